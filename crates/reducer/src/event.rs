@@ -1,0 +1,238 @@
+//! What is told about a session: plain data, ready to be written down and sent.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    message::AllocationId,
+    time::Timestamp,
+    usage::{Legs, Usage},
+};
+
+/// Names a session: `ses_` and 26 characters that sort by its opening time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+/// Names an event, and is its `webhook-id`: `evt_` and 26 characters that sort by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(pub [u8; 16]);
+
+/// Crockford's base 32: no letters that look like digits, and the order of the bytes is kept.
+fn base32(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let n = u128::from_be_bytes(*bytes);
+    let mut text = [0u8; 26];
+    for (i, c) in text.iter_mut().enumerate() {
+        *c = ALPHABET[((n >> (5 * (25 - i))) & 31) as usize];
+    }
+    f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ses_")?;
+        base32(&self.0, f)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("evt_")?;
+        base32(&self.0, f)
+    }
+}
+
+/// The three events of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// The session began.
+    Start,
+    /// It carried traffic since its previous event.
+    Usage,
+    /// It is over.
+    End,
+}
+
+impl EventType {
+    /// As in payloads and configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Start => "session.start",
+            EventType::Usage => "session.usage",
+            EventType::End => "session.end",
+        }
+    }
+}
+
+/// Why an allocation or a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// Deleted by its client, or by coturn with a word about it.
+    Closed,
+    /// Its lifetime ran out without a refresh.
+    Expired,
+    /// Its server stopped.
+    ServerStopped,
+    /// Its server was started anew.
+    ServerRestarted,
+}
+
+impl CloseReason {
+    /// As in payloads and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Closed => "closed",
+            CloseReason::Expired => "expired",
+            CloseReason::ServerStopped => "server_stopped",
+            CloseReason::ServerRestarted => "server_restarted",
+        }
+    }
+}
+
+/// Whether what is told is the truth to the byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Accuracy {
+    /// coturn's own totals were seen for every counted allocation.
+    Exact,
+    /// At least this much was carried.
+    LowerBound,
+}
+
+impl Accuracy {
+    /// As in payloads and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Accuracy::Exact => "exact",
+            Accuracy::LowerBound => "lower_bound",
+        }
+    }
+}
+
+/// One event of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEvent {
+    /// The `webhook-id`.
+    pub id: EventId,
+    /// Start, usage or end.
+    pub event_type: EventType,
+    /// When it was decided; never before the session's previous event.
+    pub timestamp: Timestamp,
+    /// The session.
+    pub session_id: SessionId,
+    /// 0 for the start, then without holes.
+    pub sequence: u32,
+    /// The session that this one corrects.
+    pub continues: Option<SessionId>,
+    /// The source's name.
+    pub source: Arc<str>,
+    /// Empty if there is none.
+    pub realm: Box<[u8]>,
+    /// `None` where `user_pattern` does not match or gives nothing.
+    pub user: Option<Box<[u8]>>,
+    /// The distinct usernames of its allocations, at most 50.
+    pub usernames: Vec<Box<[u8]>>,
+    /// The further named groups of `user_pattern`, by name, of the first allocation.
+    pub labels: Vec<(Arc<str>, Box<[u8]>)>,
+    /// When its first counted allocation opened.
+    pub started_at: Timestamp,
+    /// Only in an end.
+    pub end: Option<SessionEnd>,
+    /// False where the source's coturn reports no peer leg.
+    pub peer_leg: bool,
+    /// Since the session's start.
+    pub usage: Usage,
+    /// Since the session's previous event.
+    pub usage_delta: Usage,
+    /// At most 50.
+    pub allocations: Vec<AllocationReport>,
+    /// How many more there were.
+    pub allocations_omitted: u32,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// The last close that counts; not before `started_at`.
+    pub ended_at: Timestamp,
+    /// That close's reason.
+    pub reason: CloseReason,
+    /// Whether the session's usage is exact.
+    pub accuracy: Accuracy,
+}
+
+/// An allocation as a session tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllocationReport {
+    /// coturn's number.
+    pub id: AllocationId,
+    /// Its whole username.
+    pub username: Box<[u8]>,
+    /// When it opened, or was first heard of.
+    pub opened_at: Timestamp,
+    /// Whether its `new` was heard.
+    pub opened_seen: bool,
+    /// `None` while it is open or parked.
+    pub closed: Option<(Timestamp, CloseReason)>,
+    /// Whether all of its totals were heard.
+    pub totals_seen: bool,
+    /// The server (`direct` sources only).
+    pub server: Option<Box<[u8]>>,
+    /// `type=`.
+    pub transport: Option<Box<[u8]>>,
+    /// `local=`.
+    pub server_address: Option<Box<[u8]>>,
+    /// `remote=`.
+    pub client_address: Option<Box<[u8]>>,
+    /// `ssl=`.
+    pub tls_version: Option<Box<[u8]>>,
+    /// `cipher=`.
+    pub tls_cipher: Option<Box<[u8]>>,
+    /// The part counted in this session.
+    pub usage: Legs,
+}
+
+/// Bytes that were heard of and are told in no session: the ledger keeps them, so that the books balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unattributed {
+    /// When that was decided.
+    pub at: Timestamp,
+    /// Its server (`direct` sources only).
+    pub server: Option<Box<[u8]>>,
+    /// The allocation's realm.
+    pub realm: Box<[u8]>,
+    /// The allocation's username.
+    pub username: Box<[u8]>,
+    /// The allocation.
+    pub allocation: AllocationId,
+    /// Its incarnation: when it opened.
+    pub opened_at: Timestamp,
+    /// Why it is not told.
+    pub reason: UnattributedReason,
+    /// The counters that are told nowhere else.
+    pub usage: Usage,
+}
+
+/// Why bytes are told in no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnattributedReason {
+    /// Less than `residue`, left over from a parked allocation.
+    Residue,
+    /// The allocation never relayed, and `start_on = "relay"`.
+    NeverRelayed,
+    /// After tombstones were evicted early: what the totals say beyond the deltas may have been told before.
+    Evicted,
+}
+
+impl UnattributedReason {
+    /// As in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UnattributedReason::Residue => "residue",
+            UnattributedReason::NeverRelayed => "never_relayed",
+            UnattributedReason::Evicted => "evicted",
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The core of turnhook: its vocabulary (what coturn says, what billing is told) and the pure state
+//! machine that groups allocations into relay sessions.
+//!
+//! There is no I/O here, no clock, no randomness and no logging: time is an input, and the same inputs
+//! give the same outputs, ids included. Nothing here can fail and nothing panics.
+
+pub mod event;
+pub mod message;
+pub mod source;
+pub mod state;
+pub mod time;
+pub mod usage;

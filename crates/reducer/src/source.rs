@@ -1,0 +1,54 @@
+//! What a source says about itself, besides coturn's messages.
+
+use crate::time::Timestamp;
+
+/// A time during which messages may have been missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last time at which the source surely heard.
+    pub from: Timestamp,
+    /// When it heard again.
+    pub to: Timestamp,
+    /// Why.
+    pub reason: GapReason,
+    /// The server concerned (`direct` sources), or `None` for all of the source.
+    pub server: Option<Box<[u8]>>,
+}
+
+/// Why messages may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GapReason {
+    /// turnhook was not running.
+    Restart,
+    /// The connection to Redis was lost, or a coturn's connection to the listener.
+    Reconnect,
+    /// Redis closed the subscription because its output buffer was full.
+    ThrownOut,
+    /// A bound was reached, and messages were given up.
+    Overflow,
+    /// The process did not run for a while.
+    Stall,
+    /// The wall clock was stepped forwards.
+    ClockStep,
+    /// The store could not take what was heard.
+    StoreFull,
+    /// A relay thread of coturn fell silent (COTURN.md, trap 11).
+    Wedged,
+}
+
+impl GapReason {
+    /// As in metrics, `/status` and the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapReason::Restart => "restart",
+            GapReason::Reconnect => "reconnect",
+            GapReason::ThrownOut => "thrown_out",
+            GapReason::Overflow => "overflow",
+            GapReason::Stall => "stall",
+            GapReason::ClockStep => "clock_step",
+            GapReason::StoreFull => "store_full",
+            GapReason::Wedged => "wedged",
+        }
+    }
+}
