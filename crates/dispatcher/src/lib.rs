@@ -1,1 +1,10 @@
-//! (being written)
+//! Signed webhook deliveries.
+
+pub mod address;
+pub mod body;
+pub mod client;
+pub mod config;
+pub mod schedule;
+pub mod signature;
+mod tls;
+pub mod verdict;

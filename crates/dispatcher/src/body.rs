@@ -1,0 +1,263 @@
+//! The JSON payload of a webhook, made once when its event is written down: every attempt, every endpoint
+//! and every replay send the same bytes.
+
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use turnhook_reducer::{
+    event::{AllocationReport, SessionEvent},
+    time::Timestamp,
+    usage::{Counters, Legs, Usage},
+};
+
+/// The `type` of a trial webhook, which `turnhook endpoints test` sends.
+pub const PING: &str = "endpoint.ping";
+
+/// The payload of a session's event: JSON, its fields always in the same order.
+#[must_use]
+pub fn body(event: &SessionEvent) -> Bytes {
+    to_bytes(&Envelope {
+        r#type: event.event_type.as_str(),
+        timestamp: Time(event.timestamp),
+        data: data(event),
+    })
+}
+
+/// The payload of a trial webhook.
+#[must_use]
+pub fn ping_body(at: Timestamp, endpoint: &str) -> Bytes {
+    to_bytes(&Envelope {
+        r#type: PING,
+        timestamp: Time(at),
+        data: Ping { endpoint },
+    })
+}
+
+/// An RFC 3339 time in UTC with milliseconds, as in payloads.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    let time = i64::try_from(at.0)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
+}
+
+fn to_bytes(value: &impl Serialize) -> Bytes {
+    // Nothing in these types can fail to serialise: keys are strings, and the writer is memory.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct Envelope<D> {
+    r#type: &'static str,
+    timestamp: Time,
+    data: D,
+}
+
+#[derive(Serialize)]
+struct Ping<'a> {
+    endpoint: &'a str,
+}
+
+/// Written as RFC 3339.
+struct Time(Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+/// Written by its `Display`.
+struct Shown<T>(T);
+
+impl<T: std::fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    session_id: Shown<turnhook_reducer::event::SessionId>,
+    sequence: u32,
+    continues: Option<Shown<turnhook_reducer::event::SessionId>>,
+    source: &'a str,
+    realm: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    realm_base64: Option<String>,
+    user: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_base64: Option<String>,
+    usernames: Vec<Cow<'a, str>>,
+    labels: Labels<'a>,
+    started_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accuracy: Option<&'static str>,
+    usage: UsageData,
+    usage_delta: UsageData,
+    allocations: Vec<AllocationData<'a>>,
+    allocations_omitted: u32,
+}
+
+struct Labels<'a>(&'a [(std::sync::Arc<str>, Box<[u8]>)]);
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            map.serialize_entry(&**name, &text(value))?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct UsageData {
+    client: CountersData,
+    peer: Option<CountersData>,
+    billable_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct LegsData {
+    client: CountersData,
+    peer: Option<CountersData>,
+}
+
+#[derive(Serialize)]
+struct CountersData {
+    received_packets: u64,
+    received_bytes: u64,
+    sent_packets: u64,
+    sent_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct AllocationData<'a> {
+    id: Shown<turnhook_reducer::message::AllocationId>,
+    username: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username_base64: Option<String>,
+    opened_at: Time,
+    opened_seen: bool,
+    closed_at: Option<Time>,
+    close_reason: Option<&'static str>,
+    totals_seen: bool,
+    server: Option<Cow<'a, str>>,
+    transport: Option<Cow<'a, str>>,
+    server_address: Option<Cow<'a, str>>,
+    client_address: Option<Cow<'a, str>>,
+    tls: Option<Tls<'a>>,
+    usage: LegsData,
+}
+
+#[derive(Serialize)]
+struct Tls<'a> {
+    version: Cow<'a, str>,
+    cipher: Option<Cow<'a, str>>,
+}
+
+fn data(event: &SessionEvent) -> Data<'_> {
+    let realm = (!event.realm.is_empty()).then_some(&*event.realm);
+    let user = event.user.as_deref();
+    let duration_until = match (&event.end, event.event_type) {
+        (Some(end), _) => Some(end.ended_at),
+        (None, turnhook_reducer::event::EventType::Start) => None,
+        (None, _) => Some(event.timestamp),
+    };
+    Data {
+        session_id: Shown(event.session_id),
+        sequence: event.sequence,
+        continues: event.continues.map(Shown),
+        source: &event.source,
+        realm: realm.map(text),
+        realm_base64: realm.and_then(not_utf8),
+        user: user.map(text),
+        user_base64: user.and_then(not_utf8),
+        usernames: event.usernames.iter().map(|name| text(name)).collect(),
+        labels: Labels(&event.labels),
+        started_at: Time(event.started_at),
+        ended_at: event.end.map(|end| Time(end.ended_at)),
+        duration_ms: duration_until.map(|until| until.since(event.started_at)),
+        end_reason: event.end.map(|end| end.reason.as_str()),
+        accuracy: event.end.map(|end| end.accuracy.as_str()),
+        usage: usage(&event.usage, event.peer_leg),
+        usage_delta: usage(&event.usage_delta, event.peer_leg),
+        allocations: event
+            .allocations
+            .iter()
+            .map(|a| allocation(a, event.peer_leg))
+            .collect(),
+        allocations_omitted: event.allocations_omitted,
+    }
+}
+
+fn allocation(a: &AllocationReport, peer_leg: bool) -> AllocationData<'_> {
+    AllocationData {
+        id: Shown(a.id),
+        username: text(&a.username),
+        username_base64: not_utf8(&a.username),
+        opened_at: Time(a.opened_at),
+        opened_seen: a.opened_seen,
+        closed_at: a.closed.map(|(at, _)| Time(at)),
+        close_reason: a.closed.map(|(_, reason)| reason.as_str()),
+        totals_seen: a.totals_seen,
+        server: a.server.as_deref().map(text),
+        transport: a.transport.as_deref().map(text),
+        server_address: a.server_address.as_deref().map(text),
+        client_address: a.client_address.as_deref().map(text),
+        tls: a.tls_version.as_deref().map(|version| Tls {
+            version: text(version),
+            cipher: a.tls_cipher.as_deref().map(text),
+        }),
+        usage: legs(&a.usage, peer_leg),
+    }
+}
+
+fn usage(u: &Usage, peer_leg: bool) -> UsageData {
+    let LegsData { client, peer } = legs(&u.legs, peer_leg);
+    UsageData {
+        client,
+        peer,
+        billable_bytes: u.billable_bytes,
+    }
+}
+
+fn legs(legs: &Legs, peer_leg: bool) -> LegsData {
+    LegsData {
+        client: counters(&legs.client),
+        peer: peer_leg.then(|| counters(&legs.peer)),
+    }
+}
+
+fn counters(c: &Counters) -> CountersData {
+    CountersData {
+        received_packets: c.received_packets,
+        received_bytes: c.received_bytes,
+        sent_packets: c.sent_packets,
+        sent_bytes: c.sent_bytes,
+    }
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// The bytes in base64 where they are not UTF-8, since their text is lossy then.
+fn not_utf8(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes)
+        .is_err()
+        .then(|| STANDARD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests;

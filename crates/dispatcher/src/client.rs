@@ -1,0 +1,202 @@
+//! One attempt: a signed POST, and what came of it.
+
+use std::{error::Error as _, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::{Body, Method, Request, Url};
+use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, timeout, timeout_at};
+use turnhook_reducer::time::Timestamp;
+
+use crate::{
+    address::{Refused, Resolver, Unresolved},
+    config::{ConfigError, EndpointConfig},
+    signature::{self, Secret, sign},
+    tls,
+};
+
+/// How much of an answer is kept, in bytes.
+pub const KEPT: usize = 1024;
+/// How much of an answer is read, so that its connection can be used again; longer ones cost the connection.
+const READ: usize = 64 * 1024;
+/// How long the rest of an answer may take: its status is known and decides alone.
+const BODY_TIME: Duration = Duration::from_secs(5);
+/// Below the 5 s after which common servers close idle connections: a request that meets such a close
+/// is lost and has to wait for its retry.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Posts to one endpoint. Cheap to clone: connections are shared.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    headers: HeaderMap,
+    secrets: Vec<Secret>,
+    timeout: Duration,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// `None` if no answer came.
+    pub status: Option<StatusCode>,
+    /// What happened, for people, where it was not a success; no secrets.
+    pub error: Option<String>,
+    /// `Retry-After`, as it came.
+    pub retry_after: Option<String>,
+    /// The first KiB of the answer's body.
+    pub body: Bytes,
+    /// From the start to the head of the answer, or to the failure.
+    pub latency: Duration,
+}
+
+impl Client {
+    /// For an endpoint.
+    ///
+    /// # Errors
+    /// If its URL, headers, certificates or proxy are wrong.
+    pub fn new(config: &EndpointConfig) -> Result<Client, ConfigError> {
+        config.check_url()?;
+        let mut headers = config.header_map()?;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let agent = HeaderValue::from_static(concat!("turnhook/", env!("CARGO_PKG_VERSION")));
+        headers.entry(header::USER_AGENT).or_insert(agent);
+        let mut http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(config)?)
+            .dns_resolver(Resolver)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            // The environment decides nothing here.
+            .no_proxy()
+            .connect_timeout(config.timeout.min(Duration::from_secs(10)))
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.concurrency as usize)
+            // A dead connection that all requests share would otherwise fail them one timeout after another.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(10));
+        if let Some(proxy) = &config.proxy {
+            let wrong = || {
+                config.error(
+                    "proxy",
+                    "it must be http://[user:password@]host:port, or https://…",
+                )
+            };
+            let url: Url = proxy.expose_secret().parse().map_err(|_| wrong())?;
+            if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+                return Err(wrong());
+            }
+            http = http.proxy(reqwest::Proxy::all(url).map_err(|_| wrong())?);
+        }
+        let http = http
+            .build()
+            .map_err(|error| config.error("url", told(&error.without_url())))?;
+        Ok(Client {
+            http,
+            url: config.url.clone(),
+            headers,
+            secrets: config.secrets.clone(),
+            timeout: config.timeout,
+        })
+    }
+
+    /// Signs and posts `body` as the event `id`; `at` is the time of this attempt.
+    ///
+    /// Ends within the endpoint's timeout, or up to 5 s after the head of the answer if that is sooner.
+    pub async fn send(&self, id: &str, body: Bytes, at: Timestamp) -> Answer {
+        let seconds = at.0 / 1000;
+        let signature = sign(&self.secrets, id, seconds, &body);
+        let mut request = Request::new(Method::POST, self.url.clone());
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        let (Ok(id), Ok(signature)) = (HeaderValue::from_str(id), HeaderValue::from_str(&signature)) else {
+            return Answer {
+                error: Some("the event's id is not fit for a header".into()),
+                ..Answer::default()
+            };
+        };
+        headers.insert(signature::HEADER_ID, id);
+        headers.insert(signature::HEADER_TIMESTAMP, seconds.into());
+        headers.insert(signature::HEADER_SIGNATURE, signature);
+        *request.body_mut() = Some(Body::from(body));
+
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        let response = match timeout_at(deadline, self.http.execute(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return failed(told(&error.without_url()), start),
+            Err(_) => return failed(format!("no answer within {:?}", self.timeout), start),
+        };
+        let latency = start.elapsed();
+        let status = response.status();
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let rest = BODY_TIME.min(deadline.saturating_duration_since(Instant::now()));
+        let body = first_kib(response, rest).await;
+        let error = (!status.is_success()).then(|| explain(status));
+        Answer {
+            status: Some(status),
+            error,
+            retry_after,
+            body,
+            latency,
+        }
+    }
+}
+
+/// The beginning of the body. Whatever goes wrong meanwhile, the status has decided already.
+async fn first_kib(mut response: reqwest::Response, time: Duration) -> Bytes {
+    let mut kept = Vec::new();
+    let reading = async {
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            kept.extend_from_slice(chunk.get(..KEPT - kept.len()).unwrap_or(&chunk));
+            if read > READ {
+                break;
+            }
+        }
+    };
+    // Running out of time is one of the ways in which it may end.
+    drop(timeout(time, reading).await);
+    Bytes::from(kept)
+}
+
+fn failed(error: String, start: Instant) -> Answer {
+    Answer {
+        error: Some(error),
+        latency: start.elapsed(),
+        ..Answer::default()
+    }
+}
+
+fn explain(status: StatusCode) -> String {
+    if status.is_redirection() {
+        return format!("answered {status}: redirects are not followed, configure the final URL");
+    }
+    format!("answered {status}")
+}
+
+/// What went wrong, for people. The error carries no URL: a query may hold a secret.
+fn told(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if cause.is::<Refused>() || cause.is::<Unresolved>() {
+            return cause.to_string();
+        }
+        causes.push(cause);
+        next = cause.source();
+    }
+    let what = if error.is_connect() {
+        "could not connect"
+    } else {
+        "the connection broke"
+    };
+    match causes.last() {
+        Some(cause) => format!("{what}: {cause}"),
+        None => error.to_string(),
+    }
+}

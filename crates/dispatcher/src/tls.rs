@@ -1,0 +1,71 @@
+//! How a server proves itself to us, and we to it.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use rustls_platform_verifier::Verifier;
+
+use crate::config::{ConfigError, EndpointConfig};
+
+/// The TLS side of an endpoint: the system's certificate authorities or its own, its client
+/// certificate, HTTP/2 where the server offers it.
+pub(crate) fn client_config(config: &EndpointConfig) -> Result<ClientConfig, ConfigError> {
+    let provider = Arc::new(ring::default_provider());
+    let error = |key, problem: String| config.error(key, problem);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| error("url", format!("TLS cannot be set up: {e}")))?;
+    let builder = match &config.ca_file {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path).map_err(|problem| error("ca_file", problem))? {
+                roots
+                    .add(certificate)
+                    .map_err(|e| error("ca_file", format!("{}: {e}", path.display())))?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => {
+            let verifier = Verifier::new(provider).map_err(|e| {
+                error(
+                    "ca_file",
+                    format!("the system's certificate authorities cannot be used: {e}; name your own"),
+                )
+            })?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut tls = match &config.client_certificate {
+        Some(client) => {
+            let key = "client_certificate";
+            let chain = certificates(&client.certificate_file).map_err(|problem| error(key, problem))?;
+            let private = PrivateKeyDer::from_pem_file(&client.key_file).map_err(|e| {
+                error(
+                    key,
+                    format!("{}: no private key can be read: {e}", client.key_file.display()),
+                )
+            })?;
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|e| error(key, format!("certificate and key do not fit: {e}")))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match read {
+        Ok(list) if list.is_empty() => Err(format!("{}: there is no certificate in it", path.display())),
+        Ok(list) => Ok(list),
+        Err(e) => Err(format!("{}: no certificate can be read: {e}", path.display())),
+    }
+}
