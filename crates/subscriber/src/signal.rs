@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use turnhook_reducer::{source::Gap, time::Timestamp};
 
+use crate::decode::Refusal;
+
 /// Asks for the time. The caller's clock, so that all parts of the program agree on it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -13,6 +15,14 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub enum Signal {
     /// What one connection brought in one go.
     Messages(Batch),
+    /// Frames that were passed over without being kept, so that they are counted. (What is in a batch and
+    /// is not coturn's shows when it is decoded.)
+    Refused {
+        /// Why.
+        reason: Refusal,
+        /// How many.
+        count: u64,
+    },
     /// The source hears from now on: subscribed, or listening.
     Hearing {
         /// When.
@@ -108,12 +118,19 @@ impl Batch {
     /// An empty batch.
     #[must_use]
     pub fn new(at: Timestamp, server: Option<Arc<[u8]>>) -> Batch {
-        Batch { at, server, block: Vec::new(), count: 0 }
+        Batch {
+            at,
+            server,
+            block: Vec::new(),
+            count: 0,
+        }
     }
 
     /// Adds a message. Lengths beyond u32 cannot occur: frames are bounded far below.
     pub fn push(&mut self, channel: &[u8], payload: &[u8]) {
-        let (Ok(c), Ok(p)) = (u32::try_from(channel.len()), u32::try_from(payload.len())) else { return };
+        let (Ok(c), Ok(p)) = (u32::try_from(channel.len()), u32::try_from(payload.len())) else {
+            return;
+        };
         self.block.reserve(8 + channel.len() + payload.len());
         self.block.extend_from_slice(&c.to_le_bytes());
         self.block.extend_from_slice(&p.to_le_bytes());
@@ -138,6 +155,11 @@ impl Batch {
     #[must_use]
     pub fn size(&self) -> usize {
         self.block.len()
+    }
+
+    /// The memory that the batch takes, in bytes: what a bound on the queue counts.
+    pub(crate) fn memory(&self) -> usize {
+        self.block.capacity() + size_of::<Batch>()
     }
 
     /// The messages, in order: channel and payload.
