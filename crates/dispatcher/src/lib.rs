@@ -2,8 +2,11 @@
 
 pub mod address;
 pub mod body;
+pub mod breaker;
 pub mod client;
 pub mod config;
+pub mod queue;
+mod rate;
 pub mod schedule;
 pub mod signature;
 mod tls;

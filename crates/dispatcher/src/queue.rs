@@ -1,0 +1,400 @@
+//! The queue of one endpoint: which delivery may be sent now, and what follows from its answer. Pure:
+//! time and randomness are inputs, and what has to be read from the outbox is asked for, not read.
+//!
+//! Memory is bounded. While everything that is pending fits, deliveries are handed on from memory as
+//! they are offered. When it does not (and at start, when nothing is known), the queue is *behind*:
+//! offers are left to the outbox, which is read again in pages from both of its ends. The pages from
+//! the oldest end advance a cursor, and everything pending up to it is known here; those from the
+//! newest end hold only deliveries before which nothing of their session is pending, so that fresh
+//! events do not wait for a backlog. Once a page from the oldest end reaches the newest, the queue is
+//! level again.
+//!
+//! Order: of a session's deliveries that are known only the lowest sequence is ever claimed, and what
+//! is not known lies behind the cursor, where sequences are higher.
+
+mod lanes;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use turnhook_reducer::{
+    event::{EventType, SessionId},
+    time::Timestamp,
+};
+
+pub use self::outbox::{Page, Wanted};
+use self::{lanes::Lanes, outbox::Outbox};
+use crate::{
+    breaker::{Breaker, BreakerState},
+    config::EndpointConfig,
+    rate::Bucket,
+    schedule::{Pause, Retry, Then},
+    verdict::{Verdict, holds_endpoint, is_unreachable, millis, retry_after, verdict},
+};
+
+/// One event for one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its row in the outbox. Rows of later events have higher ids.
+    pub id: i64,
+    /// The `webhook-id`.
+    pub event_id: Arc<str>,
+    /// The session that the event belongs to.
+    pub session: SessionId,
+    /// The event's number in its session.
+    pub sequence: u32,
+    /// The event's type.
+    pub event_type: EventType,
+    /// The payload.
+    pub body: Bytes,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the first of them began.
+    pub first_attempt_at: Option<Timestamp>,
+    /// Not to be tried before.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It was delivered.
+    Done,
+    /// It is tried again, not before this.
+    Retry(Timestamp),
+    /// It is a dead letter: the receiver will never take it.
+    Rejected,
+    /// It is a dead letter: the time for trying is over.
+    GaveUp,
+    /// The endpoint is paused from now on; the delivery stays pending and is due when it is resumed.
+    Paused,
+}
+
+impl Next {
+    /// As in metrics: `delivered`, `retry`, `rejected`, `gave_up`, `paused`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Next::Done => "delivered",
+            Next::Retry(_) => "retry",
+            Next::Rejected => "rejected",
+            Next::GaveUp => "gave_up",
+            Next::Paused => "paused",
+        }
+    }
+}
+
+/// What bounds a queue's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Deliveries held with their bodies; a page may overshoot.
+    pub bodies: usize,
+    /// Their bodies' bytes; a page may overshoot.
+    pub bytes: usize,
+    /// Deliveries that wait for a retry, without bodies.
+    pub stubs: usize,
+    /// Rows in a page.
+    pub page: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            bodies: 4096,
+            bytes: 32 << 20,
+            stubs: 32_768,
+            page: 1024,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Queue {
+    lanes: Lanes,
+    outbox: Outbox,
+    bounds: Bounds,
+    concurrency: usize,
+    in_flight: usize,
+    retry: Retry,
+    breaker: Breaker,
+    rate: Option<Bucket>,
+    hold_until: Option<Timestamp>,
+    pauses: Vec<Pause>,
+    stopped: bool,
+}
+
+/// Pauses that are remembered.
+const PAUSES: usize = 64;
+
+impl Queue {
+    /// An endpoint's queue that knows nothing yet: it wants to read the outbox. `pauses` are the times
+    /// in which the endpoint was paused; one without an end says that it is.
+    #[must_use]
+    pub fn new(config: &EndpointConfig, pauses: Vec<Pause>, bounds: Bounds, now: Timestamp) -> Queue {
+        Queue {
+            lanes: Lanes::default(),
+            outbox: Outbox::default(),
+            bounds,
+            concurrency: config.concurrency as usize,
+            in_flight: 0,
+            retry: config.retry,
+            breaker: Breaker::default(),
+            rate: config.rate_limit.map(|limit| Bucket::new(limit, now)),
+            hold_until: None,
+            pauses,
+            stopped: false,
+        }
+    }
+
+    /// Takes deliveries that were just written to the outbox, or are to be sent again, in the order of
+    /// their rows. What does not fit is left there, and read when there is room.
+    pub fn offer(&mut self, deliveries: impl IntoIterator<Item = Delivery>, now: Timestamp) {
+        for delivery in deliveries {
+            if !self.lanes.knows(delivery.id)
+                && let Some(delivery) = self.outbox.offered(delivery, self.lanes.counts(), &self.bounds)
+            {
+                self.lanes.insert(delivery, false, now);
+            }
+        }
+    }
+
+    /// Takes deliveries back that are not to be sent any longer; those under way go on.
+    pub fn withdraw(&mut self, ids: &[i64], now: Timestamp) {
+        self.outbox.withdrawn(ids);
+        for id in ids {
+            self.lanes.withdraw(*id, now);
+        }
+    }
+
+    /// What has to be read from the outbox now, if anything. To be answered before there is more.
+    pub fn wanted(&mut self, now: Timestamp) -> Option<Wanted> {
+        if self.stopped || self.paused().is_some() {
+            return None;
+        }
+        self.lanes.wake(now);
+        self.outbox.wanted(&mut self.lanes, &self.bounds, now)
+    }
+
+    /// What was read; `None` if it could not be: it will be asked for again.
+    pub fn answer(&mut self, page: Option<Page>, now: Timestamp) {
+        self.outbox.answered(page, &mut self.lanes, &self.bounds, now);
+    }
+
+    /// The next delivery to send, if one may be sent now. It must come back by [`Queue::finish`].
+    pub fn claim(&mut self, now: Timestamp) -> Option<Delivery> {
+        if self.stopped
+            || self.paused().is_some()
+            || self.in_flight >= self.concurrency
+            || self.gate(now) > now
+        {
+            return None;
+        }
+        self.lanes.wake(now);
+        if self.breaker.is_open() && !self.lanes.has_ready() && !self.is_reading_rows() {
+            // A probe asks about the endpoint: it does not wait until some delivery is due.
+            self.lanes.hasten_one(now);
+        }
+        let mut delivery = self.lanes.claim()?;
+        if let Some(rate) = &mut self.rate {
+            rate.take();
+        }
+        self.breaker.started(delivery.id);
+        self.in_flight += 1;
+        delivery.first_attempt_at.get_or_insert(now);
+        Some(delivery)
+    }
+
+    /// A claimed delivery comes back with the status of its answer (`None` if none came) and its
+    /// `Retry-After`. `random` is uniform over u64.
+    pub fn finish(
+        &mut self,
+        mut delivery: Delivery,
+        status: Option<StatusCode>,
+        after: Option<&str>,
+        now: Timestamp,
+        random: u64,
+    ) -> Next {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        delivery.attempts = delivery.attempts.saturating_add(1);
+        let (id, session) = (delivery.id, delivery.session);
+        match verdict(status) {
+            Verdict::Delivered => {
+                self.is_alive(now);
+                self.done(id, now);
+                Next::Done
+            }
+            Verdict::Rejected => {
+                self.is_alive(now);
+                self.done(id, now);
+                Next::Rejected
+            }
+            Verdict::Gone => {
+                self.pause(now);
+                self.put_back(delivery, now, now);
+                Next::Paused
+            }
+            Verdict::Retry => {
+                let asked = after.and_then(|header| retry_after(header, now, self.retry.retry_after_max));
+                if status.is_some_and(holds_endpoint) && asked.is_some() {
+                    self.hold_until = self.hold_until.max(asked);
+                }
+                self.breaker.failure(id, session, is_unreachable(status), now);
+                let first = delivery.first_attempt_at.unwrap_or(now);
+                match self
+                    .retry
+                    .next(delivery.attempts, first, now, &self.pauses, random, asked)
+                {
+                    Then::GiveUp => {
+                        self.done(id, now);
+                        Next::GaveUp
+                    }
+                    Then::At(due) => {
+                        self.put_back(delivery, due, now);
+                        Next::Retry(due)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The endpoint answered: what waited for its return need not wait longer.
+    fn is_alive(&mut self, now: Timestamp) {
+        if self.breaker.success() {
+            self.lanes.hasten_all(now);
+        }
+    }
+
+    fn done(&mut self, id: i64, now: Timestamp) {
+        self.lanes.remove(id, now);
+        self.outbox.finished(id);
+    }
+
+    fn put_back(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) {
+        delivery.next_attempt_at = Some(due);
+        let (session, counts) = (delivery.session, self.lanes.counts());
+        let spare = counts.bodies > self.bounds.bodies / 2 || counts.bytes > self.bounds.bytes / 2;
+        self.lanes.give_back(delivery, due, spare, now);
+        // Where even stubs are too many, what will be read again anyway can be forgotten.
+        if due > now
+            && self.lanes.counts().stubs > self.bounds.stubs
+            && self
+                .outbox
+                .cursor()
+                .is_some_and(|after| self.lanes.lies_behind(session, after))
+        {
+            self.lanes.forget(session);
+        }
+    }
+
+    fn is_reading_rows(&self) -> bool {
+        self.lanes.has_due_rows() || self.outbox.reads_rows()
+    }
+
+    /// When a request may be sent at all.
+    fn gate(&mut self, now: Timestamp) -> Timestamp {
+        // A clock that was set back must not lengthen the wait.
+        let hold = self
+            .hold_until
+            .map(|until| until.min(now.plus(millis(self.retry.retry_after_max))));
+        self.hold_until = hold.filter(|until| *until > now);
+        let rate = self.rate.as_mut().map_or(now, |rate| rate.gate(now));
+        self.breaker
+            .gate(now)
+            .max(self.hold_until.unwrap_or(now))
+            .max(rate)
+    }
+
+    /// When to call [`Queue::claim`] and [`Queue::wanted`] again if nothing else happens; `None`: not
+    /// before something does.
+    pub fn next_wake(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.stopped || self.paused().is_some() {
+            return None;
+        }
+        let work = if self.in_flight >= self.concurrency {
+            None
+        } else if self.lanes.has_ready() {
+            Some(now)
+        } else if self.breaker.is_open() && !self.is_reading_rows() {
+            self.lanes.next_due().map(|_| now)
+        } else {
+            self.lanes.next_due()
+        };
+        let gate = self.gate(now);
+        let claim = work.map(|at| at.max(gate)).filter(|at| *at < Timestamp::MAX);
+        [claim, self.outbox.retry_at()].into_iter().flatten().min()
+    }
+
+    /// Stops sending. What is under way goes on.
+    pub fn pause(&mut self, now: Timestamp) {
+        if self.paused().is_some() {
+            return;
+        }
+        self.pauses.push(Pause { from: now, to: None });
+        if self.pauses.len() > PAUSES {
+            // One long pause in place of the two oldest: nothing is given up too early.
+            let oldest = self.pauses.remove(0);
+            if let Some(next) = self.pauses.first_mut() {
+                next.from = oldest.from;
+            }
+        }
+    }
+
+    /// Sends again, at once: what was held back by an earlier failure too.
+    pub fn resume(&mut self, now: Timestamp) {
+        if let Some(pause @ Pause { to: None, .. }) = self.pauses.last_mut() {
+            pause.to = Some(now.max(pause.from));
+            self.hold_until = None;
+            self.breaker = Breaker::default();
+            self.lanes.hasten_all(now);
+        }
+    }
+
+    /// Claims nothing any longer.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Since when it is paused.
+    #[must_use]
+    pub fn paused(&self) -> Option<Timestamp> {
+        self.pauses
+            .last()
+            .filter(|pause| pause.to.is_none())
+            .map(|pause| pause.from)
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Deliveries known in memory, those under way included.
+    #[must_use]
+    pub fn in_memory(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Whether more is pending in the outbox than is known in memory.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.outbox.cursor().is_some()
+    }
+
+    /// Until when the endpoint asked to be left alone.
+    #[must_use]
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.hold_until.filter(|until| *until > now)
+    }
+
+    /// The circuit breaker's state.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+}

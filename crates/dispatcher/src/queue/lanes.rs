@@ -1,0 +1,388 @@
+//! The deliveries of one endpoint that are known in memory, a lane for each session: only the head of
+//! a lane (its lowest sequence) can be claimed, and one at a time.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use turnhook_reducer::{event::SessionId, time::Timestamp};
+
+use super::Delivery;
+
+/// A delivery that is due later than this, in milliseconds, leaves its body to the outbox.
+const KEEP_BODY: u64 = 5_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<SessionId, Lane>,
+    known: HashMap<i64, SessionId>,
+    /// Lanes whose head is due, in their turn: those of the backlog, and those read from its newest end.
+    ready: [VecDeque<SessionId>; 2],
+    /// Which of the two is served next, where both have work.
+    turn: usize,
+    waiting: BTreeSet<(Timestamp, SessionId)>,
+    /// Heads that are due and whose rows have to be read.
+    due_rows: VecDeque<i64>,
+    counts: Counts,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Deliveries with their bodies, those under way included.
+    pub(super) bodies: usize,
+    /// The bodies' bytes.
+    pub(super) bytes: usize,
+    /// Deliveries whose bodies are in the outbox alone.
+    pub(super) stubs: usize,
+    /// Those of `bodies` that were read from the newest end.
+    pub(super) newest: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// By sequence, then id.
+    slots: VecDeque<Slot>,
+    place: Place,
+    /// Whether one of them is under way.
+    busy: bool,
+}
+
+/// Where a lane stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Nowhere,
+    Ready,
+    Waiting(Timestamp),
+    /// One of its deliveries is under way.
+    Busy,
+    /// Its head's row is being read.
+    Asked,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: i64,
+    sequence: u32,
+    due: Timestamp,
+    newest: bool,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Here(Box<Delivery>),
+    /// Under way: so many bytes of body.
+    Out(usize),
+    /// In the outbox alone.
+    Stored,
+    /// Being read from there.
+    Asked,
+}
+
+impl Lanes {
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) fn knows(&self, id: i64) -> bool {
+        self.known.contains_key(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Adds a delivery that is not known yet; `newest` says that it was read from the newest end.
+    pub(super) fn insert(&mut self, delivery: Delivery, newest: bool, now: Timestamp) {
+        let session = delivery.session;
+        if self.known.insert(delivery.id, session).is_some() {
+            return;
+        }
+        let due = delivery.next_attempt_at.unwrap_or_default();
+        let (id, sequence) = (delivery.id, delivery.sequence);
+        let content = if due.since(now) > KEEP_BODY {
+            Content::Stored
+        } else {
+            Content::Here(Box::new(delivery))
+        };
+        self.counts.add(&content, newest);
+        let slots = &mut self.lanes.entry(session).or_default().slots;
+        // Nearly always the last.
+        let at = slots.partition_point(|slot| (slot.sequence, slot.id) < (sequence, id));
+        slots.insert(
+            at,
+            Slot {
+                id,
+                sequence,
+                due,
+                newest,
+                content,
+            },
+        );
+        self.settle(session, now);
+    }
+
+    /// Makes what has fallen due ready.
+    pub(super) fn wake(&mut self, now: Timestamp) {
+        while let Some(&(due, session)) = self.waiting.first()
+            && due <= now
+        {
+            self.settle(session, now);
+        }
+    }
+
+    /// Makes the lane that waits for the shortest time ready.
+    pub(super) fn hasten_one(&mut self, now: Timestamp) {
+        if let Some(&(_, session)) = self.waiting.first() {
+            self.hasten_lane(session, now);
+        }
+    }
+
+    /// Makes all that wait ready.
+    pub(super) fn hasten_all(&mut self, now: Timestamp) {
+        while let Some(&(_, session)) = self.waiting.first() {
+            self.hasten_lane(session, now);
+        }
+    }
+
+    fn hasten_lane(&mut self, session: SessionId, now: Timestamp) {
+        if let Some(head) = self
+            .lanes
+            .get_mut(&session)
+            .and_then(|lane| lane.slots.front_mut())
+        {
+            head.due = head.due.min(now);
+        }
+        self.settle(session, now);
+    }
+
+    /// Whether a head with its body is due.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// When the next head falls due.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.waiting.first().map(|&(due, _)| due)
+    }
+
+    /// Takes the next head whose turn it is; its lane is busy until it comes back.
+    pub(super) fn claim(&mut self) -> Option<Delivery> {
+        loop {
+            let queue = if self.ready[self.turn].is_empty() {
+                1 - self.turn
+            } else {
+                self.turn
+            };
+            let session = self.ready[queue].pop_front()?;
+            // Entries may be stale: lanes move on without looking for theirs.
+            let Some(lane) = self.lanes.get_mut(&session) else {
+                continue;
+            };
+            if lane.place != Place::Ready {
+                continue;
+            }
+            let Some(head) = lane.slots.front_mut() else {
+                continue;
+            };
+            let Content::Here(delivery) = std::mem::replace(&mut head.content, Content::Stored) else {
+                continue;
+            };
+            head.content = Content::Out(delivery.body.len());
+            lane.place = Place::Busy;
+            lane.busy = true;
+            self.turn = 1 - queue;
+            return Some(*delivery);
+        }
+    }
+
+    /// Forgets a delivery that nobody wants sent any longer, unless it is under way.
+    pub(super) fn withdraw(&mut self, id: i64, now: Timestamp) {
+        let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
+        let slot = lane.and_then(|lane| lane.slots.iter().find(|slot| slot.id == id));
+        if slot.is_some_and(|slot| !matches!(slot.content, Content::Out(_))) {
+            self.remove(id, now);
+        }
+    }
+
+    /// Forgets a delivery: it is done or dead.
+    pub(super) fn remove(&mut self, id: i64, now: Timestamp) {
+        let Some(session) = self.known.remove(&id) else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(&session) else {
+            return;
+        };
+        if let Some(at) = lane.slots.iter().position(|slot| slot.id == id)
+            && let Some(slot) = lane.slots.remove(at)
+        {
+            lane.busy &= !matches!(slot.content, Content::Out(_));
+            self.counts.subtract(&slot);
+        }
+        self.settle(session, now);
+    }
+
+    /// A claimed delivery comes back, to be tried again when it is due. Its body is kept unless that is
+    /// far away, or `spare` asks to save memory.
+    pub(super) fn give_back(&mut self, delivery: Delivery, due: Timestamp, spare: bool, now: Timestamp) {
+        let session = delivery.session;
+        let Some(lane) = self.lanes.get_mut(&session) else {
+            return;
+        };
+        let Some(slot) = lane.slots.iter_mut().find(|slot| slot.id == delivery.id) else {
+            return;
+        };
+        lane.busy = false;
+        self.counts.subtract(slot);
+        slot.due = due;
+        let wait = due.since(now);
+        slot.content = if wait > KEEP_BODY || (spare && wait > 0) {
+            Content::Stored
+        } else {
+            Content::Here(Box::new(delivery))
+        };
+        self.counts.add(&slot.content, slot.newest);
+        self.settle(session, now);
+    }
+
+    /// Whether all deliveries of this session lie behind `after` in the outbox, so that it can be forgotten.
+    pub(super) fn lies_behind(&self, session: SessionId, after: i64) -> bool {
+        self.lanes
+            .get(&session)
+            .is_some_and(|lane| lane.slots.iter().all(|slot| slot.id > after))
+    }
+
+    /// Forgets all deliveries of a session.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        let Some(lane) = self.lanes.remove(&session) else {
+            return;
+        };
+        if let Place::Waiting(due) = lane.place {
+            self.waiting.remove(&(due, session));
+        }
+        for slot in &lane.slots {
+            self.known.remove(&slot.id);
+            self.counts.subtract(slot);
+        }
+    }
+
+    /// The ids whose rows have to be read, at most `limit`.
+    pub(super) fn take_due_rows(&mut self, limit: usize) -> Vec<i64> {
+        let mut rows = Vec::new();
+        while rows.len() < limit
+            && let Some(id) = self.due_rows.pop_front()
+        {
+            if self.is_asked(id) {
+                rows.push(id);
+            }
+        }
+        rows
+    }
+
+    /// Whether rows have to be read.
+    pub(super) fn has_due_rows(&self) -> bool {
+        !self.due_rows.is_empty()
+    }
+
+    /// The rows could not be read: they are to be asked for again.
+    pub(super) fn ask_again(&mut self, ids: Vec<i64>) {
+        self.due_rows.extend(ids);
+    }
+
+    fn is_asked(&self, id: i64) -> bool {
+        let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
+        lane.is_some_and(|l| {
+            l.slots
+                .iter()
+                .any(|s| s.id == id && matches!(s.content, Content::Asked))
+        })
+    }
+
+    /// Rows that were asked for by id: what is not among them is finished or withdrawn.
+    pub(super) fn fill(&mut self, asked: &[i64], rows: Vec<Delivery>, now: Timestamp) {
+        let found: HashSet<i64> = rows.iter().map(|row| row.id).collect();
+        for id in asked.iter().filter(|id| !found.contains(id)) {
+            if self.is_asked(*id) {
+                self.remove(*id, now);
+            }
+        }
+        for row in rows {
+            if !self.is_asked(row.id) {
+                continue;
+            }
+            let session = row.session;
+            let Some(lane) = self.lanes.get_mut(&session) else {
+                continue;
+            };
+            let Some(slot) = lane.slots.iter_mut().find(|slot| slot.id == row.id) else {
+                continue;
+            };
+            self.counts.subtract(slot);
+            slot.content = Content::Here(Box::new(row));
+            self.counts.add(&slot.content, slot.newest);
+            self.settle(session, now);
+        }
+    }
+
+    /// Puts a lane where it belongs after any change to it.
+    fn settle(&mut self, session: SessionId, now: Timestamp) {
+        let Some(lane) = self.lanes.get_mut(&session) else {
+            return;
+        };
+        if let Place::Waiting(due) = lane.place {
+            self.waiting.remove(&(due, session));
+        }
+        let was = lane.place;
+        let Some(head) = lane.slots.front_mut() else {
+            self.lanes.remove(&session);
+            return;
+        };
+        lane.place = if lane.busy {
+            Place::Busy
+        } else if matches!(head.content, Content::Asked) {
+            Place::Asked
+        } else if head.due > now {
+            self.waiting.insert((head.due, session));
+            Place::Waiting(head.due)
+        } else if matches!(head.content, Content::Here(_)) {
+            if was != Place::Ready {
+                self.ready[usize::from(head.newest)].push_back(session);
+            }
+            Place::Ready
+        } else {
+            head.content = Content::Asked;
+            self.due_rows.push_back(head.id);
+            Place::Asked
+        };
+    }
+}
+
+impl Counts {
+    fn add(&mut self, content: &Content, newest: bool) {
+        match content {
+            Content::Here(delivery) => self.body(delivery.body.len(), newest),
+            Content::Out(bytes) => self.body(*bytes, newest),
+            Content::Stored | Content::Asked => self.stubs += 1,
+        }
+    }
+
+    fn body(&mut self, bytes: usize, newest: bool) {
+        self.bodies += 1;
+        self.bytes += bytes;
+        self.newest += usize::from(newest);
+    }
+
+    fn subtract(&mut self, slot: &Slot) {
+        let bytes = match &slot.content {
+            Content::Here(delivery) => delivery.body.len(),
+            Content::Out(bytes) => *bytes,
+            Content::Stored | Content::Asked => {
+                self.stubs -= 1;
+                return;
+            }
+        };
+        self.bodies -= 1;
+        self.bytes -= bytes;
+        self.newest -= usize::from(slot.newest);
+    }
+}

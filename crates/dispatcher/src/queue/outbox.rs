@@ -1,0 +1,287 @@
+//! What of the outbox is known in memory, and what has to be read.
+
+use std::collections::HashSet;
+
+use turnhook_reducer::time::Timestamp;
+
+use super::{
+    Bounds, Delivery,
+    lanes::{Counts, Lanes},
+};
+
+/// After a page that could not be read, in milliseconds.
+const READ_AGAIN: u64 = 1_000;
+
+/// What has to be read from the outbox, always of this endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The pending deliveries with ids above `after`, lowest first, those that wait for a retry included.
+    Oldest {
+        /// The cursor.
+        after: i64,
+        /// Rows at most.
+        limit: usize,
+    },
+    /// Pending deliveries that are due, highest id first, and only those before which nothing of their
+    /// session is pending. Not to be complete: it is enough to look among the newest few thousand rows.
+    Newest {
+        /// Rows at most.
+        limit: usize,
+    },
+    /// Those of these deliveries that are still pending.
+    Rows(Vec<i64>),
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The rows.
+    pub deliveries: Vec<Delivery>,
+    /// Whether these were all: fewer than the limit.
+    pub end: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// While behind: everything pending up to this id is known, and nothing beyond it but for what
+    /// was read from the newest end.
+    cursor: Option<i64>,
+    /// Whether something was offered and left out since the newest end was read.
+    newer: bool,
+    reading: Option<Reading>,
+    not_before: Option<Timestamp>,
+    /// Whether the oldest end was read last, where both are wanted.
+    oldest_last: bool,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            cursor: Some(i64::MIN),
+            newer: false,
+            reading: None,
+            not_before: None,
+            oldest_last: false,
+        }
+    }
+}
+
+/// A read under way, and what happened meanwhile: the page may tell of it or not.
+#[derive(Debug)]
+struct Reading {
+    wanted: Wanted,
+    /// Offered meanwhile: if the page is the last one, nothing is missing between it and these.
+    held: Vec<Delivery>,
+    /// The lowest id that was offered meanwhile and left out.
+    dropped: Option<i64>,
+    /// Finished or withdrawn meanwhile: rows may still call them pending.
+    over: HashSet<i64>,
+}
+
+impl Outbox {
+    /// The cursor, while behind.
+    pub(super) fn cursor(&self) -> Option<i64> {
+        self.cursor
+    }
+
+    /// Whether rows are being read that fell due.
+    pub(super) fn reads_rows(&self) -> bool {
+        self.reading
+            .as_ref()
+            .is_some_and(|reading| matches!(reading.wanted, Wanted::Rows(_)))
+    }
+
+    /// When to try again what could not be read.
+    pub(super) fn retry_at(&self) -> Option<Timestamp> {
+        self.not_before
+    }
+
+    /// Gives an offered delivery back if there is room for it now.
+    pub(super) fn offered(
+        &mut self,
+        delivery: Delivery,
+        counts: Counts,
+        bounds: &Bounds,
+    ) -> Option<Delivery> {
+        let id = delivery.id;
+        let Some(cursor) = &mut self.cursor else {
+            if has_room(counts, bounds) {
+                return Some(delivery);
+            }
+            self.cursor = Some(id.saturating_sub(1));
+            self.newer = true;
+            return None;
+        };
+        self.newer = true;
+        match &mut self.reading {
+            Some(Reading {
+                wanted: Wanted::Oldest { .. },
+                held,
+                dropped: None,
+                ..
+            }) if held.len() < bounds.page => {
+                held.push(delivery);
+            }
+            Some(reading) => reading.dropped = Some(reading.dropped.unwrap_or(id).min(id)),
+            // Known up to the cursor, but this one is known no longer: a replay.
+            None => *cursor = (*cursor).min(id.saturating_sub(1)),
+        }
+        None
+    }
+
+    pub(super) fn finished(&mut self, id: i64) {
+        if let Some(reading) = &mut self.reading {
+            reading.over.insert(id);
+        }
+    }
+
+    pub(super) fn withdrawn(&mut self, ids: &[i64]) {
+        if let Some(reading) = &mut self.reading {
+            reading.over.extend(ids);
+            reading.held.retain(|delivery| !ids.contains(&delivery.id));
+        }
+    }
+
+    /// What is to be read next, if anything; marks it as being read.
+    pub(super) fn wanted(&mut self, lanes: &mut Lanes, bounds: &Bounds, now: Timestamp) -> Option<Wanted> {
+        if self.reading.is_some() {
+            return None;
+        }
+        // Neither too early nor, where the clock was set back, much too late.
+        if self
+            .not_before
+            .is_some_and(|at| at > now && at.since(now) <= READ_AGAIN)
+        {
+            return None;
+        }
+        self.not_before = None;
+        let wanted = self.choose(lanes, bounds)?;
+        self.oldest_last = match &wanted {
+            Wanted::Oldest { .. } => true,
+            Wanted::Newest { .. } => false,
+            Wanted::Rows(_) => self.oldest_last,
+        };
+        if matches!(wanted, Wanted::Newest { .. }) {
+            self.newer = false;
+        }
+        self.reading = Some(Reading {
+            wanted: wanted.clone(),
+            held: Vec::new(),
+            dropped: None,
+            over: HashSet::new(),
+        });
+        Some(wanted)
+    }
+
+    fn choose(&self, lanes: &mut Lanes, bounds: &Bounds) -> Option<Wanted> {
+        if lanes.has_due_rows() {
+            let rows = lanes.take_due_rows(bounds.page);
+            if !rows.is_empty() {
+                return Some(Wanted::Rows(rows));
+            }
+        }
+        let after = self.cursor?;
+        let counts = lanes.counts();
+        let limit = bounds.page;
+        let backlog = counts.bodies - counts.newest;
+        let oldest =
+            (backlog <= bounds.bodies / 2 && counts.bytes <= bounds.bytes / 2 && counts.stubs < bounds.stubs)
+                .then_some(Wanted::Oldest { after, limit });
+        let newest = (self.newer && counts.newest <= bounds.bodies / 4 && counts.bytes <= bounds.bytes)
+            .then_some(Wanted::Newest { limit });
+        if self.oldest_last {
+            newest.or(oldest)
+        } else {
+            oldest.or(newest)
+        }
+    }
+
+    /// What was read, or `None` if it could not be.
+    pub(super) fn answered(
+        &mut self,
+        page: Option<Page>,
+        lanes: &mut Lanes,
+        bounds: &Bounds,
+        now: Timestamp,
+    ) {
+        let Some(reading) = self.reading.take() else {
+            return;
+        };
+        let Some(page) = page else {
+            self.not_before = Some(now.plus(READ_AGAIN));
+            self.go_back(reading.lowest_left_out());
+            match reading.wanted {
+                Wanted::Rows(ids) => lanes.ask_again(ids),
+                Wanted::Newest { .. } => self.newer = true,
+                Wanted::Oldest { .. } => {}
+            }
+            return;
+        };
+        match reading.wanted {
+            Wanted::Rows(ids) => {
+                let mut rows = page.deliveries;
+                rows.retain(|row| !reading.over.contains(&row.id));
+                lanes.fill(&ids, rows, now);
+                self.go_back(reading.dropped);
+            }
+            Wanted::Newest { .. } => {
+                let known = lanes.len();
+                insert(page.deliveries, true, &reading.over, lanes, now);
+                // A page that brought nothing new would bring nothing new again.
+                self.newer |= !page.end && lanes.len() > known;
+                self.go_back(reading.dropped);
+            }
+            Wanted::Oldest { after, .. } => {
+                let last = page.deliveries.iter().map(|row| row.id).max().unwrap_or(after);
+                insert(page.deliveries, false, &reading.over, lanes, now);
+                if page.end {
+                    // Nothing is missing up to what was held; what no longer fits is read later.
+                    self.cursor = None;
+                    for delivery in reading.held {
+                        if !lanes.knows(delivery.id)
+                            && let Some(delivery) = self.offered(delivery, lanes.counts(), bounds)
+                        {
+                            lanes.insert(delivery, false, now);
+                        }
+                    }
+                    if let Some(dropped) = reading.dropped {
+                        let before = dropped.saturating_sub(1);
+                        self.cursor = Some(self.cursor.map_or(before, |cursor| cursor.min(before)));
+                    }
+                } else {
+                    self.cursor = Some(last);
+                    self.go_back(reading.lowest_left_out());
+                }
+            }
+        }
+    }
+
+    /// Something with this id was left out: the cursor must not lie beyond it.
+    fn go_back(&mut self, left_out: Option<i64>) {
+        if let (Some(cursor), Some(id)) = (&mut self.cursor, left_out) {
+            *cursor = (*cursor).min(id.saturating_sub(1));
+        }
+    }
+}
+
+impl Reading {
+    fn lowest_left_out(&self) -> Option<i64> {
+        self.held
+            .iter()
+            .map(|delivery| delivery.id)
+            .chain(self.dropped)
+            .min()
+    }
+}
+
+fn insert(rows: Vec<Delivery>, newest: bool, over: &HashSet<i64>, lanes: &mut Lanes, now: Timestamp) {
+    for row in rows {
+        if !over.contains(&row.id) {
+            lanes.insert(row, newest, now);
+        }
+    }
+}
+
+fn has_room(counts: Counts, bounds: &Bounds) -> bool {
+    counts.bodies < bounds.bodies && counts.bytes < bounds.bytes && counts.stubs < bounds.stubs
+}
