@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Names a session: `ses_` and 26 characters that sort by its opening time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(pub [u8; 16]);
 
 /// Names an event, and is its `webhook-id`: `evt_` and 26 characters that sort by its timestamp.
@@ -65,7 +65,7 @@ impl EventType {
 }
 
 /// Why an allocation or a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum CloseReason {
     /// Deleted by its client, or by coturn with a word about it.
     Closed,

@@ -4,9 +4,20 @@
 //! There is no I/O here, no clock, no randomness and no logging: time is an input, and the same inputs
 //! give the same outputs, ids included. Nothing here can fail and nothing panics.
 
+mod allocation;
+mod aside;
 pub mod event;
+mod identity;
+mod intern;
 pub mod message;
+mod reducer;
+pub mod rules;
+mod session;
+mod snapshot;
 pub mod source;
 pub mod state;
 pub mod time;
 pub mod usage;
+
+pub use identity::Identity;
+pub use reducer::{Notice, Output, Reducer, RestoreError, ServerRef, Stats};

@@ -6,7 +6,7 @@ use crate::usage::Counters;
 
 /// coturn's allocation number: relay thread × 10^15 + a counter that starts at 1 whenever coturn starts.
 /// It comes back, and two servers use the same ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct AllocationId(pub u64);
 
 impl AllocationId {

@@ -18,7 +18,9 @@ impl Table {
     /// From its number in the store; `None` for one that this version does not know.
     #[must_use]
     pub fn from_u8(n: u8) -> Option<Table> {
-        [Table::Allocation, Table::Session, Table::Tombstone, Table::Source].into_iter().find(|t| *t as u8 == n)
+        [Table::Allocation, Table::Session, Table::Tombstone, Table::Source]
+            .into_iter()
+            .find(|t| *t as u8 == n)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The counters: what a leg carried, and what of it is billed.
 
 /// What one leg of an allocation carried, as coturn counts it: `received` by coturn, `sent` by coturn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Packets received by coturn.
     pub received_packets: u64,
@@ -60,7 +60,7 @@ impl Counters {
 }
 
 /// Both legs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Legs {
     /// Between client and coturn: signalling and TURN framing included.
     pub client: Counters,
@@ -72,13 +72,19 @@ impl Legs {
     /// Sum, saturating.
     #[must_use]
     pub fn plus(self, other: Legs) -> Legs {
-        Legs { client: self.client.plus(other.client), peer: self.peer.plus(other.peer) }
+        Legs {
+            client: self.client.plus(other.client),
+            peer: self.peer.plus(other.peer),
+        }
     }
 
     /// Difference, never below 0.
     #[must_use]
     pub fn minus(self, other: Legs) -> Legs {
-        Legs { client: self.client.minus(other.client), peer: self.peer.minus(other.peer) }
+        Legs {
+            client: self.client.minus(other.client),
+            peer: self.peer.minus(other.peer),
+        }
     }
 
     /// Whether every counter is 0.
@@ -89,7 +95,7 @@ impl Legs {
 }
 
 /// Both legs and the bytes that are billed for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     /// The counters of both legs.
     pub legs: Legs,
@@ -159,6 +165,9 @@ pub fn billable_bytes(rule: Billable, legs: &Legs, peer_leg: bool) -> u64 {
         Billable::Relayed => relayed_bytes(legs, peer_leg),
         Billable::Client => legs.client.received_bytes.saturating_add(legs.client.sent_bytes),
         Billable::Egress => legs.client.sent_bytes.saturating_add(legs.peer.sent_bytes),
-        Billable::Ingress => legs.client.received_bytes.saturating_add(legs.peer.received_bytes),
+        Billable::Ingress => legs
+            .client
+            .received_bytes
+            .saturating_add(legs.peer.received_bytes),
     }
 }

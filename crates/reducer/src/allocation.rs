@@ -1,0 +1,311 @@
+//! What is kept of an allocation. A million of them must fit: what only few of them need is boxed.
+
+use std::net::SocketAddrV4;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{CloseReason, SessionId},
+    intern::NONE,
+    message::AllocationId,
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
+
+/// An address as coturn wrote it. Most are IPv4, and fit without memory of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Address {
+    #[default]
+    None,
+    V4(SocketAddrV4),
+    /// Boxed twice: rare, and a fat pointer would make every address half as large again.
+    Text(Box<Box<[u8]>>),
+}
+
+impl Address {
+    pub(crate) fn new(text: Option<&[u8]>) -> Address {
+        let Some(text) = text else { return Address::None };
+        match std::str::from_utf8(text)
+            .ok()
+            .and_then(|t| t.parse::<SocketAddrV4>().ok())
+        {
+            Some(v4) if v4.to_string().as_bytes() == text => Address::V4(v4),
+            _ => Address::Text(Box::new(text.into())),
+        }
+    }
+
+    pub(crate) fn to_text(&self) -> Option<Box<[u8]>> {
+        match self {
+            Address::None => None,
+            Address::V4(v4) => Some(v4.to_string().into_bytes().into()),
+            Address::Text(text) => Some(text.as_ref().clone()),
+        }
+    }
+
+    /// Whether both are known and differ.
+    pub(crate) fn differs(&self, other: &Address) -> bool {
+        *self != Address::None && *other != Address::None && self != other
+    }
+}
+
+/// What a status says besides the lifetime; labels by their slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Details {
+    pub(crate) remote: Address,
+    pub(crate) local: u32,
+    pub(crate) transport: u32,
+    pub(crate) tls_version: u32,
+    pub(crate) tls_cipher: u32,
+}
+
+impl Default for Details {
+    fn default() -> Details {
+        Details {
+            remote: Address::None,
+            local: NONE,
+            transport: NONE,
+            tls_version: NONE,
+            tls_cipher: NONE,
+        }
+    }
+}
+
+/// What few allocations need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rare {
+    /// The counters told (or recorded) before the present session.
+    pub(crate) base: Legs,
+    /// The session in which it was last told, if it is in none now.
+    pub(crate) continues: Option<SessionId>,
+    /// When and why it closed.
+    pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    /// Until when totals are waited for.
+    pub(crate) totals_due: Timestamp,
+    /// The client leg's total, as reported.
+    pub(crate) client_total: Option<Counters>,
+    /// The peer leg's total, as reported: modulo 2^32.
+    pub(crate) peer_total: Option<Counters>,
+    /// Tells apart two incarnations of one key in the same millisecond.
+    pub(crate) twin: u16,
+    /// Up to when the statuses are known to be complete, because a snapshot dated the key.
+    pub(crate) dated_at: Timestamp,
+}
+
+/// An open or closing allocation.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    pub(crate) id: AllocationId,
+    pub(crate) server: u32,
+    pub(crate) name: u32,
+    pub(crate) group: u32,
+    /// The session that counts it; `NONE` while it is parked.
+    pub(crate) session: u32,
+    /// Its place among that session's members.
+    pub(crate) place: u32,
+    /// When it opened or was first heard of: its incarnation.
+    pub(crate) opened_at: Timestamp,
+    /// The last message of any kind.
+    pub(crate) heard_at: Timestamp,
+    /// The last `new` or `refreshed`.
+    pub(crate) status_at: Timestamp,
+    /// In seconds, as of the last status; 0: its deletion was asked for.
+    pub(crate) lifetime: u32,
+    /// What it carried, as far as is known.
+    pub(crate) legs: Legs,
+    pub(crate) details: Details,
+    pub(crate) rare: Option<Box<Rare>>,
+    /// Its earliest entry in the heap of deadlines.
+    pub(crate) wake: Timestamp,
+    pub(crate) flags: Flags,
+    pub(crate) dirty: Dirty,
+}
+
+/// What is known of an allocation, yes or no.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Flags {
+    /// Its `new` was heard.
+    pub(crate) opened_seen: bool,
+    /// Something besides its `new` was heard.
+    pub(crate) touched: bool,
+    /// A snapshot opened it, and no message has confirmed it.
+    pub(crate) from_snapshot: bool,
+    /// Its last leg reported traffic at least once, be it zero.
+    pub(crate) reported: bool,
+    /// It has relayed.
+    pub(crate) relayed: bool,
+    /// `deleted` or a total was heard.
+    pub(crate) closing: bool,
+    /// It was ended, and lives on: whatever it still relays is told, however little.
+    pub(crate) revived: bool,
+    /// Two servers share its key (`redis` sources): deltas only.
+    pub(crate) shared: bool,
+    /// First heard of without `new` soon after tombstones were evicted: deltas only.
+    pub(crate) deltas_only: bool,
+    /// Its client deltas exceeded its client total.
+    pub(crate) overcounted: bool,
+}
+
+/// Whether the store has what is known, and how soon it must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Dirty {
+    #[default]
+    Clean,
+    /// Only counters moved; totals would heal their loss.
+    Soft,
+    /// In the next commit.
+    Hard,
+}
+
+impl Allocation {
+    pub(crate) fn base(&self) -> Legs {
+        self.rare.as_ref().map_or_else(Legs::default, |r| r.base)
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(crate) fn twin(&self) -> u16 {
+        self.rare.as_ref().map_or(0, |r| r.twin)
+    }
+
+    /// The totals heard so far.
+    pub(crate) fn totals(&self) -> (Option<Counters>, Option<Counters>) {
+        self.rare
+            .as_ref()
+            .map_or((None, None), |r| (r.client_total, r.peer_total))
+    }
+}
+
+/// What totals make of the counters (METERING.md, "Counters").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) legs: Legs,
+    /// Both totals were seen, and nothing speaks against them.
+    pub(crate) exact: bool,
+    /// The deltas were above the total.
+    pub(crate) overcounted: bool,
+}
+
+/// The smallest number that is not below `seen` and is `reported` modulo 2^32.
+pub(crate) fn unwrap_total(seen: u64, reported: u64) -> u64 {
+    const WRAP: u64 = 1 << 32;
+    if reported >= seen {
+        return reported; // a server that does not wrap reports the truth itself
+    }
+    let missing = reported.wrapping_sub(seen) % WRAP;
+    seen.saturating_add(missing)
+}
+
+/// Settles the counters when an allocation has ended.
+pub(crate) fn settle(
+    legs: Legs,
+    client_total: Option<Counters>,
+    peer_total: Option<Counters>,
+    peer_leg: bool,
+) -> Settled {
+    let overcounted = client_total.is_some_and(|total| legs.client.exceeds(&total));
+    if overcounted {
+        // More was counted than there was, so the deltas are not all of this allocation: on neither leg
+        // can a total be trusted to lie above them.
+        return Settled {
+            legs,
+            exact: false,
+            overcounted,
+        };
+    }
+    let client = client_total.unwrap_or(legs.client);
+    let peer = match peer_total {
+        Some(total) if peer_leg => legs.peer.zip(total, unwrap_total),
+        _ => legs.peer,
+    };
+    // Each wrap of the peer leg needs 4 GiB that were missed, and the client leg shows how much was.
+    let missed = client.minus(legs.client);
+    let sure = missed.received_bytes < 1 << 32 && missed.sent_bytes < 1 << 32;
+    let all = client_total.is_some() && (peer_total.is_some() || !peer_leg);
+    Settled {
+        legs: Legs { client, peer },
+        exact: all && sure,
+        overcounted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(n: u64) -> Counters {
+        Counters {
+            received_packets: 1,
+            received_bytes: n,
+            sent_packets: 1,
+            sent_bytes: n,
+        }
+    }
+
+    #[test]
+    fn a_peer_total_is_unwrapped() {
+        assert_eq!(unwrap_total(4_900_000_000, 643_156_532), 4_938_123_828);
+        assert_eq!(unwrap_total(0, 7), 7);
+        assert_eq!(unwrap_total(7, 7), 7);
+        assert_eq!(unwrap_total(8, 7), (1 << 32) + 7);
+        assert_eq!(unwrap_total(0, 1 << 40), 1 << 40);
+        assert_eq!(unwrap_total(u64::MAX - 1, 0), u64::MAX);
+    }
+
+    #[test]
+    fn totals_settle_what_deltas_missed() {
+        let legs = Legs {
+            client: bytes(100),
+            peer: bytes(90),
+        };
+        let settled = settle(legs, Some(bytes(1000)), Some(bytes(900)), true);
+        assert_eq!(
+            settled.legs,
+            Legs {
+                client: bytes(1000),
+                peer: bytes(900)
+            }
+        );
+        assert!(settled.exact);
+        assert!(!settle(legs, Some(bytes(1000)), None, true).exact);
+        assert!(settle(legs, Some(bytes(1000)), None, false).exact);
+        assert!(!settle(legs, None, Some(bytes(900)), true).exact);
+        assert!(!settle(legs, Some(bytes(1 << 33)), Some(bytes(900)), true).exact);
+    }
+
+    #[test]
+    fn an_overcount_is_no_wrap() {
+        let legs = Legs {
+            client: bytes(1000),
+            peer: bytes(900),
+        };
+        let settled = settle(legs, Some(bytes(100)), Some(bytes(90)), true);
+        assert_eq!(
+            settled,
+            Settled {
+                legs,
+                exact: false,
+                overcounted: true
+            }
+        );
+    }
+
+    #[test]
+    fn addresses_keep_their_text() {
+        for text in [
+            "127.0.0.1:36636",
+            "127.0.0.01:3",
+            "[::1]:3478",
+            "?",
+            "1.2.3.4:80 ",
+        ] {
+            assert_eq!(
+                Address::new(Some(text.as_bytes())).to_text().as_deref(),
+                Some(text.as_bytes())
+            );
+        }
+        assert_eq!(size_of::<Address>(), 16);
+        assert!(size_of::<Allocation>() <= 192, "{}", size_of::<Allocation>());
+    }
+}

@@ -1,0 +1,158 @@
+//! Two tables with a bound: what was heard of ids that nobody has confirmed, and the tombstones of
+//! allocations that have ended. The oldest goes first.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use slab::Slab;
+
+use crate::{allocation::Address, event::SessionId, message::AllocationId, time::Timestamp, usage::Legs};
+
+/// Traffic under an id that has not been confirmed: perhaps forged, never told unless confirmed.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    pub(crate) id: AllocationId,
+    pub(crate) server: u32,
+    pub(crate) name: u32,
+    pub(crate) legs: Legs,
+    pub(crate) reported: bool,
+}
+
+/// An allocation that was told to have ended.
+#[derive(Debug)]
+pub(crate) struct Tombstone {
+    pub(crate) id: AllocationId,
+    pub(crate) server: u32,
+    pub(crate) name: u32,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) rest: TombstoneRest,
+}
+
+/// The part of a tombstone that its row holds as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TombstoneRest {
+    pub(crate) opened_seen: bool,
+    pub(crate) twin: u16,
+    pub(crate) remote: Address,
+    /// What was told of it, or recorded.
+    pub(crate) told: Legs,
+    pub(crate) continues: Option<SessionId>,
+    pub(crate) totals_seen: bool,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Slots in the order in which they were filled, in two classes of which each has its own lifetime, so
+/// that in each the first filled is the first to expire. Stale entries are passed over.
+#[derive(Debug)]
+pub(crate) struct Aside<T> {
+    slots: Slab<(u64, T)>,
+    orders: [VecDeque<(u64, u32, Timestamp)>; 2],
+    next: u64,
+}
+
+impl<T> Default for Aside<T> {
+    fn default() -> Aside<T> {
+        Aside {
+            slots: Slab::new(),
+            orders: [VecDeque::new(), VecDeque::new()],
+            next: 0,
+        }
+    }
+}
+
+impl<T> Aside<T> {
+    pub(crate) fn insert(&mut self, value: T, class: usize, expires_at: Timestamp) -> u32 {
+        let slot = self.slots.insert((self.next, value)) as u32;
+        self.orders[class & 1].push_back((self.next, slot, expires_at));
+        self.next += 1;
+        slot
+    }
+
+    /// Rows that were read back, in the slots that they had: slot, class, when it expires, value.
+    pub(crate) fn restore(&mut self, mut rows: Vec<(u32, usize, Timestamp, T)>) {
+        rows.sort_by_key(|(slot, _, expires_at, _)| (*expires_at, *slot));
+        let mut entries = Vec::with_capacity(rows.len());
+        for (slot, class, expires_at, value) in rows {
+            entries.push((slot as usize, (self.next, value)));
+            self.orders[class & 1].push_back((self.next, slot, expires_at));
+            self.next += 1;
+        }
+        self.slots = entries.into_iter().collect();
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
+        self.slots.get(slot as usize).map(|(_, value)| value)
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.slots.get_mut(slot as usize).map(|(_, value)| value)
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
+        let (_, value) = self.slots.try_remove(slot as usize)?;
+        let bound = 2 * self.slots.len() + 64;
+        for order in &mut self.orders {
+            if order.len() > bound {
+                let slots = &self.slots;
+                order.retain(|(number, slot, _)| slots.get(*slot as usize).is_some_and(|(n, _)| n == number));
+            }
+        }
+        Some(value)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// One that expires before `now`.
+    pub(crate) fn expired(&mut self, now: Timestamp) -> Option<u32> {
+        (0..2).find_map(|class| {
+            self.front(class)
+                .filter(|(_, _, at)| *at < now)
+                .map(|(_, slot, _)| slot)
+        })
+    }
+
+    /// The one that was filled first.
+    pub(crate) fn oldest(&mut self) -> Option<u32> {
+        let fronts = [self.front(0), self.front(1)];
+        fronts.into_iter().flatten().min().map(|(_, slot, _)| slot)
+    }
+
+    fn front(&mut self, class: usize) -> Option<(u64, u32, Timestamp)> {
+        let order = &mut self.orders[class];
+        while let Some((number, slot, expires_at)) = order.front().copied() {
+            if self.slots.get(slot as usize).is_some_and(|(n, _)| *n == number) {
+                return Some((number, slot, expires_at));
+            }
+            order.pop_front();
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_first_and_stale_entries_do_not_pile_up() {
+        let mut aside = Aside::default();
+        let a = aside.insert('a', 1, Timestamp(100));
+        let b = aside.insert('b', 0, Timestamp(2));
+        assert_eq!(aside.oldest(), Some(a));
+        assert_eq!(
+            (aside.expired(Timestamp(2)), aside.expired(Timestamp(3))),
+            (None, Some(b))
+        );
+        aside.remove(a);
+        assert_eq!(aside.oldest(), Some(b));
+        for _ in 0..10_000 {
+            let slot = aside.insert('c', 0, Timestamp(3));
+            aside.remove(slot);
+        }
+        assert!(aside.orders[0].len() < 200);
+        assert_eq!((aside.len(), aside.oldest()), (1, Some(b)));
+    }
+}

@@ -1,0 +1,452 @@
+//! The state machine. One [`Reducer`] serves one source.
+//!
+//! An input carries its time. Before it takes effect, all deadlines before that time fire, each at its own
+//! time; deadlines at the very time of an input fire after it. What came of it is taken with
+//! [`Reducer::drain`]: events and rows, to be committed together before anything is sent.
+
+mod messages;
+mod parked;
+mod report;
+mod restore;
+mod rows;
+mod servers;
+mod sessions;
+mod settle;
+mod snapshot;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    hash::BuildHasher,
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+pub use restore::RestoreError;
+
+use crate::{
+    allocation::{Allocation, Dirty},
+    aside::{Aside, Tombstone, Unconfirmed},
+    event::{SessionEvent, Unattributed},
+    identity::Identity,
+    intern::{Labels, NONE, Names},
+    message::AllocationId,
+    rules::Rules,
+    session::{Group, Session},
+    snapshot::Refused,
+    source::Gap,
+    state::Change,
+    time::Timestamp,
+};
+
+/// A server, as [`Reducer::server`] numbered it. Numbers hold until the reducer is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerRef(pub(crate) u32);
+
+impl ServerRef {
+    /// Nobody knows which (`redis` sources).
+    pub const UNKNOWN: ServerRef = ServerRef(NONE);
+}
+
+/// What is to be committed together.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The events, in the order in which they were decided.
+    pub events: Vec<SessionEvent>,
+    /// The rows of state that changed; at most one change for a row.
+    pub changes: Vec<Change>,
+    /// What is told in no session.
+    pub unattributed: Vec<Unattributed>,
+    /// What the operator should hear of.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that is not billing's business, but the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Two servers use one key: give each coturn a source, or a realm, of its own.
+    SharedKey {
+        /// The allocation that both say is theirs.
+        allocation: AllocationId,
+        /// The two servers' addresses.
+        addresses: [Box<[u8]>; 2],
+    },
+    /// An allocation's deltas exceeded its total.
+    Overcounted {
+        /// The allocation.
+        allocation: AllocationId,
+    },
+    /// Tombstones were evicted early: raise `limits.tombstones`.
+    TombstonesEvicted,
+}
+
+/// What happened, counted since the reducer was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Allocations whose deltas exceeded their total.
+    pub overcounted: u64,
+    /// Times at which two servers were seen to share a key.
+    pub shared_keys: u64,
+    /// Tombstones evicted before their time.
+    pub tombstones_evicted: u64,
+    /// Unconfirmed ids evicted before their time.
+    pub unconfirmed_evicted: u64,
+    /// Unconfirmed ids that nobody confirmed in time.
+    pub unconfirmed_expired: u64,
+    /// Messages that repeated what had been told, or came after the end of what they speak of.
+    pub repeats: u64,
+    /// Bytes on record as unattributed.
+    pub unattributed_bytes: u64,
+}
+
+/// The state machine of one source.
+#[derive(Debug)]
+pub struct Reducer {
+    pub(crate) identity: Identity,
+    pub(crate) rules: Rules,
+    pub(crate) now: Timestamp,
+
+    pub(crate) names: Names,
+    pub(crate) labels: Labels,
+    pub(crate) groups: Slab<Group>,
+    pub(crate) group_table: HashTable<u32>,
+    pub(crate) allocations: Slab<Allocation>,
+    pub(crate) allocation_table: HashTable<u32>,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) tombstones: Aside<Tombstone>,
+    pub(crate) tombstone_table: HashTable<u32>,
+    pub(crate) unconfirmed: Aside<Unconfirmed>,
+    pub(crate) unconfirmed_table: HashTable<u32>,
+    /// Seeded at random, and never seen from outside: no table is iterated.
+    pub(crate) hasher: DefaultHashBuilder,
+
+    /// Deadlines of allocations and sessions; an entry is stale unless its owner's `wake` is its time.
+    pub(crate) deadlines: BinaryHeap<Reverse<(Timestamp, Owner)>>,
+
+    /// Whether the source hears nothing, and since when it hears again.
+    pub(crate) deaf: bool,
+    pub(crate) hearing_since: Timestamp,
+    /// The same for single servers.
+    pub(crate) servers_hearing_since: BTreeMap<u32, Timestamp>,
+    /// Until when allocations heard of without `new` count deltas only, after an early eviction.
+    pub(crate) evicted_until: Timestamp,
+    pub(crate) snapshot_since: Option<Timestamp>,
+    pub(crate) refused: Refused,
+
+    pub(crate) dirty_allocations: Vec<u32>,
+    pub(crate) soft_allocations: Vec<u32>,
+    pub(crate) dirty_sessions: Vec<u32>,
+    pub(crate) changed_tombstones: Vec<u32>,
+    pub(crate) source_dirty: bool,
+    pub(crate) output: Output,
+    pub(crate) stats: Stats,
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    Allocation(u32),
+    Session(u32),
+}
+
+/// The key of an allocation, on its way through the tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) server: u32,
+    pub(crate) id: AllocationId,
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) hash: u64,
+}
+
+impl Reducer {
+    /// A reducer that has heard of nothing yet. It is deaf until [`Reducer::hearing`].
+    #[must_use]
+    pub fn new(identity: Identity, rules: Rules) -> Reducer {
+        Reducer {
+            identity,
+            rules,
+            now: Timestamp(0),
+            names: Names::default(),
+            labels: Labels::default(),
+            groups: Slab::new(),
+            group_table: HashTable::new(),
+            allocations: Slab::new(),
+            allocation_table: HashTable::new(),
+            sessions: Slab::new(),
+            tombstones: Aside::default(),
+            tombstone_table: HashTable::new(),
+            unconfirmed: Aside::default(),
+            unconfirmed_table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            deadlines: BinaryHeap::new(),
+            deaf: true,
+            hearing_since: Timestamp(0),
+            servers_hearing_since: BTreeMap::new(),
+            evicted_until: Timestamp(0),
+            snapshot_since: None,
+            refused: Refused::default(),
+            dirty_allocations: Vec::new(),
+            soft_allocations: Vec::new(),
+            dirty_sessions: Vec::new(),
+            changed_tombstones: Vec::new(),
+            source_dirty: false,
+            output: Output::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The time of the last input or deadline.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Open and closing allocations.
+    #[must_use]
+    pub fn open_allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// Sessions that have not ended.
+    #[must_use]
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Tombstones and unconfirmed ids kept.
+    #[must_use]
+    pub fn kept_aside(&self) -> (usize, usize) {
+        (self.tombstones.len(), self.unconfirmed.len())
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Numbers a server, so that each of its messages need not name it.
+    pub fn server(&mut self, name: &[u8]) -> ServerRef {
+        ServerRef(self.labels.slot(name))
+    }
+
+    /// When the next deadline fires; call [`Reducer::advance`] after it.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Lets time pass: every deadline before `to` fires. No input before `to` may follow; one that does
+    /// is taken as of `to`.
+    pub fn advance(&mut self, to: Timestamp) {
+        self.begin(to);
+    }
+
+    /// Takes what has happened. With `all`, also counters that merely moved: their loss would be healed by
+    /// totals, so they are due only every few seconds.
+    pub fn drain(&mut self, all: bool) -> Output {
+        self.collect_changes(all);
+        std::mem::take(&mut self.output)
+    }
+
+    /// Whether [`Reducer::drain`] has something that must not wait.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.output.events.is_empty()
+            || !self.dirty_allocations.is_empty()
+            || !self.dirty_sessions.is_empty()
+            || !self.output.unattributed.is_empty()
+            || !self.output.changes.is_empty()
+    }
+
+    /// Fires what was due before `at`; then it is `at`. Time never goes back.
+    pub(crate) fn begin(&mut self, at: Timestamp) {
+        if at <= self.now {
+            return;
+        }
+        while let Some(Reverse((due, owner))) = self.deadlines.peek().copied() {
+            if due >= at {
+                break;
+            }
+            self.deadlines.pop();
+            self.now = self.now.max(due);
+            self.fire(due, owner);
+        }
+        self.now = at;
+        self.expire_aside();
+    }
+
+    fn fire(&mut self, due: Timestamp, owner: Owner) {
+        match owner {
+            Owner::Allocation(slot) => {
+                let Some(a) = self.allocations.get_mut(slot as usize).filter(|a| a.wake == due) else {
+                    return;
+                };
+                a.wake = Timestamp::MAX;
+                self.allocation_due(slot);
+            }
+            Owner::Session(slot) => {
+                let Some(s) = self.sessions.get_mut(slot as usize).filter(|s| s.wake == due) else {
+                    return;
+                };
+                s.wake = Timestamp::MAX;
+                self.session_due(slot);
+            }
+        }
+    }
+
+    /// Makes sure that the allocation is woken by `at`.
+    pub(crate) fn wake_allocation(&mut self, slot: u32, at: Timestamp) {
+        if let Some(a) = self.allocations.get_mut(slot as usize)
+            && at < a.wake
+        {
+            a.wake = at;
+            self.deadlines.push(Reverse((at, Owner::Allocation(slot))));
+        }
+    }
+
+    /// Makes sure that the session is woken by `at`.
+    pub(crate) fn wake_session(&mut self, slot: u32, at: Timestamp) {
+        if let Some(s) = self.sessions.get_mut(slot as usize)
+            && at < s.wake
+        {
+            s.wake = at;
+            self.deadlines.push(Reverse((at, Owner::Session(slot))));
+        }
+    }
+
+    pub(crate) fn key<'a>(
+        &self,
+        server: u32,
+        id: AllocationId,
+        realm: &'a [u8],
+        username: &'a [u8],
+    ) -> Key<'a> {
+        let hash = self.hasher.hash_one((server, id.0, realm, username));
+        Key {
+            server,
+            id,
+            realm,
+            username,
+            hash,
+        }
+    }
+
+    /// The hash under which an entry with these parts stands in a table.
+    pub(crate) fn hash_of(
+        hasher: &DefaultHashBuilder,
+        names: &Names,
+        server: u32,
+        id: AllocationId,
+        name: u32,
+    ) -> u64 {
+        hasher.hash_one((server, id.0, names.realm(name), names.username(name)))
+    }
+
+    pub(crate) fn names_match(&self, key: &Key<'_>, server: u32, id: AllocationId, name: u32) -> bool {
+        id == key.id
+            && server == key.server
+            && self
+                .names
+                .get(name)
+                .is_some_and(|n| n.username() == key.username && n.realm() == key.realm)
+    }
+
+    pub(crate) fn find_allocation(&self, key: &Key<'_>) -> Option<u32> {
+        let is = |slot: &u32| {
+            self.allocations
+                .get(*slot as usize)
+                .is_some_and(|a| self.names_match(key, a.server, a.id, a.name))
+        };
+        self.allocation_table.find(key.hash, is).copied()
+    }
+
+    pub(crate) fn find_tombstone(&self, key: &Key<'_>) -> Option<u32> {
+        let is = |slot: &u32| {
+            self.tombstones
+                .get(*slot)
+                .is_some_and(|t| self.names_match(key, t.server, t.id, t.name))
+        };
+        self.tombstone_table.find(key.hash, is).copied()
+    }
+
+    pub(crate) fn find_unconfirmed(&self, key: &Key<'_>) -> Option<u32> {
+        let is = |slot: &u32| {
+            self.unconfirmed
+                .get(*slot)
+                .is_some_and(|u| self.names_match(key, u.server, u.id, u.name))
+        };
+        self.unconfirmed_table.find(key.hash, is).copied()
+    }
+
+    /// Marks an allocation for the next commit, or for the next one that saves everything.
+    pub(crate) fn mark(&mut self, slot: u32, dirty: Dirty) {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        if dirty <= a.dirty {
+            return;
+        }
+        a.dirty = dirty;
+        match dirty {
+            Dirty::Hard => self.dirty_allocations.push(slot),
+            Dirty::Soft => self.soft_allocations.push(slot),
+            Dirty::Clean => {}
+        }
+    }
+
+    /// Marks a session for the next commit.
+    pub(crate) fn mark_session(&mut self, slot: u32) {
+        if let Some(s) = self.sessions.get_mut(slot as usize)
+            && !s.dirty
+        {
+            s.dirty = true;
+            self.dirty_sessions.push(slot);
+        }
+    }
+
+    /// Up to when statuses of this allocation may have been missed: expiry counts from then.
+    pub(crate) fn heard_since(&self, server: u32) -> Timestamp {
+        let of_server = self
+            .servers_hearing_since
+            .get(&server)
+            .copied()
+            .unwrap_or_default();
+        of_server.max(self.hearing_since)
+    }
+
+    /// The source hears nothing from now on: nothing expires until it hears again.
+    pub fn deaf(&mut self, at: Timestamp) {
+        self.begin(at);
+        self.deaf = true;
+        self.source_dirty = true;
+    }
+
+    /// The source hears again.
+    pub fn hearing(&mut self, at: Timestamp) {
+        self.begin(at);
+        if self.deaf {
+            self.deaf = false;
+            self.hearing_since = self.now;
+            self.source_dirty = true;
+        }
+    }
+
+    /// Messages may have been missed: an allocation that was to be refreshed meanwhile is given one more
+    /// lifetime from the end of the gap.
+    pub fn gap(&mut self, at: Timestamp, gap: &Gap) {
+        self.begin(at);
+        let to = gap.to.min(self.now);
+        match &gap.server {
+            None => self.hearing_since = self.hearing_since.max(to),
+            Some(server) => {
+                let server = self.labels.slot(server);
+                let since = self.servers_hearing_since.entry(server).or_default();
+                *since = (*since).max(to);
+            }
+        }
+        self.source_dirty = true;
+    }
+}

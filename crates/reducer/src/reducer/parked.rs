@@ -1,0 +1,306 @@
+//! Allocations that no session counts: parked at the end of one, or ended and heard of again.
+
+use super::{Key, Reducer, messages::Opening};
+use crate::{
+    allocation::Dirty,
+    aside::{Tombstone, TombstoneRest},
+    event::{Unattributed, UnattributedReason},
+    intern::NONE,
+    message::{Kind, Leg, Status},
+    time::Timestamp,
+    usage::{Counters, Legs, relayed_bytes},
+};
+
+/// How long the tombstone of an allocation is kept whose totals were seen, and of any other.
+const SETTLED_TTL: u64 = 60_000;
+const UNSETTLED_TTL: u64 = 24 * 3_600_000;
+
+impl Reducer {
+    /// Relayed bytes that no session has told.
+    pub(crate) fn untold_relayed(&self, slot: u32) -> u64 {
+        let peer_leg = self.rules.peer_leg;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return 0;
+        };
+        relayed_bytes(&a.legs, peer_leg).saturating_sub(relayed_bytes(&a.base(), peer_leg))
+    }
+
+    /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
+    /// that continues the old, once what it relayed is worth telling: connectivity checks that are first
+    /// reported when an idle allocation closes must not make a session of their own.
+    pub(crate) fn join_if_relayed(&mut self, slot: u32) {
+        let untold = self.untold_relayed(slot);
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        if a.session != NONE || untold == 0 {
+            return;
+        }
+        let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
+        if current != NONE {
+            self.join(slot, current);
+            self.start_if_relayed(current);
+            self.review(current);
+        } else if a.flags.revived || untold >= self.rules.residue {
+            let continues = a.rare.as_ref().and_then(|r| r.continues);
+            self.open_session(slot, continues);
+            let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
+            self.start_if_relayed(session);
+        }
+    }
+
+    /// On record what an allocation carried and no session tells.
+    pub(crate) fn record_untold(&mut self, slot: u32, reason: UnattributedReason) {
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        let (base, legs) = (a.base(), a.legs);
+        self.record_unattributed(slot, base, legs, legs.minus(base), reason);
+    }
+
+    pub(crate) fn record_unattributed(
+        &mut self,
+        slot: u32,
+        from: Legs,
+        to: Legs,
+        rest: Legs,
+        reason: UnattributedReason,
+    ) {
+        if rest.is_zero() {
+            return;
+        }
+        let usage = self.difference(&from, &to);
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
+        self.output.unattributed.push(Unattributed {
+            at: self.now,
+            server: self.labels.owned(a.server),
+            realm: self.names.realm(a.name).into(),
+            username: self.names.username(a.name).into(),
+            allocation: a.id,
+            opened_at: a.opened_at,
+            reason,
+            usage,
+        });
+    }
+
+    /// Leaves a tombstone where the allocation was.
+    pub(crate) fn bury(&mut self, slot: u32, told: Legs, totals_seen: bool) {
+        let Some(a) = self.remove_allocation(slot) else {
+            return;
+        };
+        if self.rules.tombstone_limit == 0 {
+            self.evicted_until = self.now.plus(UNSETTLED_TTL);
+            return self.release_name(a.name);
+        }
+        while self.tombstones.len() >= self.rules.tombstone_limit {
+            let Some(oldest) = self.tombstones.oldest() else {
+                break;
+            };
+            self.forget_tombstone(oldest);
+            if self.now >= self.evicted_until {
+                self.notice(super::Notice::TombstonesEvicted);
+            }
+            self.stats.tombstones_evicted += 1;
+            self.evicted_until = self.now.plus(UNSETTLED_TTL);
+            self.source_dirty = true;
+        }
+        let expires_at = self
+            .now
+            .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
+        let twin = a.twin();
+        let rest = TombstoneRest {
+            opened_seen: a.flags.opened_seen,
+            twin,
+            remote: a.details.remote,
+            told,
+            continues: a.rare.and_then(|r| r.continues),
+            totals_seen,
+            expires_at,
+        };
+        let tombstone = Tombstone {
+            id: a.id,
+            server: a.server,
+            name: a.name,
+            opened_at: a.opened_at,
+            heard_at: a.heard_at,
+            rest,
+        };
+        let hash = Reducer::hash_of(&self.hasher, &self.names, a.server, a.id, a.name);
+        let slot = self
+            .tombstones
+            .insert(tombstone, usize::from(totals_seen), expires_at);
+        self.index_tombstone(slot, hash);
+        self.changed_tombstones.push(slot);
+    }
+
+    pub(crate) fn index_tombstone(&mut self, slot: u32, hash: u64) {
+        let (tombstones, names, hasher) = (&self.tombstones, &self.names, &self.hasher);
+        self.tombstone_table.insert_unique(hash, slot, |slot| {
+            tombstones
+                .get(*slot)
+                .map_or(0, |t| Reducer::hash_of(hasher, names, t.server, t.id, t.name))
+        });
+    }
+
+    pub(crate) fn forget_tombstone(&mut self, slot: u32) -> Option<Tombstone> {
+        let t = self.tombstones.get(slot)?;
+        let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
+        if let Ok(found) = self.tombstone_table.find_entry(hash, |s| *s == slot) {
+            found.remove();
+        }
+        let t = self.tombstones.remove(slot)?;
+        self.changed_tombstones.push(slot);
+        self.release_name(t.name);
+        Some(t)
+    }
+
+    /// A message for an allocation that has ended.
+    pub(crate) fn on_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
+        let now = self.now;
+        let Some(t) = self.tombstones.get_mut(slot) else {
+            return false;
+        };
+        t.heard_at = now;
+        let told = t.rest.told;
+        let totals_seen = t.rest.totals_seen;
+        let twin = if t.opened_at == now {
+            t.rest.twin.saturating_add(1)
+        } else {
+            0
+        };
+        match kind {
+            // Perhaps forged, perhaps of a next life: that will be known once a status or totals come.
+            Kind::Traffic(leg, counters) => self.set_aside(key, leg, counters),
+            Kind::New(status) => {
+                self.confirm(key);
+                self.open(
+                    key,
+                    Some(status),
+                    Opening {
+                        seen: true,
+                        twin,
+                        ..Opening::default()
+                    },
+                );
+                true
+            }
+            Kind::Refreshed(status) if status.lifetime == 0 && totals_seen => false,
+            Kind::Refreshed(status) => {
+                let details = self.details(&status);
+                let moved = self
+                    .tombstones
+                    .get(slot)
+                    .is_some_and(|t| t.rest.remote.differs(&details.remote));
+                if moved {
+                    let opening = self.confirm(key);
+                    self.open(key, Some(status), Opening { twin, ..opening });
+                } else {
+                    self.revive(slot, key, Some(status));
+                }
+                true
+            }
+            Kind::Deleted if totals_seen => false,
+            Kind::Deleted => {
+                if let Some(slot) = self.revive(slot, key, None) {
+                    self.begin_closing(slot);
+                }
+                true
+            }
+            Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &told, twin),
+        }
+    }
+
+    fn on_late_total(
+        &mut self,
+        slot: u32,
+        key: &Key<'_>,
+        leg: Leg,
+        total: Counters,
+        told: &Legs,
+        twin: u16,
+    ) -> bool {
+        let told = match leg {
+            Leg::Client => told.client,
+            Leg::Peer => told.peer,
+        };
+        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
+        if total == told || (leg == Leg::Peer && wrapped(total) == wrapped(told)) {
+            return false; // told already
+        }
+        if !told.exceeds(&total) {
+            if let Some(slot) = self.revive(slot, key, None) {
+                self.on_total(slot, leg, total);
+            }
+            return true;
+        }
+        if leg == Leg::Peer {
+            // Smaller than what was told: a wrap of the old life or the whole of a new one. Nobody can
+            // know without the client's total, and a wrong guess would bill 4 GiB that never were.
+            return false;
+        }
+        let opening = self.confirm(key);
+        let slot = self.open(key, None, Opening { twin, ..opening });
+        self.on_total(slot, leg, total);
+        true
+    }
+
+    /// It lives on, parked, counted from what was told.
+    pub(crate) fn revive(
+        &mut self,
+        tombstone: u32,
+        key: &Key<'_>,
+        status: Option<Status<'_>>,
+    ) -> Option<u32> {
+        let kept = self.confirm(key);
+        let t = self.tombstones.get(tombstone)?;
+        let (opened_at, rest) = (t.opened_at, t.rest.clone());
+        let opening = Opening {
+            seen: rest.opened_seen,
+            twin: rest.twin,
+            legs: rest.told,
+            ..Opening::default()
+        };
+        // This also takes the tombstone away.
+        let slot = self.insert_allocation(key, status, opening);
+        let a = self.allocations.get_mut(slot as usize)?;
+        a.opened_at = opened_at;
+        a.flags.revived = true;
+        a.flags.touched = true;
+        a.flags.reported = true;
+        a.flags.deltas_only = false;
+        if a.details.remote == crate::allocation::Address::None {
+            a.details.remote = rest.remote;
+        }
+        let rare = a.rare();
+        rare.base = rest.told;
+        rare.continues = rest.continues;
+        self.mark(slot, Dirty::Hard);
+        self.arm_allocation(slot);
+        if !kept.legs.is_zero() {
+            self.count(slot, rest.told.plus(kept.legs), kept.reported);
+        }
+        Some(slot)
+    }
+
+    /// Restores what [`Reducer::bury`] left.
+    pub(crate) fn restore_tombstones(&mut self, rows: Vec<(u32, Tombstone)>) {
+        let rows = rows.into_iter().map(|(slot, t)| {
+            let (class, expires_at): (usize, Timestamp) =
+                (usize::from(t.rest.totals_seen), t.rest.expires_at);
+            (slot, class, expires_at, t)
+        });
+        let rows: Vec<_> = rows.collect();
+        let slots: Vec<u32> = rows.iter().map(|(slot, ..)| *slot).collect();
+        self.tombstones.restore(rows);
+        for slot in slots {
+            let Some(t) = self.tombstones.get(slot) else {
+                continue;
+            };
+            let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
+            self.index_tombstone(slot, hash);
+        }
+    }
+}

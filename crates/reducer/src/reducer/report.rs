@@ -1,0 +1,152 @@
+//! What is told: events, made when they are decided.
+
+use super::Reducer;
+use crate::{
+    allocation::{Details, Dirty},
+    event::{Accuracy, AllocationReport, EventType, SessionEnd, SessionEvent},
+    identity::event_id,
+    session::{LISTED, Session},
+    usage::Legs,
+};
+
+impl Reducer {
+    /// Tells an event of a session: it goes into the next commit, together with the counters it rests on.
+    pub(crate) fn tell(&mut self, session: u32, event_type: EventType) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let event = self.event(s, event_type);
+        let members = s.members.clone();
+        if let Some(s) = self.sessions.get_mut(session as usize) {
+            s.sequence += 1;
+            s.last_event_at = event.timestamp;
+            s.told = s.usage;
+        }
+        for slot in members {
+            if self
+                .allocations
+                .get(slot as usize)
+                .is_some_and(|a| a.dirty == Dirty::Soft)
+            {
+                self.mark(slot, Dirty::Hard);
+            }
+        }
+        self.mark_session(session);
+        self.output.events.push(event);
+    }
+
+    fn event(&self, s: &Session, event_type: EventType) -> SessionEvent {
+        let timestamp = self.now.max(s.last_event_at);
+        let first = self.names.username(s.first_name);
+        let (ended_at, reason) = s.end(timestamp);
+        let accuracy = if s.inexact {
+            Accuracy::LowerBound
+        } else {
+            Accuracy::Exact
+        };
+        let allocations = self.reports(s);
+        SessionEvent {
+            id: event_id(s.id, s.sequence, timestamp),
+            event_type,
+            timestamp,
+            session_id: s.id,
+            sequence: s.sequence,
+            continues: s.continues,
+            source: self.identity.source.clone(),
+            realm: self.names.realm(s.first_name).into(),
+            user: self.rules.user(first).map(Into::into),
+            usernames: s
+                .usernames
+                .iter()
+                .map(|name| self.names.username(*name).into())
+                .collect(),
+            labels: self.rules.labels(first),
+            started_at: s.started_at,
+            end: (event_type == EventType::End).then_some(SessionEnd {
+                ended_at,
+                reason,
+                accuracy,
+            }),
+            peer_leg: self.rules.peer_leg,
+            usage: s.usage,
+            usage_delta: s.usage.minus(s.told),
+            allocations_omitted: (s.allocations() - allocations.len()) as u32,
+            allocations,
+        }
+    }
+
+    /// The first 50 allocations that the session counts, in the order in which they opened.
+    fn reports(&self, s: &Session) -> Vec<AllocationReport> {
+        let past = s
+            .past
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (p.opened_at, p.id, p.server, true, i));
+        let present = s.members.iter().filter_map(|slot| {
+            let a = self.allocations.get(*slot as usize)?;
+            Some((a.opened_at, a.id, a.server, false, *slot as usize))
+        });
+        let mut order: Vec<_> = past.chain(present).collect();
+        if order.len() > LISTED {
+            order.select_nth_unstable(LISTED);
+            order.truncate(LISTED);
+        }
+        order.sort_unstable();
+        order
+            .into_iter()
+            .filter_map(|(.., past, i)| {
+                if past {
+                    self.past_report(s, i)
+                } else {
+                    self.report(i)
+                }
+            })
+            .collect()
+    }
+
+    fn past_report(&self, s: &Session, i: usize) -> Option<AllocationReport> {
+        let p = s.past.get(i)?;
+        let base = AllocationReport {
+            id: p.id,
+            username: self.names.username(p.name).into(),
+            opened_at: p.opened_at,
+            opened_seen: p.opened_seen,
+            closed: p.closed,
+            totals_seen: p.totals_seen,
+            ..self.described(p.server, &p.details, p.part)
+        };
+        Some(base)
+    }
+
+    fn report(&self, slot: usize) -> Option<AllocationReport> {
+        let a = self.allocations.get(slot)?;
+        let (client, peer) = a.totals();
+        Some(AllocationReport {
+            id: a.id,
+            username: self.names.username(a.name).into(),
+            opened_at: a.opened_at,
+            opened_seen: a.flags.opened_seen,
+            closed: a.rare.as_ref().and_then(|r| r.closed),
+            totals_seen: client.is_some() && (peer.is_some() || !self.rules.peer_leg),
+            ..self.described(a.server, &a.details, a.legs.minus(a.base()))
+        })
+    }
+
+    fn described(&self, server: u32, details: &Details, usage: Legs) -> AllocationReport {
+        AllocationReport {
+            id: crate::message::AllocationId(0),
+            username: Box::default(),
+            opened_at: crate::time::Timestamp(0),
+            opened_seen: false,
+            closed: None,
+            totals_seen: false,
+            server: self.labels.owned(server),
+            transport: self.labels.owned(details.transport),
+            server_address: self.labels.owned(details.local),
+            client_address: details.remote.to_text(),
+            tls_version: self.labels.owned(details.tls_version),
+            tls_cipher: self.labels.owned(details.tls_cipher),
+            usage,
+        }
+    }
+}

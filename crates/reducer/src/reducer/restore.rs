@@ -1,0 +1,250 @@
+//! A reducer as it was when its rows were last committed.
+
+use serde::Deserialize;
+
+use super::{
+    Reducer,
+    rows::{
+        AllocationRow, DetailsRow, FORMAT, PastRow, RefusedRow, SOURCE_KEY, SessionRow, SourceRow,
+        TombstoneRow,
+    },
+};
+use crate::{
+    allocation::{Allocation, Details, Dirty},
+    aside::Tombstone,
+    identity::Identity,
+    intern::NONE,
+    message::AllocationId,
+    rules::Rules,
+    session::{Past, Phase, Session},
+    state::Table,
+    time::Timestamp,
+};
+
+/// A row that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The row's table.
+    pub table: Table,
+    /// The row's key.
+    pub key: u64,
+}
+
+impl std::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RestoreError { table, key } = self;
+        write!(
+            f,
+            "row {key} of the {table:?} state cannot be read: it is damaged, or of another version of turnhook"
+        )
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Reducer {
+    /// A reducer with the state that the rows hold, as of `clock`, the time of the last commit. It is deaf
+    /// until [`Reducer::hearing`].
+    pub fn restore<R: AsRef<[u8]>>(
+        identity: Identity,
+        rules: Rules,
+        clock: Timestamp,
+        rows: impl IntoIterator<Item = (Table, u64, R)>,
+    ) -> Result<Reducer, RestoreError> {
+        let mut reducer = Reducer::new(identity, rules);
+        reducer.now = clock;
+        let mut allocations = Vec::new();
+        let mut sessions = Vec::new();
+        let mut tombstones = Vec::new();
+        let mut current = Vec::new();
+        for (table, key, bytes) in rows {
+            let bad = RestoreError { table, key };
+            let slot = u32::try_from(key).ok().filter(|slot| *slot != NONE);
+            let Some((&FORMAT, bytes)) = bytes.as_ref().split_first() else {
+                return Err(bad);
+            };
+            match table {
+                Table::Allocation => {
+                    let allocation = reducer.read_allocation(read(bytes, bad)?);
+                    allocations.push((slot.ok_or(bad)? as usize, allocation));
+                }
+                Table::Session => {
+                    let slot = slot.ok_or(bad)?;
+                    let row: SessionRow<'_> = read(bytes, bad)?;
+                    if row.current {
+                        current.push(slot);
+                    }
+                    sessions.push((slot as usize, reducer.read_session(row)));
+                }
+                Table::Tombstone => {
+                    let tombstone = reducer.read_tombstone(read(bytes, bad)?);
+                    tombstones.push((slot.ok_or(bad)?, tombstone));
+                }
+                Table::Source if key == SOURCE_KEY => {
+                    let row: SourceRow = read(bytes, bad)?;
+                    reducer.evicted_until = row.evicted_until;
+                }
+                Table::Source => {
+                    let row: RefusedRow = read(bytes, bad)?;
+                    reducer.refused.restore(row.key, row.refused);
+                }
+            }
+        }
+        reducer.sessions = sessions.into_iter().collect();
+        reducer.allocations = allocations.into_iter().collect();
+        reducer.restore_tombstones(tombstones);
+        reducer.link(current);
+        Ok(reducer)
+    }
+
+    fn read_details(&mut self, row: DetailsRow<'_>) -> Details {
+        Details {
+            remote: row.remote,
+            local: self.labels.optional(row.local),
+            transport: self.labels.optional(row.transport),
+            tls_version: self.labels.optional(row.tls_version),
+            tls_cipher: self.labels.optional(row.tls_cipher),
+        }
+    }
+
+    fn read_allocation(&mut self, row: AllocationRow<'_>) -> Allocation {
+        let name = self.names.hold(row.realm, row.username);
+        Allocation {
+            id: AllocationId(row.id),
+            server: self.labels.optional(row.server),
+            name,
+            group: NONE,
+            session: row.session.unwrap_or(NONE),
+            place: 0,
+            opened_at: row.opened_at,
+            heard_at: row.heard_at,
+            status_at: row.status_at,
+            lifetime: row.lifetime,
+            legs: row.legs,
+            details: self.read_details(row.details),
+            rare: row.rare.map(Box::new),
+            wake: Timestamp::MAX,
+            flags: row.flags,
+            dirty: Dirty::Clean,
+        }
+    }
+
+    fn read_session(&mut self, row: SessionRow<'_>) -> Session {
+        let first_name = self.names.hold(row.realm, row.username);
+        let group = self.group_of(first_name);
+        let past = row.past.into_iter().map(|p| self.read_past(p)).collect();
+        let usernames = row
+            .usernames
+            .into_iter()
+            .map(|(realm, username)| self.names.hold(realm, username))
+            .collect();
+        Session {
+            continues: row.continues,
+            phase: row.phase,
+            sequence: row.sequence,
+            last_event_at: row.last_event_at,
+            past,
+            past_count: row.past_count,
+            past_usage: row.past_usage,
+            past_relayed: row.past_relayed,
+            usage: row.past_usage,
+            relayed: row.past_relayed,
+            told: row.told,
+            inexact: row.inexact,
+            last_close: row.last_close,
+            last_relayed_close: row.last_relayed_close,
+            last_counting_close: row.last_counting_close,
+            usernames,
+            ..Session::new(row.id, group, first_name, row.started_at)
+        }
+    }
+
+    fn read_past(&mut self, row: PastRow<'_>) -> Past {
+        Past {
+            id: AllocationId(row.id),
+            server: self.labels.optional(row.server),
+            name: self.names.hold(row.realm, row.username),
+            opened_at: row.opened_at,
+            opened_seen: row.opened_seen,
+            closed: row.closed,
+            totals_seen: row.totals_seen,
+            details: self.read_details(row.details),
+            part: row.part,
+        }
+    }
+
+    fn read_tombstone(&mut self, row: TombstoneRow<'_>) -> Tombstone {
+        Tombstone {
+            id: AllocationId(row.id),
+            server: self.labels.optional(row.server),
+            name: self.names.hold(row.realm, row.username),
+            opened_at: row.opened_at,
+            heard_at: row.heard_at,
+            rest: row.rest,
+        }
+    }
+
+    /// Finds the allocations' sessions and groups again, and sets all deadlines.
+    fn link(&mut self, current: Vec<u32>) {
+        for slot in current {
+            let Some(s) = self.sessions.get(slot as usize) else {
+                continue;
+            };
+            // `group_by` may have changed since: a group has one current session, the others just go on.
+            if let Some(g) = self.groups.get_mut(s.group as usize)
+                && g.current == NONE
+            {
+                g.current = slot;
+            }
+        }
+        let slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in &slots {
+            let Some(a) = self.allocations.get(*slot as usize) else {
+                continue;
+            };
+            let (name, session) = (a.name, a.session);
+            let hash = Reducer::hash_of(&self.hasher, &self.names, a.server, a.id, name);
+            let group = match self.sessions.get(session as usize) {
+                Some(s) => {
+                    let group = s.group;
+                    self.hold_group(group);
+                    group
+                }
+                None => self.group_of(name),
+            };
+            self.index_allocation(*slot, hash);
+            if let Some(a) = self.allocations.get_mut(*slot as usize) {
+                a.group = group;
+                a.session = NONE;
+            }
+            if self.sessions.contains(session as usize) {
+                self.join(*slot, session);
+            }
+            self.arm_allocation(*slot);
+        }
+        // Nothing of this is news to the store.
+        for slot in std::mem::take(&mut self.dirty_allocations) {
+            if let Some(a) = self.allocations.get_mut(slot as usize) {
+                a.dirty = Dirty::Clean;
+            }
+        }
+        for slot in std::mem::take(&mut self.dirty_sessions) {
+            if let Some(s) = self.sessions.get_mut(slot as usize) {
+                s.dirty = false;
+            }
+        }
+        let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in sessions {
+            self.review(slot);
+        }
+        debug_assert!(
+            self.sessions
+                .iter()
+                .all(|(_, s)| s.phase != Phase::Waiting || s.sequence == 0)
+        );
+    }
+}
+
+fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
+    postcard::from_bytes(bytes).map_err(|_| bad)
+}

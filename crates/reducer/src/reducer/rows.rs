@@ -1,0 +1,271 @@
+//! State as rows. A row says all that is needed to read it, its names included; slots are its keys.
+
+use serde::{Deserialize, Serialize};
+
+use super::Reducer;
+use crate::{
+    allocation::{Address, Allocation, Details, Dirty, Flags, Rare},
+    aside::TombstoneRest,
+    event::{CloseReason, SessionId},
+    intern::NONE,
+    session::{Past, Phase, Session},
+    snapshot::{RefusedAt, RefusedKey},
+    state::{Change, Table},
+    time::Timestamp,
+    usage::{Legs, Usage},
+};
+
+/// The first byte of every row. A row of another format is refused on reading.
+pub(crate) const FORMAT: u8 = 1;
+
+/// The key of the source's own row; refused snapshot keys stand above it.
+pub(crate) const SOURCE_KEY: u64 = 0;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DetailsRow<'a> {
+    pub(crate) remote: Address,
+    #[serde(borrow)]
+    pub(crate) local: Option<&'a [u8]>,
+    pub(crate) transport: Option<&'a [u8]>,
+    pub(crate) tls_version: Option<&'a [u8]>,
+    pub(crate) tls_cipher: Option<&'a [u8]>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AllocationRow<'a> {
+    pub(crate) id: u64,
+    #[serde(borrow)]
+    pub(crate) server: Option<&'a [u8]>,
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) session: Option<u32>,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) status_at: Timestamp,
+    pub(crate) lifetime: u32,
+    pub(crate) legs: Legs,
+    pub(crate) details: DetailsRow<'a>,
+    pub(crate) flags: Flags,
+    pub(crate) rare: Option<Rare>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PastRow<'a> {
+    pub(crate) id: u64,
+    #[serde(borrow)]
+    pub(crate) server: Option<&'a [u8]>,
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) opened_at: Timestamp,
+    pub(crate) opened_seen: bool,
+    pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    pub(crate) totals_seen: bool,
+    pub(crate) details: DetailsRow<'a>,
+    pub(crate) part: Legs,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SessionRow<'a> {
+    pub(crate) id: SessionId,
+    pub(crate) continues: Option<SessionId>,
+    pub(crate) phase: Phase,
+    /// Whether its group's allocations join it.
+    pub(crate) current: bool,
+    #[serde(borrow)]
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) started_at: Timestamp,
+    pub(crate) sequence: u32,
+    pub(crate) last_event_at: Timestamp,
+    pub(crate) past: Vec<PastRow<'a>>,
+    pub(crate) past_count: u32,
+    pub(crate) past_usage: Usage,
+    pub(crate) past_relayed: u64,
+    pub(crate) told: Usage,
+    pub(crate) inexact: bool,
+    pub(crate) last_close: Option<(Timestamp, CloseReason)>,
+    pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
+    pub(crate) last_counting_close: Timestamp,
+    pub(crate) usernames: Vec<(&'a [u8], &'a [u8])>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TombstoneRow<'a> {
+    pub(crate) id: u64,
+    #[serde(borrow)]
+    pub(crate) server: Option<&'a [u8]>,
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) opened_at: Timestamp,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) rest: TombstoneRest,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SourceRow {
+    pub(crate) evicted_until: Timestamp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RefusedRow {
+    pub(crate) key: RefusedKey,
+    pub(crate) refused: RefusedAt,
+}
+
+/// A row's bytes. Writing to memory cannot fail; a row that could not be written would be an empty one,
+/// which is refused on reading.
+fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    let start = Vec::with_capacity(160);
+    let start = {
+        let mut v = start;
+        v.push(FORMAT);
+        v
+    };
+    postcard::to_extend(row, start).unwrap_or_default()
+}
+
+impl Reducer {
+    /// Turns what is marked as changed into rows.
+    pub(crate) fn collect_changes(&mut self, all: bool) {
+        let mut slots = std::mem::take(&mut self.dirty_allocations);
+        if all {
+            slots.append(&mut self.soft_allocations);
+        }
+        // A slot may have been freed and taken again meanwhile: one row, of what is there now.
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let value = self
+                .allocations
+                .get(slot as usize)
+                .map(|a| self.allocation_row(a));
+            if let Some(a) = self.allocations.get_mut(slot as usize) {
+                a.dirty = Dirty::Clean;
+            }
+            self.change(Table::Allocation, u64::from(slot), value);
+        }
+        let mut slots = std::mem::take(&mut self.dirty_sessions);
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let value = self
+                .sessions
+                .get(slot as usize)
+                .map(|s| self.session_row(slot, s));
+            if let Some(s) = self.sessions.get_mut(slot as usize) {
+                s.dirty = false;
+            }
+            self.change(Table::Session, u64::from(slot), value);
+        }
+        let mut slots = std::mem::take(&mut self.changed_tombstones);
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let value = self.tombstones.get(slot).map(|t| {
+                encode(&TombstoneRow {
+                    id: t.id.0,
+                    server: self.labels.get(t.server),
+                    realm: self.names.realm(t.name),
+                    username: self.names.username(t.name),
+                    opened_at: t.opened_at,
+                    heard_at: t.heard_at,
+                    rest: t.rest.clone(),
+                })
+            });
+            self.change(Table::Tombstone, u64::from(slot), value);
+        }
+        let mut rows = std::mem::take(&mut self.refused.changed);
+        rows.sort();
+        for (row, key) in rows {
+            let refused = key
+                .as_ref()
+                .and_then(|key| self.refused.get(key))
+                .filter(|r| r.row == row);
+            let value = key
+                .zip(refused)
+                .map(|(key, refused)| encode(&RefusedRow { key, refused }));
+            self.change(Table::Source, SOURCE_KEY + 1 + row, value);
+        }
+        if std::mem::take(&mut self.source_dirty) {
+            let value = encode(&SourceRow {
+                evicted_until: self.evicted_until,
+            });
+            self.change(Table::Source, SOURCE_KEY, Some(value));
+        }
+    }
+
+    fn change(&mut self, table: Table, key: u64, value: Option<Vec<u8>>) {
+        self.output.changes.push(Change { table, key, value });
+    }
+
+    fn details_row<'a>(&'a self, details: &Details) -> DetailsRow<'a> {
+        DetailsRow {
+            remote: details.remote.clone(),
+            local: self.labels.get(details.local),
+            transport: self.labels.get(details.transport),
+            tls_version: self.labels.get(details.tls_version),
+            tls_cipher: self.labels.get(details.tls_cipher),
+        }
+    }
+
+    fn allocation_row(&self, a: &Allocation) -> Vec<u8> {
+        encode(&AllocationRow {
+            id: a.id.0,
+            server: self.labels.get(a.server),
+            realm: self.names.realm(a.name),
+            username: self.names.username(a.name),
+            session: (a.session != NONE).then_some(a.session),
+            opened_at: a.opened_at,
+            heard_at: a.heard_at,
+            status_at: a.status_at,
+            lifetime: a.lifetime,
+            legs: a.legs,
+            details: self.details_row(&a.details),
+            flags: a.flags,
+            rare: a.rare.as_deref().cloned(),
+        })
+    }
+
+    fn session_row(&self, slot: u32, s: &Session) -> Vec<u8> {
+        let name = |name: &u32| (self.names.realm(*name), self.names.username(*name));
+        encode(&SessionRow {
+            id: s.id,
+            continues: s.continues,
+            phase: s.phase,
+            current: self
+                .groups
+                .get(s.group as usize)
+                .is_some_and(|g| g.current == slot),
+            realm: self.names.realm(s.first_name),
+            username: self.names.username(s.first_name),
+            started_at: s.started_at,
+            sequence: s.sequence,
+            last_event_at: s.last_event_at,
+            past: s.past.iter().map(|p| self.past_row(p)).collect(),
+            past_count: s.past_count,
+            past_usage: s.past_usage,
+            past_relayed: s.past_relayed,
+            told: s.told,
+            inexact: s.inexact,
+            last_close: s.last_close,
+            last_relayed_close: s.last_relayed_close,
+            last_counting_close: s.last_counting_close,
+            usernames: s.usernames.iter().map(name).collect(),
+        })
+    }
+
+    fn past_row<'a>(&'a self, p: &Past) -> PastRow<'a> {
+        PastRow {
+            id: p.id.0,
+            server: self.labels.get(p.server),
+            realm: self.names.realm(p.name),
+            username: self.names.username(p.name),
+            opened_at: p.opened_at,
+            opened_seen: p.opened_seen,
+            closed: p.closed,
+            totals_seen: p.totals_seen,
+            details: self.details_row(&p.details),
+            part: p.part,
+        }
+    }
+}

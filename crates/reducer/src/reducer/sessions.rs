@@ -1,0 +1,578 @@
+//! Sessions: who belongs to one, what keeps it alive, when it is told.
+
+use hashbrown::hash_table::Entry;
+
+use super::Reducer;
+use crate::{
+    allocation::Dirty,
+    event::{EventType, SessionId, UnattributedReason},
+    identity::AllocationIdentity,
+    intern::NONE,
+    rules::{AliveWhile, GroupBy, StartOn},
+    session::{Group, LISTED, Past, Phase, Session, later},
+    time::Timestamp,
+    usage::{Legs, Usage, billable_bytes, relayed_bytes},
+};
+
+impl Reducer {
+    /// The group of a name, with one reference for the allocation that asks.
+    pub(crate) fn group_of(&mut self, name: u32) -> u32 {
+        let group = self.names.get(name).map_or(NONE, |n| n.group);
+        if group != NONE {
+            self.hold_group(group);
+            return group;
+        }
+        let realm = self.names.realm(name);
+        let username = self.names.username(name);
+        let user = match self.rules.group_by {
+            GroupBy::User => self.rules.user(username),
+            GroupBy::Username => Some(username).filter(|u| !u.is_empty()),
+            GroupBy::Allocation => None,
+        };
+        let Some(user) = user else {
+            return self.groups.insert(Group {
+                refs: 1,
+                ..Group::new(None)
+            }) as u32;
+        };
+        let hash_one =
+            |realm: &[u8], user: &[u8]| std::hash::BuildHasher::hash_one(&self.hasher, (realm, user));
+        let groups = &self.groups;
+        let parts = |slot: &u32| {
+            groups
+                .get(*slot as usize)
+                .map_or((&[][..], &[][..]), |g| (g.realm(), g.user()))
+        };
+        let entry = self.group_table.entry(
+            hash_one(realm, user),
+            |slot| parts(slot) == (realm, user),
+            |slot| hash_one(parts(slot).0, parts(slot).1),
+        );
+        let group = match entry {
+            Entry::Occupied(found) => *found.get(),
+            Entry::Vacant(place) => {
+                let new = Group::new(Some((realm, user)));
+                let slot = self.groups.vacant_key() as u32;
+                place.insert(slot);
+                self.groups.insert(new) as u32
+            }
+        };
+        // One for the name, which keeps it at hand, and one for the allocation.
+        self.hold_group(group);
+        self.hold_group(group);
+        if let Some(name) = self.names.get_mut(name) {
+            name.group = group;
+        }
+        group
+    }
+
+    pub(crate) fn hold_group(&mut self, group: u32) {
+        if let Some(g) = self.groups.get_mut(group as usize) {
+            g.refs += 1;
+        }
+    }
+
+    pub(crate) fn release_group(&mut self, group: u32) {
+        let Some(g) = self.groups.get_mut(group as usize) else {
+            return;
+        };
+        g.refs -= 1;
+        if g.refs > 0 {
+            return;
+        }
+        let g = self.groups.remove(group as usize);
+        if g.name.is_some() {
+            let hash = std::hash::BuildHasher::hash_one(&self.hasher, (g.realm(), g.user()));
+            if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
+                found.remove();
+            }
+        }
+    }
+
+    pub(crate) fn release_name(&mut self, name: u32) {
+        if let Some(group) = self.names.release(name) {
+            self.release_group(group);
+        }
+    }
+
+    /// A new allocation joins its group's session, or opens one.
+    pub(crate) fn enter_group(&mut self, slot: u32) {
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
+        if current == NONE {
+            self.open_session(slot, None);
+        } else {
+            self.join(slot, current);
+            self.review(current);
+        }
+    }
+
+    /// Opens a session with this allocation; one that continues another starts now.
+    pub(crate) fn open_session(&mut self, slot: u32, continues: Option<SessionId>) {
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        let (group, name) = (a.group, a.name);
+        let opened_at = if continues.is_some() {
+            self.now
+        } else {
+            a.opened_at
+        };
+        let previous_end = self
+            .groups
+            .get(group as usize)
+            .map_or(Timestamp(0), |g| g.ended_at);
+        self.names.hold_again(name);
+        self.hold_group(group);
+        let new = Session {
+            continues,
+            ..Session::new(SessionId([0; 16]), group, name, opened_at.max(previous_end))
+        };
+        let session = self.sessions.insert(new) as u32;
+        if let Some(g) = self.groups.get_mut(group as usize) {
+            g.current = session;
+        }
+        self.join(slot, session);
+        if self.rules.start_on == StartOn::Allocation {
+            self.start(session);
+        }
+        self.review(session);
+    }
+
+    /// The session counts the allocation from now on, with what was told nowhere else.
+    pub(crate) fn join(&mut self, slot: u32, session: u32) {
+        let part = self.part(slot);
+        let relayed = self.untold_relayed(slot);
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        a.session = session;
+        a.place = s.members.len() as u32;
+        s.members.push(slot);
+        s.usage = s.usage.plus(part);
+        s.relayed = s.relayed.saturating_add(relayed);
+        if a.flags.closing {
+            s.closing += 1;
+        } else {
+            s.open += 1;
+            s.relaying += u32::from(a.flags.relayed);
+            s.unreported += u32::from(!a.flags.reported);
+        }
+        if s.usernames.len() < LISTED && !s.usernames.contains(&a.name) {
+            s.usernames.push(a.name);
+            self.names.hold_again(a.name);
+        }
+        self.mark(slot, Dirty::Hard);
+        self.mark_session(session);
+        self.arm_usage(session);
+    }
+
+    /// With `start_on = "relay"`: one of its allocations has relayed.
+    pub(crate) fn start_if_relayed(&mut self, session: u32) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        if s.relayed > 0 {
+            self.start(session);
+        }
+    }
+
+    /// The session is told to have begun.
+    fn start(&mut self, session: u32) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        if s.phase != Phase::Waiting {
+            return;
+        }
+        let order = |slot: &&u32| {
+            self.allocations
+                .get(**slot as usize)
+                .map(|a| (a.opened_at, a.id, a.server, a.place))
+        };
+        let Some(a) = s
+            .members
+            .iter()
+            .min_by_key(order)
+            .and_then(|slot| self.allocations.get(*slot as usize))
+        else {
+            return;
+        };
+        let name = a.name;
+        let previous_end = self
+            .groups
+            .get(s.group as usize)
+            .map_or(Timestamp(0), |g| g.ended_at);
+        let started_at = if s.continues.is_some() {
+            s.started_at
+        } else {
+            a.opened_at.max(previous_end)
+        };
+        let identity = AllocationIdentity {
+            server: self.labels.get(a.server).unwrap_or_default(),
+            realm: self.names.realm(name),
+            username: self.names.username(name),
+            id: a.id,
+            opened_at: a.opened_at,
+            twin: a.twin(),
+        };
+        let id = self.identity.session(&identity, s.continues, started_at);
+        self.names.hold_again(name);
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        let old_name = std::mem::replace(&mut s.first_name, name);
+        s.id = id;
+        s.started_at = started_at;
+        s.phase = Phase::Open;
+        self.release_name(old_name);
+        self.tell(session, EventType::Start);
+    }
+
+    /// The counters of an allocation are now `legs`; `reports` if this is the last leg of a report.
+    pub(crate) fn count(&mut self, slot: u32, legs: Legs, reports: bool) {
+        let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        let relayed = self.has_relayed(&legs, a.flags.reported || reports);
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let old = std::mem::replace(&mut a.legs, legs);
+        let before = a.flags;
+        a.flags.reported |= reports;
+        a.flags.relayed |= relayed;
+        let (after, session) = (a.flags, a.session);
+        self.mark(slot, Dirty::Soft);
+        if session == NONE {
+            return self.join_if_relayed(slot);
+        }
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        let more = relayed_bytes(&legs, peer_leg) - relayed_bytes(&old, peer_leg);
+        s.usage.legs = s.usage.legs.plus(legs.minus(old));
+        s.usage.billable_bytes +=
+            billable_bytes(rule, &legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
+        let was_call = s.relayed >= self.rules.residue;
+        s.relayed = s.relayed.saturating_add(more);
+        let became_call = !was_call && s.relayed >= self.rules.residue;
+        let first_relay = !before.relayed && after.relayed;
+        let first_report = !before.reported && after.reported;
+        if !after.closing {
+            s.relaying += u32::from(first_relay);
+            s.unreported -= u32::from(first_report);
+        }
+        self.arm_usage(session);
+        if first_relay {
+            self.start(session);
+        }
+        if (became_call || first_relay || first_report) && !after.closing {
+            self.review(session);
+        }
+    }
+
+    /// A member was deleted, or is found to be gone: it keeps the session alive no more.
+    pub(crate) fn member_closes(&mut self, session: u32, slot: u32, closed_at: Timestamp) {
+        let grace = self.rules.report_grace;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return;
+        };
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        s.open -= 1;
+        s.closing += 1;
+        s.relaying -= u32::from(a.flags.relayed);
+        s.unreported -= u32::from(!a.flags.reported);
+        if let Some(closed) = a.rare.as_ref().and_then(|r| r.closed) {
+            s.last_close = later(s.last_close, closed);
+        }
+        if a.flags.relayed || (!a.flags.reported && closed_at < a.opened_at.plus(grace)) {
+            s.last_counting_close = s.last_counting_close.max(closed_at);
+        }
+        self.mark_session(session);
+    }
+
+    /// A closing member's counters are final.
+    pub(crate) fn member_settles(&mut self, session: u32, slot: u32, totals_seen: bool, exact: bool) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let waiting = s.phase == Phase::Waiting;
+        if waiting {
+            // It never relayed, so nothing of it is told; a session that starts later does without it.
+            self.record_untold(slot, UnattributedReason::NeverRelayed);
+        }
+        let closed = self
+            .allocations
+            .get(slot as usize)
+            .and_then(|a| a.rare.as_ref())
+            .and_then(|r| r.closed);
+        self.leave(session, slot, totals_seen, !waiting);
+        let relayed = self
+            .allocations
+            .get(slot as usize)
+            .is_some_and(|a| a.flags.relayed);
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        s.closing -= 1;
+        if let Some(closed) = closed {
+            // One that joined while it was closing has not been seen to close.
+            s.last_close = later(s.last_close, closed);
+        }
+        if waiting {
+            return;
+        }
+        s.inexact |= !exact;
+        if let Some(closed) = closed.filter(|_| relayed) {
+            s.last_relayed_close = later(s.last_relayed_close, closed);
+            s.last_counting_close = s.last_counting_close.max(closed.0);
+        }
+    }
+
+    /// Takes an allocation out of the members; if it was counted, what it carried stays.
+    fn leave(&mut self, session: u32, slot: u32, totals_seen: bool, counted: bool) {
+        let part = self.part(slot);
+        let relayed = self.untold_relayed(slot);
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        s.members.swap_remove(a.place as usize);
+        let moved = s.members.get(a.place as usize).copied();
+        let place = a.place;
+        a.session = NONE;
+        if counted {
+            if s.past.len() < LISTED {
+                self.names.hold_again(a.name);
+                s.past.push(Past {
+                    id: a.id,
+                    server: a.server,
+                    name: a.name,
+                    opened_at: a.opened_at,
+                    opened_seen: a.flags.opened_seen,
+                    closed: a.rare.as_ref().and_then(|r| r.closed),
+                    totals_seen,
+                    details: a.details.clone(),
+                    part: part.legs,
+                });
+            }
+            s.past_count += 1;
+            s.past_usage = s.past_usage.plus(part);
+            s.past_relayed = s.past_relayed.saturating_add(relayed);
+            let (id, legs) = (s.id, a.legs);
+            let rare = a.rare();
+            rare.base = legs;
+            rare.continues = Some(id);
+        } else {
+            s.usage = s.usage.minus(part);
+            s.relayed = s.relayed.saturating_sub(relayed);
+            let legs = a.legs;
+            a.rare().base = legs;
+        }
+        if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
+            m.place = place;
+        }
+        self.mark(slot, Dirty::Hard);
+        self.mark_session(session);
+    }
+
+    /// What of the allocation is told in no earlier session.
+    pub(crate) fn part(&self, slot: u32) -> Usage {
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return Usage::default();
+        };
+        let base = a.base();
+        self.difference(&base, &a.legs)
+    }
+
+    pub(crate) fn difference(&self, from: &Legs, to: &Legs) -> Usage {
+        let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
+        Usage {
+            legs: to.minus(*from),
+            billable_bytes: billable_bytes(rule, to, peer_leg)
+                .saturating_sub(billable_bytes(rule, from, peer_leg)),
+        }
+    }
+
+    /// Usage is told at the next multiple of the interval, once there is some.
+    fn arm_usage(&mut self, session: u32) {
+        let interval = self.rules.usage_interval;
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        if interval == 0 || s.phase != Phase::Open || s.usage_at != Timestamp::MAX || s.usage == s.told {
+            return;
+        }
+        let passed = now.since(s.started_at) / interval;
+        let at = s.started_at.plus(interval.saturating_mul(passed + 1));
+        s.usage_at = at;
+        self.wake_session(session, at);
+    }
+
+    /// When the session stops waiting for allocations; `MAX` while one keeps it alive.
+    fn horizon(&self, s: &Session) -> Timestamp {
+        let linger = self.rules.linger;
+        let call = self.rules.alive_while == AliveWhile::Relaying && s.relayed >= self.rules.residue;
+        if !call {
+            let last = s.last_close.map_or(self.now, |(at, _)| at);
+            return if s.open > 0 {
+                Timestamp::MAX
+            } else {
+                last.plus(linger)
+            };
+        }
+        if s.relaying > 0 {
+            return Timestamp::MAX;
+        }
+        let end = s.last_counting_close.plus(linger);
+        if s.unreported == 0 {
+            return end;
+        }
+        // Young ones that have yet to report count as relaying.
+        let young = s
+            .members
+            .iter()
+            .filter_map(|slot| self.allocations.get(*slot as usize));
+        let young = young.filter(|a| !a.flags.closing && !a.flags.reported);
+        young
+            .map(|a| a.opened_at.plus(self.rules.report_grace))
+            .max()
+            .map_or(end, |grace| end.max(grace))
+    }
+
+    /// A deadline of the session may have come.
+    pub(crate) fn session_due(&mut self, session: u32) {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        if s.usage_at <= now {
+            s.usage_at = Timestamp::MAX;
+            if s.phase == Phase::Open && s.usage != s.told {
+                self.tell(session, EventType::Usage);
+            }
+        }
+        self.review_until(session, now);
+    }
+
+    /// Something that may keep the session alive has changed.
+    pub(crate) fn review(&mut self, session: u32) {
+        // What arrives at this very moment may still join.
+        self.review_until(session, Timestamp(self.now.0.saturating_sub(1)));
+    }
+
+    fn review_until(&mut self, session: u32, due: Timestamp) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        if s.phase != Phase::Ending {
+            let end_at = self.horizon(s);
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                s.end_at = end_at;
+            }
+            if end_at <= due {
+                self.stop_joining(session);
+            }
+        }
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        if s.phase == Phase::Ending {
+            s.end_at = Timestamp::MAX;
+            if s.closing == 0 {
+                return self.finish(session);
+            }
+        }
+        let wake = s.end_at.min(s.usage_at);
+        self.wake_session(session, wake);
+    }
+
+    /// Linger is over: nothing joins any more, and idle allocations are parked.
+    fn stop_joining(&mut self, session: u32) {
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        let told = s.phase == Phase::Open;
+        if told {
+            s.phase = Phase::Ending;
+        }
+        let group = s.group;
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == session
+        {
+            g.current = NONE;
+        }
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let is_open = |slot: &u32| {
+            self.allocations
+                .get(*slot as usize)
+                .is_some_and(|a| !a.flags.closing)
+        };
+        let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
+        for slot in idle {
+            if let Some((s, a)) = self
+                .sessions
+                .get_mut(session as usize)
+                .zip(self.allocations.get(slot as usize))
+            {
+                s.open -= 1;
+                s.relaying -= u32::from(a.flags.relayed);
+                s.unreported -= u32::from(!a.flags.reported);
+            }
+            self.leave(session, slot, false, told);
+        }
+        if !told && let Some(s) = self.sessions.get_mut(session as usize) {
+            s.phase = Phase::Ending;
+            // Totals that show it to have relayed after all must still be able to start it.
+            if s.closing > 0 {
+                s.phase = Phase::Waiting;
+            }
+        }
+    }
+
+    /// The session is over.
+    fn finish(&mut self, session: u32) {
+        let now = self.now;
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let (group, told) = (s.group, s.sequence > 0);
+        let (ended_at, _) = s.end(now);
+        if told {
+            self.tell(session, EventType::End);
+            if let Some(g) = self.groups.get_mut(group as usize) {
+                g.ended_at = g.ended_at.max(ended_at);
+            }
+        }
+        self.mark_session(session);
+        let s = self.sessions.remove(session as usize);
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == session
+        {
+            g.current = NONE;
+        }
+        for name in s
+            .usernames
+            .into_iter()
+            .chain(s.past.into_iter().map(|p| p.name))
+            .chain([s.first_name])
+        {
+            self.release_name(name);
+        }
+        self.release_group(group);
+    }
+}

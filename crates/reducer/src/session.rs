@@ -1,0 +1,187 @@
+//! What is kept of a session that has not ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    allocation::Details,
+    event::{CloseReason, SessionId},
+    intern::NONE,
+    message::AllocationId,
+    time::Timestamp,
+    usage::{Legs, Usage},
+};
+
+/// How many allocations and usernames an event lists.
+pub(crate) const LISTED: usize = 50;
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// `start_on = "relay"`, and nothing was relayed: not told.
+    Waiting,
+    /// Told, and open for further allocations of its group.
+    Open,
+    /// Nothing joins any more; closing allocations are waited for.
+    Ending,
+}
+
+/// An allocation that a session counted and no longer holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub(crate) id: AllocationId,
+    pub(crate) server: u32,
+    pub(crate) name: u32,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) opened_seen: bool,
+    /// `None` for one that was parked.
+    pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    pub(crate) totals_seen: bool,
+    pub(crate) details: Details,
+    pub(crate) part: Legs,
+}
+
+/// A group of allocations that may become, or is, one session at a time.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Realm and user; `None` for an allocation that is a group of its own.
+    pub(crate) name: Option<(Box<[u8]>, u32)>,
+    /// The session that allocations join.
+    pub(crate) current: u32,
+    /// Names, allocations and sessions that point here.
+    pub(crate) refs: u32,
+    /// When the group's previous session ended.
+    pub(crate) ended_at: Timestamp,
+}
+
+/// A session that has not ended.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) continues: Option<SessionId>,
+    pub(crate) group: u32,
+    pub(crate) phase: Phase,
+    /// The name of its first allocation: realm, user and labels are taken from it.
+    pub(crate) first_name: u32,
+    pub(crate) started_at: Timestamp,
+    /// The sequence number of its next event.
+    pub(crate) sequence: u32,
+    pub(crate) last_event_at: Timestamp,
+    /// Open and closing allocations.
+    pub(crate) members: Vec<u32>,
+    /// How many of them are open, and of these: how many have relayed, how many have yet to report.
+    pub(crate) open: u32,
+    pub(crate) relaying: u32,
+    pub(crate) unreported: u32,
+    /// How many are closing.
+    pub(crate) closing: u32,
+    /// The first of those that it no longer holds, how many there were, and what they carried.
+    pub(crate) past: Vec<Past>,
+    pub(crate) past_count: u32,
+    pub(crate) past_usage: Usage,
+    pub(crate) past_relayed: u64,
+    /// What all of them carried, and how much of it was relayed.
+    pub(crate) usage: Usage,
+    pub(crate) relayed: u64,
+    /// The usage in its previous event.
+    pub(crate) told: Usage,
+    /// One of its allocations is not known exactly.
+    pub(crate) inexact: bool,
+    pub(crate) last_close: Option<(Timestamp, CloseReason)>,
+    pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
+    /// The last close of one that kept it alive.
+    pub(crate) last_counting_close: Timestamp,
+    /// Distinct names of its allocations, at most 50, each held.
+    pub(crate) usernames: Vec<u32>,
+    /// When usage is to be told; `MAX` if there is none to tell.
+    pub(crate) usage_at: Timestamp,
+    /// When it stops waiting for allocations; `MAX` while one keeps it alive.
+    pub(crate) end_at: Timestamp,
+    /// Its earliest entry in the heap of deadlines.
+    pub(crate) wake: Timestamp,
+    pub(crate) dirty: bool,
+}
+
+impl Session {
+    pub(crate) fn new(id: SessionId, group: u32, first_name: u32, started_at: Timestamp) -> Session {
+        Session {
+            id,
+            continues: None,
+            group,
+            phase: Phase::Waiting,
+            first_name,
+            started_at,
+            sequence: 0,
+            last_event_at: Timestamp(0),
+            members: Vec::new(),
+            open: 0,
+            relaying: 0,
+            unreported: 0,
+            closing: 0,
+            past: Vec::new(),
+            past_count: 0,
+            past_usage: Usage::default(),
+            past_relayed: 0,
+            usage: Usage::default(),
+            relayed: 0,
+            told: Usage::default(),
+            inexact: false,
+            last_close: None,
+            last_relayed_close: None,
+            last_counting_close: Timestamp(0),
+            usernames: Vec::new(),
+            usage_at: Timestamp::MAX,
+            end_at: Timestamp::MAX,
+            wake: Timestamp::MAX,
+            dirty: false,
+        }
+    }
+
+    /// How many allocations it counts or counted.
+    pub(crate) fn allocations(&self) -> usize {
+        self.members.len() + self.past_count as usize
+    }
+
+    /// What has ended, and why: the last close of one that relayed, or, if none did, of any.
+    pub(crate) fn end(&self, now: Timestamp) -> (Timestamp, CloseReason) {
+        let (at, reason) = self
+            .last_relayed_close
+            .or(self.last_close)
+            .unwrap_or((now, CloseReason::Closed));
+        (at.max(self.started_at), reason)
+    }
+}
+
+/// The later of two closes; of two at once the first stands.
+pub(crate) fn later(
+    old: Option<(Timestamp, CloseReason)>,
+    new: (Timestamp, CloseReason),
+) -> Option<(Timestamp, CloseReason)> {
+    Some(match old {
+        Some(old) if old.0 >= new.0 => old,
+        _ => new,
+    })
+}
+
+impl Group {
+    pub(crate) fn realm(&self) -> &[u8] {
+        self.name
+            .as_ref()
+            .map_or(&[], |(bytes, len)| bytes.get(..*len as usize).unwrap_or_default())
+    }
+
+    pub(crate) fn user(&self) -> &[u8] {
+        self.name
+            .as_ref()
+            .map_or(&[], |(bytes, len)| bytes.get(*len as usize..).unwrap_or_default())
+    }
+
+    pub(crate) fn new(name: Option<(&[u8], &[u8])>) -> Group {
+        let name = name.map(|(realm, user)| ([realm, user].concat().into_boxed_slice(), realm.len() as u32));
+        Group {
+            name,
+            current: NONE,
+            refs: 0,
+            ended_at: Timestamp(0),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The reducer from outside: histories that must come out as METERING.md says.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod histories;
+mod restarts;
+mod world;

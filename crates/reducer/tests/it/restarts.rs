@@ -1,0 +1,111 @@
+//! A restart goes on where the last commit was.
+
+use turnhook_reducer::{
+    rules::Rules,
+    source::{Gap, GapReason},
+    state::Table,
+    time::Timestamp,
+};
+
+use crate::world::{World, describe, exact};
+
+fn call(w: &mut World, crash: bool) -> Vec<String> {
+    let mut maybe = |w: &mut World| {
+        if crash {
+            w.crash().hears();
+        }
+    };
+    w.at(0.0).open("7:bob", 1).open("8:bob", 2);
+    maybe(w);
+    w.at(50.0).traffic("7:bob", 1, 2000, 1_000_000);
+    w.at(61.0).advance();
+    maybe(w);
+    w.at(100.0)
+        .traffic("7:bob", 1, 2000, 1_000_000)
+        .deleted("7:bob", 1);
+    maybe(w);
+    w.totals("7:bob", 1, 4000, 2_000_000);
+    maybe(w);
+    w.at(102.0).open("9:bob", 3);
+    maybe(w);
+    w.at(150.0)
+        .traffic("9:bob", 3, 10, 100_000)
+        .close("9:bob", 3, 20, 200_000);
+    maybe(w);
+    w.at(500.0).advance();
+    maybe(w);
+    w.at(600.0)
+        .traffic("8:bob", 2, 10, 100_000)
+        .close("8:bob", 2, 10, 100_000);
+    w.at(900.0).advance();
+    w.events.iter().map(describe).collect()
+}
+
+#[test]
+fn a_crash_after_every_commit_changes_nothing() {
+    let (mut calm, mut shaken) = (World::new(Rules::default()), World::new(Rules::default()));
+    assert_eq!(call(&mut calm, false), call(&mut shaken, true));
+    let strip = |w: &World| {
+        w.events
+            .iter()
+            .map(|e| (e.id, e.session_id, e.sequence, e.usage))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(strip(&calm), strip(&shaken));
+    assert!(calm.ends().iter().all(|e| exact(e)));
+    assert_eq!(calm.ends().len(), 2);
+    assert_eq!(calm.ends()[1].continues, Some(calm.ends()[0].session_id));
+}
+
+#[test]
+fn progress_that_was_not_committed_is_healed_by_totals() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0).traffic("bob", 1, 2000, 1_000_000);
+    w.crash().hears();
+    w.at(20.0).close("bob", 1, 2000, 1_000_000);
+    w.at(100.0).advance();
+    assert_eq!(w.peer_bytes_told(), 1_000_000);
+    assert!(exact(w.end(0)));
+}
+
+#[test]
+fn nothing_expires_because_turnhook_was_away() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10_000.0).crash().hears();
+    let gap = Gap {
+        from: Timestamp(w.now - 10_000_000),
+        to: Timestamp(w.now),
+        reason: GapReason::Restart,
+        server: None,
+    };
+    w.reducer.gap(Timestamp(w.now), &gap);
+    w.at(10_300.0).refresh("bob", 1);
+    w.at(10_400.0).close("bob", 1, 10, 70_000);
+    w.at(10_500.0).advance();
+    assert_eq!(w.events.len(), 2, "one start, one end: {:#?}", w.told());
+    assert!(exact(w.end(0)));
+}
+
+#[test]
+fn no_row_outlives_what_it_is_about() {
+    let mut w = World::new(Rules::default());
+    call(&mut w, false);
+    w.at(200_000.0).advance().open("eve", 1).close("eve", 1, 0, 0);
+    w.at(200_100.0).advance().at(200_200.0).advance();
+    let left: Vec<_> = w
+        .rows
+        .keys()
+        .filter(|(table, _)| *table != Table::Source)
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(
+        (
+            w.reducer.open_allocations(),
+            w.reducer.open_sessions(),
+            w.reducer.kept_aside()
+        ),
+        (0, 0, (0, 0))
+    );
+}
