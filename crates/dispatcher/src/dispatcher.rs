@@ -1,0 +1,124 @@
+//! All endpoints. Each is on its own: one's trouble never delays another's.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, sync::mpsc};
+use turnhook_reducer::time::Timestamp;
+
+use crate::{
+    config::{ConfigError, EndpointConfig},
+    endpoint::{Endpoint, EndpointStatus, Report},
+    queue::{Bounds, Delivery},
+    schedule::Pause,
+};
+
+/// Asks for the time. The caller's clock, so that all parts of the program agree on it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Makes deliveries to a number of endpoints until it is shut down.
+///
+/// It keeps no state: what is pending is offered, or read from the outbox on its wish ([`Report::Read`]),
+/// and what came of each attempt is reported. At start it knows nothing, and reads.
+pub struct Dispatcher {
+    endpoints: HashMap<Arc<str>, Arc<Endpoint>>,
+}
+
+impl Dispatcher {
+    /// Starts an endpoint for each configuration. Beside it stand the times in which the endpoint was
+    /// paused; one without an end says that it is, still.
+    ///
+    /// `reports` may be small: requests wait while it is full, and nothing is lost. It must be read
+    /// until the dispatcher is dropped.
+    ///
+    /// # Errors
+    /// If a configuration is wrong; nothing is started then.
+    pub fn start(
+        endpoints: Vec<(EndpointConfig, Vec<Pause>)>,
+        clock: &Clock,
+        reports: &mpsc::Sender<Report>,
+        runtime: &Handle,
+    ) -> Result<Dispatcher, ConfigError> {
+        for (config, _) in &endpoints {
+            config.validate()?;
+        }
+        let mut started = HashMap::new();
+        for (config, pauses) in endpoints {
+            let (clock, reports) = (Arc::clone(clock), reports.clone());
+            let endpoint = Endpoint::start(
+                &config,
+                pauses,
+                Bounds::default(),
+                clock,
+                reports,
+                runtime.clone(),
+            )?;
+            started.insert(Arc::clone(endpoint.name()), endpoint);
+        }
+        Ok(Dispatcher { endpoints: started })
+    }
+
+    /// Hands deliveries to an endpoint that were just committed to the outbox, or are to be sent again
+    /// (replay), in the order of their rows. Returns at once. Says whether there is such an endpoint.
+    pub fn offer(&self, endpoint: &str, deliveries: Vec<Delivery>) -> bool {
+        self.with(endpoint, |endpoint| endpoint.offer(deliveries))
+    }
+
+    /// Takes deliveries back that were discarded. Those under way go on. Says whether there is such an
+    /// endpoint.
+    pub fn withdraw(&self, endpoint: &str, deliveries: &[i64]) -> bool {
+        self.with(endpoint, |endpoint| endpoint.withdraw(deliveries))
+    }
+
+    /// Sends nothing to an endpoint from now on. Says whether there is such an endpoint.
+    pub fn pause(&self, endpoint: &str) -> bool {
+        self.with(endpoint, Endpoint::pause)
+    }
+
+    /// Sends again, at once and also what waited for a retry. Says whether there is such an endpoint.
+    pub fn resume(&self, endpoint: &str) -> bool {
+        self.with(endpoint, Endpoint::resume)
+    }
+
+    fn with(&self, endpoint: &str, act: impl FnOnce(&Arc<Endpoint>)) -> bool {
+        self.endpoints.get(endpoint).map(act).is_some()
+    }
+
+    /// How each endpoint is doing, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<EndpointStatus> {
+        let mut all: Vec<_> = self
+            .endpoints
+            .values()
+            .map(|endpoint| endpoint.status())
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Begins no request any longer, and waits for those under way; what is not done within `grace` is
+    /// given up, and repeated after the next start. Their outcomes are reported before this returns.
+    pub async fn shutdown(&self, grace: Duration) {
+        for endpoint in self.endpoints.values() {
+            endpoint.stop();
+        }
+        let finished = async {
+            for endpoint in self.endpoints.values() {
+                endpoint.finished().await;
+            }
+        };
+        // Whether or not all were done in time: the rest is given up.
+        drop(tokio::time::timeout(grace, finished).await);
+        for endpoint in self.endpoints.values() {
+            endpoint.abort();
+        }
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        for endpoint in self.endpoints.values() {
+            endpoint.stop();
+            endpoint.abort();
+        }
+    }
+}
