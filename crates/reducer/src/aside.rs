@@ -101,6 +101,10 @@ impl<T> Aside<T> {
         Some(value)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.slots.iter().map(|(slot, (_, value))| (slot as u32, value))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

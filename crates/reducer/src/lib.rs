@@ -20,4 +20,4 @@ pub mod time;
 pub mod usage;
 
 pub use identity::Identity;
-pub use reducer::{Notice, Output, Reducer, RestoreError, ServerRef, Stats};
+pub use reducer::{Notice, Output, Reducer, RestoreError, ServerRef, SilentThread, Stats};

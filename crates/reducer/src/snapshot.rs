@@ -36,6 +36,10 @@ impl Refused {
         self.keys.get(key).copied()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RefusedKey, RefusedAt)> {
+        self.keys.iter().map(|(key, refused)| (key, *refused))
+    }
+
     pub(crate) fn insert(&mut self, key: RefusedKey, touched_at: Timestamp, read_at: Timestamp) {
         self.remove(&key);
         while self.keys.len() >= MOST {

@@ -12,6 +12,7 @@ mod rows;
 mod servers;
 mod sessions;
 mod settle;
+mod silence;
 mod snapshot;
 
 use std::{
@@ -24,6 +25,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 pub use restore::RestoreError;
+pub use silence::SilentThread;
 
 use crate::{
     allocation::{Allocation, Dirty},
@@ -251,6 +253,12 @@ impl Reducer {
         std::mem::take(&mut self.output)
     }
 
+    /// Events and records that wait for [`Reducer::drain`].
+    #[must_use]
+    pub fn pending_events(&self) -> usize {
+        self.output.events.len() + self.output.unattributed.len()
+    }
+
     /// Whether [`Reducer::drain`] has something that must not wait.
     #[must_use]
     pub fn is_pending(&self) -> bool {
@@ -435,10 +443,11 @@ impl Reducer {
     }
 
     /// Messages may have been missed: an allocation that was to be refreshed meanwhile is given one more
-    /// lifetime from the end of the gap.
+    /// lifetime from the end of the gap. Where time stood still (a stall), hand the gap in with `at` its
+    /// start: nothing then expires for the time that was slept through.
     pub fn gap(&mut self, at: Timestamp, gap: &Gap) {
         self.begin(at);
-        let to = gap.to.min(self.now);
+        let to = gap.to;
         match &gap.server {
             None => self.hearing_since = self.hearing_since.max(to),
             Some(server) => {

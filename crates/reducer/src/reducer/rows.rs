@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Reducer;
 use crate::{
     allocation::{Address, Allocation, Details, Dirty, Flags, Rare},
-    aside::TombstoneRest,
+    aside::{Tombstone, TombstoneRest},
     event::{CloseReason, SessionId},
     intern::NONE,
     session::{Past, Phase, Session},
@@ -125,6 +125,58 @@ fn encode<T: Serialize>(row: &T) -> Vec<u8> {
 }
 
 impl Reducer {
+    /// All of the state as rows, without taking anything: what [`Reducer::restore`] would go on from.
+    #[must_use]
+    pub fn dump(&self) -> Vec<Change> {
+        let change = |table, key, value| Change {
+            table,
+            key,
+            value: Some(value),
+        };
+        let allocations = self.allocations.iter();
+        let allocations =
+            allocations.map(|(slot, a)| change(Table::Allocation, slot as u64, self.allocation_row(a)));
+        let sessions = self.sessions.iter();
+        let sessions =
+            sessions.map(|(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
+        let tombstones = self.tombstones.iter();
+        let tombstones =
+            tombstones.map(|(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(t)));
+        let refused = self.refused.iter();
+        let refused = refused.map(|(key, refused)| {
+            let row = RefusedRow {
+                key: key.clone(),
+                refused,
+            };
+            change(Table::Source, SOURCE_KEY + 1 + refused.row, encode(&row))
+        });
+        let source = change(Table::Source, SOURCE_KEY, self.source_row());
+        allocations
+            .chain(sessions)
+            .chain(tombstones)
+            .chain([source])
+            .chain(refused)
+            .collect()
+    }
+
+    fn tombstone_row(&self, t: &Tombstone) -> Vec<u8> {
+        encode(&TombstoneRow {
+            id: t.id.0,
+            server: self.labels.get(t.server),
+            realm: self.names.realm(t.name),
+            username: self.names.username(t.name),
+            opened_at: t.opened_at,
+            heard_at: t.heard_at,
+            rest: t.rest.clone(),
+        })
+    }
+
+    fn source_row(&self) -> Vec<u8> {
+        encode(&SourceRow {
+            evicted_until: self.evicted_until,
+        })
+    }
+
     /// Turns what is marked as changed into rows.
     pub(crate) fn collect_changes(&mut self, all: bool) {
         let mut slots = std::mem::take(&mut self.dirty_allocations);
@@ -161,17 +213,7 @@ impl Reducer {
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
-            let value = self.tombstones.get(slot).map(|t| {
-                encode(&TombstoneRow {
-                    id: t.id.0,
-                    server: self.labels.get(t.server),
-                    realm: self.names.realm(t.name),
-                    username: self.names.username(t.name),
-                    opened_at: t.opened_at,
-                    heard_at: t.heard_at,
-                    rest: t.rest.clone(),
-                })
-            });
+            let value = self.tombstones.get(slot).map(|t| self.tombstone_row(t));
             self.change(Table::Tombstone, u64::from(slot), value);
         }
         let mut rows = std::mem::take(&mut self.refused.changed);
@@ -187,9 +229,7 @@ impl Reducer {
             self.change(Table::Source, SOURCE_KEY + 1 + row, value);
         }
         if std::mem::take(&mut self.source_dirty) {
-            let value = encode(&SourceRow {
-                evicted_until: self.evicted_until,
-            });
+            let value = self.source_row();
             self.change(Table::Source, SOURCE_KEY, Some(value));
         }
     }
