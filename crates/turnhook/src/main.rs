@@ -1,2 +1,7 @@
-//! The program.
-fn main() {}
+//! turnhook: from coturn to billing.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnhook::cli::main()
+}

@@ -1,0 +1,179 @@
+//! `turnhook listen`: a receiver for trying out.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode},
+};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpListener, sync::mpsc};
+use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
+use turnhook_reducer::time::Timestamp;
+
+use super::{CliError, print};
+use crate::shutdown;
+
+mod show;
+
+/// Receive webhooks, verify their signatures and print them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook listen --listen 127.0.0.1:9000 --secret whsec_…
+  $ turnhook listen --json | jq .body.data.usage.billable_bytes
+
+  Answers 204 to what verifies and 401 to what does not. Without a secret it makes one and says
+  which. The address that it listens on is the first line on stderr; port 0 takes a free one.")]
+pub(super) struct Listen {
+    /// The address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// A secret of the endpoint; any number of them
+    #[arg(
+        long,
+        value_name = "WHSEC",
+        env = "TURNHOOK_LISTEN_SECRET",
+        hide_env_values = true
+    )]
+    secret: Vec<SecretString>,
+    /// A file with one secret a line
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Print each webhook as one line of JSON: all of it, not only what a person looks at
+    #[arg(long)]
+    json: bool,
+}
+
+/// Larger than any webhook of turnhook.
+const BODY_LIMIT: usize = 4 << 20;
+
+/// One request, and what was found of it.
+struct Received {
+    at: Timestamp,
+    id: String,
+    timestamp: String,
+    body: Bytes,
+    verified: Result<(), signature::VerifyError>,
+}
+
+struct Receiver {
+    secrets: Vec<Secret>,
+    printer: mpsc::Sender<Received>,
+}
+
+impl Listen {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let secrets = self.secrets()?;
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", self.listen)))?;
+        let address = listener.local_addr().map_err(CliError::failed)?;
+        eprintln!("listening on http://{address}/");
+        let secrets = match secrets {
+            Some(secrets) => secrets,
+            None => {
+                let (secret, text) = Secret::generate().map_err(CliError::failed)?;
+                eprintln!("the secret: {}", text.expose_secret());
+                vec![secret]
+            }
+        };
+        let (printer, mut received) = mpsc::channel(64);
+        let router = Router::new()
+            .fallback(axum::routing::post(receive))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
+            .with_state(Arc::new(Receiver { secrets, printer }));
+        let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
+        let stop = shutdown.clone();
+        let mut server = tokio::spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .into_future()
+                .await
+        });
+        loop {
+            tokio::select! {
+                // What was answered is printed before the program ends.
+                biased;
+                Some(webhook) = received.recv() => {
+                    let line = if self.json { show::json(&webhook) } else { show::text(&webhook) };
+                    print(&line)?;
+                }
+                done = &mut server => return match done {
+                    Ok(served) => served.map_err(CliError::failed),
+                    Err(error) => Err(CliError::failed(error)),
+                },
+            }
+        }
+    }
+
+    fn secrets(&self) -> Result<Option<Vec<Secret>>, CliError> {
+        let mut texts = self.secret.clone();
+        if let Some(file) = &self.secret_file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| CliError::failed(format!("cannot read {}: {error}", file.display())))?;
+            texts.extend(
+                text.lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .map(SecretString::from),
+            );
+        }
+        if texts.is_empty() {
+            return Ok(None);
+        }
+        let secrets: Result<Vec<_>, _> = texts
+            .iter()
+            .map(|text| Secret::parse(text.expose_secret()))
+            .collect();
+        secrets.map(Some).map_err(CliError::failed)
+    }
+}
+
+async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let header = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (id, timestamp) = (header(HEADER_ID), header(HEADER_TIMESTAMP));
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let verified = signature::verify(
+        &receiver.secrets,
+        &id,
+        &timestamp,
+        &header(HEADER_SIGNATURE),
+        &body,
+        since_epoch.as_secs(),
+    );
+    let status = if verified.is_ok() {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::UNAUTHORIZED
+    };
+    let at = Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
+    match receiver
+        .printer
+        .send(Received {
+            at,
+            id,
+            timestamp,
+            body,
+            verified,
+        })
+        .await
+    {
+        Ok(()) => status,
+        // Nobody prints any more: the sender shall come again.
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,191 @@
+//! `[[endpoint]]`: what the file says that [`EndpointConfig`] does not know of; the rest it checks itself.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::SecretString;
+use turnhook_dispatcher::{
+    config::{ClientCertificate, EndpointConfig, RateLimit},
+    schedule::Retry,
+    signature::Secret as SigningSecret,
+};
+use turnhook_reducer::event::EventType;
+use url::Url;
+
+use super::{Check, key_path};
+use crate::config::{Rate, Span, file, locate::Step};
+
+const EVENT_TYPES: [EventType; 3] = [EventType::Start, EventType::Usage, EventType::End];
+
+impl Check<'_> {
+    pub(super) fn endpoint(&mut self, index: usize, endpoint: &file::Endpoint) -> Option<EndpointConfig> {
+        let at = key_path!["endpoint", index];
+        self.name("endpoint", index, &endpoint.name);
+        // All of them are looked at before any is missed, so that one run shows every mistake.
+        let url = self.url(&at, endpoint);
+        let secrets = self.signing_secrets(&at, endpoint);
+        let events = self.event_types(&at, endpoint);
+        let headers = self.headers(&at, endpoint);
+        let client_certificate = self.pair(
+            &at,
+            ["client_cert", "client_key"],
+            [endpoint.client_cert.as_deref(), endpoint.client_key.as_deref()],
+        );
+        if endpoint.retry.give_up_after == Span::seconds(0) {
+            self.wrong::<()>(
+                &[&at[..], &key_path!["retry", "give_up_after"]].concat(),
+                "is 0: nothing would be tried twice; the default is \"72h\"",
+            );
+        }
+        let config = EndpointConfig {
+            name: endpoint.name.clone(),
+            url: url?,
+            secrets: secrets?,
+            events: events?,
+            headers: headers?,
+            timeout: endpoint.timeout.0,
+            concurrency: endpoint.concurrency,
+            rate_limit: match endpoint.rate_limit {
+                Rate::Limited { count, per } => Some(RateLimit { count, per }),
+                Rate::Unlimited => None,
+            },
+            retry: Retry {
+                initial: endpoint.retry.initial.0,
+                max: endpoint.retry.max.0,
+                give_up_after: endpoint.retry.give_up_after.0,
+                retry_after_max: endpoint.retry.retry_after_max.0,
+            },
+            ca_file: endpoint.ca_file.clone(),
+            client_certificate: client_certificate?.map(|(certificate_file, key_file)| ClientCertificate {
+                certificate_file,
+                key_file,
+            }),
+            proxy: endpoint.proxy.as_ref().map(|url| url.0.clone()),
+            allow_http: endpoint.allow_http,
+        };
+        if let Err(error) = config.validate() {
+            let key = match error.key {
+                "client_certificate" => "client_cert",
+                key => key,
+            };
+            let steps = key.split('.').map(Step::from);
+            let path: Vec<Step> = at.iter().cloned().chain(steps).collect();
+            return self.wrong(&path, error.problem);
+        }
+        Some(config)
+    }
+
+    fn url(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Url> {
+        match Url::parse(&endpoint.url) {
+            Ok(url) => Some(url),
+            Err(error) => self.wrong(
+                &[at, &key_path!["url"]].concat(),
+                format!("is no URL ({error}); write it like \"https://billing.example.com/turn\""),
+            ),
+        }
+    }
+
+    fn signing_secrets(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Vec<SigningSecret>> {
+        let key = [at, &key_path!["secrets"]].concat();
+        let by_file = [at, &key_path!["secrets_file"]].concat();
+        let given: Vec<(Vec<Step>, String)> = match (&endpoint.secrets[..], &endpoint.secrets_file) {
+            ([], None) => {
+                return self.wrong(
+                    &key,
+                    "missing; webhooks are always signed: make one with `turnhook secret`",
+                );
+            }
+            ([], Some(file)) => self
+                .secret_file(&by_file, file)?
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .map(|line| (by_file.clone(), line.to_owned()))
+                .collect(),
+            (_, Some(_)) => return self.wrong(&by_file, "`secrets` is given too; keep one of the two"),
+            (secrets, None) => secrets
+                .iter()
+                .enumerate()
+                .map(|(index, secret)| ([&key[..], &key_path![index]].concat(), secret.expose().to_owned()))
+                .collect(),
+        };
+        let mut secrets = Vec::new();
+        let mut all_well = true;
+        for (path, text) in given {
+            match SigningSecret::parse(&text) {
+                Ok(secret) => secrets.push(secret),
+                Err(error) => {
+                    self.wrong::<()>(&path, error.to_string());
+                    all_well = false;
+                }
+            }
+        }
+        all_well.then_some(secrets)
+    }
+
+    fn event_types(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Vec<EventType>> {
+        let key = [at, &key_path!["events"]].concat();
+        let mut types = Vec::new();
+        for (index, name) in endpoint.events.iter().enumerate() {
+            match EVENT_TYPES
+                .into_iter()
+                .find(|event_type| event_type.as_str() == name)
+            {
+                Some(event_type) if !types.contains(&event_type) => types.push(event_type),
+                Some(_) => {}
+                None => {
+                    return self.wrong(
+                        &[&key[..], &key_path![index]].concat(),
+                        format!(
+                            "`{name}` is no event; choose {}",
+                            EVENT_TYPES.map(EventType::as_str).join(", ")
+                        ),
+                    );
+                }
+            }
+        }
+        Some(types)
+    }
+
+    /// `headers`, and the authorization that `bearer` or `basic` makes.
+    fn headers(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Vec<(String, SecretString)>> {
+        let mut headers: Vec<_> = endpoint
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.0.clone()))
+            .collect();
+        let has_header = headers.iter().any(|(name, _)| name == "authorization");
+        let bearer = self.either(
+            at,
+            "bearer",
+            endpoint.bearer.as_ref(),
+            endpoint.bearer_file.as_deref(),
+        )?;
+        let basic = self.either(
+            at,
+            "basic",
+            endpoint.basic.as_ref(),
+            endpoint.basic_file.as_deref(),
+        )?;
+        let key = |name: &str| [at, &key_path![name]].concat();
+        let authorization = match (bearer, basic) {
+            (None, None) => return Some(headers),
+            (Some(_), Some(_)) => {
+                return self.wrong(&key("basic"), "`bearer` is given too; keep one of the two");
+            }
+            (bearer, _) if has_header => {
+                let name = if bearer.is_some() { "bearer" } else { "basic" };
+                return self.wrong(
+                    &key(name),
+                    "`headers` has an authorization too; keep one of the two",
+                );
+            }
+            (Some(token), None) => format!("Bearer {}", token.expose()),
+            (None, Some(login)) if login.expose().contains(':') => {
+                format!("Basic {}", STANDARD.encode(login.expose()))
+            }
+            (None, Some(_)) => {
+                return self.wrong(&key("basic"), "has no colon; write it as \"user:password\"");
+            }
+        };
+        headers.push(("authorization".to_owned(), authorization.into()));
+        Some(headers)
+    }
+}

@@ -1,0 +1,354 @@
+//! The configuration as it stands in the file: the names of every key, and nothing checked yet but types.
+//!
+//! Tables that occur once have no defaults here: `default.toml` is the first layer and has a value for
+//! each of their keys. Those that occur any number of times (`[[source]]`, `[[endpoint]]`) have theirs
+//! here, and a test holds them against the comments in `default.toml`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    secret::{Secret, SecretUrl},
+    units::{Rate, Size, Span},
+};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// How long requests under way may take after a stop was asked for.
+    pub shutdown_grace: Span,
+    /// Whom to listen to.
+    #[serde(default)]
+    pub source: Vec<Source>,
+    /// How allocations become sessions.
+    pub session: Session,
+    /// Where state is kept.
+    pub store: Store,
+    /// Health, metrics and status.
+    pub http: Http,
+    /// Whom to tell.
+    #[serde(default)]
+    pub endpoint: Vec<Endpoint>,
+    /// Bounds of tables in memory.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `type` of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceType {
+    /// coturn connects to turnhook.
+    Direct,
+    /// turnhook subscribes to a Redis.
+    Redis,
+}
+
+impl SourceType {
+    /// As in the file, in `/status` and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SourceType::Direct => "direct",
+            SourceType::Redis => "redis",
+        }
+    }
+}
+
+/// A `[[source]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Label in payloads and metrics; unique.
+    pub name: String,
+    /// Who connects to whom.
+    pub r#type: SourceType,
+    /// Whether its coturn reports `/peer` messages.
+    #[serde(default = "yes")]
+    pub peer_leg: bool,
+    /// `direct`: where to listen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// `redis`: where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<SecretUrl>,
+    /// `redis`: a file that holds the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// The user to log in as (`redis`), or whom coturn must log in as (`direct`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The password that goes with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// `direct`: certificate chain (PEM); makes the listener TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// `direct`: the certificate's private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// `redis`: certificates to trust instead of the public ones (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// `redis`: close wedged coturn connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heal: Option<bool>,
+}
+
+/// `[session]`; the words are METERING's, see the README.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// What one session is about.
+    pub group_by: GroupBy,
+    /// Finds the user in a username.
+    pub user_pattern: String,
+    /// What starts a session.
+    pub start_on: StartOn,
+    /// What keeps it alive.
+    pub alive_while: AliveWhile,
+    /// How long an end waits for a next allocation.
+    pub linger: Span,
+    /// How long to wait for totals after `deleted`.
+    pub totals_grace: Span,
+    /// How long a young allocation counts as relaying before it has reported.
+    pub report_grace: Span,
+    /// How long past a lifetime that was not renewed.
+    pub expiry_grace: Span,
+    /// How often usage is told; 0: never.
+    pub usage_interval: Span,
+    /// Less than this, left over from a parked allocation, is recorded and not told.
+    pub residue: Size,
+    /// Which bytes are billed.
+    pub billable: Billable,
+}
+
+/// `group_by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupBy {
+    /// The group `user` of `user_pattern`.
+    User,
+    /// The whole username.
+    Username,
+    /// Each allocation is a session.
+    Allocation,
+}
+
+/// `start_on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartOn {
+    /// The first allocation.
+    Allocation,
+    /// The first relayed traffic.
+    Relay,
+}
+
+/// `alive_while`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AliveWhile {
+    /// While an allocation that has relayed is open.
+    Relaying,
+    /// While any allocation is open.
+    Allocated,
+}
+
+/// `billable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Billable {
+    /// Peer sent plus min(peer received, client sent).
+    Relayed,
+    /// Client received plus client sent.
+    Client,
+    /// Client sent plus peer sent.
+    Egress,
+    /// Client received plus peer received.
+    Ingress,
+}
+
+impl From<Billable> for turnhook_reducer::usage::Billable {
+    fn from(rule: Billable) -> Self {
+        match rule {
+            Billable::Relayed => Self::Relayed,
+            Billable::Client => Self::Client,
+            Billable::Egress => Self::Egress,
+            Billable::Ingress => Self::Ingress,
+        }
+    }
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// A PostgreSQL instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<SecretUrl>,
+    /// A file that holds the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// How long delivered events and ended sessions are kept.
+    pub retention: Span,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where to serve health, metrics and status.
+    pub listen: String,
+}
+
+/// An `[[endpoint]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Label in metrics and on the command line; unique.
+    pub name: String,
+    /// Where webhooks are POSTed.
+    pub url: String,
+    /// All sign.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
+    /// A file with one secret a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets_file: Option<PathBuf>,
+    /// The types it wants.
+    #[serde(default = "all_events")]
+    pub events: Vec<String>,
+    /// Sent with every request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Secret>,
+    /// `Authorization: Bearer …`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<Secret>,
+    /// A file that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer_file: Option<PathBuf>,
+    /// `Authorization: Basic …`, given as `user:password`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Secret>,
+    /// A file that holds `user:password`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic_file: Option<PathBuf>,
+    /// How long a request may take, answer included.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
+    /// Requests under way at once.
+    #[serde(default = "concurrency")]
+    pub concurrency: u32,
+    /// Requests in a time.
+    #[serde(default = "rate_limit")]
+    pub rate_limit: Rate,
+    /// What happens after a failure.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Certificates to trust instead of the public ones (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Certificate to show (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
+    /// An HTTP proxy, which then resolves names itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SecretUrl>,
+    /// Allows `http://` beyond loopback.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+/// `retry` of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Bound of the first wait; doubles with each failure.
+    pub initial: Span,
+    /// It doubles up to this.
+    pub max: Span,
+    /// From the first attempt to the dead letters.
+    pub give_up_after: Span,
+    /// The longest `Retry-After` that is honoured.
+    pub retry_after_max: Span,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            initial: Span::seconds(1),
+            max: Span::seconds(3600),
+            give_up_after: Span::seconds(72 * 3600),
+            retry_after_max: Span::seconds(6 * 3600),
+        }
+    }
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Ids that only had traffic, kept aside.
+    pub unconfirmed: u32,
+    /// Ended allocations that may be heard of again.
+    pub tombstones: u32,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level, or levels by module.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// `format` of `[log]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn all_events() -> Vec<String> {
+    ["session.start", "session.usage", "session.end"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn timeout() -> Span {
+    Span::seconds(15)
+}
+
+fn concurrency() -> u32 {
+    16
+}
+
+fn rate_limit() -> Rate {
+    Rate::Limited {
+        count: 200,
+        per: std::time::Duration::from_secs(1),
+    }
+}

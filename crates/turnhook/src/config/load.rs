@@ -1,0 +1,363 @@
+//! The layers, and what serde makes of them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::Serialized,
+    value::{Dict, Map, Value as FigmentValue},
+};
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::{
+    Config, ConfigError, DEFAULT_TOML, Origin, Problem, check,
+    file::File,
+    locate::{self, Step},
+};
+
+/// What a configuration is made of, besides the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// The file's path as people call it, and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// Environment variables, `TURNHOOK_…` or others.
+    pub env: Vec<(String, String)>,
+}
+
+impl Input {
+    /// Reads `path`; without one, `turnhook.toml` if it is there.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Input, ConfigError> {
+        let (path, needed) = match path {
+            Some(path) => (path, true),
+            None => (Path::new("turnhook.toml"), false),
+        };
+        let file = match std::fs::read_to_string(path) {
+            Ok(text) => Some((path.to_owned(), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !needed => None,
+            Err(error) => {
+                return Err(ConfigError::Unreadable {
+                    path: path.display().to_string(),
+                    error,
+                });
+            }
+        };
+        Ok(Input {
+            file,
+            env: env.into_iter().collect(),
+        })
+    }
+}
+
+/// Merges the layers and checks the result.
+///
+/// # Errors
+/// [`ConfigError::Wrong`] with everything that was found wrong: all relations between settings, but only
+/// the first value of a wrong type or unknown name, since the rest cannot be read then.
+pub fn load(input: &Input) -> Result<Config, ConfigError> {
+    let layers = Layers::merge(input)?;
+    let file = layers.read()?;
+    check::check(file, &layers)
+}
+
+/// The merged values, and where they came from.
+pub(super) struct Layers {
+    merged: Value,
+    file: Option<(String, String)>,
+    /// By path: the variable's name and its raw text.
+    env: BTreeMap<String, EnvValue>,
+}
+
+struct EnvValue {
+    variable: String,
+    path: Vec<Step>,
+    raw: String,
+}
+
+impl Layers {
+    fn merge(input: &Input) -> Result<Layers, ConfigError> {
+        let file = input
+            .file
+            .as_ref()
+            .map(|(path, text)| (path.display().to_string(), text.clone()));
+        let mut figment = Figment::new().merge(Serialized::defaults(parse(&None, DEFAULT_TOML)?));
+        if let Some((_, text)) = &file {
+            figment = figment.merge(Serialized::defaults(parse(&file, text)?));
+        }
+        let env = variables(&input.env);
+        figment = figment.merge(EnvLayer(&env));
+        let mut merged: Value = figment.extract().map_err(|error| {
+            // Only a variable that turns a table into something else gets here.
+            ConfigError::Wrong(vec![Problem {
+                origin: Origin::Nowhere,
+                key: error.path.join("."),
+                message: error.kind.to_string(),
+            }])
+        })?;
+        for value in env
+            .values()
+            .filter(|value| value.path.iter().any(|step| matches!(step, Step::Index(_))))
+        {
+            if let Err(message) = set(&mut merged, &value.path, &from_env(&value.raw)) {
+                return Err(ConfigError::Wrong(vec![Problem {
+                    origin: Origin::Env(value.variable.clone()),
+                    key: locate::display(&value.path),
+                    message,
+                }]));
+            }
+        }
+        Ok(Layers { merged, file, env })
+    }
+
+    /// The types. Where the environment gave a number or a word like `true` and a string is wanted, the
+    /// string is what stood there: a password of digits is a password.
+    fn read(&self) -> Result<File, ConfigError> {
+        let mut merged = self.merged.clone();
+        let mut as_text = HashSet::new();
+        loop {
+            let error = match serde_path_to_error::deserialize::<_, File>(&merged) {
+                Ok(file) => return Ok(file),
+                Err(error) => error,
+            };
+            let path = steps(error.path());
+            let key = locate::display(&path);
+            match self.env.get(&key) {
+                Some(value)
+                    if as_text.insert(key)
+                        && set(&mut merged, &path, &Value::String(value.raw.clone())).is_ok() => {}
+                _ => {
+                    return Err(ConfigError::Wrong(vec![
+                        self.explain(path, &error.into_inner().to_string()),
+                    ]));
+                }
+            }
+        }
+    }
+
+    /// serde's words, in ours.
+    fn explain(&self, mut path: Vec<Step>, error: &str) -> Problem {
+        let quoted = |prefix: &str| {
+            error
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.split('`').next())
+                .map(str::to_owned)
+        };
+        let message = if let Some(unknown) = quoted("unknown field `") {
+            if path.last() != Some(&Step::Key(unknown.clone())) {
+                path.push(Step::Key(unknown.clone()));
+            }
+            let table = path.iter().rev().skip(1).find_map(|step| match step {
+                Step::Key(name) => Some(name.as_str()),
+                Step::Index(_) => None,
+            });
+            locate::advice(table.unwrap_or_default(), &unknown)
+        } else if let Some(missing) = quoted("missing field `") {
+            path.push(Step::Key(missing));
+            "missing; it has no default".to_owned()
+        } else if let Some(unknown) = quoted("unknown variant `") {
+            let expected = error.split_once("expected ").map_or("", |(_, expected)| expected);
+            format!(
+                "`{unknown}` is not one of the choices: {}",
+                expected.trim_start_matches("one of ")
+            )
+        } else {
+            // "invalid type: integer `5`, expected a duration in quotes": the value is shown by its kind
+            // alone, since it may be a secret in the wrong place.
+            match error
+                .strip_prefix("invalid type: ")
+                .and_then(|rest| rest.split_once(", expected "))
+            {
+                Some((found, expected)) => {
+                    let kind = found.split([' ', '`', '"']).next().unwrap_or_default();
+                    format!("expected {expected}, found {kind}")
+                }
+                None => error.to_owned(),
+            }
+        };
+        self.problem(&path, message)
+    }
+
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// A problem with the value at `path`.
+    pub(super) fn problem(&self, path: &[Step], message: String) -> Problem {
+        Problem {
+            origin: self.origin(path),
+            key: locate::display(path),
+            message,
+        }
+    }
+
+    fn origin(&self, path: &[Step]) -> Origin {
+        // The variable that set it, or set something around it.
+        for length in (1..=path.len()).rev() {
+            if let Some(value) = self.env.get(&locate::display(&path[..length])) {
+                return Origin::Env(value.variable.clone());
+            }
+        }
+        match &self.file {
+            Some((name, text)) => Origin::File {
+                path: name.clone(),
+                line: locate::line(text, path),
+            },
+            None => Origin::Nowhere,
+        }
+    }
+}
+
+fn parse(file: &Option<(String, String)>, text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse::<toml::Table>().map_err(|error| {
+        let (line, message) = locate::syntax_error(text, &error);
+        let path = file.as_ref().map_or("default.toml", |(path, _)| path).to_owned();
+        ConfigError::Wrong(vec![Problem {
+            origin: Origin::File { path, line },
+            key: String::new(),
+            message,
+        }])
+    })
+}
+
+fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// `TURNHOOK_SOURCE__0__PASSWORD` → `source[0].password`.
+fn variables(env: &[(String, String)]) -> BTreeMap<String, EnvValue> {
+    let mut found = BTreeMap::new();
+    for (variable, raw) in env {
+        let Some(name) = variable.strip_prefix("TURNHOOK_") else {
+            continue;
+        };
+        if name == "CONFIG" || is_service_link(name) {
+            continue;
+        }
+        let path: Vec<Step> = name
+            .to_ascii_lowercase()
+            .split("__")
+            .map(|part| {
+                part.parse()
+                    .map_or_else(|_| Step::Key(part.to_owned()), Step::Index)
+            })
+            .collect();
+        let value = EnvValue {
+            variable: variable.clone(),
+            path,
+            raw: raw.clone(),
+        };
+        found.insert(locate::display(&value.path), value);
+    }
+    found
+}
+
+/// Kubernetes puts `TURNHOOK_PORT=tcp://…`, `TURNHOOK_SERVICE_HOST=…` and more of the kind into every
+/// container beside a Service named `turnhook`: nobody means them as configuration.
+fn is_service_link(name: &str) -> bool {
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT"].iter().any(|link| {
+        name.strip_prefix(link)
+            .is_some_and(|rest| rest.is_empty() || (rest.starts_with('_') && !rest.starts_with("__")))
+    })
+}
+
+/// Lists, tables, numbers and `true` as figment reads them; the rest is a string.
+fn from_env(raw: &str) -> Value {
+    let value: FigmentValue = raw.parse().unwrap_or_else(|never| match never {});
+    serde_json::to_value(&value).unwrap_or_else(|_| Value::String(raw.to_owned()))
+}
+
+/// Sets the value at `path`, making tables and growing lists by one where they lack. The error says what
+/// is in the way.
+fn set(root: &mut Value, path: &[Step], value: &Value) -> Result<(), String> {
+    let mut at = root;
+    for (depth, step) in path.iter().enumerate() {
+        if at.is_null() {
+            *at = match step {
+                Step::Key(_) => Value::Object(serde_json::Map::new()),
+                Step::Index(_) => Value::Array(Vec::new()),
+            };
+        }
+        let here = locate::display(&path[..depth]);
+        at = match (step, at) {
+            (Step::Key(key), Value::Object(table)) => table.entry(key.clone()).or_insert(Value::Null),
+            (Step::Index(index), Value::Array(list)) => {
+                if *index > list.len() {
+                    return Err(format!(
+                        "there is no {here}[{}] before it; they are counted from 0",
+                        list.len()
+                    ));
+                }
+                if *index == list.len() {
+                    list.push(Value::Null);
+                }
+                &mut list[*index]
+            }
+            (Step::Index(_), _) => return Err(format!("`{here}` is no list; leave the number out")),
+            (Step::Key(_), _) => return Err(format!("`{here}` is no table")),
+        };
+    }
+    *at = value.clone();
+    Ok(())
+}
+
+/// The variables that name no element of a list.
+struct EnvLayer<'a>(&'a BTreeMap<String, EnvValue>);
+
+impl Provider for EnvLayer<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut dict = Dict::new();
+        for value in self.0.values() {
+            let keys: Option<Vec<&str>> = value
+                .path
+                .iter()
+                .map(|step| match step {
+                    Step::Key(key) => Some(key.as_str()),
+                    Step::Index(_) => None,
+                })
+                .collect();
+            let Some(keys) = keys else { continue };
+            let parsed: FigmentValue = value.raw.parse().unwrap_or_else(|never| match never {});
+            insert(&mut dict, &keys, parsed);
+        }
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+fn insert(dict: &mut Dict, keys: &[&str], value: FigmentValue) {
+    match keys {
+        [] => {}
+        [last] => {
+            dict.insert((*last).to_owned(), value);
+        }
+        [first, rest @ ..] => {
+            let slot = dict
+                .entry((*first).to_owned())
+                .or_insert_with(|| FigmentValue::from(Dict::new()));
+            if !matches!(slot, FigmentValue::Dict(..)) {
+                *slot = FigmentValue::from(Dict::new());
+            }
+            if let FigmentValue::Dict(_, inner) = slot {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Configuration: `default.toml` → the file → the environment, merged by figment, then checked.
+//!
+//! [`load`] reads values that it is handed; nothing below it looks at the environment. What comes out is
+//! complete and consistent: whoever gets a [`Config`] need not check it again.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use turnhook_dispatcher::config::EndpointConfig;
+
+mod check;
+mod error;
+pub mod file;
+mod load;
+mod locate;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use error::{ConfigError, Origin, Problem};
+pub use file::{AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, Retry, Session, SourceType, StartOn};
+pub use load::{Input, load};
+pub use secret::{HIDDEN, Secret, SecretUrl};
+pub use units::{Rate, Size, Span};
+
+/// Every key, its meaning and its default: the first layer, and the documentation.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// What holds in the end.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long requests under way may take after a stop was asked for.
+    pub shutdown_grace: Duration,
+    /// At least one; names are unique.
+    pub sources: Vec<Source>,
+    /// How allocations become sessions.
+    pub session: Session,
+    /// Where state is kept.
+    pub store: Store,
+    /// Where health, metrics and status are served.
+    pub http: SocketAddr,
+    /// Names are unique.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Bounds of tables in memory.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The same as it would stand in a file, for `check`.
+    effective: file::File,
+}
+
+impl Config {
+    /// As TOML, with every key that has a value, and secrets hidden.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        // Every value is a string, a number, a list or a table of these: this cannot fail.
+        toml::to_string(&self.effective).unwrap_or_default()
+    }
+
+    /// As JSON, with every key that has a value, and secrets hidden.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.effective).unwrap_or_default()
+    }
+}
+
+/// A source.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Label in payloads and metrics.
+    pub name: String,
+    /// Whether its coturn reports the peer leg.
+    pub peer_leg: bool,
+    /// What it listens to.
+    pub kind: SourceKind,
+}
+
+/// What a source listens to.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// coturn connects to turnhook.
+    Direct(Direct),
+    /// turnhook subscribes to the Redis that coturn publishes to.
+    Redis(Redis),
+}
+
+impl SourceKind {
+    /// `direct` or `redis`.
+    #[must_use]
+    pub fn source_type(&self) -> SourceType {
+        match self {
+            SourceKind::Direct(_) => SourceType::Direct,
+            SourceKind::Redis(_) => SourceType::Redis,
+        }
+    }
+}
+
+/// A listener for coturn.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whom coturn must log in as.
+    pub user: Option<String>,
+    /// With what.
+    pub password: Option<SecretString>,
+    /// Certificate chain and private key, PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// A Redis to subscribe to.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Its scheme is one that is known; may hold user and password.
+    pub url: SecretUrl,
+    /// Goes before the URL's.
+    pub user: Option<String>,
+    /// Goes before the URL's.
+    pub password: Option<SecretString>,
+    /// Certificates to trust instead of the public ones, a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// Whether to close wedged coturn connections.
+    pub heal: bool,
+}
+
+/// Where state is kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// In what.
+    pub kind: StoreKind,
+    /// How long delivered events and ended sessions are kept.
+    pub retention: Duration,
+}
+
+/// In what state is kept.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A database server.
+    Postgres(SecretUrl),
+}

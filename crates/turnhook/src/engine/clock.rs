@@ -1,0 +1,175 @@
+//! The program's clock (METERING.md, "Time"): it follows the monotonic clock, is anchored to wall time at
+//! start, and never goes back. Where the wall clock runs ahead by more than a second (it was set, or the
+//! machine slept), it is anchored anew.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use turnhook_reducer::{
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
+
+/// What may pass unnoticed: a second.
+const TOLERANCE: u64 = 1000;
+
+/// How often a [`Watch`] must look at the clock, so that what it calls a stall is one.
+pub(crate) const PULSE: Duration = Duration::from_millis(250);
+
+/// Reads the two clocks that there are.
+type Reading = Box<dyn Fn() -> (Duration, u64) + Send + Sync>;
+
+/// The clock. Cheap to read, from any thread.
+pub(crate) struct Clock {
+    /// Time since start, and wall time in milliseconds.
+    read: Reading,
+    /// Wall time at start, and all that it was put ahead since.
+    anchor: AtomicU64,
+    /// How much it was put ahead since the start.
+    stepped: AtomicU64,
+}
+
+impl Clock {
+    /// Starts at wall time, or at `not_before` (the last time that was committed) if that is later.
+    pub(crate) fn start(not_before: Timestamp) -> Arc<Clock> {
+        let start = Instant::now();
+        let wall = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        Clock::with(Box::new(move || (start.elapsed(), wall())), not_before)
+    }
+
+    fn with(read: Reading, not_before: Timestamp) -> Arc<Clock> {
+        let (elapsed, wall) = read();
+        let anchor = wall.saturating_sub(elapsed.as_millis() as u64).max(not_before.0);
+        Arc::new(Clock { read, anchor: AtomicU64::new(anchor), stepped: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        let (elapsed, wall) = (self.read)();
+        let elapsed = elapsed.as_millis() as u64;
+        let anchor = self.anchor.load(Ordering::Acquire);
+        let now = anchor + elapsed;
+        if wall <= now + TOLERANCE {
+            return Timestamp(now);
+        }
+        let ahead = wall - now;
+        match self.anchor.compare_exchange(anchor, anchor + ahead, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                self.stepped.fetch_add(ahead, Ordering::AcqRel);
+                Timestamp(wall)
+            }
+            Err(anchored) => Timestamp(anchored + elapsed),
+        }
+    }
+
+    fn stepped(&self) -> u64 {
+        self.stepped.load(Ordering::Acquire)
+    }
+}
+
+/// Notices time that went by unwatched.
+pub(crate) struct Watch {
+    clock: Arc<Clock>,
+    last: Timestamp,
+    stepped: u64,
+}
+
+impl Watch {
+    pub(crate) fn new(clock: Arc<Clock>) -> Watch {
+        let (last, stepped) = (clock.now(), clock.stepped());
+        Watch { clock, last, stepped }
+    }
+
+    /// The time, and a gap if too much of it has passed since this was last asked for.
+    pub(crate) fn look(&mut self) -> (Timestamp, Option<Gap>) {
+        let now = self.clock.now();
+        let stepped = self.clock.stepped();
+        let from = std::mem::replace(&mut self.last, now);
+        let was_stepped = std::mem::replace(&mut self.stepped, stepped) != stepped;
+        if now.since(from) <= TOLERANCE + PULSE.as_millis() as u64 {
+            return (now, None);
+        }
+        let reason = if was_stepped { GapReason::ClockStep } else { GapReason::Stall };
+        (now, Some(Gap { from, to: now, reason, server: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A clock whose readings are set by hand: milliseconds since start, wall time.
+    fn by_hand(not_before: u64) -> (Arc<Mutex<(u64, u64)>>, Arc<Clock>) {
+        let hands = Arc::new(Mutex::new((0, 1_000_000)));
+        let read = Arc::clone(&hands);
+        let clock = Clock::with(
+            Box::new(move || {
+                let (elapsed, wall) = *read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                (Duration::from_millis(elapsed), wall)
+            }),
+            Timestamp(not_before),
+        );
+        (hands, clock)
+    }
+
+    fn set(hands: &Mutex<(u64, u64)>, elapsed: u64, wall: u64) {
+        *hands.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = (elapsed, wall);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_put_back_is_not_followed() {
+        let (hands, clock) = by_hand(0);
+        set(&hands, 500, 1_000_500);
+        assert_eq!(clock.now(), Timestamp(1_000_500));
+        set(&hands, 700, 10);
+        assert_eq!(clock.now(), Timestamp(1_000_700));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_put_ahead_is_followed_with_a_gap() {
+        let (hands, clock) = by_hand(0);
+        let mut watch = Watch::new(Arc::clone(&clock));
+        set(&hands, 200, 1_000_900);
+        assert_eq!(watch.look(), (Timestamp(1_000_200), None), "a small difference is not followed");
+        set(&hands, 300, 87_400_300);
+        let gap = Gap {
+            from: Timestamp(1_000_200),
+            to: Timestamp(87_400_300),
+            reason: GapReason::ClockStep,
+            server: None,
+        };
+        assert_eq!(watch.look(), (Timestamp(87_400_300), Some(gap)));
+        set(&hands, 400, 1_000_400);
+        assert_eq!(watch.look(), (Timestamp(87_400_400), None), "and put back again it is not");
+    }
+
+    #[test]
+    fn a_stall_is_a_gap_from_its_start() {
+        let (hands, clock) = by_hand(0);
+        let mut watch = Watch::new(Arc::clone(&clock));
+        set(&hands, 250, 1_000_250);
+        assert_eq!(watch.look().1, None);
+        set(&hands, 9_250, 1_009_250);
+        let gap = Gap {
+            from: Timestamp(1_000_250),
+            to: Timestamp(1_009_250),
+            reason: GapReason::Stall,
+            server: None,
+        };
+        assert_eq!(watch.look(), (Timestamp(1_009_250), Some(gap)));
+    }
+
+    #[test]
+    fn it_never_starts_before_the_last_commit() {
+        let (hands, clock) = by_hand(5_000_000);
+        assert_eq!(clock.now(), Timestamp(5_000_000));
+        set(&hands, 10, 1_000_010);
+        assert_eq!(clock.now(), Timestamp(5_000_010));
+    }
+}

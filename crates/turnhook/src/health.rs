@@ -1,0 +1,307 @@
+//! What the parts of the program say of themselves, for `/readyz` and `/status`.
+//!
+//! Each part writes its own entry when something changes; readers copy. The lock is held for a few
+//! assignments and never across a wait.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde::{Serialize, Serializer};
+use turnhook_reducer::time::Timestamp;
+
+use crate::config::{Config, SourceType};
+
+/// Shared by all parts of the program.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Parts {
+    sources: BTreeMap<String, SourceStatus>,
+    store: StoreStatus,
+    endpoints: BTreeMap<String, EndpointStatus>,
+}
+
+/// Whether a source hears coturn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// Not yet.
+    Starting,
+    /// Subscribed (`redis`).
+    Connected,
+    /// Listening (`direct`).
+    Listening,
+    /// Another node leads the source; this one listens along.
+    Following,
+    /// It hears nothing, and keeps trying.
+    Deaf,
+}
+
+impl SourceState {
+    /// Whether the source is in good order.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        matches!(
+            self,
+            SourceState::Connected | SourceState::Listening | SourceState::Following
+        )
+    }
+}
+
+/// A source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStatus {
+    /// `direct` or `redis`.
+    pub r#type: &'static str,
+    /// Whether it hears.
+    pub state: SourceState,
+    /// Since when it has been in that state.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub since: Option<Timestamp>,
+    /// Where it is connected, or listens.
+    pub detail: Option<String>,
+    /// Why it is deaf, or was last.
+    pub last_error: Option<String>,
+    /// Open and closing.
+    pub open_allocations: u64,
+    /// Not ended.
+    pub open_sessions: u64,
+    /// The servers that were seen (`direct`).
+    pub servers: Vec<String>,
+    /// The latest ones, newest last; the store has all.
+    pub recent_gaps: Vec<GapStatus>,
+    /// Relay threads of coturn that have fallen silent, by their number.
+    pub wedged_threads: Vec<u16>,
+}
+
+/// A gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GapStatus {
+    /// Its start.
+    #[serde(serialize_with = "rfc3339")]
+    pub from: Timestamp,
+    /// Its end.
+    #[serde(serialize_with = "rfc3339")]
+    pub to: Timestamp,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// How many gaps `/status` shows for each source.
+const RECENT_GAPS: usize = 10;
+
+impl SourceStatus {
+    /// Adds a gap, and forgets the oldest beyond ten.
+    pub fn push_gap(&mut self, gap: GapStatus) {
+        if self.recent_gaps.len() >= RECENT_GAPS {
+            self.recent_gaps.remove(0);
+        }
+        self.recent_gaps.push(gap);
+    }
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StoreStatus {
+    /// Whether the last commit, or the opening, went well.
+    pub writable: bool,
+    /// What went wrong, last.
+    pub last_error: Option<String>,
+    /// When that was.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub last_error_at: Option<Timestamp>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EndpointStatus {
+    /// Deliveries neither done nor given up.
+    pub pending: u64,
+    /// The age of the oldest of them.
+    pub oldest_pending_seconds: Option<f64>,
+    /// Deliveries given up.
+    pub dead_letters: u64,
+    /// Whether it was paused, by command or by its own 410.
+    pub paused: bool,
+    /// `closed` (deliveries flow), `open` (waiting) or `probing`.
+    pub breaker: Breaker,
+    /// Of the last failed attempt.
+    pub last_error: Option<String>,
+    /// When that was.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub last_error_at: Option<Timestamp>,
+    /// When a delivery last succeeded.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub last_delivered_at: Option<Timestamp>,
+}
+
+/// The state of an endpoint's circuit breaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Breaker {
+    /// Deliveries flow.
+    #[default]
+    Closed,
+    /// They wait.
+    Open,
+    /// One of them is tried.
+    Probing,
+}
+
+impl Health {
+    /// All parts, none of them ready.
+    #[must_use]
+    pub fn new(config: &Config) -> Health {
+        let sources = config.sources.iter().map(|source| {
+            let status = SourceStatus {
+                r#type: SourceType::as_str(source.kind.source_type()),
+                state: SourceState::Starting,
+                since: None,
+                detail: None,
+                last_error: None,
+                open_allocations: 0,
+                open_sessions: 0,
+                servers: Vec::new(),
+                recent_gaps: Vec::new(),
+                wedged_threads: Vec::new(),
+            };
+            (source.name.clone(), status)
+        });
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.name.clone(), EndpointStatus::default()));
+        let parts = Parts {
+            sources: sources.collect(),
+            store: StoreStatus::default(),
+            endpoints: endpoints.collect(),
+        };
+        Health {
+            started: Instant::now(),
+            parts: Mutex::new(parts),
+        }
+    }
+
+    /// Nothing is computed under the lock that could panic half-way: a poisoned one is as good as new.
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes a source's entry.
+    pub fn update_source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {
+        if let Some(source) = self.parts().sources.get_mut(name) {
+            change(source);
+        }
+    }
+
+    /// Changes the store's entry.
+    pub fn update_store(&self, change: impl FnOnce(&mut StoreStatus)) {
+        change(&mut self.parts().store);
+    }
+
+    /// Changes an endpoint's entry; one that is no longer configured but still has deliveries gets one.
+    pub fn update_endpoint(&self, name: &str, change: impl FnOnce(&mut EndpointStatus)) {
+        let mut parts = self.parts();
+        match parts.endpoints.get_mut(name) {
+            Some(endpoint) => change(endpoint),
+            None => change(parts.endpoints.entry(name.to_owned()).or_default()),
+        }
+    }
+
+    /// For `/readyz`: endpoints are no part of it, since a dead receiver must not take turnhook out of service.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let parts = self.parts();
+        let sources: BTreeMap<_, _> = parts
+            .sources
+            .iter()
+            .map(|(name, source)| {
+                let ready = source.state.is_ready();
+                let error = source.last_error.clone().filter(|_| !ready);
+                (
+                    name.clone(),
+                    SourceReadiness {
+                        ready,
+                        state: source.state,
+                        error,
+                    },
+                )
+            })
+            .collect();
+        let store = StoreReadiness {
+            ready: parts.store.writable,
+            error: parts.store.last_error.clone().filter(|_| !parts.store.writable),
+        };
+        Readiness {
+            ready: store.ready && sources.values().all(|source| source.ready),
+            sources,
+            store,
+        }
+    }
+
+    /// For `/status`.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: self.started.elapsed(),
+            parts: self.parts().clone(),
+        }
+    }
+}
+
+/// The body of `/readyz`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    /// Whether all parts are.
+    pub ready: bool,
+    sources: BTreeMap<String, SourceReadiness>,
+    store: StoreReadiness,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct SourceReadiness {
+    ready: bool,
+    state: SourceState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct StoreReadiness {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The body of `/status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    #[serde(rename = "uptime_seconds", serialize_with = "seconds")]
+    uptime: Duration,
+    #[serde(flatten)]
+    parts: Parts,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&turnhook_dispatcher::body::rfc3339(*at))
+}
+
+fn option_rfc3339<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}

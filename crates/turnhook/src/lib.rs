@@ -1,0 +1,9 @@
+//! The program's parts, for `main.rs` and for tests: command line, configuration, wiring, health.
+
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod shutdown;

@@ -1,0 +1,208 @@
+//! Configuration: what is wrong is said, what is right is shown, and no secret is either.
+
+use std::{fs, path::Path};
+
+use crate::harness::turnhook::{command, run, stderr, stdout};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Each file in `wrong-config/` gives exactly the message beside it, and status 78. With
+/// `UPDATE_EXPECTED=1` the messages are written instead: read the difference before it is committed.
+#[test]
+fn wrong_configurations() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong-config");
+    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
+    let mut seen = 0;
+    for entry in fs::read_dir(&directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(stem) = name.strip_suffix(".toml") else {
+            continue;
+        };
+        let output = run(&directory, &["check", "--config", &name]);
+        assert_eq!(output.status.code(), Some(78), "{name}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{name}");
+        assert!(
+            !stderr(&output).contains("hunter2"),
+            "{name} shows a secret: {}",
+            stderr(&output)
+        );
+        let expected = directory.join(format!("{stem}.stderr"));
+        if update {
+            fs::write(&expected, &output.stderr).unwrap();
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        assert_eq!(stderr(&output), expected, "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 25, "only {seen} wrong configurations were found");
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), &["check", "--config", "nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        stderr(&output),
+        "error: nowhere.toml: No such file or directory (os error 2); name another with --config FILE\n"
+    );
+}
+
+#[test]
+fn nothing_configured_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("there is no turnhook.toml here"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// The whole of it from the environment, as containers do it.
+#[test]
+fn from_the_environment_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = command(directory.path())
+        .args(["check", "--format", "json"])
+        .env("TURNHOOK_STORE__PATH", "/var/lib/turnhook/x.db")
+        .env("TURNHOOK_SHUTDOWN_GRACE", "3s")
+        .env("TURNHOOK_SOURCE__0__NAME", "007")
+        .env("TURNHOOK_SOURCE__0__TYPE", "direct")
+        .env("TURNHOOK_SOURCE__0__LISTEN", "0.0.0.0:6380")
+        .env("TURNHOOK_SOURCE__0__PASSWORD", "0123456789")
+        .env("TURNHOOK_SOURCE__0__PEER_LEG", "false")
+        .env("TURNHOOK_ENDPOINT__0__NAME", "billing")
+        .env("TURNHOOK_ENDPOINT__0__URL", "https://billing.example.com/turn")
+        .env("TURNHOOK_ENDPOINT__0__SECRETS", format!("[\"{SECRET}\"]"))
+        .env("TURNHOOK_ENDPOINT__0__CONCURRENCY", "3")
+        // What Kubernetes puts beside a Service named `turnhook` is no configuration.
+        .env("TURNHOOK_PORT", "tcp://10.0.0.1:80")
+        .env("TURNHOOK_PORT_80_TCP_ADDR", "10.0.0.1")
+        .env("TURNHOOK_SERVICE_HOST", "10.0.0.1")
+        .env("TURNHOOK_SERVICE_PORT_HTTP", "80")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let config: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(config["store"]["path"], "/var/lib/turnhook/x.db");
+    assert_eq!(config["shutdown_grace"], "3s");
+    assert_eq!(config["source"][0]["name"], "007", "a name of digits is a name");
+    assert_eq!(config["source"][0]["peer_leg"], false);
+    assert_eq!(config["source"][0]["password"], "***");
+    assert_eq!(config["endpoint"][0]["concurrency"], 3);
+    assert_eq!(config["endpoint"][0]["secrets"][0], "***");
+}
+
+#[test]
+fn the_environment_goes_over_the_file_and_is_named_in_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n[session]\nlinger = \"7s\"\n";
+    fs::write(directory.path().join("turnhook.toml"), file).unwrap();
+    let check = |name: &str, value: &str| {
+        command(directory.path())
+            .args(["check", "--format", "json"])
+            .env(name, value)
+            .output()
+            .unwrap()
+    };
+    let output = check("TURNHOOK_SOURCE__0__LISTEN", "127.0.0.1:7000");
+    let config: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(config["source"][0]["listen"], "127.0.0.1:7000");
+    assert_eq!(config["source"][0]["name"], "eu-1");
+    assert_eq!(config["session"]["linger"], "7s");
+    assert_eq!(config["session"]["totals_grace"], "5s");
+    for (name, value, message) in [
+        (
+            "TURNHOOK_SESSION__LINGRE",
+            "1s",
+            "environment: TURNHOOK_SESSION__LINGRE: session.lingre: unknown key; did you mean `linger`?",
+        ),
+        (
+            "TURNHOOK_SESSION__LINGER",
+            "soon",
+            "environment: TURNHOOK_SESSION__LINGER: session.linger: `soon` is no duration",
+        ),
+        (
+            "TURNHOOK_SOURCE__0__LISTEN",
+            "0.0.0.0:1",
+            "environment: TURNHOOK_SOURCE__0__LISTEN: source[0].listen: 0.0.0.0:1 can be reached",
+        ),
+        (
+            "TURNHOOK_SOURCE__2__NAME",
+            "x",
+            "environment: TURNHOOK_SOURCE__2__NAME: source[2].name: there is no source[1] before it",
+        ),
+        (
+            "TURNHOOK_STORE",
+            "x",
+            "environment: TURNHOOK_STORE: store: expected",
+        ),
+    ] {
+        let output = check(name, value);
+        assert_eq!(output.status.code(), Some(78), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{name}: {}", stderr(&output));
+    }
+}
+
+/// Every way of giving a secret, and none of them shown.
+#[test]
+fn check_shows_what_holds_and_hides_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("password"), "hunter2-file\n").unwrap();
+    fs::write(at("secrets"), format!("{SECRET}\n")).unwrap();
+    fs::write(at("url"), "redis://u:hunter2-url@127.0.0.1:6379\n").unwrap();
+    let file = format!(
+        r#"
+        [[source]]
+        name = "eu-1"
+        type = "direct"
+        listen = "[::]:6380"
+        user = "coturn"
+        password_file = "password"
+        [[source]]
+        name = "us-1"
+        type = "redis"
+        url = "redis://someone:hunter2-in-url@127.0.0.1:6379/1"
+        [[source]]
+        name = "us-2"
+        type = "redis"
+        url_file = "url"
+        password = "hunter2-plain"
+        [[endpoint]]
+        name = "billing"
+        url = "https://billing.example.com/turn"
+        secrets = ["{SECRET}"]
+        headers = {{ x-token = "hunter2-header" }}
+        basic = "turnhook:hunter2-basic"
+        proxy = "http://turnhook:hunter2-proxy@proxy.example.com:3128"
+        [[endpoint]]
+        name = "support"
+        url = "https://support.example.com/turn"
+        secrets_file = "secrets"
+        bearer = "hunter2-bearer"
+        rate_limit = "unlimited"
+        "#
+    );
+    fs::write(at("turnhook.toml"), &file).unwrap();
+    for format in ["text", "json"] {
+        let output = run(directory.path(), &["check", "--format", format]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        for text in [stdout(&output), stderr(&output)] {
+            assert!(!text.contains("hunter2") && !text.contains(SECRET), "{text}");
+        }
+    }
+    let output = run(directory.path(), &["check"]);
+    // What is shown is a configuration again.
+    let shown: toml::Table = stdout(&output).parse().unwrap();
+    assert_eq!(shown["source"][0]["password_file"].as_str(), Some("password"));
+    assert_eq!(
+        shown["source"][1]["url"].as_str(),
+        Some("redis://someone:***@127.0.0.1:6379/1")
+    );
+    assert_eq!(shown["endpoint"][1]["rate_limit"].as_str(), Some("unlimited"));
+    assert_eq!(shown["endpoint"][0]["timeout"].as_str(), Some("15s"));
+    assert_eq!(shown["session"]["residue"].as_str(), Some("64KiB"));
+}

@@ -1,0 +1,36 @@
+//! What the tests start and how they wait: real programs on free loopback ports, ended when dropped.
+
+pub(crate) mod process;
+pub(crate) mod turnhook;
+
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before a test gives up: generous, since it is only ever waited out by a test
+/// that fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A port that was free a moment ago. The kernel hands out others first, so that two tests that ask at the
+/// same time do not get the same.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Asks until there is an answer.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,8 @@
+//! The whole program, from outside: its command line, its ports, its files. One binary, modules by topic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod harness;
+
+mod cli;
+mod config;
+mod listen;
