@@ -1,0 +1,9 @@
+//! The dispatcher against a receiver on real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod delivering;
+mod faults;
+mod harness;
+mod policy;
+mod receiver;
+mod security;

@@ -1,0 +1,178 @@
+//! Endpoint policy: whom one endpoint's trouble concerns.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use turnhook_dispatcher::{
+    breaker::BreakerState,
+    queue::{Next, Wanted},
+    schedule::Pause,
+};
+
+use crate::{
+    delivering::sequences,
+    harness::{Harness, clock, config, deliveries, delivery},
+    receiver::{Receiver, Reply, wait_for},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_endpoints_trouble_never_delays_another() {
+    let hanging = Receiver::start(|_| Reply::Hang).await;
+    let well = Receiver::start(|_| Reply::Status(200)).await;
+    let harness = Harness::start(vec![
+        config("hanging", &hanging.url()),
+        config("well", &well.url()),
+    ]);
+    harness.commit("hanging", deliveries(50, 10));
+    harness.commit("well", deliveries(50, 10));
+    harness.drained("well").await;
+    assert_eq!(well.received().len(), 500);
+    assert_eq!(harness.pending("hanging"), 500);
+    assert_eq!(harness.status("hanging").in_flight, 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sessions_trouble_never_delays_another() {
+    let receiver = Receiver::start(|request| match request.body.starts_with(b"{\"session\":7,") {
+        true => Reply::Status(500),
+        false => Reply::Status(200),
+    })
+    .await;
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    harness.commit("billing", deliveries(10, 5));
+    wait_for(|| (harness.pending("billing") == 5).then_some(())).await;
+    // Session 7 goes on failing, and others go on arriving at once.
+    harness.outcome(|o| o.attempt >= 8).await;
+    assert_eq!(harness.status("billing").breaker, BreakerState::Closed);
+    harness.commit("billing", vec![delivery(1000, 99, 0)]);
+    harness
+        .outcome(|o| o.delivery == 1000 && o.next == Next::Done)
+        .await;
+    assert!(
+        receiver
+            .received()
+            .iter()
+            .filter(|r| r.body.starts_with(b"{\"session\":7,"))
+            .all(|r| { r.body.ends_with(b"\"sequence\":0}") })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_410_pauses_until_somebody_resumes() {
+    let back = std::sync::Arc::new(AtomicBool::new(false));
+    let answer = std::sync::Arc::clone(&back);
+    let receiver = Receiver::start(move |_| match answer.load(Ordering::SeqCst) {
+        false => Reply::Status(410),
+        true => Reply::Status(200),
+    })
+    .await;
+    let mut config = config("billing", &receiver.url());
+    config.concurrency = 1;
+    let harness = Harness::start(vec![config]);
+    harness.commit("billing", deliveries(3, 2));
+    let outcome = harness.outcome(|_| true).await;
+    assert_eq!(outcome.next, Next::Paused);
+    assert!(harness.status("billing").paused_since.is_some());
+    harness.commit("billing", vec![delivery(100, 50, 0)]);
+    assert_eq!((harness.pending("billing"), receiver.received().len()), (7, 1));
+    back.store(true, Ordering::SeqCst);
+    assert!(harness.dispatcher.resume("billing"));
+    harness.drained("billing").await;
+    assert!(harness.status("billing").paused_since.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_outlives_a_restart() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let pause = Pause {
+        from: clock()(),
+        to: None,
+    };
+    let harness = Harness::start_paused(vec![(config("billing", &receiver.url()), vec![pause])]);
+    harness.commit("billing", deliveries(3, 3));
+    assert_eq!(harness.status("billing").paused_since, Some(pause.from));
+    harness.dispatcher.resume("billing");
+    harness.drained("billing").await;
+    assert!(!harness.dispatcher.resume("nobody") && !harness.dispatcher.offer("nobody", Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_endpoint_opens_the_breaker_and_its_return_closes_it() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    receiver.go_down();
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    harness.commit("billing", deliveries(20, 5));
+    wait_for(|| (harness.status("billing").breaker == BreakerState::Open).then_some(())).await;
+    // Only what was under way already, and probes.
+    assert!(harness.outcomes().len() <= 16 + 5, "{}", harness.outcomes().len());
+    receiver.come_back().await;
+    harness.drained("billing").await;
+    assert_eq!(harness.status("billing").breaker, BreakerState::Closed);
+    for (session, sequence) in sequences(&receiver.received()) {
+        assert_eq!(sequence, (0..5).collect::<Vec<_>>(), "session {session}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrency_is_kept() {
+    let now = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = std::sync::Arc::clone(&now);
+    let receiver = Receiver::start(move |_| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        Reply::Hang
+    })
+    .await;
+    let mut config = config("billing", &receiver.url());
+    config.concurrency = 3;
+    let harness = Harness::start(vec![config]);
+    harness.commit("billing", deliveries(20, 1));
+    wait_for(|| (now.load(Ordering::SeqCst) == 3).then_some(())).await;
+    assert_eq!(harness.status("billing").in_flight, 3);
+    // Cut at the end of the grace; nothing more is begun, and nothing is called done.
+    harness.dispatcher.shutdown(Duration::from_millis(50)).await;
+    assert_eq!(now.load(Ordering::SeqCst), 3);
+    assert_eq!(harness.outcomes(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_finishes_what_is_under_way() {
+    let receiver = Receiver::start(|_| Reply::Late(Duration::from_millis(300))).await;
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    harness.commit("billing", deliveries(4, 2));
+    wait_for(|| (receiver.received().len() == 4).then_some(())).await;
+    harness.dispatcher.shutdown(Duration::from_secs(60)).await;
+    wait_for(|| (harness.pending("billing") == 4).then_some(())).await;
+    assert_eq!(receiver.received().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_asked_for_again() {
+    use tokio::{runtime::Handle, sync::mpsc};
+    use turnhook_dispatcher::{dispatcher::Dispatcher, endpoint::Report, queue::Page};
+
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let (reports, mut inbox) = mpsc::channel(4);
+    let endpoints = vec![(config("billing", &receiver.url()), Vec::new())];
+    let dispatcher = Dispatcher::start(endpoints, &clock(), &reports, &Handle::current()).unwrap();
+    for readable in [false, false, true] {
+        let Some(Report::Read(read)) = inbox.recv().await else {
+            panic!()
+        };
+        assert!(matches!(read.wanted, Wanted::Oldest { .. }));
+        if readable {
+            read.reply
+                .send(Page {
+                    deliveries: vec![delivery(1, 1, 0)],
+                    end: true,
+                })
+                .unwrap();
+        }
+    }
+    let Some(Report::Outcome(outcome)) = inbox.recv().await else {
+        panic!()
+    };
+    assert_eq!(outcome.next, Next::Done);
+    drop(dispatcher);
+}
