@@ -1,0 +1,389 @@
+//! What a client of the listener may say, and what it is answered. Pure: no I/O, no clock.
+
+use std::{net::IpAddr, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+use crate::resp::Args;
+
+/// Who may publish. Without a password everybody may, whatever they say.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// `None`: any name, or none.
+    pub user: Option<String>,
+    /// `None`: no password is asked for.
+    pub password: Option<SecretString>,
+}
+
+impl Credentials {
+    /// Compared in constant time, both always.
+    fn admit(&self, user: Option<&[u8]>, password: &[u8]) -> bool {
+        let Some(expected) = &self.password else {
+            return true;
+        };
+        let password = expected.expose_secret().as_bytes().ct_eq(password);
+        let user = match &self.user {
+            // `AUTH password` speaks for Redis's user `default`.
+            Some(expected) => expected.as_bytes().ct_eq(user.unwrap_or(b"default")),
+            None => 1.into(),
+        };
+        (user & password).into()
+    }
+}
+
+/// What a command asks of the listener, besides its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Nothing.
+    None,
+    /// The connection now names its server.
+    Identified,
+    /// A message of coturn.
+    Message {
+        /// Raw.
+        channel: &'a [u8],
+        /// Raw.
+        payload: &'a [u8],
+    },
+    /// A coturn has just started.
+    Keys,
+    /// A command that no relay thread of coturn sends.
+    Tool,
+    /// The connection is to be closed.
+    Close,
+}
+
+/// Answers that wait to be written. Past the bound they are dropped, for a coturn that has reconnected once may
+/// never read an answer again, and must be listened to all the same.
+#[derive(Debug)]
+pub struct Replies {
+    buf: Vec<u8>,
+    written: usize,
+    bound: usize,
+}
+
+impl Replies {
+    /// Holds up to `bound` bytes.
+    #[must_use]
+    pub fn new(bound: usize) -> Replies {
+        Replies {
+            buf: Vec::new(),
+            written: 0,
+            bound,
+        }
+    }
+
+    /// Adds an answer, or drops it whole.
+    pub fn push(&mut self, reply: &[u8]) {
+        if self.buf.len() - self.written + reply.len() > self.bound {
+            return;
+        }
+        if self.written > 0 && self.buf.len() + reply.len() > self.bound {
+            self.buf.drain(..self.written);
+            self.written = 0;
+        }
+        self.buf.extend_from_slice(reply);
+    }
+
+    fn bulk(&mut self, text: &[u8]) {
+        self.push(&[format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat());
+    }
+
+    /// What is still to be written.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        self.buf.get(self.written..).unwrap_or_default()
+    }
+
+    /// Tells that `n` more bytes were written.
+    pub fn written(&mut self, n: usize) {
+        self.written = (self.written + n).min(self.buf.len());
+        if self.written == self.buf.len() {
+            self.buf.clear();
+            self.written = 0;
+        }
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Session {
+    id: u64,
+    peer: IpAddr,
+    credentials: Arc<Credentials>,
+    authenticated: bool,
+    refused: u8,
+    user: Option<Box<[u8]>>,
+    database: u32,
+    resp3: bool,
+    name: Box<[u8]>,
+    /// Fixed once something was published.
+    server: Option<Arc<[u8]>>,
+}
+
+/// Wrong passwords after which a connection is closed.
+const REFUSALS: u8 = 3;
+
+const OK: &[u8] = b"+OK\r\n";
+const EMPTY: &[u8] = b"*0\r\n";
+
+impl Session {
+    /// A client that has just connected.
+    #[must_use]
+    pub fn new(id: u64, peer: IpAddr, credentials: Arc<Credentials>) -> Session {
+        let authenticated = credentials.password.is_none();
+        Session {
+            id,
+            peer: peer.to_canonical(),
+            credentials,
+            authenticated,
+            refused: 0,
+            user: None,
+            database: 0,
+            resp3: false,
+            name: Box::default(),
+            server: None,
+        }
+    }
+
+    /// Whether the client may publish.
+    #[must_use]
+    pub fn authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// The server behind this connection: `{peer ip}/{AUTH user or -}/{SELECT number}`. Does not change once
+    /// it has published.
+    #[must_use]
+    pub fn server(&self) -> Arc<[u8]> {
+        if let Some(server) = &self.server {
+            return Arc::clone(server);
+        }
+        let user = self.user.as_deref().unwrap_or(b"-");
+        [
+            format!("{}/", self.peer).as_bytes(),
+            user,
+            format!("/{}", self.database).as_bytes(),
+        ]
+        .concat()
+        .into()
+    }
+
+    /// Carries out one command.
+    pub fn handle<'a>(&mut self, args: &Args<'a>, replies: &mut Replies) -> Effect<'a> {
+        if args.is_empty() {
+            return Effect::None;
+        }
+        let mut name = [0u8; 16];
+        let command = upper(args.get(0), &mut name);
+        if !self.authenticated && !matches!(command, b"AUTH" | b"HELLO" | b"QUIT") {
+            replies.push(b"-NOAUTH Authentication required.\r\n");
+            return Effect::None;
+        }
+        // coturn's own commands first: one message is a SET or DEL, and a PUBLISH.
+        match (command, args.len()) {
+            (b"PUBLISH", 3) => {
+                if self.server.is_none() {
+                    self.server = Some(self.server());
+                }
+                replies.push(b":1\r\n");
+                Effect::Message {
+                    channel: args.get(1),
+                    payload: args.get(2),
+                }
+            }
+            // They say nothing that the PUBLISH beside them does not.
+            (b"SET", 3..) => reply(replies, OK),
+            (b"DEL", 2..) => {
+                replies.push(format!(":{}\r\n", args.len() - 1).as_bytes());
+                Effect::None
+            }
+            (b"AUTH", 2) => self.auth(None, args.get(1), replies),
+            (b"AUTH", 3) => self.auth(Some(args.get(1)), args.get(2), replies),
+            (b"SELECT", 2) => self.select(args.get(1), replies),
+            (b"KEYS", 2) => {
+                replies.push(EMPTY);
+                Effect::Keys
+            }
+            (b"PING", 1) => reply(replies, b"+PONG\r\n"),
+            (b"PING", 2) | (b"ECHO", 2) => {
+                replies.bulk(args.get(1));
+                Effect::None
+            }
+            (b"QUIT", _) => {
+                replies.push(OK);
+                Effect::Close
+            }
+            (b"HELLO", _) => self.hello(args, replies),
+            (b"CLIENT", 2..) => self.client(args, replies),
+            (b"COMMAND", _) => {
+                let count = args.get(1).eq_ignore_ascii_case(b"COUNT");
+                replies.push(if count { b":13\r\n" } else { EMPTY });
+                Effect::Tool
+            }
+            (b"INFO", _) => {
+                replies.bulk(
+                    format!(
+                        "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nserver_name:turnhook\r\n\
+                         turnhook_version:{}\r\n",
+                        env!("CARGO_PKG_VERSION")
+                    )
+                    .as_bytes(),
+                );
+                Effect::Tool
+            }
+            (
+                b"PUBLISH" | b"SET" | b"DEL" | b"AUTH" | b"SELECT" | b"KEYS" | b"PING" | b"ECHO" | b"CLIENT",
+                _,
+            ) => {
+                let name = String::from_utf8_lossy(command).to_lowercase();
+                let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+                reply(replies, error.as_bytes())
+            }
+            _ => {
+                // As Redis words it; cut and escaped, for it comes from a stranger and may end up in a log.
+                let shown = |arg: &[u8]| {
+                    arg.get(..arg.len().min(64))
+                        .unwrap_or_default()
+                        .escape_ascii()
+                        .to_string()
+                };
+                let name = shown(args.get(0));
+                let rest: String = args
+                    .iter()
+                    .skip(1)
+                    .take(3)
+                    .map(|a| format!("'{}' ", shown(a)))
+                    .collect();
+                let error = format!("-ERR unknown command '{name}', with args beginning with: {rest}\r\n");
+                replies.push(error.as_bytes());
+                Effect::Tool
+            }
+        }
+    }
+
+    fn auth<'a>(&mut self, user: Option<&[u8]>, password: &[u8], replies: &mut Replies) -> Effect<'a> {
+        if !self.admit(user, password) {
+            replies.push(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+            return if self.refused >= REFUSALS {
+                Effect::Close
+            } else {
+                Effect::None
+            };
+        }
+        replies.push(OK);
+        Effect::None
+    }
+
+    fn admit(&mut self, user: Option<&[u8]>, password: &[u8]) -> bool {
+        if !self.credentials.admit(user, password) {
+            self.refused += 1;
+            return false;
+        }
+        self.authenticated = true;
+        // coturn 4.6.1 sends an empty AUTH where it has no password.
+        self.user = user.filter(|u| !u.is_empty()).map(Box::from);
+        true
+    }
+
+    fn select<'a>(&mut self, number: &[u8], replies: &mut Replies) -> Effect<'a> {
+        let number = std::str::from_utf8(number)
+            .ok()
+            .and_then(|n| n.parse::<u32>().ok());
+        let Some(number) = number.filter(|n| *n <= i32::MAX as u32) else {
+            return reply(replies, b"-ERR invalid DB index\r\n");
+        };
+        self.database = number;
+        replies.push(OK);
+        Effect::Identified
+    }
+
+    /// `HELLO [protocol [AUTH user password] [SETNAME name]]`
+    fn hello<'a>(&mut self, args: &Args<'_>, replies: &mut Replies) -> Effect<'a> {
+        let mut resp3 = self.resp3;
+        match args.get(1) {
+            b"" => {}
+            b"2" => resp3 = false,
+            b"3" => resp3 = true,
+            _ => return reply(replies, b"-NOPROTO unsupported protocol version\r\n"),
+        }
+        let mut i = 2;
+        while i < args.len() {
+            if args.get(i).eq_ignore_ascii_case(b"AUTH") && i + 2 < args.len() {
+                if !self.admit(Some(args.get(i + 1)), args.get(i + 2)) {
+                    replies.push(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+                    return if self.refused >= REFUSALS {
+                        Effect::Close
+                    } else {
+                        Effect::None
+                    };
+                }
+                i += 3;
+            } else if args.get(i).eq_ignore_ascii_case(b"SETNAME") && i + 1 < args.len() {
+                self.name = Box::from(args.get(i + 1));
+                i += 2;
+            } else {
+                return reply(replies, b"-ERR Syntax error in HELLO\r\n");
+            }
+        }
+        if !self.authenticated {
+            return reply(
+                replies,
+                b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+                  AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                  version at the same time\r\n",
+            );
+        }
+        self.resp3 = resp3;
+        let head = if resp3 { "%7\r\n" } else { "*14\r\n" };
+        let proto = if resp3 { 3 } else { 2 };
+        let text = format!(
+            "{head}$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:{proto}\r\n$2\r\nid\r\n:{}\r\n\
+             $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
+            self.id
+        );
+        reply(replies, text.as_bytes())
+    }
+
+    fn client<'a>(&mut self, args: &Args<'_>, replies: &mut Replies) -> Effect<'a> {
+        let mut name = [0u8; 16];
+        match (upper(args.get(1), &mut name), args.len()) {
+            (b"SETNAME", 3) => {
+                self.name = Box::from(args.get(2));
+                replies.push(OK);
+            }
+            (b"SETINFO", 4) | (b"NO-EVICT" | b"NO-TOUCH", 3) => replies.push(OK),
+            (b"GETNAME", 2) if self.name.is_empty() => {
+                replies.push(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+            }
+            (b"GETNAME", 2) => replies.bulk(&self.name),
+            (b"ID", 2) => replies.push(format!(":{}\r\n", self.id).as_bytes()),
+            _ => {
+                replies.push(b"-ERR unknown subcommand or wrong number of arguments for 'CLIENT' command\r\n")
+            }
+        }
+        Effect::Tool
+    }
+}
+
+fn reply<'a>(replies: &mut Replies, text: &[u8]) -> Effect<'a> {
+    replies.push(text);
+    Effect::None
+}
+
+/// The name of a command in capitals; what is too long to be one stays as it is, and is unknown.
+fn upper<'b>(name: &'b [u8], buf: &'b mut [u8; 16]) -> &'b [u8] {
+    match buf.get_mut(..name.len()) {
+        Some(buf) => {
+            buf.copy_from_slice(name);
+            buf.make_ascii_uppercase();
+            buf
+        }
+        None => name,
+    }
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

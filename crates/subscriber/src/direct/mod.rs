@@ -1,0 +1,337 @@
+//! The `direct` source: a listener that speaks enough of Redis's protocol for coturn's `redis-statsdb`.
+//!
+//! One task a connection, all feeding the queue to the engine; what the connections say about the servers
+//! behind them goes through one [`tracker::ServerTracker`].
+
+pub mod command;
+mod connection;
+pub mod tracker;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use self::{
+    command::Credentials,
+    connection::End,
+    tracker::{ClosedBy, ServerTracker},
+};
+use crate::{
+    error::SubscriberError,
+    queue::SignalSender,
+    resp::Limits,
+    signal::{Clock, Signal},
+    tls,
+};
+
+/// Where to listen, and for whom.
+#[derive(Clone, Debug)]
+pub struct DirectConfig {
+    /// The address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The user that coturn names (4.17 and later); only with a password.
+    pub user: Option<String>,
+    /// The password that coturn gives; must be set where `listen` is not a loopback address.
+    pub password: Option<SecretString>,
+    /// Certificate chain and private key, PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// So that a stranger on the port cannot exhaust anything.
+    pub limits: DirectLimits,
+}
+
+impl DirectConfig {
+    /// Listens on `listen`, without password or TLS.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> DirectConfig {
+        DirectConfig {
+            listen,
+            user: None,
+            password: None,
+            tls: None,
+            limits: DirectLimits::default(),
+        }
+    }
+
+    /// Checks what can be checked without listening.
+    ///
+    /// # Errors
+    /// A listener open to all, a user without a password, certificate or key that cannot be used.
+    pub fn validate(&self) -> Result<(), SubscriberError> {
+        if self.password.is_none() && self.user.is_some() {
+            return Err(SubscriberError::UserWithoutPassword);
+        }
+        if self.password.is_none() && !self.listen.ip().to_canonical().is_loopback() {
+            return Err(SubscriberError::OpenToAll { listen: self.listen });
+        }
+        self.acceptor().map(drop)
+    }
+
+    fn acceptor(&self) -> Result<Option<TlsAcceptor>, SubscriberError> {
+        self.tls
+            .as_ref()
+            .map(|(cert, key)| tls::acceptor(cert, key))
+            .transpose()
+    }
+}
+
+/// Limits of the listener.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectLimits {
+    /// The largest command, in bytes. coturn's stay below 2 KiB.
+    pub frame: usize,
+    /// The most arguments of a command. coturn's have 2.
+    pub args: usize,
+    /// Connections of clients that are known. A coturn opens one for each of its threads.
+    pub connections: usize,
+    /// Connections that have yet to authenticate, or to finish the TLS handshake.
+    pub handshakes: usize,
+    /// How long they may take.
+    pub handshake: Duration,
+    /// The most bytes of answers that wait to be read by a client; beyond, answers are dropped.
+    pub replies: usize,
+}
+
+impl Default for DirectLimits {
+    fn default() -> DirectLimits {
+        DirectLimits {
+            frame: 64 * 1024,
+            args: 64,
+            connections: 4096,
+            handshakes: 256,
+            handshake: Duration::from_secs(10),
+            replies: 16 * 1024,
+        }
+    }
+}
+
+impl DirectLimits {
+    fn resp(&self) -> Limits {
+        Limits {
+            frame: self.frame,
+            args: self.args,
+        }
+    }
+}
+
+/// What all connections of a listener share.
+struct Shared {
+    clock: Clock,
+    signals: SignalSender,
+    credentials: Arc<Credentials>,
+    limits: DirectLimits,
+    tracker: Mutex<ServerTracker>,
+    /// The tracker's deadline may have changed.
+    tracked: Notify,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+
+impl Shared {
+    /// Changes a place among the handshakes for one among the connections, if there is one.
+    fn seat(&self, permit: &mut Option<OwnedSemaphorePermit>) -> bool {
+        if permit
+            .as_ref()
+            .is_some_and(|p| Arc::ptr_eq(p.semaphore(), &self.connections))
+        {
+            return true;
+        }
+        *permit = Arc::clone(&self.connections).try_acquire_owned().ok();
+        permit.is_some()
+    }
+
+    /// Tells the tracker something, and the engine what the tracker makes of it. Under one lock, so that
+    /// the engine hears it in order.
+    fn track(&self, tell: impl FnOnce(&mut ServerTracker)) {
+        let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = tracker.deadline();
+        tell(&mut tracker);
+        for signal in tracker.signals() {
+            self.signals.signal(signal);
+        }
+        if tracker.deadline() != before {
+            self.tracked.notify_one();
+        }
+    }
+}
+
+/// A listener that has its address. Runs when it is polled, until it is dropped.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Listener {
+    /// Takes the address.
+    pub(crate) async fn bind(
+        config: DirectConfig,
+        clock: Clock,
+        signals: SignalSender,
+    ) -> Result<Listener, SubscriberError> {
+        config.validate()?;
+        let acceptor = config.acceptor()?;
+        let failed = |error| SubscriberError::Listen {
+            listen: config.listen,
+            error,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let shared = Shared {
+            clock,
+            signals,
+            credentials: Arc::new(Credentials {
+                user: config.user,
+                password: config.password,
+            }),
+            connections: Arc::new(Semaphore::new(config.limits.connections)),
+            handshakes: Arc::new(Semaphore::new(config.limits.handshakes)),
+            limits: config.limits,
+            tracker: Mutex::default(),
+            tracked: Notify::new(),
+        };
+        Ok(Listener {
+            listener,
+            acceptor,
+            shared: Arc::new(shared),
+            address,
+        })
+    }
+
+    /// Accepts and serves, for ever.
+    pub(crate) async fn run(self) {
+        let shared = self.shared;
+        let at = (shared.clock)();
+        let tls = if self.acceptor.is_some() { " with TLS" } else { "" };
+        shared.signals.signal(Signal::Hearing {
+            at,
+            detail: format!("listening on {}{tls}", self.address),
+        });
+        // Dropped with this future, and all connections with it.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_time(Arc::clone(&shared)));
+        let next = AtomicU64::new(1);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = tasks.join_next() => continue,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // Out of file descriptors, most likely: some will come free.
+                    warn!("cannot accept a connection on {}: {e}", self.address);
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let permit = if shared.credentials.password.is_some() || self.acceptor.is_some() {
+                &shared.handshakes
+            } else {
+                &shared.connections
+            };
+            let Ok(permit) = Arc::clone(permit).try_acquire_owned() else {
+                refuse(&stream, peer);
+                continue;
+            };
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            prepare(&stream);
+            let ip = peer.ip().to_canonical();
+            shared.track(|t| t.accepted(id, ip, (shared.clock)()));
+            let (shared, acceptor) = (Arc::clone(&shared), self.acceptor.clone());
+            tasks.spawn(async move {
+                let End { by, heard, reason } = connect(stream, acceptor, id, ip, &shared, permit).await;
+                shared.track(|t| t.closed(id, by, heard, (shared.clock)()));
+                match reason {
+                    Some(reason) => info!(%peer, "connection closed: {reason}"),
+                    None => debug!(%peer, ?by, "connection closed"),
+                }
+            });
+        }
+    }
+}
+
+fn refuse(stream: &TcpStream, peer: SocketAddr) {
+    warn!(%peer, "connection refused: the listener has as many as it allows");
+    let _ = stream.try_write(FULL);
+}
+
+/// A machine that has gone without a word is noticed after about two minutes, and its connection freed.
+fn prepare(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = stream.set_nodelay(true);
+}
+
+async fn connect(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    id: u64,
+    peer: IpAddr,
+    shared: &Shared,
+    permit: OwnedSemaphorePermit,
+) -> End {
+    let deadline = Instant::now() + shared.limits.handshake;
+    let Some(acceptor) = acceptor else {
+        return connection::serve(stream, id, peer, shared, deadline, permit).await;
+    };
+    let failed = |reason: String| End {
+        by: ClosedBy::Us,
+        heard: (shared.clock)(),
+        reason: Some(reason),
+    };
+    match timeout_at(deadline, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => connection::serve(stream, id, peer, shared, deadline, permit).await,
+        Ok(Err(e)) => failed(format!("TLS: {e}")),
+        Err(_) => failed("the TLS handshake took too long".to_owned()),
+    }
+}
+
+/// Lets the tracker have its deadlines.
+async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let deadline = shared
+            .tracker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .deadline();
+        let Some(deadline) = deadline else {
+            shared.tracked.notified().await;
+            continue;
+        };
+        let now = (shared.clock)();
+        if now < deadline {
+            tokio::select! {
+                () = sleep(Duration::from_millis(deadline.since(now))) => {}
+                () = shared.tracked.notified() => {}
+            }
+            continue;
+        }
+        shared.track(|t| t.tick(now));
+        // A tick does all that is due; were it not so, this must not spin.
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,267 @@
+//! The `redis` source: coturn's messages by way of Redis pub/sub.
+//!
+//! fred knows topologies and carries commands (snapshots, `CLIENT LIST`). The subscription itself is a connection
+//! of our own: fred's message stream drops what lags and what is not UTF-8, without a word (COTURN.md, trap 17).
+
+mod config;
+mod heal;
+mod snapshot;
+mod stream;
+mod subscription;
+mod topology;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+use turnhook_reducer::source::Gap;
+
+use self::{
+    config::{Node, Target},
+    subscription::{Loss, ServerState, Subscription},
+};
+pub use self::{
+    config::{Patience, RedisConfig},
+    heal::{Healing, SilentThread},
+};
+use crate::{
+    error::SubscriberError,
+    queue::SignalSender,
+    signal::{Clock, Signal},
+};
+
+/// What can be asked of a running `redis` source. Clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct RedisControl {
+    snapshots: watch::Sender<bool>,
+    heal: mpsc::Sender<(SilentThread, oneshot::Sender<Healing>)>,
+}
+
+impl RedisControl {
+    /// Whether snapshots are taken: after subscribing, after each gap, and at once when this changes to true.
+    /// They are unless told otherwise.
+    pub fn take_snapshots(&self, on: bool) {
+        self.snapshots
+            .send_if_modified(|now| std::mem::replace(now, on) != on);
+    }
+
+    /// Closes coturn's connection of a relay thread that has fallen silent (COTURN.md, trap 11), if it can be told
+    /// which one that is. See [`SilentThread`] for how.
+    pub async fn close_relay_connection(&self, thread: SilentThread) -> Healing {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Healing::Unavailable {
+            error: "the source is not connected to Redis".to_owned(),
+        };
+        if self.heal.try_send((thread, answer)).is_err() {
+            return gone();
+        }
+        answered.await.unwrap_or_else(|_| gone())
+    }
+}
+
+/// Everything that a running source is made of.
+pub(crate) struct Redis {
+    target: Target,
+    patience: Patience,
+    clock: Clock,
+    signals: SignalSender,
+    snapshots: watch::Receiver<bool>,
+    heal: mpsc::Receiver<(SilentThread, oneshot::Sender<Healing>)>,
+    limiter: heal::Limiter,
+}
+
+impl Redis {
+    /// Checks the configuration. Nothing is connected before [`Redis::run`].
+    pub(crate) fn new(
+        config: &RedisConfig,
+        clock: Clock,
+        signals: SignalSender,
+    ) -> Result<(Redis, RedisControl), SubscriberError> {
+        let target = config.target()?;
+        let (snapshots, take) = watch::channel(true);
+        let (heal, requests) = mpsc::channel(8);
+        let redis = Redis {
+            target,
+            patience: config.patience,
+            clock,
+            signals,
+            snapshots: take,
+            heal: requests,
+            limiter: heal::Limiter::new(config.patience.heal),
+        };
+        Ok((redis, RedisControl { snapshots, heal }))
+    }
+
+    /// Subscribes, again and again, for ever.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new(self.patience.backoff);
+        let mut lost: Option<(ServerState, Loss, turnhook_reducer::time::Timestamp)> = None;
+        let mut told = String::new();
+        loop {
+            let (node, mut subscription) = match self.open().await {
+                Ok(open) => open,
+                Err(error) => {
+                    if error != told {
+                        warn!("not connected to Redis: {error}");
+                        self.deaf(&error);
+                        told = error;
+                    }
+                    self.wait(backoff.next()).await;
+                    continue;
+                }
+            };
+            told.clear();
+            let at = subscription.heard;
+            info!("subscribed on {node}");
+            self.signals.signal(Signal::Hearing {
+                at,
+                detail: format!("subscribed on {node}"),
+            });
+            if let Some((before, loss, from)) = lost.take() {
+                let reason = subscription::reason(&before, &loss, &subscription.server);
+                self.signals.signal(Signal::Gap(Gap {
+                    from,
+                    to: at,
+                    reason,
+                    server: None,
+                }));
+            }
+            let since = Instant::now();
+            let loss = tokio::select! {
+                loss = subscription.hear() => loss,
+                never = attend(
+                    &self.target, &node, self.patience, &self.clock, &self.signals, &mut self.snapshots,
+                    &mut self.heal, &mut self.limiter,
+                ) => match never {},
+            };
+            warn!("{node}: {}", loss.error);
+            self.deaf(&loss.error);
+            lost = Some((subscription.server.clone(), loss, subscription.heard));
+            if since.elapsed() > self.patience.backoff {
+                backoff = Backoff::new(self.patience.backoff);
+            }
+            drop(subscription);
+            self.wait(backoff.next()).await;
+        }
+    }
+
+    async fn open(&self) -> Result<(Node, Subscription), String> {
+        let open = async {
+            let node = topology::find(&self.target, self.patience.answer).await?;
+            let (clock, signals) = (Arc::clone(&self.clock), self.signals.clone());
+            let subscription = Subscription::open(&self.target, &node, clock, signals, self.patience).await?;
+            Ok((node, subscription))
+        };
+        let patience = self.patience.answer;
+        match timeout(patience, open).await {
+            Ok(open) => open,
+            Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+        }
+    }
+
+    fn deaf(&self, error: &str) {
+        self.signals.signal(Signal::Deaf {
+            at: (self.clock)(),
+            error: error.to_owned(),
+        });
+    }
+
+    /// Waits to connect again, and meanwhile answers those who ask for what needs a connection.
+    async fn wait(&mut self, time: Duration) {
+        let deadline = sleep(time);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                () = &mut deadline => return,
+                Some((_, answer)) = self.heal.recv() => {
+                    let error = "the source is not connected to Redis".to_owned();
+                    let _ = answer.send(Healing::Unavailable { error });
+                }
+            }
+        }
+    }
+}
+
+/// What is done beside a subscription, by commands on a connection of its own: snapshots and healing.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the parts of `Redis` that are borrowed apart from the rest"
+)]
+async fn attend(
+    target: &Target,
+    node: &Node,
+    patience: Patience,
+    clock: &Clock,
+    signals: &SignalSender,
+    snapshots: &mut watch::Receiver<bool>,
+    heal: &mut mpsc::Receiver<(SilentThread, oneshot::Sender<Healing>)>,
+    limiter: &mut heal::Limiter,
+) -> std::convert::Infallible {
+    let mut backoff = Backoff::new(Duration::from_secs(60));
+    let mut due = *snapshots.borrow_and_update();
+    let mut told = String::new();
+    loop {
+        let result = topology::connect(target.config_of(node), patience.answer).await;
+        let failed: String = match result {
+            Err(e) => e,
+            Ok(commands) => {
+                let commands = snapshot::Commands::new(commands);
+                loop {
+                    if due {
+                        if let Err(e) = snapshot::take(&commands, target.is_cluster(), clock, signals).await {
+                            break e;
+                        }
+                        due = false;
+                        told.clear();
+                        backoff = Backoff::new(Duration::from_secs(60));
+                    }
+                    tokio::select! {
+                        Ok(()) = snapshots.changed() => due = *snapshots.borrow_and_update(),
+                        Some((thread, answer)) = heal.recv() => {
+                            let healing = heal::heal(&commands, &thread, limiter).await;
+                            let lost = matches!(healing, Healing::Unavailable { .. });
+                            let _ = answer.send(healing);
+                            if lost {
+                                break "the connection for commands was lost".to_owned();
+                            }
+                        }
+                        else => std::future::pending().await,
+                    }
+                }
+            }
+        };
+        if failed != told {
+            warn!("{node}: no snapshot of the status keys, or no commands: {failed}");
+            told = failed;
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+/// Doubling waits with jitter, so that a fleet does not come back all at once.
+struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    fn new(most: Duration) -> Backoff {
+        Backoff {
+            next: Duration::from_millis(100).min(most),
+            most,
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.most);
+        let half = wait / 2;
+        let mut random = [0u8; 4];
+        // Without randomness there is no jitter, and nothing worse.
+        let _ = getrandom::fill(&mut random);
+        half + half.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+    }
+}
