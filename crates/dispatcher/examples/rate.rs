@@ -1,0 +1,195 @@
+//! How fast deliveries are made, beside a bare reqwest loop with the same concurrency and body against the
+//! same receiver, the two taking turns:
+//!
+//!     cargo run --release -p turnhook-dispatcher --example rate [deliveries] [concurrency] [rounds]
+//!
+//! There is no store behind it: what is measured is the queue, the signature and the request.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    runtime::Handle,
+    sync::mpsc,
+};
+use turnhook_dispatcher::{
+    config::EndpointConfig,
+    dispatcher::{Clock, Dispatcher},
+    endpoint::Report,
+    queue::{Delivery, Next, Page},
+    signature::Secret,
+};
+use turnhook_reducer::{
+    event::{EventType, SessionId},
+    time::Timestamp,
+};
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<u64> = std::env::args()
+        .skip(1)
+        .map(|a| a.parse().expect("a number"))
+        .collect();
+    let number = |at: usize, default| arguments.get(at).copied().unwrap_or(default);
+    let (count, concurrency, rounds) = (number(0, 100_000), number(1, 16), number(2, 5));
+    let address = receiver();
+    let url = format!("http://{address}/turn");
+    // About what a session.end with one allocation has.
+    let body = Bytes::from(vec![b'x'; 1400]);
+
+    bare(&url, concurrency, count / 5, &body).await;
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let bare = bare(&url, concurrency, count, &body).await;
+        let ours = dispatched(&url, concurrency, count, &body).await;
+        println!(
+            "bare reqwest {bare:.0}/s   dispatcher {ours:.0}/s   ratio {:.2}",
+            ours / bare
+        );
+        ratios.push(ours / bare);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median ratio {:.2}", ratios[ratios.len() / 2]);
+}
+
+/// Reads requests and answers 200, in threads of its own.
+fn receiver() -> SocketAddr {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(async move {
+                    let mut buffer = Vec::with_capacity(16 * 1024);
+                    while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
+                        if let Some(whole) = request_length(&buffer).filter(|whole| *whole <= buffer.len()) {
+                            buffer.drain(..whole);
+                            if stream
+                                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                                .await
+                                .is_err()
+                            {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    });
+    told.recv().unwrap()
+}
+
+fn request_length(buffer: &[u8]) -> Option<usize> {
+    let head = buffer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&buffer[..head]).ok()?;
+    let length = text
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix("content-length: "))?;
+    Some(head + 4 + length.parse::<usize>().ok()?)
+}
+
+/// Requests a second.
+async fn bare(url: &str, concurrency: u64, count: u64, body: &Bytes) -> f64 {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let left = Arc::new(AtomicU64::new(count));
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..concurrency)
+        .map(|_| {
+            let (client, left, url, body) = (client.clone(), Arc::clone(&left), url.to_owned(), body.clone());
+            tokio::spawn(async move {
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                    .is_ok()
+                {
+                    let request = client
+                        .post(&url)
+                        .header("content-type", "application/json")
+                        .body(body.clone());
+                    let answer = request.send().await.unwrap();
+                    assert!(answer.status().is_success());
+                    answer.bytes().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Deliveries a second.
+async fn dispatched(url: &str, concurrency: u64, count: u64, body: &Bytes) -> f64 {
+    let (secret, _) = Secret::generate().unwrap();
+    let mut config = EndpointConfig::new("rate", url.parse().unwrap(), vec![secret]);
+    config.concurrency = u32::try_from(concurrency).unwrap();
+    let clock: Clock = Arc::new(|| {
+        Timestamp(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap())
+    });
+    let (reports, mut inbox) = mpsc::channel(1024);
+    let start = Instant::now();
+    let dispatcher =
+        Dispatcher::start(vec![(config, Vec::new())], &clock, &reports, &Handle::current()).unwrap();
+    let mut next = 0u64;
+    let mut done = 0;
+    let mut batch = Vec::new();
+    while done < count {
+        inbox.recv_many(&mut batch, 1024).await;
+        for report in batch.drain(..) {
+            match report {
+                Report::Outcome(outcome) => {
+                    assert_eq!(outcome.next, Next::Done);
+                    done += 1;
+                }
+                Report::Read(read) => {
+                    read.reply
+                        .send(Page {
+                            deliveries: Vec::new(),
+                            end: true,
+                        })
+                        .unwrap();
+                }
+            }
+        }
+        // As commits would bring them: what was delivered is followed by as much.
+        let offered: Vec<_> = (next..count.min(done + 2048))
+            .map(|id| delivery(id, body))
+            .collect();
+        next += offered.len() as u64;
+        dispatcher.offer("rate", offered);
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+fn delivery(id: u64, body: &Bytes) -> Delivery {
+    Delivery {
+        id: i64::try_from(id).unwrap(),
+        event_id: Arc::from("evt_00000000000000000000000000"),
+        // Each session has five events.
+        session: SessionId(u128::from(id / 5).to_be_bytes()),
+        sequence: u32::try_from(id % 5).unwrap(),
+        event_type: EventType::Usage,
+        body: body.clone(),
+        attempts: 0,
+        first_attempt_at: None,
+        next_attempt_at: None,
+    }
+}
