@@ -1,1 +1,417 @@
-//! (being written)
+//! Durable state: what the reducers know, the outbox and its attempts, the session ledger, gaps.
+//!
+//! ```text
+//! engine ── commit ──▶ state + events + deliveries, one transaction ──▶ deliveries, to hand on from memory
+//! dispatcher ── record ──▶ what attempts came to          dispatcher ◀── outbox, due ── at start, after overflow, retries
+//! people ── deliveries, session(s), usage_by_day, replay, discard, pause, backup: with the bridge running or not
+//! ```
+//!
+//! # What is promised
+//!
+//! * **Durable.** Whatever returns `Ok` is on the disk and survives `kill -9` and a power cut.
+//! * **All or nothing.** A [`Commit`] is written as a whole or not at all; an `Err` means that nothing was.
+//!   [`Error::is_transient`] tells whether the same request may succeed later (a full disk, say).
+//! * **Harmless to repeat.** A commit may be repeated as it was: events that are there are not written again.
+//! * **Order.** The outbox never shows a delivery before those of the same session and endpoint that are
+//!   pending before it. Dead and discarded ones no longer count.
+//! * **Group commit.** One thread writes. It takes all that was asked for while the last transaction was being
+//!   synced and does it in one. Many callers at once cost no more than one; nothing waits for a timer, but for
+//!   [`Store::record`], whose outcomes ride on the next commit or wait 20 ms for others.
+//!
+//! # Who may open it
+//!
+//! One process runs on a store ([`Mode::Run`]); any number look in ([`Mode::Shared`]): reads, and small writes
+//! such as replays and pauses. The running one finds out by [`Store::changed_by_others`].
+//! On SQLite that lock is also the claim to every delivery: no other process delivers, so that nothing has to
+//! be written to claim one. The dispatcher itself remembers which ones it has in hand.
+//!
+//! The functions say nothing of SQLite: another database can stand behind them.
+
+mod codec;
+mod commit;
+mod delivery;
+mod endpoint;
+mod error;
+mod facts;
+mod ids;
+mod session;
+mod sqlite;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use turnhook_reducer::{
+    event::{EventId, SessionId},
+    state::Table,
+    time::Timestamp,
+};
+
+pub use commit::{Commit, Committed, NewEvent};
+pub use delivery::{
+    Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState,
+    OutboxCursor, OutboxPage, Outcome, Recorded, Replay, ReplayId, ReplayRequest, Verdict,
+};
+pub use endpoint::{Backlog, Endpoint, Pause};
+pub use error::{Error, Result};
+pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
+use sqlite::Sqlite;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To run on it: makes it if there is none, brings its schema up to date, and locks out every other run.
+    Run,
+    /// To look in, whether a bridge runs or not: the store must be there.
+    Shared,
+}
+
+/// What is seldom set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of a new store's pages, in bytes: a power of two from 512 to 65536.
+    pub page_size: u32,
+    /// Grow no further than this many bytes: beyond, commits fail as on a full disk.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            page_size: 4096,
+            max_bytes: None,
+        }
+    }
+}
+
+/// What a step of [`Store::trim`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Events, with their deliveries and attempts.
+    pub events: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Whether there may be more: call again, after a pause that lets others write.
+    pub more: bool,
+}
+
+/// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
+/// file is given free; [`Store::close`] waits for that.
+#[derive(Clone)]
+pub struct Store(Arc<Sqlite>);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.0.path()).finish()
+    }
+}
+
+impl Store {
+    /// The schema that this version reads and writes.
+    pub const SCHEMA: u32 = sqlite::SCHEMA;
+
+    /// Opens a store in a file.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NotFound`], [`Error::Newer`], [`Error::Older`], [`Error::NotAStore`], or what the
+    /// system says.
+    pub async fn open(path: impl AsRef<Path>, mode: Mode) -> Result<Store> {
+        Store::open_with(path, mode, Options::default()).await
+    }
+
+    /// Opens a store in a file, with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(path: impl AsRef<Path>, mode: Mode, options: Options) -> Result<Store> {
+        let path = path.as_ref().to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path, mode, &options));
+        opened
+            .await
+            .unwrap_or(Err(Error::Closed))
+            .map(|s| Store(Arc::new(s)))
+    }
+
+    /// Waits until all that was asked for is done, and gives the file free. Later requests fail with
+    /// [`Error::Closed`].
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// The file, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Random, made with the store: what ids are derived from. A backup has the same.
+    #[must_use]
+    pub fn store_id(&self) -> [u8; 16] {
+        self.0.store_id()
+    }
+
+    // --- what a source knows -------------------------------------------------------------------------
+
+    /// A source's number, by its name; made at the first call.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn source(&self, name: &str) -> Result<SourceId> {
+        self.0.source(name).await
+    }
+
+    /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
+    /// time (`None` for a source that never committed). A million rows take about a second.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn load<T, F>(&self, source: SourceId, to: T, each: F) -> Result<(T, Option<Timestamp>)>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
+    {
+        self.0.load(source, to, each).await
+    }
+
+    /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
+    /// being written share the next transaction. The order of a source's commits is that of the calls.
+    ///
+    /// # Errors
+    /// The disk's; then nothing of it was written, and it may be repeated as it is.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed> {
+        self.0.commit(commit).await
+    }
+
+    // --- the outbox -----------------------------------------------------------------------------------
+
+    /// Writes down what attempts came to. Answers when it is on the disk, which may take 20 ms longer than a
+    /// commit: do not wait for it before the next attempt of another session.
+    ///
+    /// # Errors
+    /// The disk's; then nothing of it was written, and it may be repeated as it is.
+    pub async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
+        self.0.record(outcomes).await
+    }
+
+    /// Pending deliveries of an endpoint, from `after` on, at most `limit`: of every session whose first
+    /// pending delivery may be attempted at `now`, that one and those behind it (up to one that has to wait), in their
+    /// order. Older sessions come first. Includes what the caller has in hand already, and attempts whose outcome
+    /// has not been answered by [`Store::record`] yet: leave those out.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn outbox(
+        &self,
+        endpoint: EndpointId,
+        after: Option<OutboxCursor>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<OutboxPage> {
+        self.0.outbox(endpoint, after, now, limit.max(1)).await
+    }
+
+    /// Retries that fell due by `now`, longest overdue first; only such as are the first pending of their session.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn due(&self, endpoint: EndpointId, now: Timestamp, limit: usize) -> Result<Vec<Delivery>> {
+        self.0.due(endpoint, now, limit.max(1)).await
+    }
+
+    /// When the first retry after `after` falls due.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn next_due(&self, endpoint: EndpointId, after: Timestamp) -> Result<Option<Timestamp>> {
+        self.0.next_due(endpoint, after).await
+    }
+
+    /// The first pending delivery of a session to an endpoint, due or not: the only one that may be attempted.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn first_pending(&self, endpoint: EndpointId, session: SessionId) -> Result<Option<Delivery>> {
+        self.0.first_pending(endpoint, session).await
+    }
+
+    /// What each endpoint still has to get; those that never had anything are missing. Cheap: nothing is counted,
+    /// whatever is pending (in [`Mode::Shared`], the pending ones are).
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn backlog(&self) -> Result<BTreeMap<EndpointId, Backlog>> {
+        self.0.backlog().await
+    }
+
+    /// Whether another process wrote since this was asked last (a replay, a pause …): then read endpoints and
+    /// outbox again. Cheap enough for every second.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn changed_by_others(&self) -> Result<bool> {
+        self.0.changed_by_others().await
+    }
+
+    // --- endpoints ------------------------------------------------------------------------------------
+
+    /// Says which endpoints are configured, and gives their numbers in the same order. One that is missing is
+    /// marked as removed and keeps its deliveries; one that comes back goes on where it was.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
+        self.0
+            .set_endpoints(names.iter().map(|n| n.as_ref().to_owned()).collect(), at)
+            .await
+    }
+
+    /// All endpoints that ever were configured, by name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        self.0.endpoints().await
+    }
+
+    /// Pauses an endpoint; false if it was paused already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's.
+    pub async fn pause(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
+        self.0.pause(endpoint, at, reason).await
+    }
+
+    /// Ends an endpoint's pause; false if it was not paused.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's.
+    pub async fn resume(&self, endpoint: &str, at: Timestamp) -> Result<bool> {
+        self.0.resume(endpoint, at).await
+    }
+
+    // --- deliveries, for people ---------------------------------------------------------------------
+
+    /// Deliveries, newest event first; the next page is `after` the last one of this.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's.
+    pub async fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        after: Option<DeliveryCursor>,
+        limit: usize,
+    ) -> Result<Vec<DeliveryRow>> {
+        self.0.deliveries(filter, after, limit).await
+    }
+
+    /// An event's deliveries with all that is known of each; empty if there is no such event, or nobody wanted it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn delivery(&self, event: EventId) -> Result<Vec<DeliveryDetail>> {
+        self.0.delivery(event).await
+    }
+
+    /// How many deliveries match: for `--dry-run`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's.
+    pub async fn count_deliveries(&self, filter: DeliveryFilter) -> Result<u64> {
+        self.0.count_deliveries(filter).await
+    }
+
+    /// Queues deliveries again, with the same ids and bytes, oldest first, and puts that on record. Those that are
+    /// pending already stay as they are. With a rate, they fall due one after the other.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been queued, and is on record.
+    pub async fn replay(&self, request: ReplayRequest) -> Result<Replay> {
+        self.0.replay(request).await
+    }
+
+    /// Replays on record, newest first, with what is still pending of each.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn replays(&self, only: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>> {
+        self.0.replays(only, limit).await
+    }
+
+    /// Gives up pending and dead deliveries (only those in `filter.states`, if it names any) for good; how many.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been discarded.
+    pub async fn discard(&self, filter: DeliveryFilter, at: Timestamp) -> Result<u64> {
+        self.0.discard(filter, at).await
+    }
+
+    // --- the ledger -------------------------------------------------------------------------------------
+
+    /// Sessions, newest first; the next page is `after` the last one of this.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sessions(
+        &self,
+        filter: SessionFilter,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>> {
+        self.0.sessions(filter, after, limit).await
+    }
+
+    /// A session with its events, what became of them, and the gaps of its source in its time.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionDetail>> {
+        self.0.session(id).await
+    }
+
+    /// What each user used on each UTC day from `from` to `to` (days since 1970-01-01, both included), in order;
+    /// the next page is `after` the last row of this. The sum of its `usage` is the sum of all `usage_delta` told.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn usage_by_day(
+        &self,
+        from: u32,
+        to: u32,
+        after: Option<UsageDay>,
+        limit: usize,
+    ) -> Result<Vec<UsageDay>> {
+        self.0.usage_by_day(from, to, after, limit).await
+    }
+
+    /// Gaps of all sources that were not over before `since`, newest first.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn gaps(&self, since: Option<Timestamp>, limit: usize) -> Result<Vec<GapRow>> {
+        self.0.gaps(since, limit).await
+    }
+
+    // --- upkeep -------------------------------------------------------------------------------------------
+
+    /// Removes some of what is older than `before`, looking at no more than `limit` rows: events all of whose
+    /// deliveries are delivered or discarded, sessions ended before then that have no events left, gaps, pauses
+    /// and replays. Dead letters and what is pending stay. Usage by day stays for 400 days more.
+    /// Call it until there is no `more`; 500 is a good limit.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        self.0.trim(before, limit.max(1)).await
+    }
+
+    /// Copies the store as it is at one moment into a new file that only its owner may read, while it is in use.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], or the disk's; then no file is left behind.
+    pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<()> {
+        self.0.backup(to.into()).await
+    }
+}

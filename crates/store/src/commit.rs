@@ -1,0 +1,71 @@
+//! What a source commits: state, events and their deliveries, and the ledger's other entries, as one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use turnhook_reducer::{
+    event::{SessionEvent, Unattributed},
+    source::Gap,
+    state::Change,
+    time::Timestamp,
+};
+
+use crate::{
+    delivery::Delivery,
+    ids::{EndpointId, SourceId},
+};
+
+/// All that one source has to write down in one transaction.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Whose.
+    pub source: SourceId,
+    /// The source's time: what was received up to it is in this commit or an earlier one. [`crate::Store::load`]
+    /// gives the last one back.
+    pub clock: Timestamp,
+    /// The rows of its state that changed, each key at most once.
+    pub changes: Vec<Change>,
+    /// The session events that this made, in order.
+    pub events: Vec<NewEvent>,
+    /// Bytes told in no session.
+    pub unattributed: Vec<Unattributed>,
+    /// Times of which something may have been missed.
+    pub gaps: Vec<Gap>,
+}
+
+impl Commit {
+    /// One with nothing in it but the time.
+    #[must_use]
+    pub fn new(source: SourceId, clock: Timestamp) -> Commit {
+        Commit {
+            source,
+            clock,
+            changes: Vec::new(),
+            events: Vec::new(),
+            unattributed: Vec::new(),
+            gaps: Vec::new(),
+        }
+    }
+}
+
+/// An event to be told.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// What happened.
+    pub event: SessionEvent,
+    /// The bytes to send, on every attempt the same.
+    pub body: Bytes,
+    /// Whom it goes to, each at most once; empty if no endpoint wants it (it is in the ledger all the same).
+    pub endpoints: Arc<[EndpointId]>,
+}
+
+/// A commit that is on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// Its deliveries, to be handed on from memory: in the order of the events, those of an event in the
+    /// order of its endpoints.
+    pub deliveries: Vec<Delivery>,
+    /// Events that were there already (a commit repeated): nothing was written for these. Those of their
+    /// deliveries that are still pending are among `deliveries`.
+    pub repeated: usize,
+}

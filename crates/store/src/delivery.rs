@@ -1,0 +1,252 @@
+//! Deliveries: an event for an endpoint, what became of it, and the attempts that were made.
+
+use bytes::Bytes;
+use turnhook_reducer::{
+    event::{EventId, EventType, SessionId},
+    time::Timestamp,
+};
+
+use crate::ids::{DeliveryId, EndpointId};
+
+/// A delivery that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its row.
+    pub id: DeliveryId,
+    /// Whom it goes to.
+    pub endpoint: EndpointId,
+    /// The `webhook-id`.
+    pub event_id: EventId,
+    /// For filters and logs.
+    pub event_type: EventType,
+    /// Deliveries of one session to one endpoint are made one after the other, by `id`.
+    pub session_id: SessionId,
+    /// The event's place in its session. An endpoint that does not take all types sees holes.
+    pub sequence: u32,
+    /// The event's.
+    pub timestamp: Timestamp,
+    /// The bytes to send.
+    pub body: Bytes,
+    /// Attempts made since it was queued, or queued again by a replay.
+    pub attempts: u32,
+    /// When the first of these was made; `give_up_after` runs from here.
+    pub first_attempt_at: Option<Timestamp>,
+    /// Not before this.
+    pub next_attempt_at: Timestamp,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// When the attempt began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub latency_ms: u32,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// What went wrong, for people; no secrets.
+    pub error: Option<String>,
+    /// The answer's first bytes; cut at 1 KiB. Kept unless the attempt succeeded.
+    pub answer: Option<Bytes>,
+    /// What follows from it.
+    pub verdict: Verdict,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done.
+    Delivered,
+    /// Once more, not before this.
+    Retry(Timestamp),
+    /// To the dead letters, for this reason.
+    Dead(String),
+}
+
+/// What [`crate::Store::record`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Outcomes that came too late: the delivery had been finished or discarded meanwhile, or trimmed.
+    pub ignored: usize,
+}
+
+/// Where to go on reading an outbox, which is ordered by session (older sessions first) and within a
+/// session by delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutboxCursor {
+    pub(crate) session: i64,
+    pub(crate) id: i64,
+}
+
+/// Some of an endpoint's pending deliveries.
+#[derive(Clone, Debug, Default)]
+pub struct OutboxPage {
+    /// Deliveries of sessions whose first pending one is due, in order. The first pending delivery of each session
+    /// comes before its others: make one when the one before it is finished.
+    pub deliveries: Vec<Delivery>,
+    /// Where the next page begins; `None` at the end. A page may be empty and yet not be the last.
+    pub next: Option<OutboxCursor>,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeliveryState {
+    /// To be made, now or later.
+    Pending,
+    /// The endpoint took it.
+    Delivered,
+    /// Given up: a dead letter, until it is replayed or discarded.
+    Dead,
+    /// Given up by a person.
+    Discarded,
+}
+
+impl DeliveryState {
+    /// All of them.
+    pub const ALL: [DeliveryState; 4] = [
+        DeliveryState::Pending,
+        DeliveryState::Delivered,
+        DeliveryState::Dead,
+        DeliveryState::Discarded,
+    ];
+
+    /// As in the program's output and options.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeliveryState::Pending => "pending",
+            DeliveryState::Delivered => "delivered",
+            DeliveryState::Dead => "dead",
+            DeliveryState::Discarded => "discarded",
+        }
+    }
+}
+
+/// Which deliveries: all conditions that are given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// Only those of these events; empty: any.
+    pub ids: Vec<EventId>,
+    /// Only to the endpoint of this name.
+    pub endpoint: Option<String>,
+    /// Only in one of these states; empty: any.
+    pub states: Vec<DeliveryState>,
+    /// Only of this session.
+    pub session: Option<SessionId>,
+    /// Only of this user's sessions.
+    pub user: Option<Vec<u8>>,
+    /// Only of these types; empty: any.
+    pub event_types: Vec<EventType>,
+    /// Only of events with this timestamp or a later one.
+    pub since: Option<Timestamp>,
+    /// Only of events before this timestamp.
+    pub until: Option<Timestamp>,
+}
+
+/// Where to go on listing deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryCursor {
+    /// The last one listed.
+    pub event_id: EventId,
+    /// The last one listed.
+    pub id: DeliveryId,
+}
+
+/// A delivery as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRow {
+    /// Its row.
+    pub id: DeliveryId,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The `webhook-id`.
+    pub event_id: EventId,
+    /// The event's type.
+    pub event_type: EventType,
+    /// The session.
+    pub session_id: SessionId,
+    /// The event's place in its session.
+    pub sequence: u32,
+    /// The event's timestamp.
+    pub timestamp: Timestamp,
+    /// What became of it.
+    pub state: DeliveryState,
+    /// All attempts ever made.
+    pub attempts: u32,
+    /// The first attempt since it was (last) queued.
+    pub first_attempt_at: Option<Timestamp>,
+    /// When the next attempt is due; only where pending.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When it was delivered, given up or discarded.
+    pub finished_at: Option<Timestamp>,
+    /// Why it is dead.
+    pub reason: Option<String>,
+    /// The last replay that queued it again.
+    pub replay: Option<ReplayId>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub latency_ms: u32,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// What went wrong; `None` for a success.
+    pub error: Option<String>,
+    /// The first KiB of the answer, if the attempt failed and there was one.
+    pub answer: Option<Bytes>,
+}
+
+/// A delivery with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryDetail {
+    /// As listed.
+    pub row: DeliveryRow,
+    /// The bytes that are sent.
+    pub body: Bytes,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Names a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplayId(pub i64);
+
+/// A replay, as it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayRequest {
+    /// What to send again. Deliveries that are pending already are left as they are.
+    pub filter: DeliveryFilter,
+    /// When it is asked for.
+    pub at: Timestamp,
+    /// Who asks, for the record.
+    pub who: String,
+    /// What was asked, in words, for the record.
+    pub what: String,
+    /// At most this many a second; `None`: as fast as the endpoint takes them.
+    pub rate: Option<f64>,
+}
+
+/// A replay on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Its number.
+    pub id: ReplayId,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// By whom.
+    pub who: String,
+    /// What was asked.
+    pub what: String,
+    /// How many deliveries it queued again.
+    pub total: u64,
+    /// How many of these are still pending.
+    pub pending: u64,
+}

@@ -1,0 +1,112 @@
+//! What can go wrong with a store, and what to do about it.
+
+use std::path::PathBuf;
+
+/// Why the store did not do what it was asked to. Nothing is ever half done: a request that fails has
+/// changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process runs on this file.
+    #[error("{}: another `turnhook run` uses this store; stop it first, or give this one a path of its own", path.display())]
+    InUse {
+        /// The store.
+        path: PathBuf,
+    },
+    /// There is no store at this path.
+    #[error("{}: there is no store here; `turnhook run` makes one", path.display())]
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Written by a newer version (the program exits 78).
+    #[error("{}: written by a newer turnhook (schema {found}, this one knows up to {known}); run that version, or restore a backup made before the upgrade", path.display())]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// Written by an older version that is running on it, so that it can not be migrated now.
+    #[error("{}: in use by an older turnhook (schema {found}, this one needs {known}); use the same version, or restart that one with this version", path.display())]
+    Older {
+        /// The store.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// What this program needs.
+        known: u32,
+    },
+    /// The file is something else.
+    #[error("{}: not a turnhook store; give `[store] path` another name, or move that file away", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A backup never overwrites.
+    #[error("{}: exists already; a backup never overwrites a file", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No room on the disk (or in the quota). Try again later.
+    #[error("{}: no room left on its disk; make room, and the bridge goes on by itself", path.display())]
+    Full {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Another process held the store for too long. Try again.
+    #[error("{}: another process holds the store; try again", path.display())]
+    Busy {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Reading or writing failed. Try again later.
+    #[error("{}: {message}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// The file is damaged.
+    #[error("{}: damaged ({message}); restore a backup", path.display())]
+    Corrupt {
+        /// The store.
+        path: PathBuf,
+        /// What was found.
+        message: String,
+    },
+    /// No endpoint of this name was ever configured.
+    #[error("no endpoint named {name:?} in the store; known: {known}")]
+    UnknownEndpoint {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// A bug, in all likelihood: the database refused a statement.
+    #[error("{}: {message}", path.display())]
+    Database {
+        /// The store.
+        path: PathBuf,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Whether the same request may succeed later without anything being changed in configuration or code.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Full { .. } | Error::Busy { .. } | Error::Io { .. })
+    }
+}
+
+/// What the store's functions give.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

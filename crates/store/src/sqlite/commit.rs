@@ -1,0 +1,284 @@
+//! A source's commit as rows. What costs time (packing) is done before, on the caller's thread.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::oneshot;
+use turnhook_reducer::{
+    event::{EventId, EventType, SessionId, Unattributed},
+    source::Gap,
+    time::Timestamp,
+};
+
+use super::{
+    Fault, Sqlite, int, nat, rows, state,
+    writer::{Job, Mem},
+};
+use crate::{
+    commit::{Commit, Committed},
+    delivery::Delivery,
+    error::Result,
+    facts,
+    ids::{DeliveryId, EndpointId, SourceId},
+};
+
+impl Sqlite {
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed> {
+        let ready = Ready::new(commit);
+        self.writer
+            .ask(|reply| {
+                Box::new(CommitJob {
+                    ready,
+                    done: Committed::default(),
+                    reply,
+                })
+            })
+            .await
+    }
+}
+
+/// The first 8 bytes of a session's id: deliveries wait for each other by it. Should two sessions share
+/// them, one waits for the other without need.
+pub(super) fn session_key(id: SessionId) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = id.0;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A commit that only has to be written.
+struct Ready {
+    source: SourceId,
+    clock: Timestamp,
+    /// Rows of `state_log`; one that is empty carries the time alone.
+    changes: Vec<Vec<u8>>,
+    events: Vec<ReadyEvent>,
+    unattributed: Vec<Unattributed>,
+    gaps: Vec<Gap>,
+}
+
+struct ReadyEvent {
+    id: EventId,
+    session: SessionId,
+    event_type: EventType,
+    sequence: u32,
+    at: Timestamp,
+    data: Vec<u8>,
+    body: Bytes,
+    endpoints: Arc<[EndpointId]>,
+}
+
+impl Ready {
+    fn new(commit: Commit) -> Ready {
+        let events = commit.events.into_iter().map(|new| ReadyEvent {
+            id: new.event.id,
+            session: new.event.session_id,
+            event_type: new.event.event_type,
+            sequence: new.event.sequence,
+            at: new.event.timestamp,
+            data: facts::pack_event(&new.event, &new.body),
+            body: new.body,
+            endpoints: new.endpoints,
+        });
+        Ready {
+            source: commit.source,
+            clock: commit.clock,
+            changes: state::pack_changes(&commit.changes),
+            events: events.collect(),
+            unattributed: commit.unattributed,
+            gaps: commit.gaps,
+        }
+    }
+}
+
+struct CommitJob {
+    ready: Ready,
+    done: Committed,
+    reply: oneshot::Sender<Result<Committed>>,
+}
+
+impl Job for CommitJob {
+    fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
+        let ready = &self.ready;
+        self.done = Committed::default();
+        state::log(conn, mem, ready.source, ready.clock, &ready.changes)?;
+        for event in &ready.events {
+            match find_event(conn, mem, event.id)? {
+                Some(n) => {
+                    self.done.repeated += 1;
+                    still_pending(conn, event, n, &mut self.done.deliveries)?;
+                }
+                None => insert(conn, mem, ready.source, event, &mut self.done.deliveries)?,
+            }
+        }
+        for bytes in &ready.unattributed {
+            insert_unattributed(conn, ready.source, bytes)?;
+        }
+        for gap in &ready.gaps {
+            conn.prepare_cached("INSERT OR IGNORE INTO gap (source, from_at, to_at, reason, server) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    ready.source.0,
+                    int(gap.from.0),
+                    int(gap.to.0),
+                    gap.reason.as_str(),
+                    gap.server.as_deref().unwrap_or_default(),
+                ])?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &mut Mem, result: Result<()>) {
+        let Self { done, reply, .. } = *self;
+        let _ = reply.send(result.map(|()| done));
+    }
+
+    fn weight(&self) -> usize {
+        1 + self.ready.events.len()
+    }
+}
+
+/// The number of an event that was committed before. Those not in the index yet are in memory, and an id
+/// above all that are in the index need not be looked for.
+pub(super) fn find_event(conn: &Connection, mem: &Mem, id: EventId) -> rusqlite::Result<Option<i64>> {
+    if let Some(n) = mem.recent.get(&id) {
+        return Ok(Some(*n));
+    }
+    if id > mem.newest_key {
+        return Ok(None);
+    }
+    conn.prepare_cached("SELECT event FROM event_key WHERE event_id = ?1")?
+        .query_row([id.0], |r| r.get(0))
+        .optional()
+}
+
+fn insert(
+    conn: &Connection,
+    mem: &mut Mem,
+    source: SourceId,
+    event: &ReadyEvent,
+    deliveries: &mut Vec<Delivery>,
+) -> rusqlite::Result<()> {
+    let n = mem.new_event(event.id);
+    conn.prepare_cached(
+        "INSERT INTO event (id, event_id, session_id, source, type, sequence, at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        n,
+        event.id.0,
+        event.session.0,
+        source.0,
+        rows::type_code(event.event_type),
+        event.sequence,
+        int(event.at.0),
+        event.data,
+    ])?;
+    for endpoint in event.endpoints.iter() {
+        let id = DeliveryId::new(n, *endpoint);
+        conn.prepare_cached(
+            "INSERT INTO delivery (id, endpoint, session, state, attempts, prior, at, latency_ms) VALUES (?1, ?2, ?3, 0, 0, 0, ?4, ?5)",
+        )?
+        .execute(params![id.0, endpoint.0, session_key(event.session), int(event.at.0), rows::NO_LATENCY])?;
+        mem.moves.add(id, None, Some(rows::READY));
+        deliveries.push(delivery(event, id, 0, None, event.at));
+    }
+    Ok(())
+}
+
+/// The pending deliveries of an event that is repeated.
+fn still_pending(
+    conn: &Connection,
+    event: &ReadyEvent,
+    n: i64,
+    deliveries: &mut Vec<Delivery>,
+) -> rusqlite::Result<()> {
+    let mut stmt = conn.prepare_cached(
+        "SELECT id, attempts - prior, first_attempt_at, at FROM delivery WHERE id BETWEEN ?1 AND ?2 AND state <= 1",
+    )?;
+    let mut found = stmt.query([n << 16, (n << 16) | 0xffff])?;
+    while let Some(row) = found.next()? {
+        let id = DeliveryId(row.get(0)?);
+        deliveries.push(delivery(
+            event,
+            id,
+            row.get(1)?,
+            rows::maybe_time(row, 2)?,
+            rows::time(row, 3)?,
+        ));
+    }
+    Ok(())
+}
+
+fn delivery(
+    event: &ReadyEvent,
+    id: DeliveryId,
+    attempts: u32,
+    first: Option<Timestamp>,
+    next: Timestamp,
+) -> Delivery {
+    Delivery {
+        id,
+        endpoint: id.endpoint(),
+        event_id: event.id,
+        event_type: event.event_type,
+        session_id: event.session,
+        sequence: event.sequence,
+        timestamp: event.at,
+        body: event.body.clone(),
+        attempts,
+        first_attempt_at: first,
+        next_attempt_at: next,
+    }
+}
+
+fn insert_unattributed(conn: &Connection, source: SourceId, bytes: &Unattributed) -> rusqlite::Result<()> {
+    let [a, b, c, d, e, f, g, h, i] = rows::usage_values(&bytes.usage);
+    let sql = format!(
+        "INSERT OR IGNORE INTO unattributed (source, at, server, realm, username, allocation, opened_at, reason, {}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        rows::USAGE
+    );
+    conn.prepare_cached(&sql)?.execute(params![
+        source.0,
+        int(bytes.at.0),
+        bytes.server.as_deref().unwrap_or_default(),
+        &*bytes.realm,
+        &*bytes.username,
+        int(bytes.allocation.0),
+        int(bytes.opened_at.0),
+        bytes.reason.as_str(),
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+    ])?;
+    Ok(())
+}
+
+/// A delivery and its event as they stand in the file; `None` if the row is gone.
+pub(super) fn read_delivery(conn: &Connection, id: DeliveryId) -> rusqlite::Result<Option<Delivery>> {
+    conn.prepare_cached(
+        "SELECT e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, d.first_attempt_at, d.at \
+         FROM delivery d JOIN event e ON e.id = ?2 WHERE d.id = ?1",
+    )?
+    .query_row([id.0, id.event()], |row| {
+        let data = row.get_ref(5)?.as_blob()?;
+        Ok(Delivery {
+            id,
+            endpoint: id.endpoint(),
+            event_id: EventId(row.get(0)?),
+            session_id: SessionId(row.get(1)?),
+            event_type: rows::event_type(row.get(2)?),
+            sequence: row.get(3)?,
+            timestamp: Timestamp(nat(row.get(4)?)),
+            body: facts::unpack_body(data).ok_or_else(|| rows::damaged("event"))?.into(),
+            attempts: row.get(6)?,
+            first_attempt_at: rows::maybe_time(row, 7)?,
+            next_attempt_at: rows::time(row, 8)?,
+        })
+    })
+    .optional()
+}

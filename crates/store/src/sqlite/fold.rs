@@ -1,0 +1,100 @@
+//! Housekeeping in small steps, each in the same transaction as whatever else there is to write: the state's
+//! log into its table, and new events into the ledger.
+
+use rusqlite::Connection;
+
+use super::{Fault, ledger, state, writer::Mem};
+use crate::error::{Error, Result};
+
+/// So many new events are brought into the ledger at once: sorted, they share pages.
+const EVENTS: usize = 65_536;
+
+/// What is under way.
+pub(super) struct Folding {
+    ledger: Option<ledger::Fold>,
+    state: Option<state::Fold>,
+    /// What is taken into account when the step is on the disk.
+    stepped: Option<Step>,
+    state_size: state::Size,
+    /// Why the last step failed.
+    pub(super) failed: Option<Error>,
+}
+
+enum Step {
+    Ledger,
+    State,
+}
+
+impl Folding {
+    pub(super) fn new(state_size: state::Size) -> Folding {
+        Folding {
+            ledger: None,
+            state: None,
+            stepped: None,
+            state_size,
+            failed: None,
+        }
+    }
+
+    /// Whether there is something to do.
+    pub(super) fn wanted(&self, events: usize, log_bytes: u64) -> bool {
+        self.ledger.is_some()
+            || self.state.is_some()
+            || events >= EVENTS
+            || state::fold_wanted(log_bytes, &self.state_size)
+    }
+}
+
+/// Does some of it.
+pub(super) fn step(conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
+    mem.folding.stepped = None;
+    if mem.folding.ledger.is_none() && mem.recent.len() >= EVENTS {
+        begin_ledger(conn, mem)?;
+    }
+    if let Some(fold) = &mut mem.folding.ledger {
+        fold.step(conn)?;
+        mem.folding.stepped = Some(Step::Ledger);
+        return Ok(());
+    }
+    if mem.folding.state.is_none() && state::fold_wanted(mem.log_bytes, &mem.folding.state_size) {
+        mem.folding.state = state::Fold::begin(conn)?;
+    }
+    if let Some(fold) = &mem.folding.state {
+        fold.step(conn, &mem.folding.state_size)?;
+        mem.folding.stepped = Some(Step::State);
+    }
+    Ok(())
+}
+
+/// The step is on the disk, or was undone.
+pub(super) fn finish(mem: &mut Mem, result: Result<()>) {
+    match (result, mem.folding.stepped.take()) {
+        (Err(error), _) => {
+            // Begun again from the file: whatever was done of it is found there.
+            mem.folding.ledger = None;
+            mem.folding.state = None;
+            mem.folding.failed = Some(error);
+        }
+        (Ok(()), Some(Step::Ledger)) => {
+            if let Some(upto) = mem.folding.ledger.as_mut().and_then(ledger::Fold::advance) {
+                mem.folding.ledger = None;
+                mem.forget_recent(upto);
+            }
+        }
+        (Ok(()), Some(Step::State)) => {
+            if let Some(bytes) = mem.folding.state.as_mut().and_then(state::Fold::advance) {
+                mem.folding.state = None;
+                mem.log_bytes = mem.log_bytes.saturating_sub(bytes);
+            }
+        }
+        (Ok(()), None) => {}
+    }
+}
+
+fn begin_ledger(conn: &Connection, mem: &mut Mem) -> rusqlite::Result<()> {
+    let done = ledger::done(conn)?;
+    // Another process may have done it.
+    mem.forget_recent(done);
+    mem.folding.ledger = ledger::Fold::begin(conn, EVENTS)?;
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! The ledger: sessions, their events, and usage by user and day. All of it follows from the events, so it is
+//! not written with each of them, here and there, but in sorted batches: when many have come, and before it
+//! is asked for. A process that dies on the way, or two that do it at once, do no harm: every step says
+//! in its own transaction how far it got.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use turnhook_reducer::{
+    event::{Accuracy, EventId, EventType, SessionId},
+    usage::Usage,
+};
+
+use super::{Sqlite, int, rows};
+use crate::{
+    codec::Writer,
+    error::Result,
+    facts::{self, Facts},
+};
+
+/// Rows that one step writes.
+const STEP: usize = 500;
+/// Events in a batch that somebody waits for.
+const BATCH: usize = 65_536;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Up to which event it is complete.
+pub(super) fn done(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT ledger_event FROM store")?
+        .query_row([], |r| r.get(0))
+}
+
+struct Session {
+    id: SessionId,
+    source: u32,
+    at: i64,
+    /// The last event's.
+    facts: Facts,
+    /// Sequence and number of each event, in order.
+    events: Vec<(u32, i64)>,
+}
+
+/// What a batch adds to a row of `usage_day`.
+#[derive(Default)]
+struct Day {
+    day: i64,
+    source: u32,
+    realm: Vec<u8>,
+    user: Vec<u8>,
+    started: i64,
+    ended: i64,
+    lower_bound: i64,
+    duration_ms: u64,
+    usage: Usage,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Keys(usize),
+    Sessions(usize),
+    Days(usize),
+    Over,
+}
+
+/// A batch of events on its way into the ledger.
+pub(super) struct Fold {
+    upto: i64,
+    keys: Vec<(EventId, i64)>,
+    sessions: Vec<Session>,
+    days: Vec<(Vec<u8>, Day)>,
+    phase: Phase,
+    next: Phase,
+}
+
+impl Fold {
+    /// Reads the next batch; `None` if the ledger is complete.
+    pub(super) fn begin(conn: &Connection, limit: usize) -> rusqlite::Result<Option<Fold>> {
+        let (done, under_way): (i64, Option<i64>) =
+            conn.query_row("SELECT ledger_event, usage_event FROM store", [], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })?;
+        // A batch that has begun to add to usage_day keeps its end, so that it can be told what is added already.
+        let mut stmt = conn.prepare_cached(
+            "SELECT id, event_id, session_id, source, type, sequence, at, data FROM event \
+             WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
+        )?;
+        let limit = if under_way.is_some() {
+            i64::MAX
+        } else {
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        };
+        let mut found = stmt.query(params![done, under_way.unwrap_or(i64::MAX), limit])?;
+        let mut fold = Fold {
+            upto: under_way.unwrap_or(0),
+            keys: Vec::new(),
+            sessions: Vec::new(),
+            days: Vec::new(),
+            phase: Phase::Keys(0),
+            next: Phase::Keys(0),
+        };
+        let mut sessions: BTreeMap<SessionId, Session> = BTreeMap::new();
+        let mut days: BTreeMap<Vec<u8>, Day> = BTreeMap::new();
+        while let Some(row) = found.next()? {
+            let n: i64 = row.get(0)?;
+            let (id, source, sequence) = (SessionId(row.get(2)?), row.get(3)?, row.get(5)?);
+            let (event_type, at) = (rows::event_type(row.get(4)?), row.get(6)?);
+            let facts =
+                facts::unpack_facts(row.get_ref(7)?.as_blob()?).ok_or_else(|| rows::damaged("event"))?;
+            fold.upto = fold.upto.max(n);
+            fold.keys.push((EventId(row.get(1)?), n));
+            add_to_day(&mut days, source, event_type, at, &facts);
+            match sessions.get_mut(&id) {
+                Some(session) => {
+                    session.events.push((sequence, n));
+                    (session.at, session.facts) = (at, facts);
+                }
+                None => {
+                    sessions.insert(
+                        id,
+                        Session {
+                            id,
+                            source,
+                            at,
+                            facts,
+                            events: vec![(sequence, n)],
+                        },
+                    );
+                }
+            }
+        }
+        if fold.upto == 0 {
+            return Ok(None);
+        }
+        fold.keys.sort_unstable();
+        fold.sessions = sessions.into_values().collect();
+        fold.days = days.into_iter().collect();
+        Ok(Some(fold))
+    }
+
+    /// Writes some of it.
+    pub(super) fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if done(conn)? >= self.upto {
+            // Another process was faster.
+            self.next = Phase::Over;
+            return Ok(());
+        }
+        self.next = match self.phase {
+            Phase::Keys(from) => {
+                let mut stmt =
+                    conn.prepare_cached("INSERT OR IGNORE INTO event_key (event_id, event) VALUES (?1, ?2)")?;
+                for (id, n) in self.keys.iter().skip(from).take(STEP) {
+                    stmt.execute(params![id.0, n])?;
+                }
+                if from + STEP < self.keys.len() {
+                    Phase::Keys(from + STEP)
+                } else {
+                    Phase::Sessions(0)
+                }
+            }
+            Phase::Sessions(from) => {
+                let mut to = from;
+                let mut events = 0;
+                while let Some(session) = self.sessions.get(to).filter(|_| events < STEP) {
+                    write_session(conn, session)?;
+                    events += session.events.len();
+                    to += 1;
+                }
+                if to < self.sessions.len() {
+                    Phase::Sessions(to)
+                } else {
+                    Phase::Days(0)
+                }
+            }
+            Phase::Days(from) => self.add_days(conn, from)?,
+            Phase::Over => Phase::Over,
+        };
+        Ok(())
+    }
+
+    fn add_days(&self, conn: &Connection, from: usize) -> rusqlite::Result<Phase> {
+        let (under_way, key): (Option<i64>, Option<Vec<u8>>) = conn
+            .prepare_cached("SELECT usage_event, usage_key FROM store")?
+            .query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        if under_way.is_some_and(|upto| upto != self.upto) {
+            // Another process has begun to add another batch: this one would add some events again.
+            return Ok(Phase::Over);
+        }
+        let from = match &key {
+            Some(key) => from.max(self.days.partition_point(|(k, _)| k <= key)),
+            None => from,
+        };
+        let mut last = None;
+        for (key, day) in self.days.iter().skip(from).take(STEP) {
+            add_day(conn, day)?;
+            last = Some(key);
+        }
+        if from + STEP < self.days.len() {
+            conn.prepare_cached("UPDATE store SET usage_event = ?1, usage_key = ?2")?
+                .execute(params![self.upto, last])?;
+            Ok(Phase::Days(from + STEP))
+        } else {
+            conn.prepare_cached("UPDATE store SET ledger_event = ?1, usage_event = NULL, usage_key = NULL")?
+                .execute([self.upto])?;
+            Ok(Phase::Over)
+        }
+    }
+
+    /// The step is on the disk; the batch's last event if it was the last step.
+    pub(super) fn advance(&mut self) -> Option<i64> {
+        self.phase = self.next;
+        matches!(self.phase, Phase::Over).then_some(self.upto)
+    }
+}
+
+fn add_to_day(days: &mut BTreeMap<Vec<u8>, Day>, source: u32, event_type: EventType, at: i64, facts: &Facts) {
+    let day = super::nat(at) / DAY_MS;
+    let user = facts.user.as_deref().unwrap_or_default();
+    let mut key = Writer(Vec::with_capacity(16 + facts.realm.len() + user.len()));
+    key.raw(&day.to_be_bytes());
+    key.raw(&source.to_be_bytes());
+    key.bytes(&facts.realm);
+    key.raw(user);
+    let sum = days.entry(key.0).or_insert_with(|| Day {
+        day: int(day),
+        source,
+        realm: facts.realm.clone(),
+        user: user.to_vec(),
+        ..Day::default()
+    });
+    sum.usage = sum.usage.plus(facts.usage_delta);
+    sum.started += i64::from(event_type == EventType::Start);
+    if let Some(end) = facts.end {
+        sum.ended += 1;
+        sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
+        sum.duration_ms = sum
+            .duration_ms
+            .saturating_add(end.ended_at.since(facts.started_at));
+    }
+}
+
+static ADD_DAY: LazyLock<String> = LazyLock::new(|| {
+    let add = rows::USAGE
+        .split(", ")
+        .map(|c| format!("{c} = {c} + excluded.{c}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "INSERT INTO usage_day (day, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+         ON CONFLICT DO UPDATE SET started = started + excluded.started, ended = ended + excluded.ended, \
+         lower_bound = lower_bound + excluded.lower_bound, duration_ms = duration_ms + excluded.duration_ms, {add}",
+        rows::USAGE
+    )
+});
+
+static PUT_SESSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT OR REPLACE INTO session (id, source, started_at, updated_at, ended_at, reason, accuracy, sequence, event, \
+         continues, realm, user, peer_leg, allocations, names, {}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+        rows::USAGE
+    )
+});
+
+fn add_day(conn: &Connection, day: &Day) -> rusqlite::Result<()> {
+    let [a, b, c, d, e, f, g, h, i] = rows::usage_values(&day.usage);
+    conn.prepare_cached(&ADD_DAY)?.execute(params![
+        day.day,
+        day.source,
+        day.realm,
+        day.user,
+        day.started,
+        day.ended,
+        day.lower_bound,
+        int(day.duration_ms),
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+    ])?;
+    Ok(())
+}
+
+fn write_session(conn: &Connection, session: &Session) -> rusqlite::Result<()> {
+    let known: Option<u32> = conn
+        .prepare_cached("SELECT sequence FROM session WHERE id = ?1")?
+        .query_row([session.id.0], |r| r.get(0))
+        .optional()?;
+    let mut link = conn.prepare_cached(
+        "INSERT OR IGNORE INTO session_event (session_id, sequence, event) VALUES (?1, ?2, ?3)",
+    )?;
+    for (sequence, n) in session
+        .events
+        .iter()
+        .filter(|(sequence, _)| known.is_none_or(|known| *sequence > known))
+    {
+        link.execute(params![session.id.0, sequence, n])?;
+    }
+    let Some((sequence, n)) = session
+        .events
+        .last()
+        .filter(|(sequence, _)| known.is_none_or(|known| *sequence > known))
+    else {
+        return Ok(());
+    };
+    let facts = &session.facts;
+    let [a, b, c, d, e, f, g, h, i] = rows::usage_values(&facts.usage);
+    conn.prepare_cached(&PUT_SESSION)?.execute(params![
+        session.id.0,
+        session.source,
+        int(facts.started_at.0),
+        session.at,
+        facts.end.map(|end| int(end.ended_at.0)),
+        facts.end.map(|end| facts::reason_code(end.reason)),
+        facts.end.map(|end| facts::accuracy_code(end.accuracy)),
+        sequence,
+        n,
+        facts.continues.map(|id| id.0),
+        facts.realm,
+        facts.user,
+        facts.peer_leg,
+        int(facts.allocations),
+        facts.names,
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+    ])?;
+    Ok(())
+}
+
+impl Sqlite {
+    /// Brings the ledger up to date with all events that are committed now.
+    pub(super) async fn catch_up(self: &Arc<Self>) -> Result<()> {
+        let target = self
+            .read(|conn| {
+                conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| {
+                    r.get::<_, i64>(0)
+                })
+            })
+            .await?;
+        loop {
+            let done = self.read(done).await?;
+            if done >= target {
+                return Ok(());
+            }
+            let Some(fold) = self.read(|conn| Fold::begin(conn, BATCH)).await? else {
+                return Ok(());
+            };
+            let fold = Arc::new(Mutex::new(fold));
+            loop {
+                let step = Arc::clone(&fold);
+                self.write(move |conn, _| {
+                    Ok(step.lock().unwrap_or_else(PoisonError::into_inner).step(conn)?)
+                })
+                .await?;
+                if fold
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .advance()
+                    .is_some()
+                {
+                    break;
+                }
+            }
+        }
+    }
+}

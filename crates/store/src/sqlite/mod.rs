@@ -1,0 +1,158 @@
+//! The store on SQLite: one file, one process that runs on it, any number that look in.
+//!
+//! All writes go through one thread (`writer`) that commits whatever has been asked for since its last
+//! commit in one transaction. Reads have connections of their own and never wait for it.
+
+mod admin;
+mod commit;
+mod connection;
+mod counts;
+mod deliveries;
+mod fold;
+mod ledger;
+mod outbox;
+mod outcome;
+mod retention;
+mod rows;
+mod sessions;
+mod state;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rusqlite::Connection;
+
+use crate::{
+    Mode, Options,
+    error::{Error, Result},
+};
+pub(crate) use connection::{SCHEMA, error_from};
+use counts::Counts;
+use writer::{Handle, Job, Mem};
+
+/// Reading connections that are kept for the next reader.
+const IDLE_READERS: usize = 4;
+
+/// A store in a file.
+pub(crate) struct Sqlite {
+    path: PathBuf,
+    mode: Mode,
+    store_id: [u8; 16],
+    writer: Handle,
+    readers: Mutex<Vec<Connection>>,
+    counts: Arc<Counts>,
+    state_size: state::Size,
+}
+
+impl Sqlite {
+    /// Opens, and makes or migrates as the mode allows. Blocks.
+    pub(crate) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Sqlite> {
+        let opened = connection::open(path, mode, options)?;
+        let counts = Arc::new(Counts::default());
+        let store_id = opened.store_id;
+        let path = opened.path.clone();
+        let state_size = state::Size::default();
+        let writer = writer::start(opened, mode, Arc::clone(&counts), Arc::clone(&state_size))?;
+        Ok(Sqlite {
+            path,
+            mode,
+            store_id,
+            writer,
+            readers: Mutex::default(),
+            counts,
+            state_size,
+        })
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store_id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until all that was asked for is done, and gives the file free.
+    pub(crate) async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// Reads, on a thread that may block.
+    async fn read<T, F>(self: &Arc<Self>, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let idle = this.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let conn = match idle {
+                Some(conn) => conn,
+                None => connection::reader(&this.path)?,
+            };
+            let result = f(&conn).map_err(|e| error_from(&this.path, &e));
+            let mut readers = this.readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if readers.len() < IDLE_READERS {
+                readers.push(conn);
+            }
+            result
+        });
+        // The task is never aborted; it fails only if `f` panicked.
+        done.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Writes in the next transaction. `f` may run twice: if the transaction fails as a whole, each request
+    /// is tried alone.
+    async fn write<T, F>(&self, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection, &mut Mem) -> Result<T, Fault> + Send + 'static,
+    {
+        self.writer
+            .ask(|reply| Box::new(writer::Closure::new(f, reply)) as Box<dyn Job>)
+            .await
+    }
+}
+
+/// Why a request failed inside of its transaction: the database, or a finding of our own.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// To be translated with the path.
+    Sql(rusqlite::Error),
+    /// As it is.
+    Own(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(e: rusqlite::Error) -> Fault {
+        Fault::Sql(e)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Fault {
+        Fault::Own(e)
+    }
+}
+
+impl Fault {
+    fn at(self, path: &Path) -> Error {
+        match self {
+            Fault::Sql(e) => error_from(path, &e),
+            Fault::Own(e) => e,
+        }
+    }
+}
+
+/// As SQLite keeps it. What does not fit (no clock or counter gets there) becomes the largest it has.
+fn int(v: u64) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
+}
+
+/// Back again.
+fn nat(v: i64) -> u64 {
+    u64::try_from(v).unwrap_or(0)
+}

@@ -1,0 +1,131 @@
+//! What attempts came to, as rows: a plain success changes a few bytes of its delivery and adds nothing.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::oneshot;
+
+use super::{
+    Fault, Sqlite, int, rows,
+    writer::{Job, Mem},
+};
+use crate::{
+    delivery::{Outcome, Recorded, Verdict},
+    error::Result,
+};
+
+/// Of an answer, this much is kept.
+const ANSWER_MAX: usize = 1024;
+
+impl Sqlite {
+    pub(crate) async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
+        if outcomes.is_empty() {
+            return Ok(Recorded::default());
+        }
+        self.writer
+            .ask(|reply| {
+                Box::new(RecordJob {
+                    outcomes,
+                    done: Recorded::default(),
+                    reply,
+                })
+            })
+            .await
+    }
+}
+
+struct RecordJob {
+    outcomes: Vec<Outcome>,
+    done: Recorded,
+    reply: oneshot::Sender<Result<Recorded>>,
+}
+
+impl Job for RecordJob {
+    fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
+        self.done = Recorded::default();
+        for outcome in &self.outcomes {
+            let known = match &outcome.verdict {
+                Verdict::Delivered => delivered(conn, mem, outcome)?,
+                Verdict::Retry(next) => failed(conn, mem, outcome, rows::WAITING, int(next.0), None)?,
+                Verdict::Dead(reason) => {
+                    let at = int(outcome.at.plus(u64::from(outcome.latency_ms)).0);
+                    failed(conn, mem, outcome, rows::DEAD, at, Some(reason))?
+                }
+            };
+            self.done.ignored += usize::from(!known);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &mut Mem, result: Result<()>) {
+        let Self { done, reply, .. } = *self;
+        let _ = reply.send(result.map(|()| done));
+    }
+
+    fn patience(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    fn weight(&self) -> usize {
+        self.outcomes.len()
+    }
+}
+
+fn delivered(conn: &Connection, mem: &mut Mem, outcome: &Outcome) -> rusqlite::Result<bool> {
+    let at = outcome.at.plus(u64::from(outcome.latency_ms));
+    let status = outcome.status.filter(|s| *s != 200);
+    let values = params![outcome.id.0, int(at.0), outcome.latency_ms, status];
+    let changed = conn
+        .prepare_cached(
+            "UPDATE delivery SET state = 2, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 WHERE id = ?1 AND state <= 1",
+        )?
+        .execute(values)?;
+    if changed == 1 {
+        mem.moves
+            .add(outcome.id, Some(rows::READY), Some(rows::DELIVERED));
+        return Ok(true);
+    }
+    // Discarded while it was under way; but the endpoint has it.
+    let late = conn
+        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state IN (3, 4)")?
+        .query_row([outcome.id.0], |r| r.get::<_, i64>(0))
+        .optional()?;
+    if let Some(state) = late {
+        conn.prepare_cached(
+            "UPDATE delivery SET state = 2, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4, reason = NULL WHERE id = ?1",
+        )?
+        .execute(values)?;
+        mem.moves.add(outcome.id, Some(state), Some(rows::DELIVERED));
+    }
+    Ok(late.is_some())
+}
+
+fn failed(
+    conn: &Connection,
+    mem: &mut Mem,
+    outcome: &Outcome,
+    state: i64,
+    at: i64,
+    reason: Option<&str>,
+) -> rusqlite::Result<bool> {
+    let attempts: Option<u32> = conn
+        .prepare_cached(
+            "UPDATE delivery SET state = ?2, attempts = attempts + 1, at = ?3, first_attempt_at = coalesce(first_attempt_at, ?4), \
+             reason = ?5 WHERE id = ?1 AND state <= 1 RETURNING attempts",
+        )?
+        .query_row(params![outcome.id.0, state, at, int(outcome.at.0), reason], |r| r.get(0))
+        .optional()?;
+    let Some(n) = attempts else { return Ok(false) };
+    mem.moves.add(outcome.id, Some(rows::READY), Some(state));
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO attempt (delivery, n, at, latency_ms, status, error, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        outcome.id.0,
+        n,
+        int(outcome.at.0),
+        outcome.latency_ms,
+        outcome.status,
+        outcome.error,
+        outcome.answer.as_ref().map(|a| &a[..a.len().min(ANSWER_MAX)]),
+    ])?;
+    Ok(true)
+}

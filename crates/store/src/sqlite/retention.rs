@@ -1,0 +1,161 @@
+//! Removing what is older than `retention`, some rows at a time, so that commits wait for a few milliseconds at most.
+
+use rusqlite::{Connection, params};
+use turnhook_reducer::{
+    event::{EventId, SessionId},
+    time::Timestamp,
+};
+
+use super::{Fault, Sqlite, int, ledger, nat, rows, writer::Mem};
+use crate::{Trimmed, error::Result, ids::DeliveryId};
+
+/// Usage by user and day outlives what it was summed from: bills are questioned for about a year.
+const USAGE_DAYS: i64 = 400;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// How far the pass under way has come; what may not be removed is passed over once in a pass.
+#[derive(Default)]
+pub(super) struct Trim {
+    event: Option<EventId>,
+    session: Option<SessionId>,
+    events_done: bool,
+}
+
+impl Sqlite {
+    pub(crate) async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        self.write(move |conn, mem| step(conn, mem, before, limit)).await
+    }
+}
+
+fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Result<Trimmed, Fault> {
+    let mut trimmed = Trimmed {
+        more: true,
+        ..Trimmed::default()
+    };
+    // Its changes need no undoing: at worst something is passed over until the next pass.
+    let mut trim = std::mem::take(&mut mem.trim);
+    if !trim.events_done {
+        trim.events_done = events(conn, mem, &mut trim, before, limit, &mut trimmed)?;
+    } else if sessions(conn, &mut trim, before, limit, &mut trimmed)? {
+        rest(conn, before, limit)?;
+        trimmed.more = false;
+        trim = Trim::default();
+    }
+    mem.trim = trim;
+    Ok(trimmed)
+}
+
+/// True when the pass is through with the events.
+fn events(
+    conn: &Connection,
+    mem: &mut Mem,
+    trim: &mut Trim,
+    before: Timestamp,
+    limit: usize,
+    trimmed: &mut Trimmed,
+) -> rusqlite::Result<bool> {
+    let in_ledger = ledger::done(conn)?;
+    let mut stmt = conn.prepare_cached(
+        "SELECT k.event_id, k.event, e.at, e.session_id, e.sequence FROM event_key k CROSS JOIN event e ON e.id = k.event \
+         WHERE k.event_id > ?1 ORDER BY k.event_id LIMIT ?2",
+    )?;
+    // By their ids they stand in the order of their timestamps.
+    let after = trim.event.map_or([0; 16], |id| id.0);
+    let found = stmt
+        .query_map(params![after, int(limit as u64)], |r| {
+            Ok((
+                EventId(r.get(0)?),
+                r.get::<_, i64>(1)?,
+                nat(r.get(2)?),
+                r.get::<_, [u8; 16]>(3)?,
+                r.get::<_, i64>(4)?,
+            ))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let through = found.len() < limit;
+    for (id, n, at, session, sequence) in found {
+        if at >= before.0 {
+            return Ok(true);
+        }
+        trim.event = Some(id);
+        if n > in_ledger {
+            continue;
+        }
+        let range = [n << 16, (n << 16) | 0xffff];
+        let states = conn
+            .prepare_cached("SELECT id, state FROM delivery WHERE id BETWEEN ?1 AND ?2")?
+            .query_map(range, |r| Ok((DeliveryId(r.get(0)?), r.get::<_, i64>(1)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        if states
+            .iter()
+            .any(|(_, state)| ![rows::DELIVERED, rows::DISCARDED].contains(state))
+        {
+            continue;
+        }
+        conn.prepare_cached("DELETE FROM attempt WHERE delivery BETWEEN ?1 AND ?2")?
+            .execute(range)?;
+        conn.prepare_cached("DELETE FROM delivery WHERE id BETWEEN ?1 AND ?2")?
+            .execute(range)?;
+        conn.prepare_cached(
+            "DELETE FROM session_event WHERE session_id = ?1 AND sequence = ?2 AND event = ?3",
+        )?
+        .execute(params![session, sequence, n])?;
+        conn.prepare_cached("DELETE FROM event_key WHERE event_id = ?1")?
+            .execute([id.0])?;
+        conn.prepare_cached("DELETE FROM event WHERE id = ?1")?
+            .execute([n])?;
+        for (id, state) in states {
+            mem.moves.add(id, Some(state), None);
+        }
+        trimmed.events += 1;
+    }
+    Ok(through)
+}
+
+/// True when the pass is through with the sessions. One that has events left (dead letters) stays.
+fn sessions(
+    conn: &Connection,
+    trim: &mut Trim,
+    before: Timestamp,
+    limit: usize,
+    trimmed: &mut Trimmed,
+) -> rusqlite::Result<bool> {
+    let mut stmt = conn
+        .prepare_cached("SELECT id, started_at, ended_at FROM session WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let after = trim.session.map_or([0; 16], |id| id.0);
+    let found = stmt
+        .query_map(params![after, int(limit as u64)], |r| {
+            Ok((SessionId(r.get(0)?), rows::time(r, 1)?, rows::maybe_time(r, 2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let through = found.len() < limit;
+    for (id, started, ended) in found {
+        if started >= before {
+            return Ok(true);
+        }
+        trim.session = Some(id);
+        if ended.is_some_and(|ended| ended < before) {
+            trimmed.sessions += conn
+                .prepare_cached("DELETE FROM session WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM session_event WHERE session_id = ?1)")?
+                .execute([id.0])? as u64;
+        }
+    }
+    Ok(through)
+}
+
+/// The small tables.
+fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<()> {
+    let values = params![int(before.0), int(limit as u64)];
+    for sql in [
+        "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
+        "DELETE FROM unattributed WHERE id IN (SELECT id FROM unattributed ORDER BY id LIMIT ?2) AND at < ?1",
+        "DELETE FROM endpoint_pause WHERE id IN (SELECT id FROM endpoint_pause WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
+        "DELETE FROM replay WHERE id IN (SELECT id FROM replay ORDER BY id LIMIT ?2) AND at < ?1",
+    ] {
+        conn.prepare_cached(sql)?.execute(values)?;
+    }
+    conn.prepare_cached("DELETE FROM usage_day WHERE day < ?1")?
+        .execute([int(before.0 / DAY_MS) - USAGE_DAYS])?;
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! The ledger as it is read.
+
+use std::sync::{Arc, LazyLock};
+
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
+use turnhook_reducer::{
+    event::{EventId, SessionId},
+    time::Timestamp,
+};
+
+use super::{Sqlite, admin::read_gap, int, nat, rows};
+use crate::{
+    delivery::DeliveryState,
+    error::Result,
+    facts,
+    session::{SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
+};
+
+static COLUMNS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "s.id, c.name, s.started_at, s.updated_at, s.ended_at, s.reason, s.accuracy, s.sequence, s.continues, s.realm, \
+         s.user, s.peer_leg, s.allocations, s.names, {}",
+        rows::USAGE
+    )
+});
+
+fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    let end = match rows::maybe_time(row, 4)? {
+        Some(at) => facts::reason(row.get(5)?)
+            .zip(facts::accuracy(row.get(6)?))
+            .map(|(reason, accuracy)| (at, reason, accuracy)),
+        None => None,
+    };
+    let (usernames, labels) =
+        facts::unpack_names(row.get_ref(13)?.as_blob()?).ok_or_else(|| rows::damaged("session"))?;
+    Ok(SessionRow {
+        id: SessionId(row.get(0)?),
+        source: row.get(1)?,
+        started_at: rows::time(row, 2)?,
+        updated_at: rows::time(row, 3)?,
+        end,
+        sequence: row.get(7)?,
+        continues: row.get::<_, Option<[u8; 16]>>(8)?.map(SessionId),
+        realm: row.get(9)?,
+        user: row.get(10)?,
+        peer_leg: row.get(11)?,
+        allocations: nat(row.get(12)?),
+        usernames,
+        labels,
+        usage: rows::usage(row, 14)?,
+    })
+}
+
+impl Sqlite {
+    pub(crate) async fn sessions(
+        self: &Arc<Self>,
+        filter: SessionFilter,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>> {
+        // Only for the first page: a listing should neither change nor slow down under way.
+        if after.is_none() {
+            self.catch_up().await?;
+        }
+        self.read(move |conn| {
+            let mut values: Vec<Value> = Vec::new();
+            let mut conditions = vec!["TRUE".to_owned()];
+            let mut add = |condition: &str, value: Value| {
+                values.push(value);
+                conditions.push(condition.replace('?', &format!("?{}", values.len())));
+            };
+            if let Some(source) = filter.source {
+                add("c.name = ?", source.into());
+            }
+            if let Some(realm) = filter.realm {
+                add("s.realm = ?", realm.into());
+            }
+            if let Some(user) = filter.user {
+                add("s.user = ?", user.into());
+            }
+            if let Some(open) = filter.open {
+                add("(s.ended_at IS NULL) = ?", open.into());
+            }
+            if let Some(since) = filter.since {
+                add(
+                    "coalesce(s.ended_at, 9223372036854775807) >= ?",
+                    int(since.0).into(),
+                );
+            }
+            if let Some(until) = filter.until {
+                add("s.started_at < ?", int(until.0).into());
+            }
+            if let Some(after) = after {
+                add("s.id < ?", after.0.to_vec().into());
+            }
+            add("TRUE ORDER BY s.id DESC LIMIT ?", int(limit as u64).into());
+            let sql = format!(
+                "SELECT {} FROM session s CROSS JOIN source c ON c.id = s.source WHERE {}",
+                *COLUMNS,
+                conditions.join(" AND ")
+            );
+            let mut stmt = conn.prepare_cached(&sql)?;
+            stmt.query_map(params_from_iter(values), session_row)?.collect()
+        })
+        .await
+    }
+
+    pub(crate) async fn session(self: &Arc<Self>, id: SessionId) -> Result<Option<SessionDetail>> {
+        self.catch_up().await?;
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let sql = format!("SELECT {}, s.source FROM session s JOIN source c ON c.id = s.source WHERE s.id = ?1", *COLUMNS);
+            let found = tx.prepare_cached(&sql)?.query_row([id.0], |r| Ok((session_row(r)?, r.get::<_, u32>(23)?))).optional()?;
+            let Some((row, source)) = found else { return Ok(None) };
+            let (events, last_body) = events_of(&tx, id)?;
+            let mut stmt = tx.prepare_cached(
+                "SELECT from_at, to_at, reason, server FROM gap WHERE source = ?1 AND to_at >= ?2 AND from_at <= ?3 ORDER BY from_at",
+            )?;
+            let until = row.end.map_or(Timestamp::MAX, |(at, ..)| at);
+            let mut found = stmt.query(params![source, int(row.started_at.0), int(until.0)])?;
+            let mut gaps = Vec::new();
+            while let Some(row) = found.next()? {
+                gaps.extend(read_gap(row, 0)?);
+            }
+            Ok(Some(SessionDetail { row, events, last_body, gaps }))
+        })
+        .await
+    }
+
+    pub(crate) async fn usage_by_day(
+        self: &Arc<Self>,
+        from: u32,
+        to: u32,
+        after: Option<UsageDay>,
+        limit: usize,
+    ) -> Result<Vec<UsageDay>> {
+        if after.is_none() {
+            self.catch_up().await?;
+        }
+        self.read(move |conn| {
+            let sql = format!(
+                "SELECT u.day, c.name, u.realm, u.user, u.started, u.ended, u.lower_bound, u.duration_ms, {} \
+                 FROM usage_day u CROSS JOIN source c ON c.id = u.source \
+                 WHERE u.day BETWEEN ?1 AND ?2 AND (u.day, u.source, u.realm, u.user) > (?3, ?4, ?5, ?6) \
+                 ORDER BY u.day, u.source, u.realm, u.user LIMIT ?7",
+                rows::USAGE
+            );
+            let (day, source, realm, user) = match after {
+                Some(a) => {
+                    let source: i64 =
+                        conn.query_row("SELECT id FROM source WHERE name = ?1", [a.source], |r| r.get(0))?;
+                    (i64::from(a.day), source, a.realm, a.user.unwrap_or_default())
+                }
+                None => (-1, -1, Vec::new(), Vec::new()),
+            };
+            let mut stmt = conn.prepare_cached(&sql)?;
+            let first = i64::from(from).max(day);
+            stmt.query_map(
+                params![first, to, day, source, realm, user, int(limit as u64)],
+                |r| {
+                    let user: Vec<u8> = r.get(3)?;
+                    Ok(UsageDay {
+                        day: r.get(0)?,
+                        source: r.get(1)?,
+                        realm: r.get(2)?,
+                        user: (!user.is_empty()).then_some(user),
+                        started: nat(r.get(4)?),
+                        ended: nat(r.get(5)?),
+                        lower_bound: nat(r.get(6)?),
+                        duration_ms: nat(r.get(7)?),
+                        usage: rows::usage(r, 8)?,
+                    })
+                },
+            )?
+            .collect()
+        })
+        .await
+    }
+}
+
+type Events = (Vec<SessionEventRow>, Option<bytes::Bytes>);
+
+fn events_of(conn: &Connection, id: SessionId) -> rusqlite::Result<Events> {
+    let mut stmt = conn.prepare_cached(
+        "SELECT e.id, e.event_id, e.type, e.sequence, e.at, e.data FROM session_event l CROSS JOIN event e ON e.id = l.event \
+         WHERE l.session_id = ?1 ORDER BY l.sequence",
+    )?;
+    let mut to = conn.prepare_cached(
+        "SELECT p.name, d.state FROM delivery d CROSS JOIN endpoint p ON p.id = d.endpoint WHERE d.id BETWEEN ?1 AND ?2 ORDER BY d.id",
+    )?;
+    let mut found = stmt.query([id.0])?;
+    let (mut events, mut last_body) = (Vec::new(), None);
+    while let Some(row) = found.next()? {
+        let n: i64 = row.get(0)?;
+        let deliveries = to
+            .query_map([n << 16, (n << 16) | 0xffff], |r| {
+                Ok((r.get(0)?, rows::state(r.get(1)?)))
+            })?
+            .collect::<rusqlite::Result<Vec<(String, DeliveryState)>>>()?;
+        events.push(SessionEventRow {
+            event_id: EventId(row.get(1)?),
+            event_type: rows::event_type(row.get(2)?),
+            sequence: row.get(3)?,
+            timestamp: rows::time(row, 4)?,
+            deliveries,
+        });
+        last_body = facts::unpack_body(row.get_ref(5)?.as_blob()?).map(Into::into);
+    }
+    Ok((events, last_body))
+}

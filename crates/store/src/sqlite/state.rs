@@ -1,0 +1,246 @@
+//! The reducers' state. Rows change often and here and there; to write a page for each would cost many times
+//! what changed. So a commit appends its changes to a log, which is folded into the table in the order of
+//! its keys once it has grown as large as the table: then every page takes many changes at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rusqlite::{Connection, params};
+use turnhook_reducer::{
+    state::{Change, Table},
+    time::Timestamp,
+};
+
+use super::{Sqlite, int, nat, rows, writer::Mem};
+use crate::{
+    codec::{self, Reader, Writer},
+    error::Result,
+    ids::SourceId,
+};
+
+/// A row of the log holds about this much.
+const LOG_ROW: usize = 256 << 10;
+/// A log smaller than this is not worth folding.
+const LOG_MIN: u64 = 4 << 20;
+/// A log larger than this would make the start slow, and folding it would take much memory.
+const LOG_MAX: u64 = 24 << 20;
+/// Keys that one step of folding writes.
+const STEP: usize = 500;
+
+/// The changes as rows of the log, packed: at least one row, which then carries the time alone.
+pub(super) fn pack_changes(changes: &[Change]) -> Vec<Vec<u8>> {
+    let mut packed = Vec::new();
+    let mut w = Writer(Vec::new());
+    for change in changes {
+        w.u8(change.table as u8);
+        w.varint(change.key);
+        match &change.value {
+            None => w.varint(0),
+            Some(value) => {
+                w.varint(value.len() as u64 + 1);
+                w.raw(value);
+            }
+        }
+        if w.0.len() >= LOG_ROW {
+            packed.push(codec::pack(&w.0));
+            w.0.clear();
+        }
+    }
+    if !w.0.is_empty() || packed.is_empty() {
+        packed.push(codec::pack(&w.0));
+    }
+    packed
+}
+
+/// Gives each change of a row of the log; `None` if it is damaged.
+fn unpack_changes(packed: &[u8], mut each: impl FnMut(u8, u64, Option<&[u8]>)) -> Option<()> {
+    let plain = codec::unpack(packed)?;
+    let mut r = Reader(&plain);
+    while !r.is_empty() {
+        let (table, key) = (r.u8()?, r.varint()?);
+        let value = match r.varint()? {
+            0 => None,
+            len => Some(r.raw(usize::try_from(len - 1).ok()?)?),
+        };
+        each(table, key, value);
+    }
+    Some(())
+}
+
+/// Appends to the log.
+pub(super) fn log(
+    conn: &Connection,
+    mem: &mut Mem,
+    source: SourceId,
+    clock: Timestamp,
+    changes: &[Vec<u8>],
+) -> rusqlite::Result<()> {
+    let mut stmt =
+        conn.prepare_cached("INSERT INTO state_log (seq, source, clock, changes) VALUES (?1, ?2, ?3, ?4)")?;
+    for row in changes {
+        stmt.execute(params![mem.next_log, source.0, int(clock.0), row])?;
+        mem.next_log += 1;
+        mem.log_bytes += row.len() as u64;
+    }
+    Ok(())
+}
+
+/// How large the table is about, in bytes; shared with the reader that loads it.
+pub(super) type Size = Arc<AtomicU64>;
+
+/// Whether a log of that size should be folded.
+pub(super) fn fold_wanted(log_bytes: u64, size: &Size) -> bool {
+    log_bytes > size.load(Ordering::Relaxed).clamp(LOG_MIN, LOG_MAX)
+}
+
+type Key = (u32, u8, i64);
+
+/// A part of the log on its way into the table. Until it is in, the log's rows stay, and win.
+pub(super) struct Fold {
+    upto: i64,
+    bytes: u64,
+    clocks: BTreeMap<u32, i64>,
+    changes: Vec<(Key, Option<Vec<u8>>)>,
+    done: usize,
+}
+
+impl Fold {
+    /// Reads the log's oldest part; `None` if there is nothing.
+    pub(super) fn begin(conn: &Connection) -> rusqlite::Result<Option<Fold>> {
+        let mut latest: BTreeMap<Key, Option<Vec<u8>>> = BTreeMap::new();
+        let mut fold = Fold {
+            upto: 0,
+            bytes: 0,
+            clocks: BTreeMap::new(),
+            changes: Vec::new(),
+            done: 0,
+        };
+        let mut stmt =
+            conn.prepare_cached("SELECT seq, source, clock, changes FROM state_log ORDER BY seq")?;
+        let mut found = stmt.query([])?;
+        while let Some(row) = found.next()? {
+            let source: u32 = row.get(1)?;
+            let packed = row.get_ref(3)?.as_blob()?;
+            unpack_changes(packed, |table, key, value| {
+                latest.insert((source, table, key.cast_signed()), value.map(<[u8]>::to_vec));
+            })
+            .ok_or_else(|| rows::damaged("state_log"))?;
+            fold.upto = row.get(0)?;
+            fold.clocks.insert(source, row.get(2)?);
+            fold.bytes += packed.len() as u64;
+            if fold.bytes > 2 * LOG_MAX {
+                break;
+            }
+        }
+        fold.changes = latest.into_iter().collect();
+        Ok((fold.upto > 0).then_some(fold))
+    }
+
+    /// Writes some of it.
+    pub(super) fn step(&self, conn: &Connection, size: &Size) -> rusqlite::Result<()> {
+        let mut put = conn.prepare_cached(
+            "INSERT OR REPLACE INTO state (source, tbl, key, value) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let mut remove =
+            conn.prepare_cached("DELETE FROM state WHERE source = ?1 AND tbl = ?2 AND key = ?3")?;
+        let mut grown = 0;
+        for ((source, table, key), value) in self.changes.iter().skip(self.done).take(STEP) {
+            match value {
+                Some(value) => {
+                    put.execute(params![source, table, key, value])?;
+                    grown += value.len() as u64;
+                }
+                None => {
+                    remove.execute(params![source, table, key])?;
+                }
+            }
+        }
+        if self.last_step() {
+            for (source, clock) in &self.clocks {
+                conn.execute(
+                    "UPDATE source SET clock = ?2 WHERE id = ?1",
+                    params![source, clock],
+                )?;
+            }
+            conn.execute("DELETE FROM state_log WHERE seq <= ?1", [self.upto])?;
+        }
+        // Rows replaced count twice: it only has to be about right, and is measured at each start.
+        size.fetch_add(grown / 4, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn last_step(&self) -> bool {
+        self.done + STEP >= self.changes.len()
+    }
+
+    /// The step is on the disk; the bytes that left the log if it was the last.
+    pub(super) fn advance(&mut self) -> Option<u64> {
+        let last = self.last_step();
+        self.done += STEP;
+        last.then_some(self.bytes)
+    }
+}
+
+impl Sqlite {
+    /// Gives every row of a source's state to `each`, in no order, and its last committed time.
+    pub(crate) async fn load<T, F>(
+        self: &Arc<Self>,
+        source: SourceId,
+        mut to: T,
+        mut each: F,
+    ) -> Result<(T, Option<Timestamp>)>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
+    {
+        let size = Arc::clone(&self.state_size);
+        self.read(move |conn| {
+            // One snapshot: the log must be that of the table.
+            let tx = conn.unchecked_transaction()?;
+            let mut clock: Option<i64> =
+                tx.query_row("SELECT clock FROM source WHERE id = ?1", [source.0], |r| r.get(0))?;
+            let mut latest: HashMap<(u8, u64), Option<Vec<u8>>> = HashMap::new();
+            let mut stmt =
+                tx.prepare("SELECT clock, changes FROM state_log WHERE source = ?1 ORDER BY seq")?;
+            let mut found = stmt.query([source.0])?;
+            while let Some(row) = found.next()? {
+                clock = Some(row.get(0)?);
+                unpack_changes(row.get_ref(1)?.as_blob()?, |table, key, value| {
+                    latest.insert((table, key), value.map(<[u8]>::to_vec));
+                })
+                .ok_or_else(|| rows::damaged("state_log"))?;
+            }
+            let mut give = |table: u8, key: u64, value: &[u8]| match Table::from_u8(table) {
+                Some(table) => each(&mut to, table, key, value),
+                None => tracing::warn!(
+                    table,
+                    "rows of a state table that this version does not know are left alone"
+                ),
+            };
+            let mut stmt = tx.prepare("SELECT tbl, key, value FROM state WHERE source = ?1")?;
+            let mut found = stmt.query([source.0])?;
+            let mut bytes = 0;
+            while let Some(row) = found.next()? {
+                let (table, key): (u8, i64) = (row.get(0)?, row.get(1)?);
+                let value = row.get_ref(2)?.as_blob()?;
+                bytes += value.len() as u64;
+                if !latest.contains_key(&(table, key.cast_unsigned())) {
+                    give(table, key.cast_unsigned(), value);
+                }
+            }
+            for ((table, key), value) in latest {
+                if let Some(value) = value {
+                    give(table, key, &value);
+                }
+            }
+            size.fetch_max(bytes, Ordering::Relaxed);
+            Ok((to, clock.map(|ms| Timestamp(nat(ms)))))
+        })
+        .await
+    }
+}

@@ -1,0 +1,463 @@
+//! The one thread that writes: it takes all that was asked for since its last commit, does it in one
+//! transaction, and answers when that is on the disk. No timer delays a commit; while one is being synced
+//! the next one fills up.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+use turnhook_reducer::event::EventId;
+
+use super::{
+    Fault, connection,
+    counts::{Counts, Moves},
+    fold::Folding,
+};
+use crate::{
+    Mode,
+    error::{Error, Result},
+};
+
+/// Outcomes of attempts may wait this long for others, or for a commit to ride on: only a repeated
+/// delivery after a crash is at stake, and each spares a transaction.
+const OUTCOMES_WAIT: Duration = Duration::from_millis(20);
+/// That many outcomes do not wait.
+const OUTCOMES_ENOUGH: usize = 512;
+/// One transaction takes at most this much work, so that the first who asked does not wait too long.
+const WEIGHT_MAX: usize = 8192;
+/// WAL frames after which they are copied into the file. Between two copies a page that was written often is
+/// copied once.
+const WAL_FRAMES: i32 = 4096;
+/// After a failure, housekeeping rests.
+const REST: Duration = Duration::from_secs(10);
+
+/// Something to do in the next transaction.
+pub(super) trait Job: Send {
+    /// Does it. Runs again, alone, if the transaction it shared with others has failed.
+    fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault>;
+    /// The transaction is on the disk, or everything was undone.
+    fn finish(self: Box<Self>, mem: &mut Mem, result: Result<()>);
+    /// How many can wait a little for others; 0 if it must not wait.
+    fn patience(&self) -> usize {
+        0
+    }
+    /// Rows, roughly.
+    fn weight(&self) -> usize {
+        1
+    }
+}
+
+/// What the thread knows besides the file. Everything here can be undone with the transaction, or does not depend on it.
+pub(super) struct Mem {
+    /// The number of the next event.
+    pub(super) next_event: i64,
+    /// The number of the next row of `state_log`.
+    pub(super) next_log: i64,
+    /// Bytes in `state_log`.
+    pub(super) log_bytes: u64,
+    /// Events that are not in `event_key` yet, by id: a repeated commit finds them here or there.
+    pub(super) recent: HashMap<EventId, i64>,
+    /// The largest id in `event_key`.
+    pub(super) newest_key: EventId,
+    pub(super) counts: Arc<Counts>,
+    pub(super) moves: Moves,
+    pub(super) folding: Folding,
+    pub(super) trim: super::retention::Trim,
+    pub(super) data_version: i64,
+    staged: Vec<EventId>,
+    before: (i64, i64, u64),
+}
+
+impl Mem {
+    fn load(conn: &Connection, counts: Arc<Counts>, state_size: super::state::Size) -> rusqlite::Result<Mem> {
+        counts.read(conn)?;
+        let done: i64 = conn.query_row("SELECT ledger_event FROM store", [], |r| r.get(0))?;
+        let last: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| r.get(0))?;
+        let mut recent = HashMap::new();
+        let mut stmt = conn.prepare("SELECT event_id, id FROM event WHERE id > ?1")?;
+        let mut rows = stmt.query([done])?;
+        while let Some(row) = rows.next()? {
+            recent.insert(EventId(row.get(0)?), row.get(1)?);
+        }
+        drop(rows);
+        drop(stmt);
+        let (next_log, log_bytes): (i64, i64) = conn.query_row(
+            "SELECT coalesce(max(seq), 0) + 1, coalesce(sum(length(changes)), 0) FROM state_log",
+            [],
+            |r| Ok((r.get(0)?, r.get(1)?)),
+        )?;
+        let newest: Option<[u8; 16]> =
+            conn.query_row("SELECT max(event_id) FROM event_key", [], |r| r.get(0))?;
+        let mut data_version = 0;
+        connection::changed_by_others(conn, &mut data_version)?;
+        Ok(Mem {
+            next_event: last.max(done) + 1,
+            next_log,
+            log_bytes: super::nat(log_bytes),
+            recent,
+            newest_key: EventId(newest.unwrap_or_default()),
+            counts,
+            moves: Moves::default(),
+            folding: Folding::new(state_size),
+            trim: super::retention::Trim::default(),
+            data_version,
+            staged: Vec::new(),
+            before: (0, 0, 0),
+        })
+    }
+
+    /// A number for a new event, and the promise to undo it with the transaction.
+    pub(super) fn new_event(&mut self, id: EventId) -> i64 {
+        let n = self.next_event;
+        self.next_event += 1;
+        self.recent.insert(id, n);
+        self.staged.push(id);
+        n
+    }
+
+    /// Events up to this one are in `event_key`.
+    pub(super) fn forget_recent(&mut self, upto: i64) {
+        let newest = &mut self.newest_key;
+        self.recent.retain(|id, n| {
+            if *n <= upto {
+                *newest = (*newest).max(*id);
+            }
+            *n > upto
+        });
+    }
+
+    fn begin(&mut self) {
+        self.before = (self.next_event, self.next_log, self.log_bytes);
+        self.staged.clear();
+        self.moves.clear();
+    }
+
+    fn undo(&mut self) {
+        (self.next_event, self.next_log, self.log_bytes) = self.before;
+        for id in self.staged.drain(..) {
+            self.recent.remove(&id);
+        }
+        self.moves.clear();
+    }
+}
+
+/// A job made of a closure and whoever waits for its value.
+pub(super) struct Closure<F, T> {
+    f: F,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Closure<F, T> {
+    pub(super) fn new(f: F, reply: oneshot::Sender<Result<T>>) -> Self {
+        Closure {
+            f,
+            value: None,
+            reply,
+        }
+    }
+}
+
+impl<F, T> Job for Closure<F, T>
+where
+    F: FnMut(&Connection, &mut Mem) -> Result<T, Fault> + Send,
+    T: Send,
+{
+    fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
+        self.value = Some((self.f)(conn, mem)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &mut Mem, result: Result<()>) {
+        // Whoever asked may have stopped waiting.
+        let Closure { value, reply, .. } = *self;
+        let _ = reply.send(result.and_then(|()| value.ok_or(Error::Closed)));
+    }
+}
+
+/// The way to the thread.
+pub(super) struct Handle {
+    jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Has a job done and waits for its answer.
+    pub(super) async fn ask<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Box<dyn Job>,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            jobs.as_ref()
+                .ok_or(Error::Closed)?
+                .send(make(reply))
+                .map_err(|_| Error::Closed)?;
+        }
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Takes no more jobs and waits until those taken are done.
+    pub(super) async fn close(&self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+struct Writer {
+    conn: Connection,
+    path: PathBuf,
+    mem: Mem,
+    mode: Mode,
+    wal: Option<Wal>,
+    rest_until: Option<Instant>,
+    // Dropped last: the file is free only when the connection is closed.
+    _lock: Option<std::fs::File>,
+}
+
+/// The copying of the WAL into the file, on a thread of its own.
+struct Wal {
+    /// Wakes it.
+    copy: SyncSender<()>,
+    /// It has copied nearly everything; the rest must be copied while nobody writes, for the WAL to start anew.
+    copied: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    opened: connection::Opened,
+    mode: Mode,
+    counts: Arc<Counts>,
+    state_size: super::state::Size,
+) -> Result<Handle> {
+    let connection::Opened {
+        path, mut conn, lock, ..
+    } = opened;
+    let mem = Mem::load(&conn, counts, state_size).map_err(|e| connection::error_from(&path, &e))?;
+    let wal = match mode {
+        Mode::Run => Some(start_copying(&path, &mut conn).map_err(|e| connection::error_from(&path, &e))?),
+        Mode::Shared => None,
+    };
+    let (jobs, queue) = mpsc::channel();
+    let mut writer = Writer {
+        conn,
+        path: path.clone(),
+        mem,
+        mode,
+        wal,
+        rest_until: None,
+        _lock: lock,
+    };
+    let thread = std::thread::Builder::new()
+        .name("store".into())
+        .spawn(move || writer.serve(&queue))
+        .map_err(|e| Error::Io {
+            path,
+            message: e.to_string(),
+        })?;
+    Ok(Handle {
+        jobs: Mutex::new(Some(jobs)),
+        thread: Mutex::new(Some(thread)),
+    })
+}
+
+fn start_copying(path: &Path, conn: &mut Connection) -> rusqlite::Result<Wal> {
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    let (copy, wake) = mpsc::sync_channel::<()>(1);
+    let copied = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (copied, copier) = (Arc::clone(&copied), connection::checkpointer(path)?);
+        let run = move || {
+            while wake.recv().is_ok() {
+                match copier.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+                    Ok(()) => copied.store(true, Ordering::Release),
+                    Err(error) => {
+                        tracing::warn!(%error, "the write-ahead log could not be copied into the store's file; trying again")
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("store-wal".into())
+            .spawn(run)
+            .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?
+    };
+    let wake = copy.clone();
+    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {
+        if frames >= WAL_FRAMES {
+            // Full: it is at work already.
+            let _ = wake.try_send(());
+        }
+        Ok(())
+    }))?;
+    Ok(Wal { copy, copied, thread })
+}
+
+impl Writer {
+    fn serve(&mut self, queue: &Receiver<Box<dyn Job>>) {
+        let mut patient: Vec<Box<dyn Job>> = Vec::new();
+        let mut patient_since = Instant::now();
+        let mut open = true;
+        while open || !patient.is_empty() {
+            let mut batch: Vec<Box<dyn Job>> = Vec::new();
+            let mut weight = 0;
+            let fold = open && self.mode == Mode::Run && self.fold_wanted();
+            let wait = if fold {
+                Duration::ZERO
+            } else if patient.is_empty() {
+                Duration::MAX
+            } else {
+                OUTCOMES_WAIT.saturating_sub(patient_since.elapsed())
+            };
+            let mut next = match (open, wait) {
+                (false, _) => Err(RecvTimeoutError::Disconnected),
+                (true, Duration::MAX) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (true, wait) => queue.recv_timeout(wait),
+            };
+            loop {
+                match next {
+                    Ok(job) => {
+                        weight += job.weight();
+                        if job.patience() == 0 {
+                            batch.push(job);
+                        } else {
+                            if patient.is_empty() {
+                                patient_since = Instant::now();
+                            }
+                            patient.push(job);
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        open = false;
+                        break;
+                    }
+                }
+                if weight >= WEIGHT_MAX {
+                    break;
+                }
+                next = queue.try_recv().map_err(|e| match e {
+                    mpsc::TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    mpsc::TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                });
+            }
+            let enough = patient.iter().map(|j| j.patience()).sum::<usize>() >= OUTCOMES_ENOUGH;
+            if !batch.is_empty() || fold || enough || !open || patient_since.elapsed() >= OUTCOMES_WAIT {
+                batch.append(&mut patient);
+            }
+            if fold {
+                batch.push(Box::new(FoldStep));
+            }
+            if !batch.is_empty() {
+                self.commit(batch);
+                self.end_copying();
+            }
+        }
+        if let Some(Wal { copy, thread, .. }) = self.wal.take() {
+            drop(copy);
+            let _ = self
+                .conn
+                .wal_hook(None::<fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>>);
+            let _ = thread.join();
+        }
+    }
+
+    /// Does all jobs in one transaction; if that fails, each in one of its own.
+    fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        match self.transact(&mut batch) {
+            Ok(()) => {
+                for job in batch {
+                    job.finish(&mut self.mem, Ok(()));
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                for job in batch {
+                    job.finish(&mut self.mem, Err(error.clone()));
+                }
+            }
+            Err(_) => {
+                for job in batch {
+                    self.commit(vec![job]);
+                }
+            }
+        }
+        if let Some(error) = self.mem.folding.failed.take() {
+            tracing::warn!(%error, "housekeeping of the store failed; trying again in a while");
+            self.rest_until = Instant::now().checked_add(REST);
+        }
+    }
+
+    fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        self.mem.begin();
+        let result = (|| {
+            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            for job in batch {
+                job.run(&self.conn, &mut self.mem)?;
+            }
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok::<(), Fault>(())
+        })();
+        match result {
+            Ok(()) => {
+                self.mem.counts.keep(&mut self.mem.moves);
+                Ok(())
+            }
+            Err(fault) => {
+                // Some errors make SQLite roll back by itself.
+                if !self.conn.is_autocommit() {
+                    let _ = self.conn.execute_batch("ROLLBACK");
+                }
+                self.mem.undo();
+                Err(fault.at(&self.path))
+            }
+        }
+    }
+
+    /// Copies what was written while the other thread copied, so that the WAL can start anew.
+    fn end_copying(&mut self) {
+        let Some(wal) = &self.wal else { return };
+        if wal.copied.swap(false, Ordering::AcqRel)
+            && let Err(error) = self
+                .conn
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        {
+            tracing::warn!(%error, "the write-ahead log could not be copied into the store's file; trying again");
+        }
+    }
+
+    fn fold_wanted(&mut self) -> bool {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
+        self.rest_until = None;
+        self.mem.folding.wanted(self.mem.recent.len(), self.mem.log_bytes)
+    }
+}
+
+/// A step of housekeeping, in the same transaction as whatever else there is to do.
+struct FoldStep;
+
+impl Job for FoldStep {
+    fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
+        super::fold::step(conn, mem)
+    }
+
+    fn finish(self: Box<Self>, mem: &mut Mem, result: Result<()>) {
+        super::fold::finish(mem, result);
+    }
+}

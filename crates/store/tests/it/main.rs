@@ -1,0 +1,14 @@
+//! The store on real files, in real processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod backup;
+mod commits;
+mod crash;
+mod deliveries;
+mod full_disk;
+mod ledger;
+mod measure;
+mod opening;
+mod outbox;
+mod retention;
+mod support;

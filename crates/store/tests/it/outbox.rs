@@ -1,0 +1,227 @@
+//! What may be attempted, and what has to wait: by whatever path, only the first pending delivery of a session.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use turnhook_reducer::event::SessionId;
+use turnhook_store::{Delivery, OutboxCursor, Recorded};
+
+use crate::support::{Fixture, at, dead, delivered, event, retry, session};
+
+/// By endpoint and session: sequence, delivery, due time.
+type Model = BTreeMap<(u16, SessionId), BTreeMap<u32, (Delivery, u64)>>;
+
+fn names(deliveries: &[Delivery]) -> Vec<(SessionId, u32)> {
+    deliveries.iter().map(|d| (d.session_id, d.sequence)).collect()
+}
+
+#[tokio::test]
+async fn a_session_waits_for_its_first() {
+    let f = Fixture::new(&["billing"]).await;
+    let billing = f.endpoints[0];
+    let (one, two) = (session(1, 0), session(2, 1));
+    let events = (0..3)
+        .flat_map(|s| [event(1, 0, s, 10, "a", false), event(2, 1, s, 10, "b", false)])
+        .collect();
+    let made = f.store.commit(f.commit(10, events)).await.unwrap().deliveries;
+    let of = |id: SessionId, sequence: u32| {
+        made.iter()
+            .find(|d| (d.session_id, d.sequence) == (id, sequence))
+            .unwrap()
+            .id
+    };
+
+    // The first of session one has to wait until 500: its others are not shown before.
+    f.store.record(vec![retry(of(one, 0), 20, 500)]).await.unwrap();
+    let page = f.store.outbox(billing, None, at(100), 100).await.unwrap();
+    assert_eq!(names(&page.deliveries), [(two, 0), (two, 1), (two, 2)]);
+    assert!(f.store.due(billing, at(499), 10).await.unwrap().is_empty());
+    assert_eq!(f.store.next_due(billing, at(100)).await.unwrap(), Some(at(500)));
+    let due = f.store.due(billing, at(500), 10).await.unwrap();
+    assert_eq!(names(&due), [(one, 0)]);
+    assert_eq!(
+        (due[0].attempts, due[0].first_attempt_at, due[0].next_attempt_at),
+        (1, Some(at(20)), at(500))
+    );
+    assert_eq!(
+        names(
+            &f.store
+                .outbox(billing, None, at(500), 100)
+                .await
+                .unwrap()
+                .deliveries
+        )[..3],
+        [(one, 0), (one, 1), (one, 2)]
+    );
+
+    // Dead ones are passed over; what comes behind is the first now.
+    f.store.record(vec![dead(of(one, 0), 510)]).await.unwrap();
+    let first = f.store.first_pending(billing, one).await.unwrap().unwrap();
+    assert_eq!(
+        (first.sequence, &first.body),
+        (1, &made.iter().find(|d| d.id == first.id).unwrap().body)
+    );
+    f.store.record(vec![retry(of(one, 2), 20, 500)]).await.unwrap();
+    assert!(
+        f.store.due(billing, at(900), 10).await.unwrap().is_empty(),
+        "sequence 1 comes first"
+    );
+    f.store.record(vec![delivered(of(one, 1), 910)]).await.unwrap();
+    assert_eq!(
+        names(&f.store.due(billing, at(900), 10).await.unwrap()),
+        [(one, 2)]
+    );
+    f.store.record(vec![delivered(of(one, 2), 910)]).await.unwrap();
+    assert!(f.store.first_pending(billing, one).await.unwrap().is_none());
+
+    let backlog = f.store.backlog().await.unwrap()[&billing];
+    assert_eq!(
+        (backlog.pending, backlog.dead, backlog.oldest),
+        (3, 1, Some(at(10)))
+    );
+}
+
+#[tokio::test]
+async fn outcomes_that_come_too_late_change_nothing() {
+    let f = Fixture::new(&["billing"]).await;
+    let made = f
+        .store
+        .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
+        .await
+        .unwrap()
+        .deliveries;
+    let id = made[0].id;
+    assert_eq!(
+        f.store.record(vec![delivered(id, 5)]).await.unwrap(),
+        Recorded { ignored: 0 }
+    );
+    assert_eq!(
+        f.store
+            .record(vec![retry(id, 6, 9), dead(id, 7), delivered(id, 8)])
+            .await
+            .unwrap(),
+        Recorded { ignored: 3 }
+    );
+    let shown = &f.store.delivery(made[0].event_id).await.unwrap()[0];
+    assert_eq!(
+        (shown.row.attempts, shown.row.finished_at, shown.attempts.len()),
+        (1, Some(at(12)), 1)
+    );
+    let backlog = f.store.backlog().await.unwrap()[&f.endpoints[0]];
+    assert_eq!((backlog.pending, backlog.dead, backlog.oldest), (0, 0, None));
+}
+
+/// Random outcomes against a model, read in pages of odd sizes: nothing is missing, nothing out of order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_outbox_agrees_with_a_model() {
+    let mut f = Fixture::new(&["billing", "audit"]).await;
+    let mut seed = 7u64;
+    let mut random = move |n: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let mut model = Model::new();
+    let mut sequences = BTreeMap::<u64, u32>::new();
+    for now in (0..400u64).map(|n| n * 10) {
+        let events = (0..random(8)).map(|_| {
+            let n = random(25);
+            let sequence = *sequences.entry(n).and_modify(|s| *s += 1).or_insert(0);
+            event(n, n, sequence, now, "a", false)
+        });
+        let events = events.collect::<Vec<_>>();
+        for d in f.store.commit(f.commit(now, events)).await.unwrap().deliveries {
+            model
+                .entry((d.endpoint.0, d.session_id))
+                .or_default()
+                .insert(d.sequence, (d, now));
+        }
+        let mut outcomes = Vec::new();
+        for (_, queue) in model.iter_mut().filter(|(_, q)| !q.is_empty()) {
+            let (sequence, (first, due)) = queue.first_key_value().map(|(s, d)| (*s, d.clone())).unwrap();
+            if due > now {
+                continue;
+            }
+            match random(10) {
+                0 => {
+                    outcomes.push(dead(first.id, now));
+                    queue.remove(&sequence);
+                }
+                1..4 => {
+                    let next = now + random(200);
+                    outcomes.push(retry(first.id, now, next));
+                    queue.get_mut(&sequence).unwrap().1 = next;
+                }
+                4..7 => {
+                    outcomes.push(delivered(first.id, now));
+                    queue.remove(&sequence);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(f.store.record(outcomes).await.unwrap().ignored, 0);
+        if now % 70 == 0 {
+            compare(&f, &model, now, 1 + usize::try_from(random(20)).unwrap()).await;
+        }
+        if now % 1000 == 990 {
+            f = f.reopen().await;
+        }
+    }
+}
+
+async fn compare(f: &Fixture, model: &Model, now: u64, limit: usize) {
+    for endpoint in &f.endpoints {
+        let mut expected = BTreeSet::new();
+        let mut due = BTreeSet::new();
+        let mut pending = 0;
+        for ((e, _), queue) in model.iter().filter(|((e, _), _)| *e == endpoint.0) {
+            assert_eq!(*e, endpoint.0);
+            pending += queue.len() as u64;
+            for (i, (delivery, when)) in queue.values().enumerate() {
+                if *when > now {
+                    break;
+                }
+                expected.insert(delivery.id);
+                if i == 0 {
+                    due.insert(delivery.id);
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        let mut cursor: Option<OutboxCursor> = None;
+        loop {
+            let page = f.store.outbox(*endpoint, cursor, at(now), limit).await.unwrap();
+            assert!(page.deliveries.len() <= limit);
+            seen.extend(page.deliveries);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert!(seen.is_sorted_by_key(|d| (d.session_id, d.id)));
+        assert_eq!(seen.iter().map(|d| d.id).collect::<BTreeSet<_>>(), expected);
+        assert_eq!(seen.len(), expected.len(), "none twice");
+        for d in f.store.due(*endpoint, at(now), 1000).await.unwrap() {
+            assert!(
+                due.contains(&d.id),
+                "{d:?} is not the first of its session, or not due"
+            );
+        }
+        let backlog = f
+            .store
+            .backlog()
+            .await
+            .unwrap()
+            .get(endpoint)
+            .copied()
+            .unwrap_or_default();
+        assert_eq!(backlog.pending, pending);
+        let oldest = model
+            .iter()
+            .filter(|((e, _), _)| *e == endpoint.0)
+            .flat_map(|(_, q)| q.values())
+            .min_by_key(|(d, _)| d.id)
+            .map(|(d, _)| d.timestamp);
+        assert_eq!(backlog.oldest, oldest);
+    }
+}
