@@ -75,7 +75,7 @@ async fn signed_posts_in_order_over_kept_connections() {
     assert!(
         outcomes
             .iter()
-            .all(|o| o.error.is_none() && o.first_attempt_at == o.at)
+            .all(|o| o.error.is_none() && o.first_attempt_at <= o.at)
     );
     let status = harness.status("billing");
     assert_eq!((status.in_memory, status.in_flight, status.behind), (0, 0, false));
