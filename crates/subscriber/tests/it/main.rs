@@ -1,0 +1,11 @@
+//! The sources against real coturn, real Redis and real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod coturn;
+mod direct;
+mod hostile;
+mod loss;
+mod redis;
+mod snapshot;
+mod support;
+mod topology;

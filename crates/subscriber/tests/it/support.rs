@@ -1,0 +1,541 @@
+//! Processes that end with their test, a client that speaks RESP, and an ear for signals.
+
+use std::{
+    fmt::Debug,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use turnhook_reducer::{message::Kind, source::Gap, time::Timestamp};
+use turnhook_subscriber::{
+    decode,
+    queue::{self, SignalReceiver, SignalSender},
+    signal::{Clock, Signal},
+    source::{SourceConfig, SourceHandle},
+};
+
+/// Nothing here takes this long; what does has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn clock() -> Clock {
+    Arc::new(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Timestamp(u64::try_from(now.as_millis()).unwrap())
+    })
+}
+
+/// A clock that can be set forward.
+pub fn shifted_clock() -> (Clock, Arc<AtomicI64>) {
+    let shift = Arc::new(AtomicI64::new(0));
+    let (by, real) = (Arc::clone(&shift), clock());
+    (
+        Arc::new(move || Timestamp(real().0.saturating_add_signed(by.load(Ordering::Relaxed)))),
+        shift,
+    )
+}
+
+/// Awaits a condition.
+pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut check: F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A process that is killed when its test is over, however it ends.
+pub struct Process(Child);
+
+impl Process {
+    pub fn spawn(command: &mut Command, log: &Path) -> Process {
+        let out = std::fs::File::create(log).unwrap();
+        let err = out.try_clone().unwrap();
+        Process(
+            command
+                .stdin(Stdio::null())
+                .stdout(out)
+                .stderr(err)
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    pub fn running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A real `redis-server`.
+pub struct Redis {
+    pub process: Process,
+    pub port: u16,
+    pub dir: TempDir,
+    args: Vec<String>,
+}
+
+impl Redis {
+    pub async fn start(args: &[&str]) -> Redis {
+        let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
+        for _ in 0..5 {
+            let (dir, port) = (TempDir::new().unwrap(), free_port());
+            let process = Redis::spawn(&dir, port, &args);
+            let mut redis = Redis {
+                process,
+                port,
+                dir,
+                args: args.clone(),
+            };
+            if redis.answers().await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    fn spawn(dir: &TempDir, port: u16, args: &[String]) -> Process {
+        let port = port.to_string();
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--bind",
+            "127.0.0.1",
+        ]);
+        command.arg("--dir").arg(dir.path());
+        let here = dir.path().to_str().unwrap();
+        command.args(
+            args.iter()
+                .map(|a| a.replace("{dir}", here).replace("{port}", &port)),
+        );
+        Process::spawn(&mut command, &dir.path().join("log"))
+    }
+
+    async fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.process.running() {
+            // TLS only: its port does not speak plainly, but it is open.
+            let tls = self.args.iter().any(|a| a == "--tls-port");
+            let answer = timeout(Duration::from_secs(2), async {
+                let mut client = Client::connect(self.port).await.ok()?;
+                if tls {
+                    Some(String::new())
+                } else {
+                    client.try_call(&["PING"]).await.ok()
+                }
+            });
+            match answer.await {
+                Ok(Some(answer)) if !answer.contains("LOADING") => return true,
+                _ => sleep(Duration::from_millis(20)).await,
+            }
+        }
+        false
+    }
+
+    /// Starts it again on its port, after [`Process::kill`].
+    pub async fn restart(&mut self) {
+        self.process = Redis::spawn(&self.dir, self.port, &self.args);
+        assert!(self.answers().await, "redis-server does not start again");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub async fn client(&self) -> Client<TcpStream> {
+        Client::connect(self.port).await.unwrap()
+    }
+}
+
+/// A client that speaks RESP, for both Redis and the listener.
+pub struct Client<S> {
+    pub stream: S,
+}
+
+impl Client<TcpStream> {
+    pub async fn connect(port: u16) -> std::io::Result<Client<TcpStream>> {
+        Ok(Client {
+            stream: TcpStream::connect(local(port)).await?,
+        })
+    }
+}
+
+pub fn command(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        out.extend([format!("${}\r\n", arg.len()).as_bytes(), arg, b"\r\n"].concat());
+    }
+    out
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub async fn send(&mut self, args: &[&[u8]]) -> std::io::Result<()> {
+        self.stream.write_all(&command(args)).await?;
+        self.stream.flush().await
+    }
+
+    /// The answer as text, elements separated by spaces.
+    pub async fn try_call(&mut self, args: &[&str]) -> std::io::Result<String> {
+        let args: Vec<&[u8]> = args.iter().map(|a| a.as_bytes()).collect();
+        self.send(&args).await?;
+        self.reply().await
+    }
+
+    pub async fn call(&mut self, args: &[&str]) -> String {
+        timeout(PATIENCE, self.try_call(args))
+            .await
+            .expect("no answer")
+            .unwrap()
+    }
+
+    pub async fn publish(&mut self, channel: &[u8], payload: &[u8]) {
+        self.send(&[b"PUBLISH", channel, payload]).await.unwrap();
+        let reply = timeout(PATIENCE, self.reply()).await.expect("no answer").unwrap();
+        assert!(reply.starts_with(':'), "{reply}");
+    }
+
+    pub async fn reply(&mut self) -> std::io::Result<String> {
+        let line = self.line().await?;
+        let count = || line.get(1..).and_then(|n| n.parse::<usize>().ok());
+        match line.as_bytes().first() {
+            Some(b'$') => match count() {
+                Some(len) => {
+                    let mut text = vec![0; len + 2];
+                    self.stream.read_exact(&mut text).await?;
+                    text.truncate(len);
+                    Ok(String::from_utf8_lossy(&text).into_owned())
+                }
+                None => Ok("(null)".to_owned()),
+            },
+            Some(b'*') => {
+                let mut parts = Vec::new();
+                for _ in 0..count().unwrap_or(0) {
+                    parts.push(Box::pin(self.reply()).await?);
+                }
+                Ok(parts.join(" "))
+            }
+            _ => Ok(line),
+        }
+    }
+
+    async fn line(&mut self) -> std::io::Result<String> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(self.stream.read_u8().await?);
+        }
+        line.truncate(line.len() - 2);
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// One message, as heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub server: Option<String>,
+    pub channel: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+/// The engine's end of a running source: keeps all that it is told.
+pub struct Ear {
+    pub source: SourceHandle,
+    receiver: SignalReceiver,
+    pub messages: Vec<Heard>,
+    pub gaps: Vec<Gap>,
+    /// Everything but messages and gaps, in words, in order.
+    pub told: Vec<String>,
+    pub entries: Vec<turnhook_subscriber::signal::SnapshotEntry>,
+    pub refused: u64,
+    /// Which of the keys of a snapshot are wanted.
+    pub wants: fn(&[u8]) -> bool,
+}
+
+pub async fn start(config: SourceConfig) -> Ear {
+    start_with(config, clock(), queue::DEFAULT_BOUND).await
+}
+
+pub async fn start_with(config: SourceConfig, clock: Clock, bound: usize) -> Ear {
+    let (sender, receiver) = queue::channel(bound);
+    start_on(config, clock, sender, receiver).await
+}
+
+pub async fn start_on(
+    config: SourceConfig,
+    clock: Clock,
+    sender: SignalSender,
+    receiver: SignalReceiver,
+) -> Ear {
+    let source = config.start(clock, sender).await.unwrap();
+    Ear {
+        source,
+        receiver,
+        messages: Vec::new(),
+        gaps: Vec::new(),
+        told: Vec::new(),
+        entries: Vec::new(),
+        refused: 0,
+        wants: |_| true,
+    }
+}
+
+impl Ear {
+    pub fn port(&self) -> u16 {
+        self.source.local_addr().unwrap().port()
+    }
+
+    /// Listens until the condition holds.
+    pub async fn until(&mut self, what: &str, mut done: impl FnMut(&Ear) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, self.receiver.recv()).await {
+                Ok(Some(signal)) => self.take(signal),
+                Ok(None) => panic!("the source is gone before: {what}"),
+                Err(_) => panic!("never heard: {what}\n{:#?}\n{:?}", self.told, self.gaps),
+            }
+        }
+    }
+
+    /// Listens for a while.
+    pub async fn listen(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while let Ok(Some(signal)) = timeout(
+            deadline.saturating_duration_since(Instant::now()),
+            self.receiver.recv(),
+        )
+        .await
+        {
+            self.take(signal);
+        }
+    }
+
+    pub async fn hearing(&mut self) {
+        let before = self.count("hearing");
+        self.until("hearing", |e| e.count("hearing") > before).await;
+    }
+
+    pub fn count(&self, word: &str) -> usize {
+        self.told.iter().filter(|t| t.starts_with(word)).count()
+    }
+
+    pub fn heard(&self, payload: &str) -> bool {
+        self.messages.iter().any(|m| m.payload == payload.as_bytes())
+    }
+
+    fn take(&mut self, signal: Signal) {
+        let text = |s: &[u8]| String::from_utf8_lossy(s).into_owned();
+        match signal {
+            Signal::Messages(batch) => {
+                let server = batch.server.as_deref().map(text);
+                self.messages.extend(batch.iter().map(|(channel, payload)| Heard {
+                    server: server.clone(),
+                    channel: channel.to_vec(),
+                    payload: payload.to_vec(),
+                }));
+            }
+            Signal::Gap(gap) => {
+                assert!(gap.from <= gap.to, "{gap:?}");
+                self.told.push(format!("gap {}", gap.reason.as_str()));
+                self.gaps.push(gap);
+            }
+            Signal::Refused { reason, count } => {
+                self.refused += count;
+                self.told.push(format!("refused {}", reason.as_str()));
+            }
+            Signal::Hearing { detail, .. } => self.told.push(format!("hearing {detail}")),
+            Signal::Deaf { error, .. } => self.told.push(format!("deaf {error}")),
+            Signal::ServerSeen { server, .. } => self.told.push(format!("seen {}", text(&server))),
+            Signal::ServerStopped { server, .. } => self.told.push(format!("stopped {}", text(&server))),
+            Signal::ServerRestarted { server, .. } => self.told.push(format!("restarted {}", text(&server))),
+            Signal::SnapshotBegan { .. } => self.told.push("snapshot began".into()),
+            Signal::SnapshotScanned { keys, wanted } => {
+                let indexes = keys
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, k)| (self.wants)(k))
+                    .map(|(i, _)| i)
+                    .collect();
+                let _ = wanted.send(indexes);
+                self.told.push(format!("snapshot scanned {}", keys.len()));
+            }
+            Signal::SnapshotRead { entries, .. } => {
+                self.told.push(format!("snapshot read {}", entries.len()));
+                self.entries.extend(entries);
+            }
+            Signal::SnapshotEnded { complete, .. } => self.told.push(format!("snapshot ended {complete}")),
+        }
+    }
+
+    /// What was heard, decoded: kinds of one username's messages, in order.
+    pub fn kinds(&self, username: &str) -> Vec<Kind<'_>> {
+        self.messages
+            .iter()
+            .filter_map(|m| decode::decode(&m.channel, &m.payload).ok())
+            .filter(|m| m.username.ends_with(username.as_bytes()))
+            .map(|m| m.kind)
+            .collect()
+    }
+}
+
+/// A status channel.
+pub fn status(username: &str, id: u64) -> Vec<u8> {
+    format!("turn/realm/example.org/user/{username}/allocation/{id:018}/status").into_bytes()
+}
+
+/// A real coturn.
+pub struct Coturn {
+    pub process: Process,
+    pub port: u16,
+    pub dir: TempDir,
+}
+
+pub const SECRET: &str = "tests-only";
+
+impl Coturn {
+    /// `statsdb`: what follows `ip=127.0.0.1` in `redis-statsdb`.
+    pub async fn start(statsdb: &str, args: &[&str]) -> Coturn {
+        for _ in 0..5 {
+            let (dir, port) = (TempDir::new().unwrap(), free_port());
+            let mut coturn = Coturn {
+                process: Coturn::spawn(&dir, port, statsdb, args),
+                port,
+                dir,
+            };
+            if coturn.serves().await {
+                return coturn;
+            }
+        }
+        panic!("turnserver does not start");
+    }
+
+    pub fn spawn(dir: &TempDir, port: u16, statsdb: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("turnserver");
+        command.args([
+            "-n",
+            "--listening-ip=127.0.0.1",
+            "--relay-ip=127.0.0.1",
+            "--no-dtls",
+            "--no-cli",
+        ]);
+        command.args([
+            "--realm=example.org",
+            "--use-auth-secret",
+            "--allow-loopback-peers",
+            "--verbose",
+        ]);
+        command.args(["--log-file=stdout", "--simple-log"]);
+        command.arg(format!("--static-auth-secret={SECRET}"));
+        command.arg(format!("--listening-port={port}"));
+        command.arg(format!(
+            "--redis-statsdb=ip=127.0.0.1 connect_timeout=5 {statsdb}"
+        ));
+        command.arg(format!("--pidfile={}", dir.path().join("pid").display()));
+        if !args.iter().any(|a| a.starts_with("--cert")) {
+            command.arg("--no-tls");
+        }
+        command.args(args);
+        Process::spawn(&mut command, &dir.path().join("log"))
+    }
+
+    pub async fn serves(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.process.running() {
+            if TcpStream::connect(local(self.port)).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    /// A client that relays to an echo peer; `-y` makes it talk to itself instead, so that no peer is needed.
+    pub fn client(&self, user: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("turnutils_uclient");
+        command.args([
+            "-W", SECRET, "-u", user, "-y", "-m", "2", "-l", "170", "-z", "5", "-c",
+        ]);
+        command
+            .args(args)
+            .args(["-p", &self.port.to_string(), "127.0.0.1"]);
+        Process::spawn(&mut command, &self.dir.path().join(format!("client-{user}")))
+    }
+
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        let mut file = std::fs::File::open(self.dir.path().join("log")).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+/// A self-signed certificate for 127.0.0.1 and localhost: paths of certificate and key.
+pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+    let made =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    write(&cert, made.cert.pem().as_bytes());
+    write(&key, made.signing_key.serialize_pem().as_bytes());
+    (cert, key)
+}
+
+pub fn write(path: &Path, content: &[u8]) {
+    std::fs::File::create(path).unwrap().write_all(content).unwrap();
+}
+
+/// Shows what was different.
+pub fn same<T: PartialEq + Debug>(what: &str, got: &T, want: &T) {
+    assert!(got == want, "{what}:\n got  {got:?}\n want {want:?}");
+}
