@@ -181,8 +181,8 @@ impl Store {
     ///
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
-    pub async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.0.commit(commit).await
+    pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
+        self.0.commit(&commit.into()).await
     }
 
     // --- the outbox -----------------------------------------------------------------------------------
@@ -194,6 +194,50 @@ impl Store {
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
     pub async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
         self.0.record(outcomes).await
+    }
+
+    /// Pending deliveries of an endpoint with ids above `after`, lowest first, those that wait for a retry
+    /// included.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn pending_after(
+        &self,
+        endpoint: EndpointId,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.0.pending_after(endpoint, after, limit.max(1)).await
+    }
+
+    /// Pending deliveries of an endpoint that are due by `now`, highest id first, and only those before which
+    /// nothing of their session is pending. Looks among the newest few thousand only.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn newest_due(
+        &self,
+        endpoint: EndpointId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.0.newest_due(endpoint, now, limit.max(1)).await
+    }
+
+    /// Those of these deliveries that are pending, in the same order.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn pending_rows(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>> {
+        self.0.pending_rows(ids).await
+    }
+
+    /// Which of these deliveries are pending, in the same order.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn still_pending(&self, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
+        self.0.still_pending(ids).await
     }
 
     /// Pending deliveries of an endpoint, from `after` on, at most `limit`: of every session whose first

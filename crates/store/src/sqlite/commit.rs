@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Sqlite {
-    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed> {
+    pub(crate) async fn commit(&self, commit: &Commit) -> Result<Committed> {
         let ready = Ready::new(commit);
         self.writer
             .ask(|reply| {
@@ -68,24 +68,24 @@ struct ReadyEvent {
 }
 
 impl Ready {
-    fn new(commit: Commit) -> Ready {
-        let events = commit.events.into_iter().map(|new| ReadyEvent {
+    fn new(commit: &Commit) -> Ready {
+        let events = commit.events.iter().map(|new| ReadyEvent {
             id: new.event.id,
             session: new.event.session_id,
             event_type: new.event.event_type,
             sequence: new.event.sequence,
             at: new.event.timestamp,
             data: facts::pack_event(&new.event, &new.body),
-            body: new.body,
-            endpoints: new.endpoints,
+            body: new.body.clone(),
+            endpoints: Arc::clone(&new.endpoints),
         });
         Ready {
             source: commit.source,
             clock: commit.clock,
             changes: state::pack_changes(&commit.changes),
             events: events.collect(),
-            unattributed: commit.unattributed,
-            gaps: commit.gaps,
+            unattributed: commit.unattributed.clone(),
+            gaps: commit.gaps.clone(),
         }
     }
 }

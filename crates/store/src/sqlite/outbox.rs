@@ -89,6 +89,84 @@ impl Sqlite {
         .await
     }
 
+    pub(crate) async fn pending_after(
+        self: &Arc<Self>,
+        endpoint: EndpointId,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let mut stmt = tx.prepare_cached(
+                "SELECT id FROM delivery INDEXED BY delivery_queue \
+                 WHERE endpoint = ?1 AND state <= 1 AND id > ?2 ORDER BY id LIMIT ?3",
+            )?;
+            let ids = stmt.query_map(params![endpoint.0, after.0, int(limit as u64)], |r| r.get(0))?;
+            read_all(&tx, ids)
+        })
+        .await
+    }
+
+    pub(crate) async fn newest_due(
+        self: &Arc<Self>,
+        endpoint: EndpointId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let mut stmt = tx.prepare_cached(
+                "SELECT id, session, state, at FROM delivery INDEXED BY delivery_queue \
+                 WHERE endpoint = ?1 AND state <= 1 ORDER BY id DESC LIMIT ?2",
+            )?;
+            let mut found = stmt.query(params![endpoint.0, int((limit * LOOK) as u64)])?;
+            let mut newest = Vec::new();
+            while let Some(row) = found.next()? {
+                let (id, session, state, at): (i64, i64, i64, i64) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                let due = state != rows::WAITING || at <= int(now.0);
+                if due && first_of_session(&tx, endpoint, session)? == Some(id) {
+                    newest.extend(read_delivery(&tx, DeliveryId(id))?);
+                }
+                if newest.len() >= limit {
+                    break;
+                }
+            }
+            Ok(newest)
+        })
+        .await
+    }
+
+    pub(crate) async fn pending_rows(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let mut stmt = tx.prepare_cached("SELECT id FROM delivery WHERE id = ?1 AND state <= 1")?;
+            let mut pending = Vec::new();
+            for id in ids {
+                if stmt.exists([id.0])? {
+                    pending.extend(read_delivery(&tx, id)?);
+                }
+            }
+            Ok(pending)
+        })
+        .await
+    }
+
+    pub(crate) async fn still_pending(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let mut stmt = tx.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state <= 1")?;
+            let mut pending = Vec::new();
+            for id in ids {
+                if stmt.exists([id.0])? {
+                    pending.push(id);
+                }
+            }
+            Ok(pending)
+        })
+        .await
+    }
+
     pub(crate) async fn backlog(self: &Arc<Self>) -> Result<BTreeMap<EndpointId, Backlog>> {
         let counts = Arc::clone(&self.counts);
         let live = self.mode == crate::Mode::Run;
@@ -138,6 +216,17 @@ impl Sqlite {
         })
         .await
     }
+}
+
+fn read_all(
+    conn: &Connection,
+    ids: impl Iterator<Item = rusqlite::Result<i64>>,
+) -> rusqlite::Result<Vec<Delivery>> {
+    let mut deliveries = Vec::new();
+    for id in ids {
+        deliveries.extend(read_delivery(conn, DeliveryId(id?))?);
+    }
+    Ok(deliveries)
 }
 
 fn first_of_session(conn: &Connection, endpoint: EndpointId, session: i64) -> rusqlite::Result<Option<i64>> {

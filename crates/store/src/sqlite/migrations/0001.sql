@@ -76,6 +76,8 @@ CREATE TABLE delivery (
     reason           TEXT                        -- why it is dead
 );
 CREATE INDEX delivery_pending ON delivery (endpoint, session) WHERE state <= 1;
+-- An endpoint's pending deliveries by id: the rowid stands behind every entry.
+CREATE INDEX delivery_queue ON delivery (endpoint) WHERE state <= 1;
 CREATE INDEX delivery_waiting ON delivery (endpoint, at) WHERE state = 1;
 CREATE INDEX delivery_dead ON delivery (endpoint) WHERE state = 3;
 CREATE INDEX delivery_replay ON delivery (replay) WHERE replay IS NOT NULL AND state <= 1;
