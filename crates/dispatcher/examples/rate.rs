@@ -36,6 +36,10 @@ use turnhook_reducer::{
 
 #[tokio::main]
 async fn main() {
+    // The bare client asks for it; the dispatcher brings its own.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap();
     let arguments: Vec<u64> = std::env::args()
         .skip(1)
         .map(|a| a.parse().expect("a number"))

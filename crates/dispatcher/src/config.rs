@@ -98,9 +98,14 @@ impl EndpointConfig {
     /// # Errors
     /// The first thing that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.client().map(|_| ())
+    }
+
+    /// Checks all of it; the client that it describes.
+    pub(crate) fn client(&self) -> Result<Client, ConfigError> {
         self.check_url()?;
         self.check_numbers()?;
-        Client::new(self).map(|_| ())
+        Client::new(self)
     }
 
     pub(crate) fn error(&self, key: &'static str, problem: impl Into<String>) -> ConfigError {

@@ -1,6 +1,10 @@
 //! All endpoints. Each is on its own: one's trouble never delays another's.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, sync::mpsc};
 use turnhook_reducer::time::Timestamp;
@@ -8,7 +12,7 @@ use turnhook_reducer::time::Timestamp;
 use crate::{
     config::{ConfigError, EndpointConfig},
     endpoint::{Endpoint, EndpointStatus, Report},
-    queue::{Bounds, Delivery},
+    queue::Delivery,
     schedule::Pause,
 };
 
@@ -31,30 +35,29 @@ impl Dispatcher {
     /// until the dispatcher is dropped.
     ///
     /// # Errors
-    /// If a configuration is wrong; nothing is started then.
+    /// If a configuration is wrong, or a name is used twice; nothing is started then.
     pub fn start(
         endpoints: Vec<(EndpointConfig, Vec<Pause>)>,
         clock: &Clock,
         reports: &mpsc::Sender<Report>,
         runtime: &Handle,
     ) -> Result<Dispatcher, ConfigError> {
-        for (config, _) in &endpoints {
-            config.validate()?;
-        }
-        let mut started = HashMap::new();
+        let mut checked = Vec::new();
+        let mut names = HashSet::new();
         for (config, pauses) in endpoints {
-            let (clock, reports) = (Arc::clone(clock), reports.clone());
-            let endpoint = Endpoint::start(
-                &config,
-                pauses,
-                Bounds::default(),
-                clock,
-                reports,
-                runtime.clone(),
-            )?;
-            started.insert(Arc::clone(endpoint.name()), endpoint);
+            if !names.insert(config.name.clone()) {
+                return Err(config.error("name", "another endpoint has the same name"));
+            }
+            checked.push((config.client()?, config, pauses));
         }
-        Ok(Dispatcher { endpoints: started })
+        let started = checked.into_iter().map(|(client, config, pauses)| {
+            let (clock, reports) = (Arc::clone(clock), reports.clone());
+            let endpoint = Endpoint::start(&config, client, pauses, clock, reports, runtime.clone());
+            (Arc::clone(endpoint.name()), endpoint)
+        });
+        Ok(Dispatcher {
+            endpoints: started.collect(),
+        })
     }
 
     /// Hands deliveries to an endpoint that were just committed to the outbox, or are to be sent again

@@ -23,7 +23,7 @@ use turnhook_reducer::{
 use crate::{
     breaker::BreakerState,
     client::{Answer, Client},
-    config::{ConfigError, EndpointConfig},
+    config::EndpointConfig,
     dispatcher::Clock,
     queue::{Bounds, Delivery, Next, Page, Queue, Wanted},
     schedule::Pause,
@@ -140,23 +140,22 @@ struct Work {
 impl Endpoint {
     pub(crate) fn start(
         config: &EndpointConfig,
+        client: Client,
         pauses: Vec<Pause>,
-        bounds: Bounds,
         clock: Clock,
         reports: mpsc::Sender<Report>,
         runtime: Handle,
-    ) -> Result<Arc<Endpoint>, ConfigError> {
-        config.validate()?;
+    ) -> Arc<Endpoint> {
         let now = clock();
         let state = State {
-            queue: Queue::new(config, pauses, bounds, now),
+            queue: Queue::new(config, pauses, Bounds::default(), now),
             wake_at: None,
             last_error: None,
             last_success_at: None,
         };
         let endpoint = Arc::new(Endpoint {
             name: Arc::from(config.name.as_str()),
-            client: Client::new(config)?,
+            client,
             clock,
             reports,
             runtime,
@@ -167,7 +166,7 @@ impl Endpoint {
         });
         endpoint.runtime.spawn(Arc::clone(&endpoint).keep_time());
         endpoint.change(|_, _| ());
-        Ok(endpoint)
+        endpoint
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {

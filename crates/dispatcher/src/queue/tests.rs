@@ -260,6 +260,88 @@ fn withdrawn_deliveries_are_not_sent() {
     assert_eq!(ids(&mut queue, T0), [3]);
 }
 
+/// An endpoint that fails most events, but is there often enough to keep the breaker closed: a hundred
+/// thousand deliveries wait for retries, and memory holds no more of them than it may.
+#[test]
+fn a_hundred_thousand_failing() {
+    let bounds = Bounds {
+        bodies: 200,
+        bytes: 1 << 20,
+        stubs: 300,
+        page: 50,
+    };
+    let mut queue = Queue::new(&config(), Vec::new(), bounds, T0);
+    // As the store has them: due at, or not failed yet.
+    let mut due: Vec<Option<Timestamp>> = vec![None; 100_001];
+    let mut over = vec![false; 100_001];
+    let (mut now, mut good, mut failed) = (T0, 0, 0usize);
+    let mut committed = 1_000;
+    let mut most = 0;
+    while failed < 20_000 {
+        while let Some(wanted) = queue.wanted(now) {
+            let pending = |id: &i64| !over[*id as usize];
+            let (found, limit): (Vec<i64>, usize) = match wanted {
+                Wanted::Oldest { after, limit } => {
+                    ((after.max(0) + 1..=committed).take(limit).collect(), limit)
+                }
+                Wanted::Newest { limit } => {
+                    let ready = |id: &i64| due[*id as usize].is_none_or(|at| at <= now);
+                    (
+                        (1..=committed)
+                            .rev()
+                            .take(2000)
+                            .filter(pending)
+                            .filter(ready)
+                            .take(limit)
+                            .collect(),
+                        limit,
+                    )
+                }
+                Wanted::Rows(ids) => (ids, usize::MAX),
+            };
+            let end = found.len() < limit;
+            let row = |id: i64| Delivery {
+                next_attempt_at: due[id as usize],
+                ..delivery(id, id as u128, 0)
+            };
+            queue.answer(
+                Some(Page {
+                    deliveries: found.into_iter().map(row).collect(),
+                    end,
+                }),
+                now,
+            );
+            most = most.max(queue.in_memory());
+        }
+        if let Some(d) = queue.claim(now) {
+            let id = d.id;
+            // Every fourth answer finds somebody there, so that the breaker stays closed.
+            good = (good + 1) % 4;
+            if good == 0 {
+                over[id as usize] = true;
+                queue.finish(d, Some(StatusCode::BAD_REQUEST), None, now, 0);
+            } else {
+                let Next::Retry(at) = queue.finish(d, ERROR, None, now, u64::MAX) else {
+                    panic!()
+                };
+                due[id as usize] = Some(at.plus(3_600_000));
+                failed += 1;
+            }
+        } else {
+            now = queue.next_wake(now).unwrap_or(now.plus(1)).max(now.plus(1));
+        }
+        if committed < 100_000 {
+            committed += 1;
+            queue.offer([delivery(committed, committed as u128, 0)], now);
+        }
+        most = most.max(queue.in_memory());
+    }
+    assert!(
+        most <= bounds.bodies + bounds.stubs + 2 * bounds.page,
+        "{most} in memory"
+    );
+}
+
 /// A million pending deliveries of a million sessions: memory stays within its bounds, and events of now are
 /// delivered among the first.
 #[test]

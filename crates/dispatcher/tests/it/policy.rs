@@ -176,3 +176,23 @@ async fn what_cannot_be_read_is_asked_for_again() {
     assert_eq!(outcome.next, Next::Done);
     drop(dispatcher);
 }
+
+#[tokio::test]
+async fn wrong_configurations_start_nothing() {
+    use tokio::{runtime::Handle, sync::mpsc};
+    use turnhook_dispatcher::dispatcher::Dispatcher;
+
+    let (reports, mut inbox) = mpsc::channel(4);
+    let fine = config("billing", "http://127.0.0.1:1/");
+    let mut wrong = config("other", "http://127.0.0.1:1/");
+    wrong.concurrency = 0;
+    for (second, key) in [(fine.clone(), "name"), (wrong, "concurrency")] {
+        let endpoints = vec![(fine.clone(), Vec::new()), (second, Vec::new())];
+        let error = Dispatcher::start(endpoints, &clock(), &reports, &Handle::current())
+            .err()
+            .unwrap();
+        assert_eq!(error.key, key);
+    }
+    drop(reports);
+    assert!(inbox.recv().await.is_none(), "nothing runs");
+}

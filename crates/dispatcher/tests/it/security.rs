@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
 use turnhook_dispatcher::{config::ClientCertificate, queue::Next};
 
 use crate::{
-    harness::{Harness, SECRET, config, delivery},
+    harness::{Harness, SECRET, config, deliveries, delivery},
     receiver::{Receiver, Reply},
 };
 
@@ -121,6 +121,52 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
     let outcome = harness.outcome(|o| &*o.endpoint == "without").await;
     assert!(matches!(outcome.next, Next::Retry(_)), "{outcome:?}");
     assert_eq!(receiver.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_where_the_server_offers_it() {
+    use http::{Request, Response, Version};
+    use http_body_util::{BodyExt as _, Empty};
+    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let pki = Pki::new();
+    let mut tls = pki.server(false);
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        loop {
+            let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let answer = service_fn(|request: Request<Incoming>| async {
+                let http2 = request.version() == Version::HTTP_2
+                    && !request.headers()["webhook-signature"].is_empty();
+                let body = request.into_body().collect().await?.to_bytes();
+                let status = if http2 && body.starts_with(b"{") { 202 } else { 500 };
+                let answer = Response::builder()
+                    .status(status)
+                    .body(Empty::<bytes::Bytes>::new())
+                    .unwrap();
+                Ok::<_, hyper::Error>(answer)
+            });
+            tokio::spawn(
+                http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer),
+            );
+        }
+    });
+    let mut config = config("billing", &format!("https://localhost:{port}/"));
+    config.ca_file = Some(pki.folder.path().join("ca.pem"));
+    let harness = Harness::start(vec![config]);
+    harness.commit("billing", deliveries(20, 5));
+    harness.drained("billing").await;
+    assert!(
+        harness
+            .outcomes()
+            .iter()
+            .all(|outcome| outcome.status == Some(202))
+    );
+    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
