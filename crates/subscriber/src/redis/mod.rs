@@ -10,7 +10,9 @@ mod stream;
 mod subscription;
 mod topology;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use fred::types::config::Server;
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -21,6 +23,7 @@ use turnhook_reducer::source::Gap;
 
 use self::{
     config::{Node, Target},
+    snapshot::Commands,
     subscription::{Loss, ServerState, Subscription},
 };
 pub use self::{
@@ -71,6 +74,8 @@ pub(crate) struct Redis {
     snapshots: watch::Receiver<bool>,
     heal: mpsc::Receiver<(SilentThread, oneshot::Sender<Healing>)>,
     limiter: heal::Limiter,
+    /// The nodes of a Cluster.
+    known: Vec<Server>,
 }
 
 impl Redis {
@@ -91,6 +96,7 @@ impl Redis {
             snapshots: take,
             heal: requests,
             limiter: heal::Limiter::new(config.patience.heal),
+            known: Vec::new(),
         };
         Ok((redis, RedisControl { snapshots, heal }))
     }
@@ -132,10 +138,7 @@ impl Redis {
             let since = Instant::now();
             let loss = tokio::select! {
                 loss = subscription.hear() => loss,
-                never = attend(
-                    &self.target, &node, self.patience, &self.clock, &self.signals, &mut self.snapshots,
-                    &mut self.heal, &mut self.limiter,
-                ) => match never {},
+                never = self.attend(&node) => match never {},
             };
             warn!("{node}: {}", loss.error);
             self.deaf(&loss.error);
@@ -150,7 +153,7 @@ impl Redis {
 
     async fn open(&self) -> Result<(Node, Subscription), String> {
         let open = async {
-            let node = topology::find(&self.target, self.patience.answer).await?;
+            let node = topology::find(&self.target, &self.known, self.patience.answer).await?;
             let (clock, signals) = (Arc::clone(&self.clock), self.signals.clone());
             let subscription = Subscription::open(&self.target, &node, clock, signals, self.patience).await?;
             Ok((node, subscription))
@@ -159,6 +162,58 @@ impl Redis {
         match timeout(patience, open).await {
             Ok(open) => open,
             Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+        }
+    }
+
+    /// What is done beside a subscription, by commands on a connection of its own: snapshots and healing.
+    async fn attend(&mut self, node: &Node) -> Infallible {
+        let mut backoff = Backoff::new(Duration::from_secs(60));
+        let mut due = *self.snapshots.borrow_and_update();
+        let mut told = String::new();
+        loop {
+            let Err(failed) = self.command(node, &mut due, &mut backoff).await;
+            if failed != told {
+                warn!("{node}: no snapshot of the status keys, or no commands: {failed}");
+                told = failed;
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// Connects for commands, and carries out what is due until that fails.
+    async fn command(
+        &mut self,
+        node: &Node,
+        due: &mut bool,
+        backoff: &mut Backoff,
+    ) -> Result<Infallible, String> {
+        let config = self.target.config_of(node);
+        let commands = Commands::new(topology::connect(config, self.patience.answer).await?);
+        if self.target.is_cluster() {
+            let slots = commands.call("CLUSTER", vec!["SLOTS".into()]).await?;
+            self.known = topology::masters(slots, node);
+        }
+        loop {
+            if *due {
+                snapshot::take(&commands, self.target.is_cluster(), &self.clock, &self.signals).await?;
+                *due = false;
+                *backoff = Backoff::new(Duration::from_secs(60));
+            }
+            tokio::select! {
+                Ok(()) = self.snapshots.changed() => *due = *self.snapshots.borrow_and_update(),
+                Some((thread, answer)) = self.heal.recv() => {
+                    let healing = heal::heal(&commands, &thread, &mut self.limiter).await;
+                    let failed = match &healing {
+                        Healing::Unavailable { error } => Some(error.clone()),
+                        _ => None,
+                    };
+                    let _ = answer.send(healing);
+                    if let Some(failed) = failed {
+                        return Err(failed);
+                    }
+                }
+                else => std::future::pending().await,
+            }
         }
     }
 
@@ -182,62 +237,6 @@ impl Redis {
                 }
             }
         }
-    }
-}
-
-/// What is done beside a subscription, by commands on a connection of its own: snapshots and healing.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the parts of `Redis` that are borrowed apart from the rest"
-)]
-async fn attend(
-    target: &Target,
-    node: &Node,
-    patience: Patience,
-    clock: &Clock,
-    signals: &SignalSender,
-    snapshots: &mut watch::Receiver<bool>,
-    heal: &mut mpsc::Receiver<(SilentThread, oneshot::Sender<Healing>)>,
-    limiter: &mut heal::Limiter,
-) -> std::convert::Infallible {
-    let mut backoff = Backoff::new(Duration::from_secs(60));
-    let mut due = *snapshots.borrow_and_update();
-    let mut told = String::new();
-    loop {
-        let result = topology::connect(target.config_of(node), patience.answer).await;
-        let failed: String = match result {
-            Err(e) => e,
-            Ok(commands) => {
-                let commands = snapshot::Commands::new(commands);
-                loop {
-                    if due {
-                        if let Err(e) = snapshot::take(&commands, target.is_cluster(), clock, signals).await {
-                            break e;
-                        }
-                        due = false;
-                        told.clear();
-                        backoff = Backoff::new(Duration::from_secs(60));
-                    }
-                    tokio::select! {
-                        Ok(()) = snapshots.changed() => due = *snapshots.borrow_and_update(),
-                        Some((thread, answer)) = heal.recv() => {
-                            let healing = heal::heal(&commands, &thread, limiter).await;
-                            let lost = matches!(healing, Healing::Unavailable { .. });
-                            let _ = answer.send(healing);
-                            if lost {
-                                break "the connection for commands was lost".to_owned();
-                            }
-                        }
-                        else => std::future::pending().await,
-                    }
-                }
-            }
-        };
-        if failed != told {
-            warn!("{node}: no snapshot of the status keys, or no commands: {failed}");
-            told = failed;
-        }
-        sleep(backoff.next()).await;
     }
 }
 

@@ -1,9 +1,9 @@
 //! One subscription: from connecting to its loss.
 
-use std::{future::poll_fn, io, pin::Pin, task::Poll};
+use std::io;
 
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, MissedTickBehavior, interval},
 };
 use turnhook_reducer::{
@@ -38,7 +38,7 @@ const LIMITS: Limits = Limits {
 /// The most that is read at once.
 const READ: usize = 256 * 1024;
 
-/// Read in a row without ever having to wait, just before the connection was closed: a backlog.
+/// Received while a PING was not answered for several times as long as is usual: a backlog.
 const BACKLOG: usize = 128 * 1024;
 
 /// What is known of the server that was subscribed to: tells what has become of it when it is found again.
@@ -70,17 +70,17 @@ pub(super) struct Subscription {
     /// Until then everything was surely heard: Redis sends in order, so the answer to a PING proves that all
     /// that was published before the PING was processed has come.
     pub(super) heard: Timestamp,
-    /// Read since the last time that there was nothing to read.
-    row: usize,
+    /// The same, for measuring, and the bytes that have come since.
+    proven: (Instant, usize),
     refused: u64,
 }
 
 /// Why a gap came about: told by what the server says of itself, before and after.
 ///
 /// Redis closes a subscriber whose output buffer is full without a word. Where it counts such clients
-/// (`client_output_buffer_limit_disconnections`), that decides. Where it does not, the subscription was thrown out
-/// if the same process is still there and closed it while a backlog was unread: the reader got 128 KiB
-/// and more without once having to wait, and then the end.
+/// (`client_output_buffer_limit_disconnections`), that decides. Where it does not, the subscription was thrown
+/// out if the same process is still there and closed it with a backlog before it: 128 KiB and more had come,
+/// over two PING intervals and more, without an answer to the PING behind them.
 pub(super) fn reason(before: &ServerState, loss: &Loss, after: &ServerState) -> GapReason {
     let same = before.run_id.is_some() && before.run_id == after.run_id;
     let thrown_out = match (before.thrown_out, after.thrown_out) {
@@ -114,7 +114,7 @@ impl Subscription {
             signals,
             patience,
             server: ServerState::default(),
-            row: 0,
+            proven: (Instant::now(), 0),
             refused: 0,
         };
         subscription
@@ -157,6 +157,7 @@ impl Subscription {
                 .map_err(|e| format!("subscription refused: {e}"))?;
         }
         self.heard = (self.clock)();
+        self.proven = (Instant::now(), 0);
         Ok(())
     }
 
@@ -198,23 +199,9 @@ impl Subscription {
         }
     }
 
-    /// Reads once, and counts what came without waiting.
     async fn read(&mut self) -> io::Result<usize> {
-        let (stream, row) = (&mut self.stream, &mut self.row);
-        let mut buf = ReadBuf::new(self.reader.space());
-        let n = poll_fn(|cx| match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => {
-                // Also pending, but not for want of data, when this task has had its turn.
-                if tokio::task::coop::has_budget_remaining() {
-                    *row = 0;
-                }
-                Poll::Pending
-            }
-        })
-        .await?;
-        self.row += n;
+        let n = self.stream.read(self.reader.space()).await?;
+        self.proven.1 += n;
         self.reader.filled(n);
         Ok(n)
     }
@@ -223,10 +210,11 @@ impl Subscription {
     pub(super) async fn hear(&mut self) -> Loss {
         let mut ticks = interval(self.patience.ping);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut ping: Option<Timestamp> = None;
+        let mut ping: Option<(Timestamp, Instant)> = None;
         let mut alive = Instant::now();
         let mut deaf = false;
         loop {
+            let waited = Instant::now();
             // Reading first: when this process did not run for a while, what came meanwhile is not silence.
             let read = tokio::select! {
                 biased;
@@ -238,16 +226,23 @@ impl Subscription {
                 Some(Err(e)) => return self.lost(&format!("the connection was lost: {e}"), true),
                 Some(Ok(_)) => {
                     alive = Instant::now();
+                    if waited.elapsed() >= self.patience.ping * 2 {
+                        // This process stood still. If Redis has thrown us out meanwhile, a PING would make
+                        // the kernel discard what is still on its way: it comes later.
+                        ticks.reset();
+                    }
                     let at = (self.clock)();
                     match self.take(at) {
                         Err(e) => return self.lost(&e.to_string(), false),
                         Ok(false) => {}
                         Ok(true) => {
-                            let sent = ping.take().unwrap_or(self.heard);
                             if std::mem::take(&mut deaf) {
                                 self.recovered(at);
                             }
-                            self.heard = sent;
+                            if let Some((sent, instant)) = ping.take() {
+                                self.heard = sent;
+                                self.proven = (instant, 0);
+                            }
                         }
                     }
                 }
@@ -257,7 +252,7 @@ impl Subscription {
                     if let Err(e) = self.send(&["PING"]).await {
                         return self.lost(&format!("the connection was lost: {e}"), true);
                     }
-                    ping = Some(at);
+                    ping = Some((at, Instant::now()));
                     // Time without a PING under way is no silence.
                     alive = Instant::now();
                 }
@@ -295,7 +290,6 @@ impl Subscription {
                 Err(e) => break Err(e),
             }
         };
-        self.signals.messages(batch);
         if self.refused > 0 {
             let count = std::mem::take(&mut self.refused);
             self.signals.signal(Signal::Refused {
@@ -303,6 +297,7 @@ impl Subscription {
                 count,
             });
         }
+        self.signals.messages(batch);
         end
     }
 
@@ -320,10 +315,15 @@ impl Subscription {
         self.signals.signal(Signal::Gap(gap));
     }
 
+    fn backlog(&self) -> bool {
+        let (since, received) = self.proven;
+        received >= BACKLOG && since.elapsed() >= self.patience.ping * 2
+    }
+
     fn lost(&self, error: &str, closed: bool) -> Loss {
         Loss {
             error: error.to_owned(),
-            backlog: closed && self.row >= BACKLOG,
+            backlog: closed && self.backlog(),
         }
     }
 }

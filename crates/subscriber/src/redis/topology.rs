@@ -1,16 +1,19 @@
 //! Which server to listen to: the one named, Sentinel's master, or a node of a Cluster. Asked anew before each
 //! connection, so that a failover is followed.
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use fred::{
     clients::Client,
     interfaces::ClientLike,
     types::{
-        Builder, ConnectHandle,
+        Builder, ConnectHandle, Value,
+        cluster::ClusterRouting,
         config::{Config, Server, ServerConfig},
     },
 };
+
+use tokio::{net::TcpStream, time::timeout};
 
 use super::config::{Node, Target};
 
@@ -42,8 +45,8 @@ pub(super) async fn connect(config: Config, patience: Duration) -> Result<Connec
     }
 }
 
-/// Finds the server to listen to.
-pub(super) async fn find(target: &Target, patience: Duration) -> Result<Node, String> {
+/// Finds the server to listen to. `known`: nodes of a Cluster besides those configured.
+pub(super) async fn find(target: &Target, known: &[Server], patience: Duration) -> Result<Node, String> {
     match &target.fred.server {
         ServerConfig::Centralized { server } => Ok(Node::Tcp(server.clone())),
         ServerConfig::Unix { path } => Ok(Node::Unix(path.clone())),
@@ -62,45 +65,37 @@ pub(super) async fn find(target: &Target, patience: Duration) -> Result<Node, St
                 .ok_or_else(|| format!("Sentinel knows no master of `{service_name}`"))
         }
         ServerConfig::Clustered { hosts, .. } => {
-            let config = Config {
-                fail_fast: true,
-                database: None,
-                ..target.fred.clone()
-            };
-            let connected = connect(config, patience)
-                .await
-                .map_err(|e| format!("Cluster: {e}"))?;
-            let nodes = connected.client.active_connections();
-            let _ = connected.client.quit().await;
-            choose(hosts, nodes)
-                .await
-                .map(Node::Tcp)
-                .ok_or_else(|| "the Cluster has no masters".to_owned())
-        }
-    }
-}
-
-/// Any node hears everything that is published on any other; but only the one that coturn talks to has its keys,
-/// and that is more likely the first one of the URL.
-async fn choose(hosts: &[Server], mut nodes: Vec<Server>) -> Option<Server> {
-    nodes.sort();
-    for host in hosts {
-        if let Some(node) = nodes.iter().find(|n| n.host == host.host && n.port == host.port) {
-            return Some(node.clone());
-        }
-        let addresses = resolve(host).await;
-        for node in &nodes {
-            if !resolve(node).await.is_disjoint(&addresses) {
-                return Some(node.clone());
+            // Any node hears all that is published on any other, even while some are down, so the first that
+            // answers will do. But only the one that coturn talks to has its keys, and that is more likely the
+            // first one of the URL.
+            for server in hosts.iter().chain(known) {
+                if reachable(server, patience / 4).await {
+                    return Ok(Node::Tcp(server.clone()));
+                }
             }
+            Err(format!(
+                "none of the {} known nodes of the Cluster answers",
+                hosts.len() + known.len()
+            ))
         }
     }
-    nodes.into_iter().next()
 }
 
-async fn resolve(server: &Server) -> HashSet<SocketAddr> {
-    match tokio::net::lookup_host((&*server.host, server.port)).await {
-        Ok(found) => found.collect(),
-        Err(_) => HashSet::new(),
-    }
+async fn reachable(server: &Server, patience: Duration) -> bool {
+    let host = server.host.trim_start_matches('[').trim_end_matches(']');
+    timeout(patience, TcpStream::connect((host, server.port)))
+        .await
+        .is_ok_and(|r| r.is_ok())
+}
+
+/// The other masters of a Cluster, as one of its nodes knows them: for when those of the URL are gone.
+pub(super) fn masters(slots: Value, node: &Node) -> Vec<Server> {
+    let Node::Tcp(server) = node else {
+        return Vec::new();
+    };
+    let mut masters = ClusterRouting::from_cluster_slots(slots, server.host.clone())
+        .map(|routing| routing.unique_primary_nodes())
+        .unwrap_or_default();
+    masters.sort();
+    masters
 }

@@ -49,8 +49,7 @@ async fn down_at_the_start() {
     let mut ear = start(SourceConfig::Redis(early)).await;
     ear.until("the complaint", |e| e.count("deaf cannot connect") > 0)
         .await;
-    let mut redis = Redis::start(&["--port", &port.to_string()]).await;
-    redis.port = port;
+    let _redis = Redis::start_at(port, &[]).await.unwrap();
     ear.hearing().await;
     // What was before the start is the engine's to know.
     assert!(ear.gaps.is_empty());
@@ -176,10 +175,28 @@ async fn thrown_out_by_its_output_buffer() {
             .then_some(())
     })
     .await;
+    // Longer than two PINGs are apart.
+    tokio::time::sleep(Duration::from_millis(400)).await;
     resume.send(()).unwrap();
     ear.until("the gap", |e| e.gaps.len() == 1).await;
-    assert_eq!(ear.gaps[0].reason, GapReason::ThrownOut);
-    assert!(ear.messages.len() > 10, "what was in the socket is heard");
+    assert_eq!(
+        ear.gaps[0].reason,
+        GapReason::ThrownOut,
+        "{:?} {} messages",
+        ear.told,
+        ear.messages.len()
+    );
+    assert!(
+        ear.told
+            .contains(&"deaf the connection was closed by Redis".to_owned()),
+        "{:?}",
+        ear.told
+    );
+    assert!(
+        ear.messages.len() > 100,
+        "all that was on its way is heard: {}",
+        ear.messages.len()
+    );
     coturn.publish(&status("bob", 1), b"after").await;
     ear.until("a message", |e| e.heard("after")).await;
     resume.send(()).unwrap();

@@ -179,7 +179,7 @@ async fn over_tls() {
             &channel,
             "deleted",
         ]);
-        assert!(cli.status().unwrap().success());
+        assert!(cli.output().unwrap().status.success());
     })
     .await
     .unwrap();
@@ -188,7 +188,10 @@ async fn over_tls() {
         .await;
 
     // Not trusted: never connected, and said why.
-    let mut ear = start(SourceConfig::Redis(RedisConfig::new(&url))).await;
+    let other = tempfile::tempdir().unwrap();
+    let mut config = RedisConfig::new(&url);
+    config.ca_file = Some(certificate(other.path()).0);
+    let mut ear = start(SourceConfig::Redis(config)).await;
     ear.until("the refusal", |e| e.count("deaf") > 0).await;
     assert!(ear.told[0].contains("certificate"), "{:?}", ear.told);
 }

@@ -1,15 +1,11 @@
 //! Processes that end with their test, a client that speaks RESP, and an ear for signals.
 
 use std::{
-    fmt::Debug,
-    io::{Read, Write},
+    io::Write,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -35,16 +31,6 @@ pub fn clock() -> Clock {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Timestamp(u64::try_from(now.as_millis()).unwrap())
     })
-}
-
-/// A clock that can be set forward.
-pub fn shifted_clock() -> (Clock, Arc<AtomicI64>) {
-    let shift = Arc::new(AtomicI64::new(0));
-    let (by, real) = (Arc::clone(&shift), clock());
-    (
-        Arc::new(move || Timestamp(real().0.saturating_add_signed(by.load(Ordering::Relaxed)))),
-        shift,
-    )
 }
 
 /// Awaits a condition.
@@ -125,21 +111,26 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start(args: &[&str]) -> Redis {
-        let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
         for _ in 0..5 {
-            let (dir, port) = (TempDir::new().unwrap(), free_port());
-            let process = Redis::spawn(&dir, port, &args);
-            let mut redis = Redis {
-                process,
-                port,
-                dir,
-                args: args.clone(),
-            };
-            if redis.answers().await {
+            if let Some(redis) = Redis::start_at(free_port(), args).await {
                 return redis;
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// On that port, unless somebody else has it.
+    pub async fn start_at(port: u16, args: &[&str]) -> Option<Redis> {
+        let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
+        let dir = TempDir::new().unwrap();
+        let process = Redis::spawn(&dir, port, &args);
+        let mut redis = Redis {
+            process,
+            port,
+            dir,
+            args,
+        };
+        redis.answers().await.then_some(redis)
     }
 
     fn spawn(dir: &TempDir, port: u16, args: &[String]) -> Process {
@@ -512,13 +503,6 @@ impl Coturn {
             .args(["-p", &self.port.to_string(), "127.0.0.1"]);
         Process::spawn(&mut command, &self.dir.path().join(format!("client-{user}")))
     }
-
-    pub fn log(&self) -> String {
-        let mut text = String::new();
-        let mut file = std::fs::File::open(self.dir.path().join("log")).unwrap();
-        file.read_to_string(&mut text).unwrap();
-        text
-    }
 }
 
 /// A self-signed certificate for 127.0.0.1 and localhost: paths of certificate and key.
@@ -533,9 +517,4 @@ pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
 
 pub fn write(path: &Path, content: &[u8]) {
     std::fs::File::create(path).unwrap().write_all(content).unwrap();
-}
-
-/// Shows what was different.
-pub fn same<T: PartialEq + Debug>(what: &str, got: &T, want: &T) {
-    assert!(got == want, "{what}:\n got  {got:?}\n want {want:?}");
 }

@@ -167,8 +167,10 @@ async fn a_node_of_a_cluster() {
     }
     assert_eq!(ear.messages.len(), 3);
 
-    // Its node dies: another one is found.
+    // Its node dies, and the other one of the URL: the third is known by now.
+    nodes[0].process.kill();
     nodes[1].process.kill();
-    ear.until("another node", |e| e.count("hearing") == 2).await;
+    let third = format!("hearing subscribed on {}", addresses[2]);
+    ear.until("the third node", |e| e.told.contains(&third)).await;
     publish_until_heard(&mut ear, nodes[2].port, "after").await;
 }
