@@ -206,3 +206,28 @@ fn check_shows_what_holds_and_hides_secrets() {
     assert_eq!(shown["endpoint"][0]["timeout"].as_str(), Some("15s"));
     assert_eq!(shown["session"]["residue"].as_str(), Some("64KiB"));
 }
+
+/// The files that it names are the operator's: here they stand in a directory of the test.
+#[test]
+fn the_example_is_a_good_configuration() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let directory = tempfile::tempdir().unwrap();
+    let example = fs::read_to_string(root.join("examples/turnhook.toml")).unwrap();
+    let here = directory.path().to_str().unwrap();
+    fs::write(
+        directory.path().join("turnhook.toml"),
+        example.replace("/etc/turnhook", here),
+    )
+    .unwrap();
+    for (name, content) in [
+        ("coturn.password", "hunter2"),
+        ("redis.password", "hunter2"),
+        ("support.token", "hunter2"),
+        ("billing.secrets", SECRET),
+        ("support.secrets", SECRET),
+    ] {
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}

@@ -5,4 +5,5 @@ mod harness;
 
 mod cli;
 mod config;
+mod deploy;
 mod listen;

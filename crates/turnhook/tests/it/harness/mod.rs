@@ -1,6 +1,8 @@
 //! What the tests start and how they wait: real programs on free loopback ports, ended when dropped.
 
+pub(crate) mod coturn;
 pub(crate) mod process;
+pub(crate) mod redis;
 pub(crate) mod turnhook;
 
 use std::{

@@ -14,6 +14,9 @@ pub(crate) struct Process {
     child: Child,
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<Vec<String>>>,
+    /// Each is held by its reader until the end of the stream.
+    stdout_reader: Arc<()>,
+    stderr_reader: Arc<()>,
 }
 
 impl Process {
@@ -28,13 +31,15 @@ impl Process {
             .unwrap_or_else(|error| {
                 panic!("cannot start {name}: {error} (tests/run.sh installs what is needed)")
             });
-        let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let (stdout, stdout_reader) = collect(child.stdout.take().unwrap());
+        let (stderr, stderr_reader) = collect(child.stderr.take().unwrap());
         Process {
             name,
             child,
             stdout,
             stderr,
+            stdout_reader,
+            stderr_reader,
         }
     }
 
@@ -55,21 +60,34 @@ impl Process {
     /// Waits for a line on stdout or stderr that `find` makes something of.
     #[track_caller]
     pub(crate) fn line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let what = format!("{what} from {}", self.name);
+        match self.line_or_end(find) {
+            Some(found) => found,
+            None => panic!(
+                "waited for {what} from {}: it ended\n{}",
+                self.name,
+                self.output()
+            ),
+        }
+    }
+
+    /// The same; `None` if the program ended without writing it.
+    #[track_caller]
+    pub(crate) fn line_or_end<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let (stdout, stderr) = (self.stdout.clone(), self.stderr.clone());
         let search = || {
             let (out, err) = (stdout.lock().unwrap(), stderr.lock().unwrap());
             out.iter().chain(err.iter()).find_map(|line| find(line))
         };
-        eventually(&what, || {
-            let found = search();
-            if found.is_none() && self.has_ended() {
-                // It may have written between the search and its end.
-                std::thread::sleep(std::time::Duration::from_millis(100));
-                return Some(search().unwrap_or_else(|| panic!("{what}: it ended\n{}", self.output())));
-            }
-            found
+        eventually(&format!("a line from {}", self.name), || {
+            // Asked first: what it wrote before its end is then found below.
+            let ended = self.has_ended() && self.is_read();
+            search().map(Some).or_else(|| ended.then_some(None))
         })
+    }
+
+    /// Whether both of its outputs were read to their ends.
+    fn is_read(&self) -> bool {
+        Arc::strong_count(&self.stdout_reader) == 1 && Arc::strong_count(&self.stderr_reader) == 1
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -113,15 +131,17 @@ impl Drop for Process {
     }
 }
 
-fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let kept = lines.clone();
+/// The lines of a stream, and what is shared with their reader while it reads.
+fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, Arc<()>) {
+    let (lines, reading) = (Arc::new(Mutex::new(Vec::new())), Arc::new(()));
+    let (kept, reader) = (lines.clone(), reading.clone());
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             kept.lock()
                 .unwrap()
                 .push(String::from_utf8_lossy(&line).into_owned());
         }
+        drop(reader);
     });
-    lines
+    (lines, reading)
 }

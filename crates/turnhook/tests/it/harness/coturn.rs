@@ -1,0 +1,188 @@
+//! A real coturn, its clients, and what its own log says that it carried.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use super::{free_port, process::Process};
+
+/// The secret of the TURN REST API.
+const AUTH_SECRET: &str = "north";
+/// Peers on the address of a configured database are refused by newer versions, hence the other one.
+const PEER_ADDRESS: &str = "127.0.0.2";
+
+/// How a client talks to coturn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+pub(crate) struct Coturn {
+    pub(crate) process: Process,
+    port: u16,
+    tls_port: u16,
+    peer: Process,
+    peer_port: u16,
+}
+
+/// What coturn's log says of an allocation, both legs: packets and bytes received, packets and bytes sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) client: [u64; 4],
+    pub(crate) peer: [u64; 4],
+}
+
+impl Coturn {
+    /// Starts it with `statsdb` as its `redis-statsdb`, and a peer that sends back whatever it gets.
+    #[track_caller]
+    pub(crate) fn start(directory: &Path, statsdb: &str, more: &[&str]) -> Coturn {
+        let (port, tls_port, peer_port) = (free_port(), free_port(), free_port());
+        let (certificate, key) = (directory.join("turn-cert.pem"), directory.join("turn-key.pem"));
+        if !key.exists() {
+            let made = Command::new("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "rsa:2048",
+                    "-nodes",
+                    "-days",
+                    "2",
+                    "-subj",
+                    "/CN=localhost",
+                ])
+                .arg("-out")
+                .arg(&certificate)
+                .arg("-keyout")
+                .arg(&key)
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let mut command = Command::new("turnserver");
+        command
+            .args(["-n", "--log-file=stdout", "--verbose", "--no-cli", "--no-dtls"])
+            .args([
+                "--listening-ip=127.0.0.1",
+                "--relay-ip=127.0.0.1",
+                "--allow-loopback-peers",
+                "--use-auth-secret",
+                "--realm=example.org",
+            ]);
+        command.args([
+            format!("--static-auth-secret={AUTH_SECRET}"),
+            format!("--listening-port={port}"),
+            format!("--tls-listening-port={tls_port}"),
+            format!("--cert={}", certificate.display()),
+            format!("--pkey={}", key.display()),
+            format!(
+                "--pidfile={}",
+                directory.join(format!("turnserver-{port}.pid")).display()
+            ),
+            format!(
+                "--userdb={}",
+                directory.join(format!("turnserver-{port}.db")).display()
+            ),
+            format!("--redis-statsdb={statsdb}"),
+        ]);
+        let mut process = Process::start(command.args(more));
+        let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
+        process.line("its last listener", |line| line.contains(&last).then_some(()));
+        let peer = Process::start(Command::new("turnutils_peer").args([
+            "-L",
+            PEER_ADDRESS,
+            "-p",
+            &peer_port.to_string(),
+        ]));
+        Coturn {
+            process,
+            port,
+            tls_port,
+            peer,
+            peer_port,
+        }
+    }
+
+    /// A client that sends `packets` packets of `length` bytes on two channels and hangs up.
+    pub(crate) fn client(&self, user: &str, transport: Transport, packets: u32, length: u32) -> Process {
+        let mut command = Command::new("turnutils_uclient");
+        command.args([
+            "-W",
+            AUTH_SECRET,
+            "-u",
+            user,
+            "-e",
+            PEER_ADDRESS,
+            "-c",
+            "-m",
+            "2",
+            "-z",
+            "5",
+        ]);
+        command.args([
+            "-r",
+            &self.peer_port.to_string(),
+            "-n",
+            &packets.to_string(),
+            "-l",
+            &length.to_string(),
+        ]);
+        match transport {
+            Transport::Udp => {}
+            Transport::Tcp => {
+                command.arg("-t");
+            }
+            Transport::Tls => {
+                command.args(["-t", "-S"]);
+            }
+        }
+        let port = if transport == Transport::Tls {
+            self.tls_port
+        } else {
+            self.port
+        };
+        command.args(["-p", &port.to_string(), "127.0.0.1"]);
+        Process::start(&mut command)
+    }
+
+    /// Sums of the log's `usage:` and `peer usage:` lines, by allocation and username.
+    pub(crate) fn logged(&self) -> BTreeMap<(String, String), Logged> {
+        let mut sums: BTreeMap<(String, String), Logged> = BTreeMap::new();
+        for line in self.process.stdout() {
+            let Some((_, rest)) = line.split_once("session ") else {
+                continue;
+            };
+            let Some((id, rest)) = rest.split_once(": ") else {
+                continue;
+            };
+            let Some((kind, rest)) = rest.split_once("usage: ") else {
+                continue;
+            };
+            let username = between(rest, "username=<", ">, rp=").unwrap_or_default();
+            let number = |name: &str| -> u64 {
+                let digits = rest.split(name).nth(1).unwrap().split(',').next().unwrap();
+                digits.trim().parse().unwrap()
+            };
+            let counters = [number(" rp="), number(" rb="), number(" sp="), number(" sb=")];
+            let sum = sums.entry((id.to_owned(), username.to_owned())).or_default();
+            let leg = if kind == "peer " {
+                &mut sum.peer
+            } else {
+                &mut sum.client
+            };
+            for (sum, counter) in leg.iter_mut().zip(counters) {
+                *sum += counter;
+            }
+        }
+        sums
+    }
+
+    /// Whether it and its peer run.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        !self.process.has_ended() && !self.peer.has_ended()
+    }
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    text.split_once(from)?.1.split_once(to).map(|(inner, _)| inner)
+}
