@@ -484,6 +484,10 @@ impl Reducer {
             }
             if end_at <= due {
                 self.stop_joining(session);
+                // One that waits for totals before it may start is looked at again when they come.
+                if let Some(s) = self.sessions.get_mut(session as usize) {
+                    s.end_at = Timestamp::MAX;
+                }
             }
         }
         let Some(s) = self.sessions.get_mut(session as usize) else {
