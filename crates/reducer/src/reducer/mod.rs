@@ -280,6 +280,7 @@ impl Reducer {
             }
             self.deadlines.pop();
             self.now = self.now.max(due);
+            self.expire_aside();
             self.fire(due, owner);
         }
         self.now = at;
@@ -305,8 +306,9 @@ impl Reducer {
         }
     }
 
-    /// Makes sure that the allocation is woken by `at`.
+    /// Makes sure that the allocation is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_allocation(&mut self, slot: u32, at: Timestamp) {
+        let at = at.max(self.now);
         if let Some(a) = self.allocations.get_mut(slot as usize)
             && at < a.wake
         {
@@ -315,8 +317,9 @@ impl Reducer {
         }
     }
 
-    /// Makes sure that the session is woken by `at`.
+    /// Makes sure that the session is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_session(&mut self, slot: u32, at: Timestamp) {
+        let at = at.max(self.now);
         if let Some(s) = self.sessions.get_mut(slot as usize)
             && at < s.wake
         {
