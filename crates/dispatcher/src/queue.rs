@@ -171,6 +171,17 @@ impl Queue {
         }
     }
 
+    /// Someone else has changed the outbox: all of it is read again, but for what is known.
+    pub fn read_again(&mut self) {
+        self.outbox.read_again();
+    }
+
+    /// The deliveries that are known, those under way included.
+    #[must_use]
+    pub fn known(&self) -> Vec<i64> {
+        self.lanes.ids()
+    }
+
     /// What has to be read from the outbox now, if anything. To be answered before there is more.
     pub fn wanted(&mut self, now: Timestamp) -> Option<Wanted> {
         if self.stopped || self.paused().is_some() {

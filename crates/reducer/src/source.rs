@@ -37,6 +37,24 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// All of them.
+    pub const ALL: [GapReason; 8] = [
+        GapReason::Restart,
+        GapReason::Reconnect,
+        GapReason::ThrownOut,
+        GapReason::Overflow,
+        GapReason::Stall,
+        GapReason::ClockStep,
+        GapReason::StoreFull,
+        GapReason::Wedged,
+    ];
+
+    /// From its text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<GapReason> {
+        GapReason::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     /// As in metrics, `/status` and the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -84,6 +84,11 @@ impl Lanes {
         self.counts
     }
 
+    /// The ids of all that are known.
+    pub(super) fn ids(&self) -> Vec<i64> {
+        self.known.keys().copied().collect()
+    }
+
     pub(super) fn knows(&self, id: i64) -> bool {
         self.known.contains_key(&id)
     }

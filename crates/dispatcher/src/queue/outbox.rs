@@ -135,6 +135,14 @@ impl Outbox {
         }
     }
 
+    /// Rows may be pending that were not before (a replay by another process): from the oldest on.
+    pub(super) fn read_again(&mut self) {
+        self.cursor = Some(i64::MIN);
+        if let Some(reading) = &mut self.reading {
+            reading.dropped = Some(i64::MIN);
+        }
+    }
+
     pub(super) fn withdrawn(&mut self, ids: &[i64]) {
         if let Some(reading) = &mut self.reading {
             reading.over.extend(ids);

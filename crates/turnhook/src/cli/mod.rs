@@ -12,6 +12,7 @@ use crate::config::{self, Config, ConfigError, Input};
 
 mod check;
 mod listen;
+mod run;
 mod secret;
 mod units;
 
@@ -34,6 +35,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Run),
     Check(check::Check),
     Listen(listen::Listen),
     Secret(secret::Secret),
@@ -72,6 +74,9 @@ enum CliError {
     /// Status 78.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Status 78, found only when it was used.
+    #[error("{0}")]
+    Unusable(String),
     /// Status 1.
     #[error("{0}")]
     Failed(String),
@@ -100,6 +105,7 @@ fn print(text: &str) -> Result<(), CliError> {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Listen(command) => runtime().and_then(|runtime| runtime.block_on(command.run())),
         Command::Secret(command) => command.run(),
@@ -112,7 +118,7 @@ pub fn main() -> ExitCode {
                 let _ = writeln!(io::stderr(), "error: {line}");
             }
             match error {
-                CliError::Config(_) => ExitCode::from(EXIT_CONFIG),
+                CliError::Config(_) | CliError::Unusable(_) => ExitCode::from(EXIT_CONFIG),
                 _ => ExitCode::FAILURE,
             }
         }

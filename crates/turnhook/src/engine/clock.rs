@@ -38,14 +38,22 @@ impl Clock {
     /// Starts at wall time, or at `not_before` (the last time that was committed) if that is later.
     pub(crate) fn start(not_before: Timestamp) -> Arc<Clock> {
         let start = Instant::now();
-        let wall = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let wall = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_millis() as u64)
+        };
         Clock::with(Box::new(move || (start.elapsed(), wall())), not_before)
     }
 
     fn with(read: Reading, not_before: Timestamp) -> Arc<Clock> {
         let (elapsed, wall) = read();
         let anchor = wall.saturating_sub(elapsed.as_millis() as u64).max(not_before.0);
-        Arc::new(Clock { read, anchor: AtomicU64::new(anchor), stepped: AtomicU64::new(0) })
+        Arc::new(Clock {
+            read,
+            anchor: AtomicU64::new(anchor),
+            stepped: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -57,7 +65,10 @@ impl Clock {
             return Timestamp(now);
         }
         let ahead = wall - now;
-        match self.anchor.compare_exchange(anchor, anchor + ahead, Ordering::AcqRel, Ordering::Acquire) {
+        match self
+            .anchor
+            .compare_exchange(anchor, anchor + ahead, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => {
                 self.stepped.fetch_add(ahead, Ordering::AcqRel);
                 Timestamp(wall)
@@ -84,6 +95,11 @@ impl Watch {
         Watch { clock, last, stepped }
     }
 
+    /// The time, unwatched.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The time, and a gap if too much of it has passed since this was last asked for.
     pub(crate) fn look(&mut self) -> (Timestamp, Option<Gap>) {
         let now = self.clock.now();
@@ -93,8 +109,20 @@ impl Watch {
         if now.since(from) <= TOLERANCE + PULSE.as_millis() as u64 {
             return (now, None);
         }
-        let reason = if was_stepped { GapReason::ClockStep } else { GapReason::Stall };
-        (now, Some(Gap { from, to: now, reason, server: None }))
+        let reason = if was_stepped {
+            GapReason::ClockStep
+        } else {
+            GapReason::Stall
+        };
+        (
+            now,
+            Some(Gap {
+                from,
+                to: now,
+                reason,
+                server: None,
+            }),
+        )
     }
 }
 
@@ -136,7 +164,11 @@ mod tests {
         let (hands, clock) = by_hand(0);
         let mut watch = Watch::new(Arc::clone(&clock));
         set(&hands, 200, 1_000_900);
-        assert_eq!(watch.look(), (Timestamp(1_000_200), None), "a small difference is not followed");
+        assert_eq!(
+            watch.look(),
+            (Timestamp(1_000_200), None),
+            "a small difference is not followed"
+        );
         set(&hands, 300, 87_400_300);
         let gap = Gap {
             from: Timestamp(1_000_200),
@@ -146,7 +178,11 @@ mod tests {
         };
         assert_eq!(watch.look(), (Timestamp(87_400_300), Some(gap)));
         set(&hands, 400, 1_000_400);
-        assert_eq!(watch.look(), (Timestamp(87_400_400), None), "and put back again it is not");
+        assert_eq!(
+            watch.look(),
+            (Timestamp(87_400_400), None),
+            "and put back again it is not"
+        );
     }
 
     #[test]

@@ -1,0 +1,41 @@
+//! `turnhook run`: the bridge.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{CliError, ConfigArgs, runtime};
+use crate::{engine, health::Health, logging, metrics::Metrics, shutdown};
+
+/// Listen to coturn, tell billing
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook run --config /etc/turnhook/turnhook.toml
+
+  SIGTERM and SIGINT stop it: it stops reading, commits, and finishes the requests under way.
+  A restart goes on where it was. Logs go to stderr.")]
+pub(super) struct Run {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let config = self.config.load()?;
+        logging::start(&config.log).map_err(CliError::failed)?;
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::new(&config));
+        runtime()?.block_on(async {
+            let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
+            let ended = engine::run(config, metrics, health, shutdown).await;
+            ended.map_err(|error| {
+                if error.is_configuration() {
+                    CliError::Unusable(error.to_string())
+                } else {
+                    CliError::failed(error)
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! `turnhook sessions`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_reducer::{event::SessionId, usage::Counters};
+use turnhook_store::SessionRow;
+
+use super::CliError;
+
+mod export;
+mod list;
+mod show;
+
+/// Look at sessions
+#[derive(Debug, Args)]
+pub(super) struct Sessions {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(list::List),
+    Show(show::Show),
+    Export(export::Export),
+}
+
+impl Sessions {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::List(command) => command.run().await,
+            Command::Show(command) => command.run().await,
+            Command::Export(command) => command.run().await,
+        }
+    }
+}
+
+fn parse_session_id(text: &str) -> Result<SessionId, String> {
+    turnhook_store::session_id(text).ok_or_else(|| "a session's id is ses_ and 26 letters and digits".to_owned())
+}
+
+fn counters(counters: &Counters) -> Value {
+    json!({
+        "received_packets": counters.received_packets,
+        "received_bytes": counters.received_bytes,
+        "sent_packets": counters.sent_packets,
+        "sent_bytes": counters.sent_bytes,
+    })
+}
+
+/// In the words of the payload.
+fn to_json(row: &SessionRow) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    json!({
+        "session_id": row.id.to_string(),
+        "continues": row.continues.map(|id| id.to_string()),
+        "source": row.source,
+        "realm": (!row.realm.is_empty()).then(|| text(&row.realm)),
+        "user": row.user.as_deref().map(text),
+        "usernames": row.usernames.iter().map(|name| text(name)).collect::<Vec<_>>(),
+        "labels": row.labels.iter().map(|(name, value)| (name.clone(), text(value).into())).collect::<serde_json::Map<String, Value>>(),
+        "started_at": rfc3339(row.started_at),
+        "updated_at": rfc3339(row.updated_at),
+        "ended_at": row.end.map(|(at, ..)| rfc3339(at)),
+        "duration_ms": row.end.map(|(at, ..)| at.since(row.started_at)),
+        "end_reason": row.end.map(|(_, reason, _)| reason.as_str()),
+        "accuracy": row.end.map(|(_, _, accuracy)| accuracy.as_str()),
+        "sequence": row.sequence,
+        "allocations": row.allocations,
+        "usage": {
+            "client": counters(&row.usage.legs.client),
+            "peer": row.peer_leg.then(|| counters(&row.usage.legs.peer)),
+            "billable_bytes": row.usage.billable_bytes,
+        },
+    })
+}

@@ -1,0 +1,34 @@
+//! The store, for commands that look into it, whether a bridge runs or not.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use turnhook_reducer::time::Timestamp;
+use turnhook_store::{Error, Mode, Store};
+
+use super::{CliError, ConfigArgs};
+use crate::config::{Config, StoreKind};
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> CliError {
+        match error {
+            Error::Newer { .. } | Error::NotAStore { .. } => CliError::Unusable(error.to_string()),
+            error => CliError::failed(error),
+        }
+    }
+}
+
+/// The configured store.
+pub(super) async fn open(config: &ConfigArgs) -> Result<(Config, Store), CliError> {
+    let config = config.load()?;
+    let StoreKind::Sqlite(path) = &config.store.kind else {
+        return Err(CliError::Unusable("[store] url: this version keeps its store in a file; set [store] path instead".to_owned()));
+    };
+    let store = Store::open(path, Mode::Shared).await?;
+    Ok((config, store))
+}
+
+/// By the wall clock.
+pub(super) fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,219 @@
+//! Between dispatcher and store: outcomes are written down, and what the dispatcher wants to read is read.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+use turnhook_dispatcher::{
+    endpoint::{Outcome, Read, Report},
+    queue::{Next, Page, Wanted},
+    schedule,
+};
+use turnhook_reducer::time::Timestamp;
+use turnhook_store::{self as store, DeliveryId, EndpointId, Store, Verdict};
+
+use super::{
+    clock::Clock,
+    outlet::{Outlet, queued},
+};
+use crate::metrics::{EndpointLabels, Metrics, OutcomeLabels};
+
+/// Outcomes written in one go.
+const MOST: usize = 1024;
+
+/// Writes under way at once: while one is being synced the next is collected.
+const WRITES: usize = 4;
+
+pub(crate) struct Courier {
+    store: Store,
+    /// The endpoints' numbers. (Not the dispatcher: it ends only when nobody holds it, and the courier after it.)
+    endpoints: HashMap<Arc<str>, EndpointId>,
+    metrics: Arc<Metrics>,
+    clock: Arc<Clock>,
+}
+
+/// The times in which endpoints were paused, by name.
+pub(crate) async fn pauses(store: &Store) -> store::Result<HashMap<String, Vec<schedule::Pause>>> {
+    let pause = |p: &store::Pause| schedule::Pause {
+        from: p.from,
+        to: p.to,
+    };
+    let endpoints = store.endpoints().await?;
+    Ok(endpoints
+        .into_iter()
+        .map(|e| (e.name, e.pauses.iter().map(pause).collect()))
+        .collect())
+}
+
+impl Courier {
+    pub(crate) fn new(store: Store, outlet: &Outlet, metrics: Arc<Metrics>, clock: Arc<Clock>) -> Courier {
+        let endpoints = outlet
+            .endpoints()
+            .map(|(id, name)| (Arc::clone(name), id))
+            .collect();
+        Courier {
+            store,
+            endpoints,
+            metrics,
+            clock,
+        }
+    }
+
+    /// Until the dispatcher is gone.
+    pub(crate) async fn run(self, mut reports: mpsc::Receiver<Report>) {
+        let courier = self;
+        let mut taken = Vec::new();
+        let permits = Arc::new(tokio::sync::Semaphore::new(WRITES));
+        while reports.recv_many(&mut taken, MOST).await > 0 {
+            let mut outcomes = Vec::new();
+            let mut reads = Vec::new();
+            for report in taken.drain(..) {
+                match report {
+                    Report::Outcome(outcome) => outcomes.push(outcome),
+                    Report::Read(read) => reads.push(read),
+                }
+            }
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            let paused: Vec<_> = outcomes
+                .iter()
+                .filter(|o| o.next == Next::Paused)
+                .cloned()
+                .collect();
+            let writing = courier.write(outcomes);
+            if reads.is_empty() && paused.is_empty() {
+                tokio::spawn(async move {
+                    writing.await;
+                    drop(permit);
+                });
+                continue;
+            }
+            // A read must see the outcomes that were reported before it.
+            writing.await;
+            drop(permit);
+            let Ok(all) = permits.acquire_many(WRITES as u32).await else {
+                return;
+            };
+            drop(all);
+            for outcome in paused {
+                courier.paused(&outcome).await;
+            }
+            for read in reads {
+                courier.read(read).await;
+            }
+        }
+        // What is still being written must be on the disk before the store is closed.
+        drop(permits.acquire_many(WRITES as u32).await);
+    }
+
+    /// Writes outcomes, again and again if the disk is full: a delivery that was made must not be made anew.
+    fn write(&self, outcomes: Vec<Outcome>) -> impl Future<Output = ()> + Send + 'static {
+        for outcome in &outcomes {
+            self.count(outcome);
+        }
+        let rows: Vec<store::Outcome> = outcomes.into_iter().map(row).collect();
+        let store = self.store.clone();
+        async move {
+            if rows.is_empty() {
+                return;
+            }
+            for attempt in 1.. {
+                match store.record(rows.clone()).await {
+                    Ok(_) => return,
+                    Err(error) if error.is_transient() && attempt < 60 => {
+                        warn!(%error, "what came of deliveries could not be written; tried again");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Err(error) => {
+                        error!(%error, deliveries = rows.len(),
+                            "what came of deliveries could not be written: they are made again, with the same ids");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let endpoint = outcome.endpoint.to_string();
+        let labels = OutcomeLabels {
+            endpoint: endpoint.clone(),
+            outcome: outcome.next.as_str(),
+        };
+        self.metrics.deliveries.get_or_create(&labels).inc();
+        self.metrics
+            .delivery_seconds
+            .get_or_create(&EndpointLabels { endpoint })
+            .observe(outcome.latency.as_secs_f64());
+    }
+
+    /// An endpoint said that it is gone: that must survive a restart.
+    async fn paused(&self, outcome: &Outcome) {
+        let reason = outcome.error.as_deref().unwrap_or("410 Gone");
+        if let Err(error) = self
+            .store
+            .pause(&outcome.endpoint, self.clock.now(), reason)
+            .await
+        {
+            error!(endpoint = %outcome.endpoint, %error, "the endpoint is paused, but not on record");
+        }
+    }
+
+    async fn read(&self, read: Read) {
+        match self.page(&read.endpoint, read.wanted).await {
+            // Who asked may be gone.
+            Ok(page) => drop(read.reply.send(page)),
+            // Not answered, the same is asked for again.
+            Err(error) => warn!(endpoint = %read.endpoint, %error, "the outbox cannot be read"),
+        }
+    }
+
+    async fn page(&self, endpoint: &str, wanted: Wanted) -> store::Result<Page> {
+        let Some(id) = self.endpoints.get(endpoint).copied() else {
+            return Ok(Page {
+                deliveries: Vec::new(),
+                end: true,
+            });
+        };
+        let (deliveries, limit) = match wanted {
+            Wanted::Oldest { after, limit } => (
+                self.store.pending_after(id, DeliveryId(after), limit).await?,
+                limit,
+            ),
+            Wanted::Newest { limit } => (self.store.newest_due(id, self.clock.now(), limit).await?, limit),
+            Wanted::Rows(ids) => {
+                let ids: Vec<_> = ids.into_iter().map(DeliveryId).collect();
+                (self.store.pending_rows(ids).await?, usize::MAX)
+            }
+        };
+        let end = deliveries.len() < limit;
+        Ok(Page {
+            deliveries: deliveries.into_iter().map(queued).collect(),
+            end,
+        })
+    }
+}
+
+fn row(outcome: Outcome) -> store::Outcome {
+    let verdict = match outcome.next {
+        Next::Done => Verdict::Delivered,
+        Next::Retry(at) => Verdict::Retry(at),
+        Next::Paused => Verdict::Retry(outcome.at),
+        Next::Rejected | Next::GaveUp => Verdict::Dead(outcome.next.as_str().to_owned()),
+    };
+    store::Outcome {
+        id: DeliveryId(outcome.delivery),
+        at: outcome.at,
+        latency_ms: u32::try_from(outcome.latency.as_millis()).unwrap_or(u32::MAX),
+        status: outcome.status,
+        error: outcome.error,
+        answer: Some(outcome.answer).filter(|a| !a.is_empty()),
+        verdict,
+    }
+}
+
+/// For tests and for `/status`: how long ago something was.
+pub(crate) fn age_seconds(now: Timestamp, then: Timestamp) -> f64 {
+    now.since(then) as f64 / 1000.0
+}

@@ -1,0 +1,94 @@
+//! From an event to its deliveries: the body, whom it goes to, and on to the dispatcher once committed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use turnhook_dispatcher::{body, config::EndpointConfig, dispatcher::Dispatcher, queue};
+use turnhook_reducer::event::{EventType, SessionEvent};
+use turnhook_store::{Delivery, EndpointId, NewEvent};
+
+pub(crate) struct Outlet {
+    /// Who wants starts, usages and ends.
+    wanting: [Arc<[EndpointId]>; 3],
+    names: HashMap<EndpointId, Arc<str>>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Outlet {
+    /// `ids` are the endpoints' numbers in the store, in the same order.
+    pub(crate) fn new(
+        endpoints: &[EndpointConfig],
+        ids: &[EndpointId],
+        dispatcher: Arc<Dispatcher>,
+    ) -> Outlet {
+        let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
+            let all = endpoints.iter().zip(ids);
+            all.filter(|(e, _)| e.events.contains(&event_type))
+                .map(|(_, id)| *id)
+                .collect()
+        });
+        let names = ids
+            .iter()
+            .copied()
+            .zip(endpoints.iter().map(|e| Arc::from(e.name.as_str())))
+            .collect();
+        Outlet {
+            wanting,
+            names,
+            dispatcher,
+        }
+    }
+
+    pub(crate) fn new_event(&self, event: SessionEvent) -> NewEvent {
+        let [starts, usages, ends] = &self.wanting;
+        let endpoints = match event.event_type {
+            EventType::Start => starts,
+            EventType::Usage => usages,
+            EventType::End => ends,
+        };
+        NewEvent {
+            body: body::body(&event),
+            endpoints: Arc::clone(endpoints),
+            event,
+        }
+    }
+
+    /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox.
+    pub(crate) fn deliver(&self, deliveries: Vec<Delivery>) {
+        let mut by_endpoint: HashMap<EndpointId, Vec<queue::Delivery>> = HashMap::new();
+        for delivery in deliveries {
+            by_endpoint
+                .entry(delivery.endpoint)
+                .or_default()
+                .push(queued(delivery));
+        }
+        for (endpoint, deliveries) in by_endpoint {
+            if let Some(name) = self.names.get(&endpoint) {
+                self.dispatcher.offer(name, deliveries);
+            }
+        }
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// The configured endpoints.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (EndpointId, &Arc<str>)> {
+        self.names.iter().map(|(id, name)| (*id, name))
+    }
+}
+
+/// A delivery of the store, as the dispatcher takes it.
+pub(crate) fn queued(delivery: Delivery) -> queue::Delivery {
+    queue::Delivery {
+        id: delivery.id.0,
+        event_id: delivery.event_id.to_string().into(),
+        session: delivery.session_id,
+        sequence: delivery.sequence,
+        event_type: delivery.event_type,
+        body: delivery.body,
+        attempts: delivery.attempts,
+        first_attempt_at: delivery.first_attempt_at,
+        next_attempt_at: Some(delivery.next_attempt_at),
+    }
+}

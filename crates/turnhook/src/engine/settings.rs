@@ -1,0 +1,134 @@
+//! From the configuration to what the parts take.
+
+use serde::{Deserialize, Serialize};
+use turnhook_reducer::{rules, usage};
+use turnhook_subscriber::{direct::DirectConfig, redis::RedisConfig, source::SourceConfig};
+
+use crate::config::{AliveWhile, Billable, GroupBy, Limits, Session, Source, SourceKind, Span, StartOn};
+
+fn millis(span: Span) -> u64 {
+    u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The rules of a source's reducer. Fails with what is wrong about `user_pattern`.
+pub(crate) fn rules(session: &Session, limits: &Limits, source: &Source) -> Result<rules::Rules, String> {
+    let direct = matches!(source.kind, SourceKind::Direct(_));
+    rules_of(session, limits, source.peer_leg, direct)
+}
+
+fn rules_of(
+    session: &Session,
+    limits: &Limits,
+    peer_leg: bool,
+    direct: bool,
+) -> Result<rules::Rules, String> {
+    Ok(rules::Rules {
+        group_by: match session.group_by {
+            GroupBy::User => rules::GroupBy::User,
+            GroupBy::Username => rules::GroupBy::Username,
+            GroupBy::Allocation => rules::GroupBy::Allocation,
+        },
+        user_pattern: rules::Rules::compile_user_pattern(&session.user_pattern)?,
+        start_on: match session.start_on {
+            StartOn::Allocation => rules::StartOn::Allocation,
+            StartOn::Relay => rules::StartOn::Relay,
+        },
+        alive_while: match session.alive_while {
+            AliveWhile::Relaying => rules::AliveWhile::Relaying,
+            AliveWhile::Allocated => rules::AliveWhile::Allocated,
+        },
+        linger: millis(session.linger),
+        totals_grace: millis(session.totals_grace),
+        report_grace: millis(session.report_grace),
+        expiry_grace: millis(session.expiry_grace),
+        usage_interval: millis(session.usage_interval),
+        residue: session.residue.0,
+        billable: match session.billable {
+            Billable::Relayed => usage::Billable::Relayed,
+            Billable::Client => usage::Billable::Client,
+            Billable::Egress => usage::Billable::Egress,
+            Billable::Ingress => usage::Billable::Ingress,
+        },
+        peer_leg,
+        direct,
+        unconfirmed_limit: limits.unconfirmed as usize,
+        tombstone_limit: limits.tombstones as usize,
+    })
+}
+
+/// How to listen to a source.
+pub(crate) fn source(source: &Source) -> SourceConfig {
+    match &source.kind {
+        SourceKind::Direct(direct) => SourceConfig::Direct(DirectConfig {
+            user: direct.user.clone(),
+            password: direct.password.clone(),
+            tls: direct.tls.clone(),
+            ..DirectConfig::new(direct.listen)
+        }),
+        SourceKind::Redis(redis) => SourceConfig::Redis(RedisConfig {
+            user: redis.user.clone(),
+            password: redis.password.clone(),
+            ca_file: redis.ca_file.clone(),
+            ..RedisConfig::new(redis.url.expose())
+        }),
+    }
+}
+
+/// All that a recorded history needs to be run again (`turnhook record`, `turnhook simulate`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct History {
+    /// The format of the lines that follow.
+    pub turnhook_history: u32,
+    /// The source's name.
+    pub source: String,
+    /// Whether it is a `direct` one.
+    pub direct: bool,
+    /// `peer_leg` of the source.
+    pub peer_leg: bool,
+    /// The store's id, in hexadecimal: part of every id.
+    pub store_id: String,
+    /// The time of the reducer when the recording began, in seconds.
+    #[serde(default)]
+    pub at: f64,
+    /// `[session]`.
+    pub session: Session,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+impl History {
+    /// The format that this version writes.
+    pub const FORMAT: u32 = 1;
+
+    pub(crate) fn new(session: &Session, limits: &Limits, source: &Source, store_id: [u8; 16]) -> History {
+        History {
+            turnhook_history: History::FORMAT,
+            source: source.name.clone(),
+            direct: matches!(source.kind, SourceKind::Direct(_)),
+            peer_leg: source.peer_leg,
+            store_id: store_id.iter().map(|b| format!("{b:02x}")).collect(),
+            at: 0.0,
+            session: session.clone(),
+            limits: limits.clone(),
+        }
+    }
+
+    /// The rules that held. Fails with what is wrong about `user_pattern`.
+    pub fn rules(&self) -> Result<rules::Rules, String> {
+        rules_of(&self.session, &self.limits, self.peer_leg, self.direct)
+    }
+
+    /// The store's id; `None` if it is not one.
+    #[must_use]
+    pub fn store_id(&self) -> Option<[u8; 16]> {
+        let digits = self.store_id.as_bytes();
+        let mut id = [0; 16];
+        if digits.len() != 32 {
+            return None;
+        }
+        for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(id)
+    }
+}

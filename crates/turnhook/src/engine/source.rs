@@ -1,0 +1,442 @@
+//! One task for each source: it owns the source's reducer, applies whatever has arrived, and never waits
+//! for the disk. While a commit is under way everything goes on; what has piled up meanwhile is the next
+//! one. So latency is low when it is quiet and commits are large when it is busy, with no timer to tune.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use turnhook_reducer::{
+    Notice, Reducer, ServerRef,
+    message::Kind,
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
+use turnhook_store::{Commit, Committed, SourceId, Store};
+use turnhook_subscriber::{
+    decode::decode,
+    queue::SignalReceiver,
+    signal::{Batch, Signal, SnapshotEntry},
+};
+
+use super::{
+    clock::{PULSE, Watch},
+    outlet::Outlet,
+    tap::{Tap, TapRequests},
+    telemetry::SourceTelemetry,
+    wedge::Wedges,
+};
+
+/// How often counters that merely moved are saved: their loss would be healed by totals.
+const SAVE_PROGRESS: Duration = Duration::from_secs(3);
+
+/// Events that may wait for a store that takes nothing. Beyond that what is heard is given up, as a gap:
+/// events never are.
+const MOST_PENDING: usize = 100_000;
+
+/// Batches applied before the task looks up again.
+const RUN: usize = 64;
+
+/// Between attempts at a commit that failed.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+
+type Commits = Pin<Box<dyn Future<Output = (Duration, Result<Committed, turnhook_store::Error>)> + Send>>;
+
+pub(crate) struct SourceTask {
+    pub(crate) id: SourceId,
+    pub(crate) reducer: Reducer,
+    pub(crate) signals: SignalReceiver,
+    pub(crate) watch: Watch,
+    pub(crate) store: Store,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) telemetry: SourceTelemetry,
+    pub(crate) taps: TapRequests,
+    pub(crate) wedges: Wedges,
+    /// What was heard before this belongs to an earlier run, if there was one.
+    pub(crate) last_commit: Option<Timestamp>,
+}
+
+/// The part of the task that changes from turn to turn.
+struct Turn {
+    gaps: Vec<Gap>,
+    /// The commit that is under way or failed; kept until the store has it.
+    commit: Option<Arc<Commit>>,
+    under_way: Option<Commits>,
+    again_at: Option<Instant>,
+    saved_at: Instant,
+    /// Inputs are given up since then, because the store takes nothing.
+    deafened: Option<Timestamp>,
+    tap: Option<Tap>,
+    server: Option<(Arc<[u8]>, ServerRef)>,
+}
+
+impl SourceTask {
+    /// Runs until `stop`, then commits what was heard. Gives back whether that last commit was made.
+    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> bool {
+        let mut turn = Turn {
+            gaps: Vec::new(),
+            commit: None,
+            under_way: None,
+            again_at: None,
+            saved_at: Instant::now(),
+            deafened: None,
+            tap: None,
+            server: None,
+        };
+        let mut open = true;
+        while open && !stop.is_cancelled() {
+            let everything = turn.saved_at.elapsed() >= SAVE_PROGRESS;
+            self.start_commit(&mut turn, everything);
+            let nap = self.nap(&turn);
+            let signal = tokio::select! {
+                biased;
+                done = ready(&mut turn.under_way) => {
+                    self.committed(&mut turn, done);
+                    continue;
+                }
+                () = stop.cancelled() => break,
+                Some(request) = self.taps.recv() => {
+                    turn.tap = Tap::start(request, &self.reducer);
+                    None
+                }
+                signal = self.signals.recv() => {
+                    open = signal.is_some();
+                    signal
+                }
+                () = tokio::time::sleep(nap) => None,
+            };
+            self.turn(&mut turn, signal);
+        }
+        self.finish(turn, grace).await
+    }
+
+    /// Applies what has arrived, and lets time pass up to now if that was all.
+    fn turn(&mut self, turn: &mut Turn, first: Option<Signal>) {
+        let (now, stall) = self.watch.look();
+        if let Some(gap) = stall {
+            warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
+                "time passed unwatched: messages may have been missed");
+            self.gap(turn, gap);
+        }
+        let mut next = first;
+        let mut left = RUN;
+        while let Some(signal) = next {
+            self.apply(turn, signal);
+            left -= 1;
+            next = if left > 0 { self.signals.try_recv() } else { None };
+        }
+        if left > 0 && turn.deafened.is_none() {
+            self.reducer.advance(now);
+            if let Some(tap) = &mut turn.tap
+                && !tap.time(now)
+            {
+                turn.tap = None;
+            }
+        }
+        self.wedges
+            .look(&self.reducer, now, &self.telemetry, &mut turn.gaps);
+        self.telemetry.levels(&self.reducer);
+    }
+
+    fn apply(&mut self, turn: &mut Turn, signal: Signal) {
+        if let Signal::Messages(batch) = &signal
+            && self.give_up(turn, batch.at)
+        {
+            return;
+        }
+        if let Some(tap) = &mut turn.tap
+            && !matches!(signal, Signal::Gap(_))
+            && !tap.signal(&signal, self.reducer.now())
+        {
+            turn.tap = None;
+        }
+        match signal {
+            Signal::Messages(batch) => self.messages(turn, &batch),
+            Signal::Refused { reason, count } => self.telemetry.ignored(reason.as_str(), count),
+            Signal::Hearing { at, detail } => {
+                info!(source = %self.telemetry.name(), detail, "hearing");
+                self.reducer.hearing(at);
+                self.telemetry.hearing(at, detail);
+                if let Some(from) = self.last_commit.take() {
+                    let gap = Gap {
+                        from,
+                        to: at,
+                        reason: GapReason::Restart,
+                        server: None,
+                    };
+                    self.gap(turn, gap);
+                }
+            }
+            Signal::Deaf { at, error } => {
+                warn!(source = %self.telemetry.name(), error, "deaf: hears nothing until it has connected again");
+                self.reducer.deaf(at);
+                self.telemetry.deaf(at, error);
+            }
+            Signal::Gap(gap) => self.gap(turn, gap),
+            Signal::ServerSeen { server, .. } => self.telemetry.server_seen(&server),
+            Signal::ServerStopped { at, server } => {
+                info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server stopped");
+                let server = self.reducer.server(&server);
+                self.reducer.server_stopped(at, server, at);
+            }
+            Signal::ServerRestarted { at, server } => {
+                info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server restarted");
+                let server = self.reducer.server(&server);
+                self.reducer.server_restarted(at, server, at);
+            }
+            Signal::SnapshotBegan { at } => self.reducer.snapshot_began(at),
+            Signal::SnapshotScanned { keys, wanted } => {
+                let is_wanted = |key: &[u8]| {
+                    let names = turnhook_subscriber::decode::decode_key(key);
+                    names.is_ok_and(|n| self.reducer.snapshot_wants(n.realm, n.username, n.id))
+                };
+                let indexes = keys
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, key)| is_wanted(key))
+                    .map(|(i, _)| i);
+                // Who asked may have given up meanwhile.
+                let _ = wanted.send(indexes.collect());
+            }
+            Signal::SnapshotRead { at, entries } => self.snapshot(at, &entries),
+            Signal::SnapshotEnded { at, complete } => {
+                debug!(source = %self.telemetry.name(), complete, "snapshot of the status keys ended");
+                self.reducer.snapshot_ended(at);
+            }
+        }
+    }
+
+    fn messages(&mut self, turn: &mut Turn, batch: &Batch) {
+        let server = match (&batch.server, &turn.server) {
+            (None, _) => ServerRef::UNKNOWN,
+            (Some(name), Some((known, server))) if Arc::ptr_eq(name, known) => *server,
+            (Some(name), _) => {
+                let server = self.reducer.server(name);
+                turn.server = Some((Arc::clone(name), server));
+                server
+            }
+        };
+        for (channel, payload) in batch.iter() {
+            match decode(channel, payload) {
+                Ok(message) => {
+                    self.telemetry.event(&message.kind);
+                    self.reducer.message(batch.at, server, &message);
+                }
+                Err(refusal) => self.telemetry.ignored(refusal.as_str(), 1),
+            }
+        }
+    }
+
+    fn snapshot(&mut self, at: Timestamp, entries: &[SnapshotEntry]) {
+        for entry in entries {
+            if !tell_snapshot_key(
+                &mut self.reducer,
+                at,
+                &entry.key,
+                &entry.value,
+                entry.idle_seconds,
+            ) {
+                self.telemetry.ignored("bad_key", 1);
+            }
+        }
+    }
+
+    /// A gap goes to the reducer as of its start, so that nothing expires for a time that was not heard.
+    fn gap(&mut self, turn: &mut Turn, gap: Gap) {
+        if let Some(tap) = &mut turn.tap
+            && !tap.gap(&gap)
+        {
+            turn.tap = None;
+        }
+        self.reducer.gap(gap.from, &gap);
+        self.telemetry.gap(&gap);
+        turn.gaps.push(gap);
+    }
+
+    /// Whether messages are to be given up because the store takes nothing.
+    fn give_up(&mut self, turn: &mut Turn, at: Timestamp) -> bool {
+        let full = self.reducer.pending_events() > MOST_PENDING;
+        match (full, turn.deafened) {
+            (true, None) => {
+                error!(source = %self.telemetry.name(), pending = MOST_PENDING,
+                    "the store takes nothing and the bound is reached: messages are given up until it does");
+                turn.deafened = Some(at);
+                true
+            }
+            (true, Some(_)) => true,
+            (false, Some(from)) => {
+                turn.deafened = None;
+                let gap = Gap {
+                    from,
+                    to: at,
+                    reason: GapReason::StoreFull,
+                    server: None,
+                };
+                self.gap(turn, gap);
+                false
+            }
+            (false, None) => false,
+        }
+    }
+
+    fn nap(&self, turn: &Turn) -> Duration {
+        let now = self.watch.now();
+        // A deadline fires once its moment has passed.
+        let deadline = self
+            .reducer
+            .next_deadline()
+            .map_or(PULSE, |at| Duration::from_millis(at.plus(1).since(now)));
+        let again = turn
+            .again_at
+            .map_or(PULSE, |at| at.saturating_duration_since(Instant::now()));
+        deadline.min(again).min(PULSE)
+    }
+
+    fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
+        if turn.under_way.is_some() || turn.again_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        turn.again_at = None;
+        if turn.commit.is_none() {
+            turn.commit = self.next_commit(turn, everything).map(Arc::new);
+        }
+        if let Some(commit) = &turn.commit {
+            let (store, commit) = (self.store.clone(), Arc::clone(commit));
+            turn.under_way = Some(Box::pin(async move {
+                let start = Instant::now();
+                let result = store.commit(commit).await;
+                (start.elapsed(), result)
+            }));
+        }
+    }
+
+    fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Commit> {
+        if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
+            return None;
+        }
+        turn.saved_at = if everything { Instant::now() } else { turn.saved_at };
+        let output = self.reducer.drain(everything);
+        for notice in &output.notices {
+            self.notice(notice);
+        }
+        let mut commit = Commit::new(self.id, self.reducer.now());
+        commit.changes = output.changes;
+        commit.gaps = std::mem::take(&mut turn.gaps);
+        self.telemetry.decided(&output.events, &output.unattributed);
+        commit.unattributed = output.unattributed;
+        commit.events = output
+            .events
+            .into_iter()
+            .map(|event| self.outlet.new_event(event))
+            .collect();
+        let nothing = commit.changes.is_empty()
+            && commit.events.is_empty()
+            && commit.gaps.is_empty()
+            && commit.unattributed.is_empty();
+        (!nothing).then_some(commit)
+    }
+
+    fn committed(
+        &mut self,
+        turn: &mut Turn,
+        (took, result): (Duration, Result<Committed, turnhook_store::Error>),
+    ) {
+        turn.under_way = None;
+        match result {
+            Ok(committed) => {
+                turn.commit = None;
+                self.telemetry.committed(took);
+                self.outlet.deliver(committed.deliveries);
+            }
+            Err(error) => {
+                error!(source = %self.telemetry.name(), %error, "commit failed; it is repeated every second");
+                self.telemetry.commit_failed(&error, self.watch.now());
+                turn.again_at = Some(Instant::now() + COMMIT_AGAIN);
+            }
+        }
+    }
+
+    fn notice(&self, notice: &Notice) {
+        let source = self.telemetry.name();
+        match notice {
+            Notice::SharedKey {
+                allocation,
+                addresses,
+            } => {
+                let [one, other] = addresses.each_ref().map(|a| String::from_utf8_lossy(a));
+                warn!(source, %allocation, %one, %other,
+                    "two servers share an allocation's key: give each coturn a source or a realm of its own");
+            }
+            Notice::Overcounted { allocation } => {
+                warn!(source, %allocation, "more was counted than coturn's total says: two allocations share a key");
+            }
+            Notice::TombstonesEvicted => {
+                warn!(source, "tombstones evicted early: raise [limits] tombstones");
+            }
+        }
+    }
+
+    /// Applies what the source said last, and commits everything.
+    async fn finish(mut self, mut turn: Turn, grace: Duration) -> bool {
+        while let Some(signal) = self.signals.try_recv() {
+            self.apply(&mut turn, signal);
+        }
+        let until = Instant::now() + grace;
+        loop {
+            if turn.under_way.is_none() {
+                if turn.again_at.is_none() && turn.commit.is_none() {
+                    turn.commit = self.next_commit(&mut turn, true).map(Arc::new);
+                    if turn.commit.is_none() {
+                        return true;
+                    }
+                }
+                if let Some(at) = turn.again_at.take() {
+                    tokio::time::sleep_until(at.min(until)).await;
+                }
+                self.start_commit(&mut turn, true);
+            }
+            match tokio::time::timeout_at(until, ready(&mut turn.under_way)).await {
+                Ok(done) => self.committed(&mut turn, done),
+                Err(_) => {
+                    error!(source = %self.telemetry.name(),
+                        "stopped before the last commit: what was heard since the one before counts as missed");
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Hands a key of a snapshot to the reducer; false if it is not one of coturn's.
+pub(super) fn tell_snapshot_key(
+    reducer: &mut Reducer,
+    at: Timestamp,
+    key: &[u8],
+    value: &[u8],
+    idle_seconds: Option<u64>,
+) -> bool {
+    let Ok(message) = decode(key, value) else {
+        return false;
+    };
+    let (Kind::New(status) | Kind::Refreshed(status)) = message.kind else {
+        return false;
+    };
+    reducer.snapshot_key(
+        at,
+        message.realm,
+        message.username,
+        message.id,
+        status,
+        idle_seconds,
+    );
+    true
+}
+
+/// The commit that is under way; never ready if there is none.
+async fn ready(under_way: &mut Option<Commits>) -> (Duration, Result<Committed, turnhook_store::Error>) {
+    match under_way {
+        Some(commit) => commit.await,
+        None => std::future::pending().await,
+    }
+}

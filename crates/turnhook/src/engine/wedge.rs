@@ -1,0 +1,153 @@
+//! Relay threads of coturn that fell silent (COTURN.md, trap 11): said aloud, and healed where that is
+//! configured.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, warn};
+use turnhook_reducer::{
+    Reducer, SilentThread,
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
+use turnhook_subscriber::redis::{self, Healing, RedisControl};
+
+use super::telemetry::SourceTelemetry;
+
+/// How often all allocations are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How far past its time, in milliseconds, a refresh or an end must be: coturn's timers and the way through
+/// Redis take some.
+const SLACK: u64 = 5_000;
+
+type Key = (Option<Box<[u8]>>, u16);
+
+pub(crate) struct Wedges {
+    on: bool,
+    control: Option<RedisControl>,
+    looked_at: Instant,
+    /// Those that are silent, and when they were heard last.
+    silent: BTreeMap<Key, Timestamp>,
+    healed: (
+        mpsc::UnboundedSender<(Key, Healing)>,
+        mpsc::UnboundedReceiver<(Key, Healing)>,
+    ),
+}
+
+impl Wedges {
+    /// Looks; heals if it is given the means.
+    pub(crate) fn new(control: Option<RedisControl>) -> Wedges {
+        Wedges {
+            on: true,
+            control,
+            looked_at: Instant::now(),
+            silent: BTreeMap::new(),
+            healed: mpsc::unbounded_channel(),
+        }
+    }
+
+    /// `direct` sources see connections close.
+    pub(crate) fn off() -> Wedges {
+        Wedges {
+            on: false,
+            ..Wedges::new(None)
+        }
+    }
+
+    pub(crate) fn look(
+        &mut self,
+        reducer: &Reducer,
+        now: Timestamp,
+        telemetry: &SourceTelemetry,
+        gaps: &mut Vec<Gap>,
+    ) {
+        while let Ok((key, healing)) = self.healed.1.try_recv() {
+            self.say(&key, &healing, telemetry);
+        }
+        if !self.on || self.looked_at.elapsed() < LOOK {
+            return;
+        }
+        self.looked_at = Instant::now();
+        let threads = reducer.silent_threads(SLACK);
+        let found: BTreeMap<Key, SilentThread> = threads
+            .into_iter()
+            .map(|t| ((t.server_address.clone(), t.thread), t))
+            .collect();
+        for (key, thread) in &found {
+            if !self.silent.contains_key(key) {
+                warn!(source = telemetry.name(), thread = thread.thread, server = %server(key), overdue = thread.overdue,
+                    "a relay thread of coturn has fallen silent: what its allocations carry is not heard");
+                telemetry.wedge("silent");
+                gaps.push(Gap {
+                    from: thread.heard_at,
+                    to: now,
+                    reason: GapReason::Wedged,
+                    server: None,
+                });
+                telemetry.gap(&Gap {
+                    from: thread.heard_at,
+                    to: now,
+                    reason: GapReason::Wedged,
+                    server: None,
+                });
+            }
+            self.heal(key, now.since(thread.heard_at));
+        }
+        for key in self.silent.keys().filter(|key| !found.contains_key(*key)) {
+            info!(source = telemetry.name(), thread = key.1, server = %server(key), "the relay thread is silent no more");
+        }
+        if self.silent.keys().ne(found.keys()) {
+            telemetry.wedged(found.keys().map(|(_, thread)| *thread).collect());
+        }
+        self.silent = found.into_iter().map(|(key, t)| (key, t.heard_at)).collect();
+    }
+
+    /// Asks for the connection to be closed; how often that is done at most is the source's business.
+    fn heal(&self, key: &Key, silent: u64) {
+        let Some(control) = self.control.clone() else {
+            return;
+        };
+        let thread = redis::SilentThread {
+            server_address: key.0.as_deref().map(<[u8]>::to_vec),
+            silent: Duration::from_millis(silent),
+        };
+        let (key, healed) = (key.clone(), self.healed.0.clone());
+        tokio::spawn(async move {
+            let healing = control.close_relay_connection(thread).await;
+            // The source may have stopped meanwhile.
+            let _ = healed.send((key, healing));
+        });
+    }
+
+    fn say(&self, key: &Key, healing: &Healing, telemetry: &SourceTelemetry) {
+        let (source, thread, server) = (telemetry.name(), key.1, server(key));
+        match healing {
+            Healing::Closed { connection } => {
+                telemetry.wedge("closed");
+                warn!(source, thread, %server, connection, "closed coturn's connection of the silent relay thread");
+            }
+            Healing::TooSoon => {}
+            Healing::NoneFits { looked_at } => {
+                telemetry.wedge("none_fits");
+                warn!(source, thread, %server, looked_at, "no connection to Redis has been idle for as long as the thread");
+            }
+            Healing::Ambiguous { candidates } => {
+                telemetry.wedge("ambiguous");
+                warn!(source, thread, %server, candidates,
+                    "several machines have connections that have been idle for as long: none is closed");
+            }
+            Healing::Unavailable { error } => {
+                telemetry.wedge("unavailable");
+                warn!(source, thread, %server, error, "cannot heal the silent relay thread");
+            }
+        }
+    }
+}
+
+fn server(key: &Key) -> String {
+    key.0.as_deref().map_or_else(
+        || "unknown".to_owned(),
+        |s| String::from_utf8_lossy(s).into_owned(),
+    )
+}
