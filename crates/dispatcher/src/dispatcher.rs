@@ -72,6 +72,20 @@ impl Dispatcher {
         self.with(endpoint, |endpoint| endpoint.withdraw(deliveries))
     }
 
+    /// Someone else has changed an endpoint's outbox (a replay, say): it is read again. Says whether there is
+    /// such an endpoint.
+    pub fn read_again(&self, endpoint: &str) -> bool {
+        self.with(endpoint, Endpoint::read_again)
+    }
+
+    /// The deliveries that an endpoint holds in memory, to be withdrawn where they are pending no longer.
+    #[must_use]
+    pub fn known(&self, endpoint: &str) -> Vec<i64> {
+        self.endpoints
+            .get(endpoint)
+            .map_or_else(Vec::new, |endpoint| endpoint.known())
+    }
+
     /// Sends nothing to an endpoint from now on. Says whether there is such an endpoint.
     pub fn pause(&self, endpoint: &str) -> bool {
         self.with(endpoint, Endpoint::pause)

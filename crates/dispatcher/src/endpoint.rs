@@ -181,6 +181,14 @@ impl Endpoint {
         self.change(|queue, now| queue.withdraw(deliveries, now));
     }
 
+    pub(crate) fn read_again(self: &Arc<Self>) {
+        self.change(|queue, _| queue.read_again());
+    }
+
+    pub(crate) fn known(&self) -> Vec<i64> {
+        self.lock().queue.known()
+    }
+
     pub(crate) fn pause(self: &Arc<Self>) {
         self.change(|queue, now| queue.pause(now));
     }
