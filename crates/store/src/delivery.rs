@@ -72,24 +72,6 @@ pub struct Recorded {
     pub ignored: usize,
 }
 
-/// Where to go on reading an outbox, which is ordered by session (older sessions first) and within a
-/// session by delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OutboxCursor {
-    pub(crate) session: i64,
-    pub(crate) id: i64,
-}
-
-/// Some of an endpoint's pending deliveries.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxPage {
-    /// Deliveries of sessions whose first pending one is due, in order. The first pending delivery of each session
-    /// comes before its others: make one when the one before it is finished.
-    pub deliveries: Vec<Delivery>,
-    /// Where the next page begins; `None` at the end. A page may be empty and yet not be the last.
-    pub next: Option<OutboxCursor>,
-}
-
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeliveryState {

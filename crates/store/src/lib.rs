@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine ── commit ──▶ state + events + deliveries, one transaction ──▶ deliveries, to hand on from memory
-//! dispatcher ── record ──▶ what attempts came to          dispatcher ◀── outbox, due ── at start, after overflow, retries
+//! dispatcher ── record ──▶ what attempts came to          dispatcher ◀── pending_after, newest_due ── at start, after overflow
 //! people ── deliveries, session(s), usage_by_day, replay, discard, pause, backup: with the bridge running or not
 //! ```
 //!
@@ -12,8 +12,8 @@
 //! * **All or nothing.** A [`Commit`] is written as a whole or not at all; an `Err` means that nothing was.
 //!   [`Error::is_transient`] tells whether the same request may succeed later (a full disk, say).
 //! * **Harmless to repeat.** A commit may be repeated as it was: events that are there are not written again.
-//! * **Order.** The outbox never shows a delivery before those of the same session and endpoint that are
-//!   pending before it. Dead and discarded ones no longer count.
+//! * **Order.** Ids rise with every commit, and within one in the order of its events: of two deliveries of a session
+//!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
 //! * **Group commit.** One thread writes. It takes all that was asked for while the last transaction was being
 //!   synced and does it in one. Many callers at once cost no more than one; nothing waits for a timer, but for
 //!   [`Store::record`], whose outcomes ride on the next commit or wait 20 ms for others.
@@ -51,8 +51,8 @@ use turnhook_reducer::{
 
 pub use commit::{Commit, Committed, NewEvent};
 pub use delivery::{
-    Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState,
-    OutboxCursor, OutboxPage, Outcome, Recorded, Replay, ReplayId, ReplayRequest, Verdict,
+    Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
+    Recorded, Replay, ReplayId, ReplayRequest, Verdict,
 };
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
@@ -81,7 +81,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            page_size: 4096,
+            page_size: 2048,
             max_bytes: None,
         }
     }
@@ -147,6 +147,14 @@ impl Store {
         self.0.path()
     }
 
+    /// Whether a bridge runs on this file, this one or another.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_run_on(&self) -> Result<bool> {
+        sqlite::is_run_on(self.0.path())
+    }
+
     /// Random, made with the store: what ids are derived from. A backup has the same.
     #[must_use]
     pub fn store_id(&self) -> [u8; 16] {
@@ -197,7 +205,7 @@ impl Store {
     }
 
     /// Pending deliveries of an endpoint with ids above `after`, lowest first, those that wait for a retry
-    /// included.
+    /// included, and those whose outcome [`Store::record`] has not answered yet.
     ///
     /// # Errors
     /// The disk's.
@@ -211,7 +219,8 @@ impl Store {
     }
 
     /// Pending deliveries of an endpoint that are due by `now`, highest id first, and only those before which
-    /// nothing of their session is pending. Looks among the newest few thousand only.
+    /// nothing of their session is pending. Looks among the
+    /// newest 100,000 events only, and at 16 pending ones for each that is wanted.
     ///
     /// # Errors
     /// The disk's.
@@ -238,47 +247,6 @@ impl Store {
     /// The disk's.
     pub async fn still_pending(&self, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
         self.0.still_pending(ids).await
-    }
-
-    /// Pending deliveries of an endpoint, from `after` on, at most `limit`: of every session whose first
-    /// pending delivery may be attempted at `now`, that one and those behind it (up to one that has to wait), in their
-    /// order. Older sessions come first. Includes what the caller has in hand already, and attempts whose outcome
-    /// has not been answered by [`Store::record`] yet: leave those out.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn outbox(
-        &self,
-        endpoint: EndpointId,
-        after: Option<OutboxCursor>,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<OutboxPage> {
-        self.0.outbox(endpoint, after, now, limit.max(1)).await
-    }
-
-    /// Retries that fell due by `now`, longest overdue first; only such as are the first pending of their session.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn due(&self, endpoint: EndpointId, now: Timestamp, limit: usize) -> Result<Vec<Delivery>> {
-        self.0.due(endpoint, now, limit.max(1)).await
-    }
-
-    /// When the first retry after `after` falls due.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn next_due(&self, endpoint: EndpointId, after: Timestamp) -> Result<Option<Timestamp>> {
-        self.0.next_due(endpoint, after).await
-    }
-
-    /// The first pending delivery of a session to an endpoint, due or not: the only one that may be attempted.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn first_pending(&self, endpoint: EndpointId, session: SessionId) -> Result<Option<Delivery>> {
-        self.0.first_pending(endpoint, session).await
     }
 
     /// What each endpoint still has to get; those that never had anything are missing. Cheap: nothing is counted,

@@ -177,7 +177,7 @@ fn insert(
             "INSERT INTO delivery (id, endpoint, session, state, attempts, prior, at, latency_ms) VALUES (?1, ?2, ?3, 0, 0, 0, ?4, ?5)",
         )?
         .execute(params![id.0, endpoint.0, session_key(event.session), int(event.at.0), rows::NO_LATENCY])?;
-        mem.moves.add(id, None, Some(rows::READY));
+        mem.moves.add(id, None, Some(rows::PENDING));
         deliveries.push(delivery(event, id, 0, None, event.at));
     }
     Ok(())
@@ -191,7 +191,7 @@ fn still_pending(
     deliveries: &mut Vec<Delivery>,
 ) -> rusqlite::Result<()> {
     let mut stmt = conn.prepare_cached(
-        "SELECT id, attempts - prior, first_attempt_at, at FROM delivery WHERE id BETWEEN ?1 AND ?2 AND state <= 1",
+        "SELECT id, attempts - prior, first_attempt_at, at FROM delivery WHERE id BETWEEN ?1 AND ?2 AND state = 0",
     )?;
     let mut found = stmt.query([n << 16, (n << 16) | 0xffff])?;
     while let Some(row) = found.next()? {

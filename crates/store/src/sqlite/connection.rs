@@ -41,7 +41,7 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened> {
     let path = std::path::absolute(path).map_err(|e| io_error(path, &e))?;
     let lock = match mode {
-        Mode::Run => Some(lock(&path)?.ok_or_else(|| Error::InUse { path: path.clone() })?),
+        Mode::Run => Some(lock_to_run(&path)?),
         Mode::Shared if !path.exists() => return Err(Error::NotFound { path }),
         Mode::Shared => None,
     };
@@ -110,8 +110,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
     connect().map_err(|e| error_from(path, &e))
 }
 
-/// A connection that copies the WAL into the file.
-pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+/// A connection that reads, and copies the WAL into the file.
+pub(super) fn helper(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -130,6 +130,24 @@ pub(super) fn create_private(path: &Path) -> io::Result<()> {
         .mode(0o600)
         .open(path)
         .map(drop)
+}
+
+/// Whether a process runs on the store.
+pub(crate) fn is_run_on(path: &Path) -> Result<bool> {
+    lock(path).map(|free| free.is_none())
+}
+
+/// Tries for a moment: whoever asks whether somebody runs holds the lock for that long.
+fn lock_to_run(path: &Path) -> Result<File> {
+    for _ in 0..10 {
+        if let Some(lock) = lock(path)? {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Error::InUse {
+        path: path.to_path_buf(),
+    })
 }
 
 /// The lock of whoever runs on the store; `None` if another has it. The system drops it with the process.

@@ -40,7 +40,7 @@ impl Counts {
     pub(super) fn read(&self, conn: &Connection) -> rusqlite::Result<()> {
         let mut counts: BTreeMap<EndpointId, Count> = BTreeMap::new();
         let mut stmt = conn
-            .prepare("SELECT endpoint, count(*), min(id) FROM delivery WHERE state <= 1 GROUP BY endpoint")?;
+            .prepare("SELECT endpoint, count(*), min(id) FROM delivery WHERE state = 0 GROUP BY endpoint")?;
         let mut rows = stmt.query([])?;
         while let Some(row) = rows.next()? {
             let count = Count {
@@ -51,7 +51,7 @@ impl Counts {
             counts.insert(EndpointId(row.get(0)?), count);
         }
         let mut stmt =
-            conn.prepare("SELECT endpoint, count(*) FROM delivery WHERE state = 3 GROUP BY endpoint")?;
+            conn.prepare("SELECT endpoint, count(*) FROM delivery WHERE state = 2 GROUP BY endpoint")?;
         let mut rows = stmt.query([])?;
         while let Some(row) = rows.next()? {
             counts.entry(EndpointId(row.get(0)?)).or_default().dead = nat(row.get(1)?);
@@ -108,13 +108,11 @@ impl Moves {
 
     /// A delivery goes from one `delivery.state` to another; `None` before it was there, and after it was removed.
     pub(super) fn add(&mut self, id: DeliveryId, from: Option<i64>, to: Option<i64>) {
-        let is = |state: Option<i64>, codes: &[i64]| i64::from(state.is_some_and(|s| codes.contains(&s)));
-        let pending = &[rows::READY, rows::WAITING];
-        let dead = &[rows::DEAD];
+        let is = |state: Option<i64>, code: i64| i64::from(state == Some(code));
         let change = (
             id,
-            is(to, pending) - is(from, pending),
-            is(to, dead) - is(from, dead),
+            is(to, rows::PENDING) - is(from, rows::PENDING),
+            is(to, rows::DEAD) - is(from, rows::DEAD),
         );
         if (change.1, change.2) != (0, 0) {
             self.0.push(change);

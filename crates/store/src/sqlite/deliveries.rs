@@ -82,10 +82,10 @@ impl Query {
             q.from = USER;
         } else if filter.states == [DeliveryState::Pending] {
             q.from = PENDING;
-            q.conditions.push("d.state <= 1".into());
+            q.conditions.push("d.state = 0".into());
         } else if filter.states == [DeliveryState::Dead] {
             q.from = DEAD;
-            q.conditions.push("d.state = 3".into());
+            q.conditions.push("d.state = 2".into());
         }
         if let Some(session) = filter.session {
             let v = q.value(session.0.to_vec());
@@ -108,7 +108,11 @@ impl Query {
                 .push(format!("d.endpoint = (SELECT id FROM endpoint WHERE name = {v})"));
         }
         if !filter.states.is_empty() {
-            let codes: Vec<&str> = filter.states.iter().map(|s| rows::state_codes(*s)).collect();
+            let codes: Vec<String> = filter
+                .states
+                .iter()
+                .map(|s| rows::state_code(*s).to_string())
+                .collect();
             q.conditions.push(format!("d.state IN ({})", codes.join(", ")));
         }
         if !filter.event_types.is_empty() {
@@ -318,7 +322,7 @@ impl Sqlite {
         self.read(move |conn| {
             let mut stmt = conn.prepare_cached(
                 "SELECT id, at, who, what, total, \
-                 (SELECT count(*) FROM delivery INDEXED BY delivery_replay WHERE replay = r.id AND replay IS NOT NULL AND state <= 1) \
+                 (SELECT count(*) FROM delivery INDEXED BY delivery_replay WHERE replay = r.id AND replay IS NOT NULL AND state = 0) \
                  FROM replay r WHERE ?1 IS NULL OR id = ?1 ORDER BY id DESC LIMIT ?2",
             )?;
             stmt.query_map(params![only.map(|r| r.0), int(limit as u64)], |r| {
@@ -348,13 +352,11 @@ impl Sqlite {
                     let mut discarded = 0;
                     for id in &ids {
                         let state: Option<i64> = conn
-                            .prepare_cached(
-                                "SELECT state FROM delivery WHERE id = ?1 AND state IN (0, 1, 3)",
-                            )?
+                            .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state IN (0, 2)")?
                             .query_row([id], |r| r.get(0))
                             .optional()?;
                         if state.is_some() {
-                            conn.prepare_cached("UPDATE delivery SET state = 4, at = ?2 WHERE id = ?1")?
+                            conn.prepare_cached("UPDATE delivery SET state = 3, at = ?2 WHERE id = ?1")?
                                 .execute(params![id, int(at.0)])?;
                             mem.moves.add(DeliveryId(*id), state, Some(rows::DISCARDED));
                             discarded += 1;
@@ -408,7 +410,7 @@ fn queue_again(
     wait_ms: u64,
 ) -> Result<bool, Fault> {
     let found: Option<i64> = conn
-        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state > 1")?
+        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state > 0")?
         .query_row([id.0], |r| r.get(0))
         .optional()?;
     let Some(state) = found else { return Ok(false) };
@@ -420,12 +422,11 @@ fn queue_again(
         )?
         .execute([id.0])?;
     }
-    let to = if wait_ms > 0 { rows::WAITING } else { rows::READY };
     conn.prepare_cached(
-        "UPDATE delivery SET state = ?2, at = ?3, prior = attempts, first_attempt_at = NULL, latency_ms = ?4, status = NULL, \
-         reason = NULL, replay = ?5 WHERE id = ?1",
+        "UPDATE delivery SET state = 0, at = ?2, prior = attempts, first_attempt_at = NULL, latency_ms = ?3, status = NULL, \
+         reason = NULL, replay = ?4 WHERE id = ?1",
     )?
-    .execute(params![id.0, to, int(at.plus(wait_ms).0), rows::NO_LATENCY, replay.0])?;
-    mem.moves.add(id, Some(state), Some(to));
+    .execute(params![id.0, int(at.plus(wait_ms).0), rows::NO_LATENCY, replay.0])?;
+    mem.moves.add(id, Some(state), Some(rows::PENDING));
     Ok(true)
 }

@@ -3,7 +3,12 @@
 
 use rusqlite::Connection;
 
-use super::{Fault, ledger, state, writer::Mem};
+use super::{
+    Fault,
+    helper::{Ask, Found, Helper},
+    ledger, state,
+    writer::Mem,
+};
 use crate::error::{Error, Result};
 
 /// So many new events are brought into the ledger at once: sorted, they share pages.
@@ -13,6 +18,8 @@ const EVENTS: usize = 65_536;
 pub(super) struct Folding {
     ledger: Option<ledger::Fold>,
     state: Option<state::Fold>,
+    /// The helper is reading the next one.
+    asked: bool,
     /// What is taken into account when the step is on the disk.
     stepped: Option<Step>,
     state_size: state::Size,
@@ -30,36 +37,49 @@ impl Folding {
         Folding {
             ledger: None,
             state: None,
+            asked: false,
             stepped: None,
             state_size,
             failed: None,
         }
     }
+}
 
-    /// Whether there is something to do.
-    pub(super) fn wanted(&self, events: usize, log_bytes: u64) -> bool {
-        self.ledger.is_some()
-            || self.state.is_some()
-            || events >= EVENTS
-            || state::fold_wanted(log_bytes, &self.state_size)
+/// Whether there is a step to do; has what it takes read by the helper, and takes it over.
+pub(super) fn wanted(mem: &mut Mem, helper: &Helper) -> rusqlite::Result<bool> {
+    if mem.folding.asked
+        && let Some(found) = helper.found()
+    {
+        mem.folding.asked = false;
+        match found? {
+            Found::Ledger(done, fold) => {
+                // Another process may have done it.
+                mem.forget_recent(done);
+                mem.folding.ledger = fold;
+            }
+            Found::State(fold) => mem.folding.state = fold,
+        }
     }
+    if mem.folding.ledger.is_some() || mem.folding.state.is_some() {
+        return Ok(true);
+    }
+    if !mem.folding.asked {
+        if mem.recent.len() >= EVENTS {
+            mem.folding.asked = helper.ask(Ask::Ledger { events: EVENTS });
+        } else if state::fold_wanted(mem.log_bytes, &mem.folding.state_size) {
+            mem.folding.asked = helper.ask(Ask::State);
+        }
+    }
+    Ok(false)
 }
 
 /// Does some of it.
 pub(super) fn step(conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
     mem.folding.stepped = None;
-    if mem.folding.ledger.is_none() && mem.recent.len() >= EVENTS {
-        begin_ledger(conn, mem)?;
-    }
     if let Some(fold) = &mut mem.folding.ledger {
         fold.step(conn)?;
         mem.folding.stepped = Some(Step::Ledger);
-        return Ok(());
-    }
-    if mem.folding.state.is_none() && state::fold_wanted(mem.log_bytes, &mem.folding.state_size) {
-        mem.folding.state = state::Fold::begin(conn)?;
-    }
-    if let Some(fold) = &mem.folding.state {
+    } else if let Some(fold) = &mem.folding.state {
         fold.step(conn, &mem.folding.state_size)?;
         mem.folding.stepped = Some(Step::State);
     }
@@ -89,12 +109,4 @@ pub(super) fn finish(mem: &mut Mem, result: Result<()>) {
         }
         (Ok(()), None) => {}
     }
-}
-
-fn begin_ledger(conn: &Connection, mem: &mut Mem) -> rusqlite::Result<()> {
-    let done = ledger::done(conn)?;
-    // Another process may have done it.
-    mem.forget_recent(done);
-    mem.folding.ledger = ledger::Fold::begin(conn, EVENTS)?;
-    Ok(())
 }

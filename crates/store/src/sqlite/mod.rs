@@ -9,6 +9,7 @@ mod connection;
 mod counts;
 mod deliveries;
 mod fold;
+mod helper;
 mod ledger;
 mod outbox;
 mod outcome;
@@ -29,7 +30,7 @@ use crate::{
     Mode, Options,
     error::{Error, Result},
 };
-pub(crate) use connection::{SCHEMA, error_from};
+pub(crate) use connection::{SCHEMA, error_from, is_run_on};
 use counts::Counts;
 use writer::{Handle, Job, Mem};
 

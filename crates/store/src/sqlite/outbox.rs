@@ -1,108 +1,50 @@
-//! Reading the outbox: at the start, after deliveries were not kept in memory, and for retries that fall due.
+//! Reading the outbox, for a dispatcher that has not kept all of it in memory.
 //!
-//! Pending deliveries stand in one small index by endpoint and session, so the first of a session is found
-//! beside its others, and those of a session that has to wait are passed over together.
+//! Deliveries are read along their ids, from the lowest that is pending, which is known at any time; so no index
+//! of the pending ones by id has to be written with every commit. The one there is, by endpoint and
+//! session, tells whether something of a session comes first.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::time::Timestamp;
 
-use super::{
-    Sqlite,
-    commit::{read_delivery, session_key},
-    connection, int, rows,
-};
+use super::{Sqlite, commit::read_delivery, connection, int};
 use crate::{
-    delivery::{Delivery, OutboxCursor, OutboxPage},
+    delivery::Delivery,
     endpoint::Backlog,
     error::Result,
     ids::{DeliveryId, EndpointId},
 };
 
-/// A page looks at so many index entries for each delivery that it may hold, so that it stays short where most wait.
+/// For each delivery that is wanted of the newest, so many pending ones are looked at.
 const LOOK: usize = 16;
+/// And no more than the newest so many events.
+const NEWEST: i64 = 100_000;
 
 impl Sqlite {
-    pub(crate) async fn outbox(
-        self: &Arc<Self>,
-        endpoint: EndpointId,
-        after: Option<OutboxCursor>,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<OutboxPage> {
-        self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            page(&tx, endpoint, after, int(now.0), limit)
-        })
-        .await
-    }
-
-    pub(crate) async fn due(
-        self: &Arc<Self>,
-        endpoint: EndpointId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Delivery>> {
-        self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            let mut stmt = tx.prepare_cached(
-                "SELECT id, session FROM delivery INDEXED BY delivery_waiting WHERE endpoint = ?1 AND state = 1 AND at <= ?2 ORDER BY at LIMIT ?3",
-            )?;
-            let mut found = stmt.query(params![endpoint.0, int(now.0), int((limit * LOOK) as u64)])?;
-            let mut due = Vec::new();
-            while let Some(row) = found.next()? {
-                let id: i64 = row.get(0)?;
-                if due.len() < limit && first_of_session(&tx, endpoint, row.get(1)?)? == Some(id) {
-                    due.extend(read_delivery(&tx, DeliveryId(id))?);
-                }
-            }
-            Ok(due)
-        })
-        .await
-    }
-
-    pub(crate) async fn next_due(
-        self: &Arc<Self>,
-        endpoint: EndpointId,
-        after: Timestamp,
-    ) -> Result<Option<Timestamp>> {
-        self.read(move |conn| {
-            conn.prepare_cached("SELECT min(at) FROM delivery INDEXED BY delivery_waiting WHERE endpoint = ?1 AND state = 1 AND at > ?2")?
-                .query_row(params![endpoint.0, int(after.0)], |r| rows::maybe_time(r, 0))
-        })
-        .await
-    }
-
-    pub(crate) async fn first_pending(
-        self: &Arc<Self>,
-        endpoint: EndpointId,
-        session: SessionId,
-    ) -> Result<Option<Delivery>> {
-        self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            match first_of_session(&tx, endpoint, session_key(session))? {
-                Some(id) => read_delivery(&tx, DeliveryId(id)),
-                None => Ok(None),
-            }
-        })
-        .await
-    }
-
     pub(crate) async fn pending_after(
         self: &Arc<Self>,
         endpoint: EndpointId,
         after: DeliveryId,
         limit: usize,
     ) -> Result<Vec<Delivery>> {
+        let counts = Arc::clone(&self.counts);
         self.read(move |conn| {
+            let (seen, mark) = counts.see();
             let tx = conn.unchecked_transaction()?;
+            let lowest = seen.get(&endpoint).map_or(0, |count| count.lowest);
             let mut stmt = tx.prepare_cached(
-                "SELECT id FROM delivery INDEXED BY delivery_queue \
-                 WHERE endpoint = ?1 AND state <= 1 AND id > ?2 ORDER BY id LIMIT ?3",
+                "SELECT id FROM delivery NOT INDEXED WHERE id >= ?2 AND endpoint = ?1 AND state = 0 ORDER BY id LIMIT ?3",
             )?;
-            let ids = stmt.query_map(params![endpoint.0, after.0, int(limit as u64)], |r| r.get(0))?;
-            read_all(&tx, ids)
+            let from = after.0.saturating_add(1).max(lowest);
+            let ids = stmt
+                .query_map(params![endpoint.0, from, int(limit as u64)], |r| r.get(0).map(DeliveryId))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            if let Some(first) = ids.first().filter(|_| after.0 < lowest) {
+                counts.found_lowest(*first, mark);
+            }
+            read_all(&tx, &ids)
         })
         .await
     }
@@ -115,24 +57,27 @@ impl Sqlite {
     ) -> Result<Vec<Delivery>> {
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
+            let newest: i64 = tx.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| r.get(0))?;
             let mut stmt = tx.prepare_cached(
-                "SELECT id, session, state, at FROM delivery INDEXED BY delivery_queue \
-                 WHERE endpoint = ?1 AND state <= 1 ORDER BY id DESC LIMIT ?2",
+                "SELECT id, session, at FROM delivery NOT INDEXED \
+                 WHERE id >= ?2 AND endpoint = ?1 AND state = 0 ORDER BY id DESC LIMIT ?3",
             )?;
-            let mut found = stmt.query(params![endpoint.0, int((limit * LOOK) as u64)])?;
-            let mut newest = Vec::new();
+            let mut found = stmt.query(params![
+                endpoint.0,
+                (newest - NEWEST) << 16,
+                int((limit * LOOK) as u64)
+            ])?;
+            let mut ids = Vec::new();
             while let Some(row) = found.next()? {
-                let (id, session, state, at): (i64, i64, i64, i64) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                let due = state != rows::WAITING || at <= int(now.0);
-                if due && first_of_session(&tx, endpoint, session)? == Some(id) {
-                    newest.extend(read_delivery(&tx, DeliveryId(id))?);
+                let (id, session, at): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if at <= int(now.0) && first_of_session(&tx, endpoint, session)? == Some(id) {
+                    ids.push(DeliveryId(id));
                 }
-                if newest.len() >= limit {
+                if ids.len() >= limit {
                     break;
                 }
             }
-            Ok(newest)
+            read_all(&tx, &ids)
         })
         .await
     }
@@ -140,7 +85,7 @@ impl Sqlite {
     pub(crate) async fn pending_rows(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>> {
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
-            let mut stmt = tx.prepare_cached("SELECT id FROM delivery WHERE id = ?1 AND state <= 1")?;
+            let mut stmt = tx.prepare_cached("SELECT id FROM delivery WHERE id = ?1 AND state = 0")?;
             let mut pending = Vec::new();
             for id in ids {
                 if stmt.exists([id.0])? {
@@ -155,7 +100,7 @@ impl Sqlite {
     pub(crate) async fn still_pending(self: &Arc<Self>, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
-            let mut stmt = tx.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state <= 1")?;
+            let mut stmt = tx.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state = 0")?;
             let mut pending = Vec::new();
             for id in ids {
                 if stmt.exists([id.0])? {
@@ -183,7 +128,7 @@ impl Sqlite {
                     let found: Option<(i64, i64)> = conn
                         .prepare_cached(
                             "SELECT d.id, e.at FROM delivery d NOT INDEXED JOIN event e ON e.id = d.id >> 16 \
-                             WHERE d.id >= ?1 AND d.endpoint = ?2 AND d.state <= 1 ORDER BY d.id LIMIT 1",
+                             WHERE d.id >= ?1 AND d.endpoint = ?2 AND d.state = 0 ORDER BY d.id LIMIT 1",
                         )?
                         .query_row(params![count.lowest, endpoint.0], |r| Ok((r.get(0)?, r.get(1)?)))
                         .optional()?;
@@ -218,89 +163,18 @@ impl Sqlite {
     }
 }
 
-fn read_all(
-    conn: &Connection,
-    ids: impl Iterator<Item = rusqlite::Result<i64>>,
-) -> rusqlite::Result<Vec<Delivery>> {
-    let mut deliveries = Vec::new();
+fn read_all(conn: &Connection, ids: &[DeliveryId]) -> rusqlite::Result<Vec<Delivery>> {
+    let mut deliveries = Vec::with_capacity(ids.len());
     for id in ids {
-        deliveries.extend(read_delivery(conn, DeliveryId(id?))?);
+        deliveries.extend(read_delivery(conn, *id)?);
     }
     Ok(deliveries)
 }
 
 fn first_of_session(conn: &Connection, endpoint: EndpointId, session: i64) -> rusqlite::Result<Option<i64>> {
     conn.prepare_cached(
-        "SELECT id FROM delivery INDEXED BY delivery_pending WHERE endpoint = ?1 AND session = ?2 AND state <= 1 ORDER BY id LIMIT 1",
+        "SELECT id FROM delivery INDEXED BY delivery_pending WHERE endpoint = ?1 AND session = ?2 AND state = 0 ORDER BY id LIMIT 1",
     )?
     .query_row(params![endpoint.0, session], |r| r.get(0))
     .optional()
-}
-
-/// Walks the index from `after`: in each session up to the first delivery that has to wait.
-fn page(
-    conn: &Connection,
-    endpoint: EndpointId,
-    after: Option<OutboxCursor>,
-    now: i64,
-    limit: usize,
-) -> rusqlite::Result<OutboxPage> {
-    let mut ids = Vec::new();
-    let mut looked = 0;
-    let mut last = after;
-    // What the walk is in: a session, and whether something in it has to wait.
-    let mut waiting: Option<i64> = None;
-    let mut walk = |sql: &str, session: i64, id: i64| -> rusqlite::Result<bool> {
-        let mut stmt = conn.prepare_cached(sql)?;
-        let mut found = stmt.query(params![endpoint.0, session, id])?;
-        while let Some(row) = found.next()? {
-            let (id, session, state, at): (i64, i64, i64, i64) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            if state == rows::WAITING && at > now {
-                waiting = Some(session);
-            }
-            last = Some(OutboxCursor { session, id });
-            if waiting != Some(session) {
-                ids.push(id);
-            }
-            looked += 1;
-            if ids.len() >= limit || looked >= limit * LOOK {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    let mut more = false;
-    if let Some(OutboxCursor { session, id }) = after {
-        // The rest of the session in which the last page ended, unless an earlier delivery of it has to wait.
-        let blocked = connection::exists(
-            conn,
-            "SELECT 1 FROM delivery INDEXED BY delivery_pending WHERE endpoint = ?1 AND session = ?2 AND id <= ?3 AND state <= 1 AND state = 1 AND at > ?4",
-            params![endpoint.0, session, id, now],
-        )?;
-        if !blocked {
-            more = walk(
-                "SELECT id, session, state, at FROM delivery INDEXED BY delivery_pending \
-                 WHERE endpoint = ?1 AND session = ?2 AND id > ?3 AND state <= 1 ORDER BY id",
-                session,
-                id,
-            )?;
-        }
-    }
-    if !more {
-        more = walk(
-            "SELECT id, session, state, at FROM delivery INDEXED BY delivery_pending \
-             WHERE endpoint = ?1 AND session > ?2 AND ?3 IS NOT NULL AND state <= 1 ORDER BY session, id",
-            after.map_or(i64::MIN, |a| a.session),
-            0,
-        )?;
-    }
-    let mut deliveries = Vec::with_capacity(ids.len());
-    for id in ids {
-        deliveries.extend(read_delivery(conn, DeliveryId(id))?);
-    }
-    Ok(OutboxPage {
-        deliveries,
-        next: last.filter(|_| more),
-    })
 }

@@ -44,7 +44,7 @@ impl Job for RecordJob {
         for outcome in &self.outcomes {
             let known = match &outcome.verdict {
                 Verdict::Delivered => delivered(conn, mem, outcome)?,
-                Verdict::Retry(next) => failed(conn, mem, outcome, rows::WAITING, int(next.0), None)?,
+                Verdict::Retry(next) => failed(conn, mem, outcome, rows::PENDING, int(next.0), None)?,
                 Verdict::Dead(reason) => {
                     let at = int(outcome.at.plus(u64::from(outcome.latency_ms)).0);
                     failed(conn, mem, outcome, rows::DEAD, at, Some(reason))?
@@ -75,22 +75,22 @@ fn delivered(conn: &Connection, mem: &mut Mem, outcome: &Outcome) -> rusqlite::R
     let values = params![outcome.id.0, int(at.0), outcome.latency_ms, status];
     let changed = conn
         .prepare_cached(
-            "UPDATE delivery SET state = 2, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 WHERE id = ?1 AND state <= 1",
+            "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 WHERE id = ?1 AND state = 0",
         )?
         .execute(values)?;
     if changed == 1 {
         mem.moves
-            .add(outcome.id, Some(rows::READY), Some(rows::DELIVERED));
+            .add(outcome.id, Some(rows::PENDING), Some(rows::DELIVERED));
         return Ok(true);
     }
     // Discarded while it was under way; but the endpoint has it.
     let late = conn
-        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state IN (3, 4)")?
+        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state IN (2, 3)")?
         .query_row([outcome.id.0], |r| r.get::<_, i64>(0))
         .optional()?;
     if let Some(state) = late {
         conn.prepare_cached(
-            "UPDATE delivery SET state = 2, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4, reason = NULL WHERE id = ?1",
+            "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4, reason = NULL WHERE id = ?1",
         )?
         .execute(values)?;
         mem.moves.add(outcome.id, Some(state), Some(rows::DELIVERED));
@@ -109,12 +109,12 @@ fn failed(
     let attempts: Option<u32> = conn
         .prepare_cached(
             "UPDATE delivery SET state = ?2, attempts = attempts + 1, at = ?3, first_attempt_at = coalesce(first_attempt_at, ?4), \
-             reason = ?5 WHERE id = ?1 AND state <= 1 RETURNING attempts",
+             reason = ?5 WHERE id = ?1 AND state = 0 RETURNING attempts",
         )?
         .query_row(params![outcome.id.0, state, at, int(outcome.at.0), reason], |r| r.get(0))
         .optional()?;
     let Some(n) = attempts else { return Ok(false) };
-    mem.moves.add(outcome.id, Some(rows::READY), Some(state));
+    mem.moves.add(outcome.id, Some(rows::PENDING), Some(state));
     conn.prepare_cached(
         "INSERT OR REPLACE INTO attempt (delivery, n, at, latency_ms, status, error, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?

@@ -11,36 +11,33 @@ use turnhook_reducer::{
 use super::{int, nat};
 use crate::delivery::DeliveryState;
 
-/// `delivery.state` where an attempt may be made at once.
-pub(super) const READY: i64 = 0;
-/// `delivery.state` where the next attempt has to wait until `at`.
-pub(super) const WAITING: i64 = 1;
+/// `delivery.state` of what is to be delivered, at once or later.
+pub(super) const PENDING: i64 = 0;
 /// `delivery.state` of what the endpoint took.
-pub(super) const DELIVERED: i64 = 2;
+pub(super) const DELIVERED: i64 = 1;
 /// `delivery.state` of a dead letter.
-pub(super) const DEAD: i64 = 3;
+pub(super) const DEAD: i64 = 2;
 /// `delivery.state` of what a person gave up.
-pub(super) const DISCARDED: i64 = 4;
+pub(super) const DISCARDED: i64 = 3;
 
 /// As wide in the file as most latencies, so that a row does not grow when it is delivered.
 pub(super) const NO_LATENCY: i64 = -1000;
 
 pub(super) fn state(code: i64) -> DeliveryState {
     match code {
-        READY | WAITING => DeliveryState::Pending,
+        PENDING => DeliveryState::Pending,
         DELIVERED => DeliveryState::Delivered,
         DEAD => DeliveryState::Dead,
         _ => DeliveryState::Discarded,
     }
 }
 
-/// The codes of a state, for an SQL list.
-pub(super) fn state_codes(state: DeliveryState) -> &'static str {
+pub(super) fn state_code(state: DeliveryState) -> i64 {
     match state {
-        DeliveryState::Pending => "0, 1",
-        DeliveryState::Delivered => "2",
-        DeliveryState::Dead => "3",
-        DeliveryState::Discarded => "4",
+        DeliveryState::Pending => PENDING,
+        DeliveryState::Delivered => DELIVERED,
+        DeliveryState::Dead => DEAD,
+        DeliveryState::Discarded => DISCARDED,
     }
 }
 

@@ -4,11 +4,10 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -22,6 +21,7 @@ use super::{
     Fault, connection,
     counts::{Counts, Moves},
     fold::Folding,
+    helper::Helper,
 };
 use crate::{
     Mode,
@@ -33,11 +33,11 @@ use crate::{
 const OUTCOMES_WAIT: Duration = Duration::from_millis(20);
 /// That many outcomes do not wait.
 const OUTCOMES_ENOUGH: usize = 512;
+/// Transactions begin at least this far apart. The last pages of a few tables are written with every one of them:
+/// at some hundred events a second this more than halves the bytes written. Who comes to an idle store waits for nothing.
+const SPACING: Duration = Duration::from_millis(4);
 /// One transaction takes at most this much work, so that the first who asked does not wait too long.
 const WEIGHT_MAX: usize = 8192;
-/// WAL frames after which they are copied into the file. Between two copies a page that was written often is
-/// copied once.
-const WAL_FRAMES: i32 = 4096;
 /// After a failure, housekeeping rests.
 const REST: Duration = Duration::from_secs(10);
 
@@ -222,20 +222,12 @@ struct Writer {
     conn: Connection,
     path: PathBuf,
     mem: Mem,
-    mode: Mode,
-    wal: Option<Wal>,
+    helper: Option<Helper>,
     rest_until: Option<Instant>,
+    /// When the last transaction began.
+    began: Instant,
     // Dropped last: the file is free only when the connection is closed.
     _lock: Option<std::fs::File>,
-}
-
-/// The copying of the WAL into the file, on a thread of its own.
-struct Wal {
-    /// Wakes it.
-    copy: SyncSender<()>,
-    /// It has copied nearly everything; the rest must be copied while nobody writes, for the WAL to start anew.
-    copied: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
 }
 
 /// Starts the thread.
@@ -249,8 +241,8 @@ pub(super) fn start(
         path, mut conn, lock, ..
     } = opened;
     let mem = Mem::load(&conn, counts, state_size).map_err(|e| connection::error_from(&path, &e))?;
-    let wal = match mode {
-        Mode::Run => Some(start_copying(&path, &mut conn).map_err(|e| connection::error_from(&path, &e))?),
+    let helper = match mode {
+        Mode::Run => Some(Helper::start(&path, &mut conn).map_err(|e| connection::error_from(&path, &e))?),
         Mode::Shared => None,
     };
     let (jobs, queue) = mpsc::channel();
@@ -258,9 +250,9 @@ pub(super) fn start(
         conn,
         path: path.clone(),
         mem,
-        mode,
-        wal,
+        helper,
         rest_until: None,
+        began: Instant::now(),
         _lock: lock,
     };
     let thread = std::thread::Builder::new()
@@ -276,38 +268,6 @@ pub(super) fn start(
     })
 }
 
-fn start_copying(path: &Path, conn: &mut Connection) -> rusqlite::Result<Wal> {
-    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-    let (copy, wake) = mpsc::sync_channel::<()>(1);
-    let copied = Arc::new(AtomicBool::new(false));
-    let thread = {
-        let (copied, copier) = (Arc::clone(&copied), connection::checkpointer(path)?);
-        let run = move || {
-            while wake.recv().is_ok() {
-                match copier.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-                    Ok(()) => copied.store(true, Ordering::Release),
-                    Err(error) => {
-                        tracing::warn!(%error, "the write-ahead log could not be copied into the store's file; trying again")
-                    }
-                }
-            }
-        };
-        std::thread::Builder::new()
-            .name("store-wal".into())
-            .spawn(run)
-            .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?
-    };
-    let wake = copy.clone();
-    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames: i32| {
-        if frames >= WAL_FRAMES {
-            // Full: it is at work already.
-            let _ = wake.try_send(());
-        }
-        Ok(())
-    }))?;
-    Ok(Wal { copy, copied, thread })
-}
-
 impl Writer {
     fn serve(&mut self, queue: &Receiver<Box<dyn Job>>) {
         let mut patient: Vec<Box<dyn Job>> = Vec::new();
@@ -316,7 +276,7 @@ impl Writer {
         while open || !patient.is_empty() {
             let mut batch: Vec<Box<dyn Job>> = Vec::new();
             let mut weight = 0;
-            let fold = open && self.mode == Mode::Run && self.fold_wanted();
+            let fold = open && self.fold_wanted();
             let wait = if fold {
                 Duration::ZERO
             } else if patient.is_empty() {
@@ -329,9 +289,13 @@ impl Writer {
                 (true, Duration::MAX) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 (true, wait) => queue.recv_timeout(wait),
             };
+            let mut spaced = false;
             loop {
                 match next {
                     Ok(job) => {
+                        if job.patience() == 0 && !std::mem::replace(&mut spaced, true) {
+                            std::thread::sleep(SPACING.saturating_sub(self.began.elapsed()));
+                        }
                         weight += job.weight();
                         if job.patience() == 0 {
                             batch.push(job);
@@ -365,15 +329,13 @@ impl Writer {
             }
             if !batch.is_empty() {
                 self.commit(batch);
-                self.end_copying();
+                if let Some(helper) = &self.helper {
+                    helper.end_copying(&self.conn);
+                }
             }
         }
-        if let Some(Wal { copy, thread, .. }) = self.wal.take() {
-            drop(copy);
-            let _ = self
-                .conn
-                .wal_hook(None::<fn(&mut rusqlite::hooks::Wal, i32) -> rusqlite::Result<()>>);
-            let _ = thread.join();
+        if let Some(helper) = self.helper.take() {
+            helper.stop(&mut self.conn);
         }
     }
 
@@ -396,13 +358,11 @@ impl Writer {
                 }
             }
         }
-        if let Some(error) = self.mem.folding.failed.take() {
-            tracing::warn!(%error, "housekeeping of the store failed; trying again in a while");
-            self.rest_until = Instant::now().checked_add(REST);
-        }
+        self.rest();
     }
 
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        self.began = Instant::now();
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -428,24 +388,29 @@ impl Writer {
         }
     }
 
-    /// Copies what was written while the other thread copied, so that the WAL can start anew.
-    fn end_copying(&mut self) {
-        let Some(wal) = &self.wal else { return };
-        if wal.copied.swap(false, Ordering::AcqRel)
-            && let Err(error) = self
-                .conn
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        {
-            tracing::warn!(%error, "the write-ahead log could not be copied into the store's file; trying again");
-        }
-    }
-
+    /// Whether a step of folding is to be done with the next transaction.
     fn fold_wanted(&mut self) -> bool {
+        let Some(helper) = &self.helper else { return false };
         if self.rest_until.is_some_and(|until| Instant::now() < until) {
             return false;
         }
         self.rest_until = None;
-        self.mem.folding.wanted(self.mem.recent.len(), self.mem.log_bytes)
+        match super::fold::wanted(&mut self.mem, helper) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                self.mem.folding.failed = Some(connection::error_from(&self.path, &error));
+                self.rest();
+                false
+            }
+        }
+    }
+
+    /// After a failure.
+    fn rest(&mut self) {
+        if let Some(error) = self.mem.folding.failed.take() {
+            tracing::warn!(%error, "housekeeping of the store failed; trying again in a while");
+            self.rest_until = Instant::now().checked_add(REST);
+        }
     }
 }
 

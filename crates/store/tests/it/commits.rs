@@ -9,7 +9,7 @@ use turnhook_reducer::{
     state::{Change, Table},
     time::Timestamp,
 };
-use turnhook_store::{Commit, SourceId, Store};
+use turnhook_store::{Commit, DeliveryId, SourceId, Store};
 
 use crate::support::{Fixture, at, delivered, event, put, remove, session, usage};
 
@@ -122,6 +122,11 @@ async fn state_survives_folding() {
         }
     }
     assert_eq!(load(&f.store, f.source).await, (model, Some(at(119))));
+    let db = rusqlite::Connection::open(f.path()).unwrap();
+    let folded: i64 = db
+        .query_row("SELECT count(*) FROM state", [], |r| r.get(0))
+        .unwrap();
+    assert!(folded > 0, "the log was folded at least once");
 }
 
 #[tokio::test]
@@ -151,15 +156,18 @@ async fn a_commit_gives_its_deliveries_in_order() {
         (first.sequence, first.session_id, first.timestamp, first.attempts),
         (0, session(1, 0), at(0), 0)
     );
-    let page = f.store.outbox(f.endpoints[0], None, at(10), 100).await.unwrap();
-    let mut memory: Vec<_> = done
+    let outbox = f
+        .store
+        .pending_after(f.endpoints[0], DeliveryId(0), 100)
+        .await
+        .unwrap();
+    let memory: Vec<_> = done
         .deliveries
         .into_iter()
         .filter(|d| d.endpoint == f.endpoints[0])
         .collect();
-    memory.sort_by_key(|d| (d.session_id, d.id));
     assert_eq!(
-        page.deliveries, memory,
+        outbox, memory,
         "the outbox gives what was handed over, to the byte"
     );
 }

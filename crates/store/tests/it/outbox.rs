@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnhook_reducer::event::SessionId;
-use turnhook_store::{Delivery, OutboxCursor, Recorded};
+use turnhook_store::{Delivery, DeliveryId, Recorded};
 
-use crate::support::{Fixture, at, dead, delivered, event, retry, session};
+use crate::support::{Fixture, T0, at, dead, delivered, event, retry, session};
 
 /// By endpoint and session: sequence, delivery, due time.
 type Model = BTreeMap<(u16, SessionId), BTreeMap<u32, (Delivery, u64)>>;
@@ -29,50 +29,40 @@ async fn a_session_waits_for_its_first() {
             .unwrap()
             .id
     };
+    let newest = async |ms: u64| names(&f.store.newest_due(billing, at(ms), 10).await.unwrap());
+    assert_eq!(newest(10).await, [(two, 0), (one, 0)]);
 
-    // The first of session one has to wait until 500: its others are not shown before.
+    // The first of session one has to wait until 500, and its others with it.
     f.store.record(vec![retry(of(one, 0), 20, 500)]).await.unwrap();
-    let page = f.store.outbox(billing, None, at(100), 100).await.unwrap();
-    assert_eq!(names(&page.deliveries), [(two, 0), (two, 1), (two, 2)]);
-    assert!(f.store.due(billing, at(499), 10).await.unwrap().is_empty());
-    assert_eq!(f.store.next_due(billing, at(100)).await.unwrap(), Some(at(500)));
-    let due = f.store.due(billing, at(500), 10).await.unwrap();
-    assert_eq!(names(&due), [(one, 0)]);
+    assert_eq!(newest(499).await, [(two, 0)]);
+    assert_eq!(newest(500).await, [(two, 0), (one, 0)]);
+    let all = f.store.pending_after(billing, DeliveryId(0), 100).await.unwrap();
+    assert_eq!(names(&all), names(&made), "those that wait are among them");
     assert_eq!(
-        (due[0].attempts, due[0].first_attempt_at, due[0].next_attempt_at),
+        (all[0].attempts, all[0].first_attempt_at, all[0].next_attempt_at),
         (1, Some(at(20)), at(500))
-    );
-    assert_eq!(
-        names(
-            &f.store
-                .outbox(billing, None, at(500), 100)
-                .await
-                .unwrap()
-                .deliveries
-        )[..3],
-        [(one, 0), (one, 1), (one, 2)]
     );
 
     // Dead ones are passed over; what comes behind is the first now.
     f.store.record(vec![dead(of(one, 0), 510)]).await.unwrap();
-    let first = f.store.first_pending(billing, one).await.unwrap().unwrap();
-    assert_eq!(
-        (first.sequence, &first.body),
-        (1, &made.iter().find(|d| d.id == first.id).unwrap().body)
-    );
-    f.store.record(vec![retry(of(one, 2), 20, 500)]).await.unwrap();
-    assert!(
-        f.store.due(billing, at(900), 10).await.unwrap().is_empty(),
-        "sequence 1 comes first"
-    );
-    f.store.record(vec![delivered(of(one, 1), 910)]).await.unwrap();
-    assert_eq!(
-        names(&f.store.due(billing, at(900), 10).await.unwrap()),
-        [(one, 2)]
-    );
+    assert_eq!(newest(510).await, [(one, 1), (two, 0)]);
+    f.store
+        .record(vec![delivered(of(one, 1), 910), retry(of(one, 2), 20, 500)])
+        .await
+        .unwrap();
+    assert_eq!(newest(510).await, [(one, 2), (two, 0)]);
     f.store.record(vec![delivered(of(one, 2), 910)]).await.unwrap();
-    assert!(f.store.first_pending(billing, one).await.unwrap().is_none());
+    assert_eq!(newest(510).await, [(two, 0)]);
 
+    let ids = vec![of(two, 1), of(one, 0), of(two, 0)];
+    assert_eq!(
+        names(&f.store.pending_rows(ids.clone()).await.unwrap()),
+        [(two, 1), (two, 0)]
+    );
+    assert_eq!(
+        f.store.still_pending(ids).await.unwrap(),
+        [of(two, 1), of(two, 0)]
+    );
     let backlog = f.store.backlog().await.unwrap()[&billing];
     assert_eq!(
         (backlog.pending, backlog.dead, backlog.oldest),
@@ -171,42 +161,44 @@ async fn the_outbox_agrees_with_a_model() {
 
 async fn compare(f: &Fixture, model: &Model, now: u64, limit: usize) {
     for endpoint in &f.endpoints {
-        let mut expected = BTreeSet::new();
         let mut due = BTreeSet::new();
         let mut pending = 0;
         for ((e, _), queue) in model.iter().filter(|((e, _), _)| *e == endpoint.0) {
             assert_eq!(*e, endpoint.0);
             pending += queue.len() as u64;
-            for (i, (delivery, when)) in queue.values().enumerate() {
-                if *when > now {
-                    break;
-                }
-                expected.insert(delivery.id);
-                if i == 0 {
-                    due.insert(delivery.id);
-                }
-            }
+            due.extend(
+                queue
+                    .values()
+                    .next()
+                    .filter(|(_, when)| *when <= now)
+                    .map(|(d, _)| d.id),
+            );
         }
-        let mut seen = Vec::new();
-        let mut cursor: Option<OutboxCursor> = None;
+        let mut seen: Vec<Delivery> = Vec::new();
         loop {
-            let page = f.store.outbox(*endpoint, cursor, at(now), limit).await.unwrap();
-            assert!(page.deliveries.len() <= limit);
-            seen.extend(page.deliveries);
-            cursor = page.next;
-            if cursor.is_none() {
+            let after = seen.last().map_or(DeliveryId(0), |d| d.id);
+            let page = f.store.pending_after(*endpoint, after, limit).await.unwrap();
+            let end = page.len() < limit;
+            seen.extend(page);
+            if end {
                 break;
             }
         }
-        assert!(seen.is_sorted_by_key(|d| (d.session_id, d.id)));
-        assert_eq!(seen.iter().map(|d| d.id).collect::<BTreeSet<_>>(), expected);
-        assert_eq!(seen.len(), expected.len(), "none twice");
-        for d in f.store.due(*endpoint, at(now), 1000).await.unwrap() {
-            assert!(
-                due.contains(&d.id),
-                "{d:?} is not the first of its session, or not due"
-            );
-        }
+        let expected: BTreeMap<DeliveryId, (&[u8], u64)> = model
+            .iter()
+            .filter(|((e, _), _)| *e == endpoint.0)
+            .flat_map(|(_, q)| q.values())
+            .map(|(d, when)| (d.id, (&d.body[..], *when)))
+            .collect();
+        assert!(seen.is_sorted_by_key(|d| d.id));
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|d| (d.id, (&d.body[..], d.next_attempt_at.0 - T0)))
+            .collect();
+        assert_eq!(seen, expected.into_iter().collect::<Vec<_>>());
+        let newest = f.store.newest_due(*endpoint, at(now), 10_000).await.unwrap();
+        assert!(newest.is_sorted_by_key(|d| std::cmp::Reverse(d.id)));
+        assert_eq!(newest.iter().map(|d| d.id).collect::<BTreeSet<_>>(), due);
         let backlog = f
             .store
             .backlog()

@@ -65,7 +65,7 @@ CREATE TABLE delivery (
     id               INTEGER PRIMARY KEY,        -- event << 16 | endpoint
     endpoint         INTEGER NOT NULL,
     session          INTEGER NOT NULL,           -- the first 8 bytes of the session's id
-    state            INTEGER NOT NULL,           -- 0 pending, 1 pending and waiting until `at`, 2 delivered, 3 dead, 4 discarded
+    state            INTEGER NOT NULL,           -- 0 pending, 1 delivered, 2 dead, 3 discarded
     attempts         INTEGER NOT NULL,
     prior            INTEGER NOT NULL,           -- of these, attempts before the last replay
     at               INTEGER NOT NULL,           -- pending: the next attempt; else: when it was finished
@@ -75,12 +75,9 @@ CREATE TABLE delivery (
     replay           INTEGER,                    -- the last replay that queued it
     reason           TEXT                        -- why it is dead
 );
-CREATE INDEX delivery_pending ON delivery (endpoint, session) WHERE state <= 1;
--- An endpoint's pending deliveries by id: the rowid stands behind every entry.
-CREATE INDEX delivery_queue ON delivery (endpoint) WHERE state <= 1;
-CREATE INDEX delivery_waiting ON delivery (endpoint, at) WHERE state = 1;
-CREATE INDEX delivery_dead ON delivery (endpoint) WHERE state = 3;
-CREATE INDEX delivery_replay ON delivery (replay) WHERE replay IS NOT NULL AND state <= 1;
+CREATE INDEX delivery_pending ON delivery (endpoint, session) WHERE state = 0;
+CREATE INDEX delivery_dead ON delivery (endpoint) WHERE state = 2;
+CREATE INDEX delivery_replay ON delivery (replay) WHERE replay IS NOT NULL AND state = 0;
 
 -- Attempts that failed, and those of deliveries that were queued again. A plain success is in its delivery.
 CREATE TABLE attempt (
