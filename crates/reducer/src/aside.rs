@@ -69,16 +69,22 @@ impl<T> Aside<T> {
         slot
     }
 
-    /// Rows that were read back, in the slots that they had: slot, class, when it expires, value.
-    pub(crate) fn restore(&mut self, mut rows: Vec<(u32, usize, Timestamp, T)>) {
-        rows.sort_by_key(|(slot, _, expires_at, _)| (*expires_at, *slot));
+    /// Rows that were read back, in the slots that they had: slot, its place in the order in which they
+    /// were filled, class, when it expires, value.
+    pub(crate) fn restore(&mut self, mut rows: Vec<(u32, u64, usize, Timestamp, T)>) {
+        rows.sort_by_key(|(_, number, ..)| *number);
         let mut entries = Vec::with_capacity(rows.len());
-        for (slot, class, expires_at, value) in rows {
-            entries.push((slot as usize, (self.next, value)));
-            self.orders[class & 1].push_back((self.next, slot, expires_at));
-            self.next += 1;
+        for (slot, number, class, expires_at, value) in rows {
+            entries.push((slot as usize, (number, value)));
+            self.orders[class & 1].push_back((number, slot, expires_at));
+            self.next = self.next.max(number + 1);
         }
         self.slots = entries.into_iter().collect();
+    }
+
+    /// Its place in the order in which they were filled.
+    pub(crate) fn number(&self, slot: u32) -> u64 {
+        self.slots.get(slot as usize).map_or(0, |(number, _)| *number)
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {

@@ -136,6 +136,11 @@ impl Session {
         }
     }
 
+    /// Whether it has relayed more than connectivity checks.
+    pub(crate) fn is_call(&self, residue: u64) -> bool {
+        self.relayed >= residue.max(1)
+    }
+
     /// How many allocations it counts or counted.
     pub(crate) fn allocations(&self) -> usize {
         self.members.len() + self.past_count as usize

@@ -125,6 +125,8 @@ pub struct Reducer {
 
     /// Deadlines of allocations and sessions; an entry is stale unless its owner's `wake` is its time.
     pub(crate) deadlines: BinaryHeap<Reverse<(Timestamp, Owner)>>,
+    /// A deadline is firing.
+    pub(crate) firing: bool,
 
     /// Whether the source hears nothing, and since when it hears again.
     pub(crate) deaf: bool,
@@ -145,7 +147,7 @@ pub struct Reducer {
     pub(crate) stats: Stats,
 }
 
-/// Whose deadline it is.
+/// Whose deadline it is. At one instant those of allocations come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     Allocation(u32),
@@ -183,6 +185,7 @@ impl Reducer {
             unconfirmed_table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             deadlines: BinaryHeap::new(),
+            firing: false,
             deaf: true,
             hearing_since: Timestamp(0),
             servers_hearing_since: BTreeMap::new(),
@@ -281,7 +284,9 @@ impl Reducer {
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
+            self.firing = true;
             self.fire(due, owner);
+            self.firing = false;
         }
         self.now = at;
         self.expire_aside();

@@ -92,7 +92,7 @@ impl Reducer {
             return;
         };
         if self.rules.tombstone_limit == 0 {
-            self.evicted_until = self.now.plus(UNSETTLED_TTL);
+            self.tombstone_evicted();
             return self.release_name(a.name);
         }
         while self.tombstones.len() >= self.rules.tombstone_limit {
@@ -100,12 +100,7 @@ impl Reducer {
                 break;
             };
             self.forget_tombstone(oldest);
-            if self.now >= self.evicted_until {
-                self.notice(super::Notice::TombstonesEvicted);
-            }
-            self.stats.tombstones_evicted += 1;
-            self.evicted_until = self.now.plus(UNSETTLED_TTL);
-            self.source_dirty = true;
+            self.tombstone_evicted();
         }
         let expires_at = self
             .now
@@ -134,6 +129,16 @@ impl Reducer {
             .insert(tombstone, usize::from(totals_seen), expires_at);
         self.index_tombstone(slot, hash);
         self.changed_tombstones.push(slot);
+    }
+
+    /// What is heard of for the first time from now on may have been told before.
+    fn tombstone_evicted(&mut self) {
+        if self.now >= self.evicted_until {
+            self.notice(super::Notice::TombstonesEvicted);
+        }
+        self.stats.tombstones_evicted += 1;
+        self.evicted_until = self.now.plus(UNSETTLED_TTL);
+        self.source_dirty = true;
     }
 
     pub(crate) fn index_tombstone(&mut self, slot: u32, hash: u64) {
@@ -286,11 +291,11 @@ impl Reducer {
     }
 
     /// Restores what [`Reducer::bury`] left.
-    pub(crate) fn restore_tombstones(&mut self, rows: Vec<(u32, Tombstone)>) {
-        let rows = rows.into_iter().map(|(slot, t)| {
+    pub(crate) fn restore_tombstones(&mut self, rows: Vec<(u32, u64, Tombstone)>) {
+        let rows = rows.into_iter().map(|(slot, number, t)| {
             let (class, expires_at): (usize, Timestamp) =
                 (usize::from(t.rest.totals_seen), t.rest.expires_at);
-            (slot, class, expires_at, t)
+            (slot, number, class, expires_at, t)
         });
         let rows: Vec<_> = rows.collect();
         let slots: Vec<u32> = rows.iter().map(|(slot, ..)| *slot).collect();

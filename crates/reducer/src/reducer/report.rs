@@ -77,14 +77,17 @@ impl Reducer {
 
     /// The first 50 allocations that the session counts, in the order in which they opened.
     fn reports(&self, s: &Session) -> Vec<AllocationReport> {
+        // By what they are, not by where they stand in memory: the same after a restart.
+        let key =
+            |opened_at, id, server, name| (opened_at, id, self.labels.get(server), self.names.username(name));
         let past = s
             .past
             .iter()
             .enumerate()
-            .map(|(i, p)| (p.opened_at, p.id, p.server, true, i));
+            .map(|(i, p)| (key(p.opened_at, p.id, p.server, p.name), true, i));
         let present = s.members.iter().filter_map(|slot| {
             let a = self.allocations.get(*slot as usize)?;
-            Some((a.opened_at, a.id, a.server, false, *slot as usize))
+            Some((key(a.opened_at, a.id, a.server, a.name), false, *slot as usize))
         });
         let mut order: Vec<_> = past.chain(present).collect();
         if order.len() > LISTED {

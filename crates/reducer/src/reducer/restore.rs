@@ -77,8 +77,8 @@ impl Reducer {
                     sessions.push((slot as usize, reducer.read_session(row)));
                 }
                 Table::Tombstone => {
-                    let tombstone = reducer.read_tombstone(read(bytes, bad)?);
-                    tombstones.push((slot.ok_or(bad)?, tombstone));
+                    let row: TombstoneRow<'_> = read(bytes, bad)?;
+                    tombstones.push((slot.ok_or(bad)?, row.number, reducer.read_tombstone(row)));
                 }
                 Table::Source if key == SOURCE_KEY => {
                     let row: SourceRow = read(bytes, bad)?;
@@ -235,6 +235,7 @@ impl Reducer {
         }
         let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
         for slot in sessions {
+            self.arm_usage(slot);
             self.review(slot);
         }
         debug_assert!(

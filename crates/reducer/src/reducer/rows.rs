@@ -91,6 +91,8 @@ pub(crate) struct SessionRow<'a> {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TombstoneRow<'a> {
+    /// Its place in the order in which allocations ended: the first goes first.
+    pub(crate) number: u64,
     pub(crate) id: u64,
     #[serde(borrow)]
     pub(crate) server: Option<&'a [u8]>,
@@ -140,8 +142,8 @@ impl Reducer {
         let sessions =
             sessions.map(|(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
         let tombstones = self.tombstones.iter();
-        let tombstones =
-            tombstones.map(|(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(t)));
+        let tombstones = tombstones
+            .map(|(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(slot, t)));
         let refused = self.refused.iter();
         let refused = refused.map(|(key, refused)| {
             let row = RefusedRow {
@@ -159,8 +161,9 @@ impl Reducer {
             .collect()
     }
 
-    fn tombstone_row(&self, t: &Tombstone) -> Vec<u8> {
+    fn tombstone_row(&self, slot: u32, t: &Tombstone) -> Vec<u8> {
         encode(&TombstoneRow {
+            number: self.tombstones.number(slot),
             id: t.id.0,
             server: self.labels.get(t.server),
             realm: self.names.realm(t.name),
@@ -213,7 +216,7 @@ impl Reducer {
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
-            let value = self.tombstones.get(slot).map(|t| self.tombstone_row(t));
+            let value = self.tombstones.get(slot).map(|t| self.tombstone_row(slot, t));
             self.change(Table::Tombstone, u64::from(slot), value);
         }
         let mut rows = std::mem::take(&mut self.refused.changed);

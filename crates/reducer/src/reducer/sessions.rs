@@ -107,15 +107,19 @@ impl Reducer {
             self.join(slot, current);
             self.review(current);
         }
+        // What was heard of it while it was unconfirmed may have been relayed.
+        let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
+        self.start_if_relayed(session);
     }
 
-    /// Opens a session with this allocation; one that continues another starts now.
+    /// Opens a session with this allocation. One that continues another starts now, and so does one with an
+    /// allocation that was ended before and never told.
     pub(crate) fn open_session(&mut self, slot: u32, continues: Option<SessionId>) {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
         let (group, name) = (a.group, a.name);
-        let opened_at = if continues.is_some() {
+        let opened_at = if continues.is_some() || a.flags.revived {
             self.now
         } else {
             a.opened_at
@@ -191,9 +195,14 @@ impl Reducer {
             return;
         }
         let order = |slot: &&u32| {
-            self.allocations
-                .get(**slot as usize)
-                .map(|a| (a.opened_at, a.id, a.server, a.place))
+            self.allocations.get(**slot as usize).map(|a| {
+                (
+                    a.opened_at,
+                    a.id,
+                    self.labels.get(a.server),
+                    self.names.username(a.name),
+                )
+            })
         };
         let Some(a) = s
             .members
@@ -211,7 +220,8 @@ impl Reducer {
         let started_at = if s.continues.is_some() {
             s.started_at
         } else {
-            a.opened_at.max(previous_end)
+            // One that was ended, and lives on in this session, opened before there was any session.
+            a.opened_at.max(s.started_at).max(previous_end)
         };
         let identity = AllocationIdentity {
             server: self.labels.get(a.server).unwrap_or_default(),
@@ -260,9 +270,9 @@ impl Reducer {
         s.usage.legs = s.usage.legs.plus(legs.minus(old));
         s.usage.billable_bytes +=
             billable_bytes(rule, &legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
-        let was_call = s.relayed >= self.rules.residue;
+        let was_call = s.is_call(self.rules.residue);
         s.relayed = s.relayed.saturating_add(more);
-        let became_call = !was_call && s.relayed >= self.rules.residue;
+        let became_call = !was_call && s.is_call(self.rules.residue);
         let first_relay = !before.relayed && after.relayed;
         let first_report = !before.reported && after.reported;
         if !after.closing {
@@ -405,8 +415,9 @@ impl Reducer {
         }
     }
 
-    /// Usage is told at the next multiple of the interval, once there is some.
-    fn arm_usage(&mut self, session: u32) {
+    /// Usage is told at the next multiple of the interval, once there is some: the same one, whether this
+    /// is asked when the traffic comes or after a restart.
+    pub(crate) fn arm_usage(&mut self, session: u32) {
         let interval = self.rules.usage_interval;
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
@@ -415,8 +426,11 @@ impl Reducer {
         if interval == 0 || s.phase != Phase::Open || s.usage_at != Timestamp::MAX || s.usage == s.told {
             return;
         }
-        let passed = now.since(s.started_at) / interval;
-        let at = s.started_at.plus(interval.saturating_mul(passed + 1));
+        let not_before = now.since(s.started_at).div_ceil(interval);
+        let told = s.last_event_at.since(s.started_at) / interval;
+        let at = s
+            .started_at
+            .plus(interval.saturating_mul(not_before.max(told + 1)));
         s.usage_at = at;
         self.wake_session(session, at);
     }
@@ -424,7 +438,7 @@ impl Reducer {
     /// When the session stops waiting for allocations; `MAX` while one keeps it alive.
     fn horizon(&self, s: &Session) -> Timestamp {
         let linger = self.rules.linger;
-        let call = self.rules.alive_while == AliveWhile::Relaying && s.relayed >= self.rules.residue;
+        let call = self.rules.alive_while == AliveWhile::Relaying && s.is_call(self.rules.residue);
         if !call {
             let last = s.last_close.map_or(self.now, |(at, _)| at);
             return if s.open > 0 {
@@ -469,6 +483,10 @@ impl Reducer {
 
     /// Something that may keep the session alive has changed.
     pub(crate) fn review(&mut self, session: u32) {
+        if self.firing {
+            // Other allocations may be due at this very instant: all of them are counted before it ends.
+            return self.wake_session(session, self.now);
+        }
         // What arrives at this very moment may still join.
         self.review_until(session, Timestamp(self.now.0.saturating_sub(1)));
     }
@@ -513,6 +531,7 @@ impl Reducer {
             s.phase = Phase::Ending;
         }
         let group = s.group;
+        self.mark_session(session);
         if let Some(g) = self.groups.get_mut(group as usize)
             && g.current == session
         {

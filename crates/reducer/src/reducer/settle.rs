@@ -19,10 +19,11 @@ impl Reducer {
             return rare.map_or(self.now, |r| r.totals_due);
         }
         let lifetime = u64::from(a.lifetime) * 1000;
-        if a.flags.shared {
-            return a.heard_at.plus(lifetime).plus(self.rules.expiry_grace);
-        }
         let hearing = self.heard_since(a.server);
+        if a.flags.shared {
+            let silent_since = a.heard_at.max(hearing);
+            return silent_since.plus(lifetime).plus(self.rules.expiry_grace);
+        }
         let dated = rare.is_some_and(|r| r.dated_at >= hearing);
         // A refresh may have been missed before `hearing`: then one more lifetime has to pass in silence.
         let from = if dated {

@@ -1,13 +1,14 @@
 //! Lives of allocations beyond METERING.md's list, each history by its name. Most were found by the model.
 
 use turnhook_reducer::{
-    event::UnattributedReason,
+    event::{CloseReason, UnattributedReason},
     message::{Kind, Leg},
     rules::{Rules, StartOn},
+    time::Timestamp,
     usage::Counters,
 };
 
-use crate::world::{World, bytes, exact};
+use crate::world::{World, bytes, exact, reason, seconds};
 
 const MB: u64 = 1_000_000;
 
@@ -39,7 +40,7 @@ fn a_deadline_that_passed_while_turnhook_was_away_is_due_now() {
     let mut w = World::new(Rules::default());
     w.at(0.0).open("bob", 1);
     w.at(720.0);
-    w.reducer.deaf(turnhook_reducer::time::Timestamp(w.now - 700_000));
+    w.reducer.deaf(Timestamp(w.now - 700_000));
     w.advance().crash();
     assert!(w.reducer.next_deadline().unwrap() >= w.reducer.now());
 }
@@ -54,4 +55,144 @@ fn tombstones_make_room_when_they_expire_however_long_the_step() {
     // One step of an hour: the first tombstone has expired before the second allocation does.
     w.at(3600.0).advance();
     assert_eq!(w.reducer.stats().tombstones_evicted, 0);
+}
+
+#[test]
+fn allocations_that_expire_at_one_instant_are_all_counted() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).open("bob", 2);
+    w.at(10.0).traffic("bob", 1, 100, MB);
+    w.at(5000.0).advance();
+    let end = w.end(0);
+    assert_eq!(reason(end), CloseReason::Expired);
+    let closed = end.allocations.iter().filter(|a| a.closed.is_some());
+    assert_eq!(closed.count(), 2, "the idle one was not merely parked");
+}
+
+#[test]
+fn what_a_closed_allocation_carried_is_told_in_time_after_a_restart() {
+    let rules = || Rules {
+        linger: 120_000,
+        ..Rules::default()
+    };
+    let history = |crash: bool| {
+        let mut w = World::new(rules());
+        w.at(0.0).open("bob", 1);
+        w.at(30.0).close("bob", 1, 100, MB);
+        if crash {
+            w.crash().hears();
+        }
+        w.at(500.0).advance();
+        w.told()
+    };
+    assert_eq!(history(true), history(false));
+    assert!(
+        history(true)[1].starts_with("60 session.usage"),
+        "{:?}",
+        history(true)
+    );
+}
+
+#[test]
+fn a_session_past_its_linger_is_not_joined_after_a_restart() {
+    let mut w = World::new(Rules {
+        totals_grace: 20_000,
+        ..Rules::default()
+    });
+    w.at(0.0).open("bob", 1);
+    w.at(1.0).deleted("bob", 1);
+    w.at(7.0).advance();
+    w.open("bob", 2).crash().hears().crash().hears();
+    w.at(8.0).open("bob", 3);
+    w.at(10.0).deleted("bob", 2).deleted("bob", 3);
+    w.at(100.0).advance();
+    let of: Vec<_> = w.ends().iter().map(|e| e.allocations.len()).collect();
+    assert_eq!(of, [1, 2], "{:#?}", w.told());
+}
+
+#[test]
+fn an_early_eviction_is_remembered_after_a_restart() {
+    let mut w = World::new(Rules {
+        tombstone_limit: 0,
+        ..Rules::default()
+    });
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 100, MB);
+    w.at(1000.0).advance();
+    assert_eq!(w.reducer.stats().tombstones_evicted, 1);
+    w.crash().hears();
+    // It was told as expired, and nobody remembers: what the totals say beyond deltas may be told already.
+    w.at(1001.0).close("bob", 1, 200, 2 * MB);
+    w.at(1100.0).advance();
+    assert_eq!(w.peer_bytes_told(), MB);
+    assert_eq!(w.unattributed.len(), 1);
+    assert_eq!(w.unattributed[0].reason, UnattributedReason::Evicted);
+}
+
+#[test]
+fn the_tombstone_that_goes_first_is_the_oldest_after_a_restart_too() {
+    let mut w = World::new(Rules {
+        tombstone_limit: 2,
+        ..Rules::default()
+    });
+    w.at(0.0).open("old", 1).traffic("old", 1, 100, MB);
+    w.at(700.0).open("new", 2).close("new", 2, 100, MB);
+    w.crash().hears();
+    w.at(710.0).open("eve", 3).close("eve", 3, 0, 0);
+    // The settled one, though it would have expired first, is still known: its totals are a repeat.
+    w.totals("new", 2, 100, MB);
+    w.at(800.0).advance();
+    assert_eq!(w.ends().len(), 3, "{:#?}", w.told());
+}
+
+#[test]
+fn a_shared_key_is_not_silent_while_the_source_is_deaf() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    let mut other = w.status("127.0.0.1:50000", 600);
+    other.local = Some(b"127.0.0.9:3478");
+    w.at(10.0).message("bob", 1, Kind::New(other));
+    assert_eq!(w.reducer.stats().shared_keys, 1);
+    w.reducer.deaf(Timestamp(w.now));
+    w.at(2000.0).hears();
+    w.at(2600.0).advance();
+    assert!(w.ends().is_empty(), "{:#?}", w.told());
+    w.at(2700.0).advance();
+    assert_eq!((reason(w.end(0)), exact(w.end(0))), (CloseReason::Expired, false));
+}
+
+#[test]
+fn an_allocation_that_ended_untold_does_not_date_its_session_back() {
+    // Its session would overlap the one that was told meanwhile.
+    let mut w = World::new(Rules {
+        start_on: StartOn::Relay,
+        ..Rules::default()
+    });
+    w.at(0.0).open("bob", 1);
+    w.at(700.0).advance();
+    assert!(w.told().is_empty(), "it never relayed: {:#?}", w.told());
+    w.at(701.0).open("bob", 2).traffic("bob", 2, 100, MB);
+    w.at(800.0).close("bob", 2, 100, MB);
+    w.at(900.0).crash().hears();
+    w.refresh("bob", 1).traffic("bob", 1, 100, MB);
+    w.at(950.0).close("bob", 1, 100, MB);
+    w.at(1100.0).advance();
+    let starts: Vec<_> = w.events.iter().map(|e| seconds(e.started_at)).collect();
+    assert_eq!(starts, [701.0, 701.0, 900.0, 900.0], "{:#?}", w.told());
+    assert_eq!(w.end(1).continues, None);
+    assert_eq!(w.peer_bytes_told(), 2 * MB);
+}
+
+#[test]
+fn what_was_relayed_before_anybody_confirmed_it_starts_a_session() {
+    let mut w = World::new(Rules {
+        start_on: StartOn::Relay,
+        ..Rules::default()
+    });
+    w.at(0.0).traffic("bob", 1, 100, MB); // its `new` was lost
+    w.at(10.0).refresh("bob", 1);
+    assert_eq!(w.told().len(), 1, "{:#?}", w.told());
+    w.at(20.0).close("bob", 1, 100, MB);
+    w.at(100.0).advance();
+    assert!(w.unattributed.is_empty());
+    assert_eq!(w.peer_bytes_told(), MB);
 }
