@@ -1,7 +1,8 @@
 //! Closing the connection of a relay thread that has fallen silent (COTURN.md, trap 11): nothing else revives it.
 //!
-//! Nothing in Redis says which connection is which thread's, so it is told by how long it has been idle: a thread
-//! that publishes nothing has a connection that has been idle since the thread was last heard.
+//! Nothing in Redis says which connection is which thread's. It is told by two things, both measured on a thread wedged
+//! by a Redis that stood still: the connection has been idle since the thread was last heard, and half a command is
+//! stuck in Redis's buffer for it (`qbuf`), which no connection in good order leaves there for seconds.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -52,6 +53,9 @@ pub enum Healing {
 /// How far the idle time may be from the silence: what was heard last was sent, queued and counted in whole
 /// seconds. coturn's own pings (`__XXX__`) keep a live connection from getting that old.
 const TOLERANCE: Duration = Duration::from_secs(15);
+
+/// Half a command this old will never be whole.
+const STUCK: Duration = Duration::from_secs(3);
 
 /// One connection closed in so long a time, at most.
 pub(super) struct Limiter {
@@ -123,6 +127,8 @@ struct Connection {
     flags: String,
     /// In seconds.
     idle: u64,
+    /// Bytes of a command that has yet to come whole.
+    unfinished: u64,
     subscriptions: u64,
     command: String,
 }
@@ -137,6 +143,7 @@ impl Connection {
                 "name" => value.clone_into(&mut connection.name),
                 "flags" => value.clone_into(&mut connection.flags),
                 "idle" => connection.idle = value.parse().ok()?,
+                "qbuf" => connection.unfinished = value.parse().ok()?,
                 "sub" | "psub" | "ssub" => connection.subscriptions += value.parse::<u64>().ok()?,
                 "cmd" => value.clone_into(&mut connection.command),
                 _ => {}
@@ -146,12 +153,11 @@ impl Connection {
     }
 
     /// coturn names no connection, subscribes to nothing, and last sent one of the few commands that it knows. Our
-    /// own connections and those of other subscribers are never among these.
+    /// own connections and those of other subscribers are never among these. (Threads of coturn that relay nothing
+    /// have connections whose last command is `select`, for ever.)
     fn may_be_coturns(&self) -> bool {
-        matches!(
-            self.command.as_str(),
-            "publish" | "set" | "del" | "select" | "auth"
-        ) && self.name.is_empty()
+        matches!(self.command.as_str(), "publish" | "set" | "del")
+            && self.name.is_empty()
             && self.subscriptions == 0
             && self.flags == "N"
     }
@@ -168,15 +174,13 @@ impl Connection {
 fn choose<'c>(connections: &'c [Connection], thread: &SilentThread) -> Result<&'c Connection, Healing> {
     let silent = thread.silent.as_secs();
     let off = |c: &Connection| c.idle.abs_diff(silent);
-    let fit: Vec<&Connection> = connections
+    let none = Healing::NoneFits {
+        looked_at: connections.len(),
+    };
+    let mut fit: Vec<&Connection> = connections
         .iter()
         .filter(|c| off(c) <= TOLERANCE.as_secs())
         .collect();
-    if fit.is_empty() {
-        return Err(Healing::NoneFits {
-            looked_at: connections.len(),
-        });
-    }
     let server = thread
         .server_address
         .as_deref()
@@ -184,27 +188,22 @@ fn choose<'c>(connections: &'c [Connection], thread: &SilentThread) -> Result<&'
     let server = server
         .and_then(|a| a.parse::<SocketAddr>().ok())
         .map(|a| a.ip().to_canonical());
-    let there: Vec<&Connection> = fit
-        .iter()
-        .copied()
-        .filter(|c| server.is_some() && c.ip() == server)
-        .collect();
-    let pool = if there.is_empty() {
-        // It may reach Redis from another address than it serves from: no matter, if there is only one machine.
-        if fit.iter().any(|c| c.ip() != fit.first().and_then(|f| f.ip())) {
-            return Err(Healing::Ambiguous {
-                candidates: fit.len(),
-            });
-        }
-        fit
-    } else {
-        there
-    };
-    pool.into_iter()
-        .min_by_key(|c| (off(c), c.id))
-        .ok_or(Healing::NoneFits {
-            looked_at: connections.len(),
-        })
+    if server.is_some() && fit.iter().any(|c| c.ip() == server) {
+        fit.retain(|c| c.ip() == server);
+    }
+    let stuck = |c: &Connection| c.unfinished > 0 && c.idle >= STUCK.as_secs();
+    if let Some(stuck) = fit.iter().filter(|c| stuck(c)).min_by_key(|c| (off(c), c.id)) {
+        // It will never be of use again, whosever it is.
+        return Ok(stuck);
+    }
+    let first = fit.iter().min_by_key(|c| (off(c), c.id)).copied().ok_or(none)?;
+    // coturn may reach Redis from another address than it serves from: no matter, if there is one machine only.
+    if first.ip() != server && fit.iter().any(|c| c.ip() != first.ip()) {
+        return Err(Healing::Ambiguous {
+            candidates: fit.len(),
+        });
+    }
+    Ok(first)
 }
 
 #[cfg(test)]
@@ -235,7 +234,7 @@ mod tests {
         for (rest, may) in [
             ("name= flags=N sub=0 psub=0 cmd=publish", true),
             ("name= flags=N sub=0 psub=0 cmd=set", true),
-            ("name= flags=N sub=0 psub=0 cmd=select", true),
+            ("name= flags=N sub=0 psub=0 cmd=select", false),
             ("name=turnhook flags=N sub=0 psub=0 cmd=publish", false),
             ("name= flags=P sub=0 psub=2 cmd=publish", false),
             ("name= flags=N sub=1 psub=0 cmd=publish", false),
@@ -280,6 +279,28 @@ mod tests {
         );
         // One machine, by another address.
         assert_eq!(choose(&list[..1], &silent(600, "192.0.2.1:3478")).unwrap().id, 1);
+    }
+
+    #[test]
+    fn half_a_command_tells_more_than_the_time() {
+        let mut stuck = coturn(2, "10.0.0.1:2", 590);
+        stuck.unfinished = 53;
+        let list = [
+            coturn(1, "10.0.0.1:1", 600),
+            stuck.clone(),
+            coturn(3, "10.0.0.2:3", 600),
+        ];
+        assert_eq!(choose(&list, &silent(600, "10.0.0.1:3478")).unwrap().id, 2);
+        // Even where nobody knows which machine it is.
+        assert_eq!(choose(&list, &silent(600, "192.0.2.1:3478")).unwrap().id, 2);
+        // On its way just now.
+        stuck.idle = 0;
+        assert_eq!(
+            choose(&[stuck, coturn(1, "10.0.0.1:1", 5)], &silent(5, "10.0.0.1:3478"))
+                .unwrap()
+                .id,
+            1
+        );
     }
 
     #[test]
