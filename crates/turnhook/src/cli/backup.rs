@@ -26,6 +26,10 @@ impl Backup {
         let (_, store) = store::open(&self.config).await?;
         store.backup(&self.file).await?;
         let size = std::fs::metadata(&self.file).map_err(CliError::failed)?.len();
-        print(&format!("{}: {}\n", self.file.display(), super::units::bytes(size)))
+        print(&format!(
+            "{}: {}\n",
+            self.file.display(),
+            super::units::bytes(size)
+        ))
     }
 }

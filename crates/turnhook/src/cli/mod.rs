@@ -10,10 +10,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigError, Input};
 
+mod backup;
 mod check;
+mod deliveries;
+mod endpoints;
 mod listen;
+mod output;
+mod record;
+mod replay;
 mod run;
 mod secret;
+mod sessions;
+mod simulate;
+mod store;
 mod units;
 
 /// `sysexits.h`: something was found in an unconfigured or misconfigured state.
@@ -38,7 +47,14 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Listen(listen::Listen),
+    Sessions(sessions::Sessions),
+    Deliveries(deliveries::Deliveries),
+    Replay(replay::Replay),
+    Endpoints(endpoints::Endpoints),
     Secret(secret::Secret),
+    Backup(backup::Backup),
+    Record(record::Record),
+    Simulate(simulate::Simulate),
 }
 
 /// Where the configuration is.
@@ -107,8 +123,15 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
-        Command::Listen(command) => runtime().and_then(|runtime| runtime.block_on(command.run())),
+        Command::Listen(command) => block_on(command.run()),
+        Command::Sessions(command) => block_on(command.run()),
+        Command::Deliveries(command) => block_on(command.run()),
+        Command::Replay(command) => block_on(command.run()),
+        Command::Endpoints(command) => block_on(command.run()),
         Command::Secret(command) => command.run(),
+        Command::Backup(command) => block_on(command.run()),
+        Command::Record(command) => block_on(command.run()),
+        Command::Simulate(command) => command.run(),
     };
     match result {
         Ok(()) | Err(CliError::Unread) => ExitCode::SUCCESS,
@@ -123,6 +146,10 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    runtime()?.block_on(command)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {

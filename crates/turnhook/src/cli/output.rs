@@ -22,7 +22,11 @@ impl Rows {
     /// With lines on a terminal, in plain aligned columns elsewhere.
     pub(super) fn new(columns: &[Column]) -> Rows {
         let mut table = Table::new();
-        table.load_preset(if io::stdout().is_terminal() { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+        table.load_style(if io::stdout().is_terminal() {
+            presets::UTF8_HORIZONTAL_ONLY
+        } else {
+            presets::NOTHING
+        });
         table.set_header(columns.iter().map(|(heading, _)| *heading));
         for (column, (_, is_number)) in table.column_iter_mut().zip(columns) {
             column.set_padding((0, 2));
@@ -43,7 +47,11 @@ impl Rows {
         if self.empty {
             return print(&format!("{none}\n"));
         }
-        let lines: Vec<String> = self.table.lines().map(|line| line.trim_end().to_owned()).collect();
+        let lines: Vec<String> = self
+            .table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
         print(&(lines.join("\n") + "\n"))
     }
 }
@@ -56,7 +64,10 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 
 /// A name from coturn, without what a terminal would obey.
 pub(super) fn name(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// A user, for people.
@@ -68,7 +79,10 @@ pub(super) fn user(user: Option<&[u8]>) -> String {
 pub(super) fn time(at: Timestamp) -> String {
     let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
     let instant = Instant::from_millisecond(millis).unwrap_or(Instant::MAX);
-    instant.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    instant
+        .to_zoned(TimeZone::UTC)
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string()
 }
 
 /// A time on the command line: `2026-11-22T06:00:00Z`, `2026-11-22` (its midnight, UTC), or `2h` (so long ago).
@@ -79,9 +93,18 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     }
     let instant = text
         .parse::<Instant>()
-        .or_else(|_| text.parse::<jiff::civil::Date>()?.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()))
-        .map_err(|_| "write a time like 2026-11-22T06:00:00Z, a day like 2026-11-22, or so long ago, like 2h".to_owned())?;
-    u64::try_from(instant.as_millisecond()).map(Timestamp).map_err(|_| "before 1970".to_owned())
+        .or_else(|_| {
+            text.parse::<jiff::civil::Date>()?
+                .to_zoned(TimeZone::UTC)
+                .map(|zoned| zoned.timestamp())
+        })
+        .map_err(|_| {
+            "write a time like 2026-11-22T06:00:00Z, a day like 2026-11-22, or so long ago, like 2h"
+                .to_owned()
+        })?;
+    u64::try_from(instant.as_millisecond())
+        .map(Timestamp)
+        .map_err(|_| "before 1970".to_owned())
 }
 
 #[cfg(test)]
@@ -91,8 +114,14 @@ mod tests {
 
     #[test]
     fn times_as_people_give_them() {
-        assert_eq!(parse_time("2026-11-22T06:00:57.624Z"), Ok(Timestamp(1_795_327_257_624)));
-        assert_eq!(parse_time("2026-11-22T08:00:57.624+02:00"), Ok(Timestamp(1_795_327_257_624)));
+        assert_eq!(
+            parse_time("2026-11-22T06:00:57.624Z"),
+            Ok(Timestamp(1_795_327_257_624))
+        );
+        assert_eq!(
+            parse_time("2026-11-22T08:00:57.624+02:00"),
+            Ok(Timestamp(1_795_327_257_624))
+        );
         assert_eq!(parse_time("1970-01-02"), Ok(Timestamp(86_400_000)));
         let now = super::super::store::now().0;
         let ago = parse_time("2h").unwrap().0;

@@ -36,8 +36,9 @@ impl Sessions {
     }
 }
 
-fn parse_session_id(text: &str) -> Result<SessionId, String> {
-    turnhook_store::session_id(text).ok_or_else(|| "a session's id is ses_ and 26 letters and digits".to_owned())
+pub(super) fn parse_session_id(text: &str) -> Result<SessionId, String> {
+    turnhook_store::session_id(text)
+        .ok_or_else(|| "a session's id is ses_ and 26 letters and digits".to_owned())
 }
 
 fn counters(counters: &Counters) -> Value {

@@ -21,7 +21,9 @@ impl From<Error> for CliError {
 pub(super) async fn open(config: &ConfigArgs) -> Result<(Config, Store), CliError> {
     let config = config.load()?;
     let StoreKind::Sqlite(path) = &config.store.kind else {
-        return Err(CliError::Unusable("[store] url: this version keeps its store in a file; set [store] path instead".to_owned()));
+        return Err(CliError::Unusable(
+            "[store] url: this version keeps its store in a file; set [store] path instead".to_owned(),
+        ));
     };
     let store = Store::open(path, Mode::Shared).await?;
     Ok((config, store))

@@ -44,7 +44,7 @@ struct Check<'a> {
 
 /// A path into the file.
 macro_rules! key_path {
-    ($($step:expr),*) => { vec![$(Step::from($step)),*] };
+    ($($step:expr),*) => { [$(Step::from($step)),*] };
 }
 use key_path;
 

@@ -65,13 +65,18 @@ const DAY_MS: u64 = 86_400_000;
 
 /// Days since 1970-01-01.
 fn parse_day(text: &str) -> Result<u32, String> {
-    let date: Date = text.parse().map_err(|_| "write a day like 2026-11-22".to_owned())?;
+    let date: Date = text
+        .parse()
+        .map_err(|_| "write a day like 2026-11-22".to_owned())?;
     let days = date.since(EPOCH).map_err(|error| error.to_string())?.get_days();
     u32::try_from(days).map_err(|_| "before 1970".to_owned())
 }
 
 fn day_text(day: u32) -> String {
-    rfc3339(Timestamp(u64::from(day) * DAY_MS)).chars().take(10).collect()
+    rfc3339(Timestamp(u64::from(day) * DAY_MS))
+        .chars()
+        .take(10)
+        .collect()
 }
 
 impl Export {
@@ -98,7 +103,11 @@ enum Writer {
 }
 
 impl Writer {
-    fn write(&mut self, row: &impl Serialize, object: impl FnOnce() -> serde_json::Value) -> Result<(), CliError> {
+    fn write(
+        &mut self,
+        row: &impl Serialize,
+        object: impl FnOnce() -> serde_json::Value,
+    ) -> Result<(), CliError> {
         match self {
             Writer::Csv(csv) => csv.serialize(row).map_err(|error| match error.into_kind() {
                 csv::ErrorKind::Io(error) => written(&error),

@@ -60,13 +60,19 @@ impl List {
             source: self.source,
             realm: self.realm.map(String::into_bytes),
             user: self.user.map(String::into_bytes),
-            open: if self.open { Some(true) } else { self.ended.then_some(false) },
+            open: if self.open {
+                Some(true)
+            } else {
+                self.ended.then_some(false)
+            },
             since: self.since,
             until: self.until,
         };
         let limit = self.limit as usize;
         // One more than is shown tells whether there is a next page.
-        let mut rows = store.sessions(filter, self.after, limit.saturating_add(1)).await?;
+        let mut rows = store
+            .sessions(filter, self.after, limit.saturating_add(1))
+            .await?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         if self.format == Format::Json {
@@ -104,8 +110,12 @@ fn cells(row: &SessionRow) -> [String; 9] {
         bytes(client.received_bytes),
         bytes(client.sent_bytes),
         bytes(row.usage.billable_bytes),
-        row.end.map_or("(open)", |(_, reason, _)| reason.as_str()).to_owned(),
-        row.end.map_or("", |(_, _, accuracy)| accuracy.as_str()).to_owned(),
+        row.end
+            .map_or("(open)", |(_, reason, _)| reason.as_str())
+            .to_owned(),
+        row.end
+            .map_or("", |(_, _, accuracy)| accuracy.as_str())
+            .to_owned(),
         row.id.to_string(),
     ]
 }

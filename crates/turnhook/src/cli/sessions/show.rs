@@ -34,9 +34,16 @@ impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
         let Some(detail) = store.session(self.id).await? else {
-            return Err(CliError::failed(format!("there is no session {} in the store", self.id)));
+            return Err(CliError::failed(format!(
+                "there is no session {} in the store",
+                self.id
+            )));
         };
-        let last: Value = detail.last_body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        let last: Value = detail
+            .last_body
+            .as_deref()
+            .and_then(|body| serde_json::from_slice(body).ok())
+            .unwrap_or_default();
         let allocations = &last["data"]["allocations"];
         match self.format {
             Format::Json => {
@@ -52,8 +59,11 @@ impl Show {
 }
 
 fn event_json(event: &SessionEventRow) -> Value {
-    let deliveries: serde_json::Map<String, Value> =
-        event.deliveries.iter().map(|(name, state)| (name.clone(), state.as_str().into())).collect();
+    let deliveries: serde_json::Map<String, Value> = event
+        .deliveries
+        .iter()
+        .map(|(name, state)| (name.clone(), state.as_str().into()))
+        .collect();
     json!({
         "webhook_id": event.event_id.to_string(),
         "type": event.event_type.as_str(),
@@ -85,29 +95,77 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
         ("source", row.source.clone()),
         ("realm", output::name(&row.realm)),
         ("user", output::user(row.user.as_deref())),
-        ("usernames", row.usernames.iter().map(|name| output::name(name)).collect::<Vec<_>>().join(", ")),
+        (
+            "usernames",
+            row.usernames
+                .iter()
+                .map(|name| output::name(name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
     ];
     facts.extend(row.continues.map(|id| ("continues", id.to_string())));
-    facts.extend(row.labels.iter().map(|(name, value)| ("label", format!("{name} = {}", output::name(value)))));
+    facts.extend(
+        row.labels
+            .iter()
+            .map(|(name, value)| ("label", format!("{name} = {}", output::name(value)))),
+    );
     facts.push(("started", output::time(row.started_at)));
     match row.end {
         Some((at, reason, accuracy)) => {
             let took = duration(at.since(row.started_at));
-            facts.push(("ended", format!("{} after {took}: {}, {}", output::time(at), reason.as_str(), accuracy.as_str())));
+            facts.push((
+                "ended",
+                format!(
+                    "{} after {took}: {}, {}",
+                    output::time(at),
+                    reason.as_str(),
+                    accuracy.as_str()
+                ),
+            ));
         }
-        None => facts.push(("ended", format!("not yet; last told at {}", output::time(row.updated_at)))),
+        None => facts.push((
+            "ended",
+            format!("not yet; last told at {}", output::time(row.updated_at)),
+        )),
     }
     facts.push(("client", leg(&row.usage.legs.client)));
-    facts.push(("peer", if row.peer_leg { leg(&row.usage.legs.peer) } else { "not reported by this coturn".to_owned() }));
-    facts.push(("billable", format!("{} B ({})", row.usage.billable_bytes, bytes(row.usage.billable_bytes))));
-    let facts: String = facts.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    facts.push((
+        "peer",
+        if row.peer_leg {
+            leg(&row.usage.legs.peer)
+        } else {
+            "not reported by this coturn".to_owned()
+        },
+    ));
+    facts.push((
+        "billable",
+        format!(
+            "{} B ({})",
+            row.usage.billable_bytes,
+            bytes(row.usage.billable_bytes)
+        ),
+    ));
+    let facts: String = facts
+        .into_iter()
+        .map(|(name, value)| format!("{name:<10} {value}\n"))
+        .collect();
     print(&facts)?;
 
     print("\n")?;
-    let mut events = Rows::new(&[("#", true), ("EVENT", false), ("AT", false), ("WEBHOOK-ID", false), ("DELIVERIES", false)]);
+    let mut events = Rows::new(&[
+        ("#", true),
+        ("EVENT", false),
+        ("AT", false),
+        ("WEBHOOK-ID", false),
+        ("DELIVERIES", false),
+    ]);
     for event in &detail.events {
-        let deliveries: Vec<String> =
-            event.deliveries.iter().map(|(name, state): &(String, DeliveryState)| format!("{name}: {}", state.as_str())).collect();
+        let deliveries: Vec<String> = event
+            .deliveries
+            .iter()
+            .map(|(name, state): &(String, DeliveryState)| format!("{name}: {}", state.as_str()))
+            .collect();
         events.push([
             event.sequence.to_string(),
             event.event_type.as_str().to_owned(),
@@ -132,14 +190,27 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
     let word = |value: &Value| output::name(value.as_str().unwrap_or("-").as_bytes());
     let number = |value: &Value| bytes(value.as_u64().unwrap_or_default());
     for one in allocations.as_array().into_iter().flatten() {
-        let closed = one["close_reason"].as_str().map_or_else(|| "-".to_owned(), |reason| format!("{} {reason}", word(&one["closed_at"])));
+        let closed = one["close_reason"].as_str().map_or_else(
+            || "-".to_owned(),
+            |reason| format!("{} {reason}", word(&one["closed_at"])),
+        );
         let usage = &one["usage"]["client"];
         table.push([
             word(&one["id"]),
             word(&one["username"]),
-            word(&one["opened_at"]) + if one["opened_seen"] == false { " (first heard of)" } else { "" },
+            word(&one["opened_at"])
+                + if one["opened_seen"] == false {
+                    " (first heard of)"
+                } else {
+                    ""
+                },
             closed,
-            if one["totals_seen"] == true { "seen" } else { "not seen" }.to_owned(),
+            if one["totals_seen"] == true {
+                "seen"
+            } else {
+                "not seen"
+            }
+            .to_owned(),
             format!("{} {}", word(&one["transport"]), word(&one["client_address"])),
             number(&usage["received_bytes"]),
             number(&usage["sent_bytes"]),
@@ -149,10 +220,23 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
 
     if !detail.gaps.is_empty() {
         print("\n")?;
-        let mut gaps = Rows::new(&[("GAP FROM", false), ("TO", false), ("REASON", false), ("SERVER", false)]);
+        let mut gaps = Rows::new(&[
+            ("GAP FROM", false),
+            ("TO", false),
+            ("REASON", false),
+            ("SERVER", false),
+        ]);
         for gap in &detail.gaps {
-            let server = gap.server.as_deref().map_or_else(|| "all".to_owned(), output::name);
-            gaps.push([output::time(gap.from), output::time(gap.to), gap.reason.as_str().to_owned(), server]);
+            let server = gap
+                .server
+                .as_deref()
+                .map_or_else(|| "all".to_owned(), output::name);
+            gaps.push([
+                output::time(gap.from),
+                output::time(gap.to),
+                gap.reason.as_str().to_owned(),
+                server,
+            ]);
         }
         gaps.print("")?;
     }

@@ -1,0 +1,147 @@
+//! `turnhook deliveries`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_reducer::{
+    event::{EventId, EventType, SessionId},
+    time::Timestamp,
+};
+use turnhook_store::{DeliveryFilter, DeliveryRow, DeliveryState};
+
+use super::{CliError, output::parse_time};
+
+mod discard;
+mod list;
+mod show;
+
+/// Look at deliveries, and give some up
+#[derive(Debug, Args)]
+pub(super) struct Deliveries {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(list::List),
+    Show(show::Show),
+    Discard(discard::Discard),
+}
+
+impl Deliveries {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::List(command) => command.run().await,
+            Command::Show(command) => command.run().await,
+            Command::Discard(command) => command.run().await,
+        }
+    }
+}
+
+/// Which deliveries: all that is given must hold.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct FilterArgs {
+    /// Only of this event; any number of them
+    #[arg(long, value_name = "EVENT", value_parser = parse_event_id)]
+    id: Vec<EventId>,
+    /// Only to this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Only of this session
+    #[arg(long, value_name = "SESSION", value_parser = super::sessions::parse_session_id)]
+    session: Option<SessionId>,
+    /// Only of this user
+    #[arg(long)]
+    user: Option<String>,
+    /// Only of this type; any number of them
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    event_type: Vec<TypeArg>,
+    /// Only of events at this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Only of events before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TypeArg {
+    #[value(name = "session.start")]
+    Start,
+    #[value(name = "session.usage")]
+    Usage,
+    #[value(name = "session.end")]
+    End,
+}
+
+impl From<TypeArg> for EventType {
+    fn from(arg: TypeArg) -> EventType {
+        match arg {
+            TypeArg::Start => EventType::Start,
+            TypeArg::Usage => EventType::Usage,
+            TypeArg::End => EventType::End,
+        }
+    }
+}
+
+impl FilterArgs {
+    /// For the store.
+    pub(super) fn to_filter(&self, states: &[DeliveryState]) -> DeliveryFilter {
+        DeliveryFilter {
+            ids: self.id.clone(),
+            endpoint: self.endpoint.clone(),
+            states: states.to_vec(),
+            session: self.session,
+            user: self.user.clone().map(String::into_bytes),
+            event_types: self.event_type.iter().map(|one| EventType::from(*one)).collect(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+
+    /// Whether nothing is asked for in particular.
+    pub(super) fn is_empty(&self) -> bool {
+        self.to_filter(&[]) == DeliveryFilter::default()
+    }
+
+    /// As it stood on the command line, for the record.
+    pub(super) fn to_words(&self) -> String {
+        let filter = self.to_filter(&[]);
+        let mut words: Vec<String> = filter.ids.iter().map(|id| format!("--id {id}")).collect();
+        words.extend(filter.endpoint.map(|name| format!("--endpoint {name}")));
+        words.extend(filter.session.map(|id| format!("--session {id}")));
+        words.extend(self.user.as_ref().map(|user| format!("--user {user}")));
+        words.extend(
+            filter
+                .event_types
+                .iter()
+                .map(|one| format!("--type {}", one.as_str())),
+        );
+        words.extend(filter.since.map(|at| format!("--since {}", rfc3339(at))));
+        words.extend(filter.until.map(|at| format!("--until {}", rfc3339(at))));
+        words.join(" ")
+    }
+}
+
+fn parse_event_id(text: &str) -> Result<EventId, String> {
+    turnhook_store::event_id(text).ok_or_else(|| "an event's id is evt_ and 26 letters and digits".to_owned())
+}
+
+fn to_json(row: &DeliveryRow) -> Value {
+    json!({
+        "webhook_id": row.event_id.to_string(),
+        "endpoint": row.endpoint,
+        "type": row.event_type.as_str(),
+        "session_id": row.session_id.to_string(),
+        "sequence": row.sequence,
+        "timestamp": rfc3339(row.timestamp),
+        "state": row.state.as_str(),
+        "attempts": row.attempts,
+        "first_attempt_at": row.first_attempt_at.map(rfc3339),
+        "next_attempt_at": row.next_attempt_at.map(rfc3339),
+        "finished_at": row.finished_at.map(rfc3339),
+        "reason": row.reason,
+        "replay": row.replay.map(|replay| replay.0),
+    })
+}

@@ -1,0 +1,146 @@
+//! `turnhook deliveries show`.
+
+use clap::Args;
+use serde_json::{Value, json};
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_reducer::event::EventId;
+use turnhook_store::{Attempt, DeliveryDetail};
+
+use super::{parse_event_id, to_json};
+use crate::cli::{
+    CliError, ConfigArgs, Format,
+    output::{self, Rows, print_json},
+    print, store,
+};
+
+/// Show an event's deliveries: the payload, and each attempt
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook deliveries show evt_06epcj2hhm0000000000000001
+  $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --format json | jq .attempts")]
+pub(super) struct Show {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The event's id, which is its `webhook-id`
+    #[arg(value_name = "EVENT", value_parser = parse_event_id)]
+    id: EventId,
+    /// Only to this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// How to print them; json: one object a line for each endpoint
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Show {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        let mut found = store.delivery(self.id).await?;
+        found.retain(|detail| {
+            self.endpoint
+                .as_ref()
+                .is_none_or(|name| *name == detail.row.endpoint)
+        });
+        if found.is_empty() {
+            return Err(CliError::failed(format!(
+                "there is no delivery of {} in the store",
+                self.id
+            )));
+        }
+        match self.format {
+            Format::Json => found
+                .iter()
+                .try_for_each(|detail| print_json(&detail_json(detail))),
+            Format::Text => text(&found),
+        }
+    }
+}
+
+fn answer(attempt: &Attempt) -> String {
+    attempt
+        .answer
+        .as_deref()
+        .map(String::from_utf8_lossy)
+        .unwrap_or_default()
+        .into_owned()
+}
+
+fn detail_json(detail: &DeliveryDetail) -> Value {
+    let attempts = detail.attempts.iter().map(|attempt| {
+        json!({
+            "number": attempt.number,
+            "at": rfc3339(attempt.at),
+            "latency_ms": attempt.latency_ms,
+            "status": attempt.status,
+            "error": attempt.error,
+            "answer": attempt.answer.is_some().then(|| answer(attempt)),
+        })
+    });
+    let mut object = to_json(&detail.row);
+    object["attempts"] = attempts.collect();
+    // As a string: the bytes that are signed, and nothing that was parsed and printed again.
+    object["body"] = String::from_utf8_lossy(&detail.body).into();
+    object
+}
+
+fn text(found: &[DeliveryDetail]) -> Result<(), CliError> {
+    for (index, detail) in found.iter().enumerate() {
+        let row = &detail.row;
+        if index == 0 {
+            let body: Value = serde_json::from_slice(&detail.body).unwrap_or_default();
+            print(&format!(
+                "{}  {}  session {} #{}\n",
+                row.event_id,
+                row.event_type.as_str(),
+                row.session_id,
+                row.sequence
+            ))?;
+            print(&format!("{body:#}\n"))?;
+        }
+        let next = row
+            .next_attempt_at
+            .map(|at| format!(", next attempt {}", output::time(at)))
+            .unwrap_or_default();
+        let finished = row
+            .finished_at
+            .map(|at| format!(" {}", output::time(at)))
+            .unwrap_or_default();
+        let reason = row
+            .reason
+            .as_ref()
+            .map(|reason| format!(": {}", output::name(reason.as_bytes())))
+            .unwrap_or_default();
+        let replay = row
+            .replay
+            .map(|replay| format!(", by replay {}", replay.0))
+            .unwrap_or_default();
+        print(&format!(
+            "\n{}: {}{finished}{reason}{next}{replay}\n",
+            row.endpoint,
+            row.state.as_str()
+        ))?;
+        let mut table = Rows::new(&[
+            ("#", true),
+            ("AT", false),
+            ("STATUS", true),
+            ("TOOK", true),
+            ("ERROR", false),
+            ("ANSWER", false),
+        ]);
+        for attempt in &detail.attempts {
+            table.push([
+                attempt.number.to_string(),
+                output::time(attempt.at),
+                attempt
+                    .status
+                    .map_or_else(|| "-".to_owned(), |status| status.to_string()),
+                format!("{} ms", attempt.latency_ms),
+                output::name(attempt.error.as_deref().unwrap_or_default().as_bytes()),
+                output::name(answer(attempt).replace('\n', " ").as_bytes()),
+            ]);
+        }
+        table.print("no attempts yet")?;
+    }
+    Ok(())
+}

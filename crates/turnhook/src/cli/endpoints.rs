@@ -1,0 +1,229 @@
+//! `turnhook endpoints`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use turnhook_dispatcher::{
+    body::{ping_body, rfc3339},
+    client::Client,
+    verdict::{Verdict, verdict},
+};
+use turnhook_reducer::event::EventId;
+
+use super::{
+    CliError, ConfigArgs, Format,
+    output::{self, Rows, print_json},
+    print, store,
+    units::duration,
+};
+
+/// Look at endpoints, try them, pause and resume them
+#[derive(Debug, Args)]
+pub(super) struct Endpoints {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Test(Test),
+    Pause(Pause),
+    Resume(Resume),
+}
+
+impl Endpoints {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::List(command) => command.run().await,
+            Command::Test(command) => command.run().await,
+            Command::Pause(command) => command.run().await,
+            Command::Resume(command) => command.run().await,
+        }
+    }
+}
+
+/// List endpoints, and what each still has to get
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook endpoints list
+
+  One that is no longer configured is listed as removed while it has deliveries: they wait until an
+  endpoint of that name is configured again, or they are discarded.")]
+struct List {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How to print them; json: one object a line
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl List {
+    async fn run(self) -> Result<(), CliError> {
+        let (config, store) = store::open(&self.config).await?;
+        let backlog = store.backlog().await?;
+        let now = store::now();
+        let mut table = Rows::new(&[
+            ("ENDPOINT", false),
+            ("STATE", false),
+            ("PENDING", true),
+            ("OLDEST", true),
+            ("DEAD", true),
+            ("URL", false),
+        ]);
+        for endpoint in store.endpoints().await? {
+            let left = backlog.get(&endpoint.id).copied().unwrap_or_default();
+            let configured = config.endpoints.iter().find(|one| one.name == endpoint.name);
+            if configured.is_none() && left.pending == 0 && left.dead == 0 {
+                continue;
+            }
+            let paused = endpoint.paused();
+            let state = match (configured, paused) {
+                (None, _) => "removed",
+                (_, Some(_)) => "paused",
+                _ => "active",
+            };
+            // Without its query, which may hold a token.
+            let url = configured.map(|one| {
+                let mut url = one.url.clone();
+                url.set_query(None);
+                url.to_string()
+            });
+            let oldest = left.oldest.filter(|_| left.pending > 0);
+            match self.format {
+                Format::Json => print_json(&json!({
+                    "endpoint": endpoint.name,
+                    "state": state,
+                    "paused_since": paused.map(|pause| rfc3339(pause.from)),
+                    "pause_reason": paused.map(|pause| pause.reason.clone()),
+                    "pending": left.pending,
+                    "oldest_pending_at": oldest.map(rfc3339),
+                    "dead_letters": left.dead,
+                    "url": url,
+                }))?,
+                Format::Text => table.push([
+                    endpoint.name.clone(),
+                    paused.map_or_else(
+                        || state.to_owned(),
+                        |pause| format!("{state}: {}", output::name(pause.reason.as_bytes())),
+                    ),
+                    left.pending.to_string(),
+                    oldest.map(|at| duration(now.since(at))).unwrap_or_default(),
+                    left.dead.to_string(),
+                    url.unwrap_or_default(),
+                ]),
+            }
+        }
+        if self.format == Format::Text {
+            table.print("no endpoints")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Send a signed `endpoint.ping`, and say what came back
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook endpoints test billing
+
+  It goes straight to the endpoint, needs neither a store nor a running bridge, and is not tried again.")]
+struct Test {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The endpoint's name
+    name: String,
+}
+
+impl Test {
+    async fn run(self) -> Result<(), CliError> {
+        let config = self.config.load()?;
+        let Some(endpoint) = config.endpoints.iter().find(|one| one.name == self.name) else {
+            let known: Vec<&str> = config.endpoints.iter().map(|one| one.name.as_str()).collect();
+            return Err(CliError::failed(format!(
+                "no endpoint named {:?} is configured; known: {}",
+                self.name,
+                known.join(", ")
+            )));
+        };
+        let client = Client::new(endpoint).map_err(|error| CliError::Unusable(error.to_string()))?;
+        let at = store::now();
+        let mut id = EventId([0; 16]);
+        id.0[..8].copy_from_slice(&at.0.to_be_bytes());
+        let answer = client
+            .send(&id.to_string(), ping_body(at, &endpoint.name), at)
+            .await;
+        let took = answer.latency.as_millis();
+        let status = answer
+            .status
+            .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+        print(&format!("{status} in {took} ms\n"))?;
+        let body = String::from_utf8_lossy(&answer.body);
+        if !body.trim().is_empty() {
+            print(&format!("{}\n", output::name(body.replace('\n', " ").as_bytes())))?;
+        }
+        match verdict(answer.status) {
+            Verdict::Delivered => Ok(()),
+            _ => Err(CliError::failed(format!(
+                "not delivered: {}",
+                answer
+                    .error
+                    .unwrap_or_else(|| format!("the endpoint answered {status}"))
+            ))),
+        }
+    }
+}
+
+/// Send nothing to an endpoint, and keep everything for it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook endpoints pause billing --reason 'database upgrade'
+
+  A running bridge notices within seconds. `give_up_after` stands still meanwhile.")]
+struct Pause {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The endpoint's name
+    name: String,
+    /// Why, for whoever looks
+    #[arg(long, default_value = "by command")]
+    reason: String,
+}
+
+impl Pause {
+    async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        let paused = store.pause(&self.name, store::now(), &self.reason).await?;
+        print(&format!(
+            "{} {}\n",
+            self.name,
+            if paused { "is paused" } else { "was paused already" }
+        ))
+    }
+}
+
+/// Send to a paused endpoint again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook endpoints resume billing")]
+struct Resume {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The endpoint's name
+    name: String,
+}
+
+impl Resume {
+    async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        let resumed = store.resume(&self.name, store::now()).await?;
+        print(&format!(
+            "{} {}\n",
+            self.name,
+            if resumed { "is resumed" } else { "was not paused" }
+        ))
+    }
+}

@@ -1,0 +1,200 @@
+//! `turnhook replay`.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_store::{DeliveryState, Replay as OnRecord, ReplayRequest, Store};
+
+use super::{
+    CliError, ConfigArgs, Format,
+    deliveries::FilterArgs,
+    output::{self, Rows, print_json},
+    print, store,
+};
+
+/// Send events again, with their first ids and bytes: dead letters, if nothing else is said
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook replay --endpoint billing --dry-run
+  $ turnhook replay --endpoint billing --rate 50 --wait
+  $ turnhook replay --session ses_06epcj2hhm0000000000000001 --state all
+  $ turnhook replay --history
+
+  A receiver that has counted an event knows it again by its webhook-id. If it passes events on to a
+  billing provider with an idempotency window of its own (a day, often), replay within that window.
+  With no bridge running, what is replayed is queued, and the next `turnhook run` delivers it.")]
+pub(super) struct Replay {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What to send again
+    #[arg(long, value_enum, default_value_t)]
+    state: StateArg,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only say how many
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many a second, besides the endpoint's own limit
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// Wait until each is delivered or given up again
+    #[arg(long)]
+    wait: bool,
+    /// List the replays on record instead: who asked, when, what
+    #[arg(long, exclusive = false, conflicts_with_all = ["dry_run", "rate", "wait"])]
+    history: bool,
+    /// How to print the history; json: one object a line
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum StateArg {
+    /// Dead letters
+    #[default]
+    Dead,
+    /// What the endpoint had taken
+    Delivered,
+    /// Both, and what was discarded
+    All,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("a number above 0".to_owned()),
+    }
+}
+
+impl Replay {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        if self.history {
+            return history(&store, self.format).await;
+        }
+        if self.state != StateArg::Dead && self.filter.is_empty() {
+            return Err(CliError::failed(
+                "say which: everything that was ever delivered is more than anybody wants again",
+            ));
+        }
+        let filter = self.filter.to_filter(match self.state {
+            StateArg::Dead => &[DeliveryState::Dead],
+            StateArg::Delivered => &[DeliveryState::Delivered],
+            StateArg::All => &[
+                DeliveryState::Dead,
+                DeliveryState::Delivered,
+                DeliveryState::Discarded,
+            ],
+        });
+        if self.dry_run {
+            let count = store.count_deliveries(filter).await?;
+            return print(&format!("{count} deliveries would be sent again\n"));
+        }
+        let state = self
+            .state
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default();
+        let request = ReplayRequest {
+            filter,
+            at: store::now(),
+            who: who(),
+            what: format!("--state {state} {}", self.filter.to_words())
+                .trim_end()
+                .to_owned(),
+            rate: self.rate,
+        };
+        let replay = store.replay(request).await?;
+        print(&format!(
+            "replay {}: {} deliveries queued\n",
+            replay.id.0, replay.total
+        ))?;
+        if replay.total == 0 {
+            return Ok(());
+        }
+        let running = store.is_run_on()?;
+        if !running {
+            print("no bridge is running on this store: the next `turnhook run` delivers them\n")?;
+        }
+        if self.wait {
+            wait(&store, &replay).await
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// For the record: whoever is logged in, also behind sudo.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    user.unwrap_or_else(|| "(unknown)".to_owned())
+}
+
+async fn wait(store: &Store, replay: &OnRecord) -> Result<(), CliError> {
+    // Without a terminal nothing is drawn: the last line says what came of it.
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(replay.total)
+    } else {
+        ProgressBar::hidden()
+    };
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} eta {eta}") {
+        bar.set_style(style);
+    }
+    loop {
+        let pending = store
+            .replays(Some(replay.id), 1)
+            .await?
+            .first()
+            .map_or(0, |replay| replay.pending);
+        bar.set_position(replay.total.saturating_sub(pending));
+        if pending == 0 {
+            bar.finish_and_clear();
+            return print(&format!("{} deliveries done\n", replay.total));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn history(store: &Store, format: Format) -> Result<(), CliError> {
+    let replays = store.replays(None, 100).await?;
+    if format == Format::Json {
+        return replays.iter().try_for_each(|replay| {
+            print_json(&json!({
+                "replay": replay.id.0,
+                "at": rfc3339(replay.at),
+                "who": replay.who,
+                "what": replay.what,
+                "total": replay.total,
+                "pending": replay.pending,
+            }))
+        });
+    }
+    let mut table = Rows::new(&[
+        ("REPLAY", true),
+        ("AT", false),
+        ("WHO", false),
+        ("QUEUED", true),
+        ("PENDING", true),
+        ("WHAT", false),
+    ]);
+    for replay in &replays {
+        table.push([
+            replay.id.0.to_string(),
+            output::time(replay.at),
+            output::name(replay.who.as_bytes()),
+            replay.total.to_string(),
+            replay.pending.to_string(),
+            output::name(replay.what.as_bytes()),
+        ]);
+    }
+    table.print("no replays")
+}
