@@ -76,6 +76,11 @@ pub struct Options {
     pub page_size: u32,
     /// Grow no further than this many bytes: beyond, commits fail as on a full disk.
     pub max_bytes: Option<u64>,
+    /// Bring this many new events into the ledger at once: sorted, they share pages.
+    pub ledger_batch: usize,
+    /// Fold the state's log into its table when it holds this many bytes, or as many as the table if that is
+    /// larger (at most 24 MiB).
+    pub state_log_bytes: u64,
 }
 
 impl Default for Options {
@@ -83,6 +88,8 @@ impl Default for Options {
         Options {
             page_size: 2048,
             max_bytes: None,
+            ledger_batch: 65_536,
+            state_log_bytes: 4 << 20,
         }
     }
 }

@@ -145,8 +145,8 @@ impl Sqlite {
 
     pub(crate) async fn backup(self: &Arc<Self>, to: PathBuf) -> Result<()> {
         let source = self.path().to_path_buf();
-        self.read(move |conn| Ok(connection::backup(conn, &source, &to)))
-            .await?
+        let copying = tokio::task::spawn_blocking(move || connection::backup(&source, &to));
+        copying.await.unwrap_or(Err(Error::Closed))
     }
 }
 

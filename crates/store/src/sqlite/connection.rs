@@ -262,7 +262,9 @@ fn io_error(path: &Path, e: &io::Error) -> Error {
     }
 }
 
-pub(super) fn backup(conn: &Connection, source: &Path, to: &Path) -> Result<()> {
+/// Copies a store into a new file. Blocks.
+pub(super) fn backup(source: &Path, to: &Path) -> Result<()> {
+    let conn = helper(source).map_err(|e| error_from(source, &e))?;
     create_private(to).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists {
             path: to.to_path_buf(),

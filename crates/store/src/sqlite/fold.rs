@@ -9,10 +9,10 @@ use super::{
     ledger, state,
     writer::Mem,
 };
-use crate::error::{Error, Result};
-
-/// So many new events are brought into the ledger at once: sorted, they share pages.
-const EVENTS: usize = 65_536;
+use crate::{
+    Options,
+    error::{Error, Result},
+};
 
 /// What is under way.
 pub(super) struct Folding {
@@ -23,6 +23,8 @@ pub(super) struct Folding {
     /// What is taken into account when the step is on the disk.
     stepped: Option<Step>,
     state_size: state::Size,
+    ledger_batch: usize,
+    state_log_bytes: u64,
     /// Why the last step failed.
     pub(super) failed: Option<Error>,
 }
@@ -33,13 +35,15 @@ enum Step {
 }
 
 impl Folding {
-    pub(super) fn new(state_size: state::Size) -> Folding {
+    pub(super) fn new(state_size: state::Size, options: &Options) -> Folding {
         Folding {
             ledger: None,
             state: None,
             asked: false,
             stepped: None,
             state_size,
+            ledger_batch: options.ledger_batch.max(1),
+            state_log_bytes: options.state_log_bytes,
             failed: None,
         }
     }
@@ -64,10 +68,13 @@ pub(super) fn wanted(mem: &mut Mem, helper: &Helper) -> rusqlite::Result<bool> {
         return Ok(true);
     }
     if !mem.folding.asked {
-        if mem.recent.len() >= EVENTS {
-            mem.folding.asked = helper.ask(Ask::Ledger { events: EVENTS });
-        } else if state::fold_wanted(mem.log_bytes, &mem.folding.state_size) {
-            mem.folding.asked = helper.ask(Ask::State);
+        let folding = &mut mem.folding;
+        if mem.recent.len() >= folding.ledger_batch {
+            folding.asked = helper.ask(Ask::Ledger {
+                events: folding.ledger_batch,
+            });
+        } else if state::fold_wanted(mem.log_bytes, folding.state_log_bytes, &folding.state_size) {
+            folding.asked = helper.ask(Ask::State);
         }
     }
     Ok(false)
@@ -96,9 +103,9 @@ pub(super) fn finish(mem: &mut Mem, result: Result<()>) {
             mem.folding.failed = Some(error);
         }
         (Ok(()), Some(Step::Ledger)) => {
-            if let Some(upto) = mem.folding.ledger.as_mut().and_then(ledger::Fold::advance) {
+            if let Some(done) = mem.folding.ledger.as_mut().and_then(ledger::Fold::advance) {
                 mem.folding.ledger = None;
-                mem.forget_recent(upto);
+                mem.forget_recent(done);
             }
         }
         (Ok(()), Some(Step::State)) => {

@@ -68,7 +68,11 @@ enum Phase {
 
 /// A batch of events on its way into the ledger.
 pub(super) struct Fold {
+    /// The batch: events after this one, up to that one.
+    from: i64,
     upto: i64,
+    /// Up to which event the ledger is complete, as the last step saw it.
+    done: i64,
     keys: Vec<(EventId, i64)>,
     sessions: Vec<Session>,
     days: Vec<(Vec<u8>, Day)>,
@@ -95,7 +99,9 @@ impl Fold {
         };
         let mut found = stmt.query(params![done, under_way.unwrap_or(i64::MAX), limit])?;
         let mut fold = Fold {
+            from: done,
             upto: under_way.unwrap_or(0),
+            done,
             keys: Vec::new(),
             sessions: Vec::new(),
             days: Vec::new(),
@@ -143,8 +149,9 @@ impl Fold {
 
     /// Writes some of it.
     pub(super) fn step(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        if done(conn)? >= self.upto {
-            // Another process was faster.
+        self.done = done(conn)?;
+        if self.done != self.from {
+            // Another process has been at it: the rest of this batch is read anew.
             self.next = Phase::Over;
             return Ok(());
         }
@@ -181,7 +188,7 @@ impl Fold {
         Ok(())
     }
 
-    fn add_days(&self, conn: &Connection, from: usize) -> rusqlite::Result<Phase> {
+    fn add_days(&mut self, conn: &Connection, from: usize) -> rusqlite::Result<Phase> {
         let (under_way, key): (Option<i64>, Option<Vec<u8>>) = conn
             .prepare_cached("SELECT usage_event, usage_key FROM store")?
             .query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
@@ -205,14 +212,15 @@ impl Fold {
         } else {
             conn.prepare_cached("UPDATE store SET ledger_event = ?1, usage_event = NULL, usage_key = NULL")?
                 .execute([self.upto])?;
+            self.done = self.upto;
             Ok(Phase::Over)
         }
     }
 
-    /// The step is on the disk; the batch's last event if it was the last step.
+    /// The step is on the disk; if it was the last, up to which event the ledger is complete.
     pub(super) fn advance(&mut self) -> Option<i64> {
         self.phase = self.next;
-        matches!(self.phase, Phase::Over).then_some(self.upto)
+        matches!(self.phase, Phase::Over).then_some(self.done)
     }
 }
 

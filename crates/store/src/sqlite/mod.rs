@@ -56,7 +56,13 @@ impl Sqlite {
         let store_id = opened.store_id;
         let path = opened.path.clone();
         let state_size = state::Size::default();
-        let writer = writer::start(opened, mode, Arc::clone(&counts), Arc::clone(&state_size))?;
+        let writer = writer::start(
+            opened,
+            mode,
+            Arc::clone(&counts),
+            Arc::clone(&state_size),
+            options,
+        )?;
         Ok(Sqlite {
             path,
             mode,

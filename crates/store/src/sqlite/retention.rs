@@ -38,9 +38,10 @@ fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Re
     if !trim.events_done {
         trim.events_done = events(conn, mem, &mut trim, before, limit, &mut trimmed)?;
     } else if sessions(conn, &mut trim, before, limit, &mut trimmed)? {
-        rest(conn, before, limit)?;
-        trimmed.more = false;
-        trim = Trim::default();
+        trimmed.more = rest(conn, before, limit)?;
+        if !trimmed.more {
+            trim = Trim::default();
+        }
     }
     mem.trim = trim;
     Ok(trimmed)
@@ -144,18 +145,19 @@ fn sessions(
     Ok(through)
 }
 
-/// The small tables.
-fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<()> {
+/// The small tables; true if there may be more.
+fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<bool> {
     let values = params![int(before.0), int(limit as u64)];
+    let mut more = false;
     for sql in [
         "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
         "DELETE FROM unattributed WHERE id IN (SELECT id FROM unattributed ORDER BY id LIMIT ?2) AND at < ?1",
         "DELETE FROM endpoint_pause WHERE id IN (SELECT id FROM endpoint_pause WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
         "DELETE FROM replay WHERE id IN (SELECT id FROM replay ORDER BY id LIMIT ?2) AND at < ?1",
     ] {
-        conn.prepare_cached(sql)?.execute(values)?;
+        more |= conn.prepare_cached(sql)?.execute(values)? >= limit;
     }
     conn.prepare_cached("DELETE FROM usage_day WHERE day < ?1")?
         .execute([int(before.0 / DAY_MS) - USAGE_DAYS])?;
-    Ok(())
+    Ok(more)
 }

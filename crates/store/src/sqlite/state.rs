@@ -25,8 +25,6 @@ use crate::{
 
 /// A row of the log holds about this much.
 const LOG_ROW: usize = 256 << 10;
-/// A log smaller than this is not worth folding.
-const LOG_MIN: u64 = 4 << 20;
 /// A log larger than this would make the start slow, and folding it would take much memory.
 const LOG_MAX: u64 = 24 << 20;
 /// Keys that one step of folding writes.
@@ -94,8 +92,8 @@ pub(super) fn log(
 pub(super) type Size = Arc<AtomicU64>;
 
 /// Whether a log of that size should be folded.
-pub(super) fn fold_wanted(log_bytes: u64, size: &Size) -> bool {
-    log_bytes > size.load(Ordering::Relaxed).clamp(LOG_MIN, LOG_MAX)
+pub(super) fn fold_wanted(log_bytes: u64, at_least: u64, size: &Size) -> bool {
+    log_bytes > size.load(Ordering::Relaxed).min(LOG_MAX).max(at_least)
 }
 
 type Key = (u32, u8, i64);

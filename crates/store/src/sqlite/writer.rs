@@ -24,7 +24,7 @@ use super::{
     helper::Helper,
 };
 use crate::{
-    Mode,
+    Mode, Options,
     error::{Error, Result},
 };
 
@@ -79,7 +79,7 @@ pub(super) struct Mem {
 }
 
 impl Mem {
-    fn load(conn: &Connection, counts: Arc<Counts>, state_size: super::state::Size) -> rusqlite::Result<Mem> {
+    fn load(conn: &Connection, counts: Arc<Counts>, folding: Folding) -> rusqlite::Result<Mem> {
         counts.read(conn)?;
         let done: i64 = conn.query_row("SELECT ledger_event FROM store", [], |r| r.get(0))?;
         let last: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| r.get(0))?;
@@ -108,7 +108,7 @@ impl Mem {
             newest_key: EventId(newest.unwrap_or_default()),
             counts,
             moves: Moves::default(),
-            folding: Folding::new(state_size),
+            folding,
             trim: super::retention::Trim::default(),
             data_version,
             staged: Vec::new(),
@@ -236,11 +236,13 @@ pub(super) fn start(
     mode: Mode,
     counts: Arc<Counts>,
     state_size: super::state::Size,
+    options: &Options,
 ) -> Result<Handle> {
     let connection::Opened {
         path, mut conn, lock, ..
     } = opened;
-    let mem = Mem::load(&conn, counts, state_size).map_err(|e| connection::error_from(&path, &e))?;
+    let mem = Mem::load(&conn, counts, Folding::new(state_size, options))
+        .map_err(|e| connection::error_from(&path, &e))?;
     let helper = match mode {
         Mode::Run => Some(Helper::start(&path, &mut conn).map_err(|e| connection::error_from(&path, &e))?),
         Mode::Shared => None,

@@ -89,7 +89,7 @@ async fn bytes_written_for_a_delivered_event() {
             }
             for (table, size) in [(Table::Allocation, 200), (Table::Session, 250)] {
                 let value: Vec<u8> = (0..size / 8)
-                    .flat_map(|i: u64| if i % 2 == 0 { random(1 << 40) } else { n }.to_le_bytes())
+                    .flat_map(|i: u64| if i.is_multiple_of(2) { random(1 << 40) } else { n }.to_le_bytes())
                     .collect();
                 changes.insert((table as u8, slot as u64), put(table, slot as u64, &value));
             }

@@ -1,1 +1,154 @@
-//! (to come)
+//! What is old goes, in small steps; what is owed stays.
+
+use turnhook_reducer::source::{Gap, GapReason};
+use turnhook_store::{Commit, DeliveryFilter, DeliveryState, SessionFilter, Store, Trimmed};
+
+use crate::support::{Fixture, at, dead, delivered, event, retry, session};
+
+async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
+    let mut sum = Trimmed::default();
+    for _ in 0..10_000 {
+        let step = store.trim(at(before), limit).await.unwrap();
+        assert!(step.events + step.sessions <= limit as u64);
+        sum.events += step.events;
+        sum.sessions += step.sessions;
+        if !step.more {
+            return sum;
+        }
+    }
+    panic!("it never ends");
+}
+
+#[tokio::test]
+async fn old_ones_go_and_dead_letters_stay() {
+    let f = Fixture::new(&["billing"]).await;
+    for n in 0..40u64 {
+        let events = (0..3)
+            .map(|s| event(n, n * 10, s, n * 10 + u64::from(s), "a", s == 2))
+            .collect();
+        let gaps = vec![Gap {
+            from: at(n * 10),
+            to: at(n * 10 + 1),
+            reason: GapReason::Reconnect,
+            server: None,
+        }];
+        let made = f
+            .store
+            .commit(Commit {
+                gaps,
+                ..f.commit(n, events)
+            })
+            .await
+            .unwrap()
+            .deliveries;
+        let outcomes = match n {
+            // Dead, failed first, still pending, and never ended.
+            3 => vec![
+                delivered(made[0].id, 1),
+                dead(made[1].id, 1),
+                delivered(made[2].id, 1),
+            ],
+            4 => made
+                .iter()
+                .flat_map(|d| [retry(d.id, 1, 2), delivered(d.id, 3)])
+                .collect(),
+            5 => vec![delivered(made[0].id, 1), delivered(made[1].id, 1)],
+            _ => made.iter().map(|d| delivered(d.id, 1)).collect(),
+        };
+        f.store.record(outcomes).await.unwrap();
+    }
+    let started = event(90, 0, 0, 0, "a", false);
+    let made = f
+        .store
+        .commit(f.commit(1, vec![started]))
+        .await
+        .unwrap()
+        .deliveries;
+    f.store.record(vec![delivered(made[0].id, 1)]).await.unwrap();
+
+    // Nothing has been brought into the ledger yet, so nothing may go.
+    assert_eq!(trim_all(&f.store, 300, 7).await, Trimmed::default());
+    assert_eq!(
+        f.store
+            .sessions(SessionFilter::default(), None, 100)
+            .await
+            .unwrap()
+            .len(),
+        41
+    );
+
+    // Sessions 0 to 29 began before 300; the last event of 29 is at 292.
+    let trimmed = trim_all(&f.store, 300, 7).await;
+    assert_eq!((trimmed.events, trimmed.sessions), (30 * 3 - 2 + 1, 28));
+    let left = f
+        .store
+        .deliveries(DeliveryFilter::default(), None, 1000)
+        .await
+        .unwrap();
+    assert_eq!(left.len(), 10 * 3 + 2);
+    assert_eq!(left[30].state, DeliveryState::Pending);
+    assert_eq!(left[31].state, DeliveryState::Dead);
+    assert!(
+        f.store.session(session(3, 30)).await.unwrap().is_some(),
+        "its dead letter is there"
+    );
+    assert!(
+        f.store.session(session(90, 0)).await.unwrap().is_some(),
+        "it is open"
+    );
+    assert!(f.store.session(session(4, 40)).await.unwrap().is_none());
+    assert!(
+        f.store
+            .gaps(None, 100)
+            .await
+            .unwrap()
+            .iter()
+            .all(|g| g.gap.to >= at(290))
+    );
+    let db = rusqlite::Connection::open(f.path()).unwrap();
+    let count = |table: &str| {
+        db.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| {
+            r.get::<_, i64>(0)
+        })
+        .unwrap()
+    };
+    assert_eq!(
+        (
+            count("event"),
+            count("event_key"),
+            count("session_event"),
+            count("attempt")
+        ),
+        (32, 32, 32, 1)
+    );
+
+    // Days of usage outlive all that.
+    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    assert_eq!((usage[0].started, usage[0].ended), (41, 40));
+
+    // Once delivered, or discarded, they go with the next pass; and ids go on where they were.
+    let other = f.shared().await;
+    assert_eq!(
+        other
+            .discard(
+                DeliveryFilter {
+                    states: vec![DeliveryState::Dead, DeliveryState::Pending],
+                    ..Default::default()
+                },
+                at(5)
+            )
+            .await
+            .unwrap(),
+        2
+    );
+    let trimmed = trim_all(&f.store, 1_000, 500).await;
+    assert_eq!((trimmed.events, trimmed.sessions), (32, 12));
+    let f = f.reopen().await;
+    let next = f
+        .store
+        .commit(f.commit(9, vec![event(91, 0, 0, 0, "a", false)]))
+        .await
+        .unwrap()
+        .deliveries;
+    assert!(next[0].id > made[0].id, "never a number twice");
+}
