@@ -1,0 +1,108 @@
+//! Deliveries a second, beside a bare reqwest loop with the same concurrency and body size against the same
+//! receiver; and what the disk pays for them.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    fixture::{Result, Turnhook, free_port, wait_for},
+    load,
+    receiver::Receiver,
+};
+
+const SESSIONS: usize = 30_000;
+const CONCURRENCY: usize = 16;
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+pub fn run() -> Result<()> {
+    let receiver = Receiver::start(false)?;
+    let dir = tempfile::tempdir()?;
+    let port = free_port()?;
+    let source = format!("[[source]]\nname = \"bench\"\ntype = \"direct\"\nlisten = \"127.0.0.1:{port}\"");
+    let endpoint = format!(
+        "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"{SECRET}\"]\nconcurrency = {CONCURRENCY}",
+        receiver.port
+    );
+    let session = "usage_interval = \"0s\"\nlinger = \"0s\"\ngroup_by = \"allocation\"";
+    let turnhook = Turnhook::start(dir.path(), &source, session, &endpoint)?;
+
+    let block = calls(SESSIONS);
+    let events = 2 * SESSIONS as u64;
+    let written = turnhook.process.written()?;
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut answers = stream.try_clone()?;
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        while answers.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    });
+    stream.write_all(&block)?;
+    let seen = &receiver.seen;
+    wait_for("all deliveries", || seen.requests.load(Ordering::Relaxed) >= events)?;
+    let took = start.elapsed();
+    // Outcomes are written a moment later, and checkpoints now and then: both belong to the price.
+    turnhook.wait_for_metric("turnhook_deliveries_total", events as f64)?;
+    thread::sleep(Duration::from_secs(3));
+    let payload = seen.bytes.load(Ordering::Relaxed);
+    let written = {
+        let before_stop = turnhook.process.written()?;
+        turnhook.process.terminate()?;
+        before_stop - written
+    };
+    let bare = bare(receiver.port, events, usize::try_from(payload / events)?)?;
+    let (rate, bare) = (events as f64 / took.as_secs_f64(), events as f64 / bare.as_secs_f64());
+    println!("delivery {rate:.0} deliveries/s, durable, signed, ordered, outcomes recorded; {} bytes a payload", payload / events);
+    println!("delivery ratio to a bare reqwest loop: {:.2} ({bare:.0} requests/s)", rate / bare);
+    println!(
+        "disk {:.2} bytes written for each byte of payload delivered ({} bytes an event)",
+        written as f64 / payload as f64,
+        written / events
+    );
+    Ok(())
+}
+
+/// Short calls: opened, traffic, deleted, totals.
+fn calls(sessions: usize) -> Vec<u8> {
+    let mut block = Vec::new();
+    for n in 0..sessions {
+        load::publish(&mut block, &load::channel(n, "status"), &load::new(n));
+        load::publish(&mut block, &load::channel(n, "traffic"), load::TRAFFIC);
+        load::publish(&mut block, &load::channel(n, "traffic/peer"), load::TRAFFIC);
+        load::publish(&mut block, &load::channel(n, "status"), "deleted");
+        load::publish(&mut block, &load::channel(n, "total_traffic"), load::TRAFFIC);
+        load::publish(&mut block, &load::channel(n, "total_traffic/peer"), load::TRAFFIC);
+    }
+    block
+}
+
+fn bare(port: u16, requests: u64, size: usize) -> Result<Duration> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let body = Bytes::from(vec![b'x'; size]);
+        let url = format!("http://127.0.0.1:{port}/");
+        let start = Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in 0..CONCURRENCY as u64 {
+            let (client, body, url) = (client.clone(), body.clone(), url.clone());
+            let mine = requests / CONCURRENCY as u64 + u64::from(i < requests % CONCURRENCY as u64);
+            tasks.spawn(async move {
+                for _ in 0..mine {
+                    client.post(&url).body(body.clone()).send().await?.bytes().await?;
+                }
+                Ok::<_, reqwest::Error>(())
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done??;
+        }
+        Ok(start.elapsed())
+    })
+}

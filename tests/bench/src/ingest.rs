@@ -1,0 +1,130 @@
+//! How fast messages are taken, beside a subscriber that only reads and drops.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    fixture::{self, Result, Turnhook, free_port},
+    load,
+};
+
+const ALLOCATIONS: usize = 100_000;
+const MESSAGES: usize = 2_000_000;
+
+/// Writes all blocks as fast as they are taken, reading the answers on another thread.
+fn publish(port: u16, blocks: &[Vec<u8>]) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut answers = stream.try_clone()?;
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        while answers.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    });
+    for block in blocks {
+        stream.write_all(block)?;
+    }
+    stream.write_all(b"QUIT\r\n")?;
+    stream.flush()?;
+    let _ = reader.join();
+    Ok(())
+}
+
+/// A subscriber that reads and drops: how long from the first message to the last byte of the last.
+fn drop_all(port: u16, blocks: &[Vec<u8>]) -> Result<Duration> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"*2\r\n$10\r\nPSUBSCRIBE\r\n$6\r\nturn/*\r\n")?;
+    let mut buffer = vec![0; 256 * 1024];
+    let n = stream.read(&mut buffer)?;
+    if n == 0 {
+        return Err("no answer to PSUBSCRIBE".into());
+    }
+    // `pmessage` and the pattern replace `PUBLISH`: so many bytes more or less a message.
+    let sent: usize = blocks.iter().map(Vec::len).sum();
+    let expected = sent - MESSAGES * "*3\r\n$7\r\nPUBLISH\r\n".len()
+        + MESSAGES * "*4\r\n$8\r\npmessage\r\n$6\r\nturn/*\r\n".len();
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let publisher = scope.spawn(|| publish(port, blocks).map_err(|e| e.to_string()));
+        let mut read = 0;
+        while read < expected {
+            let n = stream.read(&mut buffer)?;
+            if n == 0 {
+                return Err("the subscriber was thrown out".into());
+            }
+            read += n;
+        }
+        let took = start.elapsed();
+        publisher.join().map_err(|_| "the publisher panicked")??;
+        Ok(took)
+    })
+}
+
+pub fn redis() -> Result<()> {
+    let blocks = load::blocks(ALLOCATIONS, MESSAGES);
+    let (_redis, port) = fixture::redis()?;
+    let first = drop_all(port, &blocks)?;
+    let dir = tempfile::tempdir()?;
+    let source = format!("[[source]]\nname = \"bench\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"");
+    let turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"", "")?;
+    let (took, cpu) = feed(&turnhook, port, &blocks)?;
+    let gaps = turnhook.metric("turnhook_gaps_total")?;
+    drop(turnhook);
+    // Before and after: what else the machine does shows in the difference.
+    let second = drop_all(port, &blocks)?;
+    let yardstick = (first + second) / 2;
+    report("ingest-redis", took, cpu, gaps);
+    println!(
+        "ingest-redis ratio to a subscriber that reads and drops: {:.2} ({:.0} and {:.0} messages/s)",
+        yardstick.as_secs_f64() / took.as_secs_f64(),
+        rate(first),
+        rate(second)
+    );
+    Ok(())
+}
+
+pub fn direct() -> Result<()> {
+    let blocks = load::blocks(ALLOCATIONS, MESSAGES);
+    let (_redis, redis_port) = fixture::redis()?;
+    let by_redis = {
+        let dir = tempfile::tempdir()?;
+        let source =
+            format!("[[source]]\nname = \"bench\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{redis_port}\"");
+        let turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"", "")?;
+        feed(&turnhook, redis_port, &blocks)?.0
+    };
+    let dir = tempfile::tempdir()?;
+    let port = free_port()?;
+    let source = format!("[[source]]\nname = \"bench\"\ntype = \"direct\"\nlisten = \"127.0.0.1:{port}\"");
+    let turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"", "")?;
+    let (took, cpu) = feed(&turnhook, port, &blocks)?;
+    report("ingest-direct", took, cpu, turnhook.metric("turnhook_gaps_total")?);
+    println!("ingest-direct ratio to the way through Redis: {:.2}", by_redis.as_secs_f64() / took.as_secs_f64());
+    Ok(())
+}
+
+/// Publishes all, and waits until all of it is counted: how long that took, and turnhook's CPU time.
+fn feed(turnhook: &Turnhook, port: u16, blocks: &[Vec<u8>]) -> Result<(Duration, Duration)> {
+    let before = turnhook.process.cpu()?;
+    let start = Instant::now();
+    publish(port, blocks)?;
+    turnhook.wait_for_metric("turnhook_events_total", MESSAGES as f64)?;
+    let took = start.elapsed();
+    // The last commits belong to the price.
+    thread::sleep(Duration::from_secs(4));
+    Ok((took, turnhook.process.cpu()? - before))
+}
+
+fn rate(took: Duration) -> f64 {
+    MESSAGES as f64 / took.as_secs_f64()
+}
+
+fn report(name: &str, took: Duration, cpu: Duration, gaps: f64) {
+    println!(
+        "{name} {:.0} messages/s, {:.2} µs of CPU a message all in, {gaps:.0} gaps, {MESSAGES} messages of {ALLOCATIONS} allocations",
+        rate(took),
+        cpu.as_secs_f64() * 1e6 / MESSAGES as f64
+    );
+}

@@ -1,0 +1,31 @@
+//! Benchmarks of the whole program. Each starts what it needs on free loopback ports, measures turnhook and
+//! its yardstick in one run, and prints one line a figure. No figure is asserted.
+
+mod delivery;
+mod fixture;
+mod ingest;
+mod latency;
+mod load;
+mod memory;
+mod receiver;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match std::env::args().nth(1).as_deref() {
+        Some("ingest-redis") => ingest::redis(),
+        Some("ingest-direct") => ingest::direct(),
+        Some("delivery") => delivery::run(),
+        Some("latency") => latency::run(),
+        Some("memory") => memory::run(),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
