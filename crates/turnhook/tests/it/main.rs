@@ -3,7 +3,9 @@
 
 mod harness;
 
+mod chaos;
 mod cli;
 mod config;
+mod delivery;
 mod deploy;
 mod listen;

@@ -1,7 +1,13 @@
 //! What the tests start and how they wait: real programs on free loopback ports, ended when dropped.
 
+pub(crate) mod bridge;
 pub(crate) mod coturn;
+pub(crate) mod feeder;
 pub(crate) mod process;
+/// The dispatcher's own: a receiver that misbehaves in every way.
+#[path = "../../../../dispatcher/tests/it/receiver.rs"]
+#[allow(dead_code)] // what only the dispatcher's tests use
+pub(crate) mod receiver;
 pub(crate) mod redis;
 pub(crate) mod turnhook;
 
