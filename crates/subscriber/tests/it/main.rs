@@ -14,3 +14,4 @@ mod redis;
 mod snapshot;
 mod support;
 mod topology;
+mod wedge;
