@@ -15,8 +15,9 @@
 //! * **Order.** Ids rise with every commit, and within one in the order of its events: of two deliveries of a session
 //!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
 //! * **Group commit.** One thread writes. It takes all that was asked for while the last transaction was being
-//!   synced and does it in one. Many callers at once cost no more than one; nothing waits for a timer, but for
-//!   [`Store::record`], whose outcomes ride on the next commit or wait 20 ms for others.
+//!   synced and does it in one; many callers at once cost no more than one. Who comes to an idle store waits for nothing
+//!   but the disk; transactions in a row begin 4 ms apart, and the outcomes of [`Store::record`] ride on the next
+//!   commit or wait 20 ms for others: both for the sake of what is written to the disk.
 //!
 //! # Who may open it
 //!

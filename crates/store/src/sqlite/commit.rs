@@ -50,7 +50,7 @@ struct Ready {
     source: SourceId,
     clock: Timestamp,
     /// Rows of `state_log`; one that is empty carries the time alone.
-    changes: Vec<Vec<u8>>,
+    changes: Vec<state::Packed>,
     events: Vec<ReadyEvent>,
     unattributed: Vec<Unattributed>,
     gaps: Vec<Gap>,

@@ -19,6 +19,10 @@ use crate::{
     ids::DeliveryId,
 };
 
+/// Up to so many pending or dead ones are looked up and sorted; among more, the newest are found sooner by
+/// walking back from the newest event.
+const FEW: i64 = 10_000;
+
 /// Deliveries that one transaction changes.
 const STEP: usize = 1000;
 
@@ -58,7 +62,7 @@ struct Query {
 
 impl Query {
     /// Walks from where there is least to look at.
-    fn new(filter: &DeliveryFilter) -> Query {
+    fn new(filter: &DeliveryFilter, few: bool) -> Query {
         const KEYS: &str = "event_key k CROSS JOIN event e ON e.id = k.event \
              CROSS JOIN delivery d ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
         const SESSION: &str = "session_event l CROSS JOIN event e ON e.id = l.event \
@@ -80,10 +84,10 @@ impl Query {
             q.from = SESSION;
         } else if filter.user.is_some() {
             q.from = USER;
-        } else if filter.states == [DeliveryState::Pending] {
+        } else if few && filter.states == [DeliveryState::Pending] {
             q.from = PENDING;
             q.conditions.push("d.state = 0".into());
-        } else if filter.states == [DeliveryState::Dead] {
+        } else if few && filter.states == [DeliveryState::Dead] {
             q.from = DEAD;
             q.conditions.push("d.state = 2".into());
         }
@@ -170,6 +174,23 @@ impl Query {
     }
 }
 
+/// Whether there are only a few of these.
+fn are_few(conn: &Connection, states: &[DeliveryState]) -> rusqlite::Result<bool> {
+    let sql = match states {
+        [DeliveryState::Pending] => {
+            "SELECT count(*) FROM (SELECT 1 FROM delivery INDEXED BY delivery_pending WHERE state = 0 LIMIT ?1)"
+        }
+        [DeliveryState::Dead] => {
+            "SELECT count(*) FROM (SELECT 1 FROM delivery INDEXED BY delivery_dead WHERE state = 2 LIMIT ?1)"
+        }
+        _ => return Ok(true),
+    };
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row([FEW + 1], |r| r.get::<_, i64>(0))?
+        <= FEW)
+}
+
 fn check_endpoint(conn: &Connection, name: Option<&str>) -> rusqlite::Result<Result<()>> {
     let Some(name) = name else { return Ok(Ok(())) };
     if connection::exists(conn, "SELECT 1 FROM endpoint WHERE name = ?1", [name])? {
@@ -190,7 +211,7 @@ impl Sqlite {
             if let Err(e) = check_endpoint(conn, filter.endpoint.as_deref())? {
                 return Ok(Err(e));
             }
-            let mut q = Query::new(&filter);
+            let mut q = Query::new(&filter, are_few(conn, &filter.states)?);
             let order = q.order();
             if let Some(after) = after {
                 let (event, id) = (q.value(after.event_id.0.to_vec()), q.value(after.id.0));
@@ -215,10 +236,11 @@ impl Sqlite {
         self.catch_up().await?;
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
-            let q = Query::new(&DeliveryFilter {
+            let only = DeliveryFilter {
                 ids: vec![event],
                 ..DeliveryFilter::default()
-            });
+            };
+            let q = Query::new(&only, true);
             let columns = format!("{COLUMNS}, d.status, d.latency_ms, e.data");
             let mut stmt = tx.prepare_cached(&q.sql(&columns, "ORDER BY d.id"))?;
             let mut found = stmt.query(params_from_iter(q.values))?;
@@ -254,7 +276,7 @@ impl Sqlite {
             if let Err(e) = check_endpoint(conn, filter.endpoint.as_deref())? {
                 return Ok(Err(e));
             }
-            let q = Query::new(&filter);
+            let q = Query::new(&filter, true);
             let sql = q.sql("d.id", &format!("ORDER BY {}, d.id", q.order()));
             let mut stmt = conn.prepare(&sql)?;
             stmt.query_map(params_from_iter(q.values), |r| r.get(0))?

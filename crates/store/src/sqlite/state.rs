@@ -30,8 +30,23 @@ const LOG_MAX: u64 = 24 << 20;
 /// Keys that one step of folding writes.
 const STEP: usize = 500;
 
+/// A row of the log.
+pub(super) struct Packed {
+    bytes: u64,
+    changes: Vec<u8>,
+}
+
+impl Packed {
+    fn new(plain: &[u8]) -> Packed {
+        Packed {
+            bytes: plain.len() as u64,
+            changes: codec::pack(plain),
+        }
+    }
+}
+
 /// The changes as rows of the log, packed: at least one row, which then carries the time alone.
-pub(super) fn pack_changes(changes: &[Change]) -> Vec<Vec<u8>> {
+pub(super) fn pack_changes(changes: &[Change]) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut w = Writer(Vec::new());
     for change in changes {
@@ -45,12 +60,12 @@ pub(super) fn pack_changes(changes: &[Change]) -> Vec<Vec<u8>> {
             }
         }
         if w.0.len() >= LOG_ROW {
-            packed.push(codec::pack(&w.0));
+            packed.push(Packed::new(&w.0));
             w.0.clear();
         }
     }
     if !w.0.is_empty() || packed.is_empty() {
-        packed.push(codec::pack(&w.0));
+        packed.push(Packed::new(&w.0));
     }
     packed
 }
@@ -76,14 +91,21 @@ pub(super) fn log(
     mem: &mut Mem,
     source: SourceId,
     clock: Timestamp,
-    changes: &[Vec<u8>],
+    changes: &[Packed],
 ) -> rusqlite::Result<()> {
-    let mut stmt =
-        conn.prepare_cached("INSERT INTO state_log (seq, source, clock, changes) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut stmt = conn.prepare_cached(
+        "INSERT INTO state_log (seq, source, clock, bytes, changes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     for row in changes {
-        stmt.execute(params![mem.next_log, source.0, int(clock.0), row])?;
+        stmt.execute(params![
+            mem.next_log,
+            source.0,
+            int(clock.0),
+            int(row.bytes),
+            row.changes
+        ])?;
         mem.next_log += 1;
-        mem.log_bytes += row.len() as u64;
+        mem.log_bytes += row.bytes;
     }
     Ok(())
 }
@@ -119,7 +141,7 @@ impl Fold {
             done: 0,
         };
         let mut stmt =
-            conn.prepare_cached("SELECT seq, source, clock, changes FROM state_log ORDER BY seq")?;
+            conn.prepare_cached("SELECT seq, source, clock, changes, bytes FROM state_log ORDER BY seq")?;
         let mut found = stmt.query([])?;
         while let Some(row) = found.next()? {
             let source: u32 = row.get(1)?;
@@ -130,7 +152,7 @@ impl Fold {
             .ok_or_else(|| rows::damaged("state_log"))?;
             fold.upto = row.get(0)?;
             fold.clocks.insert(source, row.get(2)?);
-            fold.bytes += packed.len() as u64;
+            fold.bytes += nat(row.get(4)?);
             if fold.bytes > 2 * LOG_MAX {
                 break;
             }

@@ -63,7 +63,7 @@ pub(super) struct Mem {
     pub(super) next_event: i64,
     /// The number of the next row of `state_log`.
     pub(super) next_log: i64,
-    /// Bytes in `state_log`.
+    /// Bytes of the changes in `state_log`.
     pub(super) log_bytes: u64,
     /// Events that are not in `event_key` yet, by id: a repeated commit finds them here or there.
     pub(super) recent: HashMap<EventId, i64>,
@@ -92,7 +92,7 @@ impl Mem {
         drop(rows);
         drop(stmt);
         let (next_log, log_bytes): (i64, i64) = conn.query_row(
-            "SELECT coalesce(max(seq), 0) + 1, coalesce(sum(length(changes)), 0) FROM state_log",
+            "SELECT coalesce(max(seq), 0) + 1, coalesce(sum(bytes), 0) FROM state_log",
             [],
             |r| Ok((r.get(0)?, r.get(1)?)),
         )?;

@@ -494,3 +494,47 @@ async fn an_event_that_nobody_wants_is_in_the_ledger_alone() {
         1
     );
 }
+
+/// Among many pending ones the newest are looked for in another way, with the same result.
+#[tokio::test]
+async fn many_pending_ones_are_listed_newest_first() {
+    let f = Fixture::new(&["billing"]).await;
+    let mut made = Vec::new();
+    for round in 0..21u64 {
+        let events = (0..500)
+            .map(|n| event(n, n, u32::try_from(round).unwrap(), round * 1000 + n, "a", false))
+            .collect();
+        made.extend(f.store.commit(f.commit(round, events)).await.unwrap().deliveries);
+    }
+    let done = made
+        .iter()
+        .skip(10_100)
+        .step_by(2)
+        .map(|d| delivered(d.id, 1))
+        .collect();
+    f.store.record(done).await.unwrap();
+    let pending = DeliveryFilter {
+        states: vec![DeliveryState::Pending],
+        ..filter()
+    };
+    assert!(f.store.count_deliveries(pending.clone()).await.unwrap() > 10_000);
+    let (mut seen, mut after) = (Vec::new(), None);
+    for _ in 0..5 {
+        let page = f.store.deliveries(pending.clone(), after, 80).await.unwrap();
+        after = page.last().map(|last| DeliveryCursor {
+            event_id: last.event_id,
+            id: last.id,
+        });
+        seen.extend(page.into_iter().map(|row| row.id));
+    }
+    let expected: Vec<_> = made
+        .iter()
+        .skip(10_101)
+        .step_by(2)
+        .rev()
+        .chain(made[..10_100].iter().rev())
+        .take(400)
+        .map(|d| d.id)
+        .collect();
+    assert_eq!(seen, expected);
+}

@@ -115,3 +115,48 @@ async fn one_that_does_not_fit_does_not_take_others_with_it() {
     assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, 10);
     assert_eq!(load(&f.store, f.source).await.1, None);
 }
+
+/// On a file system that is really full; it takes root to make one:
+/// `mount -t tmpfs -o size=3m none DIR && SMALL_DISK=DIR cargo test … -- --ignored a_real_disk`.
+#[tokio::test]
+#[ignore = "needs a small file system"]
+async fn a_real_disk_that_is_full() {
+    let dir = std::path::PathBuf::from(std::env::var("SMALL_DISK").unwrap());
+    let store = Store::open(dir.join("turnhook.db"), Mode::Run).await.unwrap();
+    let source = store.source("eu-1").await.unwrap();
+    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
+    let f = Fixture {
+        dir: tempfile::tempdir().unwrap(),
+        store,
+        source,
+        endpoints,
+    };
+    let ballast = dir.join("ballast");
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let (mut n, mut failures) = (0, 0);
+    while failures < 20 && n < 10_000 {
+        let events = (0..20).map(|s| event(n, n, s, n, "a", false)).collect();
+        match f.store.commit(f.commit(n, events)).await {
+            Ok(_) => n += 1,
+            Err(error) => {
+                assert!(matches!(error, Error::Full { .. }), "{error}");
+                failures += 1;
+            }
+        }
+    }
+    assert_eq!(failures, 20);
+    println!("full after {n} commits");
+    assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, n * 20);
+    std::fs::remove_file(&ballast).unwrap();
+    let events = (0..20).map(|s| event(n, n, s, n, "a", false)).collect();
+    f.store.commit(f.commit(n, events)).await.unwrap();
+    assert_eq!(
+        f.store
+            .deliveries(DeliveryFilter::default(), None, 1_000_000)
+            .await
+            .unwrap()
+            .len() as u64,
+        (n + 1) * 20
+    );
+    f.store.close().await;
+}

@@ -46,6 +46,7 @@ CREATE TABLE state_log (
     seq     INTEGER PRIMARY KEY,
     source  INTEGER NOT NULL,
     clock   INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL, -- of the changes before they were packed
     changes BLOB    NOT NULL
 );
 
