@@ -125,8 +125,8 @@ pub struct Reducer {
 
     /// Deadlines of allocations and sessions; an entry is stale unless its owner's `wake` is its time.
     pub(crate) deadlines: BinaryHeap<Reverse<(Timestamp, Owner)>>,
-    /// A deadline is firing.
-    pub(crate) firing: bool,
+    /// Several allocations may end at this instant: sessions are looked at when all of them have.
+    pub(crate) reviews_wait: bool,
 
     /// Whether the source hears nothing, and since when it hears again.
     pub(crate) deaf: bool,
@@ -135,6 +135,8 @@ pub struct Reducer {
     pub(crate) servers_hearing_since: BTreeMap<u32, Timestamp>,
     /// Until when allocations heard of without `new` count deltas only, after an early eviction.
     pub(crate) evicted_until: Timestamp,
+    /// How many were evicted at the last instant at which one was.
+    pub(crate) evicted_at_once: u16,
     pub(crate) snapshot_since: Option<Timestamp>,
     pub(crate) refused: Refused,
 
@@ -185,11 +187,12 @@ impl Reducer {
             unconfirmed_table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             deadlines: BinaryHeap::new(),
-            firing: false,
+            reviews_wait: false,
             deaf: true,
             hearing_since: Timestamp(0),
             servers_hearing_since: BTreeMap::new(),
             evicted_until: Timestamp(0),
+            evicted_at_once: 0,
             snapshot_since: None,
             refused: Refused::default(),
             dirty_allocations: Vec::new(),
@@ -284,9 +287,9 @@ impl Reducer {
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
-            self.firing = true;
+            self.reviews_wait = true;
             self.fire(due, owner);
-            self.firing = false;
+            self.reviews_wait = false;
         }
         self.now = at;
         self.expire_aside();

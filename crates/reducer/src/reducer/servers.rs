@@ -24,12 +24,22 @@ impl Reducer {
             .iter()
             .filter(|(_, a)| a.server == server.0 && a.heard_at <= closed_at);
         let slots: Vec<u32> = over.map(|(slot, _)| slot as u32).collect();
+        let mut sessions = Vec::new();
+        // All of them are over at once: none is merely parked because another was looked at first.
+        self.reviews_wait = true;
         for slot in slots {
-            let opened_at = self
-                .allocations
-                .get(slot as usize)
-                .map_or(closed_at, |a| a.opened_at);
+            let Some(a) = self.allocations.get(slot as usize) else {
+                continue;
+            };
+            sessions.push(a.session);
+            let opened_at = a.opened_at;
             self.end_now(slot, closed_at.max(opened_at), reason, None);
+        }
+        self.reviews_wait = false;
+        sessions.sort_unstable();
+        sessions.dedup();
+        for session in sessions {
+            self.review(session);
         }
     }
 }

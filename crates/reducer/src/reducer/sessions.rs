@@ -483,8 +483,7 @@ impl Reducer {
 
     /// Something that may keep the session alive has changed.
     pub(crate) fn review(&mut self, session: u32) {
-        if self.firing {
-            // Other allocations may be due at this very instant: all of them are counted before it ends.
+        if self.reviews_wait {
             return self.wake_session(session, self.now);
         }
         // What arrives at this very moment may still join.
