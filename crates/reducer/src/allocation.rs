@@ -197,6 +197,41 @@ pub(crate) fn unwrap_total(seen: u64, reported: u64) -> u64 {
     seen.saturating_add(missing)
 }
 
+/// The peer leg's total. A wrap that the client leg contradicts is not believed: what coturn sends to a peer
+/// it received from the client, framed, so a total below the deltas is then that of another life under the
+/// same number, and 4 GiB would be billed that never were. Such a counter stays as it was seen; the second
+/// value says whether there was none.
+pub(crate) fn unwrap_peer(seen: Counters, reported: Counters, client: Counters) -> (Counters, bool) {
+    let most = Counters {
+        received_packets: client.sent_packets,
+        received_bytes: client.sent_bytes,
+        sent_packets: client.received_packets,
+        sent_bytes: client.received_bytes,
+    };
+    let total = seen.zip(reported, unwrap_total);
+    let wrapped = total.minus(seen.max(reported));
+    // Where nothing was added by a wrap, nothing needs to be believed.
+    let excess = wrapped.zip(total.minus(most), u64::min);
+    let believed = total.zip(excess, |n, excess| if excess > 0 { 0 } else { n });
+    (believed.max(seen), excess.is_zero())
+}
+
+/// Whether the peer leg cannot have wrapped unseen: each wrap needs 4 GiB that were missed. The client leg
+/// shows how much was, where both legs of a report were missed; a peer report that was lost alone, or a
+/// flood of strangers' packets, shows in the packets missed, of which each holds less than 64 KiB.
+fn no_wrap_was_missed(seen: Legs, settled: Legs) -> bool {
+    const WRAP: u64 = 1 << 32;
+    let client = settled.client.minus(seen.client);
+    let peer = settled.peer.minus(seen.peer);
+    let few = |peer_packets: u64, client_packets: u64| {
+        peer_packets <= client_packets || peer_packets < WRAP / 65_536
+    };
+    client.received_bytes < WRAP
+        && client.sent_bytes < WRAP
+        && few(peer.sent_packets, client.received_packets)
+        && few(peer.received_packets, client.sent_packets)
+}
+
 /// Settles the counters when an allocation has ended.
 pub(crate) fn settle(
     legs: Legs,
@@ -215,13 +250,15 @@ pub(crate) fn settle(
         };
     }
     let client = client_total.unwrap_or(legs.client);
-    let peer = match peer_total {
-        Some(total) if peer_leg => legs.peer.zip(total, unwrap_total),
-        _ => legs.peer,
+    let (peer, believed) = match peer_total {
+        // Without the client's total, as much again may have been missed as was seen.
+        Some(total) if peer_leg => {
+            let most = client_total.unwrap_or(legs.client.plus(legs.client));
+            unwrap_peer(legs.peer, total, most)
+        }
+        _ => (legs.peer, true),
     };
-    // Each wrap of the peer leg needs 4 GiB that were missed, and the client leg shows how much was.
-    let missed = client.minus(legs.client);
-    let sure = missed.received_bytes < 1 << 32 && missed.sent_bytes < 1 << 32;
+    let sure = !peer_leg || (believed && no_wrap_was_missed(legs, Legs { client, peer }));
     let all = client_total.is_some() && (peer_total.is_some() || !peer_leg);
     Settled {
         legs: Legs { client, peer },
@@ -251,6 +288,16 @@ mod tests {
         assert_eq!(unwrap_total(8, 7), (1 << 32) + 7);
         assert_eq!(unwrap_total(0, 1 << 40), 1 << 40);
         assert_eq!(unwrap_total(u64::MAX - 1, 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_wrap_that_the_client_leg_contradicts_is_not_believed() {
+        let (seen, reported) = (bytes(4_900_000_000), bytes(643_156_532));
+        let wrapped = bytes(4_938_123_828);
+        assert_eq!(unwrap_peer(seen, reported, bytes(5_000_000_000)), (wrapped, true));
+        assert_eq!(unwrap_peer(seen, reported, bytes(4_900_000_000)), (seen, false));
+        assert_eq!(unwrap_peer(bytes(300), bytes(0), bytes(400)), (bytes(300), false));
+        assert_eq!(unwrap_peer(bytes(300), bytes(900), bytes(0)), (bytes(900), true));
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct TombstoneRest {
     pub(crate) told: Legs,
     pub(crate) continues: Option<SessionId>,
     pub(crate) totals_seen: bool,
+    /// What was told holds deltas of another allocation of this key too.
+    pub(crate) mixed: bool,
     pub(crate) expires_at: Timestamp,
 }
 

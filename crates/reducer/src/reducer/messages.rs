@@ -426,8 +426,9 @@ impl Reducer {
             flags,
             dirty: Dirty::Clean,
         };
-        if opening.twin > 0 {
-            allocation.rare().twin = opening.twin;
+        let twin = opening.twin.max(self.least_twin());
+        if twin > 0 {
+            allocation.rare().twin = twin;
         }
         let slot = self.allocations.insert(allocation) as u32;
         self.index_allocation(slot, key.hash);

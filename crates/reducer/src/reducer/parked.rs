@@ -2,7 +2,7 @@
 
 use super::{Key, Reducer, messages::Opening};
 use crate::{
-    allocation::Dirty,
+    allocation::{Dirty, unwrap_peer},
     aside::{Tombstone, TombstoneRest},
     event::{Unattributed, UnattributedReason},
     intern::NONE,
@@ -91,6 +91,9 @@ impl Reducer {
         let Some(a) = self.remove_allocation(slot) else {
             return;
         };
+        // Where another allocation of the same key had a part in it, those totals were not the last word.
+        let mixed = a.flags.overcounted || a.flags.shared;
+        let totals_seen = totals_seen && !mixed;
         if self.rules.tombstone_limit == 0 {
             self.tombstone_evicted();
             return self.release_name(a.name);
@@ -113,6 +116,7 @@ impl Reducer {
             told,
             continues: a.rare.and_then(|r| r.continues),
             totals_seen,
+            mixed,
             expires_at,
         };
         let tombstone = Tombstone {
@@ -137,8 +141,22 @@ impl Reducer {
             self.notice(super::Notice::TombstonesEvicted);
         }
         self.stats.tombstones_evicted += 1;
-        self.evicted_until = self.now.plus(UNSETTLED_TTL);
+        let until = self.now.plus(UNSETTLED_TTL);
+        let before = if self.evicted_until == until {
+            self.evicted_at_once
+        } else {
+            0
+        };
+        self.evicted_at_once = before.saturating_add(1);
+        self.evicted_until = until;
         self.source_dirty = true;
+    }
+
+    /// Tells apart the incarnations that open now from those that opened and were forgotten at this very
+    /// instant: their tombstones would have done it.
+    pub(crate) fn least_twin(&self) -> u16 {
+        let now = self.evicted_until == self.now.plus(UNSETTLED_TTL);
+        if now { self.evicted_at_once } else { 0 }
     }
 
     pub(crate) fn index_tombstone(&mut self, slot: u32, hash: u64) {
@@ -170,7 +188,7 @@ impl Reducer {
         };
         t.heard_at = now;
         let told = t.rest.told;
-        let totals_seen = t.rest.totals_seen;
+        let (totals_seen, mixed) = (t.rest.totals_seen, t.rest.mixed);
         let twin = if t.opened_at == now {
             t.rest.twin.saturating_add(1)
         } else {
@@ -214,6 +232,8 @@ impl Reducer {
                 }
                 true
             }
+            // The deltas of which it is the total may have been told already.
+            Kind::TotalTraffic(Leg::Client, total) if mixed && told.client.exceeds(&total) => false,
             Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &told, twin),
         }
     }
@@ -227,23 +247,23 @@ impl Reducer {
         told: &Legs,
         twin: u16,
     ) -> bool {
-        let told = match leg {
-            Leg::Client => told.client,
-            Leg::Peer => told.peer,
+        let (told, lives_on) = match leg {
+            Leg::Client => (told.client, !told.client.exceeds(&total)),
+            // Smaller than what was told, it may be a wrap: where the client's leg says so, and not else.
+            // A wrong guess would bill 4 GiB that never were.
+            Leg::Peer => (told.peer, unwrap_peer(told.peer, total, told.client).1),
         };
         let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
         if total == told || (leg == Leg::Peer && wrapped(total) == wrapped(told)) {
             return false; // told already
         }
-        if !told.exceeds(&total) {
+        if lives_on {
             if let Some(slot) = self.revive(slot, key, None) {
                 self.on_total(slot, leg, total);
             }
             return true;
         }
         if leg == Leg::Peer {
-            // Smaller than what was told: a wrap of the old life or the whole of a new one. Nobody can
-            // know without the client's total, and a wrong guess would bill 4 GiB that never were.
             return false;
         }
         let opening = self.confirm(key);
@@ -273,6 +293,7 @@ impl Reducer {
         let a = self.allocations.get_mut(slot as usize)?;
         a.opened_at = opened_at;
         a.flags.revived = true;
+        a.flags.overcounted = rest.mixed;
         a.flags.touched = true;
         a.flags.reported = true;
         a.flags.deltas_only = false;
@@ -280,6 +301,7 @@ impl Reducer {
             a.details.remote = rest.remote;
         }
         let rare = a.rare();
+        rare.twin = rest.twin;
         rare.base = rest.told;
         rare.continues = rest.continues;
         self.mark(slot, Dirty::Hard);

@@ -83,6 +83,7 @@ impl Reducer {
                 Table::Source if key == SOURCE_KEY => {
                     let row: SourceRow = read(bytes, bad)?;
                     reducer.evicted_until = row.evicted_until;
+                    reducer.evicted_at_once = row.evicted_at_once;
                 }
                 Table::Source => {
                     let row: RefusedRow = read(bytes, bad)?;

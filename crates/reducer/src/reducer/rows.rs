@@ -106,6 +106,7 @@ pub(crate) struct TombstoneRow<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SourceRow {
     pub(crate) evicted_until: Timestamp,
+    pub(crate) evicted_at_once: u16,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -177,6 +178,7 @@ impl Reducer {
     fn source_row(&self) -> Vec<u8> {
         encode(&SourceRow {
             evicted_until: self.evicted_until,
+            evicted_at_once: self.evicted_at_once,
         })
     }
 

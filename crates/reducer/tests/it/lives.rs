@@ -5,7 +5,6 @@ use turnhook_reducer::{
     message::{Kind, Leg},
     rules::{Rules, StartOn},
     time::Timestamp,
-    usage::Counters,
 };
 
 use crate::world::{World, bytes, exact, reason, seconds};
@@ -67,6 +66,27 @@ fn allocations_that_expire_at_one_instant_are_all_counted() {
     assert_eq!(reason(end), CloseReason::Expired);
     let closed = end.allocations.iter().filter(|a| a.closed.is_some());
     assert_eq!(closed.count(), 2, "the idle one was not merely parked");
+}
+
+#[test]
+fn allocations_of_a_server_that_stopped_are_all_counted() {
+    let mut w = World::new(Rules {
+        direct: true,
+        ..Rules::default()
+    });
+    w.server = w.reducer.server(b"10.0.0.1/-/0");
+    w.at(0.0).open("bob", 1).open("bob", 2);
+    w.at(200.0).traffic("bob", 1, 100, MB);
+    let stopped_at = Timestamp(w.now);
+    w.at(210.0);
+    w.reducer.server_stopped(Timestamp(w.now), w.server, stopped_at);
+    w.advance();
+    let closed = w.end(0).allocations.iter().filter(|a| a.closed.is_some());
+    assert_eq!(
+        (reason(w.end(0)), closed.count()),
+        (CloseReason::ServerStopped, 2)
+    );
+    assert_eq!(seconds(w.end(0).end.unwrap().ended_at), 200.0);
 }
 
 #[test]
@@ -195,4 +215,122 @@ fn what_was_relayed_before_anybody_confirmed_it_starts_a_session() {
     w.at(100.0).advance();
     assert!(w.unattributed.is_empty());
     assert_eq!(w.peer_bytes_told(), MB);
+}
+
+#[test]
+fn a_peer_report_lost_alone_may_hide_a_wrap() {
+    // The client's report of 5 GiB was heard, the peer's was not: no client bytes are missing, and yet the
+    // peer total is short of 4 GiB.
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0).message(
+        "bob",
+        1,
+        Kind::Traffic(Leg::Client, bytes(5_000_000, TRUE + TRUE / 10)),
+    );
+    w.at(20.0).close("bob", 1, 5_000_000, TRUE);
+    w.at(100.0).advance();
+    assert_eq!(w.end(0).usage.legs.peer.sent_bytes, TRUE - (4 << 30));
+    assert!(!exact(w.end(0)));
+}
+
+#[test]
+fn without_a_peer_leg_nothing_wraps() {
+    let mut w = World::new(Rules {
+        peer_leg: false,
+        ..Rules::default()
+    });
+    w.at(0.0).open("bob", 1);
+    w.at(20.0).close("bob", 1, 5_000_000, 5 << 30);
+    w.at(100.0).advance();
+    assert!(exact(w.end(0)), "client totals are 64 bits wide");
+    assert_eq!(w.end(0).usage.billable_bytes, 2 * ((5 << 30) + (5 << 30) / 10));
+}
+
+#[test]
+fn two_lives_taken_for_one_are_not_billed_a_wrap() {
+    // coturn is killed and started anew; the next life of the same number is heard of only by its end.
+    // Its peer total is below what was counted, but its client total has no room for 4 GiB.
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0)
+        .message("bob", 1, Kind::Traffic(Leg::Peer, bytes(300, MB)));
+    w.at(100.0).close("bob", 1, 200, MB / 2);
+    w.at(200.0).advance();
+    assert_eq!(w.peer_bytes_told(), MB, "what was counted, and not 4 GiB more");
+    assert!(!exact(w.end(0)));
+}
+
+#[test]
+fn a_late_peer_total_that_wraps_is_told() {
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    let total = |leg, n| Kind::TotalTraffic(leg, bytes(5_000_000, n));
+    w.at(0.0).open("bob", 1);
+    w.at(10.0).traffic("bob", 1, 4_500_000, TRUE - (1 << 29));
+    w.at(20.0)
+        .deleted("bob", 1)
+        .message("bob", 1, total(Leg::Client, TRUE + TRUE / 10));
+    w.at(40.0).advance();
+    assert!(!exact(w.end(0)));
+    w.at(50.0).message("bob", 1, total(Leg::Peer, TRUE - (4 << 30)));
+    w.at(100.0).advance();
+    assert_eq!(w.peer_bytes_told(), TRUE);
+    assert_eq!(w.end(1).continues, Some(w.end(0).session_id));
+}
+
+#[test]
+fn totals_of_another_life_are_not_told_on_top_of_an_overcount() {
+    // The deltas of two allocations under one key were told together with the first one's end.
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0)
+        .traffic("bob", 1, 100, 1000)
+        .traffic("bob", 1, 100, 1000);
+    w.at(20.0).close("bob", 1, 100, 1000);
+    w.at(30.0).advance();
+    assert_eq!((w.peer_bytes_told(), w.reducer.stats().overcounted), (2000, 1));
+    assert!(!exact(w.end(0)));
+    w.at(200.0).close("bob", 1, 100, 1000);
+    w.at(90_000.0).advance();
+    assert_eq!(w.peer_bytes_told(), 2000, "{:#?}", w.told());
+}
+
+#[test]
+fn totals_of_a_shared_key_are_not_told_on_top_of_its_deltas() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    let mut other = w.status("127.0.0.1:50000", 600);
+    other.local = Some(b"127.0.0.9:3478");
+    w.at(1.0).message("bob", 1, Kind::New(other));
+    w.at(10.0)
+        .traffic("bob", 1, 100, 1000)
+        .traffic("bob", 1, 100, 1000);
+    w.at(20.0).close("bob", 1, 100, 1000); // of one of them
+    w.at(1000.0).advance();
+    assert_eq!((reason(w.end(0)), exact(w.end(0))), (CloseReason::Expired, false));
+    assert_eq!(w.peer_bytes_told(), 2000);
+    w.at(2000.0).close("bob", 1, 100, 1000); // of the other
+    w.at(3000.0).advance();
+    assert_eq!(w.peer_bytes_told(), 2000, "{:#?}", w.told());
+}
+
+#[test]
+fn no_two_lives_have_one_id_even_when_nothing_is_remembered() {
+    let mut w = World::new(Rules {
+        tombstone_limit: 0,
+        ..Rules::default()
+    });
+    w.at(0.0)
+        .open("bob", 1)
+        .close("bob", 1, 0, 0)
+        .totals("bob", 1, 0, 0);
+    w.crash().hears().totals("bob", 1, 0, 0);
+    w.at(100.0).advance();
+    let mut ids: Vec<_> = w.events.iter().map(|e| e.id).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "{:#?}", w.told());
 }
