@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod histories;
+mod lives;
+mod model;
 mod restarts;
 mod world;

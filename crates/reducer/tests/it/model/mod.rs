@@ -1,0 +1,115 @@
+//! Generated fleets, played through a lossy world into the reducer, and held against what was true.
+//!
+//! `history` is what proptest makes and shrinks, `coturn` the truth, `run` the way from there to the
+//! reducer, `checks` what must hold. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
+
+mod checks;
+mod coturn;
+mod history;
+mod run;
+
+use proptest::{
+    strategy::BoxedStrategy,
+    test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner},
+};
+
+use self::{
+    checks::Judge,
+    history::{History, histories},
+    run::{Manner, Outcome, play},
+};
+use crate::world::describe;
+
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/model.txt");
+
+/// Four properties share the histories.
+fn hold(histories: BoxedStrategy<History>, property: impl Fn(&History)) {
+    let wanted = std::env::var("TURNHOOK_HISTORIES").ok();
+    let wanted = wanted.map_or(30_000, |n| n.parse().expect("TURNHOOK_HISTORIES is a number"));
+    let config = Config {
+        cases: u32::max(wanted / 4, 1),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&histories, |history| {
+        property(&history);
+        Ok::<(), TestCaseError>(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
+
+/// All that is told, in an order that does not depend on which of two things at one instant came first.
+fn sorted(outcome: &Outcome) -> Vec<String> {
+    let mut events: Vec<_> = outcome.events.iter().collect();
+    events.sort_by_key(|e| (e.session_id, e.sequence));
+    let mut records: Vec<_> = outcome.unattributed.iter().map(|u| format!("{u:?}")).collect();
+    records.sort();
+    let events = events.iter().map(|e| format!("{} {e:?}", describe(e)));
+    events.chain(records).collect()
+}
+
+/// The first line in which the two differ.
+fn assert_same(what: &str, a: &[String], b: &[String]) {
+    let longer = a.len().max(b.len());
+    for n in 0..longer {
+        let (a, b) = (a.get(n).map_or("", |l| l), b.get(n).map_or("", |l| l));
+        let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+        let around = |l: &str| {
+            l.chars()
+                .skip(same.saturating_sub(200))
+                .take(300)
+                .collect::<String>()
+        };
+        assert!(a == b, "{what}\n{}\n{}", around(a), around(b));
+    }
+}
+
+fn is_true(history: &History) {
+    let run = play(history, Manner::Plain);
+    Judge::new(&history.setting.rules, &run.fleet, &run.outcome).check();
+}
+
+fn is_the_same_however_it_is_played(history: &History) {
+    let plain = play(history, Manner::Plain).outcome;
+    for manner in [Manner::Plain, Manner::FineSteps] {
+        let again = play(history, manner).outcome;
+        assert_eq!(plain.events, again.events, "{manner:?}");
+        assert_eq!(plain.unattributed, again.unattributed, "{manner:?}");
+        assert_eq!(plain.notices, again.notices, "{manner:?}");
+        assert_eq!(plain.changes, again.changes, "{manner:?}");
+    }
+    for every in [1, 3] {
+        let blinking = play(history, Manner::Blinking(every)).outcome;
+        let crashing = play(history, Manner::Crashing(every)).outcome;
+        if blinking.events != crashing.events || blinking.unattributed != crashing.unattributed {
+            assert_same(
+                "a crash that lost nothing",
+                &sorted(&blinking),
+                &sorted(&crashing),
+            );
+        }
+    }
+}
+
+#[test]
+fn direct_sources_tell_the_truth() {
+    hold(histories(true), is_true);
+}
+
+#[test]
+fn redis_sources_tell_the_truth() {
+    hold(histories(false), is_true);
+}
+
+#[test]
+fn direct_histories_come_out_the_same() {
+    hold(histories(true), is_the_same_however_it_is_played);
+}
+
+#[test]
+fn redis_histories_come_out_the_same() {
+    hold(histories(false), is_the_same_however_it_is_played);
+}

@@ -1,0 +1,599 @@
+//! Plays a history: from coturn, over a lossy way, into a reducer, and into rows that outlive it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use turnhook_reducer::{
+    Notice, Reducer, ServerRef, Stats,
+    event::{SessionEvent, Unattributed},
+    message::{AllocationId, Kind, Leg, Message, Status},
+    source::{Gap, GapReason},
+    state::{Change, Table},
+    time::Timestamp,
+};
+
+use super::{
+    coturn::{Fleet, Flow, Grant, Key, Said, THREADS, Word},
+    history::{Fate, History, Loss, Step},
+};
+use crate::world::{START, identity};
+
+const REALM: &[u8] = b"example.org";
+/// How long a `direct` source waits before it believes that a server has stopped.
+const STOPPED_AFTER: u64 = 5_000;
+/// A history is shorter than a tombstone's life: what comes later than that is told twice, and METERING.md
+/// says so.
+const LONGEST: u64 = 20 * 3_600_000;
+
+/// In what manner a history is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Plain,
+    /// Time is let pass deadline by deadline, and in between.
+    FineSteps,
+    /// After so many steps all is committed and the source is deaf for no time at all...
+    Blinking(usize),
+    /// ...or turnhook crashes instead.
+    Crashing(usize),
+}
+
+/// All that came out.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) events: Vec<SessionEvent>,
+    pub(crate) unattributed: Vec<Unattributed>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) changes: Vec<Change>,
+    /// Of all reducers together, as far as they are asked for.
+    pub(crate) tombstones_evicted: u64,
+    pub(crate) overcounted: u64,
+}
+
+/// Redis's idea of an allocation.
+#[derive(Clone, Debug)]
+struct StatusKey {
+    life: usize,
+    grant: Grant,
+    /// By coturn or by us.
+    touched_at: u64,
+}
+
+/// What of a message counts as heard once it is committed.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    New,
+    Other,
+    ClientTotal,
+    PeerTotal,
+    Snapshot,
+}
+
+pub(crate) struct Run<'h> {
+    history: &'h History,
+    manner: Manner,
+    pub(crate) fleet: Fleet,
+    reducer: Reducer,
+    /// True time, and how far the wall clock is behind it.
+    clock: u64,
+    behind: u64,
+    deaf: bool,
+    deaf_since: u64,
+    /// When a server was killed, by the wall clock, and when the source will say so.
+    killed: [Option<(u64, u64)>; 2],
+    keys: BTreeMap<(String, u64), StatusKey>,
+    snapshot: Option<BTreeSet<(String, u64)>>,
+    uncommitted: Vec<(usize, Mark, u64)>,
+    committed_at: Timestamp,
+    rows: BTreeMap<(Table, u64), Vec<u8>>,
+    pub(crate) outcome: Outcome,
+}
+
+/// Plays a history to its end, when everything is over.
+pub(crate) fn play(history: &History, manner: Manner) -> Run<'_> {
+    let setting = &history.setting;
+    let mut run = Run {
+        history,
+        manner,
+        fleet: Fleet::new(setting.direct, setting.addresses),
+        reducer: Reducer::new(identity(), setting.rules.clone()),
+        clock: START,
+        behind: 0,
+        deaf: false,
+        deaf_since: START,
+        killed: [None; 2],
+        keys: BTreeMap::new(),
+        snapshot: None,
+        uncommitted: Vec::new(),
+        committed_at: Timestamp(START),
+        rows: BTreeMap::new(),
+        outcome: Outcome::default(),
+    };
+    run.reducer.hearing(Timestamp(START));
+    for (n, step) in history.steps.iter().enumerate() {
+        run.step(step);
+        if (n + 1) % setting.commit_every == 0 {
+            run.commit(false);
+        }
+        run.interrupt(n + 1);
+        run.check_bounds();
+    }
+    run.finish();
+    run
+}
+
+impl Run<'_> {
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.clock - self.behind)
+    }
+
+    /// The time of an input. Deadlines before it have fired, whichever way.
+    fn at(&mut self) -> Timestamp {
+        let at = self.wall();
+        if self.manner == Manner::FineSteps {
+            while let Some(due) = self.reducer.next_deadline().filter(|due| *due < at) {
+                let before = self.reducer.now();
+                self.reducer
+                    .advance(Timestamp(before.0 + (due.0.saturating_sub(before.0)) / 2));
+                self.reducer.advance(due.plus(1));
+            }
+            self.reducer.advance(at);
+        }
+        at
+    }
+
+    fn check_bounds(&mut self) {
+        let rules = &self.history.setting.rules;
+        if let Some(due) = self.reducer.next_deadline() {
+            assert!(due >= self.reducer.now(), "a deadline lies in the past");
+        }
+        let (tombstones, unconfirmed) = self.reducer.kept_aside();
+        assert!(tombstones <= rules.tombstone_limit, "{tombstones} tombstones");
+        assert!(
+            unconfirmed <= rules.unconfirmed_limit,
+            "{unconfirmed} unconfirmed"
+        );
+        assert!(self.reducer.open_allocations() <= self.fleet.lives.len());
+    }
+
+    fn step(&mut self, step: &Step) {
+        let now = self.clock;
+        match *step {
+            Step::Wait(millis) => self.wait_until((now + millis).min(START + LONGEST)),
+            Step::Open {
+                server,
+                thread,
+                user,
+                keeps,
+                same_remote,
+                fate,
+            } => {
+                self.fleet
+                    .open(now, server.into(), thread.into(), user, keeps, same_remote, fate);
+            }
+            Step::Forge {
+                server,
+                thread,
+                user,
+                size,
+            } => self.fleet.forge(server.into(), thread.into(), user, size),
+            Step::Carry {
+                life,
+                up,
+                down,
+                strangers,
+                report,
+            } => {
+                if let Some(life) = self.fleet.pick(life) {
+                    self.fleet.carry(life, up, down, strangers);
+                    if let Some(fates) = report {
+                        self.fleet.report(life, fates);
+                    }
+                }
+            }
+            Step::Refresh { life, moves, fate } => {
+                if let Some(life) = self.fleet.pick(life) {
+                    self.fleet.refresh(now, life, moves, fate);
+                }
+            }
+            Step::AskDeletion { life, fate } => {
+                if let Some(life) = self.fleet.pick(life) {
+                    self.fleet.ask_deletion(now, life, fate);
+                }
+            }
+            Step::Close { life, fates } => {
+                if let Some(life) = self.fleet.pick(life) {
+                    self.fleet.close(life, fates);
+                }
+            }
+            Step::Kill { server } => self.kill(server.into()),
+            Step::Restart { server } => self.restart(server.into()),
+            Step::Hold { server, thread } => self.flow(server.into(), thread.into(), Flow::Held),
+            Step::Wedge { server, thread } => self.flow(server.into(), thread.into(), Flow::Wedged),
+            Step::Flow { server, thread } => self.flow(server.into(), thread.into(), Flow::Free),
+            Step::Deaf => self.go_deaf(),
+            Step::Hear => self.hear_again(GapReason::Reconnect),
+            Step::SnapshotBegin => self.begin_snapshot(),
+            Step::SnapshotEnd => self.end_snapshot(),
+            Step::Crash(loss) => self.crash(loss),
+            Step::ClockBack(seconds) => {
+                let most = self.clock - START;
+                self.behind = (self.behind + u64::from(seconds) * 1000).min(most);
+            }
+        }
+        self.carry_messages();
+    }
+
+    fn wait(&mut self, millis: u64) {
+        let until = self.clock + millis;
+        self.wait_until(until);
+    }
+
+    fn wait_until(&mut self, until: u64) {
+        loop {
+            let told = self.killed.iter().flatten().map(|(_, told_at)| *told_at).min();
+            let due = self.fleet.next_due().into_iter().chain(told).min();
+            let Some(due) = due.filter(|due| *due <= until) else {
+                break;
+            };
+            self.clock = self.clock.max(due);
+            self.fleet.pass(self.clock);
+            self.carry_messages();
+            for server in 0..2 {
+                if let Some((wall, told_at)) = self.killed[server].filter(|(_, at)| *at <= self.clock) {
+                    assert!(told_at <= self.clock);
+                    self.killed[server] = None;
+                    let at = self.at();
+                    let name = self.server_ref(Some(server));
+                    self.reducer.server_stopped(at, name, Timestamp(wall));
+                }
+            }
+        }
+        self.clock = until;
+        let at = self.at();
+        self.reducer.advance(at);
+        self.check_bounds();
+    }
+
+    fn server_ref(&mut self, server: Option<usize>) -> ServerRef {
+        match server {
+            Some(server) => self.reducer.server(format!("10.0.0.{server}/-/0").as_bytes()),
+            None => ServerRef::UNKNOWN,
+        }
+    }
+
+    // What goes wrong with coturn.
+
+    fn kill(&mut self, server: usize) {
+        if !self.fleet.servers[server].up {
+            return;
+        }
+        self.fleet.kill(server);
+        if self.history.setting.direct && !self.deaf {
+            self.killed[server] = Some((self.wall().0, self.clock + STOPPED_AFTER));
+        }
+    }
+
+    fn restart(&mut self, server: usize) {
+        self.kill(server);
+        self.fleet.servers[server].up = true;
+        if let Some((wall, _)) = self.killed[server].take() {
+            let at = self.at();
+            let name = self.server_ref(Some(server));
+            self.reducer.server_restarted(at, name, Timestamp(wall));
+        }
+        if !self.history.setting.direct {
+            self.keys.clear(); // those of the other server too (trap 10)
+        }
+    }
+
+    fn flow(&mut self, server: usize, thread: usize, flow: Flow) {
+        let t = &mut self.fleet.servers[server].threads[thread];
+        let before = std::mem::replace(&mut t.flow, flow.clone());
+        if flow != Flow::Free {
+            return;
+        }
+        for said in std::mem::take(&mut t.held) {
+            self.pass_on(&said);
+        }
+        if before == Flow::Wedged && self.history.setting.direct && !self.deaf {
+            let at = self.at();
+            let gap = Gap {
+                from: Timestamp(START),
+                to: at,
+                reason: GapReason::Reconnect,
+                server: Some(format!("10.0.0.{server}/-/0").into_bytes().into()),
+            };
+            self.reducer.gap(at, &gap);
+        }
+    }
+
+    // The way of a message.
+
+    fn carry_messages(&mut self) {
+        for said in std::mem::take(&mut self.fleet.said) {
+            let thread = &mut self.fleet.servers[said.server].threads[said.thread];
+            match thread.flow {
+                Flow::Free => self.pass_on(&said),
+                Flow::Held => thread.held.push_back(said),
+                Flow::Wedged => {}
+            }
+        }
+    }
+
+    /// It has reached Redis, or the listener.
+    fn pass_on(&mut self, said: &Said) {
+        if !self.history.setting.direct
+            && let Some(life) = said.life
+        {
+            let name = (said.key.username.clone(), said.key.id);
+            match &said.word {
+                Word::New(grant) | Word::Refreshed(grant) => {
+                    let grant = grant.clone();
+                    let touched_at = self.clock;
+                    self.keys.insert(
+                        name,
+                        StatusKey {
+                            life,
+                            grant,
+                            touched_at,
+                        },
+                    );
+                }
+                Word::Deleted => {
+                    self.keys.remove(&name);
+                }
+                Word::Traffic(..) | Word::Total(..) => {}
+            }
+        }
+        let times = match said.fate {
+            _ if self.deaf => 0,
+            Fate::Lost => 0,
+            Fate::Heard => 1,
+            Fate::Repeated => 2,
+        };
+        for _ in 0..times {
+            self.hear(said);
+        }
+    }
+
+    fn hear(&mut self, said: &Said) {
+        let at = self.at();
+        let server = self.server_ref(said.key.server);
+        let (kind, mark) = match &said.word {
+            Word::New(grant) => (Kind::New(status(grant)), Some(Mark::New)),
+            Word::Refreshed(grant) => (Kind::Refreshed(status(grant)), Some(Mark::Other)),
+            Word::Deleted => (Kind::Deleted, Some(Mark::Other)),
+            Word::Traffic(leg, counters) => (Kind::Traffic(*leg, *counters), None),
+            Word::Total(leg, counters) => {
+                let mark = match leg {
+                    Leg::Client => Some(Mark::ClientTotal),
+                    Leg::Peer => Some(Mark::PeerTotal),
+                };
+                (Kind::TotalTraffic(*leg, *counters), mark)
+            }
+        };
+        let message = Message {
+            realm: REALM,
+            username: said.key.username.as_bytes(),
+            id: AllocationId(said.key.id),
+            kind,
+        };
+        self.reducer.message(at, server, &message);
+        if let (Some(life), Some(mark)) = (said.life, mark) {
+            self.uncommitted.push((life, mark, self.reducer.now().0));
+        }
+    }
+
+    // What goes wrong with turnhook and its source.
+
+    fn go_deaf(&mut self) {
+        if self.deaf {
+            return;
+        }
+        self.deaf = true;
+        self.deaf_since = self.wall().0;
+        self.killed = [None; 2]; // absence proves nothing now
+        self.snapshot = None;
+        let at = self.at();
+        self.reducer.snapshot_ended(at);
+        self.reducer.deaf(at);
+    }
+
+    fn hear_again(&mut self, reason: GapReason) {
+        if !self.deaf {
+            return;
+        }
+        self.deaf = false;
+        let at = self.at();
+        self.reducer.hearing(at);
+        let gap = Gap {
+            from: Timestamp(self.deaf_since),
+            to: at,
+            reason,
+            server: None,
+        };
+        self.reducer.gap(at, &gap);
+    }
+
+    fn begin_snapshot(&mut self) {
+        if self.history.setting.direct || self.deaf || self.snapshot.is_some() {
+            return;
+        }
+        let at = self.at();
+        self.reducer.snapshot_began(at);
+        self.snapshot = Some(self.keys.keys().cloned().collect());
+    }
+
+    fn end_snapshot(&mut self) {
+        for name in self.snapshot.take().into_iter().flatten() {
+            let at = self.at();
+            let (username, id) = (name.0.as_bytes(), AllocationId(name.1));
+            let now = self.clock;
+            let Some(key) = self.keys.get_mut(&name) else {
+                continue;
+            };
+            if !self.reducer.snapshot_wants(REALM, username, id) {
+                continue;
+            }
+            let idle = (now - key.touched_at) / 1000;
+            key.touched_at = now; // GET resets it (trap 21)
+            let opened = self
+                .reducer
+                .snapshot_key(at, REALM, username, id, status(&key.grant), Some(idle));
+            if opened {
+                self.uncommitted
+                    .push((key.life, Mark::Snapshot, self.reducer.now().0));
+            }
+        }
+        let at = self.at();
+        self.reducer.snapshot_ended(at);
+    }
+
+    pub(crate) fn commit(&mut self, all: bool) {
+        let output = self.reducer.drain(all);
+        if all {
+            assert!(!self.reducer.is_pending());
+        }
+        let mut seen = BTreeSet::new();
+        for change in &output.changes {
+            assert!(
+                seen.insert((change.table, change.key)),
+                "two changes for a row in one commit"
+            );
+            match &change.value {
+                Some(value) => self.rows.insert((change.table, change.key), value.clone()),
+                None => self.rows.remove(&(change.table, change.key)),
+            };
+        }
+        self.outcome.events.extend(output.events);
+        self.outcome.unattributed.extend(output.unattributed);
+        self.outcome.notices.extend(output.notices);
+        self.outcome.changes.extend(output.changes);
+        self.committed_at = self.reducer.now();
+        for (life, mark, at) in self.uncommitted.drain(..) {
+            let heard = &mut self.fleet.lives[life].heard;
+            heard.at.push(at);
+            match mark {
+                Mark::New => heard.new = true,
+                Mark::Other => heard.other = true,
+                Mark::ClientTotal => (heard.client_total, heard.other) = (true, true),
+                Mark::PeerTotal => (heard.peer_total, heard.other) = (true, true),
+                Mark::Snapshot => {}
+            }
+        }
+    }
+
+    fn crash(&mut self, loss: Loss) {
+        match loss {
+            Loss::Nothing => self.commit(true),
+            Loss::Progress => self.commit(false),
+            Loss::Uncommitted => {}
+        }
+        let was_deaf = self.deaf;
+        self.go_deaf();
+        self.restore();
+        if !was_deaf {
+            self.hear_again(GapReason::Restart);
+        }
+    }
+
+    fn restore(&mut self) {
+        self.note_stats();
+        self.uncommitted.clear();
+        let rows = self
+            .rows
+            .iter()
+            .map(|((table, key), value)| (*table, *key, value));
+        self.reducer = Reducer::restore(
+            identity(),
+            self.history.setting.rules.clone(),
+            self.committed_at,
+            rows,
+        )
+        .unwrap();
+    }
+
+    fn note_stats(&mut self) {
+        let Stats {
+            tombstones_evicted,
+            overcounted,
+            ..
+        } = self.reducer.stats();
+        self.outcome.tombstones_evicted += tombstones_evicted;
+        self.outcome.overcounted += overcounted;
+    }
+
+    /// The same interruption with and without a crash. What only memory holds by design (unconfirmed ids,
+    /// a snapshot under way) must be empty for that.
+    fn interrupt(&mut self, n: usize) {
+        let (every, crash) = match self.manner {
+            Manner::Blinking(every) => (every, false),
+            Manner::Crashing(every) => (every, true),
+            Manner::Plain | Manner::FineSteps => return,
+        };
+        if n % every != 0 || self.deaf || self.snapshot.is_some() || self.reducer.kept_aside().1 > 0 {
+            return;
+        }
+        self.commit(true);
+        let at = self.at();
+        if crash {
+            self.restore();
+        } else {
+            self.reducer.deaf(at);
+        }
+        self.reducer.hearing(at);
+    }
+
+    /// All that is open ends, and is heard of or expires; then all that is remembered is forgotten.
+    fn finish(&mut self) {
+        for server in 0..2 {
+            for thread in 0..THREADS {
+                self.flow(server, thread, Flow::Free);
+            }
+        }
+        self.end_snapshot();
+        self.hear_again(GapReason::Reconnect);
+        let clean = self.history.setting.clean_end;
+        for life in 0..self.fleet.lives.len() {
+            if clean && self.fleet.lives[life].alive {
+                self.fleet.close(life, [Fate::Heard; 5]);
+            }
+        }
+        self.carry_messages();
+        for server in 0..2 {
+            self.kill(server);
+        }
+        self.commit(false);
+        self.behind = 0;
+        self.wait(8 * 3_600_000);
+        self.commit(false);
+        assert_eq!(self.reducer.open_allocations(), 0, "an allocation never ends");
+        assert_eq!(self.reducer.open_sessions(), 0, "a session never ends");
+        assert_eq!(self.reducer.next_deadline(), None);
+        self.wait(48 * 3_600_000);
+        self.commit(true);
+        assert_eq!(self.reducer.kept_aside(), (0, 0));
+        let left: Vec<_> = self.rows.keys().filter(|(t, _)| *t != Table::Source).collect();
+        assert!(left.is_empty(), "rows stay: {left:?}");
+        self.note_stats();
+    }
+}
+
+fn status(grant: &Grant) -> Status<'_> {
+    Status {
+        lifetime: grant.lifetime,
+        transport: grant.local.is_some().then_some(b"UDP"),
+        local: grant.local.as_deref().map(str::as_bytes),
+        remote: grant.remote.as_deref().map(str::as_bytes),
+        ..Status::default()
+    }
+}
+
+/// The key under which an event or a record tells of an allocation.
+pub(crate) fn key_of(server: Option<&[u8]>, username: &[u8], id: AllocationId) -> Key {
+    let server = server.map(|name| usize::from(name[7] - b'0'));
+    Key {
+        server,
+        username: String::from_utf8(username.to_vec()).unwrap(),
+        id: id.0,
+    }
+}
