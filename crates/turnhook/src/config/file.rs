@@ -216,8 +216,8 @@ pub struct Http {
 pub struct Endpoint {
     /// Label in metrics and on the command line; unique.
     pub name: String,
-    /// Where webhooks are POSTed.
-    pub url: String,
+    /// Where webhooks are POSTed. Its query may hold a token.
+    pub url: SecretUrl,
     /// All sign.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,

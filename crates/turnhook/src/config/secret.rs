@@ -45,7 +45,7 @@ impl Serialize for Secret {
     }
 }
 
-/// A URL that may hold a password: shown without it.
+/// A URL that may hold a password or a token: shown without them.
 #[derive(Clone)]
 pub struct SecretUrl(pub SecretString);
 
@@ -65,14 +65,16 @@ impl SecretUrl {
         if url.password().is_some() && url.set_password(Some(HIDDEN)).is_err() {
             return HIDDEN.to_owned();
         }
-        // Some drivers take the password as a query parameter: only what is known to be harmless is shown.
+        // Some drivers take the password as a query parameter, and what an endpoint's query holds nobody knows.
+        let endpoint = matches!(url.scheme(), "http" | "https");
         let query: Vec<(String, String)> = url
             .query_pairs()
             .map(|(key, value)| {
                 let lower = key.to_ascii_lowercase();
-                let value = if ["pass", "key", "secret", "token"]
-                    .iter()
-                    .any(|word| lower.contains(word))
+                let value = if endpoint
+                    || ["pass", "key", "secret", "token"]
+                        .iter()
+                        .any(|word| lower.contains(word))
                 {
                     HIDDEN.into()
                 } else {
@@ -129,6 +131,7 @@ mod tests {
             "redis://:hunter2@127.0.0.1",
             "postgres://127.0.0.1/db?user=x&password=hunter2",
             "redis-sentinel://u:hunter2@h:26379?sentinelPassword=hunter2",
+            "https://billing.example.com/turn?code=hunter2&token=hunter2",
             "not a url hunter2",
         ] {
             let url = SecretUrl::from(text.to_owned());

@@ -74,7 +74,7 @@ impl Check<'_> {
     }
 
     fn url(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Url> {
-        match Url::parse(&endpoint.url) {
+        match Url::parse(endpoint.url.expose()) {
             Ok(url) => Some(url),
             Err(error) => self.wrong(
                 &[at, &key_path!["url"]].concat(),
