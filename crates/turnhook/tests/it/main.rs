@@ -5,7 +5,12 @@ mod harness;
 
 mod chaos;
 mod cli;
+mod commands;
 mod config;
 mod delivery;
 mod deploy;
+mod end_to_end;
+mod http;
 mod listen;
+mod outages;
+mod secrets;

@@ -48,6 +48,14 @@ impl Feeder {
         eventually("the source to listen", || Feeder::try_connect(port).ok())
     }
 
+    /// The same, with the source's password.
+    #[track_caller]
+    pub(crate) fn login(port: u16, password: &str) -> Feeder {
+        let mut feeder = Feeder::connect(port);
+        feeder.command(&["AUTH", password]).unwrap();
+        feeder
+    }
+
     pub(crate) fn try_connect(port: u16) -> io::Result<Feeder> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
