@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# All of turnhook's tests: unit, property and integration tests, the reference libraries of Standard
+# Webhooks against our signatures, and a short run of each fuzz target.
+#
+#   ./tests/run.sh
+#
+# Needs Debian or Ubuntu and Rust; installs what else it lacks (asks sudo, unless you are root) and says what.
+# Tests start their own redis-server and turnserver on free loopback ports, and stop them.
+# TURNHOOK_HISTORIES=1000000 runs the reducer's model on so many generated histories;
+# TURNHOOK_FUZZ_SECONDS=300 fuzzes each target for so long.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
+command -v cargo > /dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
+
+missing=()
+need() { command -v "$1" > /dev/null || missing+=("$2"); }
+need cc build-essential
+need c++ build-essential
+need redis-server redis-server
+need redis-cli redis-tools
+need turnserver coturn
+need openssl openssl
+need python3 python3
+need curl curl
+need node nodejs
+need npm npm
+python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+if [ "${#missing[@]}" -gt 0 ]; then
+    say "Installing ${missing[*]}"
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update -q
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+say "Tests of the workspace"
+if cargo nextest --version > /dev/null 2>&1; then
+    cargo nextest run --locked --workspace --no-fail-fast
+    # nextest runs no examples in documentation.
+    cargo test --locked --workspace --doc --quiet
+else
+    cargo test --locked --workspace --no-fail-fast
+fi
+
+say "Signatures, by the reference libraries of Standard Webhooks"
+./tests/interop/run.sh
+
+say "Fuzz targets, briefly"
+if ! cargo fuzz --version > /dev/null 2>&1; then
+    cargo install --quiet --locked cargo-fuzz
+fi
+# Findings go into a copy: what is committed are the seeds.
+corpus=$(mktemp -d)
+trap 'rm -rf "$corpus"' EXIT
+for target in decode listener replies; do
+    mkdir -p "$corpus/$target"
+    # `-s none`: the sanitizers need a nightly toolchain, and the code has no `unsafe`.
+    (cd tests && cargo fuzz run --fuzz-dir fuzz -s none "$target" "$corpus/$target" "fuzz/corpus/$target" -- \
+        -max_total_time="${TURNHOOK_FUZZ_SECONDS:-15}" -verbosity=0 -print_final_stats=1)
+done
+
+say "All tests passed"
