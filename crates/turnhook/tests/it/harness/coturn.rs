@@ -1,11 +1,11 @@
 //! A real coturn, its clients, and what its own log says that it carried.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, net::SocketAddrV4, path::Path, process::Command};
 
 use super::{free_port, process::Process};
 
 /// The secret of the TURN REST API.
-const AUTH_SECRET: &str = "north";
+pub(crate) const AUTH_SECRET: &str = "north";
 /// Peers on the address of a configured database are refused by newer versions, hence the other one.
 const PEER_ADDRESS: &str = "127.0.0.2";
 
@@ -19,7 +19,10 @@ pub(crate) enum Transport {
 
 pub(crate) struct Coturn {
     pub(crate) process: Process,
-    port: u16,
+    /// Those of earlier lives, for what they logged.
+    before: Vec<Process>,
+    arguments: Vec<String>,
+    pub(crate) port: u16,
     tls_port: u16,
     peer: Process,
     peer_port: u16,
@@ -59,17 +62,20 @@ impl Coturn {
                 .unwrap();
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         }
-        let mut command = Command::new("turnserver");
-        command
-            .args(["-n", "--log-file=stdout", "--verbose", "--no-cli", "--no-dtls"])
-            .args([
-                "--listening-ip=127.0.0.1",
-                "--relay-ip=127.0.0.1",
-                "--allow-loopback-peers",
-                "--use-auth-secret",
-                "--realm=example.org",
-            ]);
-        command.args([
+        let mut arguments: Vec<String> = [
+            "-n",
+            "--log-file=stdout",
+            "--verbose",
+            "--no-cli",
+            "--no-dtls",
+            "--listening-ip=127.0.0.1",
+            "--relay-ip=127.0.0.1",
+            "--allow-loopback-peers",
+            "--use-auth-secret",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        arguments.extend([
             format!("--static-auth-secret={AUTH_SECRET}"),
             format!("--listening-port={port}"),
             format!("--tls-listening-port={tls_port}"),
@@ -85,9 +91,11 @@ impl Coturn {
             ),
             format!("--redis-statsdb={statsdb}"),
         ]);
-        let mut process = Process::start(command.args(more));
-        let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
-        process.line("its last listener", |line| line.contains(&last).then_some(()));
+        if !more.iter().any(|argument| argument.starts_with("--realm=")) {
+            arguments.push("--realm=example.org".to_owned());
+        }
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let process = launch(&arguments, tls_port);
         let peer = Process::start(Command::new("turnutils_peer").args([
             "-L",
             PEER_ADDRESS,
@@ -96,11 +104,26 @@ impl Coturn {
         ]));
         Coturn {
             process,
+            before: Vec::new(),
+            arguments,
             port,
             tls_port,
             peer,
             peer_port,
         }
+    }
+
+    /// Starts it again on its ports, after it was ended.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.process.wait();
+        let process = launch(&self.arguments, self.tls_port);
+        self.before.push(std::mem::replace(&mut self.process, process));
+    }
+
+    /// Where its peer sends back whatever it gets.
+    pub(crate) fn peer_address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(PEER_ADDRESS.parse().unwrap(), self.peer_port)
     }
 
     /// A client that sends `packets` packets of `length` bytes on two channels and hangs up.
@@ -147,40 +170,58 @@ impl Coturn {
 
     /// Sums of the log's `usage:` and `peer usage:` lines, by allocation and username.
     pub(crate) fn logged(&self) -> BTreeMap<(String, String), Logged> {
-        let mut sums: BTreeMap<(String, String), Logged> = BTreeMap::new();
-        for line in self.process.stdout() {
-            let Some((_, rest)) = line.split_once("session ") else {
-                continue;
-            };
-            let Some((id, rest)) = rest.split_once(": ") else {
-                continue;
-            };
-            let Some((kind, rest)) = rest.split_once("usage: ") else {
-                continue;
-            };
-            let username = between(rest, "username=<", ">, rp=").unwrap_or_default();
-            let number = |name: &str| -> u64 {
-                let digits = rest.split(name).nth(1).unwrap().split(',').next().unwrap();
-                digits.trim().parse().unwrap()
-            };
-            let counters = [number(" rp="), number(" rb="), number(" sp="), number(" sb=")];
-            let sum = sums.entry((id.to_owned(), username.to_owned())).or_default();
-            let leg = if kind == "peer " {
-                &mut sum.peer
-            } else {
-                &mut sum.client
-            };
-            for (sum, counter) in leg.iter_mut().zip(counters) {
-                *sum += counter;
-            }
-        }
-        sums
+        logged(&self.process)
+    }
+
+    /// The same of all of its lives, life by life.
+    pub(crate) fn logged_in_all_lives(&self) -> Vec<BTreeMap<(String, String), Logged>> {
+        let lives = self.before.iter().chain([&self.process]);
+        lives.map(logged).collect()
     }
 
     /// Whether it and its peer run.
     pub(crate) fn is_alive(&mut self) -> bool {
         !self.process.has_ended() && !self.peer.has_ended()
     }
+}
+
+#[track_caller]
+fn launch(arguments: &[String], tls_port: u16) -> Process {
+    let mut process = Process::start(Command::new("turnserver").args(arguments));
+    let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
+    process.line("its last listener", |line| line.contains(&last).then_some(()));
+    process
+}
+
+fn logged(process: &Process) -> BTreeMap<(String, String), Logged> {
+    let mut sums: BTreeMap<(String, String), Logged> = BTreeMap::new();
+    for line in process.stdout() {
+        let Some((_, rest)) = line.split_once("session ") else {
+            continue;
+        };
+        let Some((id, rest)) = rest.split_once(": ") else {
+            continue;
+        };
+        let Some((kind, rest)) = rest.split_once("usage: ") else {
+            continue;
+        };
+        let username = between(rest, "username=<", ">, rp=").unwrap_or_default();
+        let number = |name: &str| -> u64 {
+            let digits = rest.split(name).nth(1).unwrap().split(',').next().unwrap();
+            digits.trim().parse().unwrap()
+        };
+        let counters = [number(" rp="), number(" rb="), number(" sp="), number(" sb=")];
+        let sum = sums.entry((id.to_owned(), username.to_owned())).or_default();
+        let leg = if kind == "peer " {
+            &mut sum.peer
+        } else {
+            &mut sum.client
+        };
+        for (sum, counter) in leg.iter_mut().zip(counters) {
+            *sum += counter;
+        }
+    }
+    sums
 }
 
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {

@@ -1,5 +1,6 @@
 //! What the tests start and how they wait: real programs on free loopback ports, ended when dropped.
 
+pub(crate) mod billing;
 pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod feeder;
@@ -9,6 +10,7 @@ pub(crate) mod process;
 #[allow(dead_code)] // what only the dispatcher's tests use
 pub(crate) mod receiver;
 pub(crate) mod redis;
+pub(crate) mod turn;
 pub(crate) mod turnhook;
 
 use std::{

@@ -16,7 +16,12 @@ pub(crate) struct Redis {
 impl Redis {
     #[track_caller]
     pub(crate) fn start(directory: &Path, more: &[&str]) -> Redis {
-        let port = free_port();
+        Redis::start_on(free_port(), directory, more)
+    }
+
+    /// On a port that was promised to somebody already.
+    #[track_caller]
+    pub(crate) fn start_on(port: u16, directory: &Path, more: &[&str]) -> Redis {
         let mut arguments: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
         arguments.extend(
             [

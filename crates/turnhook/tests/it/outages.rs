@@ -1,0 +1,105 @@
+//! Redis is not there, or goes: said in the log and in `/readyz`, and got over without anybody's help.
+
+use serde_json::Value;
+
+use crate::harness::{
+    billing::{Billing, redis},
+    coturn::Coturn,
+    eventually, free_port,
+    redis::Redis,
+    turn::TurnClient,
+    turnhook,
+};
+
+fn ready(answer: &(u16, String)) -> (u16, Value) {
+    (answer.0, serde_json::from_str(&answer.1).unwrap())
+}
+
+#[test]
+fn redis_down_at_start_and_lost_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let billing = Billing::start();
+    let mut bridge = redis(&billing, &format!("url = \"redis://127.0.0.1:{port}\""));
+    bridge.start();
+    let (code, body) = eventually("/readyz to say why", || {
+        let (code, body) = ready(&bridge.get("/readyz"));
+        body["sources"]["eu-1"]["error"]
+            .is_string()
+            .then_some((code, body))
+    });
+    assert_eq!(code, 503);
+    assert_eq!(
+        (&body["ready"], &body["store"]["ready"]),
+        (&false.into(), &true.into()),
+        "{body:#}"
+    );
+    assert_eq!(body["sources"]["eu-1"]["ready"], false);
+    assert_eq!(bridge.get("/livez").0, 200, "it serves all the same");
+    bridge.line("eu-1");
+
+    let mut redis_server = Redis::start_on(port, directory.path(), &[]);
+    let is_ready = || eventually("/readyz", || (bridge.get("/readyz").0 == 200).then_some(()));
+    is_ready();
+    let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
+    let mut client = TurnClient::tcp(&coturn, "alice").call(&coturn);
+    billing.started("alice");
+
+    redis_server.process.signal("KILL");
+    eventually("/readyz to notice", || {
+        (bridge.get("/readyz").0 == 503).then_some(())
+    });
+    client.relay(50, 100);
+    redis_server.start_again();
+    is_ready();
+    let status = bridge.status();
+    let gaps = status["sources"]["eu-1"]["recent_gaps"].as_array().unwrap();
+    assert!(gaps.iter().any(|gap| gap["reason"] == "reconnect"), "{status:#}");
+    let (_, metrics) = bridge.get("/metrics");
+    assert!(
+        metrics.contains("turnhook_gaps_total{source=\"eu-1\",reason=\"reconnect\"} 1"),
+        "{metrics}"
+    );
+    // coturn comes back too, with the next thing that it has to say.
+    drop(client);
+    let mut next = TurnClient::tcp(&coturn, "bob").call(&coturn);
+    next.relay(10, 100);
+    eventually("a session after the outage", || {
+        let calls = TurnClient::tcp(&coturn, "bob").call(&coturn);
+        drop(calls);
+        (!billing.sessions_of("bob").is_empty()).then_some(())
+    });
+}
+
+#[test]
+fn what_is_taken_is_said() {
+    let billing = Billing::start();
+    let mut bridge = crate::harness::billing::direct(&billing);
+    bridge.start();
+    // The same store.
+    let second = bridge.command(&["run"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        turnhook::stderr(&second).contains("another `turnhook run` uses this store"),
+        "{second:?}"
+    );
+    // The same ports, another store.
+    let run = |name: &str, value: &str| {
+        turnhook::command(bridge.directory.path())
+            .arg("run")
+            .env("TURNHOOK_STORE__PATH", "other.db")
+            .env(name, value)
+            .output()
+            .unwrap()
+    };
+    let second = run("TURNHOOK_SOURCE__0__LISTEN", "127.0.0.1:0");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        turnhook::stderr(&second).contains("[http] listen: cannot listen on"),
+        "{second:?}"
+    );
+    let second = run("TURNHOOK_HTTP__LISTEN", "127.0.0.1:0");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(turnhook::stderr(&second).contains("eu-1"), "{second:?}");
+    bridge.stop();
+}
