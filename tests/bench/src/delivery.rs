@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
     let port = free_port()?;
     let source = format!("[[source]]\nname = \"bench\"\ntype = \"direct\"\nlisten = \"127.0.0.1:{port}\"");
     let endpoint = format!(
-        "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"{SECRET}\"]\nconcurrency = {CONCURRENCY}",
+        "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"{SECRET}\"]\nconcurrency = {CONCURRENCY}\nrate_limit = \"unlimited\"",
         receiver.port
     );
     let session = "usage_interval = \"0s\"\nlinger = \"0s\"\ngroup_by = \"allocation\"";

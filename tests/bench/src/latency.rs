@@ -25,7 +25,7 @@ pub fn run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let source = format!("[[source]]\nname = \"bench\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"");
     let endpoint = format!(
-        "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]",
+        "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\nrate_limit = \"unlimited\"",
         receiver.port
     );
     let _turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"\nlinger = \"0s\"", &endpoint)?;
