@@ -103,6 +103,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
         )?;
         conn.busy_timeout(BUSY)?;
         conn.pragma_update(None, "query_only", true)?;
+        // The queries say how they are to be walked; an index made on the fly would read a table whole.
+        conn.pragma_update(None, "automatic_index", false)?;
         conn.pragma_update(None, "temp_store", "memory")?;
         conn.set_prepared_statement_cache_capacity(32);
         Ok(conn)

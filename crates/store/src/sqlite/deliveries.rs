@@ -64,11 +64,11 @@ impl Query {
     /// Walks from where there is least to look at.
     fn new(filter: &DeliveryFilter, few: bool) -> Query {
         const KEYS: &str = "event_key k CROSS JOIN event e ON e.id = k.event \
-             CROSS JOIN delivery d ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
+             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
         const SESSION: &str = "session_event l CROSS JOIN event e ON e.id = l.event \
-             CROSS JOIN delivery d ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
+             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
         const USER: &str = "session s CROSS JOIN session_event l ON l.session_id = s.id CROSS JOIN event e ON e.id = l.event \
-             CROSS JOIN delivery d ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
+             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
         const PENDING: &str =
             "delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.id = d.id >> 16";
         const DEAD: &str = "delivery d INDEXED BY delivery_dead CROSS JOIN event e ON e.id = d.id >> 16";

@@ -1,6 +1,6 @@
 //! The one thread that writes: it takes all that was asked for since its last commit, does it in one
-//! transaction, and answers when that is on the disk. No timer delays a commit; while one is being synced
-//! the next one fills up.
+//! transaction, and answers when that is on the disk. While one is being synced the next
+//! one fills up, so that a busy store writes large ones.
 
 use std::{
     collections::HashMap,

@@ -113,7 +113,7 @@ async fn the_outbox_agrees_with_a_model() {
     };
     let mut model = Model::new();
     let mut sequences = BTreeMap::<u64, u32>::new();
-    for now in (0..400u64).map(|n| n * 10) {
+    for now in (0..200u64).map(|n| n * 10) {
         let events = (0..random(8)).map(|_| {
             let n = random(25);
             let sequence = *sequences.entry(n).and_modify(|s| *s += 1).or_insert(0);
@@ -153,7 +153,7 @@ async fn the_outbox_agrees_with_a_model() {
         if now % 70 == 0 {
             compare(&f, &model, now, 1 + usize::try_from(random(20)).unwrap()).await;
         }
-        if now % 1000 == 990 {
+        if now % 500 == 490 {
             f = f.reopen().await;
         }
     }
