@@ -36,6 +36,12 @@ impl Reducer {
             self.end_now(slot, closed_at.max(opened_at), reason, None);
         }
         self.reviews_wait = false;
+        // What nobody has confirmed by now was of the life that is over, and may have been forged.
+        let unconfirmed = self.unconfirmed.iter().filter(|(_, u)| u.server == server.0);
+        let unconfirmed: Vec<u32> = unconfirmed.map(|(slot, _)| slot).collect();
+        for slot in unconfirmed {
+            self.forget_unconfirmed(slot);
+        }
         sessions.sort_unstable();
         sessions.dedup();
         for session in sessions {

@@ -90,6 +90,23 @@ fn allocations_of_a_server_that_stopped_are_all_counted() {
 }
 
 #[test]
+fn forged_traffic_is_not_billed_to_the_next_life_of_a_server() {
+    let mut w = World::new(Rules {
+        direct: true,
+        ..Rules::default()
+    });
+    w.server = w.reducer.server(b"10.0.0.1/-/0");
+    w.at(0.0).traffic("bob", 1, 100, MB); // with a wrong password
+    w.at(10.0);
+    w.reducer
+        .server_restarted(Timestamp(w.now), w.server, Timestamp(w.now));
+    w.at(20.0).refresh("bob", 1); // the real one, under the same number; its `new` was lost
+    w.at(30.0).close("bob", 1, 10, 1000);
+    w.at(100.0).advance();
+    assert_eq!((w.peer_bytes_told(), exact(w.end(0))), (1000, true));
+}
+
+#[test]
 fn what_a_closed_allocation_carried_is_told_in_time_after_a_restart() {
     let rules = || Rules {
         linger: 120_000,

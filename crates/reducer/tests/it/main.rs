@@ -6,4 +6,5 @@ mod histories;
 mod lives;
 mod model;
 mod restarts;
+mod states;
 mod world;

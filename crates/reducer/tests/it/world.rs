@@ -1,7 +1,7 @@
 //! A small world around a reducer: its clock, and short words for what coturn says.
 
 use turnhook_reducer::{
-    Identity, Reducer, ServerRef,
+    Identity, Notice, Reducer, ServerRef,
     event::{Accuracy, CloseReason, EventType, SessionEvent, Unattributed},
     message::{AllocationId, Kind, Leg, Message, Status},
     rules::Rules,
@@ -19,6 +19,7 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) events: Vec<SessionEvent>,
     pub(crate) unattributed: Vec<Unattributed>,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) rows: std::collections::BTreeMap<(Table, u64), Vec<u8>>,
     pub(crate) server: ServerRef,
     pub(crate) lifetime: u32,
@@ -50,6 +51,7 @@ impl World {
             now: START,
             events: Vec::new(),
             unattributed: Vec::new(),
+            notices: Vec::new(),
             rows: Default::default(),
             server: ServerRef::UNKNOWN,
             lifetime: 600,
@@ -138,6 +140,7 @@ impl World {
         let output = self.reducer.drain(false);
         self.events.extend(output.events);
         self.unattributed.extend(output.unattributed);
+        self.notices.extend(output.notices);
         self.save(output.changes);
     }
 
