@@ -44,9 +44,12 @@ if [ "${#missing[@]}" -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
 
-say "Building turnhook"
-cargo build --release --locked -p turnhook
-turnhook="${CARGO_TARGET_DIR:-target}/release/turnhook"
+# TURNHOOK=target/debug/turnhook takes a program that is built already.
+if [ -z "${TURNHOOK:-}" ]; then
+    say "Building turnhook"
+    cargo build --release --locked -p turnhook
+fi
+turnhook="${TURNHOOK:-${CARGO_TARGET_DIR:-target}/release/turnhook}"
 
 # --- turnhook, a receiver, coturn ---------------------------------------------------------------------
 

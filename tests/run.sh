@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All of turnhook's tests: unit, property and integration tests, the reference libraries of Standard
-# Webhooks against our signatures, and a short run of each fuzz target.
+# Webhooks against our signatures, the examples, and a short run of each fuzz target.
 #
 #   ./tests/run.sh
 #
@@ -48,6 +48,14 @@ fi
 
 say "Signatures, by the reference libraries of Standard Webhooks"
 ./tests/interop/run.sh
+
+say "The example receivers"
+PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover --start-directory examples/receivers/python
+node --test examples/receivers/node
+
+say "The quickstart"
+cargo build --locked -p turnhook
+TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/quickstart.sh
 
 say "Fuzz targets, briefly"
 if ! cargo fuzz --version > /dev/null 2>&1; then
