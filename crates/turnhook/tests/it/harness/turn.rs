@@ -131,7 +131,11 @@ impl TurnClient {
     /// # Errors
     /// With the code that the server refuses it with.
     pub(crate) fn allocate(&mut self) -> Result<SocketAddr, u16> {
-        let attributes = [(REQUESTED_TRANSPORT, vec![17, 0, 0, 0])];
+        // Without a lifetime asked for, coturn's --max-allocate-lifetime is not applied.
+        let attributes = [
+            (REQUESTED_TRANSPORT, vec![17, 0, 0, 0]),
+            (LIFETIME, 600u32.to_be_bytes().to_vec()),
+        ];
         let first = self.nonce.is_empty();
         let mut answer = self.request(ALLOCATE, &attributes);
         // The first answer tells realm and nonce.
