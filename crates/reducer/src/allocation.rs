@@ -197,17 +197,21 @@ pub(crate) fn unwrap_total(seen: u64, reported: u64) -> u64 {
     seen.saturating_add(missing)
 }
 
-/// The peer leg's total. A wrap that the client leg contradicts is not believed: what coturn sends to a peer
-/// it received from the client, framed, so a total below the deltas is then that of another life under the
-/// same number, and 4 GiB would be billed that never were. Such a counter stays as it was seen; the second
-/// value says whether there was none.
-pub(crate) fn unwrap_peer(seen: Counters, reported: Counters, client: Counters) -> (Counters, bool) {
-    let most = Counters {
+/// The most that the peer leg can have carried, by the client leg: what coturn sends to a peer it received
+/// from the client, framed, and the other way round.
+pub(crate) fn most_of_peer(client: Counters) -> Counters {
+    Counters {
         received_packets: client.sent_packets,
         received_bytes: client.sent_bytes,
         sent_packets: client.received_packets,
         sent_bytes: client.received_bytes,
-    };
+    }
+}
+
+/// The peer leg's total. A wrap past `most` is not believed: a total below the deltas is then that of another
+/// life under the same number, and 4 GiB would be billed that never were. Such a counter stays as it was
+/// seen; the second value says whether there was none.
+pub(crate) fn unwrap_peer(seen: Counters, reported: Counters, most: Counters) -> (Counters, bool) {
     let total = seen.zip(reported, unwrap_total);
     let wrapped = total.minus(seen.max(reported));
     // Where nothing was added by a wrap, nothing needs to be believed.
@@ -251,9 +255,12 @@ pub(crate) fn settle(
     }
     let client = client_total.unwrap_or(legs.client);
     let (peer, believed) = match peer_total {
-        // Without the client's total, as much again may have been missed as was seen.
         Some(total) if peer_leg => {
-            let most = client_total.unwrap_or(legs.client.plus(legs.client));
+            // Without the client's total, an eighth of what was seen may have been missed besides.
+            let most = client_total.map_or_else(
+                || legs.peer.zip(legs.peer, |n, _| n.saturating_add(n / 8)),
+                most_of_peer,
+            );
             unwrap_peer(legs.peer, total, most)
         }
         _ => (legs.peer, true),

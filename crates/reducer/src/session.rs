@@ -1,5 +1,7 @@
 //! What is kept of a session that has not ended.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -156,15 +158,13 @@ impl Session {
     }
 }
 
-/// The later of two closes; of two at once the first stands.
+/// The later of two closes. Of two at once the milder reason stands, whichever was looked at first.
 pub(crate) fn later(
     old: Option<(Timestamp, CloseReason)>,
     new: (Timestamp, CloseReason),
 ) -> Option<(Timestamp, CloseReason)> {
-    Some(match old {
-        Some(old) if old.0 >= new.0 => old,
-        _ => new,
-    })
+    let order = |(at, reason): (Timestamp, CloseReason)| (at, Reverse(reason as u8));
+    Some(old.map_or(new, |old| if order(old) >= order(new) { old } else { new }))
 }
 
 impl Group {

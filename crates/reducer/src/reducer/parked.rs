@@ -2,7 +2,7 @@
 
 use super::{Key, Reducer, messages::Opening};
 use crate::{
-    allocation::{Dirty, unwrap_peer},
+    allocation::{Dirty, most_of_peer, unwrap_peer},
     aside::{Tombstone, TombstoneRest},
     event::{Unattributed, UnattributedReason},
     intern::NONE,
@@ -251,7 +251,10 @@ impl Reducer {
             Leg::Client => (told.client, !told.client.exceeds(&total)),
             // Smaller than what was told, it may be a wrap: where the client's leg says so, and not else.
             // A wrong guess would bill 4 GiB that never were.
-            Leg::Peer => (told.peer, unwrap_peer(told.peer, total, told.client).1),
+            Leg::Peer => (
+                told.peer,
+                unwrap_peer(told.peer, total, most_of_peer(told.client)).1,
+            ),
         };
         let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
         if total == told || (leg == Leg::Peer && wrapped(total) == wrapped(told)) {

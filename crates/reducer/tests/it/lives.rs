@@ -280,6 +280,33 @@ fn two_lives_taken_for_one_are_not_billed_a_wrap() {
 }
 
 #[test]
+fn two_lives_taken_for_one_are_not_billed_a_wrap_without_client_totals_either() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 300, MB);
+    w.at(100.0)
+        .deleted("bob", 1)
+        .message("bob", 1, Kind::TotalTraffic(Leg::Peer, bytes(200, MB / 2)));
+    w.at(200.0).advance();
+    assert_eq!((w.peer_bytes_told(), exact(w.end(0))), (MB, false));
+}
+
+#[test]
+fn a_wrap_is_told_without_client_totals_where_the_deltas_show_it() {
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    w.at(0.0)
+        .open("bob", 1)
+        .traffic("bob", 1, 4_500_000, TRUE - (1 << 28));
+    w.at(100.0).deleted("bob", 1).message(
+        "bob",
+        1,
+        Kind::TotalTraffic(Leg::Peer, bytes(5_000_000, TRUE - (4 << 30))),
+    );
+    w.at(200.0).advance();
+    assert_eq!((w.peer_bytes_told(), exact(w.end(0))), (TRUE, false));
+}
+
+#[test]
 fn a_late_peer_total_that_wraps_is_told() {
     const TRUE: u64 = 5 << 30;
     let mut w = World::new(Rules::default());

@@ -376,7 +376,9 @@ fn cell(state: State, input: Input) -> Option<(String, String)> {
 }
 
 fn table() -> String {
-    let mut text = String::from("| state | input | next state | effect (—: nothing is told or counted) |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "| state | input | next state | effect (—: nothing is told or counted) |\n|---|---|---|---|\n",
+    );
     for (state, state_name) in State::ALL {
         for (input, input_name) in Input::ALL {
             let (next, effect) = cell(state, input).unwrap_or_else(|| {

@@ -177,7 +177,8 @@ impl<'a> Judge<'a> {
     /// like another one; and where it was not seen that two servers share a key, each is billed for both.
     fn is_hopeless(&self, key: &Key) -> bool {
         let lives: Vec<_> = self.fleet.lives.iter().filter(|l| l.key == *key).collect();
-        let told = self.told.keys().filter(|(k, _)| k == key).count();
+        let told = self.told.keys().chain(self.recorded.keys());
+        let told = told.filter(|(k, _)| k == key).collect::<BTreeSet<_>>().len();
         let unseen = !self
             .outcome
             .notices
