@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use turnhook_reducer::rules::Rules;
+
 use super::{
     Config, ConfigError, Origin, Problem, Secret, SecretUrl, Span, Store, StoreKind,
     file::{self, File},
@@ -116,24 +118,14 @@ impl Check<'_> {
 
     fn session(&mut self, session: &file::Session) {
         let at = key_path!["session", "user_pattern"];
-        match regex::bytes::Regex::new(&session.user_pattern) {
-            Err(error) => {
-                // The last line of regex's message says what; the others draw where.
-                let text = error.to_string();
-                let why = text
-                    .lines()
-                    .last()
-                    .unwrap_or_default()
-                    .trim_start_matches("error: ");
-                self.wrong::<()>(&at, format!("not a regular expression: {why}"));
-            }
-            Ok(pattern) if !pattern.capture_names().flatten().any(|name| name == "user") => {
-                self.wrong::<()>(
-                    &at,
-                    "has no group named `user`; write it as (?P<user>…) around what names the user",
-                );
-            }
-            Ok(_) => {}
+        if let Err(text) = Rules::compile_user_pattern(&session.user_pattern) {
+            // The last line of regex's message says what; the others draw where.
+            let why = text
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            self.wrong::<()>(&at, why);
         }
         let interval = session.usage_interval;
         if interval > Span::seconds(0) && interval < Span::seconds(1) {

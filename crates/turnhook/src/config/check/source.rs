@@ -1,29 +1,22 @@
 //! `[[source]]`.
 
 use secrecy::SecretString;
+use turnhook_subscriber::error::SubscriberError;
 
 use super::{Check, key_path};
-use crate::config::{
-    Direct, Redis, SecretUrl, Source, SourceKind,
-    file::{self, SourceType},
-    locate::Step,
+use crate::{
+    config::{
+        Direct, Redis, Source, SourceKind,
+        file::{self, SourceType},
+        locate::Step,
+    },
+    engine::settings,
 };
-
-/// What may stand before `://`, and the way in which it is read.
-const SCHEMES: [&str; 8] = [
-    "redis",
-    "rediss",
-    "redis-sentinel",
-    "rediss-sentinel",
-    "redis-cluster",
-    "rediss-cluster",
-    "redis+unix",
-    "unix",
-];
 
 impl Check<'_> {
     pub(super) fn source(&mut self, index: usize, source: &file::Source) -> Option<Source> {
         self.name("source", index, &source.name);
+        let before = self.problems.len();
         let at = key_path!["source", index];
         let password = self.either(
             &at,
@@ -37,11 +30,50 @@ impl Check<'_> {
             SourceType::Direct => SourceKind::Direct(self.direct(&at, source, password)?),
             SourceType::Redis => SourceKind::Redis(self.redis(&at, source, password)?),
         };
-        Some(Source {
+        let built = Source {
             name: source.name.clone(),
             peer_leg: source.peer_leg,
             kind,
-        })
+        };
+        if self.problems.len() == before {
+            self.as_the_subscriber_sees_it(&at, source, &built)?;
+        }
+        Some(built)
+    }
+
+    /// What only the crate that will use it can tell: whether the URL can be read, and the certificates.
+    fn as_the_subscriber_sees_it(
+        &mut self,
+        at: &[Step],
+        source: &file::Source,
+        built: &Source,
+    ) -> Option<()> {
+        let Err(error) = settings::source(built).validate() else {
+            return Some(());
+        };
+        let (key, message) = match error {
+            SubscriberError::Url { reason } => {
+                let key = if source.url_file.is_some() {
+                    "url_file"
+                } else {
+                    "url"
+                };
+                (key, reason)
+            }
+            SubscriberError::Tls { path, reason } => {
+                let files = [("tls_cert", &source.tls_cert), ("tls_key", &source.tls_key)];
+                let named = files.into_iter().find(|(_, file)| file.as_ref() == Some(&path));
+                (
+                    named.map_or("ca_file", |(key, _)| key),
+                    format!("cannot use {}: {reason}", path.display()),
+                )
+            }
+            error @ SubscriberError::UserWithoutPassword => ("user", error.to_string()),
+            error @ (SubscriberError::OpenToAll { .. } | SubscriberError::Listen { .. }) => {
+                ("listen", error.to_string())
+            }
+        };
+        self.wrong(&[at, &key_path![key]].concat(), message)
     }
 
     /// Keys that only mean something in the other type: somebody expects something of them.
@@ -134,7 +166,6 @@ impl Check<'_> {
                 "missing; say which Redis coturn publishes to, like \"redis://127.0.0.1:6379\"",
             );
         };
-        self.redis_url(&key, &url)?;
         Some(Redis {
             url,
             user: source.user.clone(),
@@ -142,25 +173,5 @@ impl Check<'_> {
             ca_file: source.ca_file.clone(),
             heal: source.heal.unwrap_or(false),
         })
-    }
-
-    /// Nothing of the URL is repeated in an error: it may hold a password anywhere.
-    fn redis_url(&mut self, key: &[Step], url: &SecretUrl) -> Option<()> {
-        let Some((scheme, rest)) = url.expose().split_once("://") else {
-            return self.wrong(key, "is no URL; write it like \"redis://127.0.0.1:6379\"");
-        };
-        if !SCHEMES.contains(&scheme) {
-            return self.wrong(
-                key,
-                format!(
-                    "`{scheme}://` is not known; choose {}",
-                    SCHEMES[..7].join("://, ") + "://"
-                ),
-            );
-        }
-        if rest.is_empty() {
-            return self.wrong(key, "names no host; write it like \"redis://127.0.0.1:6379\"");
-        }
-        Some(())
     }
 }
