@@ -120,11 +120,11 @@ impl Check<'_> {
         let at = key_path!["session", "user_pattern"];
         if let Err(text) = Rules::compile_user_pattern(&session.user_pattern) {
             // The last line of regex's message says what; the others draw where.
-            let why = text
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
+            let why = text.lines().last().unwrap_or_default();
+            let why = match why.strip_prefix("error: ") {
+                Some(syntax) => format!("is no regular expression: {syntax}"),
+                None => why.to_owned(),
+            };
             self.wrong::<()>(&at, why);
         }
         let interval = session.usage_interval;
