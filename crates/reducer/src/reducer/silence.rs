@@ -54,9 +54,11 @@ impl Reducer {
             hear(key, a.heard_at, &mut last_heard);
             let thread = threads.entry(key).or_default();
             thread.heard_at = thread.heard_at.max(a.heard_at);
-            let due = a.status_at.plus(u64::from(a.lifetime) * 1000);
-            // What came before a gap may have been followed by a refresh that was missed.
-            let known = a.status_at >= self.heard_since(a.server) && !a.flags.closing && !a.flags.shared;
+            // A refresh may have been missed in a gap: then one more lifetime counts from its end. A wedge
+            // begins in one, since what wedges a thread is a Redis that stands still.
+            let from = a.status_at.max(self.heard_since(a.server));
+            let due = from.plus(u64::from(a.lifetime) * 1000);
+            let known = !a.flags.closing && !a.flags.shared;
             if known && a.lifetime > 0 && due.plus(slack) < self.now {
                 thread.first_due = if thread.overdue == 0 {
                     due

@@ -6,5 +6,6 @@ mod histories;
 mod lives;
 mod model;
 mod restarts;
+mod silence;
 mod states;
 mod world;
