@@ -19,3 +19,4 @@ mod record;
 mod restarts;
 mod secrets;
 mod strangers;
+mod wedge;

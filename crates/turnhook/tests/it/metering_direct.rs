@@ -223,3 +223,42 @@ fn all_connections_of_a_live_server_cut_twice() {
         0
     );
 }
+
+/// COTURN.md, trap 3: coturn gives the peer leg's totals modulo 2^32. Here a real allocation relays more than that each
+/// way, and the truth is what coturn logged of it on the way.
+#[test]
+#[ignore = "relays more than 8 GiB: tests/more-than-4-gib.sh runs it"]
+fn more_than_4_gib_in_one_direction() {
+    const LENGTH: usize = 60_000;
+    const WRAP: u64 = 1 << 32;
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    bridge.start();
+    let directory = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let mut client = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    let start = Instant::now();
+    while client.sent < WRAP + WRAP / 10 {
+        client.relay(1000, LENGTH);
+        assert!(client.received > 0, "packets of {LENGTH} bytes do not come back");
+        assert_eq!(client.refresh(600), 0);
+    }
+    assert_eq!(client.refresh(0), 0);
+    let session = &billing.ended("ann", 1)[0];
+    let logged = sum(logged_of(&coturn, "ann"));
+    assert!(
+        logged.peer[3] >= client.sent && logged.peer[3] > WRAP,
+        "{logged:?}"
+    );
+    assert_eq!((session.end_reason(), session.is_exact()), ("closed", true));
+    assert_eq!(session.usage(), logged);
+    assert_eq!(session.billable(), relayed(&logged));
+    println!(
+        "{} bytes sent to the peer and {} received from it in {:.0?}: told to the byte; coturn's totals said {} and {}",
+        logged.peer[3],
+        logged.peer[1],
+        start.elapsed(),
+        logged.peer[3] % WRAP,
+        logged.peer[1] % WRAP
+    );
+}

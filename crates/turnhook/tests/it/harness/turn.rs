@@ -37,8 +37,9 @@ const REQUESTED_TRANSPORT: u16 = 0x0019;
 /// The channel that every client binds.
 const CHANNEL: u16 = 0x4000;
 
-/// Packets that may be on their way at once: few enough that no buffer on the way is full.
+/// Packets that may be on their way at once, and bytes of them: few enough that no buffer on the way is full.
 const WINDOW: u32 = 32;
+const WINDOW_BYTES: usize = 130_000;
 
 /// How long a packet may take before it counts as lost, or a request before it is repeated.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -184,21 +185,13 @@ impl TurnClient {
             .code
     }
 
-    /// Asks for refreshes as fast as the server answers, until `enough`. Gives back how many were answered.
-    pub(crate) fn refresh_until(&mut self, mut enough: impl FnMut() -> bool) -> u64 {
-        let mut answered = 0;
-        while !enough() {
-            answered += u64::from(self.refresh(600) == 0);
-        }
-        answered
-    }
-
     /// Sends packets to the peer and waits for the echoes.
     pub(crate) fn relay(&mut self, packets: u32, length: usize) {
         let payload = vec![0x55; length];
+        let window = WINDOW.min((WINDOW_BYTES / length.max(1)) as u32).max(1);
         let (mut sent, mut back) = (0, 0);
         while back < packets {
-            while sent < packets && sent - back < WINDOW {
+            while sent < packets && sent - back < window {
                 self.send_payload(&payload);
                 sent += 1;
             }
