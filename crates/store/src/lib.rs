@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
-    /// time (`None` for a source that never committed). A million rows take about a second.
+    /// time (`None` for a source that never committed). A million rows take one to two seconds.
     ///
     /// # Errors
     /// The disk's.
