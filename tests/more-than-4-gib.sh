@@ -4,7 +4,7 @@
 #
 #   ./tests/more-than-4-gib.sh
 #
-# Needs what tests/run.sh installs, and a few minutes.
+# Needs what tests/run.sh installs, and about a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo test --locked -p turnhook --test it -- --ignored --exact --nocapture \

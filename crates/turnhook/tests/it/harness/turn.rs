@@ -39,7 +39,7 @@ const CHANNEL: u16 = 0x4000;
 
 /// Packets that may be on their way at once, and bytes of them: few enough that no buffer on the way is full.
 const WINDOW: u32 = 32;
-const WINDOW_BYTES: usize = 130_000;
+const WINDOW_BYTES: usize = 24_000;
 
 /// How long a packet may take before it counts as lost, or a request before it is repeated.
 const PATIENCE: Duration = Duration::from_secs(2);
