@@ -8,4 +8,5 @@ mod model;
 mod restarts;
 mod silence;
 mod states;
+mod traps;
 mod world;

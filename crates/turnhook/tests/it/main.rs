@@ -19,4 +19,5 @@ mod record;
 mod restarts;
 mod secrets;
 mod strangers;
+mod traps;
 mod wedge;
