@@ -281,8 +281,8 @@ impl Queue {
     }
 
     fn done(&mut self, id: i64, now: Timestamp) {
-        self.lanes.remove(id, now);
-        self.outbox.finished(id);
+        let newest = self.lanes.remove(id, now);
+        self.outbox.finished(id, newest);
     }
 
     fn put_back(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) {

@@ -210,21 +210,24 @@ impl Lanes {
         }
     }
 
-    /// Forgets a delivery: it is done or dead.
-    pub(super) fn remove(&mut self, id: i64, now: Timestamp) {
+    /// Forgets a delivery: it is done or dead. Whether it was read from the newest end.
+    pub(super) fn remove(&mut self, id: i64, now: Timestamp) -> bool {
         let Some(session) = self.known.remove(&id) else {
-            return;
+            return false;
         };
         let Some(lane) = self.lanes.get_mut(&session) else {
-            return;
+            return false;
         };
+        let mut newest = false;
         if let Some(at) = lane.slots.iter().position(|slot| slot.id == id)
             && let Some(slot) = lane.slots.remove(at)
         {
             lane.busy &= !matches!(slot.content, Content::Out(_));
             self.counts.subtract(&slot);
+            newest = slot.newest;
         }
         self.settle(session, now);
+        newest
     }
 
     /// A claimed delivery comes back, to be tried again when it is due. Its body is kept unless that is

@@ -46,7 +46,8 @@ pub(super) struct Outbox {
     /// While behind: everything pending up to this id is known, and nothing beyond it but for what
     /// was read from the newest end.
     cursor: Option<i64>,
-    /// Whether something was offered and left out since the newest end was read.
+    /// Whether something was offered and left out since the newest end was read, or the next of a session
+    /// that was read there may have become the first.
     newer: bool,
     reading: Option<Reading>,
     not_before: Option<Timestamp>,
@@ -129,7 +130,9 @@ impl Outbox {
         None
     }
 
-    pub(super) fn finished(&mut self, id: i64) {
+    /// A delivery is done or dead; `newest` says that it was read from the newest end.
+    pub(super) fn finished(&mut self, id: i64, newest: bool) {
+        self.newer |= newest;
         if let Some(reading) = &mut self.reading {
             reading.over.insert(id);
         }
@@ -195,7 +198,8 @@ impl Outbox {
         let oldest =
             (backlog <= bounds.bodies / 2 && counts.bytes <= bounds.bytes / 2 && counts.stubs < bounds.stubs)
                 .then_some(Wanted::Oldest { after, limit });
-        let newest = (self.newer && counts.newest <= bounds.bodies / 4 && counts.bytes <= bounds.bytes)
+        // When half of a page has gone: most of what is read again sooner is known.
+        let newest = (self.newer && counts.newest <= bounds.page / 2 && counts.bytes <= bounds.bytes)
             .then_some(Wanted::Newest { limit });
         if self.oldest_last {
             newest.or(oldest)
