@@ -15,6 +15,7 @@ mod listen;
 mod metering_direct;
 mod metering_redis;
 mod outages;
+mod outbox;
 mod record;
 mod restarts;
 mod secrets;

@@ -80,6 +80,11 @@ impl Bridge {
         process.line(text, |line| line.contains(text).then_some(()));
     }
 
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.process.as_ref().unwrap().stderr()
+    }
+
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }

@@ -3,6 +3,7 @@
 pub(crate) mod billing;
 pub(crate) mod bridge;
 pub(crate) mod coturn;
+pub(crate) mod counter;
 pub(crate) mod feeder;
 pub(crate) mod process;
 /// The dispatcher's own: a receiver that misbehaves in every way.
