@@ -109,7 +109,7 @@ impl History {
             store_id: store_id.iter().map(|b| format!("{b:02x}")).collect(),
             at: 0.0,
             session: session.clone(),
-            limits: limits.clone(),
+            limits: *limits,
         }
     }
 

@@ -23,16 +23,15 @@ const SLACK: u64 = 5_000;
 
 type Key = (Option<Box<[u8]>>, u16);
 
+type Healed = (Key, Healing);
+
 pub(crate) struct Wedges {
     on: bool,
     control: Option<RedisControl>,
     looked_at: Instant,
     /// Those that are silent, and when they were heard last.
     silent: BTreeMap<Key, Timestamp>,
-    healed: (
-        mpsc::UnboundedSender<(Key, Healing)>,
-        mpsc::UnboundedReceiver<(Key, Healing)>,
-    ),
+    healed: (mpsc::UnboundedSender<Healed>, mpsc::UnboundedReceiver<Healed>),
 }
 
 impl Wedges {

@@ -24,7 +24,7 @@ pub(crate) struct Coturn {
     arguments: Vec<String>,
     pub(crate) port: u16,
     tls_port: u16,
-    peer: Process,
+    _peer: Process,
     peer_port: u16,
 }
 
@@ -108,7 +108,7 @@ impl Coturn {
             arguments,
             port,
             tls_port,
-            peer,
+            _peer: peer,
             peer_port,
         }
     }
@@ -177,11 +177,6 @@ impl Coturn {
     pub(crate) fn logged_in_all_lives(&self) -> Vec<BTreeMap<(String, String), Logged>> {
         let lives = self.before.iter().chain([&self.process]);
         lives.map(logged).collect()
-    }
-
-    /// Whether it and its peer run.
-    pub(crate) fn is_alive(&mut self) -> bool {
-        !self.process.has_ended() && !self.peer.has_ended()
     }
 }
 
