@@ -4,6 +4,7 @@
 //! time; deadlines at the very time of an input fire after it. What came of it is taken with
 //! [`Reducer::drain`]: events and rows, to be committed together before anything is sent.
 
+mod ending;
 mod messages;
 mod parked;
 mod report;
@@ -287,31 +288,50 @@ impl Reducer {
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
-            self.reviews_wait = true;
-            self.fire(due, owner);
-            self.reviews_wait = false;
+            match owner {
+                Owner::Allocation(slot) => self.fire_allocations(due, slot),
+                Owner::Session(slot) => self.fire_session(due, slot),
+            }
         }
         self.now = at;
         self.expire_aside();
     }
 
-    fn fire(&mut self, due: Timestamp, owner: Owner) {
-        match owner {
-            Owner::Allocation(slot) => {
-                let Some(a) = self.allocations.get_mut(slot as usize).filter(|a| a.wake == due) else {
-                    return;
-                };
+    /// All allocations that are due at one instant, `first` among them.
+    fn fire_allocations(&mut self, due: Timestamp, first: u32) {
+        let mut slots = vec![first];
+        while let Some(Reverse((at, Owner::Allocation(slot)))) = self.deadlines.peek().copied()
+            && at == due
+        {
+            self.deadlines.pop();
+            slots.push(slot);
+        }
+        self.sort_allocations(&mut slots);
+        self.reviews_wait = true;
+        for slot in slots {
+            if let Some(a) = self.allocations.get_mut(slot as usize).filter(|a| a.wake == due) {
                 a.wake = Timestamp::MAX;
                 self.allocation_due(slot);
             }
-            Owner::Session(slot) => {
-                let Some(s) = self.sessions.get_mut(slot as usize).filter(|s| s.wake == due) else {
-                    return;
-                };
-                s.wake = Timestamp::MAX;
-                self.session_due(slot);
-            }
         }
+        self.reviews_wait = false;
+    }
+
+    fn fire_session(&mut self, due: Timestamp, slot: u32) {
+        if let Some(s) = self.sessions.get_mut(slot as usize).filter(|s| s.wake == due) {
+            s.wake = Timestamp::MAX;
+            self.session_due(slot);
+        }
+    }
+
+    /// In the order in which they opened, not that of their places in memory: the same after a restart.
+    pub(crate) fn sort_allocations(&self, slots: &mut [u32]) {
+        let key = |slot: &u32| {
+            let a = self.allocations.get(*slot as usize)?;
+            let name = (self.names.realm(a.name), self.names.username(a.name));
+            Some((a.opened_at, a.id, self.labels.get(a.server), name))
+        };
+        slots.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
     }
 
     /// Makes sure that the allocation is woken by `at`, or at once if that has passed.

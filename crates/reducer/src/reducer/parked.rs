@@ -2,7 +2,7 @@
 
 use super::{Key, Reducer, messages::Opening};
 use crate::{
-    allocation::{Dirty, most_of_peer, unwrap_peer},
+    allocation::{Details, Dirty, most_of_peer, unwrap_peer},
     aside::{Tombstone, TombstoneRest},
     event::{Unattributed, UnattributedReason},
     intern::NONE,
@@ -213,11 +213,7 @@ impl Reducer {
             Kind::Refreshed(status) if status.lifetime == 0 && totals_seen => false,
             Kind::Refreshed(status) => {
                 let details = self.details(&status);
-                let moved = self
-                    .tombstones
-                    .get(slot)
-                    .is_some_and(|t| t.rest.remote.differs(&details.remote));
-                if moved {
+                if self.is_another(slot, &details) {
                     let opening = self.confirm(key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
@@ -273,6 +269,13 @@ impl Reducer {
         let slot = self.open(key, None, Opening { twin, ..opening });
         self.on_total(slot, leg, total);
         true
+    }
+
+    /// Whether a status from there is of another life than the one that ended. Where two allocations had a
+    /// part in that one, either may come back.
+    pub(crate) fn is_another(&self, tombstone: u32, details: &Details) -> bool {
+        let ended = self.tombstones.get(tombstone);
+        ended.is_some_and(|t| !t.rest.mixed && t.rest.remote.differs(&details.remote))
     }
 
     /// It lives on, parked, counted from what was told.

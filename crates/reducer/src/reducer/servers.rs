@@ -23,7 +23,8 @@ impl Reducer {
             .allocations
             .iter()
             .filter(|(_, a)| a.server == server.0 && a.heard_at <= closed_at);
-        let slots: Vec<u32> = over.map(|(slot, _)| slot as u32).collect();
+        let mut slots: Vec<u32> = over.map(|(slot, _)| slot as u32).collect();
+        self.sort_allocations(&mut slots);
         let mut sessions = Vec::new();
         // All of them are over at once: none is merely parked because another was looked at first.
         self.reviews_wait = true;

@@ -60,13 +60,8 @@ impl Reducer {
         let key = self.key(ServerRef::UNKNOWN.0, id, realm, username);
         let details = self.details(&status);
         let tombstone = self.find_tombstone(&key);
-        let moved = |t: u32| {
-            self.tombstones
-                .get(t)
-                .is_some_and(|t| t.rest.remote.differs(&details.remote))
-        };
         let slot = match tombstone {
-            Some(t) if !moved(t) => self.revive(t, &key, Some(status)),
+            Some(t) if !self.is_another(t, &details) => self.revive(t, &key, Some(status)),
             _ => {
                 let opening = Opening {
                     from_snapshot: true,

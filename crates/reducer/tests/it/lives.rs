@@ -69,6 +69,117 @@ fn allocations_that_expire_at_one_instant_are_all_counted() {
 }
 
 #[test]
+fn a_repeated_new_is_no_second_life() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).open("bob", 1);
+    w.at(10.0).close("bob", 1, 100, MB);
+    w.at(100.0).advance();
+    assert_eq!((w.end(0).allocations.len(), w.reducer.stats().repeats), (1, 1));
+}
+
+#[test]
+fn a_new_from_elsewhere_or_after_other_messages_is_the_next_life() {
+    for touched in [false, true] {
+        let mut w = World::new(Rules::default());
+        w.at(0.0).open("bob", 1);
+        let mut remote = "127.0.0.1:50000";
+        if touched {
+            w.at(1.0).traffic("bob", 1, 1, 1000);
+            remote = "127.0.0.1:40000";
+        }
+        let status = w.status(remote, 600);
+        w.at(2.0).message("bob", 1, Kind::New(status));
+        w.at(10.0).close("bob", 1, 100, MB);
+        w.at(100.0).advance();
+        let lives = &w.end(0).allocations;
+        assert_eq!(lives.len(), 2, "{:#?}", w.told());
+        assert_eq!(lives[0].closed.unwrap().1, CloseReason::ServerRestarted);
+        assert!(lives[1].totals_seen && !exact(w.end(0)));
+    }
+}
+
+#[test]
+fn a_client_that_moves_keeps_its_allocation() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 1, 1000);
+    let moved = w.status("192.0.2.9:50000", 600);
+    w.at(100.0).message("bob", 1, Kind::Refreshed(moved));
+    w.at(200.0).close("bob", 1, 100, MB);
+    w.at(300.0).advance();
+    let [only] = &w.end(0).allocations[..] else {
+        panic!("one life: {:#?}", w.told())
+    };
+    assert_eq!(only.client_address.as_deref(), Some(&b"192.0.2.9:50000"[..]));
+    assert!(exact(w.end(0)));
+}
+
+#[test]
+fn one_that_comes_back_from_elsewhere_after_its_end_is_another_one() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 100, MB);
+    w.at(1000.0).advance();
+    let elsewhere = w.status("192.0.2.9:50000", 600);
+    w.at(1001.0).message("bob", 1, Kind::Refreshed(elsewhere));
+    w.at(1100.0).close("bob", 1, 200, 2 * MB);
+    w.at(1200.0).advance();
+    assert_eq!(w.end(1).continues, None);
+    assert_eq!(w.peer_bytes_told(), 3 * MB);
+}
+
+#[test]
+fn what_was_heard_after_a_server_had_stopped_is_of_its_next_life() {
+    let mut w = World::new(Rules {
+        direct: true,
+        ..Rules::default()
+    });
+    let (one, other) = (
+        w.reducer.server(b"10.0.0.1/-/0"),
+        w.reducer.server(b"10.0.0.1/-/1"),
+    );
+    w.server = one;
+    w.at(0.0).open("bob", 1).open("bob", 2);
+    w.server = other;
+    w.open("bob", 1);
+    w.server = one;
+    let closed_at = Timestamp(w.now + 10_000);
+    w.at(11.0).refresh("bob", 2);
+    w.at(12.0);
+    w.reducer.server_restarted(Timestamp(w.now), one, closed_at);
+    w.advance();
+    assert_eq!(
+        w.reducer.open_allocations(),
+        2,
+        "of the other server, and the one heard later"
+    );
+}
+
+#[test]
+fn of_allocations_that_settle_at_one_instant_the_first_opened_comes_first() {
+    // Two wait for a total; the totals of one show that it relayed, and so start the session that the other
+    // is then counted in, or not. After a restart that must not hang on places in memory.
+    let history = |crash: bool| {
+        let mut w = World::new(Rules {
+            start_on: StartOn::Relay,
+            ..Rules::default()
+        });
+        w.at(0.0).open("eve", 9).open("bob", 1).open("bob", 2);
+        w.close("eve", 9, 0, 0);
+        if crash {
+            w.crash().hears();
+        }
+        w.open("bob", 3);
+        w.at(100.0);
+        for (id, packets) in [(1, 0), (2, 3), (3, 0)] {
+            w.deleted("bob", id)
+                .message("bob", id, Kind::TotalTraffic(Leg::Peer, bytes(packets, 300)));
+        }
+        w.at(200.0).advance();
+        w.ends().iter().map(|e| e.allocations.len()).collect::<Vec<_>>()
+    };
+    assert_eq!((history(false), history(true)), (vec![2], vec![2]));
+}
+
+#[test]
 fn allocations_of_a_server_that_stopped_are_all_counted() {
     let mut w = World::new(Rules {
         direct: true,
@@ -355,7 +466,8 @@ fn totals_of_a_shared_key_are_not_told_on_top_of_its_deltas() {
     w.at(1000.0).advance();
     assert_eq!((reason(w.end(0)), exact(w.end(0))), (CloseReason::Expired, false));
     assert_eq!(w.peer_bytes_told(), 2000);
-    w.at(2000.0).close("bob", 1, 100, 1000); // of the other
+    w.at(2000.0).message("bob", 1, Kind::Refreshed(other)); // which comes from elsewhere
+    w.at(2001.0).close("bob", 1, 100, 1000);
     w.at(3000.0).advance();
     assert_eq!(w.peer_bytes_told(), 2000, "{:#?}", w.told());
 }

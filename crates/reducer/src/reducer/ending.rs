@@ -1,0 +1,175 @@
+//! The end of a session: what keeps it alive, linger, parking, and the last event.
+
+use super::Reducer;
+use crate::{
+    event::EventType,
+    intern::NONE,
+    rules::AliveWhile,
+    session::{Phase, Session},
+    time::Timestamp,
+};
+
+impl Reducer {
+    /// When the session stops waiting for allocations; `MAX` while one keeps it alive.
+    fn horizon(&self, s: &Session) -> Timestamp {
+        let linger = self.rules.linger;
+        let call = self.rules.alive_while == AliveWhile::Relaying && s.is_call(self.rules.residue);
+        if !call {
+            let last = s.last_close.map_or(self.now, |(at, _)| at);
+            return if s.open > 0 {
+                Timestamp::MAX
+            } else {
+                last.plus(linger)
+            };
+        }
+        if s.relaying > 0 {
+            return Timestamp::MAX;
+        }
+        let end = s.last_counting_close.plus(linger);
+        if s.unreported == 0 {
+            return end;
+        }
+        // Young ones that have yet to report count as relaying.
+        let young = s
+            .members
+            .iter()
+            .filter_map(|slot| self.allocations.get(*slot as usize));
+        let young = young.filter(|a| !a.flags.closing && !a.flags.reported);
+        young
+            .map(|a| a.opened_at.plus(self.rules.report_grace))
+            .max()
+            .map_or(end, |grace| end.max(grace))
+    }
+
+    /// A deadline of the session may have come.
+    pub(crate) fn session_due(&mut self, session: u32) {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        if s.usage_at <= now {
+            s.usage_at = Timestamp::MAX;
+            if s.phase == Phase::Open && s.usage != s.told {
+                self.tell(session, EventType::Usage);
+            }
+        }
+        self.review_until(session, now);
+    }
+
+    /// Something that may keep the session alive has changed.
+    pub(crate) fn review(&mut self, session: u32) {
+        if self.reviews_wait {
+            return self.wake_session(session, self.now);
+        }
+        // What arrives at this very moment may still join.
+        self.review_until(session, Timestamp(self.now.0.saturating_sub(1)));
+    }
+
+    fn review_until(&mut self, session: u32, due: Timestamp) {
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        if s.phase != Phase::Ending {
+            let end_at = self.horizon(s);
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                s.end_at = end_at;
+            }
+            if end_at <= due {
+                self.stop_joining(session);
+                // One that waits for totals before it may start is looked at again when they come.
+                if let Some(s) = self.sessions.get_mut(session as usize) {
+                    s.end_at = Timestamp::MAX;
+                }
+            }
+        }
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        if s.phase == Phase::Ending {
+            s.end_at = Timestamp::MAX;
+            if s.closing == 0 {
+                return self.finish(session);
+            }
+        }
+        let wake = s.end_at.min(s.usage_at);
+        self.wake_session(session, wake);
+    }
+
+    /// Linger is over: nothing joins any more, and idle allocations are parked.
+    fn stop_joining(&mut self, session: u32) {
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return;
+        };
+        let told = s.phase == Phase::Open;
+        if told {
+            s.phase = Phase::Ending;
+        }
+        let group = s.group;
+        self.mark_session(session);
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == session
+        {
+            g.current = NONE;
+        }
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let is_open = |slot: &u32| {
+            self.allocations
+                .get(*slot as usize)
+                .is_some_and(|a| !a.flags.closing)
+        };
+        let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
+        for slot in idle {
+            if let Some((s, a)) = self
+                .sessions
+                .get_mut(session as usize)
+                .zip(self.allocations.get(slot as usize))
+            {
+                s.open -= 1;
+                s.relaying -= u32::from(a.flags.relayed);
+                s.unreported -= u32::from(!a.flags.reported);
+            }
+            self.leave(session, slot, false, told);
+        }
+        if !told && let Some(s) = self.sessions.get_mut(session as usize) {
+            s.phase = Phase::Ending;
+            // Totals that show it to have relayed after all must still be able to start it.
+            if s.closing > 0 {
+                s.phase = Phase::Waiting;
+            }
+        }
+    }
+
+    /// The session is over.
+    fn finish(&mut self, session: u32) {
+        let now = self.now;
+        let Some(s) = self.sessions.get(session as usize) else {
+            return;
+        };
+        let (group, told) = (s.group, s.sequence > 0);
+        let (ended_at, _) = s.end(now);
+        if told {
+            self.tell(session, EventType::End);
+            if let Some(g) = self.groups.get_mut(group as usize) {
+                g.ended_at = g.ended_at.max(ended_at);
+            }
+        }
+        self.mark_session(session);
+        let s = self.sessions.remove(session as usize);
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == session
+        {
+            g.current = NONE;
+        }
+        for name in s
+            .usernames
+            .into_iter()
+            .chain(s.past.into_iter().map(|p| p.name))
+            .chain([s.first_name])
+        {
+            self.release_name(name);
+        }
+        self.release_group(group);
+    }
+}
