@@ -10,7 +10,7 @@ use turnhook_reducer::{
 use crate::world::{World, describe, exact};
 
 fn call(w: &mut World, crash: bool) -> Vec<String> {
-    let mut maybe = |w: &mut World| {
+    let maybe = |w: &mut World| {
         if crash {
             w.crash().hears();
         }

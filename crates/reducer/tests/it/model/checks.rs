@@ -185,7 +185,7 @@ impl<'a> Judge<'a> {
             .iter()
             .any(|n| matches!(n, Notice::SharedKey { allocation, .. } if allocation.0 == key.id));
         let servers: BTreeSet<usize> = lives.iter().map(|l| l.server).collect();
-        (told > lives.len() && lives.iter().any(|l| l.moved())) || (unseen && servers.len() > 1)
+        (told > 1 && lives.iter().any(|l| l.moved())) || (unseen && servers.len() > 1)
     }
 
     fn forged(&self, key: &Key) -> Legs {

@@ -1,12 +1,13 @@
 //! Generated fleets, played through a lossy world into the reducer, and held against what was true.
 //!
 //! `history` is what proptest makes and shrinks, `coturn` the truth, `run` the way from there to the
-//! reducer, `checks` what must hold. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
+//! reducer, `turnhook` what goes wrong on this side, `checks` what must hold. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
 
 mod checks;
 mod coturn;
 mod history;
 mod run;
+mod turnhook;
 
 use proptest::{
     strategy::BoxedStrategy,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnhook_reducer::{
-    Notice, Reducer, ServerRef, Stats,
+    Notice, Reducer, ServerRef,
     event::{SessionEvent, Unattributed},
     message::{AllocationId, Kind, Leg, Message, Status},
     source::{Gap, GapReason},
@@ -13,11 +13,11 @@ use turnhook_reducer::{
 
 use super::{
     coturn::{Fleet, Flow, Grant, Key, Said, THREADS, Word},
-    history::{Fate, History, Loss, Step},
+    history::{Fate, History, Step},
 };
 use crate::world::{START, identity};
 
-const REALM: &[u8] = b"example.org";
+pub(super) const REALM: &[u8] = b"example.org";
 /// How long a `direct` source waits before it believes that a server has stopped.
 const STOPPED_AFTER: u64 = 5_000;
 /// A history is shorter than a tombstone's life: what comes later than that is told twice, and METERING.md
@@ -50,16 +50,16 @@ pub(crate) struct Outcome {
 
 /// Redis's idea of an allocation.
 #[derive(Clone, Debug)]
-struct StatusKey {
-    life: usize,
-    grant: Grant,
+pub(super) struct StatusKey {
+    pub(super) life: usize,
+    pub(super) grant: Grant,
     /// By coturn or by us.
-    touched_at: u64,
+    pub(super) touched_at: u64,
 }
 
 /// What of a message counts as heard once it is committed.
 #[derive(Clone, Copy, Debug)]
-enum Mark {
+pub(super) enum Mark {
     New,
     Other,
     ClientTotal,
@@ -68,22 +68,22 @@ enum Mark {
 }
 
 pub(crate) struct Run<'h> {
-    history: &'h History,
-    manner: Manner,
+    pub(super) history: &'h History,
+    pub(super) manner: Manner,
     pub(crate) fleet: Fleet,
-    reducer: Reducer,
+    pub(super) reducer: Reducer,
     /// True time, and how far the wall clock is behind it.
-    clock: u64,
-    behind: u64,
-    deaf: bool,
-    deaf_since: u64,
+    pub(super) clock: u64,
+    pub(super) behind: u64,
+    pub(super) deaf: bool,
+    pub(super) deaf_since: u64,
     /// When a server was killed, by the wall clock, and when the source will say so.
-    killed: [Option<(u64, u64)>; 2],
-    keys: BTreeMap<(String, u64), StatusKey>,
-    snapshot: Option<BTreeSet<(String, u64)>>,
-    uncommitted: Vec<(usize, Mark, u64)>,
-    committed_at: Timestamp,
-    rows: BTreeMap<(Table, u64), Vec<u8>>,
+    pub(super) killed: [Option<(u64, u64)>; 2],
+    pub(super) keys: BTreeMap<(String, u64), StatusKey>,
+    pub(super) snapshot: Option<BTreeSet<(String, u64)>>,
+    pub(super) uncommitted: Vec<(usize, Mark, u64)>,
+    pub(super) committed_at: Timestamp,
+    pub(super) rows: BTreeMap<(Table, u64), Vec<u8>>,
     pub(crate) outcome: Outcome,
 }
 
@@ -121,12 +121,12 @@ pub(crate) fn play(history: &History, manner: Manner) -> Run<'_> {
 }
 
 impl Run<'_> {
-    fn wall(&self) -> Timestamp {
+    pub(super) fn wall(&self) -> Timestamp {
         Timestamp(self.clock - self.behind)
     }
 
     /// The time of an input. Deadlines before it have fired, whichever way.
-    fn at(&mut self) -> Timestamp {
+    pub(super) fn at(&mut self) -> Timestamp {
         let at = self.wall();
         if self.manner == Manner::FineSteps {
             while let Some(due) = self.reducer.next_deadline().filter(|due| *due < at) {
@@ -383,166 +383,6 @@ impl Run<'_> {
         }
     }
 
-    // What goes wrong with turnhook and its source.
-
-    fn go_deaf(&mut self) {
-        if self.deaf {
-            return;
-        }
-        self.deaf = true;
-        self.deaf_since = self.wall().0;
-        self.killed = [None; 2]; // absence proves nothing now
-        self.snapshot = None;
-        let at = self.at();
-        self.reducer.snapshot_ended(at);
-        self.reducer.deaf(at);
-    }
-
-    fn hear_again(&mut self, reason: GapReason) {
-        if !self.deaf {
-            return;
-        }
-        self.deaf = false;
-        let at = self.at();
-        self.reducer.hearing(at);
-        let gap = Gap {
-            from: Timestamp(self.deaf_since),
-            to: at,
-            reason,
-            server: None,
-        };
-        self.reducer.gap(at, &gap);
-    }
-
-    fn begin_snapshot(&mut self) {
-        if self.history.setting.direct || self.deaf || self.snapshot.is_some() {
-            return;
-        }
-        let at = self.at();
-        self.reducer.snapshot_began(at);
-        self.snapshot = Some(self.keys.keys().cloned().collect());
-    }
-
-    fn end_snapshot(&mut self) {
-        for name in self.snapshot.take().into_iter().flatten() {
-            let at = self.at();
-            let (username, id) = (name.0.as_bytes(), AllocationId(name.1));
-            let now = self.clock;
-            let Some(key) = self.keys.get_mut(&name) else {
-                continue;
-            };
-            if !self.reducer.snapshot_wants(REALM, username, id) {
-                continue;
-            }
-            let idle = (now - key.touched_at) / 1000;
-            key.touched_at = now; // GET resets it (trap 21)
-            let opened = self
-                .reducer
-                .snapshot_key(at, REALM, username, id, status(&key.grant), Some(idle));
-            if opened {
-                self.uncommitted
-                    .push((key.life, Mark::Snapshot, self.reducer.now().0));
-            }
-        }
-        let at = self.at();
-        self.reducer.snapshot_ended(at);
-    }
-
-    pub(crate) fn commit(&mut self, all: bool) {
-        let output = self.reducer.drain(all);
-        if all {
-            assert!(!self.reducer.is_pending());
-        }
-        let mut seen = BTreeSet::new();
-        for change in &output.changes {
-            assert!(
-                seen.insert((change.table, change.key)),
-                "two changes for a row in one commit"
-            );
-            match &change.value {
-                Some(value) => self.rows.insert((change.table, change.key), value.clone()),
-                None => self.rows.remove(&(change.table, change.key)),
-            };
-        }
-        self.outcome.events.extend(output.events);
-        self.outcome.unattributed.extend(output.unattributed);
-        self.outcome.notices.extend(output.notices);
-        self.outcome.changes.extend(output.changes);
-        self.committed_at = self.reducer.now();
-        for (life, mark, at) in self.uncommitted.drain(..) {
-            let heard = &mut self.fleet.lives[life].heard;
-            heard.at.push(at);
-            match mark {
-                Mark::New => heard.new = true,
-                Mark::Other => heard.other = true,
-                Mark::ClientTotal => (heard.client_total, heard.other) = (true, true),
-                Mark::PeerTotal => (heard.peer_total, heard.other) = (true, true),
-                Mark::Snapshot => {}
-            }
-        }
-    }
-
-    fn crash(&mut self, loss: Loss) {
-        match loss {
-            Loss::Nothing => self.commit(true),
-            Loss::Progress => self.commit(false),
-            Loss::Uncommitted => {}
-        }
-        let was_deaf = self.deaf;
-        self.go_deaf();
-        self.restore();
-        if !was_deaf {
-            self.hear_again(GapReason::Restart);
-        }
-    }
-
-    fn restore(&mut self) {
-        self.note_stats();
-        self.uncommitted.clear();
-        let rows = self
-            .rows
-            .iter()
-            .map(|((table, key), value)| (*table, *key, value));
-        self.reducer = Reducer::restore(
-            identity(),
-            self.history.setting.rules.clone(),
-            self.committed_at,
-            rows,
-        )
-        .unwrap();
-    }
-
-    fn note_stats(&mut self) {
-        let Stats {
-            tombstones_evicted,
-            overcounted,
-            ..
-        } = self.reducer.stats();
-        self.outcome.tombstones_evicted += tombstones_evicted;
-        self.outcome.overcounted += overcounted;
-    }
-
-    /// The same interruption with and without a crash. What only memory holds by design (unconfirmed ids,
-    /// a snapshot under way) must be empty for that.
-    fn interrupt(&mut self, n: usize) {
-        let (every, crash) = match self.manner {
-            Manner::Blinking(every) => (every, false),
-            Manner::Crashing(every) => (every, true),
-            Manner::Plain | Manner::FineSteps => return,
-        };
-        if n % every != 0 || self.deaf || self.snapshot.is_some() || self.reducer.kept_aside().1 > 0 {
-            return;
-        }
-        self.commit(true);
-        let at = self.at();
-        if crash {
-            self.restore();
-        } else {
-            self.reducer.deaf(at);
-        }
-        self.reducer.hearing(at);
-    }
-
     /// All that is open ends, and is heard of or expires; then all that is remembered is forgotten.
     fn finish(&mut self) {
         for server in 0..2 {
@@ -578,7 +418,7 @@ impl Run<'_> {
     }
 }
 
-fn status(grant: &Grant) -> Status<'_> {
+pub(super) fn status(grant: &Grant) -> Status<'_> {
     Status {
         lifetime: grant.lifetime,
         transport: grant.local.is_some().then_some(b"UDP"),
