@@ -49,6 +49,8 @@ if [ -z "${TURNHOOK:-}" ]; then
     say "Building turnhook"
     cargo build --release --locked -p turnhook
 fi
+# Nothing that is configured in this shell is meant for what follows.
+for variable in "${!TURNHOOK_@}"; do unset "$variable"; done
 turnhook="${TURNHOOK:-${CARGO_TARGET_DIR:-target}/release/turnhook}"
 
 # --- turnhook, a receiver, coturn ---------------------------------------------------------------------

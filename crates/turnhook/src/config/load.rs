@@ -245,7 +245,8 @@ fn variables(env: &[(String, String)]) -> BTreeMap<String, EnvValue> {
         let Some(name) = variable.strip_prefix("TURNHOOK_") else {
             continue;
         };
-        if name == "CONFIG" || is_service_link(name) {
+        // The first two are options of the command line.
+        if matches!(name, "CONFIG" | "LISTEN_SECRET") || is_service_link(name) {
             continue;
         }
         let path: Vec<Step> = name

@@ -77,7 +77,8 @@ fn from_the_environment_alone() {
         .env("TURNHOOK_ENDPOINT__0__URL", "https://billing.example.com/turn")
         .env("TURNHOOK_ENDPOINT__0__SECRETS", format!("[\"{SECRET}\"]"))
         .env("TURNHOOK_ENDPOINT__0__CONCURRENCY", "3")
-        // What Kubernetes puts beside a Service named `turnhook` is no configuration.
+        // Options of commands, and what Kubernetes puts beside a Service named `turnhook`, are none.
+        .env("TURNHOOK_LISTEN_SECRET", SECRET)
         .env("TURNHOOK_PORT", "tcp://10.0.0.1:80")
         .env("TURNHOOK_PORT_80_TCP_ADDR", "10.0.0.1")
         .env("TURNHOOK_SERVICE_HOST", "10.0.0.1")
