@@ -15,12 +15,6 @@ impl Span {
     pub const fn seconds(n: u64) -> Span {
         Span(Duration::from_secs(n))
     }
-
-    /// In milliseconds, at most `u64::MAX`.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 impl FromStr for Span {
