@@ -26,7 +26,7 @@ pub enum GapReason {
     ThrownOut,
     /// A bound was reached, and messages were given up.
     Overflow,
-    /// The process did not run for a while.
+    /// The process, or the server that it listens to, did not run for a while.
     Stall,
     /// The wall clock was stepped forwards.
     ClockStep,
