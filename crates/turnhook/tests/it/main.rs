@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod captures;
 mod chaos;
 mod cli;
 mod commands;
