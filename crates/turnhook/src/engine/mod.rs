@@ -5,10 +5,10 @@
 //!                                                                store ◀── courier ◀── outcomes, reads ──┘
 //! ```
 //!
-//! A source task owns its reducer and never waits for the disk ([`source`]). Deliveries are handed on from
-//! memory once they are committed ([`outlet`]); what came of them, and what has to be read again, goes
-//! through the courier ([`courier`]). The housekeeper measures, trims, and notices what others did to the
-//! store ([`housekeeper`]).
+//! A source task owns its reducer and never waits for the disk (`source.rs`). Deliveries are handed on from
+//! memory once they are committed (`outlet.rs`); what came of them, and what has to be read again, goes
+//! through the courier (`courier.rs`). The housekeeper measures, trims, and notices what others did to the
+//! store (`housekeeper.rs`).
 
 mod clock;
 mod courier;
