@@ -236,12 +236,12 @@ impl Queue {
         match verdict(status) {
             Verdict::Delivered => {
                 self.is_alive(now);
-                self.done(id, now);
+                self.done(id, session, now);
                 Next::Done
             }
             Verdict::Rejected => {
                 self.is_alive(now);
-                self.done(id, now);
+                self.done(id, session, now);
                 Next::Rejected
             }
             Verdict::Gone => {
@@ -261,7 +261,7 @@ impl Queue {
                     .next(delivery.attempts, first, now, &self.pauses, random, asked)
                 {
                     Then::GiveUp => {
-                        self.done(id, now);
+                        self.done(id, session, now);
                         Next::GaveUp
                     }
                     Then::At(due) => {
@@ -280,9 +280,9 @@ impl Queue {
         }
     }
 
-    fn done(&mut self, id: i64, now: Timestamp) {
+    fn done(&mut self, id: i64, session: SessionId, now: Timestamp) {
         let newest = self.lanes.remove(id, now);
-        self.outbox.finished(id, newest);
+        self.outbox.finished(id, session, newest);
     }
 
     fn put_back(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) {

@@ -228,7 +228,7 @@ impl Store {
 
     /// Pending deliveries of an endpoint that are due by `now`, highest id first, and only those before which
     /// nothing of their session is pending. Looks among the
-    /// newest 100,000 events only, and at 16 pending ones for each that is wanted.
+    /// newest 100,000 events only, and at 16 pending ones for each that is wanted (4096 at least).
     ///
     /// # Errors
     /// The disk's.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{event::SessionId, time::Timestamp};
 
 use super::{
     Bounds, Delivery,
@@ -11,6 +11,9 @@ use super::{
 
 /// After a page that could not be read, in milliseconds.
 const READ_AGAIN: u64 = 1_000;
+
+/// Rows read from the newest end beyond those that were left out.
+const SPARE: usize = 16;
 
 /// What has to be read from the outbox, always of this endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +49,7 @@ pub(super) struct Outbox {
     /// While behind: everything pending up to this id is known, and nothing beyond it but for what
     /// was read from the newest end.
     cursor: Option<i64>,
-    /// Whether something was offered and left out since the newest end was read, or the next of a session
-    /// that was read there may have become the first.
-    newer: bool,
+    fresh: Fresh,
     reading: Option<Reading>,
     not_before: Option<Timestamp>,
     /// Whether the oldest end was read last, where both are wanted.
@@ -59,7 +60,7 @@ impl Default for Outbox {
     fn default() -> Outbox {
         Outbox {
             cursor: Some(i64::MIN),
-            newer: false,
+            fresh: Fresh::default(),
             reading: None,
             not_before: None,
             oldest_last: false,
@@ -67,10 +68,57 @@ impl Default for Outbox {
     }
 }
 
+/// What was offered while behind and left out: the newest end is read for these alone. All else there is
+/// backlog, and costs less to read from the oldest end.
+#[derive(Debug, Default)]
+struct Fresh {
+    /// The lowest id that was left out since the newest end was read down to it.
+    from: Option<i64>,
+    /// How many were left out since.
+    count: usize,
+    /// The sessions of what was left out: once the first of one is done, the next may be read.
+    sessions: HashSet<SessionId>,
+}
+
+impl Fresh {
+    /// Fresh is no more than this many pages: beyond, it is backlog.
+    const PAGES: usize = 8;
+
+    fn left_out(&mut self, id: i64, session: SessionId, bounds: &Bounds) {
+        if self.sessions.len() >= Self::PAGES * bounds.page {
+            *self = Fresh::default();
+        }
+        self.sessions.insert(session);
+        self.count += 1;
+        self.from = Some(self.from.map_or(id, |from| from.min(id)));
+    }
+
+    /// One that was read from the newest end is done.
+    fn finished(&mut self, session: SessionId) {
+        if self.from.is_none() && self.sessions.contains(&session) {
+            // Whatever became the first of its session: a glance is enough.
+            self.from = Some(i64::MAX);
+        }
+    }
+
+    /// The newest end is read now, down to what is given back.
+    fn read(&mut self) -> i64 {
+        self.count = 0;
+        self.from.take().unwrap_or(i64::MAX)
+    }
+
+    /// A page did not reach down to `from`.
+    fn go_on(&mut self, from: i64) {
+        self.from = Some(self.from.map_or(from, |other| other.min(from)));
+    }
+}
+
 /// A read under way, and what happened meanwhile: the page may tell of it or not.
 #[derive(Debug)]
 struct Reading {
     wanted: Wanted,
+    /// From the newest end: the lowest id that is looked for.
+    fresh_from: i64,
     /// Offered meanwhile: if the page is the last one, nothing is missing between it and these.
     held: Vec<Delivery>,
     /// The lowest id that was offered meanwhile and left out.
@@ -110,10 +158,10 @@ impl Outbox {
                 return Some(delivery);
             }
             self.cursor = Some(id.saturating_sub(1));
-            self.newer = true;
+            self.fresh.left_out(id, delivery.session, bounds);
             return None;
         };
-        self.newer = true;
+        self.fresh.left_out(id, delivery.session, bounds);
         match &mut self.reading {
             Some(Reading {
                 wanted: Wanted::Oldest { .. },
@@ -131,8 +179,10 @@ impl Outbox {
     }
 
     /// A delivery is done or dead; `newest` says that it was read from the newest end.
-    pub(super) fn finished(&mut self, id: i64, newest: bool) {
-        self.newer |= newest;
+    pub(super) fn finished(&mut self, id: i64, session: SessionId, newest: bool) {
+        if newest {
+            self.fresh.finished(session);
+        }
         if let Some(reading) = &mut self.reading {
             reading.over.insert(id);
         }
@@ -172,11 +222,13 @@ impl Outbox {
             Wanted::Newest { .. } => false,
             Wanted::Rows(_) => self.oldest_last,
         };
-        if matches!(wanted, Wanted::Newest { .. }) {
-            self.newer = false;
-        }
+        let fresh_from = match &wanted {
+            Wanted::Newest { .. } => self.fresh.read(),
+            Wanted::Oldest { .. } | Wanted::Rows(_) => i64::MAX,
+        };
         self.reading = Some(Reading {
             wanted: wanted.clone(),
+            fresh_from,
             held: Vec::new(),
             dropped: None,
             over: HashSet::new(),
@@ -198,9 +250,11 @@ impl Outbox {
         let oldest =
             (backlog <= bounds.bodies / 2 && counts.bytes <= bounds.bytes / 2 && counts.stubs < bounds.stubs)
                 .then_some(Wanted::Oldest { after, limit });
-        // When half of a page has gone: most of what is read again sooner is known.
-        let newest = (self.newer && counts.newest <= bounds.page / 2 && counts.bytes <= bounds.bytes)
-            .then_some(Wanted::Newest { limit });
+        // What is known there already fills a part of the page; where that is half of it, it can wait.
+        let few = (counts.newest + 2 * self.fresh.count + SPARE).min(limit);
+        let newest =
+            (self.fresh.from.is_some() && counts.newest <= limit / 2 && counts.bytes <= bounds.bytes)
+                .then_some(Wanted::Newest { limit: few });
         if self.oldest_last {
             newest.or(oldest)
         } else {
@@ -224,7 +278,7 @@ impl Outbox {
             self.go_back(reading.lowest_left_out());
             match reading.wanted {
                 Wanted::Rows(ids) => lanes.ask_again(ids),
-                Wanted::Newest { .. } => self.newer = true,
+                Wanted::Newest { .. } => self.fresh.go_on(reading.fresh_from),
                 Wanted::Oldest { .. } => {}
             }
             return;
@@ -238,9 +292,12 @@ impl Outbox {
             }
             Wanted::Newest { .. } => {
                 let known = lanes.len();
+                let lowest = page.deliveries.iter().map(|row| row.id).min();
                 insert(page.deliveries, true, &reading.over, lanes, now);
                 // A page that brought nothing new would bring nothing new again.
-                self.newer |= !page.end && lanes.len() > known;
+                if !page.end && lowest > Some(reading.fresh_from) && lanes.len() > known {
+                    self.fresh.go_on(reading.fresh_from);
+                }
                 self.go_back(reading.dropped);
             }
             Wanted::Oldest { after, .. } => {

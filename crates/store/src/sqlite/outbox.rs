@@ -19,6 +19,8 @@ use crate::{
 
 /// For each delivery that is wanted of the newest, so many pending ones are looked at.
 const LOOK: usize = 16;
+/// Or so many, where few are wanted.
+const LOOK_LEAST: usize = 4096;
 /// And no more than the newest so many events.
 const NEWEST: i64 = 100_000;
 
@@ -65,7 +67,7 @@ impl Sqlite {
             let mut found = stmt.query(params![
                 endpoint.0,
                 (newest - NEWEST) << 16,
-                int((limit * LOOK) as u64)
+                int((limit * LOOK).max(LOOK_LEAST) as u64)
             ])?;
             let mut ids = Vec::new();
             while let Some(row) = found.next()? {
