@@ -35,8 +35,9 @@ const SAVE_PROGRESS: Duration = Duration::from_secs(3);
 /// events never are.
 const MOST_PENDING: usize = 100_000;
 
-/// Batches applied before the task looks up again.
-const RUN: usize = 64;
+/// Messages applied before the task looks up again, give or take a batch: few enough that this takes far
+/// less than what counts as a stall.
+const RUN: usize = 8192;
 
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -122,8 +123,11 @@ impl SourceTask {
         let mut next = first;
         let mut left = RUN;
         while let Some(signal) = next {
+            left = left.saturating_sub(match &signal {
+                Signal::Messages(batch) => batch.len(),
+                _ => 1,
+            });
             self.apply(turn, signal);
-            left -= 1;
             next = if left > 0 { self.signals.try_recv() } else { None };
         }
         if left > 0 && turn.deafened.is_none() {
