@@ -91,33 +91,36 @@ pub(crate) struct Rare {
     pub(crate) dated_at: Timestamp,
 }
 
-/// An open or closing allocation.
+/// An open or closing allocation. In C's order: what a report touches lies together, at the front.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Allocation {
     pub(crate) id: AllocationId,
+    /// Of its whole key: see [`crate::Reducer::find_allocation`].
+    pub(crate) hash: u64,
     pub(crate) server: u32,
-    pub(crate) name: u32,
-    pub(crate) group: u32,
     /// The session that counts it; `NONE` while it is parked.
     pub(crate) session: u32,
-    /// Its place among that session's members.
-    pub(crate) place: u32,
-    /// When it opened or was first heard of: its incarnation.
-    pub(crate) opened_at: Timestamp,
+    pub(crate) flags: Flags,
+    pub(crate) dirty: Dirty,
     /// The last message of any kind.
     pub(crate) heard_at: Timestamp,
-    /// The last `new` or `refreshed`.
-    pub(crate) status_at: Timestamp,
-    /// In seconds, as of the last status; 0: its deletion was asked for.
-    pub(crate) lifetime: u32,
     /// What it carried, as far as is known.
     pub(crate) legs: Legs,
+    pub(crate) name: u32,
+    pub(crate) group: u32,
+    /// Its place among its session's members.
+    pub(crate) place: u32,
+    /// In seconds, as of the last status; 0: its deletion was asked for.
+    pub(crate) lifetime: u32,
+    /// When it opened or was first heard of: its incarnation.
+    pub(crate) opened_at: Timestamp,
+    /// The last `new` or `refreshed`.
+    pub(crate) status_at: Timestamp,
     pub(crate) details: Details,
     pub(crate) rare: Option<Box<Rare>>,
     /// Its earliest entry in the heap of deadlines.
     pub(crate) wake: Timestamp,
-    pub(crate) flags: Flags,
-    pub(crate) dirty: Dirty,
 }
 
 /// What is known of an allocation, yes or no.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     allocation::Details,
@@ -55,87 +56,115 @@ pub(crate) struct Group {
     pub(crate) ended_at: Timestamp,
 }
 
-/// A session that has not ended.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) id: SessionId,
+/// What a session keeps of the allocations that it no longer holds, and of its past. Most sessions have none yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Former {
     pub(crate) continues: Option<SessionId>,
-    pub(crate) group: u32,
-    pub(crate) phase: Phase,
-    /// The name of its first allocation: realm, user and labels are taken from it.
-    pub(crate) first_name: u32,
-    pub(crate) started_at: Timestamp,
-    /// The sequence number of its next event.
-    pub(crate) sequence: u32,
-    pub(crate) last_event_at: Timestamp,
-    /// Open and closing allocations.
-    pub(crate) members: Vec<u32>,
-    /// How many of them are open, and of these: how many have relayed, how many have yet to report.
-    pub(crate) open: u32,
-    pub(crate) relaying: u32,
-    pub(crate) unreported: u32,
-    /// How many are closing.
-    pub(crate) closing: u32,
     /// The first of those that it no longer holds, how many there were, and what they carried.
     pub(crate) past: Vec<Past>,
     pub(crate) past_count: u32,
     pub(crate) past_usage: Usage,
     pub(crate) past_relayed: u64,
-    /// What all of them carried, and how much of it was relayed.
-    pub(crate) usage: Usage,
-    pub(crate) relayed: u64,
-    /// The usage in its previous event.
-    pub(crate) told: Usage,
-    /// One of its allocations is not known exactly.
-    pub(crate) inexact: bool,
     pub(crate) last_close: Option<(Timestamp, CloseReason)>,
     pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
     /// The last close of one that kept it alive.
     pub(crate) last_counting_close: Timestamp,
-    /// Distinct names of its allocations, at most 50, each held.
-    pub(crate) usernames: Vec<u32>,
+}
+
+/// Of a session that has no past.
+static NO_FORMER: Former = Former::NONE;
+
+impl Former {
+    const NONE: Former = Former {
+        continues: None,
+        past: Vec::new(),
+        past_count: 0,
+        past_usage: Usage::ZERO,
+        past_relayed: 0,
+        last_close: None,
+        last_relayed_close: None,
+        last_counting_close: Timestamp(0),
+    };
+}
+
+/// A session that has not ended. In C's order: what a report touches lies together, at the front.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Session {
+    /// What all of its allocations carried, and how much of it was relayed.
+    pub(crate) usage: Usage,
+    pub(crate) relayed: u64,
     /// When usage is to be told; `MAX` if there is none to tell.
     pub(crate) usage_at: Timestamp,
+    pub(crate) phase: Phase,
+    pub(crate) dirty: bool,
+    /// One of its allocations is not known exactly.
+    pub(crate) inexact: bool,
+    /// How many allocations are open, and of these: how many have relayed, how many have yet to report.
+    pub(crate) open: u32,
+    pub(crate) relaying: u32,
+    pub(crate) unreported: u32,
+    /// How many are closing.
+    pub(crate) closing: u32,
+    /// The usage in its previous event.
+    pub(crate) told: Usage,
+    pub(crate) id: SessionId,
+    pub(crate) group: u32,
+    /// The name of its first allocation: realm, user and labels are taken from it.
+    pub(crate) first_name: u32,
+    pub(crate) started_at: Timestamp,
+    pub(crate) last_event_at: Timestamp,
+    /// Open and closing allocations.
+    pub(crate) members: SmallVec<[u32; 4]>,
+    /// Distinct names of its allocations, at most 50, each held.
+    pub(crate) usernames: SmallVec<[u32; 4]>,
     /// When it stops waiting for allocations; `MAX` while one keeps it alive.
     pub(crate) end_at: Timestamp,
     /// Its earliest entry in the heap of deadlines.
     pub(crate) wake: Timestamp,
-    pub(crate) dirty: bool,
+    pub(crate) former: Option<Box<Former>>,
+    /// The sequence number of its next event.
+    pub(crate) sequence: u32,
 }
 
 impl Session {
     pub(crate) fn new(id: SessionId, group: u32, first_name: u32, started_at: Timestamp) -> Session {
         Session {
-            id,
-            continues: None,
-            group,
+            usage: Usage::ZERO,
+            relayed: 0,
+            usage_at: Timestamp::MAX,
             phase: Phase::Waiting,
-            first_name,
-            started_at,
-            sequence: 0,
-            last_event_at: Timestamp(0),
-            members: Vec::new(),
+            dirty: false,
+            inexact: false,
             open: 0,
             relaying: 0,
             unreported: 0,
             closing: 0,
-            past: Vec::new(),
-            past_count: 0,
-            past_usage: Usage::default(),
-            past_relayed: 0,
-            usage: Usage::default(),
-            relayed: 0,
-            told: Usage::default(),
-            inexact: false,
-            last_close: None,
-            last_relayed_close: None,
-            last_counting_close: Timestamp(0),
-            usernames: Vec::new(),
-            usage_at: Timestamp::MAX,
+            told: Usage::ZERO,
+            id,
+            group,
+            first_name,
+            started_at,
+            last_event_at: Timestamp(0),
+            members: SmallVec::new(),
+            usernames: SmallVec::new(),
             end_at: Timestamp::MAX,
             wake: Timestamp::MAX,
-            dirty: false,
+            former: None,
+            sequence: 0,
         }
+    }
+
+    pub(crate) fn former(&self) -> &Former {
+        self.former.as_deref().unwrap_or(&NO_FORMER)
+    }
+
+    pub(crate) fn former_mut(&mut self) -> &mut Former {
+        self.former.get_or_insert_with(|| Box::new(Former::NONE))
+    }
+
+    pub(crate) fn take_former(&mut self) -> Former {
+        self.former.take().map_or(Former::NONE, |former| *former)
     }
 
     /// Whether it has relayed more than connectivity checks.
@@ -145,14 +174,15 @@ impl Session {
 
     /// How many allocations it counts or counted.
     pub(crate) fn allocations(&self) -> usize {
-        self.members.len() + self.past_count as usize
+        self.members.len() + self.former().past_count as usize
     }
 
     /// What has ended, and why: the last close of one that relayed, or, if none did, of any.
     pub(crate) fn end(&self, now: Timestamp) -> (Timestamp, CloseReason) {
-        let (at, reason) = self
+        let former = self.former();
+        let (at, reason) = former
             .last_relayed_close
-            .or(self.last_close)
+            .or(former.last_close)
             .unwrap_or((now, CloseReason::Closed));
         (at.max(self.started_at), reason)
     }
@@ -188,5 +218,15 @@ impl Group {
             refs: 0,
             ended_at: Timestamp(0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Session>() <= 328, "{}", size_of::<Session>());
     }
 }

@@ -14,6 +14,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    pub(crate) const ZERO: Counters = Counters {
+        received_packets: 0,
+        received_bytes: 0,
+        sent_packets: 0,
+        sent_bytes: 0,
+    };
+
     /// Applies `f` to each counter of both sides. No counter ever leaves u64: sums saturate.
     #[must_use]
     pub fn zip(self, other: Counters, f: impl Fn(u64, u64) -> u64) -> Counters {
@@ -104,6 +111,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    pub(crate) const ZERO: Usage = Usage {
+        legs: Legs {
+            client: Counters::ZERO,
+            peer: Counters::ZERO,
+        },
+        billable_bytes: 0,
+    };
+
     /// Sum, saturating.
     #[must_use]
     pub fn plus(self, other: Usage) -> Usage {

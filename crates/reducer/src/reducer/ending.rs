@@ -15,7 +15,7 @@ impl Reducer {
         let linger = self.rules.linger;
         let call = self.rules.alive_while == AliveWhile::Relaying && s.is_call(self.rules.residue);
         if !call {
-            let last = s.last_close.map_or(self.now, |(at, _)| at);
+            let last = s.former().last_close.map_or(self.now, |(at, _)| at);
             return if s.open > 0 {
                 Timestamp::MAX
             } else {
@@ -25,7 +25,7 @@ impl Reducer {
         if s.relaying > 0 {
             return Timestamp::MAX;
         }
-        let end = s.last_counting_close.plus(linger);
+        let end = s.former().last_counting_close.plus(linger);
         if s.unreported == 0 {
             return end;
         }
@@ -156,16 +156,17 @@ impl Reducer {
             }
         }
         self.mark_session(session);
-        let s = self.sessions.remove(session as usize);
+        let mut s = self.sessions.remove(session as usize);
         if let Some(g) = self.groups.get_mut(group as usize)
             && g.current == session
         {
             g.current = NONE;
         }
+        let former = s.take_former();
         for name in s
             .usernames
             .into_iter()
-            .chain(s.past.into_iter().map(|p| p.name))
+            .chain(former.past.into_iter().map(|p| p.name))
             .chain([s.first_name])
         {
             self.release_name(name);

@@ -425,6 +425,7 @@ impl Reducer {
             wake: Timestamp::MAX,
             flags,
             dirty: Dirty::Clean,
+            hash: key.hash,
         };
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
@@ -436,12 +437,9 @@ impl Reducer {
     }
 
     pub(crate) fn index_allocation(&mut self, slot: u32, hash: u64) {
-        let (allocations, names, hasher) = (&self.allocations, &self.names, &self.hasher);
-        self.allocation_table.insert_unique(hash, slot, |slot| {
-            allocations
-                .get(*slot as usize)
-                .map_or(0, |a| Reducer::hash_of(hasher, names, a.server, a.id, a.name))
-        });
+        let allocations = &self.allocations;
+        self.allocation_table
+            .insert_unique(hash, slot, |slot| allocations.get(*slot as usize).map_or(0, |a| a.hash));
     }
 
     pub(crate) fn details(&mut self, status: &Status<'_>) -> Details {

@@ -51,7 +51,7 @@ impl Reducer {
             timestamp,
             session_id: s.id,
             sequence: s.sequence,
-            continues: s.continues,
+            continues: s.former().continues,
             source: self.identity.source.clone(),
             realm: self.names.realm(s.first_name).into(),
             user: self.rules.user(first).map(Into::into),
@@ -81,6 +81,7 @@ impl Reducer {
         let key =
             |opened_at, id, server, name| (opened_at, id, self.labels.get(server), self.names.username(name));
         let past = s
+            .former()
             .past
             .iter()
             .enumerate()
@@ -108,7 +109,7 @@ impl Reducer {
     }
 
     fn past_report(&self, s: &Session, i: usize) -> Option<AllocationReport> {
-        let p = s.past.get(i)?;
+        let p = s.former().past.get(i)?;
         let base = AllocationReport {
             id: p.id,
             username: self.names.username(p.name).into(),

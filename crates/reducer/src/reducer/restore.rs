@@ -16,7 +16,7 @@ use crate::{
     intern::NONE,
     message::AllocationId,
     rules::Rules,
-    session::{Past, Phase, Session},
+    session::{Former, Past, Phase, Session},
     state::Table,
     time::Timestamp,
 };
@@ -127,6 +127,7 @@ impl Reducer {
             wake: Timestamp::MAX,
             flags: row.flags,
             dirty: Dirty::Clean,
+            hash: 0,
         }
     }
 
@@ -139,23 +140,32 @@ impl Reducer {
             .into_iter()
             .map(|(realm, username)| self.names.hold(realm, username))
             .collect();
+        let has_former = row.continues.is_some()
+            || row.past_count > 0
+            || row.last_close.is_some()
+            || row.last_counting_close > Timestamp(0);
+        let former = has_former.then(|| {
+            Box::new(Former {
+                continues: row.continues,
+                past,
+                past_count: row.past_count,
+                past_usage: row.past_usage,
+                past_relayed: row.past_relayed,
+                last_close: row.last_close,
+                last_relayed_close: row.last_relayed_close,
+                last_counting_close: row.last_counting_close,
+            })
+        });
         Session {
-            continues: row.continues,
             phase: row.phase,
             sequence: row.sequence,
             last_event_at: row.last_event_at,
-            past,
-            past_count: row.past_count,
-            past_usage: row.past_usage,
-            past_relayed: row.past_relayed,
             usage: row.past_usage,
             relayed: row.past_relayed,
             told: row.told,
             inexact: row.inexact,
-            last_close: row.last_close,
-            last_relayed_close: row.last_relayed_close,
-            last_counting_close: row.last_counting_close,
             usernames,
+            former,
             ..Session::new(row.id, group, first_name, row.started_at)
         }
     }
@@ -215,6 +225,7 @@ impl Reducer {
             };
             self.index_allocation(*slot, hash);
             if let Some(a) = self.allocations.get_mut(*slot as usize) {
+                a.hash = hash;
                 a.group = group;
                 a.session = NONE;
             }

@@ -18,6 +18,9 @@ use crate::{
 /// The first byte of every row. A row of another format is refused on reading.
 pub(crate) const FORMAT: u8 = 1;
 
+/// Allocations of which only counters moved that are saved at once: a million rows would take hundreds of MiB.
+const SAVED_AT_ONCE: usize = 32_768;
+
 /// The key of the source's own row; refused snapshot keys stand above it.
 pub(crate) const SOURCE_KEY: u64 = 0;
 
@@ -186,7 +189,8 @@ impl Reducer {
     pub(crate) fn collect_changes(&mut self, all: bool) {
         let mut slots = std::mem::take(&mut self.dirty_allocations);
         if all {
-            slots.append(&mut self.soft_allocations);
+            let some = self.soft_allocations.len().min(SAVED_AT_ONCE);
+            slots.extend(self.soft_allocations.drain(..some));
         }
         // A slot may have been freed and taken again meanwhile: one row, of what is there now.
         slots.sort_unstable();
@@ -275,7 +279,7 @@ impl Reducer {
         let name = |name: &u32| (self.names.realm(*name), self.names.username(*name));
         encode(&SessionRow {
             id: s.id,
-            continues: s.continues,
+            continues: s.former().continues,
             phase: s.phase,
             current: self
                 .groups
@@ -286,15 +290,15 @@ impl Reducer {
             started_at: s.started_at,
             sequence: s.sequence,
             last_event_at: s.last_event_at,
-            past: s.past.iter().map(|p| self.past_row(p)).collect(),
-            past_count: s.past_count,
-            past_usage: s.past_usage,
-            past_relayed: s.past_relayed,
+            past: s.former().past.iter().map(|p| self.past_row(p)).collect(),
+            past_count: s.former().past_count,
+            past_usage: s.former().past_usage,
+            past_relayed: s.former().past_relayed,
             told: s.told,
             inexact: s.inexact,
-            last_close: s.last_close,
-            last_relayed_close: s.last_relayed_close,
-            last_counting_close: s.last_counting_close,
+            last_close: s.former().last_close,
+            last_relayed_close: s.former().last_relayed_close,
+            last_counting_close: s.former().last_counting_close,
             usernames: s.usernames.iter().map(name).collect(),
         })
     }

@@ -130,10 +130,10 @@ impl Reducer {
             .map_or(Timestamp(0), |g| g.ended_at);
         self.names.hold_again(name);
         self.hold_group(group);
-        let new = Session {
-            continues,
-            ..Session::new(SessionId([0; 16]), group, name, opened_at.max(previous_end))
-        };
+        let mut new = Session::new(SessionId([0; 16]), group, name, opened_at.max(previous_end));
+        if continues.is_some() {
+            new.former_mut().continues = continues;
+        }
         let session = self.sessions.insert(new) as u32;
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.current = session;
@@ -217,7 +217,7 @@ impl Reducer {
             .groups
             .get(s.group as usize)
             .map_or(Timestamp(0), |g| g.ended_at);
-        let started_at = if s.continues.is_some() {
+        let started_at = if s.former().continues.is_some() {
             s.started_at
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
@@ -231,7 +231,7 @@ impl Reducer {
             opened_at: a.opened_at,
             twin: a.twin(),
         };
-        let id = self.identity.session(&identity, s.continues, started_at);
+        let id = self.identity.session(&identity, s.former().continues, started_at);
         self.names.hold_again(name);
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
@@ -302,10 +302,10 @@ impl Reducer {
         s.relaying -= u32::from(a.flags.relayed);
         s.unreported -= u32::from(!a.flags.reported);
         if let Some(closed) = a.rare.as_ref().and_then(|r| r.closed) {
-            s.last_close = later(s.last_close, closed);
+            s.former_mut().last_close = later(s.former().last_close, closed);
         }
         if a.flags.relayed || (!a.flags.reported && closed_at < a.opened_at.plus(grace)) {
-            s.last_counting_close = s.last_counting_close.max(closed_at);
+            s.former_mut().last_counting_close = s.former().last_counting_close.max(closed_at);
         }
         self.mark_session(session);
     }
@@ -336,15 +336,15 @@ impl Reducer {
         s.closing -= 1;
         if let Some(closed) = closed {
             // One that joined while it was closing has not been seen to close.
-            s.last_close = later(s.last_close, closed);
+            s.former_mut().last_close = later(s.former().last_close, closed);
         }
         if waiting {
             return;
         }
         s.inexact |= !exact;
         if let Some(closed) = closed.filter(|_| relayed) {
-            s.last_relayed_close = later(s.last_relayed_close, closed);
-            s.last_counting_close = s.last_counting_close.max(closed.0);
+            s.former_mut().last_relayed_close = later(s.former().last_relayed_close, closed);
+            s.former_mut().last_counting_close = s.former().last_counting_close.max(closed.0);
         }
     }
 
@@ -363,9 +363,10 @@ impl Reducer {
         let place = a.place;
         a.session = NONE;
         if counted {
-            if s.past.len() < LISTED {
+            let former = s.former_mut();
+            if former.past.len() < LISTED {
                 self.names.hold_again(a.name);
-                s.past.push(Past {
+                former.past.push(Past {
                     id: a.id,
                     server: a.server,
                     name: a.name,
@@ -377,9 +378,9 @@ impl Reducer {
                     part: part.legs,
                 });
             }
-            s.past_count += 1;
-            s.past_usage = s.past_usage.plus(part);
-            s.past_relayed = s.past_relayed.saturating_add(relayed);
+            former.past_count += 1;
+            former.past_usage = former.past_usage.plus(part);
+            former.past_relayed = former.past_relayed.saturating_add(relayed);
             let (id, legs) = (s.id, a.legs);
             let rare = a.rare();
             rare.base = legs;

@@ -164,8 +164,7 @@ impl Reducer {
     /// Takes the allocation's record away.
     pub(crate) fn remove_allocation(&mut self, slot: u32) -> Option<allocation::Allocation> {
         let a = self.allocations.get(slot as usize)?;
-        let hash = Reducer::hash_of(&self.hasher, &self.names, a.server, a.id, a.name);
-        if let Ok(found) = self.allocation_table.find_entry(hash, |s| *s == slot) {
+        if let Ok(found) = self.allocation_table.find_entry(a.hash, |s| *s == slot) {
             found.remove();
         }
         // An entry in a list of changes finds the slot empty, and removes the row.

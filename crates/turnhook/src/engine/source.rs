@@ -319,8 +319,10 @@ impl SourceTask {
         if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
             return None;
         }
-        turn.saved_at = if everything { Instant::now() } else { turn.saved_at };
         let output = self.reducer.drain(everything);
+        if everything && self.reducer.unsaved() == 0 {
+            turn.saved_at = Instant::now();
+        }
         for notice in &output.notices {
             self.notice(notice);
         }
