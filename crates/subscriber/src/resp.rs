@@ -201,6 +201,12 @@ impl Reader {
         }
     }
 
+    /// Bytes that were filled in and not taken yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.end - self.start
+    }
+
     /// The next whole frame, if there is one.
     ///
     /// # Errors

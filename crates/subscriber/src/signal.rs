@@ -126,6 +126,13 @@ impl Batch {
         }
     }
 
+    /// With room for `bytes`: what is read in one go is then kept in one piece from the start.
+    #[must_use]
+    pub fn with_room(mut self, bytes: usize) -> Batch {
+        self.block.reserve(bytes);
+        self
+    }
+
     /// Adds a message. Lengths beyond u32 cannot occur: frames are bounded far below.
     pub fn push(&mut self, channel: &[u8], payload: &[u8]) {
         let (Ok(c), Ok(p)) = (u32::try_from(channel.len()), u32::try_from(payload.len())) else {

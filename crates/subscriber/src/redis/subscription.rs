@@ -275,7 +275,7 @@ impl Subscription {
 
     /// Takes all messages that are there; whether a PING was answered.
     fn take(&mut self, at: Timestamp) -> Result<bool, ProtocolError> {
-        let mut batch = Batch::new(at, None);
+        let mut batch = Batch::new(at, None).with_room(self.reader.waiting());
         let mut pong = false;
         let end = loop {
             match self.reader.next() {

@@ -24,12 +24,12 @@ use super::{
     clock::{PULSE, Watch},
     outlet::Outlet,
     tap::{Tap, TapRequests},
-    telemetry::SourceTelemetry,
+    telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
 };
 
 /// How often counters that merely moved are saved: their loss would be healed by totals.
-const SAVE_PROGRESS: Duration = Duration::from_secs(3);
+const SAVE_PROGRESS: Duration = Duration::from_secs(5);
 
 /// Events that may wait for a store that takes nothing. Beyond that what is heard is given up, as a gap:
 /// events never are.
@@ -221,15 +221,17 @@ impl SourceTask {
                 server
             }
         };
+        let mut counts = MessageCounts::default();
         for (channel, payload) in batch.iter() {
             match decode(channel, payload) {
                 Ok(message) => {
-                    self.telemetry.event(&message.kind);
+                    counts.add(&message.kind);
                     self.reducer.message(batch.at, server, &message);
                 }
                 Err(refusal) => self.telemetry.ignored(refusal.as_str(), 1),
             }
         }
+        self.telemetry.messages(&counts);
     }
 
     fn snapshot(&mut self, at: Timestamp, entries: &[SnapshotEntry]) {

@@ -29,6 +29,18 @@ pub(crate) struct SourceTelemetry {
     levels: (usize, usize),
 }
 
+/// Messages of a batch by kind: counters are shared, and touched once for all of it.
+#[derive(Default)]
+pub(crate) struct MessageCounts([u64; MessageKind::ALL.len()]);
+
+impl MessageCounts {
+    pub(crate) fn add(&mut self, kind: &Kind<'_>) {
+        if let Some(count) = self.0.get_mut(MessageKind::from(kind) as usize) {
+            *count += 1;
+        }
+    }
+}
+
 impl SourceTelemetry {
     pub(crate) fn new(
         name: String,
@@ -60,9 +72,11 @@ impl SourceTelemetry {
         &self.name
     }
 
-    pub(crate) fn event(&self, kind: &Kind<'_>) {
-        if let Some(counter) = self.events.get(MessageKind::from(kind) as usize) {
-            counter.inc();
+    pub(crate) fn messages(&self, counts: &MessageCounts) {
+        for (counter, count) in self.events.iter().zip(counts.0) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
         }
     }
 
