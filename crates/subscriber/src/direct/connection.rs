@@ -92,6 +92,7 @@ where
         }
         heard = at;
         let mut batch: Option<Batch> = None;
+        let room = reader.waiting();
         let end = loop {
             let args = match reader.next() {
                 Ok(Some(Frame::Array(args))) => args,
@@ -102,7 +103,7 @@ where
             match session.handle(&args, &mut replies) {
                 Effect::None => {}
                 Effect::Message { channel, payload } => {
-                    let batch = batch.get_or_insert_with(|| Batch::new(at, Some(session.server())));
+                    let batch = batch.get_or_insert_with(|| Batch::new(at, Some(session.server())).with_room(room));
                     batch.push(channel, payload);
                 }
                 Effect::Identified => shared.track(|t| t.identified(id, &session.server(), at)),
