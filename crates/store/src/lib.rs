@@ -29,12 +29,14 @@
 //! The functions say nothing of SQLite: another database can stand behind them.
 
 mod codec;
+mod codes;
 mod commit;
 mod delivery;
 mod endpoint;
 mod error;
 mod facts;
 mod ids;
+mod query;
 mod session;
 mod sqlite;
 
