@@ -68,7 +68,7 @@ impl Postgres {
             touched += tx
                 .execute("UPDATE endpoint SET removed_at = $2 WHERE id <> ALL($1) AND removed_at IS NULL", &[&ids, &at])
                 .await?;
-            let change = if touched > 0 { Some(changed(&tx).await?) } else { None };
+            let change = if touched > 0 { Some(note_change(&tx).await?) } else { None };
             tx.commit().await?;
             let ids = ids
                 .into_iter()
@@ -127,7 +127,7 @@ impl Postgres {
                     &[&id, &int(at.0), &reason],
                 )
                 .await?;
-            let change = if inserted > 0 { Some(changed(&tx).await?) } else { None };
+            let change = if inserted > 0 { Some(note_change(&tx).await?) } else { None };
             tx.commit().await?;
             Ok(change)
         })?;
@@ -145,7 +145,7 @@ impl Postgres {
                     &[&id, &int(at.0)],
                 )
                 .await?;
-            let change = if ended > 0 { Some(changed(&tx).await?) } else { None };
+            let change = if ended > 0 { Some(note_change(&tx).await?) } else { None };
             tx.commit().await?;
             Ok(change)
         })?;
@@ -160,7 +160,7 @@ impl Postgres {
         Ok(self.changes.swap(now, Ordering::AcqRel) != now)
     }
 
-    /// A change of our own, by what [`changed`] gave: it is not one by others.
+    /// A change of our own, by what [`note_change`] gave: it is not one by others.
     pub(super) fn note_own(&self, change: Option<i64>) {
         if let Some(n) = change {
             // If others changed something before it, that is still to be found.
@@ -183,7 +183,7 @@ async fn next(tx: &impl GenericClient, name: &str) -> Result<i32, Fault> {
 
 /// Has other processes look again at endpoints and outbox. In the transaction that changes them, near its end; give the
 /// result to [`Postgres::note_own`] when it is committed.
-pub(super) async fn changed(tx: &impl GenericClient) -> Result<i64, Fault> {
+pub(super) async fn note_change(tx: &impl GenericClient) -> Result<i64, Fault> {
     let row = tx
         .query_one("UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value", &[])
         .await?;

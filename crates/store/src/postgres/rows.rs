@@ -1,7 +1,11 @@
-//! Groups of columns that several tables share.
+//! Columns, and groups of them, that several tables share.
 
 use tokio_postgres::Row;
-use turnhook_reducer::{time::Timestamp, usage::Usage};
+use turnhook_reducer::{
+    event::{EventId, SessionId},
+    time::Timestamp,
+    usage::Usage,
+};
 
 use super::Fault;
 use crate::codes::{nat, usage_of};
@@ -14,51 +18,9 @@ pub(super) fn maybe_time(row: &Row, column: usize) -> Result<Option<Timestamp>, 
     Ok(row.try_get::<_, Option<i64>>(column)?.map(|ms| Timestamp(nat(ms))))
 }
 
-/// A code, kept as a `smallint`.
-pub(super) fn code(row: &Row, column: usize) -> Result<i64, Fault> {
-    Ok(i64::from(row.try_get::<_, i16>(column)?))
-}
-
-pub(super) fn maybe_code(row: &Row, column: usize) -> Result<Option<i64>, Fault> {
-    Ok(row.try_get::<_, Option<i16>>(column)?.map(i64::from))
-}
-
 /// A number that is kept wider than it is.
-pub(super) fn small(row: &Row, column: usize) -> Result<u32, Fault> {
-    u32::try_from(row.try_get::<_, i64>(column)?).map_err(|_| Fault::damaged("number"))
-}
-
-/// An HTTP status.
-pub(super) fn status(row: &Row, column: usize) -> Result<Option<u16>, Fault> {
-    let status: Option<i32> = row.try_get(column)?;
-    Ok(status.and_then(|status| u16::try_from(status).ok()))
-}
-
-/// Of an event or a session.
-pub(super) fn id(row: &Row, column: usize) -> Result<[u8; 16], Fault> {
-    let bytes: &[u8] = row.try_get(column)?;
-    bytes.try_into().map_err(|_| Fault::damaged("id"))
-}
-
-pub(super) fn maybe_id(row: &Row, column: usize) -> Result<Option<[u8; 16]>, Fault> {
-    let bytes: Option<&[u8]> = row.try_get(column)?;
-    bytes.map(|bytes| bytes.try_into().map_err(|_| Fault::damaged("id"))).transpose()
-}
-
-/// A usage from nine columns.
-pub(super) fn usage(row: &Row, first: usize) -> Result<Usage, Fault> {
-    let mut columns = [0i64; 9];
-    for (i, column) in columns.iter_mut().enumerate() {
-        *column = row.try_get(first + i)?;
-    }
-    Ok(usage_of(columns))
-}
-
-/// A session's that may not be there.
-pub(super) fn maybe_session_id(row: &Row, column: usize) -> Result<Option<SessionId>, Fault> {
-    let id: Option<&[u8]> = row.try_get(column)?;
-    id.map(|id| id.try_into().map(SessionId).map_err(|_| Fault::damaged("id")))
-        .transpose()
+pub(super) fn number<T: TryFrom<i64>>(row: &Row, column: usize) -> Result<T, Fault> {
+    T::try_from(row.try_get::<_, i64>(column)?).map_err(|_| Fault::damaged("number"))
 }
 
 /// A `smallint`.
@@ -75,4 +37,29 @@ pub(super) fn maybe_code(row: &Row, column: usize) -> Result<Option<i64>, Fault>
 pub(super) fn status(row: &Row, column: usize) -> Result<Option<u16>, Fault> {
     let status: Option<i32> = row.try_get(column)?;
     Ok(status.and_then(|s| u16::try_from(s).ok()))
+}
+
+pub(super) fn event_id(row: &Row, column: usize) -> Result<EventId, Fault> {
+    let id: &[u8] = row.try_get(column)?;
+    id.try_into().map(EventId).map_err(|_| Fault::damaged("id"))
+}
+
+pub(super) fn session_id(row: &Row, column: usize) -> Result<SessionId, Fault> {
+    maybe_session_id(row, column)?.ok_or_else(|| Fault::damaged("id"))
+}
+
+/// A session's that may not be there.
+pub(super) fn maybe_session_id(row: &Row, column: usize) -> Result<Option<SessionId>, Fault> {
+    let id: Option<&[u8]> = row.try_get(column)?;
+    id.map(|id| id.try_into().map(SessionId).map_err(|_| Fault::damaged("id")))
+        .transpose()
+}
+
+/// A usage from nine columns.
+pub(super) fn usage(row: &Row, first: usize) -> Result<Usage, Fault> {
+    let mut columns = [0i64; 9];
+    for (i, column) in columns.iter_mut().enumerate() {
+        *column = row.try_get(first + i)?;
+    }
+    Ok(usage_of(columns))
 }
