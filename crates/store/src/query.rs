@@ -49,6 +49,8 @@ pub(crate) struct Dialect {
     pub(crate) key: &'static str,
     /// Events of a session.
     pub(crate) session: &'static str,
+    /// The column of `session` by which it walks.
+    pub(crate) session_id: &'static str,
     /// Events of a user's sessions.
     pub(crate) user: &'static str,
     /// Pending deliveries.
@@ -107,10 +109,12 @@ impl<'a> Deliveries<'a> {
         }
         if let Some(session) = filter.session {
             let v = q.value(session.0.to_vec());
-            if walk == Walk::Session {
-                q.add(format!("l.session_id = {v}"));
-            }
-            q.add(format!("e.session_id = {v}"));
+            let column = if walk == Walk::Session {
+                dialect.session_id
+            } else {
+                "e.session_id"
+            };
+            q.add(format!("{column} = {v}"));
         }
         if let Some(user) = &filter.user {
             let v = q.value(user.clone());

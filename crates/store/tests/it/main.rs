@@ -10,5 +10,6 @@ mod ledger;
 mod measure;
 mod opening;
 mod outbox;
+mod postgres;
 mod retention;
 mod support;

@@ -1,11 +1,13 @@
 //! Figures, not tests: `cargo test --release -p turnhook-store --test it -- --ignored --nocapture measure`.
+//!
+//! Of SQLite: they count the pages that it writes.
 
 use std::time::{Duration, Instant};
 
 use turnhook_reducer::state::{Change, Table};
 use turnhook_store::{Commit, DeliveryId, Options};
 
-use crate::support::{Fixture, at, delivered, event, put};
+use crate::support::{Backend, Fixture, at, delivered, event, put};
 
 fn written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
@@ -32,6 +34,7 @@ async fn bytes_written_for_a_delivered_event() {
     let total = knob("EVENTS", 400_000);
     let rate = knob("RATE", 0);
     let f = Fixture::with(
+        &Backend::Sqlite,
         &["billing"],
         Options {
             page_size,
@@ -140,7 +143,7 @@ async fn bytes_written_for_a_delivered_event() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn loading_a_million_rows() {
-    let mut f = Fixture::new(&[]).await;
+    let mut f = Fixture::new(&Backend::Sqlite, &[]).await;
     let value = vec![7u8; 300];
     for chunk in 0..100u64 {
         let changes = (0..10_000)
@@ -175,7 +178,7 @@ async fn loading_a_million_rows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn a_million_pending() {
-    let mut f = Fixture::new(&["billing"]).await;
+    let mut f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     for batch in 0..1000u64 {
         let events = (0..1000)
             .map(|i| event(batch * 1000 + i, batch, 0, batch, "a", false))

@@ -68,7 +68,11 @@ impl Postgres {
         };
         // Somebody else may take the port between here and there.
         for _ in 0..20 {
-            made.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            made.port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
             if made.try_go() {
                 return made;
             }
@@ -85,7 +89,10 @@ impl Postgres {
 
     /// Removes a database, whoever is connected to it.
     pub(crate) fn drop_database(&self, name: &str) {
-        self.sql("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+        self.sql(
+            "postgres",
+            &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        );
     }
 
     /// As an operator would write it, for the owner of everything.
@@ -121,10 +128,23 @@ impl Postgres {
     /// Runs statements past the store; the rows it gives, columns parted by `|`.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = Command::new(self.bin.join("psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", database, "-c", sql])
-            .arg("-h")
-            .arg(self.dir.path())
-            .args(["-p", &self.port.to_string()]);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            USER,
+            "-d",
+            database,
+            "-c",
+            sql,
+        ])
+        .arg("-h")
+        .arg(self.dir.path())
+        .args(["-p", &self.port.to_string()]);
         run(&mut psql).trim_end().to_owned()
     }
 
@@ -181,7 +201,11 @@ impl Postgres {
             .arg(self.dir.path().join("data"))
             .args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k"])
             .arg(self.dir.path());
-        for setting in ["max_connections=100", "shared_buffers=32MB", "log_line_prefix=%m [%p] %d "] {
+        for setting in [
+            "max_connections=100",
+            "shared_buffers=32MB",
+            "log_line_prefix=%m [%p] %d ",
+        ] {
             command.args(["-c", setting]);
         }
         for setting in &self.settings {
@@ -199,7 +223,18 @@ impl Postgres {
                 return false;
             }
             let ready = Command::new(self.bin.join("pg_isready"))
-                .args(["-q", "-t", "1", "-U", USER, "-d", "postgres", "-p", &self.port.to_string(), "-h"])
+                .args([
+                    "-q",
+                    "-t",
+                    "1",
+                    "-U",
+                    USER,
+                    "-d",
+                    "postgres",
+                    "-p",
+                    &self.port.to_string(),
+                    "-h",
+                ])
                 .arg(self.dir.path())
                 .status()
                 .unwrap();
@@ -215,8 +250,12 @@ impl Postgres {
     }
 
     fn end(&self, signal: &str) {
-        let Some(mut child) = self.server().take() else { return };
-        let told = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        let Some(mut child) = self.server().take() else {
+            return;
+        };
+        let told = Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status();
         let until = Instant::now() + PATIENCE;
         while told.is_ok() && Instant::now() < until {
             if !matches!(child.try_wait(), Ok(None)) {
@@ -241,9 +280,18 @@ impl Drop for Postgres {
 
 /// Where PostgreSQL's programs are: Debian keeps them off the PATH.
 fn binaries() -> PathBuf {
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debian = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut versions: Vec<_> = debian
-        .filter_map(|v| v.file_name().to_str()?.parse::<u32>().ok().map(|n| (n, v.path().join("bin"))))
+        .filter_map(|v| {
+            v.file_name()
+                .to_str()?
+                .parse::<u32>()
+                .ok()
+                .map(|n| (n, v.path().join("bin")))
+        })
         .collect();
     versions.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -267,13 +315,21 @@ fn other_user() -> Option<(u32, u32)> {
         let mut ids = line.split(':').skip(2).map(|id| id.parse().ok());
         Some((ids.next()??, ids.next()??))
     };
-    Some(find("postgres").or_else(|| find("nobody")).expect("a user other than root"))
+    Some(
+        find("postgres")
+            .or_else(|| find("nobody"))
+            .expect("a user other than root"),
+    )
 }
 
 fn as_user(program: &Path, death_signal: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
     if let Some((uid, gid)) = other_user() {
-        command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
+        command.args([
+            &format!("--reuid={uid}"),
+            &format!("--regid={gid}"),
+            "--clear-groups",
+        ]);
     }
     if let Some(signal) = death_signal {
         command.args(["--pdeathsig", signal]);

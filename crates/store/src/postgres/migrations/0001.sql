@@ -149,7 +149,7 @@ CREATE TABLE session (
     peer_sent_packets       bigint NOT NULL, peer_sent_bytes       bigint NOT NULL,
     billable_bytes          bigint NOT NULL
 );
-CREATE INDEX session_user ON session (user_name, id) WHERE user_name IS NOT NULL;
+CREATE INDEX session_of_user ON session (user_name, id) WHERE user_name IS NOT NULL;
 
 -- The usage_delta of all events by the UTC day of their timestamps, and the sessions begun and ended then.
 CREATE TABLE usage_day (
