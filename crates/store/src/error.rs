@@ -102,7 +102,9 @@ pub enum Error {
         message: String,
     },
     /// The database's schema is older than this program needs, and it may not change it (the program exits 78).
-    #[error("{store}: its schema is {found}, this turnhook needs {known}: run `turnhook migrate` with a role that may create tables")]
+    #[error(
+        "{store}: its schema is {found}, this turnhook needs {known}: run `turnhook migrate` with a role that may create tables"
+    )]
     Unmigrated {
         /// Host and database.
         store: String,
@@ -133,6 +135,18 @@ pub enum Error {
         store: String,
         /// What to do instead.
         advice: String,
+    },
+    /// A store can be copied only into one that has nothing in it.
+    #[error("{store}: not empty; copy into a new database, or drop this one and create it again")]
+    NotEmpty {
+        /// Host and database.
+        store: String,
+    },
+    /// The store is there already.
+    #[error("{store}: holds a copy of this very store already; point `[store] url` at it, and do not run on the original any more")]
+    AlreadyCopied {
+        /// Host and database.
+        store: String,
     },
     /// The store was closed.
     #[error("the store is closed")]

@@ -39,6 +39,7 @@ mod cluster;
 mod codec;
 mod codes;
 mod commit;
+mod copy;
 mod delivery;
 mod endpoint;
 mod error;
@@ -62,7 +63,8 @@ use turnhook_reducer::{
 };
 
 pub use assign::assign;
-pub use cluster::{Epoch, LeaseName, LeaseRow, Lanes, NodeId, NodeRow, View};
+pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
+pub use copy::{Copied, Progress, copy};
 pub use commit::{Commit, Committed, NewEvent};
 pub use delivery::{
     Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
@@ -71,8 +73,8 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
-pub use postgres::{Cluster, Migrated, PostgresOptions};
 use postgres::Postgres;
+pub use postgres::{Cluster, Migrated, PostgresOptions};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
 
@@ -149,8 +151,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// The schema that this version reads and writes.
+    /// The schema of files that this version reads and writes.
     pub const SCHEMA: u32 = sqlite::SCHEMA;
+    /// That of PostgreSQL databases.
+    pub const POSTGRES_SCHEMA: u32 = postgres::SCHEMA;
 
     /// Opens a store in a file.
     ///

@@ -9,24 +9,33 @@ mod cluster;
 mod commit;
 mod connection;
 mod deliveries;
+mod import;
+mod ledger;
 mod migrations;
 mod moves;
 mod outbox;
 mod outcome;
+mod pipeline;
 mod retention;
 mod rows;
 mod sessions;
 mod state;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
 
 pub use cluster::Cluster;
-use connection::{Db, Fault, Limits, attempt};
 pub use connection::PostgresOptions;
+use connection::{Db, Fault, Limits, attempt};
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
 
-use crate::{Mode, cluster::Lanes, error::Result};
+use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
 
 /// Connections that a running store has at most, besides those of its cluster.
 const RUN_CONNECTIONS: usize = 8;
@@ -44,6 +53,7 @@ pub(crate) struct Postgres {
     /// The counter `change` as it was last looked at.
     changes: AtomicI64,
     trim: retention::Trim,
+    turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Postgres {
@@ -64,11 +74,14 @@ impl Postgres {
         })?;
         let store = Postgres {
             cluster: Cluster::new(options, limits, CLUSTER_CONNECTIONS)?,
-            store_id: store_id.try_into().map_err(|_| Fault::damaged("store id").at(db.describe()))?,
+            store_id: store_id
+                .try_into()
+                .map_err(|_| Fault::damaged("store id").at(db.describe()))?,
             db,
             lanes: AtomicU64::new(Lanes::ALL.0),
             changes: AtomicI64::new(change),
             trim: retention::Trim::default(),
+            turns: Mutex::default(),
         };
         Ok(store)
     }
@@ -99,6 +112,12 @@ impl Postgres {
     fn lanes(&self) -> Option<Vec<i64>> {
         let lanes = Lanes(self.lanes.load(Ordering::Relaxed));
         (lanes != Lanes::ALL).then(|| lanes.iter().map(i64::from).collect())
+    }
+
+    /// Held by the commit of a source that is being written.
+    fn turn(&self, source: SourceId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(source).or_default())
     }
 
     /// Waits until all that was asked for is done.

@@ -8,6 +8,7 @@ mod commit;
 mod connection;
 mod counts;
 mod deliveries;
+pub(crate) mod export;
 mod fold;
 mod helper;
 mod ledger;

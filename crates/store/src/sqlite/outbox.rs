@@ -51,7 +51,11 @@ impl Sqlite {
         .await
     }
 
-    pub(crate) async fn pending_since(self: &Arc<Self>, after: DeliveryId, limit: usize) -> Result<Vec<Delivery>> {
+    pub(crate) async fn pending_since(
+        self: &Arc<Self>,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
             let mut stmt = tx.prepare_cached(
@@ -68,8 +72,12 @@ impl Sqlite {
     pub(crate) async fn newest_delivery(self: &Arc<Self>) -> Result<DeliveryId> {
         self.read(|conn| {
             // Also of events that went to nobody, and of those that were trimmed.
-            conn.query_row("SELECT max((SELECT coalesce(max(id), 0) FROM event), ledger_event) FROM store", [], |r| r.get(0))
-                .map(DeliveryId::last_of)
+            conn.query_row(
+                "SELECT max((SELECT coalesce(max(id), 0) FROM event), ledger_event) FROM store",
+                [],
+                |r| r.get(0),
+            )
+            .map(DeliveryId::last_of)
         })
         .await
     }
