@@ -1,6 +1,6 @@
 //! Who should hold which lease.
-use std::collections::BTreeMap;
 use crate::cluster::{LeaseName, NodeId, View};
+use std::collections::BTreeMap;
 
 /// The node that should hold each lease.
 #[must_use]

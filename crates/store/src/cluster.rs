@@ -150,7 +150,11 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for name in [LeaseName::Source(SourceId(7)), LeaseName::Lane(0), LeaseName::Lane(63)] {
+        for name in [
+            LeaseName::Source(SourceId(7)),
+            LeaseName::Lane(0),
+            LeaseName::Lane(63),
+        ] {
             assert_eq!(name.to_string().parse(), Ok(name));
         }
         for wrong in ["", "lane", "lane/64", "lane/-1", "source/", "source/x", "node/1"] {

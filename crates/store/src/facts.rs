@@ -103,7 +103,7 @@ pub(crate) fn unpack_body(data: &[u8]) -> Option<Vec<u8>> {
     Some(whole.split_off(at))
 }
 
-fn names(event: &SessionEvent) -> Vec<u8> {
+pub(crate) fn names(event: &SessionEvent) -> Vec<u8> {
     let mut w = Writer(Vec::new());
     w.varint(event.usernames.len() as u64);
     for username in &event.usernames {

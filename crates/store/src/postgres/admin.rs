@@ -164,19 +164,26 @@ impl Postgres {
     pub(super) fn note_own(&self, change: Option<i64>) {
         if let Some(n) = change {
             // If others changed something before it, that is still to be found.
-            let _ = self.changes.compare_exchange(n - 1, n, Ordering::AcqRel, Ordering::Acquire);
+            let _ = self
+                .changes
+                .compare_exchange(n - 1, n, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 }
 
 fn return_source(id: i32) -> Result<SourceId, Fault> {
-    u32::try_from(id).map(SourceId).map_err(|_| Fault::damaged("source"))
+    u32::try_from(id)
+        .map(SourceId)
+        .map_err(|_| Fault::damaged("source"))
 }
 
 /// The next small number; those who want one wait for each other's commits.
 async fn next(tx: &impl GenericClient, name: &str) -> Result<i32, Fault> {
     let row = tx
-        .query_one("UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value", &[&name])
+        .query_one(
+            "UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value",
+            &[&name],
+        )
         .await?;
     i32::try_from(row.try_get::<_, i64>(0)?).map_err(|_| Fault::damaged("number"))
 }
@@ -185,22 +192,35 @@ async fn next(tx: &impl GenericClient, name: &str) -> Result<i32, Fault> {
 /// result to [`Postgres::note_own`] when it is committed.
 pub(super) async fn note_change(tx: &impl GenericClient) -> Result<i64, Fault> {
     let row = tx
-        .query_one("UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value", &[])
+        .query_one(
+            "UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value",
+            &[],
+        )
         .await?;
     Ok(row.try_get(0)?)
 }
 
 /// The number of an endpoint, or the error that names those there are.
 pub(super) async fn endpoint_id(client: &impl GenericClient, name: &str) -> Result<i32, Fault> {
-    match client.query_opt("SELECT id FROM endpoint WHERE name = $1", &[&name]).await? {
+    match client
+        .query_opt("SELECT id FROM endpoint WHERE name = $1", &[&name])
+        .await?
+    {
         Some(row) => Ok(row.try_get(0)?),
         None => {
             let known = client.query("SELECT name FROM endpoint", &[]).await?;
-            let mut known = known.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+            let mut known = known
+                .iter()
+                .map(|row| row.try_get(0))
+                .collect::<Result<Vec<String>, _>>()?;
             known.sort();
             Err(Error::UnknownEndpoint {
                 name: name.into(),
-                known: if known.is_empty() { "none".into() } else { known.join(", ") },
+                known: if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                },
             }
             .into())
         }

@@ -79,7 +79,10 @@ impl Cluster {
     /// # Errors
     /// [`crate::Error::Unavailable`]. Not tried again by itself: beat again.
     pub async fn beat(&self, sources: &[SourceId]) -> Result<View> {
-        let sources: Vec<i32> = sources.iter().map(|s| i32::try_from(s.0).unwrap_or(i32::MAX)).collect();
+        let sources: Vec<i32> = sources
+            .iter()
+            .map(|s| i32::try_from(s.0).unwrap_or(i32::MAX))
+            .collect();
         let (node, lease) = (self.node.0, self.lease_ms());
         let forget = int(u64::try_from(FORGET.as_millis()).unwrap_or(u64::MAX));
         attempt!(&self.db, client => {
@@ -235,7 +238,9 @@ async fn read_statements(
         ))
         .await?;
     let leases = client
-        .prepare_cached(&format!("SELECT name, holder, epoch, holder IS NULL OR expires_at <= {NOW} FROM lease"))
+        .prepare_cached(&format!(
+            "SELECT name, holder, epoch, holder IS NULL OR expires_at <= {NOW} FROM lease"
+        ))
         .await?;
     Ok((nodes, leases))
 }
@@ -245,7 +250,10 @@ fn view(nodes: &[tokio_postgres::Row], leases: &[tokio_postgres::Row]) -> Result
     for row in nodes {
         let left: i64 = row.try_get(4)?;
         let sources: Vec<i32> = row.try_get(5)?;
-        let mut sources: Vec<SourceId> = sources.into_iter().filter_map(|s| u32::try_from(s).ok().map(SourceId)).collect();
+        let mut sources: Vec<SourceId> = sources
+            .into_iter()
+            .filter_map(|s| u32::try_from(s).ok().map(SourceId))
+            .collect();
         sources.sort_unstable();
         view.nodes.push(NodeRow {
             id: NodeId(row.try_get(0)?),

@@ -53,7 +53,10 @@ impl PostgresOptions {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         PostgresOptions {
             url: SecretString::from(url.into()),
-            node: Some(name.trim()).filter(|n| !n.is_empty()).unwrap_or("turnhook").to_owned(),
+            node: Some(name.trim())
+                .filter(|n| !n.is_empty())
+                .unwrap_or("turnhook")
+                .to_owned(),
             lease: Duration::from_secs(10),
             ca_file: None,
         }
@@ -174,9 +177,18 @@ impl Fault {
             // What cannot be sent or read is a mistake in here; all else is between us and the server.
             let text = e.to_string();
             let message = chain(&e);
-            let mistake = ["error serializing", "error deserializing", "error encoding", "invalid column", "query returned"];
+            let mistake = [
+                "error serializing",
+                "error deserializing",
+                "error encoding",
+                "invalid column",
+                "query returned",
+            ];
             return if mistake.iter().any(|m| text.starts_with(m)) {
-                Error::Database { path: store.into(), message }
+                Error::Database {
+                    path: store.into(),
+                    message,
+                }
             } else {
                 Error::Unavailable { store, message }
             };
@@ -189,10 +201,16 @@ impl Fault {
             "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
                 Error::Unavailable { store, message }
             }
-            code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+            code if ["08", "53", "57", "58"]
+                .iter()
+                .any(|class| code.starts_with(class)) =>
+            {
                 Error::Unavailable { store, message }
             }
-            _ => Error::Database { path: store.into(), message },
+            _ => Error::Database {
+                path: store.into(),
+                message,
+            },
         }
     }
 }
@@ -251,7 +269,9 @@ impl Db {
                     client.batch_execute(&settle).await.map_err(HookError::Backend)?;
                     // Plans by the values at hand: what is pending may be a row or a million. Not every
                     // database knows these.
-                    let _ = client.batch_execute("SET plan_cache_mode = force_custom_plan; SET jit = off").await;
+                    let _ = client
+                        .batch_execute("SET plan_cache_mode = force_custom_plan; SET jit = off")
+                        .await;
                     Ok(())
                 })
             }))
@@ -284,7 +304,10 @@ impl Db {
 
     /// A connection for one try of a request.
     pub(super) async fn conn(&self) -> Result<Conn, Fault> {
-        let permit = Arc::clone(&self.gate).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let permit = Arc::clone(&self.gate)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Closed)?;
         Ok(Conn {
             client: Some(self.pool.get().await?),
             _permit: permit,
@@ -413,7 +436,10 @@ fn config(options: &PostgresOptions) -> Result<(Config, Option<PathBuf>)> {
     // Never quoted: a mistake in it may show a part of the password.
     let shape = "want postgres://user:password@host:5432/database, with the special characters of the password percent-encoded";
     let url = options.url.expose_secret();
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
         return Err(bad(shape));
     }
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -427,7 +453,11 @@ fn config(options: &PostgresOptions) -> Result<(Config, Option<PathBuf>)> {
                     "disable" => SslMode::Disable,
                     "allow" | "prefer" => SslMode::Prefer,
                     "require" | "verify-ca" | "verify-full" => SslMode::Require,
-                    _ => return Err(bad("its sslmode is none of disable, prefer, require, verify-ca, verify-full")),
+                    _ => {
+                        return Err(bad(
+                            "its sslmode is none of disable, prefer, require, verify-ca, verify-full",
+                        ));
+                    }
                 });
             }
             Some(("sslrootcert", path)) => ca_file = Some(path.into()),
@@ -462,7 +492,9 @@ fn config(options: &PostgresOptions) -> Result<(Config, Option<PathBuf>)> {
 
 fn is_near(host: &Host) -> bool {
     match host {
-        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
         Host::Unix(_) => true,
     }
 }
@@ -506,11 +538,13 @@ fn tls(ca: Option<&Path>, store: &str) -> Result<ClientConfig> {
         // None at all is told by the handshake, where one is made.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
-    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| refused(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| refused(e.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 #[cfg(test)]
@@ -525,19 +559,43 @@ mod tests {
     #[test]
     fn a_url_says_where_and_how() {
         for (url, mode, told) in [
-            ("postgres://u:pw@127.0.0.1:5433/db", SslMode::Disable, "postgres://127.0.0.1:5433/db"),
-            ("postgresql://u:pw@localhost/db", SslMode::Disable, "postgres://localhost:5432/db"),
-            ("postgres://u:pw@db.example.com/th", SslMode::Require, "postgres://db.example.com:5432/th"),
-            ("postgres://u@a,b:5433/th?sslmode=prefer", SslMode::Prefer, "postgres://a:5432,b:5433/th"),
+            (
+                "postgres://u:pw@127.0.0.1:5433/db",
+                SslMode::Disable,
+                "postgres://127.0.0.1:5433/db",
+            ),
+            (
+                "postgresql://u:pw@localhost/db",
+                SslMode::Disable,
+                "postgres://localhost:5432/db",
+            ),
+            (
+                "postgres://u:pw@db.example.com/th",
+                SslMode::Require,
+                "postgres://db.example.com:5432/th",
+            ),
+            (
+                "postgres://u@a,b:5433/th?sslmode=prefer",
+                SslMode::Prefer,
+                "postgres://a:5432,b:5433/th",
+            ),
             (
                 "postgres://u:pw@db.example.com?sslmode=verify-full&application_name=x",
                 SslMode::Require,
                 "postgres://db.example.com:5432/u",
             ),
-            ("postgres://u:pw@10.0.0.1/db?sslmode=disable", SslMode::Disable, "postgres://10.0.0.1:5432/db"),
+            (
+                "postgres://u:pw@10.0.0.1/db?sslmode=disable",
+                SslMode::Disable,
+                "postgres://10.0.0.1:5432/db",
+            ),
         ] {
             let (config, _) = parse(url).unwrap();
-            assert_eq!((config.get_ssl_mode(), describe(&config).as_str()), (mode, told), "{url}");
+            assert_eq!(
+                (config.get_ssl_mode(), describe(&config).as_str()),
+                (mode, told),
+                "{url}"
+            );
         }
         let (_, ca) = parse("postgres://u@h/db?sslrootcert=/etc/ca.pem").unwrap();
         assert_eq!(ca, Some(PathBuf::from("/etc/ca.pem")));

@@ -121,7 +121,9 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
     let tx = client.transaction().await?;
     // Whoever comes second waits for the row, and finds everything done.
     tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
-    let row = tx.query_one("SELECT version FROM schema_version WHERE id = 1 FOR UPDATE", &[]).await?;
+    let row = tx
+        .query_one("SELECT version FROM schema_version WHERE id = 1 FOR UPDATE", &[])
+        .await?;
     let from = number(row.get(0));
     if from >= SCHEMA {
         return Ok(Migrated { from, to: from });
@@ -145,7 +147,8 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
 async fn first(tx: &deadpool_postgres::Transaction<'_>) -> Result<(), Fault> {
     let mut id = [0u8; 16];
     getrandom::fill(&mut id).map_err(|e| Fault::Lost(e.to_string()))?;
-    tx.execute("INSERT INTO store (id, store_id) VALUES (1, $1)", &[&&id[..]]).await?;
+    tx.execute("INSERT INTO store (id, store_id) VALUES (1, $1)", &[&&id[..]])
+        .await?;
     let lanes: Vec<String> = (0..crate::cluster::Lanes::COUNT)
         .map(|lane| crate::cluster::LeaseName::Lane(lane).to_string())
         .collect();

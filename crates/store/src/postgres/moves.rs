@@ -50,7 +50,9 @@ impl Moves {
         let (endpoints, lanes, pending, dead) = self.columns();
         if !endpoints.is_empty() {
             let statement = client.prepare_cached(ADD).await?;
-            client.execute(&statement, &[&endpoints, &lanes, &pending, &dead]).await?;
+            client
+                .execute(&statement, &[&endpoints, &lanes, &pending, &dead])
+                .await?;
         }
         Ok(())
     }

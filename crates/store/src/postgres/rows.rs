@@ -15,7 +15,9 @@ pub(super) fn time(row: &Row, column: usize) -> Result<Timestamp, Fault> {
 }
 
 pub(super) fn maybe_time(row: &Row, column: usize) -> Result<Option<Timestamp>, Fault> {
-    Ok(row.try_get::<_, Option<i64>>(column)?.map(|ms| Timestamp(nat(ms))))
+    Ok(row
+        .try_get::<_, Option<i64>>(column)?
+        .map(|ms| Timestamp(nat(ms))))
 }
 
 /// A number that is kept wider than it is.
