@@ -98,10 +98,12 @@ fn newer(db: &Db, found: u32) -> Error {
 
 async fn version(db: &Db) -> Result<u32> {
     super::connection::attempt!(db, client => {
-        match client.query_opt("SELECT version FROM schema_version WHERE id = 1", &[]).await {
-            Ok(row) => Ok(row.map_or(0, |row| number(row.get(0)))),
-            Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
-            Err(e) => Err(e.into()),
+        let made: bool = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?.try_get(0)?;
+        if !made {
+            Ok(0)
+        } else {
+            let row = client.query_opt("SELECT version FROM schema_version WHERE id = 1", &[]).await?;
+            Ok(row.map_or(0, |row| number(row.get(0))))
         }
     })
 }
@@ -129,7 +131,17 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
         return Ok(Migrated { from, to: from });
     }
     for (i, sql) in MIGRATIONS.iter().enumerate().skip(from as usize) {
-        tx.batch_execute(sql).await?;
+        match tx.batch_execute(sql).await {
+            Ok(()) => {}
+            Err(e) if i == 0 && e.code() == Some(&SqlState::DUPLICATE_TABLE) => {
+                let said = e.as_db_error().map(|e| e.message().to_owned()).unwrap_or_default();
+                return Err(Error::BadUrl {
+                    problem: format!("another program's tables are in that database ({said}): give turnhook one of its own"),
+                }
+                .into());
+            }
+            Err(e) => return Err(e.into()),
+        }
         if i == 0 {
             first(&tx).await?;
         }

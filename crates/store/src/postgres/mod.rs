@@ -46,7 +46,7 @@ const CLUSTER_CONNECTIONS: usize = 2;
 
 /// A store in a database.
 pub(crate) struct Postgres {
-    pub(super) db: Db,
+    db: Db,
     cluster: Cluster,
     store_id: [u8; 16],
     lanes: AtomicU64,

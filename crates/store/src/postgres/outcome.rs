@@ -103,11 +103,21 @@ impl Kept {
     }
 }
 
+/// An attempt that failed: a row of `attempt`.
+struct Failed {
+    delivery: i64,
+    n: i64,
+    at: i64,
+    latency_ms: i64,
+    status: Option<i32>,
+    error: Option<String>,
+    answer: Option<Vec<u8>>,
+}
+
 #[derive(Default)]
 struct Change {
     rows: BTreeMap<i64, Kept>,
-    /// Delivery, number, and what it came to.
-    attempts: Vec<(i64, i64, i64, i64, Option<i32>, Option<String>, Option<Vec<u8>>)>,
+    attempts: Vec<Failed>,
     moves: Moves,
 }
 
@@ -154,15 +164,15 @@ impl Change {
         row.reason = reason;
         row.last = Some((began, latency_ms, status));
         row.changed = true;
-        self.attempts.push((
-            row.id,
-            row.attempts,
-            began,
+        self.attempts.push(Failed {
+            delivery: row.id,
+            n: row.attempts,
+            at: began,
             latency_ms,
             status,
-            outcome.error.as_deref().map(text),
-            outcome.answer.as_ref().map(|a| a[..a.len().min(ANSWER_MAX)].to_vec()),
-        ));
+            error: outcome.error.as_deref().map(text),
+            answer: outcome.answer.as_ref().map(|a| a[..a.len().min(ANSWER_MAX)].to_vec()),
+        });
         true
     }
 
@@ -190,18 +200,19 @@ impl Change {
         }
         let attempts = std::mem::take(&mut self.attempts);
         if !attempts.is_empty() {
-            let (mut a, mut b, mut c, mut d) = (vec![], vec![], vec![], vec![]);
-            let (mut e, mut f, mut g) = (vec![], vec![], vec![]);
-            for (delivery, n, at, latency_ms, status, error, answer) in attempts {
-                a.push(delivery);
-                b.push(n);
-                c.push(at);
-                d.push(latency_ms);
-                e.push(status);
-                f.push(error);
-                g.push(answer);
-            }
-            pipeline.add(INSERT_ATTEMPTS, params![a, b, c, d, e, f, g]);
+            let column = |of: fn(&Failed) -> i64| attempts.iter().map(of).collect::<Vec<i64>>();
+            pipeline.add(
+                INSERT_ATTEMPTS,
+                params![
+                    column(|a| a.delivery),
+                    column(|a| a.n),
+                    column(|a| a.at),
+                    column(|a| a.latency_ms),
+                    attempts.iter().map(|a| a.status).collect::<Vec<_>>(),
+                    attempts.iter().map(|a| a.error.clone()).collect::<Vec<_>>(),
+                    attempts.iter().map(|a| a.answer.clone()).collect::<Vec<_>>(),
+                ],
+            );
         }
         let (endpoints, lanes, pending, dead) = self.moves.columns();
         if !endpoints.is_empty() {

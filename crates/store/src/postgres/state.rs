@@ -2,7 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use turnhook_reducer::{state::Table, time::Timestamp};
 
 use super::{Fault, Postgres, rows};
@@ -23,9 +23,8 @@ impl Postgres {
         // What has been given cannot be taken back: only the connection is tried for again.
         let mut tries = self.db.tries();
         let mut conn = loop {
-            match tries.over(self.db.conn().await).await {
-                Some(conn) => break conn?,
-                None => {}
+            if let Some(conn) = tries.over(self.db.conn().await).await {
+                break conn?;
             }
         };
         let result = self.read_state(&mut conn, source, to, each).await;
@@ -65,7 +64,9 @@ impl Postgres {
             None => None,
         };
         let sql = "SELECT tbl, key, value FROM state WHERE source = $1";
-        let mut found = pin!(self.db.limited(async { Ok(tx.query_raw(sql, [&id]).await?) }).await?);
+        let found = self.db.limited(async { Ok(tx.query_raw(sql, [&id]).await?) }).await?;
+        // Past its end it would fail.
+        let mut found = pin!(found.fuse());
         // A timer for some rows, not for each.
         while let Some(some) = self
             .db
