@@ -175,7 +175,10 @@ pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) 
     let (Backend::Sqlite(file), Backend::Postgres(database)) = (&from.0, &to.0) else {
         return Err(Error::Unsupported {
             store: from.describe(),
-            advice: format!("a copy goes from a SQLite file to PostgreSQL, not to {}", to.describe()),
+            advice: format!(
+                "a copy goes from a SQLite file to PostgreSQL, not to {}",
+                to.describe()
+            ),
         });
     };
     let (parts, queue) = mpsc::channel(PARTS);

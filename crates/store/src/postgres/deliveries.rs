@@ -63,11 +63,13 @@ fn delivery_row(row: &Row) -> Result<DeliveryRow, Fault> {
 
 /// As parameters of a statement.
 pub(super) fn params(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
-    let param = |value| match value {
-        &Value::Int(ref v) => v as &(dyn ToSql + Sync),
-        Value::Text(v) => v,
-        Value::Bytes(v) => v,
-    };
+    fn param(value: &Value) -> &(dyn ToSql + Sync) {
+        match value {
+            Value::Int(v) => v,
+            Value::Text(v) => v,
+            Value::Bytes(v) => v,
+        }
+    }
     values.iter().map(param).collect()
 }
 

@@ -67,7 +67,9 @@ async fn import(
             && of.name == table.name
         {
             sent += rows;
-            let Some(Part::Rows { text, .. }) = next else { break };
+            let Some(Part::Rows { text, .. }) = next else {
+                break;
+            };
             sink.send(text).await?;
             total = total.max(copied.rows + sent);
             progress(Progress {
@@ -79,7 +81,10 @@ async fn import(
         }
         let taken = sink.finish().await?;
         if taken != sent {
-            return Err(Fault::Lost(format!("{taken} of {sent} rows of {} were taken", table.name)));
+            return Err(Fault::Lost(format!(
+                "{taken} of {sent} rows of {} were taken",
+                table.name
+            )));
         }
         copied.rows += taken;
         match table.name {
@@ -108,7 +113,10 @@ fn cut_short() -> Fault {
 /// Sees to it that there is nothing, and that nothing comes before the transaction has ended: whoever makes a source, an
 /// endpoint or an event needs one of these rows.
 async fn empty(tx: &Transaction<'_>, store: &str, store_id: &[u8; 16]) -> Result<(), Fault> {
-    let found: Vec<u8> = tx.query_one("SELECT store_id FROM store WHERE id = 1", &[]).await?.try_get(0)?;
+    let found: Vec<u8> = tx
+        .query_one("SELECT store_id FROM store WHERE id = 1", &[])
+        .await?
+        .try_get(0)?;
     if found == store_id {
         return Err(Error::AlreadyCopied { store: store.into() }.into());
     }
@@ -120,7 +128,10 @@ async fn empty(tx: &Transaction<'_>, store: &str, store_id: &[u8; 16]) -> Result
         let (name, value): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
         free &= name == "change" || value == 0;
     }
-    let replayed: bool = tx.query_one("SELECT EXISTS (SELECT 1 FROM replay)", &[]).await?.try_get(0)?;
+    let replayed: bool = tx
+        .query_one("SELECT EXISTS (SELECT 1 FROM replay)", &[])
+        .await?
+        .try_get(0)?;
     if !free || replayed {
         return Err(Error::NotEmpty { store: store.into() }.into());
     }
@@ -131,8 +142,11 @@ async fn empty(tx: &Transaction<'_>, store: &str, store_id: &[u8; 16]) -> Result
 async fn complete(tx: &Transaction<'_>, store_id: &[u8; 16], last_event: i64) -> Result<(), Fault> {
     tx.execute("UPDATE store SET store_id = $1 WHERE id = 1", &[&&store_id[..]])
         .await?;
-    tx.execute("UPDATE counter SET value = $1 WHERE name = 'event'", &[&last_event])
-        .await?;
+    tx.execute(
+        "UPDATE counter SET value = $1 WHERE name = 'event'",
+        &[&last_event],
+    )
+    .await?;
     for sql in [
         "UPDATE counter SET value = (SELECT coalesce(max(id), 0) FROM source) WHERE name = 'source'",
         "UPDATE counter SET value = (SELECT coalesce(max(id), 0) FROM endpoint) WHERE name = 'endpoint'",
@@ -151,7 +165,9 @@ async fn complete(tx: &Transaction<'_>, store_id: &[u8; 16], last_event: i64) ->
     let mut names = Vec::new();
     for row in tx.query("SELECT id FROM source", &[]).await? {
         let id: i32 = row.try_get(0)?;
-        names.push(LeaseName::Source(SourceId(u32::try_from(id).map_err(|_| Fault::damaged("source"))?)).to_string());
+        names.push(
+            LeaseName::Source(SourceId(u32::try_from(id).map_err(|_| Fault::damaged("source"))?)).to_string(),
+        );
     }
     tx.execute(
         "INSERT INTO lease (name, holder, epoch, expires_at) SELECT l.name, NULL, 0, 0 FROM unnest($1::text[]) AS l (name) \
@@ -166,8 +182,10 @@ async fn complete(tx: &Transaction<'_>, store_id: &[u8; 16], last_event: i64) ->
 async fn analyze(client: &mut Client) {
     let done = async {
         let tx = client.transaction().await?;
-        tx.batch_execute("SET LOCAL statement_timeout = 0; ANALYZE event, delivery, attempt, session, state, usage_day")
-            .await?;
+        tx.batch_execute(
+            "SET LOCAL statement_timeout = 0; ANALYZE event, delivery, attempt, session, state, usage_day",
+        )
+        .await?;
         tx.commit().await
     };
     if let Err(error) = done.await {

@@ -96,7 +96,9 @@ fn read(conn: &Connection, store_id: [u8; 16], parts: &mpsc::Sender<Part>) -> Re
             }
             Select::State => {
                 let mut stmt = tx.prepare("SELECT id FROM source ORDER BY id")?;
-                let sources = stmt.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<Vec<u32>>>()?;
+                let sources = stmt
+                    .query_map([], |r| r.get(0))?
+                    .collect::<rusqlite::Result<Vec<u32>>>()?;
                 for source in sources {
                     let mut gone = false;
                     state::read(&tx, source, |tbl, key, value| {
@@ -164,7 +166,11 @@ impl Rows<'_> {
             *last = b'\n';
         }
         self.rows += 1;
-        if self.text.len() >= PART { self.send() } else { Ok(()) }
+        if self.text.len() >= PART {
+            self.send()
+        } else {
+            Ok(())
+        }
     }
 
     fn send(&mut self) -> Result<(), Stop> {

@@ -3,6 +3,7 @@
 
 mod backup;
 mod commits;
+mod copying;
 mod crash;
 mod deliveries;
 mod full_disk;

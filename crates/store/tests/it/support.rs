@@ -194,6 +194,7 @@ macro_rules! on_both {
 pub(crate) use on_both;
 
 pub(crate) type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type NamedCase = (&'static str, fn(&Backend) -> Case<'_>);
 
 pub(crate) fn run(case: Case<'_>) {
     tokio::runtime::Builder::new_multi_thread()
@@ -205,7 +206,7 @@ pub(crate) fn run(case: Case<'_>) {
 }
 
 /// Set to a part of a case's name, `CASE` has only those run.
-pub(crate) fn run_on_postgres(cases: &[(&str, fn(&Backend) -> Case<'_>)]) {
+pub(crate) fn run_on_postgres(cases: &[NamedCase]) {
     let only = std::env::var("CASE").unwrap_or_default();
     let server = Arc::new(Postgres::start());
     let on = Backend::Postgres(Arc::clone(&server));
