@@ -12,8 +12,10 @@ use crate::cluster::{LeaseName, NodeId, NodeRow, View};
 #[must_use]
 pub fn assign(view: &View) -> BTreeMap<LeaseName, NodeId> {
     let live: Vec<&NodeRow> = view.nodes.iter().filter(|node| node.live).collect();
-    let (sources, lanes): (Vec<_>, Vec<_>) =
-        view.leases.iter().partition(|lease| matches!(lease.name, LeaseName::Source(_)));
+    let (sources, lanes): (Vec<_>, Vec<_>) = view
+        .leases
+        .iter()
+        .partition(|lease| matches!(lease.name, LeaseName::Source(_)));
     let mut wanted = BTreeMap::new();
     for kind in [sources, lanes] {
         let mut kind: Vec<_> = kind.into_iter().map(|lease| (lease.name, lease.holder)).collect();
@@ -44,7 +46,9 @@ impl Spread {
                 LeaseName::Source(source) => node.sources.contains(source),
                 LeaseName::Lane(_) => true,
             };
-            spread.can.insert(*lease, live.iter().filter(can).map(|node| node.id).collect());
+            spread
+                .can
+                .insert(*lease, live.iter().filter(can).map(|node| node.id).collect());
         }
         for (lease, holder) in leases {
             if let Some(holder) = holder.filter(|holder| spread.can[lease].contains(holder)) {
@@ -54,7 +58,10 @@ impl Spread {
         }
         for (lease, _) in leases {
             if !spread.kept.contains(lease) {
-                let least = spread.can[lease].iter().min_by_key(|node| (spread.load(**node), **node)).copied();
+                let least = spread.can[lease]
+                    .iter()
+                    .min_by_key(|node| (spread.load(**node), **node))
+                    .copied();
                 if let Some(node) = least {
                     spread.give(*lease, node);
                 }
@@ -166,7 +173,9 @@ mod tests {
     }
 
     fn lanes(holder: impl Fn(u8) -> Option<i64>) -> Vec<LeaseRow> {
-        (0..Lanes::COUNT).map(|n| lease(LeaseName::Lane(n), holder(n))).collect()
+        (0..Lanes::COUNT)
+            .map(|n| lease(LeaseName::Lane(n), holder(n)))
+            .collect()
     }
 
     fn loads(view: &View, wanted: &BTreeMap<LeaseName, NodeId>, source: bool) -> BTreeMap<NodeId, usize> {
@@ -187,7 +196,11 @@ mod tests {
             leases: lanes(|n| Some(i64::from(n % 2) + 1)),
         };
         let wanted = assign(&view);
-        let moved: Vec<_> = view.leases.iter().filter(|l| l.holder != wanted.get(&l.name).copied()).collect();
+        let moved: Vec<_> = view
+            .leases
+            .iter()
+            .filter(|l| l.holder != wanted.get(&l.name).copied())
+            .collect();
         assert_eq!(moved.len(), 21);
         assert!(moved.iter().all(|l| wanted[&l.name] == NodeId(3)));
     }
@@ -202,7 +215,10 @@ mod tests {
         for l in view.leases.iter().filter(|l| l.holder != Some(NodeId(2))) {
             assert_eq!(Some(wanted[&l.name]), l.holder);
         }
-        assert_eq!(loads(&view, &wanted, false).into_values().collect::<Vec<_>>(), [32, 32]);
+        assert_eq!(
+            loads(&view, &wanted, false).into_values().collect::<Vec<_>>(),
+            [32, 32]
+        );
     }
 
     #[test]
@@ -215,7 +231,10 @@ mod tests {
                 lease(LeaseName::Source(SourceId(3)), Some(1)),
             ],
         };
-        assert_eq!(assign(&view), [(LeaseName::Source(SourceId(1)), NodeId(1))].into());
+        assert_eq!(
+            assign(&view),
+            [(LeaseName::Source(SourceId(1)), NodeId(1))].into()
+        );
         assert_eq!(assign(&View::default()), BTreeMap::new());
     }
 
@@ -223,7 +242,11 @@ mod tests {
     #[test]
     fn sources_are_handed_on_by_way_of_third_nodes() {
         let view = View {
-            nodes: vec![node(1, true, &[1, 8, 9]), node(2, true, &[1, 2]), node(3, true, &[2])],
+            nodes: vec![
+                node(1, true, &[1, 8, 9]),
+                node(2, true, &[1, 2]),
+                node(3, true, &[2]),
+            ],
             leases: vec![
                 lease(LeaseName::Source(SourceId(1)), Some(1)),
                 lease(LeaseName::Source(SourceId(2)), Some(2)),
@@ -231,22 +254,33 @@ mod tests {
             ],
         };
         let wanted = assign(&view);
-        assert_eq!(loads(&view, &wanted, true).into_values().collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(
+            loads(&view, &wanted, true).into_values().collect::<Vec<_>>(),
+            [1, 1, 1]
+        );
     }
 
     fn views() -> impl Strategy<Value = View> {
         let nodes = prop::collection::vec((any::<bool>(), prop::collection::btree_set(0..8u32, 0..8)), 0..6);
         let holder = || prop::option::of(0..8i64);
-        (nodes, prop::collection::vec(holder(), 0..8), prop::collection::vec(holder(), 0..65)).prop_map(
-            |(nodes, sources, lanes)| View {
-                nodes: (0..).zip(&nodes).map(|(id, (live, sources))| {
-                    node(id, *live, &sources.iter().copied().collect::<Vec<_>>())
-                }).collect(),
-                leases: (0..).zip(sources).map(|(n, h)| lease(LeaseName::Source(SourceId(n)), h))
+        (
+            nodes,
+            prop::collection::vec(holder(), 0..8),
+            prop::collection::vec(holder(), 0..65),
+        )
+            .prop_map(|(nodes, sources, lanes)| View {
+                nodes: (0..)
+                    .zip(&nodes)
+                    .map(|(id, (live, sources))| {
+                        node(id, *live, &sources.iter().copied().collect::<Vec<_>>())
+                    })
+                    .collect(),
+                leases: (0..)
+                    .zip(sources)
+                    .map(|(n, h)| lease(LeaseName::Source(SourceId(n)), h))
                     .chain((0..).zip(lanes).map(|(n, h)| lease(LeaseName::Lane(n), h)))
                     .collect(),
-            },
-        )
+            })
     }
 
     proptest! {

@@ -94,7 +94,9 @@ pub enum Error {
         problem: String,
     },
     /// The database does not let us in, or not do that.
-    #[error("{store}: refused: {message}; check user, password, database and the role's rights")]
+    #[error(
+        "{store}: refused: {message}; check user, password, database, certificates and the role's rights"
+    )]
     Refused {
         /// Host and database.
         store: String,
@@ -143,7 +145,9 @@ pub enum Error {
         store: String,
     },
     /// The store is there already.
-    #[error("{store}: holds a copy of this very store already; point `[store] url` at it, and do not run on the original any more")]
+    #[error(
+        "{store}: holds a copy of this very store already; point `[store] url` at it, and do not run on the original any more"
+    )]
     AlreadyCopied {
         /// Host and database.
         store: String,

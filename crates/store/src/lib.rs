@@ -64,8 +64,8 @@ use turnhook_reducer::{
 
 pub use assign::assign;
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
-pub use copy::{Copied, Progress, copy};
 pub use commit::{Commit, Committed, NewEvent};
+pub use copy::{Copied, Progress, copy};
 pub use delivery::{
     Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
     Recorded, Replay, ReplayId, ReplayRequest, Verdict,

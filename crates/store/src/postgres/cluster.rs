@@ -8,8 +8,9 @@ use futures_util::future::try_join5;
 
 use super::{
     Fault,
-    connection::{Db, Limits, PostgresOptions, attempt},
+    connection::{Db, Limits, attempt},
     rows, text,
+    url::PostgresOptions,
 };
 use crate::{
     cluster::{Epoch, LeaseName, LeaseRow, NodeId, NodeRow, View},

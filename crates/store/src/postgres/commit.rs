@@ -81,7 +81,11 @@ impl Postgres {
             source: i32::try_from(commit.source.0).unwrap_or(i32::MAX),
             node: self.cluster.node().0,
             lease: LeaseName::Source(commit.source),
-            data: commit.events.iter().map(|new| facts::pack_event(&new.event, &new.body)).collect(),
+            data: commit
+                .events
+                .iter()
+                .map(|new| facts::pack_event(&new.event, &new.body))
+                .collect(),
         };
         // In the order of the calls, whichever connection is free first.
         let turn = self.turn(commit.source);
@@ -100,7 +104,8 @@ impl Ready<'_> {
         let events = self.commit.events.iter().zip(&self.data);
         let mut new: Vec<(&NewEvent, &[u8])> = Vec::new();
         // Each one's place among the new ones, or its number.
-        let mut places: HashMap<EventId, Place> = known.iter().map(|(id, n)| (*id, Place::Known(*n))).collect();
+        let mut places: HashMap<EventId, Place> =
+            known.iter().map(|(id, n)| (*id, Place::Known(*n))).collect();
         for (event, data) in events {
             places.entry(event.event.id).or_insert_with(|| {
                 new.push((event, data));
@@ -129,7 +134,11 @@ impl Ready<'_> {
         for row in still.iter().flat_map(|i| &answers[*i]) {
             pending.insert(
                 DeliveryId(row.try_get(0)?),
-                (rows::number(row, 1)?, rows::maybe_time(row, 2)?, rows::time(row, 3)?),
+                (
+                    rows::number(row, 1)?,
+                    rows::maybe_time(row, 2)?,
+                    rows::time(row, 3)?,
+                ),
             );
         }
         let mut done = Committed::default();
@@ -139,15 +148,17 @@ impl Ready<'_> {
                 Some(Place::New(place)) => {
                     let n = last - int(new.len() as u64) + place;
                     let to = new_event.endpoints.iter();
-                    done.deliveries
-                        .extend(to.map(|e| delivery(new_event, DeliveryId::new(n, *e), 0, None, event.timestamp)));
+                    done.deliveries.extend(
+                        to.map(|e| delivery(new_event, DeliveryId::new(n, *e), 0, None, event.timestamp)),
+                    );
                 }
                 Some(Place::Known(n)) => {
                     done.repeated += 1;
                     for endpoint in new_event.endpoints.iter() {
                         let id = DeliveryId::new(n, *endpoint);
                         if let Some((attempts, first, next)) = pending.remove(&id) {
-                            done.deliveries.push(delivery(new_event, id, attempts, first, next));
+                            done.deliveries
+                                .push(delivery(new_event, id, attempts, first, next));
                         }
                     }
                 }
@@ -177,7 +188,10 @@ impl Ready<'_> {
         for some in put.chunks(ROWS) {
             let tables: Vec<i16> = some.iter().map(|c| c.table as i16).collect();
             let keys: Vec<i64> = some.iter().map(|c| c.key.cast_signed()).collect();
-            let values: Vec<&[u8]> = some.iter().map(|c| c.value.as_deref().unwrap_or_default()).collect();
+            let values: Vec<&[u8]> = some
+                .iter()
+                .map(|c| c.value.as_deref().unwrap_or_default())
+                .collect();
             first.add(PUT, params![self.source, tables, keys, values]);
         }
         if !commit.gaps.is_empty() {
@@ -189,7 +203,9 @@ impl Ready<'_> {
                     gaps.iter().map(|g| int(g.from.0)).collect::<Vec<_>>(),
                     gaps.iter().map(|g| int(g.to.0)).collect::<Vec<_>>(),
                     gaps.iter().map(|g| g.reason.as_str()).collect::<Vec<_>>(),
-                    gaps.iter().map(|g| g.server.as_deref().unwrap_or_default()).collect::<Vec<_>>(),
+                    gaps.iter()
+                        .map(|g| g.server.as_deref().unwrap_or_default())
+                        .collect::<Vec<_>>(),
                 ],
             );
         }
@@ -215,7 +231,9 @@ impl Ready<'_> {
         let mut params = params![
             self.source,
             all.iter().map(|u| int(u.at.0)).collect::<Vec<_>>(),
-            all.iter().map(|u| u.server.as_deref().unwrap_or_default()).collect::<Vec<_>>(),
+            all.iter()
+                .map(|u| u.server.as_deref().unwrap_or_default())
+                .collect::<Vec<_>>(),
             all.iter().map(|u| &*u.realm).collect::<Vec<_>>(),
             all.iter().map(|u| &*u.username).collect::<Vec<_>>(),
             all.iter().map(|u| int(u.allocation.0)).collect::<Vec<_>>(),
@@ -231,11 +249,16 @@ impl Ready<'_> {
             return;
         }
         let count = int(new.len() as u64);
-        let numbered: Vec<(i64, &NewEvent, &[u8])> =
-            (1..).zip(new).map(|(n, (event, data))| (n, *event, *data)).collect();
+        let numbered: Vec<(i64, &NewEvent, &[u8])> = (1..)
+            .zip(new)
+            .map(|(n, (event, data))| (n, *event, *data))
+            .collect();
         for some in numbered.chunks(ROWS) {
             #[allow(clippy::cast_possible_truncation)]
-            let types: Vec<i16> = some.iter().map(|(_, e, _)| type_code(e.event.event_type) as i16).collect();
+            let types: Vec<i16> = some
+                .iter()
+                .map(|(_, e, _)| type_code(e.event.event_type) as i16)
+                .collect();
             to.add(
                 EVENTS,
                 params![
@@ -243,10 +266,16 @@ impl Ready<'_> {
                     self.source,
                     some.iter().map(|(n, ..)| *n).collect::<Vec<_>>(),
                     some.iter().map(|(_, e, _)| &e.event.id.0[..]).collect::<Vec<_>>(),
-                    some.iter().map(|(_, e, _)| &e.event.session_id.0[..]).collect::<Vec<_>>(),
+                    some.iter()
+                        .map(|(_, e, _)| &e.event.session_id.0[..])
+                        .collect::<Vec<_>>(),
                     types,
-                    some.iter().map(|(_, e, _)| i64::from(e.event.sequence)).collect::<Vec<_>>(),
-                    some.iter().map(|(_, e, _)| int(e.event.timestamp.0)).collect::<Vec<_>>(),
+                    some.iter()
+                        .map(|(_, e, _)| i64::from(e.event.sequence))
+                        .collect::<Vec<_>>(),
+                    some.iter()
+                        .map(|(_, e, _)| int(e.event.timestamp.0))
+                        .collect::<Vec<_>>(),
                     some.iter().map(|(.., data)| *data).collect::<Vec<_>>(),
                 ],
             );

@@ -25,12 +25,19 @@ const UNNESTED: &str = "u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i";
 
 /// `$n::bigint[]` for nine columns from `first` on.
 fn arrays(first: usize) -> String {
-    (first..first + 9).map(|n| format!("${n}::bigint[]")).collect::<Vec<_>>().join(", ")
+    (first..first + 9)
+        .map(|n| format!("${n}::bigint[]"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `c = <how>` for each column of a usage.
 fn each_column(how: impl Fn(&str) -> String) -> String {
-    USAGE.split(", ").map(|c| format!("{c} = {}", how(c))).collect::<Vec<_>>().join(", ")
+    USAGE
+        .split(", ")
+        .map(|c| format!("{c} = {}", how(c)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The nine columns of usages.
@@ -41,7 +48,10 @@ pub(super) fn columns<'a>(usages: impl Iterator<Item = [i64; 9]>) -> Vec<Box<dyn
             column.push(value);
         }
     }
-    columns.into_iter().map(|c| Box::new(c) as Box<dyn ToSql + Sync + Send>).collect()
+    columns
+        .into_iter()
+        .map(|c| Box::new(c) as Box<dyn ToSql + Sync + Send>)
+        .collect()
 }
 
 pub(super) static UNATTRIBUTED: LazyLock<String> = LazyLock::new(|| {
@@ -57,8 +67,18 @@ pub(super) static UNATTRIBUTED: LazyLock<String> = LazyLock::new(|| {
 
 static SESSIONS: LazyLock<String> = LazyLock::new(|| {
     let plain = [
-        "updated_at", "ended_at", "reason", "accuracy", "sequence", "event", "continues", "realm", "user_name", "peer_leg",
-        "allocations", "names",
+        "updated_at",
+        "ended_at",
+        "reason",
+        "accuracy",
+        "sequence",
+        "event",
+        "continues",
+        "realm",
+        "user_name",
+        "peer_leg",
+        "allocations",
+        "names",
     ]
     .map(|c| format!("{c} = excluded.{c}"))
     .join(", ");
@@ -120,7 +140,9 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         if let Some(end) = event.end {
             sum.ended += 1;
             sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
-            sum.duration_ms = sum.duration_ms.saturating_add(end.ended_at.since(event.started_at));
+            sum.duration_ms = sum
+                .duration_ms
+                .saturating_add(end.ended_at.since(event.started_at));
         }
     }
     let sessions: Vec<(i64, &NewEvent)> = last.into_values().collect();
@@ -137,7 +159,9 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
             some.iter().map(|(_, sum)| sum.started).collect::<Vec<_>>(),
             some.iter().map(|(_, sum)| sum.ended).collect::<Vec<_>>(),
             some.iter().map(|(_, sum)| sum.lower_bound).collect::<Vec<_>>(),
-            some.iter().map(|(_, sum)| int(sum.duration_ms)).collect::<Vec<_>>(),
+            some.iter()
+                .map(|(_, sum)| int(sum.duration_ms))
+                .collect::<Vec<_>>(),
         ];
         params.extend(columns(some.iter().map(|(_, sum)| usage_values(&sum.usage))));
         to.add(&DAYS, params);
@@ -154,11 +178,19 @@ fn add_sessions<'a>(source: i32, count: i64, some: &[(i64, &'a NewEvent)], to: &
         events().map(|e| &e.session_id.0[..]).collect::<Vec<_>>(),
         events().map(|e| int(e.started_at.0)).collect::<Vec<_>>(),
         events().map(|e| int(e.timestamp.0)).collect::<Vec<_>>(),
-        ends().map(|end| end.map(|end| int(end.ended_at.0))).collect::<Vec<_>>(),
-        ends().map(|end| end.map(|end| i16::from(facts::reason_code(end.reason)))).collect::<Vec<_>>(),
-        ends().map(|end| end.map(|end| i16::from(facts::accuracy_code(end.accuracy)))).collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| int(end.ended_at.0)))
+            .collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| i16::from(facts::reason_code(end.reason))))
+            .collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| i16::from(facts::accuracy_code(end.accuracy))))
+            .collect::<Vec<_>>(),
         events().map(|e| i64::from(e.sequence)).collect::<Vec<_>>(),
-        events().map(|e| e.continues.as_ref().map(|id| &id.0[..])).collect::<Vec<_>>(),
+        events()
+            .map(|e| e.continues.as_ref().map(|id| &id.0[..]))
+            .collect::<Vec<_>>(),
         events().map(|e| &*e.realm).collect::<Vec<_>>(),
         events().map(|e| e.user.as_deref()).collect::<Vec<_>>(),
         events().map(|e| e.peer_leg).collect::<Vec<_>>(),

@@ -134,9 +134,14 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
         match tx.batch_execute(sql).await {
             Ok(()) => {}
             Err(e) if i == 0 && e.code() == Some(&SqlState::DUPLICATE_TABLE) => {
-                let said = e.as_db_error().map(|e| e.message().to_owned()).unwrap_or_default();
+                let said = e
+                    .as_db_error()
+                    .map(|e| e.message().to_owned())
+                    .unwrap_or_default();
                 return Err(Error::BadUrl {
-                    problem: format!("another program's tables are in that database ({said}): give turnhook one of its own"),
+                    problem: format!(
+                        "another program's tables are in that database ({said}): give turnhook one of its own"
+                    ),
                 }
                 .into());
             }

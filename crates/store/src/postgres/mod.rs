@@ -20,6 +20,7 @@ mod retention;
 mod rows;
 mod sessions;
 mod state;
+mod url;
 
 use std::{
     collections::HashMap,
@@ -30,10 +31,10 @@ use std::{
 };
 
 pub use cluster::Cluster;
-pub use connection::PostgresOptions;
 use connection::{Db, Fault, Limits, attempt};
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
+pub use url::PostgresOptions;
 
 use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
 

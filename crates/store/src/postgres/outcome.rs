@@ -137,7 +137,8 @@ impl Change {
             }
             // Also one that was given up while it was under way: the endpoint has it.
             Verdict::Delivered => {
-                self.moves.add(endpoint, row.session, Some(row.state), Some(DELIVERED));
+                self.moves
+                    .add(endpoint, row.session, Some(row.state), Some(DELIVERED));
                 row.state = DELIVERED;
                 row.attempts += 1;
                 row.at = over;
@@ -171,7 +172,10 @@ impl Change {
             latency_ms,
             status,
             error: outcome.error.as_deref().map(text),
-            answer: outcome.answer.as_ref().map(|a| a[..a.len().min(ANSWER_MAX)].to_vec()),
+            answer: outcome
+                .answer
+                .as_ref()
+                .map(|a| a[..a.len().min(ANSWER_MAX)].to_vec()),
         });
         true
     }

@@ -55,7 +55,9 @@ impl Postgres {
                     .start()
                     .await?;
                 tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
-                let clock = tx.query_opt("SELECT clock FROM source WHERE id = $1", &[&id]).await?;
+                let clock = tx
+                    .query_opt("SELECT clock FROM source WHERE id = $1", &[&id])
+                    .await?;
                 Ok((tx, clock))
             })
             .await?;
@@ -64,7 +66,10 @@ impl Postgres {
             None => None,
         };
         let sql = "SELECT tbl, key, value FROM state WHERE source = $1";
-        let found = self.db.limited(async { Ok(tx.query_raw(sql, [&id]).await?) }).await?;
+        let found = self
+            .db
+            .limited(async { Ok(tx.query_raw(sql, [&id]).await?) })
+            .await?;
         // Past its end it would fail.
         let mut found = pin!(found.fuse());
         // A timer for some rows, not for each.

@@ -12,5 +12,7 @@ mod measure;
 mod opening;
 mod outbox;
 mod postgres;
+mod postgres_cluster;
+mod postgres_connection;
 mod retention;
 mod support;

@@ -17,7 +17,7 @@ use tokio::{
 };
 use turnhook_reducer::{state::Table, time::Timestamp};
 use turnhook_store::{
-    Commit, DeliveryId, Epoch, Error, LeaseName, Lanes, Mode, NewEvent, SourceId, Store, assign,
+    Commit, DeliveryId, Epoch, Error, Lanes, LeaseName, Mode, NewEvent, SourceId, Store, assign,
 };
 
 use crate::{
@@ -64,7 +64,9 @@ impl Database {
 
     /// A session of its own that holds locks until it is dropped.
     async fn hold(&self, sql: &str) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         client.batch_execute("BEGIN").await.unwrap();
         client.batch_execute(sql).await.unwrap();
@@ -134,19 +136,31 @@ fn lost(source: SourceId) -> Error {
 #[test]
 fn leases() {
     run_on_postgres(&[
-        ("of_two_who_race_one_gets_it", |on| Box::pin(of_two_who_race_one_gets_it(on))),
-        ("who_lost_a_lease_writes_nothing", |on| Box::pin(who_lost_a_lease_writes_nothing(on))),
+        ("of_two_who_race_one_gets_it", |on| {
+            Box::pin(of_two_who_race_one_gets_it(on))
+        }),
+        ("who_lost_a_lease_writes_nothing", |on| {
+            Box::pin(who_lost_a_lease_writes_nothing(on))
+        }),
         ("a_taker_waits_for_a_commit_under_way", |on| {
             Box::pin(a_taker_waits_for_a_commit_under_way(on))
         }),
-        ("a_beat_does_not_wait_for_a_commit", |on| Box::pin(a_beat_does_not_wait_for_a_commit(on))),
+        ("a_beat_does_not_wait_for_a_commit", |on| {
+            Box::pin(a_beat_does_not_wait_for_a_commit(on))
+        }),
         ("a_process_that_is_stopped_holds_nothing_for_long", |on| {
             Box::pin(a_process_that_is_stopped_holds_nothing_for_long(on))
         }),
-        ("nodes_see_each_other_and_share", |on| Box::pin(nodes_see_each_other_and_share(on))),
-        ("what_has_expired_is_not_renewed", |on| Box::pin(what_has_expired_is_not_renewed(on))),
+        ("nodes_see_each_other_and_share", |on| {
+            Box::pin(nodes_see_each_other_and_share(on))
+        }),
+        ("what_has_expired_is_not_renewed", |on| {
+            Box::pin(what_has_expired_is_not_renewed(on))
+        }),
         ("lanes_part_the_outbox", |on| Box::pin(lanes_part_the_outbox(on))),
-        ("what_others_committed_is_found_once", |on| Box::pin(what_others_committed_is_found_once(on))),
+        ("what_others_committed_is_found_once", |on| {
+            Box::pin(what_others_committed_is_found_once(on))
+        }),
     ]);
 }
 
@@ -170,7 +184,10 @@ async fn of_two_who_race_one_gets_it(on: &Backend) {
     let (mine, theirs) = tokio::join!(a.take_all(&names), b.take_all(&back));
     let mut taken: Vec<(LeaseName, Epoch)> = [mine.unwrap(), theirs.unwrap()].concat();
     taken.sort_unstable();
-    assert_eq!(taken, names.iter().map(|name| (*name, Epoch(2))).collect::<Vec<_>>());
+    assert_eq!(
+        taken,
+        names.iter().map(|name| (*name, Epoch(2))).collect::<Vec<_>>()
+    );
     // One that is not there cannot be had.
     assert_eq!(a.take(LeaseName::Source(SourceId(99))).await.unwrap(), None);
 }
@@ -186,7 +203,10 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
     let new = take(&b, lease).await;
     assert!(new > old);
 
-    let before = (load(&b, source).await, db.sql("SELECT * FROM counter ORDER BY name"));
+    let before = (
+        load(&b, source).await,
+        db.sql("SELECT * FROM counter ORDER BY name"),
+    );
     let late = commit_of(&a, source, old, 2).await;
     assert_eq!(a.commit(late.clone()).await.unwrap_err(), lost(source));
     // Not even what was committed before is confirmed, and an epoch without the lease is no help.
@@ -196,7 +216,10 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
         ..late.clone()
     };
     assert_eq!(a.commit(stolen).await.unwrap_err(), lost(source));
-    let after = (load(&b, source).await, db.sql("SELECT * FROM counter ORDER BY name"));
+    let after = (
+        load(&b, source).await,
+        db.sql("SELECT * FROM counter ORDER BY name"),
+    );
     assert_eq!(before, after);
     assert_eq!(db.sql("SELECT count(*) FROM event"), "1");
 
@@ -211,7 +234,10 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
     b.cluster().unwrap().release(lease, old).await.unwrap();
     assert_eq!(a.cluster().unwrap().take(lease).await.unwrap(), None);
     b.cluster().unwrap().release(lease, new).await.unwrap();
-    assert_eq!(a.cluster().unwrap().take(lease).await.unwrap(), Some(Epoch(new.0 + 1)));
+    assert_eq!(
+        a.cluster().unwrap().take(lease).await.unwrap(),
+        Some(Epoch(new.0 + 1))
+    );
 }
 
 async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
@@ -221,7 +247,9 @@ async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
     let lease = LeaseName::Source(source);
     let epoch = take(&a, lease).await;
     let commit = commit_of(&a, source, epoch, 1).await;
-    let held = db.hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE").await;
+    let held = db
+        .hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE")
+        .await;
     let committing = tokio::spawn({
         let a = a.clone();
         async move { a.commit(commit).await }
@@ -248,19 +276,30 @@ async fn a_beat_does_not_wait_for_a_commit(on: &Backend) {
     let lease = LeaseName::Source(source);
     let epoch = take(&a, lease).await;
     let commit = commit_of(&a, source, epoch, 1).await;
-    let held = db.hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE").await;
+    let held = db
+        .hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE")
+        .await;
     let committing = tokio::spawn({
         let a = a.clone();
         async move { a.commit(commit).await }
     });
     db.waiting(1).await;
-    let before: i64 = db.sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'")).parse().unwrap();
+    let before: i64 = db
+        .sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'"))
+        .parse()
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     let view = a.cluster().unwrap().beat(&[source]).await.unwrap();
     assert!(!committing.is_finished());
     let row = view.leases.iter().find(|l| l.name == lease).unwrap();
-    assert_eq!((row.holder, row.epoch, row.expired), (Some(a.cluster().unwrap().node()), epoch, false));
-    let after: i64 = db.sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'")).parse().unwrap();
+    assert_eq!(
+        (row.holder, row.epoch, row.expired),
+        (Some(a.cluster().unwrap().node()), epoch, false)
+    );
+    let after: i64 = db
+        .sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'"))
+        .parse()
+        .unwrap();
     assert!(after > before, "renewed");
     drop(held);
     assert_eq!(committing.await.unwrap().unwrap().deliveries.len(), 1);
@@ -282,7 +321,9 @@ impl Wire {
         let stopped = Arc::clone(&wire.stopped);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                    continue;
+                };
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
                 tokio::spawn(hand_on(near_in, far_out, Arc::clone(&stopped)));
                 tokio::spawn(hand_on(far_in, near_out, Arc::clone(&stopped)));
@@ -314,7 +355,9 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
     let source = b.source("eu-1").await.unwrap();
     let lease = LeaseName::Source(source);
     let wire = Wire::to(db.server.port()).await;
-    let through = db.url().replace(&format!(":{}", db.server.port()), &format!(":{}", wire.port));
+    let through = db
+        .url()
+        .replace(&format!(":{}", db.server.port()), &format!(":{}", wire.port));
     let a = node(&through, SHORT).await;
     let epoch = take(&a, lease).await;
     let commit = commit_of(&a, source, epoch, 1).await;
@@ -331,10 +374,17 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
     assert!(new > epoch);
     assert!(b.commit(commit_of(&b, source, new, 2).await).await.is_ok());
     // To the other side the server has gone silent: that is found out, too.
-    let error = tokio::time::timeout(PATIENCE, committing).await.unwrap().unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, committing)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
     assert!(error.is_transient(), "{error}");
     let (rows, clock) = load(&b, source).await;
-    assert_eq!((rows.into_keys().collect::<Vec<_>>(), clock), (vec![(2, 2)], Some(at(2))));
+    assert_eq!(
+        (rows.into_keys().collect::<Vec<_>>(), clock),
+        (vec![(2, 2)], Some(at(2)))
+    );
 }
 
 async fn nodes_see_each_other_and_share(on: &Backend) {
@@ -348,30 +398,55 @@ async fn nodes_see_each_other_and_share(on: &Backend) {
     assert_eq!(view.nodes.len(), 2);
     assert!(view.nodes.is_sorted_by_key(|n| n.id) && view.leases.is_sorted_by_key(|l| l.name));
     let row = view.nodes.iter().find(|n| n.id == a.node()).unwrap();
-    assert_eq!((row.name.as_str(), row.live, &row.sources[..]), ("test", true, &[one, two][..]));
+    assert_eq!(
+        (row.name.as_str(), row.live, &row.sources[..]),
+        ("test", true, &[one, two][..])
+    );
     assert!(row.expires_in > LONG / 2 && row.expires_in <= LONG);
     assert!(row.started_at > Timestamp(1_700_000_000_000));
     assert_eq!(view.leases.len(), 66);
-    assert!(view.leases.iter().all(|l| l.holder.is_none() && l.expired && l.epoch == Epoch(0)));
+    assert!(
+        view.leases
+            .iter()
+            .all(|l| l.holder.is_none() && l.expired && l.epoch == Epoch(0))
+    );
 
     // Each takes what it should have, by a view of its own.
     for node in [a, b] {
         let view = node.view().await.unwrap();
-        let mine: Vec<LeaseName> =
-            assign(&view).into_iter().filter(|(_, id)| *id == node.node()).map(|(name, _)| name).collect();
+        let mine: Vec<LeaseName> = assign(&view)
+            .into_iter()
+            .filter(|(_, id)| *id == node.node())
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(node.take_all(&mine).await.unwrap().len(), mine.len());
     }
     let view = a.view().await.unwrap();
-    let held = |id| view.leases.iter().filter(|l| l.holder == Some(id) && !l.expired).count();
+    let held = |id| {
+        view.leases
+            .iter()
+            .filter(|l| l.holder == Some(id) && !l.expired)
+            .count()
+    };
     assert_eq!((held(a.node()), held(b.node())), (33, 33));
-    let leader = |source| view.leases.iter().find(|l| l.name == LeaseName::Source(source)).unwrap().holder;
+    let leader = |source| {
+        view.leases
+            .iter()
+            .find(|l| l.name == LeaseName::Source(source))
+            .unwrap()
+            .holder
+    };
     assert_eq!((leader(one), leader(two)), (Some(a.node()), Some(b.node())));
 
     // Who leaves gives all back at once.
     b.leave().await.unwrap();
     let view = a.view().await.unwrap();
     assert_eq!(view.nodes.iter().map(|n| n.id).collect::<Vec<_>>(), [a.node()]);
-    assert!(view.leases.iter().all(|l| l.holder == Some(a.node()) || l.holder.is_none()));
+    assert!(
+        view.leases
+            .iter()
+            .all(|l| l.holder == Some(a.node()) || l.holder.is_none())
+    );
     assert_eq!(a.take(LeaseName::Source(two)).await.unwrap(), Some(Epoch(2)));
 }
 
@@ -380,11 +455,25 @@ async fn what_has_expired_is_not_renewed(on: &Backend) {
     let store = db.node(SHORT).await;
     let a = store.cluster().unwrap();
     let epoch = take(&store, LeaseName::Lane(3)).await;
-    wait(async || a.view().await.unwrap().leases.iter().any(|l| l.holder == Some(a.node()) && l.expired)).await;
+    wait(async || {
+        a.view()
+            .await
+            .unwrap()
+            .leases
+            .iter()
+            .any(|l| l.holder == Some(a.node()) && l.expired)
+    })
+    .await;
     let view = a.beat(&[]).await.unwrap();
     let row = view.leases.iter().find(|l| l.name == LeaseName::Lane(3)).unwrap();
-    assert_eq!((row.holder, row.epoch, row.expired), (Some(a.node()), epoch, true));
-    assert_eq!(a.take(LeaseName::Lane(3)).await.unwrap(), Some(Epoch(epoch.0 + 1)));
+    assert_eq!(
+        (row.holder, row.epoch, row.expired),
+        (Some(a.node()), epoch, true)
+    );
+    assert_eq!(
+        a.take(LeaseName::Lane(3)).await.unwrap(),
+        Some(Epoch(epoch.0 + 1))
+    );
     // A node that beats no more is seen to be gone, and forgotten in the end.
     wait(async || !a.view().await.unwrap().nodes[0].live).await;
     db.sql("UPDATE node SET expires_at = expires_at - 3600001");
@@ -417,18 +506,33 @@ async fn lanes_part_the_outbox(on: &Backend) {
     b.set_lanes(Lanes(!even.0));
     let mut parts = Vec::new();
     for (store, lanes) in [(&a, even), (&b, Lanes(!even.0))] {
-        let expected: Vec<_> = all.iter().filter(|d| lanes.contains(Lanes::of(d.session_id))).cloned().collect();
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|d| lanes.contains(Lanes::of(d.session_id)))
+            .cloned()
+            .collect();
         assert!(expected.len() > 50, "the sessions spread over the lanes");
-        assert_eq!(store.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(), expected);
+        assert_eq!(
+            store.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(),
+            expected
+        );
         assert_eq!(store.pending_since(DeliveryId(0), 1000).await.unwrap(), expected);
         assert_eq!(store.pending_rows(ids.clone()).await.unwrap(), expected);
         let expected: Vec<_> = expected.into_iter().map(|d| d.id).collect();
         assert_eq!(store.still_pending(ids.clone()).await.unwrap(), expected);
-        let mut due: Vec<_> =
-            store.newest_due(endpoint, at(1000), 1000).await.unwrap().into_iter().map(|d| (d.sequence, d.id)).collect();
+        let mut due: Vec<_> = store
+            .newest_due(endpoint, at(1000), 1000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|d| (d.sequence, d.id))
+            .collect();
         due.sort_unstable();
         assert_eq!(due.len(), expected.len() / 3);
-        assert!(due.iter().all(|(sequence, id)| *sequence == 0 && expected.contains(id)));
+        assert!(
+            due.iter()
+                .all(|(sequence, id)| *sequence == 0 && expected.contains(id))
+        );
         parts.push(expected);
         // For people, all of them.
         assert_eq!(store.backlog().await.unwrap()[&endpoint].pending, 300);
@@ -436,7 +540,13 @@ async fn lanes_part_the_outbox(on: &Backend) {
     a.set_lanes(Lanes::NONE);
     assert_eq!(a.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(), []);
     a.set_lanes(Lanes::ALL);
-    assert_eq!(a.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap().len(), 300);
+    assert_eq!(
+        a.pending_after(endpoint, DeliveryId(0), 1000)
+            .await
+            .unwrap()
+            .len(),
+        300
+    );
 }
 
 /// Two nodes commit at once, a third reads on from what it has seen: it misses none, whatever came in between.
@@ -463,8 +573,14 @@ async fn what_others_committed_is_found_once(on: &Backend) {
         }));
     }
     let mut seen = reader.newest_delivery().await.unwrap();
-    let mut found: Vec<DeliveryId> =
-        reader.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap().iter().map(|d| d.id).filter(|id| *id <= seen).collect();
+    let mut found: Vec<DeliveryId> = reader
+        .pending_after(endpoint, DeliveryId(0), 1000)
+        .await
+        .unwrap()
+        .iter()
+        .map(|d| d.id)
+        .filter(|id| *id <= seen)
+        .collect();
     let until = Instant::now() + PATIENCE;
     while found.len() < 120 {
         assert!(Instant::now() < until, "{} found", found.len());
