@@ -51,13 +51,13 @@ pub(crate) struct Dialect {
     pub(crate) session: &'static str,
     /// The column of `session` by which it walks.
     pub(crate) session_id: &'static str,
-    /// Events of a user's sessions.
+    /// Events of the sessions of a user, who is value 1.
     pub(crate) user: &'static str,
     /// Pending deliveries.
     pub(crate) pending: &'static str,
     /// Dead letters.
     pub(crate) dead: &'static str,
-    /// From a delivery to its endpoint `p`.
+    /// From a delivery to its endpoint `p`, where the walk has not come by it.
     pub(crate) endpoint: &'static str,
     /// The column of `s` that holds the user.
     pub(crate) user_column: &'static str,
@@ -103,6 +103,9 @@ impl<'a> Deliveries<'a> {
             conditions: Vec::new(),
             values: Vec::new(),
         };
+        if walk == Walk::User {
+            q.values.extend(filter.user.clone().map(Value::Bytes));
+        }
         if !filter.ids.is_empty() {
             let list: Vec<String> = filter.ids.iter().map(|id| q.value(id.0.to_vec())).collect();
             q.add(format!("{} IN ({})", dialect.key, list.join(", ")));
@@ -116,14 +119,12 @@ impl<'a> Deliveries<'a> {
             };
             q.add(format!("{column} = {v}"));
         }
-        if let Some(user) = &filter.user {
+        if let Some(user) = filter.user.as_ref().filter(|_| walk != Walk::User) {
             let v = q.value(user.clone());
             let column = dialect.user_column;
-            q.add(if walk == Walk::User {
-                format!("{column} = {v}")
-            } else {
-                format!("EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND {column} = {v})")
-            });
+            q.add(format!(
+                "EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND {column} = {v})"
+            ));
         }
         if let Some(endpoint) = &filter.endpoint {
             let v = q.value(endpoint.clone());

@@ -211,8 +211,8 @@ async fn events_of(tx: &Transaction<'_>, id: SessionId) -> Result<Events, Fault>
     let mut deliveries: HashMap<i64, Vec<(String, DeliveryState)>> = HashMap::new();
     let to = tx
         .query(
-            "SELECT e.id, p.name, d.state FROM event e JOIN delivery d ON d.id >= e.id << 16 AND d.id <= (e.id << 16) | 65535 \
-             JOIN endpoint p ON p.id = d.endpoint WHERE e.session_id = $1 ORDER BY d.id",
+            "SELECT e.id, p.name, d.state FROM event e CROSS JOIN endpoint p JOIN delivery d ON d.id = (e.id << 16) | p.id \
+             WHERE e.session_id = $1 ORDER BY d.id",
             &[&&id.0[..]],
         )
         .await?;
