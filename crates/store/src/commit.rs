@@ -11,6 +11,7 @@ use turnhook_reducer::{
 };
 
 use crate::{
+    cluster::Epoch,
     delivery::Delivery,
     ids::{EndpointId, SourceId},
 };
@@ -20,6 +21,9 @@ use crate::{
 pub struct Commit {
     /// Whose.
     pub source: SourceId,
+    /// That of the source's lease, as it was taken: on PostgreSQL the commit is refused if it is not held any more. `None`
+    /// where nobody else can write: on SQLite, and while a store is copied.
+    pub epoch: Option<Epoch>,
     /// The source's time: what was received up to it is in this commit or an earlier one. [`crate::Store::load`]
     /// gives the last one back.
     pub clock: Timestamp,
@@ -39,6 +43,7 @@ impl Commit {
     pub fn new(source: SourceId, clock: Timestamp) -> Commit {
         Commit {
             source,
+            epoch: None,
             clock,
             changes: Vec::new(),
             events: Vec::new(),

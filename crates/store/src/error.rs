@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Why the store did not do what it was asked to. Nothing is ever half done: a request that fails has
-/// changed nothing.
+/// changed nothing, but for [`Error::Unavailable`], after which all of it may have been done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -87,6 +87,71 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// The URL of a database is not one.
+    #[error("`[store] url`: {problem}")]
+    BadUrl {
+        /// What is wrong; never quotes it.
+        problem: String,
+    },
+    /// The database does not let us in, or not do that.
+    #[error(
+        "{store}: refused: {message}; check user, password, database, certificates and the role's rights"
+    )]
+    Refused {
+        /// Host and database.
+        store: String,
+        /// What it said.
+        message: String,
+    },
+    /// The database's schema is older than this program needs, and it may not change it (the program exits 78).
+    #[error(
+        "{store}: its schema is {found}, this turnhook needs {known}: run `turnhook migrate` with a role that may create tables"
+    )]
+    Unmigrated {
+        /// Host and database.
+        store: String,
+        /// Its schema; 0: there is none.
+        found: u32,
+        /// What this program needs.
+        known: u32,
+    },
+    /// The database is away, too slow, or in conflict with others. Try again later: what was asked for may have been done,
+    /// and is harmless to repeat.
+    #[error("{store}: {message}; trying again may help")]
+    Unavailable {
+        /// Host and database.
+        store: String,
+        /// What happened.
+        message: String,
+    },
+    /// Another node has taken the lease, or it was released: nothing was written, and this one has to take it again.
+    #[error("{lease}: the lease is lost; another node may have it")]
+    LeaseLost {
+        /// Which.
+        lease: crate::cluster::LeaseName,
+    },
+    /// This kind of store has no such function.
+    #[error("{store}: not possible on this kind of store: {advice}")]
+    Unsupported {
+        /// The store.
+        store: String,
+        /// What to do instead.
+        advice: String,
+    },
+    /// A store can be copied only into one that has nothing in it.
+    #[error("{store}: not empty; copy into a new database, or drop this one and create it again")]
+    NotEmpty {
+        /// Host and database.
+        store: String,
+    },
+    /// The store is there already.
+    #[error(
+        "{store}: holds a copy of this very store already; point `[store] url` at it, and do not run on the original any more"
+    )]
+    AlreadyCopied {
+        /// Host and database.
+        store: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -104,7 +169,10 @@ impl Error {
     /// Whether the same request may succeed later without anything being changed in configuration or code.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Full { .. } | Error::Busy { .. } | Error::Io { .. })
+        matches!(
+            self,
+            Error::Full { .. } | Error::Busy { .. } | Error::Io { .. } | Error::Unavailable { .. }
+        )
     }
 }
 

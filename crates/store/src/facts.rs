@@ -7,7 +7,10 @@ use turnhook_reducer::{
     usage::{Counters, Legs, Usage},
 };
 
-use crate::codec::{Reader, Writer, pack_body, unpack};
+use crate::{
+    codec::{Reader, Writer, pack_body, unpack},
+    codes::nat,
+};
 
 /// The ledger's part of a session's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +103,7 @@ pub(crate) fn unpack_body(data: &[u8]) -> Option<Vec<u8>> {
     Some(whole.split_off(at))
 }
 
-fn names(event: &SessionEvent) -> Vec<u8> {
+pub(crate) fn names(event: &SessionEvent) -> Vec<u8> {
     let mut w = Writer(Vec::new());
     w.varint(event.usernames.len() as u64);
     for username in &event.usernames {
@@ -180,6 +183,20 @@ pub(crate) fn reason(code: u8) -> Option<CloseReason> {
     ]
     .get(usize::from(code))
     .copied()
+}
+
+/// A session's end from its columns; `None` while it is open.
+pub(crate) fn end(
+    ended_at: Option<i64>,
+    reason: Option<i64>,
+    accuracy: Option<i64>,
+) -> Option<(Timestamp, CloseReason, Accuracy)> {
+    let code = |code: Option<i64>| u8::try_from(code?).ok();
+    Some((
+        Timestamp(nat(ended_at?)),
+        self::reason(code(reason)?)?,
+        self::accuracy(code(accuracy)?)?,
+    ))
 }
 
 pub(crate) fn accuracy_code(accuracy: Accuracy) -> u8 {

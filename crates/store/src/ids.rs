@@ -19,6 +19,11 @@ impl DeliveryId {
         DeliveryId((event << 16) | i64::from(endpoint.0))
     }
 
+    /// Above all deliveries of an event and of those before it, below those of later ones.
+    pub(crate) fn last_of(event: i64) -> DeliveryId {
+        DeliveryId((event << 16) | 0xffff)
+    }
+
     pub(crate) fn event(self) -> i64 {
         self.0 >> 16
     }

@@ -26,15 +26,27 @@
 //! On SQLite that lock is also the claim to every delivery: no other process delivers, so that nothing has to
 //! be written to claim one. The dispatcher itself remembers which ones it has in hand.
 //!
-//! The functions say nothing of SQLite: another database can stand behind them.
+//! # More than one machine
+//!
+//! On PostgreSQL ([`Store::connect`]) any number of processes run on one store. What each of them may do is settled by
+//! leases ([`Cluster`]): a source is led, and the deliveries of a lane are made, by one node at a time. A [`Commit`] names
+//! the epoch of its source's lease, and is refused with [`Error::LeaseLost`] once another node has taken it. An `Err`
+//! that [is transient](Error::is_transient) may hide a commit that went through: it is repeated as it is, all the same.
+//! The functions say nothing of the database: the same contract holds on both.
 
+mod assign;
+mod cluster;
 mod codec;
+mod codes;
 mod commit;
+mod copy;
 mod delivery;
 mod endpoint;
 mod error;
 mod facts;
 mod ids;
+mod postgres;
+mod query;
 mod session;
 mod sqlite;
 
@@ -50,7 +62,10 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
+pub use assign::assign;
+pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
 pub use commit::{Commit, Committed, NewEvent};
+pub use copy::{Copied, Progress, copy};
 pub use delivery::{
     Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
     Recorded, Replay, ReplayId, ReplayRequest, Verdict,
@@ -58,6 +73,8 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+use postgres::Postgres;
+pub use postgres::{Cluster, Migrated, PostgresOptions};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
 
@@ -109,17 +126,35 @@ pub struct Trimmed {
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.
 #[derive(Clone)]
-pub struct Store(Arc<Sqlite>);
+pub struct Store(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Sqlite(Arc<Sqlite>),
+    Postgres(Arc<Postgres>),
+}
+
+/// The same request, whatever stands behind.
+macro_rules! on {
+    ($store:expr, $db:ident => $request:expr) => {
+        match &$store.0 {
+            Backend::Sqlite($db) => $request,
+            Backend::Postgres($db) => $request,
+        }
+    };
+}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Store").field(&self.0.path()).finish()
+        f.debug_tuple("Store").field(&self.describe()).finish()
     }
 }
 
 impl Store {
-    /// The schema that this version reads and writes.
+    /// The schema of files that this version reads and writes.
     pub const SCHEMA: u32 = sqlite::SCHEMA;
+    /// That of PostgreSQL databases.
+    pub const POSTGRES_SCHEMA: u32 = postgres::SCHEMA;
 
     /// Opens a store in a file.
     ///
@@ -140,33 +175,86 @@ impl Store {
         opened
             .await
             .unwrap_or(Err(Error::Closed))
-            .map(|s| Store(Arc::new(s)))
+            .map(|s| Store(Backend::Sqlite(Arc::new(s))))
+    }
+
+    /// Connects to a store in PostgreSQL. [`Mode::Run`] makes or migrates the schema if there is need, and if the role may;
+    /// any number of processes may run on it.
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`], [`Error::Refused`], [`Error::Unmigrated`], [`Error::Newer`], or [`Error::Unavailable`]
+    /// (transient: try again).
+    pub async fn connect(options: PostgresOptions, mode: Mode) -> Result<Store> {
+        Postgres::connect(&options, mode)
+            .await
+            .map(|db| Store(Backend::Postgres(Arc::new(db))))
+    }
+
+    /// Makes the schema in PostgreSQL, or brings it up to date, with a role that may.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub async fn migrate(options: &PostgresOptions) -> Result<Migrated> {
+        Postgres::migrate(options).await
+    }
+
+    /// The nodes that share the store; `None` on SQLite, where there is but one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        match &self.0 {
+            Backend::Sqlite(_) => None,
+            Backend::Postgres(db) => Some(db.cluster()),
+        }
+    }
+
+    /// Which lanes this process makes the deliveries of: [`Store::pending_after`], [`Store::newest_due`],
+    /// [`Store::pending_rows`], [`Store::still_pending`] and [`Store::pending_since`] see no others. All of them
+    /// until this is called, and always on SQLite.
+    pub fn set_lanes(&self, lanes: Lanes) {
+        if let Backend::Postgres(db) = &self.0 {
+            db.set_lanes(lanes);
+        }
     }
 
     /// Waits until all that was asked for is done, and gives the file free. Later requests fail with
     /// [`Error::Closed`].
     pub async fn close(&self) {
-        self.0.close().await;
+        on!(self, db => db.close().await);
     }
 
-    /// The file, absolute.
+    /// The file, absolute; or host and database, without user and password.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        self.0.path()
+    pub fn describe(&self) -> String {
+        match &self.0 {
+            Backend::Sqlite(db) => db.path().display().to_string(),
+            Backend::Postgres(db) => db.describe(),
+        }
     }
 
-    /// Whether a bridge runs on this file, this one or another.
+    /// The file, absolute; `None` on PostgreSQL.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Backend::Sqlite(db) => Some(db.path()),
+            Backend::Postgres(_) => None,
+        }
+    }
+
+    /// Whether a bridge runs on this store, this one or another.
     ///
     /// # Errors
     /// The disk's.
-    pub fn is_run_on(&self) -> Result<bool> {
-        sqlite::is_run_on(self.0.path())
+    pub async fn is_run_on(&self) -> Result<bool> {
+        match &self.0 {
+            Backend::Sqlite(db) => sqlite::is_run_on(db.path()),
+            Backend::Postgres(db) => Ok(db.cluster().view().await?.nodes.iter().any(|node| node.live)),
+        }
     }
 
     /// Random, made with the store: what ids are derived from. A backup has the same.
     #[must_use]
     pub fn store_id(&self) -> [u8; 16] {
-        self.0.store_id()
+        on!(self, db => db.store_id())
     }
 
     // --- what a source knows -------------------------------------------------------------------------
@@ -176,7 +264,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn source(&self, name: &str) -> Result<SourceId> {
-        self.0.source(name).await
+        on!(self, db => db.source(name).await)
     }
 
     /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
@@ -189,7 +277,7 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
     {
-        self.0.load(source, to, each).await
+        on!(self, db => db.load(source, to, each).await)
     }
 
     /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
@@ -198,7 +286,8 @@ impl Store {
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
     pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
-        self.0.commit(&commit.into()).await
+        let commit = commit.into();
+        on!(self, db => db.commit(&commit).await)
     }
 
     // --- the outbox -----------------------------------------------------------------------------------
@@ -209,7 +298,7 @@ impl Store {
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
     pub async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
-        self.0.record(outcomes).await
+        on!(self, db => db.record(outcomes).await)
     }
 
     /// Pending deliveries of an endpoint with ids above `after`, lowest first, those that wait for a retry
@@ -223,7 +312,24 @@ impl Store {
         after: DeliveryId,
         limit: usize,
     ) -> Result<Vec<Delivery>> {
-        self.0.pending_after(endpoint, after, limit.max(1)).await
+        on!(self, db => db.pending_after(endpoint, after, limit.max(1)).await)
+    }
+
+    /// Pending deliveries of all endpoints with ids above `after`, lowest first: what other nodes committed.
+    /// Whoever has seen a delivery of one commit has been given those of all earlier ones.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn pending_since(&self, after: DeliveryId, limit: usize) -> Result<Vec<Delivery>> {
+        on!(self, db => db.pending_since(after, limit.max(1)).await)
+    }
+
+    /// Above all deliveries of commits that are on the disk, below those of later ones.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn newest_delivery(&self) -> Result<DeliveryId> {
+        on!(self, db => db.newest_delivery().await)
     }
 
     /// Pending deliveries of an endpoint that are due by `now`, highest id first, and only those before which
@@ -238,7 +344,7 @@ impl Store {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Delivery>> {
-        self.0.newest_due(endpoint, now, limit.max(1)).await
+        on!(self, db => db.newest_due(endpoint, now, limit.max(1)).await)
     }
 
     /// Those of these deliveries that are pending, in the same order.
@@ -246,7 +352,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn pending_rows(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>> {
-        self.0.pending_rows(ids).await
+        on!(self, db => db.pending_rows(ids).await)
     }
 
     /// Which of these deliveries are pending, in the same order.
@@ -254,7 +360,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn still_pending(&self, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
-        self.0.still_pending(ids).await
+        on!(self, db => db.still_pending(ids).await)
     }
 
     /// What each endpoint still has to get; those that never had anything are missing. Cheap: nothing is counted,
@@ -263,7 +369,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn backlog(&self) -> Result<BTreeMap<EndpointId, Backlog>> {
-        self.0.backlog().await
+        on!(self, db => db.backlog().await)
     }
 
     /// Whether another process wrote since this was asked last (a replay, a pause …): then read endpoints and
@@ -272,7 +378,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn changed_by_others(&self) -> Result<bool> {
-        self.0.changed_by_others().await
+        on!(self, db => db.changed_by_others().await)
     }
 
     // --- endpoints ------------------------------------------------------------------------------------
@@ -283,9 +389,8 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
-        self.0
-            .set_endpoints(names.iter().map(|n| n.as_ref().to_owned()).collect(), at)
-            .await
+        let names = names.iter().map(|n| n.as_ref().to_owned()).collect();
+        on!(self, db => db.set_endpoints(names, at).await)
     }
 
     /// All endpoints that ever were configured, by name.
@@ -293,7 +398,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
-        self.0.endpoints().await
+        on!(self, db => db.endpoints().await)
     }
 
     /// Pauses an endpoint; false if it was paused already.
@@ -301,7 +406,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's.
     pub async fn pause(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
-        self.0.pause(endpoint, at, reason).await
+        on!(self, db => db.pause(endpoint, at, reason).await)
     }
 
     /// Ends an endpoint's pause; false if it was not paused.
@@ -309,7 +414,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's.
     pub async fn resume(&self, endpoint: &str, at: Timestamp) -> Result<bool> {
-        self.0.resume(endpoint, at).await
+        on!(self, db => db.resume(endpoint, at).await)
     }
 
     // --- deliveries, for people ---------------------------------------------------------------------
@@ -324,7 +429,7 @@ impl Store {
         after: Option<DeliveryCursor>,
         limit: usize,
     ) -> Result<Vec<DeliveryRow>> {
-        self.0.deliveries(filter, after, limit).await
+        on!(self, db => db.deliveries(filter, after, limit).await)
     }
 
     /// An event's deliveries with all that is known of each; empty if there is no such event, or nobody wanted it.
@@ -332,7 +437,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn delivery(&self, event: EventId) -> Result<Vec<DeliveryDetail>> {
-        self.0.delivery(event).await
+        on!(self, db => db.delivery(event).await)
     }
 
     /// How many deliveries match: for `--dry-run`.
@@ -340,7 +445,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's.
     pub async fn count_deliveries(&self, filter: DeliveryFilter) -> Result<u64> {
-        self.0.count_deliveries(filter).await
+        on!(self, db => db.count_deliveries(filter).await)
     }
 
     /// Queues deliveries again, with the same ids and bytes, oldest first, and puts that on record. Those that are
@@ -349,7 +454,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been queued, and is on record.
     pub async fn replay(&self, request: ReplayRequest) -> Result<Replay> {
-        self.0.replay(request).await
+        on!(self, db => db.replay(request).await)
     }
 
     /// Replays on record, newest first, with what is still pending of each.
@@ -357,7 +462,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn replays(&self, only: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>> {
-        self.0.replays(only, limit).await
+        on!(self, db => db.replays(only, limit).await)
     }
 
     /// Gives up pending and dead deliveries (only those in `filter.states`, if it names any) for good; how many.
@@ -365,7 +470,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been discarded.
     pub async fn discard(&self, filter: DeliveryFilter, at: Timestamp) -> Result<u64> {
-        self.0.discard(filter, at).await
+        on!(self, db => db.discard(filter, at).await)
     }
 
     // --- the ledger -------------------------------------------------------------------------------------
@@ -380,7 +485,7 @@ impl Store {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<SessionRow>> {
-        self.0.sessions(filter, after, limit).await
+        on!(self, db => db.sessions(filter, after, limit).await)
     }
 
     /// A session with its events, what became of them, and the gaps of its source in its time.
@@ -388,7 +493,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionDetail>> {
-        self.0.session(id).await
+        on!(self, db => db.session(id).await)
     }
 
     /// What each user used on each UTC day from `from` to `to` (days since 1970-01-01, both included), in order;
@@ -403,7 +508,7 @@ impl Store {
         after: Option<UsageDay>,
         limit: usize,
     ) -> Result<Vec<UsageDay>> {
-        self.0.usage_by_day(from, to, after, limit).await
+        on!(self, db => db.usage_by_day(from, to, after, limit).await)
     }
 
     /// Gaps of all sources that were not over before `since`, newest first.
@@ -411,7 +516,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn gaps(&self, since: Option<Timestamp>, limit: usize) -> Result<Vec<GapRow>> {
-        self.0.gaps(since, limit).await
+        on!(self, db => db.gaps(since, limit).await)
     }
 
     // --- upkeep -------------------------------------------------------------------------------------------
@@ -424,14 +529,21 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        self.0.trim(before, limit.max(1)).await
+        on!(self, db => db.trim(before, limit.max(1)).await)
     }
 
     /// Copies the store as it is at one moment into a new file that only its owner may read, while it is in use.
     ///
     /// # Errors
-    /// [`Error::Exists`], or the disk's; then no file is left behind.
+    /// [`Error::Exists`], or the disk's; then no file is left behind. [`Error::Unsupported`] on PostgreSQL, which has
+    /// tools of its own (`pg_dump`).
     pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<()> {
-        self.0.backup(to.into()).await
+        match &self.0 {
+            Backend::Sqlite(db) => db.backup(to.into()).await,
+            Backend::Postgres(db) => Err(Error::Unsupported {
+                store: db.describe(),
+                advice: "use pg_dump, or your database's own backups".into(),
+            }),
+        }
     }
 }

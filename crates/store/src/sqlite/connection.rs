@@ -140,7 +140,7 @@ pub(crate) fn is_run_on(path: &Path) -> Result<bool> {
 }
 
 /// Tries for a moment: whoever asks whether somebody runs holds the lock for that long.
-fn lock_to_run(path: &Path) -> Result<File> {
+pub(super) fn lock_to_run(path: &Path) -> Result<File> {
     for _ in 0..10 {
         if let Some(lock) = lock(path)? {
             return Ok(lock);

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
-use turnhook_reducer::{
-    event::{EventId, SessionId},
-    time::Timestamp,
-};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use turnhook_reducer::{event::EventId, time::Timestamp};
 
 use super::{Fault, Sqlite, admin::unknown_endpoint, connection, int, nat, rows, writer::Mem};
 use crate::{
@@ -17,6 +14,7 @@ use crate::{
     error::Result,
     facts,
     ids::DeliveryId,
+    query::{COLUMNS, Deliveries, Dialect, Listed, Pace},
 };
 
 /// Up to so many pending or dead ones are looked up and sorted; among more, the newest are found sooner by
@@ -26,152 +24,41 @@ const FEW: i64 = 10_000;
 /// Deliveries that one transaction changes.
 const STEP: usize = 1000;
 
-const COLUMNS: &str = "d.id, p.name, e.event_id, e.type, e.session_id, e.sequence, e.at, d.state, d.attempts, \
-     d.first_attempt_at, d.at, d.latency_ms, d.reason, d.replay";
+/// The cross joins and the indexes named say how it is to be walked, whatever the planner believes.
+pub(super) const DIALECT: Dialect = Dialect {
+    mark: '?',
+    keys: "event_key k CROSS JOIN event e ON e.id = k.event \
+         CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535",
+    key: "k.event_id",
+    session: "session_event l CROSS JOIN event e ON e.id = l.event \
+         CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535",
+    session_id: "l.session_id",
+    user: "session s CROSS JOIN session_event l ON l.session_id = s.id AND s.user = ?1 CROSS JOIN event e ON e.id = l.event \
+         CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535",
+    pending: "delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.id = d.id >> 16",
+    dead: "delivery d INDEXED BY delivery_dead CROSS JOIN event e ON e.id = d.id >> 16",
+    endpoint: "CROSS JOIN endpoint p ON p.id = d.endpoint",
+    user_column: "s.user",
+};
 
 fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
-    let state = rows::state(row.get(7)?);
-    let at = rows::time(row, 10)?;
-    let latency: i64 = row.get(11)?;
-    // A first attempt that succeeded leaves only when it was over.
-    let began = (state == DeliveryState::Delivered).then(|| Timestamp(at.0.saturating_sub(nat(latency))));
-    Ok(DeliveryRow {
-        id: DeliveryId(row.get(0)?),
+    Ok(Listed {
+        id: row.get(0)?,
         endpoint: row.get(1)?,
-        event_id: EventId(row.get(2)?),
-        event_type: rows::event_type(row.get(3)?),
-        session_id: SessionId(row.get(4)?),
+        event_id: row.get(2)?,
+        event_type: row.get(3)?,
+        session_id: row.get(4)?,
         sequence: row.get(5)?,
-        timestamp: rows::time(row, 6)?,
-        state,
+        timestamp: row.get(6)?,
+        state: row.get(7)?,
         attempts: row.get(8)?,
-        first_attempt_at: rows::maybe_time(row, 9)?.or(began),
-        next_attempt_at: (state == DeliveryState::Pending).then_some(at),
-        finished_at: (state != DeliveryState::Pending).then_some(at),
+        first_attempt_at: row.get(9)?,
+        at: row.get(10)?,
+        latency_ms: row.get(11)?,
         reason: row.get(12)?,
-        replay: row.get::<_, Option<i64>>(13)?.map(ReplayId),
-    })
-}
-
-/// A query made of a filter: the tables to walk, outermost first, and the conditions.
-struct Query {
-    from: &'static str,
-    conditions: Vec<String>,
-    values: Vec<Value>,
-}
-
-impl Query {
-    /// Walks from where there is least to look at.
-    fn new(filter: &DeliveryFilter, few: bool) -> Query {
-        const KEYS: &str = "event_key k CROSS JOIN event e ON e.id = k.event \
-             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
-        const SESSION: &str = "session_event l CROSS JOIN event e ON e.id = l.event \
-             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
-        const USER: &str = "session s CROSS JOIN session_event l ON l.session_id = s.id CROSS JOIN event e ON e.id = l.event \
-             CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535";
-        const PENDING: &str =
-            "delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.id = d.id >> 16";
-        const DEAD: &str = "delivery d INDEXED BY delivery_dead CROSS JOIN event e ON e.id = d.id >> 16";
-        let mut q = Query {
-            from: KEYS,
-            conditions: Vec::new(),
-            values: Vec::new(),
-        };
-        if !filter.ids.is_empty() {
-            let list: Vec<String> = filter.ids.iter().map(|id| q.value(id.0.to_vec())).collect();
-            q.conditions.push(format!("k.event_id IN ({})", list.join(", ")));
-        } else if filter.session.is_some() {
-            q.from = SESSION;
-        } else if filter.user.is_some() {
-            q.from = USER;
-        } else if few && filter.states == [DeliveryState::Pending] {
-            q.from = PENDING;
-            q.conditions.push("d.state = 0".into());
-        } else if few && filter.states == [DeliveryState::Dead] {
-            q.from = DEAD;
-            q.conditions.push("d.state = 2".into());
-        }
-        if let Some(session) = filter.session {
-            let v = q.value(session.0.to_vec());
-            if q.from == SESSION {
-                q.conditions.push(format!("l.session_id = {v}"));
-            }
-            q.conditions.push(format!("e.session_id = {v}"));
-        }
-        if let Some(user) = &filter.user {
-            let v = q.value(user.clone());
-            q.conditions.push(if q.from == USER {
-                format!("s.user = {v}")
-            } else {
-                format!("EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND s.user = {v})")
-            });
-        }
-        if let Some(endpoint) = &filter.endpoint {
-            let v = q.value(endpoint.clone());
-            q.conditions
-                .push(format!("d.endpoint = (SELECT id FROM endpoint WHERE name = {v})"));
-        }
-        if !filter.states.is_empty() {
-            let codes: Vec<String> = filter
-                .states
-                .iter()
-                .map(|s| rows::state_code(*s).to_string())
-                .collect();
-            q.conditions.push(format!("d.state IN ({})", codes.join(", ")));
-        }
-        if !filter.event_types.is_empty() {
-            let codes: Vec<String> = filter
-                .event_types
-                .iter()
-                .map(|t| rows::type_code(*t).to_string())
-                .collect();
-            q.conditions.push(format!("e.type IN ({})", codes.join(", ")));
-        }
-        for (time, compare) in [(filter.since, ">="), (filter.until, "<")] {
-            let Some(time) = time else { continue };
-            if q.from == KEYS {
-                // An event's id begins with its timestamp: this bounds the walk.
-                let mut low = [0u8; 16];
-                low[..6].copy_from_slice(&time.0.min((1 << 48) - 1).to_be_bytes()[2..]);
-                let v = q.value(low.to_vec());
-                q.conditions.push(format!("k.event_id {compare} {v}"));
-            }
-            let v = q.value(int(time.0));
-            q.conditions.push(format!("e.at {compare} {v}"));
-        }
-        q
+        replay: row.get(13)?,
     }
-
-    fn value(&mut self, v: impl Into<Value>) -> String {
-        self.values.push(v.into());
-        format!("?{}", self.values.len())
-    }
-
-    /// The column by which it is ordered: that of the walk, so that nothing is sorted that need not be.
-    fn order(&self) -> &'static str {
-        if self.from.starts_with("event_key") {
-            "k.event_id"
-        } else {
-            "e.event_id"
-        }
-    }
-
-    fn sql(&self, columns: &str, tail: &str) -> String {
-        let conditions = if self.conditions.is_empty() {
-            "TRUE".into()
-        } else {
-            self.conditions.join(" AND ")
-        };
-        let endpoint = if columns.contains("p.") {
-            "CROSS JOIN endpoint p ON p.id = d.endpoint"
-        } else {
-            ""
-        };
-        format!(
-            "SELECT {columns} FROM {} {endpoint} WHERE {conditions} {tail}",
-            self.from
-        )
-    }
+    .into())
 }
 
 /// Whether there are only a few of these.
@@ -211,14 +98,11 @@ impl Sqlite {
             if let Err(e) = check_endpoint(conn, filter.endpoint.as_deref())? {
                 return Ok(Err(e));
             }
-            let mut q = Query::new(&filter, are_few(conn, &filter.states)?);
-            let order = q.order();
+            let mut q = Deliveries::new(&DIALECT, &filter, are_few(conn, &filter.states)?);
             if let Some(after) = after {
-                let (event, id) = (q.value(after.event_id.0.to_vec()), q.value(after.id.0));
-                q.conditions.push(format!(
-                    "{order} <= {event} AND ({order} < {event} OR d.id < {id})"
-                ));
+                q.after(after);
             }
+            let order = q.order();
             let limit = q.value(int(limit as u64));
             let sql = q.sql(
                 COLUMNS,
@@ -240,7 +124,7 @@ impl Sqlite {
                 ids: vec![event],
                 ..DeliveryFilter::default()
             };
-            let q = Query::new(&only, true);
+            let q = Deliveries::new(&DIALECT, &only, true);
             let columns = format!("{COLUMNS}, d.status, d.latency_ms, e.data");
             let mut stmt = tx.prepare_cached(&q.sql(&columns, "ORDER BY d.id"))?;
             let mut found = stmt.query(params_from_iter(q.values))?;
@@ -252,7 +136,7 @@ impl Sqlite {
                 let mut attempts = read_attempts(&tx, shown.id)?;
                 if shown.state == DeliveryState::Delivered {
                     let latency = nat(row.get(15)?);
-                    attempts.push(success(&shown, row.get(14)?, latency));
+                    attempts.push(shown.success(row.get(14)?, latency));
                 }
                 details.push(DeliveryDetail {
                     row: shown,
@@ -276,7 +160,7 @@ impl Sqlite {
             if let Err(e) = check_endpoint(conn, filter.endpoint.as_deref())? {
                 return Ok(Err(e));
             }
-            let q = Query::new(&filter, true);
+            let q = Deliveries::new(&DIALECT, &filter, true);
             let sql = q.sql("d.id", &format!("ORDER BY {}, d.id", q.order()));
             let mut stmt = conn.prepare(&sql)?;
             stmt.query_map(params_from_iter(q.values), |r| r.get(0))?
@@ -299,10 +183,7 @@ impl Sqlite {
                 Ok(ReplayId(conn.last_insert_rowid()))
             })
             .await?;
-        let gap_ms = request
-            .rate
-            .filter(|r| r.is_finite() && *r > 0.0)
-            .map(|r| 1000.0 / r);
+        let pace = Pace::new(request.rate);
         let mut total = 0;
         for (step, ids) in ids.chunks(STEP).enumerate() {
             let ids = ids.to_vec();
@@ -310,12 +191,7 @@ impl Sqlite {
                 .write(move |conn, mem| {
                     let mut queued = 0;
                     for (i, delivery) in ids.iter().enumerate() {
-                        #[allow(
-                            clippy::cast_possible_truncation,
-                            clippy::cast_sign_loss,
-                            clippy::cast_precision_loss
-                        )]
-                        let wait = gap_ms.map_or(0, |gap| ((step * STEP + i) as f64 * gap) as u64);
+                        let wait = pace.wait_ms(step * STEP + i);
                         queued += u64::from(queue_again(conn, mem, DeliveryId(*delivery), id, at, wait)?);
                     }
                     conn.execute(
@@ -407,19 +283,6 @@ fn read_attempts(conn: &Connection, id: DeliveryId) -> rusqlite::Result<Vec<Atte
         })
     })?
     .collect()
-}
-
-/// The attempt that succeeded, from its delivery.
-fn success(row: &DeliveryRow, status: Option<u16>, latency_ms: u64) -> Attempt {
-    let over = row.finished_at.unwrap_or_default();
-    Attempt {
-        number: row.attempts,
-        at: Timestamp(over.0.saturating_sub(latency_ms)),
-        latency_ms: u32::try_from(latency_ms).unwrap_or(u32::MAX),
-        status: Some(status.unwrap_or(200)),
-        error: None,
-        answer: None,
-    }
 }
 
 /// Makes a finished delivery pending again; false if it is pending already or gone.

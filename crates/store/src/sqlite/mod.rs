@@ -8,6 +8,7 @@ mod commit;
 mod connection;
 mod counts;
 mod deliveries;
+pub(crate) mod export;
 mod fold;
 mod helper;
 mod ledger;
@@ -28,6 +29,7 @@ use rusqlite::Connection;
 
 use crate::{
     Mode, Options,
+    codes::{int, nat},
     error::{Error, Result},
 };
 pub(crate) use connection::{SCHEMA, error_from, is_run_on};
@@ -152,14 +154,4 @@ impl Fault {
             Fault::Own(e) => e,
         }
     }
-}
-
-/// As SQLite keeps it. What does not fit (no clock or counter gets there) becomes the largest it has.
-fn int(v: u64) -> i64 {
-    i64::try_from(v).unwrap_or(i64::MAX)
-}
-
-/// Back again.
-fn nat(v: i64) -> u64 {
-    u64::try_from(v).unwrap_or(0)
 }

@@ -51,6 +51,37 @@ impl Sqlite {
         .await
     }
 
+    pub(crate) async fn pending_since(
+        self: &Arc<Self>,
+        after: DeliveryId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let mut stmt = tx.prepare_cached(
+                "SELECT id FROM delivery NOT INDEXED WHERE id > ?1 AND state = 0 ORDER BY id LIMIT ?2",
+            )?;
+            let ids = stmt
+                .query_map(params![after.0, int(limit as u64)], |r| r.get(0).map(DeliveryId))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            read_all(&tx, &ids)
+        })
+        .await
+    }
+
+    pub(crate) async fn newest_delivery(self: &Arc<Self>) -> Result<DeliveryId> {
+        self.read(|conn| {
+            // Also of events that went to nobody, and of those that were trimmed.
+            conn.query_row(
+                "SELECT max((SELECT coalesce(max(id), 0) FROM event), ledger_event) FROM store",
+                [],
+                |r| r.get(0),
+            )
+            .map(DeliveryId::last_of)
+        })
+        .await
+    }
+
     pub(crate) async fn newest_due(
         self: &Arc<Self>,
         endpoint: EndpointId,

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use turnhook_reducer::{
     event::{EventId, SessionId},
     time::Timestamp,
 };
 
-use super::{Sqlite, admin::read_gap, int, nat, rows};
+use super::{Sqlite, admin::read_gap, deliveries::DIALECT, int, nat, rows};
 use crate::{
     delivery::DeliveryState,
     error::Result,
-    facts,
+    facts, query,
     session::{SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
@@ -25,12 +25,7 @@ static COLUMNS: LazyLock<String> = LazyLock::new(|| {
 });
 
 fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
-    let end = match rows::maybe_time(row, 4)? {
-        Some(at) => facts::reason(row.get(5)?)
-            .zip(facts::accuracy(row.get(6)?))
-            .map(|(reason, accuracy)| (at, reason, accuracy)),
-        None => None,
-    };
+    let end = facts::end(row.get(4)?, row.get(5)?, row.get(6)?);
     let (usernames, labels) =
         facts::unpack_names(row.get_ref(13)?.as_blob()?).ok_or_else(|| rows::damaged("session"))?;
     Ok(SessionRow {
@@ -63,41 +58,10 @@ impl Sqlite {
             self.catch_up().await?;
         }
         self.read(move |conn| {
-            let mut values: Vec<Value> = Vec::new();
-            let mut conditions = vec!["TRUE".to_owned()];
-            let mut add = |condition: &str, value: Value| {
-                values.push(value);
-                conditions.push(condition.replace('?', &format!("?{}", values.len())));
-            };
-            if let Some(source) = filter.source {
-                add("c.name = ?", source.into());
-            }
-            if let Some(realm) = filter.realm {
-                add("s.realm = ?", realm.into());
-            }
-            if let Some(user) = filter.user {
-                add("s.user = ?", user.into());
-            }
-            if let Some(open) = filter.open {
-                add("(s.ended_at IS NULL) = ?", open.into());
-            }
-            if let Some(since) = filter.since {
-                add(
-                    "coalesce(s.ended_at, 9223372036854775807) >= ?",
-                    int(since.0).into(),
-                );
-            }
-            if let Some(until) = filter.until {
-                add("s.started_at < ?", int(until.0).into());
-            }
-            if let Some(after) = after {
-                add("s.id < ?", after.0.to_vec().into());
-            }
-            add("TRUE ORDER BY s.id DESC LIMIT ?", int(limit as u64).into());
+            let (conditions, values) = query::sessions(&DIALECT, filter, after, limit);
             let sql = format!(
-                "SELECT {} FROM session s CROSS JOIN source c ON c.id = s.source WHERE {}",
-                *COLUMNS,
-                conditions.join(" AND ")
+                "SELECT {} FROM session s CROSS JOIN source c ON c.id = s.source WHERE {conditions}",
+                *COLUMNS
             );
             let mut stmt = conn.prepare_cached(&sql)?;
             stmt.query_map(params_from_iter(values), session_row)?.collect()

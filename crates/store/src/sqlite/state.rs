@@ -206,6 +206,43 @@ impl Fold {
     }
 }
 
+/// Gives every row of a source's state to `each`, in no order; its last committed time, and about how large the table is.
+pub(super) fn read(
+    tx: &Connection,
+    source: u32,
+    mut each: impl FnMut(u8, u64, &[u8]),
+) -> rusqlite::Result<(Option<i64>, u64)> {
+    let mut clock: Option<i64> =
+        tx.query_row("SELECT clock FROM source WHERE id = ?1", [source], |r| r.get(0))?;
+    let mut latest: HashMap<(u8, u64), Option<Vec<u8>>> = HashMap::new();
+    let mut stmt = tx.prepare("SELECT clock, changes FROM state_log WHERE source = ?1 ORDER BY seq")?;
+    let mut found = stmt.query([source])?;
+    while let Some(row) = found.next()? {
+        clock = Some(row.get(0)?);
+        unpack_changes(row.get_ref(1)?.as_blob()?, |table, key, value| {
+            latest.insert((table, key), value.map(<[u8]>::to_vec));
+        })
+        .ok_or_else(|| rows::damaged("state_log"))?;
+    }
+    let mut stmt = tx.prepare("SELECT tbl, key, value FROM state WHERE source = ?1")?;
+    let mut found = stmt.query([source])?;
+    let mut bytes = 0;
+    while let Some(row) = found.next()? {
+        let (table, key): (u8, i64) = (row.get(0)?, row.get(1)?);
+        let value = row.get_ref(2)?.as_blob()?;
+        bytes += value.len() as u64;
+        if !latest.contains_key(&(table, key.cast_unsigned())) {
+            each(table, key.cast_unsigned(), value);
+        }
+    }
+    for ((table, key), value) in latest {
+        if let Some(value) = value {
+            each(table, key, &value);
+        }
+    }
+    Ok((clock, bytes))
+}
+
 impl Sqlite {
     /// Gives every row of a source's state to `each`, in no order, and its last committed time.
     pub(crate) async fn load<T, F>(
@@ -222,42 +259,13 @@ impl Sqlite {
         self.read(move |conn| {
             // One snapshot: the log must be that of the table.
             let tx = conn.unchecked_transaction()?;
-            let mut clock: Option<i64> =
-                tx.query_row("SELECT clock FROM source WHERE id = ?1", [source.0], |r| r.get(0))?;
-            let mut latest: HashMap<(u8, u64), Option<Vec<u8>>> = HashMap::new();
-            let mut stmt =
-                tx.prepare("SELECT clock, changes FROM state_log WHERE source = ?1 ORDER BY seq")?;
-            let mut found = stmt.query([source.0])?;
-            while let Some(row) = found.next()? {
-                clock = Some(row.get(0)?);
-                unpack_changes(row.get_ref(1)?.as_blob()?, |table, key, value| {
-                    latest.insert((table, key), value.map(<[u8]>::to_vec));
-                })
-                .ok_or_else(|| rows::damaged("state_log"))?;
-            }
-            let mut give = |table: u8, key: u64, value: &[u8]| match Table::from_u8(table) {
+            let (clock, bytes) = read(&tx, source.0, |table, key, value| match Table::from_u8(table) {
                 Some(table) => each(&mut to, table, key, value),
                 None => tracing::warn!(
                     table,
                     "rows of a state table that this version does not know are left alone"
                 ),
-            };
-            let mut stmt = tx.prepare("SELECT tbl, key, value FROM state WHERE source = ?1")?;
-            let mut found = stmt.query([source.0])?;
-            let mut bytes = 0;
-            while let Some(row) = found.next()? {
-                let (table, key): (u8, i64) = (row.get(0)?, row.get(1)?);
-                let value = row.get_ref(2)?.as_blob()?;
-                bytes += value.len() as u64;
-                if !latest.contains_key(&(table, key.cast_unsigned())) {
-                    give(table, key.cast_unsigned(), value);
-                }
-            }
-            for ((table, key), value) in latest {
-                if let Some(value) = value {
-                    give(table, key, &value);
-                }
-            }
+            })?;
             size.fetch_max(bytes, Ordering::Relaxed);
             Ok((to, clock.map(|ms| Timestamp(nat(ms)))))
         })

@@ -1,14 +1,16 @@
 //! A backup is the store at one moment, made while it is in use.
+//!
+//! On SQLite only: PostgreSQL is backed up with its own tools, and the store refuses.
 
 use std::os::unix::fs::PermissionsExt;
 
 use turnhook_store::{DeliveryFilter, Error, Mode, Store};
 
-use crate::support::{Fixture, at, event, put};
+use crate::support::{Backend, Fixture, at, event, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_whole_while_others_write() {
-    let f = Fixture::new(&["billing"]).await;
+    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     let writing = tokio::spawn({
         let store = f.store.clone();
         let commits: Vec<_> = (0..200u64)
@@ -25,7 +27,7 @@ async fn a_backup_is_whole_while_others_write() {
     });
     let mut before = 0;
     for n in 0..5 {
-        let to = f.dir.path().join(format!("backup-{n}.db"));
+        let to = f.dir().join(format!("backup-{n}.db"));
         f.shared().await.backup(&to).await.unwrap();
         assert_eq!(
             std::fs::metadata(&to).unwrap().permissions().mode() & 0o777,
@@ -58,7 +60,7 @@ async fn a_backup_is_whole_while_others_write() {
         before = events.len();
     }
     writing.await.unwrap();
-    let nowhere = f.dir.path().join("no/such/folder.db");
+    let nowhere = f.dir().join("no/such/folder.db");
     assert!(matches!(
         f.store.backup(&nowhere).await.unwrap_err(),
         Error::Io { .. }

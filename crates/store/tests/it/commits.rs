@@ -11,7 +11,16 @@ use turnhook_reducer::{
 };
 use turnhook_store::{Commit, DeliveryId, SourceId, Store};
 
-use crate::support::{Fixture, at, delivered, event, put, remove, session, usage};
+use crate::support::{Backend, Fixture, at, delivered, event, put, remove, session, usage};
+
+crate::support::on_both! {
+    state_comes_back_as_it_was_last_committed,
+    state_survives_folding,
+    a_commit_gives_its_deliveries_in_order,
+    a_commit_may_be_repeated,
+    commits_of_many_sources_share_transactions,
+    closing_does_what_was_asked_for,
+}
 
 type Rows = BTreeMap<(u8, u64), Vec<u8>>;
 
@@ -25,9 +34,8 @@ pub(crate) async fn load(store: &Store, source: SourceId) -> (Rows, Option<Times
     store.load(source, Rows::new(), each).await.unwrap()
 }
 
-#[tokio::test]
-async fn state_comes_back_as_it_was_last_committed() {
-    let mut f = Fixture::new(&[]).await;
+async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
+    let mut f = Fixture::new(on, &[]).await;
     assert_eq!(load(&f.store, f.source).await, (Rows::new(), None));
     let other = f.store.source("us-1").await.unwrap();
     assert_ne!(other, f.source);
@@ -81,9 +89,8 @@ async fn state_comes_back_as_it_was_last_committed() {
 }
 
 /// Enough changes that the log is folded into the table several times, while more come.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn state_survives_folding() {
-    let mut f = Fixture::new(&[]).await;
+async fn state_survives_folding(on: &Backend) {
+    let mut f = Fixture::new(on, &[]).await;
     let mut model = Rows::new();
     let mut seed = 1u64;
     let mut random = move || {
@@ -122,16 +129,14 @@ async fn state_survives_folding() {
         }
     }
     assert_eq!(load(&f.store, f.source).await, (model, Some(at(119))));
-    let db = rusqlite::Connection::open(f.path()).unwrap();
-    let folded: i64 = db
-        .query_row("SELECT count(*) FROM state", [], |r| r.get(0))
-        .unwrap();
-    assert!(folded > 0, "the log was folded at least once");
+    assert!(
+        f.count("state") > 0,
+        "on SQLite: the log was folded at least once"
+    );
 }
 
-#[tokio::test]
-async fn a_commit_gives_its_deliveries_in_order() {
-    let f = Fixture::new(&["billing", "audit"]).await;
+async fn a_commit_gives_its_deliveries_in_order(on: &Backend) {
+    let f = Fixture::new(on, &["billing", "audit"]).await;
     let events = vec![
         event(1, 0, 0, 0, "a", false),
         event(2, 0, 0, 5, "b", false),
@@ -172,9 +177,8 @@ async fn a_commit_gives_its_deliveries_in_order() {
     );
 }
 
-#[tokio::test]
-async fn a_commit_may_be_repeated() {
-    let mut f = Fixture::new(&["billing", "audit"]).await;
+async fn a_commit_may_be_repeated(on: &Backend) {
+    let mut f = Fixture::new(on, &["billing", "audit"]).await;
     let mut commit = f.commit(
         10,
         vec![event(1, 0, 0, 0, "a", false), event(1, 0, 1, 9, "a", true)],
@@ -234,9 +238,8 @@ async fn a_commit_may_be_repeated() {
 }
 
 /// Many callers, few transactions: all get an answer of their own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_many_sources_share_transactions() {
-    let f = Fixture::new(&["billing"]).await;
+async fn commits_of_many_sources_share_transactions(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let mut tasks = Vec::new();
     for n in 0..20u64 {
         let store = f.store.clone();
@@ -259,9 +262,8 @@ async fn commits_of_many_sources_share_transactions() {
     assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, 1000);
 }
 
-#[tokio::test]
-async fn closing_does_what_was_asked_for() {
-    let f = Fixture::new(&["billing"]).await;
+async fn closing_does_what_was_asked_for(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let done = f
         .store
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))

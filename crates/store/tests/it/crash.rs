@@ -1,6 +1,7 @@
 //! `kill -9` at any instant: nothing that was committed is lost, and nothing is half there.
 //!
 //! The child is this test binary again. It commits and says on its output what has been answered.
+//! On SQLite only, where the process that dies is also the one that writes the file.
 
 use std::{
     collections::BTreeMap,

@@ -8,7 +8,18 @@ use turnhook_store::{
     ReplayRequest, Store,
 };
 
-use crate::support::{Fixture, at, body, dead, delivered, event, retry, session};
+use crate::support::{Backend, Fixture, at, body, dead, delivered, event, retry, session};
+
+crate::support::on_both! {
+    filters_and_pages,
+    a_delivery_shows_all_of_its_attempts,
+    a_replay_queues_the_same_bytes_again,
+    a_replay_with_a_rate_falls_due_bit_by_bit,
+    discarded_ones_are_finished,
+    endpoints_come_and_go_and_keep_what_is_theirs,
+    an_event_that_nobody_wants_is_in_the_ledger_alone,
+    many_pending_ones_are_listed_newest_first,
+}
 
 fn filter() -> DeliveryFilter {
     DeliveryFilter::default()
@@ -25,8 +36,8 @@ fn request(filter: DeliveryFilter) -> ReplayRequest {
 }
 
 /// Three sessions of two users to two endpoints; of the first endpoint's, some are delivered and some dead.
-async fn some() -> (Fixture, Vec<DeliveryId>) {
-    let f = Fixture::new(&["billing", "audit"]).await;
+async fn some(on: &Backend) -> (Fixture, Vec<DeliveryId>) {
+    let f = Fixture::new(on, &["billing", "audit"]).await;
     let mut ids = Vec::new();
     for (n, user) in [(1, "anna"), (2, "ben"), (3, "anna")] {
         for sequence in 0..3u32 {
@@ -56,9 +67,8 @@ async fn list(store: &Store, filter: DeliveryFilter) -> Vec<(u32, u64, String)> 
         .collect()
 }
 
-#[tokio::test]
-async fn filters_and_pages() {
-    let (f, ids) = some().await;
+async fn filters_and_pages(on: &Backend) {
+    let (f, ids) = some(on).await;
     assert_eq!(list(&f.store, filter()).await.len(), 18);
     let billing = || DeliveryFilter {
         endpoint: Some("billing".into()),
@@ -177,9 +187,8 @@ async fn filters_and_pages() {
     assert_eq!(ids.len(), 9);
 }
 
-#[tokio::test]
-async fn a_delivery_shows_all_of_its_attempts() {
-    let (f, ids) = some().await;
+async fn a_delivery_shows_all_of_its_attempts(on: &Backend) {
+    let (f, ids) = some(on).await;
     let row = f
         .store
         .deliveries(
@@ -247,9 +256,8 @@ async fn a_delivery_shows_all_of_its_attempts() {
     );
 }
 
-#[tokio::test]
-async fn a_replay_queues_the_same_bytes_again() {
-    let (f, ids) = some().await;
+async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
+    let (f, ids) = some(on).await;
     let anna = DeliveryFilter {
         user: Some(b"anna".to_vec()),
         endpoint: Some("billing".into()),
@@ -329,9 +337,8 @@ async fn a_replay_queues_the_same_bytes_again() {
     assert_eq!(other.replays(None, 10).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn a_replay_with_a_rate_falls_due_bit_by_bit() {
-    let (f, _) = some().await;
+async fn a_replay_with_a_rate_falls_due_bit_by_bit(on: &Backend) {
+    let (f, _) = some(on).await;
     let dead = DeliveryFilter {
         states: vec![DeliveryState::Delivered],
         ..filter()
@@ -354,9 +361,8 @@ async fn a_replay_with_a_rate_falls_due_bit_by_bit() {
     assert_eq!(due, [at(9000), at(9500), at(10_000)]);
 }
 
-#[tokio::test]
-async fn discarded_ones_are_finished() {
-    let (f, ids) = some().await;
+async fn discarded_ones_are_finished(on: &Backend) {
+    let (f, ids) = some(on).await;
     let two = DeliveryFilter {
         session: Some(session(2, 2000)),
         endpoint: Some("billing".into()),
@@ -403,9 +409,8 @@ async fn discarded_ones_are_finished() {
     );
 }
 
-#[tokio::test]
-async fn endpoints_come_and_go_and_keep_what_is_theirs() {
-    let mut f = Fixture::new(&["billing", "audit"]).await;
+async fn endpoints_come_and_go_and_keep_what_is_theirs(on: &Backend) {
+    let mut f = Fixture::new(on, &["billing", "audit"]).await;
     let made = f
         .store
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
@@ -466,9 +471,8 @@ async fn endpoints_come_and_go_and_keep_what_is_theirs() {
     ));
 }
 
-#[tokio::test]
-async fn an_event_that_nobody_wants_is_in_the_ledger_alone() {
-    let f = Fixture::new(&["billing"]).await;
+async fn an_event_that_nobody_wants_is_in_the_ledger_alone(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let event = event(1, 0, 0, 0, "a", false);
     let new = NewEvent {
         body: body(&event),
@@ -496,9 +500,8 @@ async fn an_event_that_nobody_wants_is_in_the_ledger_alone() {
 }
 
 /// Among many pending ones the newest are looked for in another way, with the same result.
-#[tokio::test]
-async fn many_pending_ones_are_listed_newest_first() {
-    let f = Fixture::new(&["billing"]).await;
+async fn many_pending_ones_are_listed_newest_first(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let mut made = Vec::new();
     for round in 0..21u64 {
         let events = (0..500)

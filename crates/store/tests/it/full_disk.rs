@@ -1,16 +1,19 @@
 //! A disk that is full: commits fail loudly, nothing is half there, and it goes on when there is room.
+//!
+//! On SQLite only: a PostgreSQL whose disk is full can not be had without a file system of its own.
 
 use turnhook_reducer::state::Table;
 use turnhook_store::{Commit, DeliveryFilter, Error, Mode, Options, Store};
 
 use crate::{
     commits::load,
-    support::{Fixture, at, delivered, event, put},
+    support::{Backend, Fixture, Place, at, delivered, event, put},
 };
 
 #[tokio::test]
 async fn a_commit_that_finds_no_room_leaves_nothing() {
     let mut f = Fixture::with(
+        &Backend::Sqlite,
         &["billing"],
         Options {
             max_bytes: Some(1 << 20),
@@ -75,6 +78,7 @@ async fn a_commit_that_finds_no_room_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_not_fit_does_not_take_others_with_it() {
     let f = Fixture::with(
+        &Backend::Sqlite,
         &["billing"],
         Options {
             max_bytes: Some(1 << 20),
@@ -122,15 +126,8 @@ async fn one_that_does_not_fit_does_not_take_others_with_it() {
 #[ignore = "needs a small file system"]
 async fn a_real_disk_that_is_full() {
     let dir = std::path::PathBuf::from(std::env::var("SMALL_DISK").unwrap());
-    let store = Store::open(dir.join("turnhook.db"), Mode::Run).await.unwrap();
-    let source = store.source("eu-1").await.unwrap();
-    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
-    let f = Fixture {
-        dir: tempfile::tempdir().unwrap(),
-        store,
-        source,
-        endpoints,
-    };
+    let place = Place::File(tempfile::tempdir_in(&dir).unwrap(), Options::default());
+    let f = Fixture::at(place, &["billing"]).await;
     let ballast = dir.join("ballast");
     std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
     let (mut n, mut failures) = (0, 0);

@@ -7,9 +7,14 @@ use turnhook_reducer::{
     source::{Gap, GapReason},
     usage::Usage,
 };
-use turnhook_store::{Commit, DeliveryState, Mode, Options, SessionFilter, Store, UsageDay};
+use turnhook_store::{Commit, DeliveryState, Options, SessionFilter, Store, UsageDay};
 
-use crate::support::{Fixture, T0, at, delivered, event, session};
+use crate::support::{Backend, Fixture, T0, at, delivered, event, session};
+
+crate::support::on_both! {
+    a_session_is_what_its_last_event_said,
+    the_books_balance,
+}
 
 const DAY: u64 = 86_400_000;
 
@@ -56,9 +61,8 @@ impl Books {
     }
 }
 
-#[tokio::test]
-async fn a_session_is_what_its_last_event_said() {
-    let f = Fixture::new(&["billing", "audit"]).await;
+async fn a_session_is_what_its_last_event_said(on: &Backend) {
+    let f = Fixture::new(on, &["billing", "audit"]).await;
     let (start, usage, end) = (
         event(1, 0, 0, 0, "cust_42", false),
         event(1, 0, 1, 60_000, "cust_42", false),
@@ -212,14 +216,13 @@ async fn a_session_is_what_its_last_event_said() {
 }
 
 /// In batches while it runs, when asked for, by this process and by another one, over restarts.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_books_balance() {
-    let options = || Options {
+async fn the_books_balance(on: &Backend) {
+    let options = Options {
         ledger_batch: 1500,
         state_log_bytes: 4096,
         ..Options::default()
     };
-    let mut f = Fixture::with(&["billing"], options()).await;
+    let mut f = Fixture::with(on, &["billing"], options).await;
     let (mut books, mut sequences) = (Books::default(), BTreeMap::<u64, u32>::new());
     let mut seed = 11u64;
     let mut random = move |n: u64| {
@@ -250,15 +253,14 @@ async fn the_books_balance() {
         match round {
             20 | 90 => books.compare(&f.store).await,
             40 | 70 => {
-                let other = Store::open(f.path(), Mode::Shared).await.unwrap();
+                let other = f.shared().await;
                 let (_, ()) = tokio::join!(
                     f.store.sessions(SessionFilter::default(), None, 10),
                     books.compare(&other)
                 );
             }
             50 | 100 => {
-                f.store.close().await;
-                f.store = Store::open_with(f.path(), Mode::Run, options()).await.unwrap();
+                f = f.reopen().await;
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 mod backup;
 mod commits;
+mod copying;
 mod crash;
 mod deliveries;
 mod full_disk;
@@ -10,5 +11,8 @@ mod ledger;
 mod measure;
 mod opening;
 mod outbox;
+mod postgres;
+mod postgres_cluster;
+mod postgres_connection;
 mod retention;
 mod support;

@@ -1,11 +1,13 @@
 //! Figures, not tests: `cargo test --release -p turnhook-store --test it -- --ignored --nocapture measure`.
+//!
+//! All but the last are of SQLite: they count the pages that it writes.
 
 use std::time::{Duration, Instant};
 
 use turnhook_reducer::state::{Change, Table};
 use turnhook_store::{Commit, DeliveryId, Options};
 
-use crate::support::{Fixture, at, delivered, event, put};
+use crate::support::{Backend, Fixture, at, delivered, event, put};
 
 fn written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
@@ -32,6 +34,7 @@ async fn bytes_written_for_a_delivered_event() {
     let total = knob("EVENTS", 400_000);
     let rate = knob("RATE", 0);
     let f = Fixture::with(
+        &Backend::Sqlite,
         &["billing"],
         Options {
             page_size,
@@ -140,7 +143,7 @@ async fn bytes_written_for_a_delivered_event() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn loading_a_million_rows() {
-    let mut f = Fixture::new(&[]).await;
+    let mut f = Fixture::new(&Backend::Sqlite, &[]).await;
     let value = vec![7u8; 300];
     for chunk in 0..100u64 {
         let changes = (0..10_000)
@@ -175,7 +178,7 @@ async fn loading_a_million_rows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn a_million_pending() {
-    let mut f = Fixture::new(&["billing"]).await;
+    let mut f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     for batch in 0..1000u64 {
         let events = (0..1000)
             .map(|i| event(batch * 1000 + i, batch, 0, batch, "a", false))
@@ -236,4 +239,66 @@ fn wal_pages(path: &std::path::Path) {
     for (name, n) in by_name {
         println!("{name}: {:.2} pages a commit", f64::from(n) / f64::from(commits));
     }
+}
+
+/// How fast a store is copied to PostgreSQL, and in how much memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn copying_a_store() {
+    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
+    let total = knob("EVENTS", 400_000);
+    for n in 0..total / 1000 {
+        let events = (0..1000).map(|s| {
+            event(
+                n * 250 + s / 4,
+                n,
+                u32::try_from(s % 4).unwrap(),
+                n,
+                "a",
+                s % 4 == 3,
+            )
+        });
+        let changes = (0..100)
+            .map(|k| put(Table::Session, n * 100 + k, &[7; 300]))
+            .collect();
+        let commit = Commit {
+            changes,
+            ..f.commit(n, events.collect())
+        };
+        let made = f.store.commit(commit).await.unwrap().deliveries;
+        f.store
+            .record(made.iter().map(|d| delivered(d.id, n)).collect())
+            .await
+            .unwrap();
+    }
+    f.store
+        .sessions(turnhook_store::SessionFilter::default(), None, 1)
+        .await
+        .unwrap();
+    let server = crate::postgres::Postgres::with(&[]);
+    let options = crate::support::postgres_options(&server.url(&server.database()));
+    let to = turnhook_store::Store::connect(options, turnhook_store::Mode::Run)
+        .await
+        .unwrap();
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:"))
+            .unwrap()
+            .trim();
+        line.trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    let (before, began) = (memory(), Instant::now());
+    let mut most = 0;
+    let copied = turnhook_store::copy(&f.store, &to, |_| most = most.max(memory()))
+        .await
+        .unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} rows, {} events in {seconds:.1} s, {:.0} rows/s; {before} MiB before, {most} MiB at most",
+        copied.rows,
+        copied.events,
+        copied.rows as f64 / seconds
+    );
 }

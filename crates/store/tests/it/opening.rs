@@ -1,14 +1,16 @@
 //! Who may open a store, and what is refused with which words.
+//!
+//! On SQLite only: all of it is about files and who holds them.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use turnhook_store::{Error, Mode, Store};
 
-use crate::support::{Fixture, event};
+use crate::support::{Backend, Fixture, event};
 
 #[tokio::test]
 async fn one_run_at_a_time_and_any_number_look_in() {
-    let f = Fixture::new(&["billing"]).await;
+    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     let error = Store::open(f.path(), Mode::Run).await.unwrap_err();
     assert_eq!(error, Error::InUse { path: f.path() });
     assert!(
@@ -21,18 +23,21 @@ async fn one_run_at_a_time_and_any_number_look_in() {
     f.store.close().await;
     let again = Store::open(f.path(), Mode::Run).await.unwrap();
     assert_eq!(again.store_id(), one.store_id());
-    assert_ne!(again.store_id(), Fixture::new(&[]).await.store.store_id());
+    assert_ne!(
+        again.store_id(),
+        Fixture::new(&Backend::Sqlite, &[]).await.store.store_id()
+    );
 }
 
 #[tokio::test]
 async fn files_are_their_owners_alone() {
-    let f = Fixture::new(&["billing"]).await;
+    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     f.store
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
         .await
         .unwrap();
     let mut seen = 0;
-    for file in fs::read_dir(f.dir.path()).unwrap().map(Result::unwrap) {
+    for file in fs::read_dir(f.dir()).unwrap().map(Result::unwrap) {
         assert_eq!(
             file.metadata().unwrap().permissions().mode() & 0o777,
             0o600,
@@ -89,7 +94,7 @@ async fn another_programs_file_is_left_alone() {
 
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
-    let f = Fixture::new(&["billing"]).await;
+    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     f.store.close().await;
     let newer = Store::SCHEMA + 1;
     rusqlite::Connection::open(f.path())

@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use turnhook_reducer::event::SessionId;
 use turnhook_store::{Delivery, DeliveryId, Recorded};
 
-use crate::support::{Fixture, T0, at, dead, delivered, event, retry, session};
+use crate::support::{Backend, Fixture, T0, at, dead, delivered, event, retry, session};
+
+crate::support::on_both! {
+    a_session_waits_for_its_first,
+    outcomes_that_come_too_late_change_nothing,
+    the_outbox_agrees_with_a_model,
+}
 
 /// By endpoint and session: sequence, delivery, due time.
 type Model = BTreeMap<(u16, SessionId), BTreeMap<u32, (Delivery, u64)>>;
@@ -14,9 +20,8 @@ fn names(deliveries: &[Delivery]) -> Vec<(SessionId, u32)> {
     deliveries.iter().map(|d| (d.session_id, d.sequence)).collect()
 }
 
-#[tokio::test]
-async fn a_session_waits_for_its_first() {
-    let f = Fixture::new(&["billing"]).await;
+async fn a_session_waits_for_its_first(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let billing = f.endpoints[0];
     let (one, two) = (session(1, 0), session(2, 1));
     let events = (0..3)
@@ -70,9 +75,8 @@ async fn a_session_waits_for_its_first() {
     );
 }
 
-#[tokio::test]
-async fn outcomes_that_come_too_late_change_nothing() {
-    let f = Fixture::new(&["billing"]).await;
+async fn outcomes_that_come_too_late_change_nothing(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
     let made = f
         .store
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
@@ -101,9 +105,8 @@ async fn outcomes_that_come_too_late_change_nothing() {
 }
 
 /// Random outcomes against a model, read in pages of odd sizes: nothing is missing, nothing out of order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_outbox_agrees_with_a_model() {
-    let mut f = Fixture::new(&["billing", "audit"]).await;
+async fn the_outbox_agrees_with_a_model(on: &Backend) {
+    let mut f = Fixture::new(on, &["billing", "audit"]).await;
     let mut seed = 7u64;
     let mut random = move |n: u64| {
         seed = seed

@@ -1,6 +1,11 @@
 //! Stores in temporary folders, and sessions to put into them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use turnhook_reducer::{
@@ -12,7 +17,12 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::{Counters, Legs, Usage},
 };
-use turnhook_store::{Commit, DeliveryId, EndpointId, Mode, NewEvent, Outcome, SourceId, Store, Verdict};
+use turnhook_store::{
+    Commit, DeliveryId, EndpointId, Mode, NewEvent, Options, Outcome, PostgresOptions, SourceId, Store,
+    Verdict,
+};
+
+use crate::postgres::Postgres;
 
 pub(crate) const T0: u64 = 1_795_413_657_000;
 
@@ -20,47 +30,124 @@ pub(crate) fn at(ms: u64) -> Timestamp {
     Timestamp(T0 + ms)
 }
 
-/// A store with one source and some endpoints.
-pub(crate) struct Fixture {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) store: Store,
-    pub(crate) source: SourceId,
-    pub(crate) endpoints: Vec<EndpointId>,
+/// Where a store can be.
+#[derive(Clone)]
+pub(crate) enum Backend {
+    Sqlite,
+    Postgres(Arc<Postgres>),
 }
 
-impl Fixture {
-    pub(crate) async fn new(endpoints: &[&str]) -> Fixture {
-        Fixture::with(endpoints, turnhook_store::Options::default()).await
-    }
+/// Where a store is.
+pub(crate) enum Place {
+    File(tempfile::TempDir, Options),
+    /// Removed with the value.
+    Database(Arc<Postgres>, String),
+}
 
-    pub(crate) async fn with(endpoints: &[&str], options: turnhook_store::Options) -> Fixture {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_with(dir.path().join("turnhook.db"), Mode::Run, options)
-            .await
-            .unwrap();
-        let source = store.source("eu-1").await.unwrap();
-        let endpoints = store.set_endpoints(endpoints, at(0)).await.unwrap();
-        Fixture {
-            dir,
-            store,
-            source,
-            endpoints,
+impl Place {
+    fn new(on: &Backend, options: Options) -> Place {
+        match on {
+            Backend::Sqlite => Place::File(tempfile::tempdir().unwrap(), options),
+            Backend::Postgres(server) => Place::Database(Arc::clone(server), server.database()),
         }
     }
 
+    pub(crate) async fn open(&self, mode: Mode) -> turnhook_store::Result<Store> {
+        match self {
+            Place::File(dir, options) => {
+                Store::open_with(dir.path().join("turnhook.db"), mode, options.clone()).await
+            }
+            Place::Database(server, name) => Store::connect(postgres_options(&server.url(name)), mode).await,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Place::Database(server, name) = self
+            && !std::thread::panicking()
+        {
+            server.drop_database(name);
+        }
+    }
+}
+
+pub(crate) fn postgres_options(url: &str) -> PostgresOptions {
+    PostgresOptions {
+        node: "test".into(),
+        ..PostgresOptions::new(url)
+    }
+}
+
+/// A store with one source and some endpoints.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    pub(crate) source: SourceId,
+    pub(crate) endpoints: Vec<EndpointId>,
+    // Dropped last: nobody is connected to it then.
+    pub(crate) place: Place,
+}
+
+impl Fixture {
+    pub(crate) async fn new(on: &Backend, endpoints: &[&str]) -> Fixture {
+        Fixture::with(on, endpoints, Options::default()).await
+    }
+
+    /// The options are SQLite's alone.
+    pub(crate) async fn with(on: &Backend, endpoints: &[&str], options: Options) -> Fixture {
+        Fixture::at(Place::new(on, options), endpoints).await
+    }
+
+    pub(crate) async fn at(place: Place, endpoints: &[&str]) -> Fixture {
+        let store = place.open(Mode::Run).await.unwrap();
+        let source = store.source("eu-1").await.unwrap();
+        let endpoints = store.set_endpoints(endpoints, at(0)).await.unwrap();
+        Fixture {
+            store,
+            source,
+            endpoints,
+            place,
+        }
+    }
+
+    /// On SQLite.
+    pub(crate) fn dir(&self) -> &Path {
+        match &self.place {
+            Place::File(dir, _) => dir.path(),
+            Place::Database(..) => panic!("not in a file"),
+        }
+    }
+
+    /// On SQLite.
     pub(crate) fn path(&self) -> PathBuf {
-        self.dir.path().join("turnhook.db")
+        self.dir().join("turnhook.db")
+    }
+
+    pub(crate) fn is_sqlite(&self) -> bool {
+        matches!(self.place, Place::File(..))
     }
 
     /// Another process's view.
     pub(crate) async fn shared(&self) -> Store {
-        Store::open(self.path(), Mode::Shared).await.unwrap()
+        self.place.open(Mode::Shared).await.unwrap()
     }
 
     pub(crate) async fn reopen(mut self) -> Fixture {
         self.store.close().await;
-        self.store = Store::open(self.path(), Mode::Run).await.unwrap();
+        self.store = self.place.open(Mode::Run).await.unwrap();
         self
+    }
+
+    /// Rows of a table, past the store.
+    pub(crate) fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        match &self.place {
+            Place::File(..) => {
+                let db = rusqlite::Connection::open(self.path()).unwrap();
+                db.query_row(&sql, [], |r| r.get(0)).unwrap()
+            }
+            Place::Database(server, name) => server.sql(name, &sql).parse().unwrap(),
+        }
     }
 
     /// To all endpoints.
@@ -82,6 +169,65 @@ impl Fixture {
             ..Commit::new(self.source, at(clock))
         }
     }
+}
+
+/// Makes tests of cases, which are functions of a [`Backend`]: on SQLite each is a test of its own. To start a
+/// PostgreSQL takes longer than most of them, so on it one test runs all the cases of a module, each on a database of
+/// its own, and says at the end which have failed.
+macro_rules! on_both {
+    ($($case:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[test]
+                fn $case() {
+                    $crate::support::run(Box::pin(super::$case(&$crate::support::Backend::Sqlite)));
+                }
+            )+
+        }
+
+        #[test]
+        fn on_postgres() {
+            $crate::support::run_on_postgres(&[$((stringify!($case), |on| Box::pin($case(on)))),+]);
+        }
+    };
+}
+pub(crate) use on_both;
+
+pub(crate) type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type NamedCase = (&'static str, fn(&Backend) -> Case<'_>);
+
+pub(crate) fn run(case: Case<'_>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(case);
+}
+
+/// Set to a part of a case's name, `CASE` has only those run.
+pub(crate) fn run_on_postgres(cases: &[NamedCase]) {
+    let only = std::env::var("CASE").unwrap_or_default();
+    let server = Arc::new(Postgres::start());
+    let on = Backend::Postgres(Arc::clone(&server));
+    let mut failed = Vec::new();
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&only)) {
+        let began = Instant::now();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case(&on))));
+        let outcome = if result.is_ok() { "ok" } else { "FAILED" };
+        println!(
+            "on PostgreSQL: {name}: {outcome}, {} ms",
+            began.elapsed().as_millis()
+        );
+        if result.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "on PostgreSQL failed: {failed:?}; the server's log ends with:\n{}",
+        server.log()
+    );
 }
 
 /// The `n`th session, started at `ms`.

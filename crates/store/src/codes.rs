@@ -1,0 +1,114 @@
+//! How the tables write down what is not a number or bytes: the same in every database.
+
+use turnhook_reducer::{
+    event::EventType,
+    source::GapReason,
+    usage::{Counters, Legs, Usage},
+};
+
+use crate::delivery::DeliveryState;
+
+/// As databases keep it. What does not fit (no clock or counter gets there) becomes the largest they have.
+pub(crate) fn int(v: u64) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
+}
+
+/// Back again.
+pub(crate) fn nat(v: i64) -> u64 {
+    u64::try_from(v).unwrap_or(0)
+}
+
+/// `delivery.state` of what is to be delivered, at once or later.
+pub(crate) const PENDING: i64 = 0;
+/// `delivery.state` of what the endpoint took.
+pub(crate) const DELIVERED: i64 = 1;
+/// `delivery.state` of a dead letter.
+pub(crate) const DEAD: i64 = 2;
+/// `delivery.state` of what a person gave up.
+pub(crate) const DISCARDED: i64 = 3;
+
+pub(crate) fn state(code: i64) -> DeliveryState {
+    match code {
+        PENDING => DeliveryState::Pending,
+        DELIVERED => DeliveryState::Delivered,
+        DEAD => DeliveryState::Dead,
+        _ => DeliveryState::Discarded,
+    }
+}
+
+pub(crate) fn state_code(state: DeliveryState) -> i64 {
+    match state {
+        DeliveryState::Pending => PENDING,
+        DeliveryState::Delivered => DELIVERED,
+        DeliveryState::Dead => DEAD,
+        DeliveryState::Discarded => DISCARDED,
+    }
+}
+
+pub(crate) fn type_code(event_type: EventType) -> i64 {
+    match event_type {
+        EventType::Start => 0,
+        EventType::Usage => 1,
+        EventType::End => 2,
+    }
+}
+
+pub(crate) fn event_type(code: i64) -> EventType {
+    match code {
+        0 => EventType::Start,
+        1 => EventType::Usage,
+        _ => EventType::End,
+    }
+}
+
+pub(crate) fn gap_reason(text: &str) -> Option<GapReason> {
+    [
+        GapReason::Restart,
+        GapReason::Reconnect,
+        GapReason::ThrownOut,
+        GapReason::Overflow,
+        GapReason::Stall,
+        GapReason::ClockStep,
+        GapReason::StoreFull,
+        GapReason::Wedged,
+    ]
+    .into_iter()
+    .find(|r| r.as_str() == text)
+}
+
+/// The columns of a usage, in the order of [`usage_values`].
+pub(crate) const USAGE: &str = "client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
+     peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes";
+
+pub(crate) fn usage_values(usage: &Usage) -> [i64; 9] {
+    let Legs { client, peer } = &usage.legs;
+    [
+        client.received_packets,
+        client.received_bytes,
+        client.sent_packets,
+        client.sent_bytes,
+        peer.received_packets,
+        peer.received_bytes,
+        peer.sent_packets,
+        peer.sent_bytes,
+        usage.billable_bytes,
+    ]
+    .map(int)
+}
+
+/// A usage from its columns, in the same order.
+pub(crate) fn usage_of([a, b, c, d, e, f, g, h, billable]: [i64; 9]) -> Usage {
+    let leg = |[a, b, c, d]: [i64; 4]| Counters {
+        received_packets: nat(a),
+        received_bytes: nat(b),
+        sent_packets: nat(c),
+        sent_bytes: nat(d),
+    };
+    Usage {
+        legs: Legs {
+            client: leg([a, b, c, d]),
+            peer: leg([e, f, g, h]),
+        },
+        billable_bytes: nat(billable),
+    }
+}

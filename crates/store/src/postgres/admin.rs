@@ -1,0 +1,228 @@
+//! Sources, endpoints and their pauses, and what tells other processes that people changed something.
+
+use std::sync::atomic::Ordering;
+
+use deadpool_postgres::GenericClient;
+use turnhook_reducer::time::Timestamp;
+
+use super::{Fault, Postgres, attempt, rows, text};
+use crate::{
+    cluster::LeaseName,
+    codes::int,
+    endpoint::{Endpoint, Pause},
+    error::{Error, Result},
+    ids::{EndpointId, SourceId},
+};
+
+impl Postgres {
+    pub(crate) async fn source(&self, name: &str) -> Result<SourceId> {
+        attempt!(&self.db, client => {
+            if let Some(row) = client.query_opt("SELECT id FROM source WHERE name = $1", &[&name]).await? {
+                return_source(row.get(0))
+            } else {
+                let tx = client.transaction().await?;
+                // Whoever else makes one waits here.
+                tx.execute("SELECT value FROM counter WHERE name = 'source' FOR UPDATE", &[]).await?;
+                let found = tx.query_opt("SELECT id FROM source WHERE name = $1", &[&name]).await?;
+                let id: i32 = if let Some(row) = found {
+                    row.get(0)
+                } else {
+                    let id = next(&tx, "source").await?;
+                    tx.execute("INSERT INTO source (id, name) VALUES ($1, $2)", &[&id, &name]).await?;
+                    let source = SourceId(u32::try_from(id).map_err(|_| Fault::damaged("source"))?);
+                    tx.execute(
+                        "INSERT INTO lease (name, holder, epoch, expires_at) VALUES ($1, NULL, 0, 0) ON CONFLICT (name) DO NOTHING",
+                        &[&LeaseName::Source(source).to_string()],
+                    )
+                    .await?;
+                    id
+                };
+                tx.commit().await?;
+                return_source(id)
+            }
+        })
+    }
+
+    pub(crate) async fn set_endpoints(&self, names: Vec<String>, at: Timestamp) -> Result<Vec<EndpointId>> {
+        let at = int(at.0);
+        let (ids, change) = attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            tx.execute("SELECT value FROM counter WHERE name = 'endpoint' FOR UPDATE", &[]).await?;
+            let mut touched = 0;
+            let mut ids: Vec<i32> = Vec::with_capacity(names.len());
+            for name in &names {
+                let found = tx.query_opt("SELECT id FROM endpoint WHERE name = $1", &[name]).await?;
+                if let Some(row) = found {
+                    ids.push(row.get(0));
+                    continue;
+                }
+                let id = next(&tx, "endpoint").await?;
+                tx.execute("INSERT INTO endpoint (id, name, created_at) VALUES ($1, $2, $3)", &[&id, name, &at])
+                    .await?;
+                ids.push(id);
+                touched += 1;
+            }
+            touched += tx
+                .execute("UPDATE endpoint SET removed_at = NULL WHERE id = ANY($1) AND removed_at IS NOT NULL", &[&ids])
+                .await?;
+            touched += tx
+                .execute("UPDATE endpoint SET removed_at = $2 WHERE id <> ALL($1) AND removed_at IS NULL", &[&ids, &at])
+                .await?;
+            let change = if touched > 0 { Some(note_change(&tx).await?) } else { None };
+            tx.commit().await?;
+            let ids = ids
+                .into_iter()
+                .map(|id| u16::try_from(id).map(EndpointId).map_err(|_| Fault::damaged("endpoint")))
+                .collect::<Result<Vec<_>, Fault>>()?;
+            Ok((ids, change))
+        })?;
+        self.note_own(change);
+        Ok(ids)
+    }
+
+    pub(crate) async fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        attempt!(&self.db, client => {
+            let found = client
+                .query(
+                    "SELECT p.id, p.name, p.created_at, p.removed_at, z.from_at, z.to_at, z.reason FROM endpoint p \
+                     LEFT JOIN endpoint_pause z ON z.endpoint = p.id ORDER BY p.id, z.id",
+                    &[],
+                )
+                .await?;
+            let mut endpoints: Vec<Endpoint> = Vec::new();
+            for row in found {
+                let id = EndpointId(u16::try_from(row.try_get::<_, i32>(0)?).map_err(|_| Fault::damaged("endpoint"))?);
+                if endpoints.last().is_none_or(|last| last.id != id) {
+                    endpoints.push(Endpoint {
+                        id,
+                        name: row.try_get(1)?,
+                        created_at: rows::time(&row, 2)?,
+                        removed_at: rows::maybe_time(&row, 3)?,
+                        pauses: Vec::new(),
+                    });
+                }
+                if let (Some(last), Some(from)) = (endpoints.last_mut(), rows::maybe_time(&row, 4)?) {
+                    last.pauses.push(Pause {
+                        from,
+                        to: rows::maybe_time(&row, 5)?,
+                        reason: row.try_get(6)?,
+                    });
+                }
+            }
+            // Not by the database, whose collation may be anything.
+            endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(endpoints)
+        })
+    }
+
+    pub(crate) async fn pause(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
+        let reason = text(reason);
+        let change = attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            let id = endpoint_id(&tx, endpoint).await?;
+            let inserted = tx
+                .execute(
+                    "INSERT INTO endpoint_pause (endpoint, from_at, reason) VALUES ($1, $2, $3) \
+                     ON CONFLICT (endpoint) WHERE to_at IS NULL DO NOTHING",
+                    &[&id, &int(at.0), &reason],
+                )
+                .await?;
+            let change = if inserted > 0 { Some(note_change(&tx).await?) } else { None };
+            tx.commit().await?;
+            Ok(change)
+        })?;
+        self.note_own(change);
+        Ok(change.is_some())
+    }
+
+    pub(crate) async fn resume(&self, endpoint: &str, at: Timestamp) -> Result<bool> {
+        let change = attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            let id = endpoint_id(&tx, endpoint).await?;
+            let ended = tx
+                .execute(
+                    "UPDATE endpoint_pause SET to_at = greatest(from_at, $2) WHERE endpoint = $1 AND to_at IS NULL",
+                    &[&id, &int(at.0)],
+                )
+                .await?;
+            let change = if ended > 0 { Some(note_change(&tx).await?) } else { None };
+            tx.commit().await?;
+            Ok(change)
+        })?;
+        self.note_own(change);
+        Ok(change.is_some())
+    }
+
+    pub(crate) async fn changed_by_others(&self) -> Result<bool> {
+        let now: i64 = attempt!(&self.db, client => {
+            Ok(client.query_one("SELECT value FROM counter WHERE name = 'change'", &[]).await?.get(0))
+        })?;
+        Ok(self.changes.swap(now, Ordering::AcqRel) != now)
+    }
+
+    /// A change of our own, by what [`note_change`] gave: it is not one by others.
+    pub(super) fn note_own(&self, change: Option<i64>) {
+        if let Some(n) = change {
+            // If others changed something before it, that is still to be found.
+            let _ = self
+                .changes
+                .compare_exchange(n - 1, n, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+}
+
+fn return_source(id: i32) -> Result<SourceId, Fault> {
+    u32::try_from(id)
+        .map(SourceId)
+        .map_err(|_| Fault::damaged("source"))
+}
+
+/// The next small number; those who want one wait for each other's commits.
+async fn next(tx: &impl GenericClient, name: &str) -> Result<i32, Fault> {
+    let row = tx
+        .query_one(
+            "UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value",
+            &[&name],
+        )
+        .await?;
+    i32::try_from(row.try_get::<_, i64>(0)?).map_err(|_| Fault::damaged("number"))
+}
+
+/// Has other processes look again at endpoints and outbox. In the transaction that changes them, near its end; give the
+/// result to [`Postgres::note_own`] when it is committed.
+pub(super) async fn note_change(tx: &impl GenericClient) -> Result<i64, Fault> {
+    let row = tx
+        .query_one(
+            "UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value",
+            &[],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// The number of an endpoint, or the error that names those there are.
+pub(super) async fn endpoint_id(client: &impl GenericClient, name: &str) -> Result<i32, Fault> {
+    match client
+        .query_opt("SELECT id FROM endpoint WHERE name = $1", &[&name])
+        .await?
+    {
+        Some(row) => Ok(row.try_get(0)?),
+        None => {
+            let known = client.query("SELECT name FROM endpoint", &[]).await?;
+            let mut known = known
+                .iter()
+                .map(|row| row.try_get(0))
+                .collect::<Result<Vec<String>, _>>()?;
+            known.sort();
+            Err(Error::UnknownEndpoint {
+                name: name.into(),
+                known: if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                },
+            }
+            .into())
+        }
+    }
+}

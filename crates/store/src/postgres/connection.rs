@@ -1,0 +1,383 @@
+//! Connections: how long to wait, what is settled in each session, and which failures pass by themselves.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{
+    Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_postgres::error::SqlState;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::url::{self, PostgresOptions};
+use crate::{
+    Mode,
+    error::{Error, Result},
+};
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// And no longer than this.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Requests at once, far more than there are connections.
+const REQUESTS: usize = 1 << 20;
+
+/// For how long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// One statement, as the server sees it.
+    pub(super) statement: Duration,
+    /// Between two statements of a transaction, as the server sees it: longer, and the process has stopped.
+    pub(super) idle: Duration,
+    /// One try of a request, as we see it.
+    pub(super) request: Duration,
+    /// No new try of a request after this.
+    pub(super) patience: Duration,
+}
+
+impl Limits {
+    /// Below the lease where it is not too short for a busy machine: who is stopped inside of a transaction must not
+    /// keep others from what it has locked.
+    pub(super) fn new(mode: Mode, lease: Duration) -> Limits {
+        match mode {
+            Mode::Run => Limits {
+                statement: (lease / 2).max(Duration::from_secs(2)),
+                idle: (lease / 4).max(Duration::from_secs(1)),
+                request: lease.max(Duration::from_secs(5)),
+                patience: (lease / 2).max(Duration::from_secs(2)),
+            },
+            // A person waits, and asks for much.
+            Mode::Shared => Limits {
+                statement: Duration::from_secs(300),
+                idle: Duration::from_secs(10),
+                request: Duration::from_secs(330),
+                patience: Duration::from_secs(5),
+            },
+        }
+    }
+}
+
+/// Why a request failed: the database, the way there, or a finding of our own.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// What the driver says; to be translated with the store's name.
+    Sql(tokio_postgres::Error),
+    /// No connection, or no answer.
+    Lost(String),
+    /// As it is.
+    Own(Error),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(e: tokio_postgres::Error) -> Fault {
+        Fault::Sql(e)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Fault {
+        Fault::Own(e)
+    }
+}
+
+impl From<PoolError> for Fault {
+    fn from(e: PoolError) -> Fault {
+        match e {
+            PoolError::Backend(e) => Fault::Sql(e),
+            PoolError::PostCreateHook(HookError::Backend(e)) => Fault::Sql(e),
+            PoolError::Closed => Fault::Own(Error::Closed),
+            PoolError::Timeout(_) => Fault::Lost("no connection in time".into()),
+            other => Fault::Lost(other.to_string()),
+        }
+    }
+}
+
+impl Fault {
+    /// A block that does not unpack.
+    pub(super) fn damaged(what: &str) -> Fault {
+        Fault::Lost(format!("a damaged {what}"))
+    }
+
+    /// Whether the server refused for this reason.
+    pub(super) fn is(&self, state: &SqlState) -> bool {
+        matches!(self, Fault::Sql(e) if e.code() == Some(state))
+    }
+
+    /// Whether the connection can be used again.
+    fn leaves_connection(&self) -> bool {
+        match self {
+            Fault::Sql(e) => e.as_db_error().is_some() && !e.is_closed(),
+            Fault::Lost(_) => false,
+            Fault::Own(_) => true,
+        }
+    }
+
+    /// In words for people, and in kinds that the caller can act on. Nothing that we were given as a secret is in what
+    /// the driver says.
+    pub(super) fn at(self, store: &str) -> Error {
+        let store = store.to_owned();
+        let e = match self {
+            Fault::Own(e) => return e,
+            Fault::Lost(message) => return Error::Unavailable { store, message },
+            Fault::Sql(e) => e,
+        };
+        let Some(db) = e.as_db_error() else {
+            // What cannot be sent or read is a mistake in here; all else is between us and the server.
+            let text = e.to_string();
+            let message = chain(&e);
+            let mistake = [
+                "error serializing",
+                "error deserializing",
+                "error encoding",
+                "invalid column",
+                "query returned",
+            ];
+            if message.contains("invalid peer certificate") {
+                return Error::Refused { store, message };
+            }
+            return if mistake.iter().any(|m| text.starts_with(m)) {
+                Error::Database {
+                    path: store.into(),
+                    message,
+                }
+            } else {
+                Error::Unavailable { store, message }
+            };
+        };
+        let message = format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        match db.code().code() {
+            // Insufficient privilege, wrong password or user, no such database.
+            "42501" | "28000" | "28P01" | "3D000" => Error::Refused { store, message },
+            // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or stopping.
+            "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
+                Error::Unavailable { store, message }
+            }
+            code if ["08", "53", "57", "58"]
+                .iter()
+                .any(|class| code.starts_with(class)) =>
+            {
+                Error::Unavailable { store, message }
+            }
+            _ => Error::Database {
+                path: store.into(),
+                message,
+            },
+        }
+    }
+}
+
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(e) = source {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = e.source();
+    }
+    text
+}
+
+/// Connections to one database.
+pub(super) struct Db {
+    pool: Pool,
+    gate: Arc<Semaphore>,
+    store: String,
+    limits: Limits,
+}
+
+impl Db {
+    /// Connects when the first request comes.
+    pub(super) fn new(options: &PostgresOptions, limits: Limits, connections: usize) -> Result<Db> {
+        let (config, ca_file) = url::config(options)?;
+        let store = url::describe(&config);
+        let tls = MakeRustlsConnect::new(url::tls(ca_file.as_deref(), &store)?);
+        let manager = Manager::from_config(
+            config,
+            tls,
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let settle = format!(
+            "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+             SET default_transaction_isolation = 'read committed'",
+            limits.statement.as_millis(),
+            limits.idle.as_millis(),
+        );
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(limits.request),
+                create: Some(2 * url::CONNECT),
+                recycle: Some(url::CONNECT),
+            })
+            .post_create(Hook::async_fn(move |client, _| {
+                let settle = settle.clone();
+                Box::pin(async move {
+                    client.batch_execute(&settle).await.map_err(HookError::Backend)?;
+                    // Plans by the values at hand: what is pending may be a row or a million. Not every
+                    // database knows these.
+                    let _ = client
+                        .batch_execute("SET plan_cache_mode = force_custom_plan; SET jit = off")
+                        .await;
+                    Ok(())
+                })
+            }))
+            .build()
+            .map_err(|e| Error::Unavailable {
+                store: store.clone(),
+                message: e.to_string(),
+            })?;
+        Ok(Db {
+            pool,
+            gate: Arc::new(Semaphore::new(REQUESTS)),
+            store,
+            limits,
+        })
+    }
+
+    /// Host and database.
+    pub(super) fn describe(&self) -> &str {
+        &self.store
+    }
+
+    /// Waits for the requests under way; later ones fail.
+    pub(super) async fn close(&self) {
+        #[allow(clippy::cast_possible_truncation)]
+        let all = self.gate.acquire_many(REQUESTS as u32).await;
+        self.gate.close();
+        drop(all);
+        self.pool.close();
+    }
+
+    /// A connection for one try of a request.
+    pub(super) async fn conn(&self) -> Result<Conn, Fault> {
+        let permit = Arc::clone(&self.gate)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Closed)?;
+        Ok(Conn {
+            client: Some(self.pool.get().await?),
+            _permit: permit,
+        })
+    }
+
+    /// The tries of a request that begins now.
+    pub(super) fn tries(&self) -> Tries<'_> {
+        Tries {
+            db: self,
+            until: Instant::now() + self.limits.patience,
+            pause: PAUSE,
+        }
+    }
+
+    /// No longer than a request may take.
+    pub(super) async fn limited<T>(&self, f: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        match tokio::time::timeout(self.limits.request, f).await {
+            Ok(result) => result,
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    /// No longer than this; for what may take longer than other requests.
+    pub(super) async fn limited_to<T>(
+        &self,
+        limit: Duration,
+        f: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(limit, f).await {
+            Ok(result) => result,
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    fn no_answer(&self) -> Fault {
+        Fault::Lost("no answer in time".into())
+    }
+}
+
+/// A connection in use. Unless [`Conn::finish`] says that nothing is left under way on it, it is closed when it is
+/// dropped, and the server undoes what was not committed.
+pub(super) struct Conn {
+    client: Option<Client>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Conn {
+    pub(super) fn client(&mut self) -> Result<&mut Client, Fault> {
+        self.client.as_mut().ok_or_else(|| Fault::Own(Error::Closed))
+    }
+
+    /// Gives it back, if it is of further use.
+    pub(super) fn finish<T>(mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        if result.as_ref().err().is_none_or(Fault::leaves_connection) {
+            // Into the pool, and not out of it.
+            drop(self.client.take());
+        }
+        result
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Client::take(client));
+        }
+    }
+}
+
+/// Tries of one request: what passes by itself is tried again for a while.
+pub(super) struct Tries<'a> {
+    db: &'a Db,
+    until: Instant,
+    pause: Duration,
+}
+
+impl Tries<'_> {
+    /// `None`: try once more.
+    pub(super) async fn over<T>(&mut self, result: Result<T, Fault>) -> Option<Result<T>> {
+        let error = match result {
+            Ok(value) => return Some(Ok(value)),
+            Err(fault) => fault.at(&self.db.store),
+        };
+        if !error.is_transient() || Instant::now() + self.pause >= self.until {
+            return Some(Err(error));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        None
+    }
+}
+
+/// Does `$body` with a connection `$client` (`&mut Client`), again and again where the failure passes by itself.
+/// `$body` gives a `Result<_, Fault>`; what it does must be harmless to repeat.
+macro_rules! attempt {
+    ($db:expr, $client:ident => $body:block) => {{
+        let db: &$crate::postgres::connection::Db = $db;
+        let mut tries = db.tries();
+        loop {
+            let result = match db.conn().await {
+                Ok(mut conn) => {
+                    let result = db
+                        .limited(async {
+                            let $client = conn.client()?;
+                            $body
+                        })
+                        .await;
+                    conn.finish(result)
+                }
+                Err(fault) => Err(fault),
+            };
+            if let Some(over) = tries.over(result).await {
+                break over;
+            }
+        }
+    }};
+}
+pub(super) use attempt;

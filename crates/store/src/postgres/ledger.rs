@@ -1,0 +1,204 @@
+//! The ledger: sessions, and usage by user and day. It follows from the events, and is written with them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
+
+use tokio_postgres::types::ToSql;
+use turnhook_reducer::{
+    event::{Accuracy, EventType, SessionId},
+    usage::Usage,
+};
+
+use super::pipeline::{Pipeline, ROWS, params};
+use crate::{
+    codes::{USAGE, int, usage_values},
+    commit::NewEvent,
+    facts,
+};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// `u.a` to `u.i`: the columns of a usage, as [`columns`] gives them.
+const UNNESTED: &str = "u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i";
+
+/// `$n::bigint[]` for nine columns from `first` on.
+fn arrays(first: usize) -> String {
+    (first..first + 9)
+        .map(|n| format!("${n}::bigint[]"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// `c = <how>` for each column of a usage.
+fn each_column(how: impl Fn(&str) -> String) -> String {
+    USAGE
+        .split(", ")
+        .map(|c| format!("{c} = {}", how(c)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The nine columns of usages.
+pub(super) fn columns<'a>(usages: impl Iterator<Item = [i64; 9]>) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
+    let mut columns: [Vec<i64>; 9] = Default::default();
+    for usage in usages {
+        for (column, value) in columns.iter_mut().zip(usage) {
+            column.push(value);
+        }
+    }
+    columns
+        .into_iter()
+        .map(|c| Box::new(c) as Box<dyn ToSql + Sync + Send>)
+        .collect()
+}
+
+pub(super) static UNATTRIBUTED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO unattributed (source, at, server, realm, username, allocation, opened_at, reason, {USAGE}) \
+         SELECT $1, u.at, u.server, u.realm, u.username, u.allocation, u.opened_at, u.reason, {UNNESTED} FROM \
+         unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[], {}) \
+         AS u (at, server, realm, username, allocation, opened_at, reason, a, b, c, d, e, f, g, h, i) \
+         ON CONFLICT (source, at, server, realm, username, allocation, opened_at, reason) DO NOTHING",
+        arrays(9)
+    )
+});
+
+static SESSIONS: LazyLock<String> = LazyLock::new(|| {
+    let plain = [
+        "updated_at",
+        "ended_at",
+        "reason",
+        "accuracy",
+        "sequence",
+        "event",
+        "continues",
+        "realm",
+        "user_name",
+        "peer_leg",
+        "allocations",
+        "names",
+    ]
+    .map(|c| format!("{c} = excluded.{c}"))
+    .join(", ");
+    format!(
+        "INSERT INTO session AS s (id, source, started_at, updated_at, ended_at, reason, accuracy, sequence, event, continues, \
+         realm, user_name, peer_leg, allocations, names, {USAGE}) \
+         SELECT u.id, $2, u.started_at, u.updated_at, u.ended_at, u.reason, u.accuracy, u.sequence, c.value - $1 + u.n, \
+         u.continues, u.realm, u.user_name, u.peer_leg, u.allocations, u.names, {UNNESTED} FROM counter c, \
+         unnest($3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::smallint[], $9::smallint[], \
+         $10::bigint[], $11::bytea[], $12::bytea[], $13::bytea[], $14::boolean[], $15::bigint[], $16::bytea[], {}) \
+         AS u (n, id, started_at, updated_at, ended_at, reason, accuracy, sequence, continues, realm, user_name, peer_leg, \
+         allocations, names, a, b, c, d, e, f, g, h, i) WHERE c.name = 'event' \
+         ON CONFLICT (id) DO UPDATE SET {plain}, {} WHERE s.sequence < excluded.sequence",
+        arrays(17),
+        each_column(|c| format!("excluded.{c}"))
+    )
+});
+
+static DAYS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO usage_day AS o (day, source, realm, user_name, started, ended, lower_bound, duration_ms, {USAGE}) \
+         SELECT u.day, $1, u.realm, u.user_name, u.started, u.ended, u.lower_bound, u.duration_ms, {UNNESTED} FROM \
+         unnest($2::integer[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], {}) \
+         AS u (day, realm, user_name, started, ended, lower_bound, duration_ms, a, b, c, d, e, f, g, h, i) \
+         ON CONFLICT (day, source, realm, user_name) DO UPDATE SET started = o.started + excluded.started, \
+         ended = o.ended + excluded.ended, lower_bound = o.lower_bound + excluded.lower_bound, \
+         duration_ms = o.duration_ms + excluded.duration_ms, {}",
+        arrays(9),
+        each_column(|c| format!("o.{c} + excluded.{c}"))
+    )
+});
+
+/// What a commit adds to a row of `usage_day`.
+#[derive(Default)]
+struct Day {
+    started: i64,
+    ended: i64,
+    lower_bound: i64,
+    duration_ms: u64,
+    usage: Usage,
+}
+
+/// Adds what follows from new events (with their places among these), of which there are `count`.
+pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u8])], to: &mut Pipeline<'a>) {
+    // Each session as its last event tells it.
+    let mut last: HashMap<SessionId, (i64, &NewEvent)> = HashMap::new();
+    let mut days: BTreeMap<(i32, &[u8], &[u8]), Day> = BTreeMap::new();
+    for (n, new, _) in events {
+        let event = &new.event;
+        let known = last.entry(event.session_id).or_insert((*n, new));
+        if known.1.event.sequence <= event.sequence {
+            *known = (*n, new);
+        }
+        let day = i32::try_from(event.timestamp.0 / DAY_MS).unwrap_or(i32::MAX);
+        let user = event.user.as_deref().unwrap_or_default();
+        let sum = days.entry((day, &event.realm, user)).or_default();
+        sum.usage = sum.usage.plus(event.usage_delta);
+        sum.started += i64::from(event.event_type == EventType::Start);
+        if let Some(end) = event.end {
+            sum.ended += 1;
+            sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
+            sum.duration_ms = sum
+                .duration_ms
+                .saturating_add(end.ended_at.since(event.started_at));
+        }
+    }
+    let sessions: Vec<(i64, &NewEvent)> = last.into_values().collect();
+    for some in sessions.chunks(ROWS) {
+        add_sessions(source, count, some, to);
+    }
+    let days: Vec<_> = days.into_iter().collect();
+    for some in days.chunks(ROWS) {
+        let mut params = params![
+            source,
+            some.iter().map(|((day, ..), _)| *day).collect::<Vec<_>>(),
+            some.iter().map(|((_, realm, _), _)| *realm).collect::<Vec<_>>(),
+            some.iter().map(|((.., user), _)| *user).collect::<Vec<_>>(),
+            some.iter().map(|(_, sum)| sum.started).collect::<Vec<_>>(),
+            some.iter().map(|(_, sum)| sum.ended).collect::<Vec<_>>(),
+            some.iter().map(|(_, sum)| sum.lower_bound).collect::<Vec<_>>(),
+            some.iter()
+                .map(|(_, sum)| int(sum.duration_ms))
+                .collect::<Vec<_>>(),
+        ];
+        params.extend(columns(some.iter().map(|(_, sum)| usage_values(&sum.usage))));
+        to.add(&DAYS, params);
+    }
+}
+
+fn add_sessions<'a>(source: i32, count: i64, some: &[(i64, &'a NewEvent)], to: &mut Pipeline<'a>) {
+    let events = || some.iter().map(|(_, new)| &new.event);
+    let ends = || events().map(|e| e.end);
+    let mut params = params![
+        count,
+        source,
+        some.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+        events().map(|e| &e.session_id.0[..]).collect::<Vec<_>>(),
+        events().map(|e| int(e.started_at.0)).collect::<Vec<_>>(),
+        events().map(|e| int(e.timestamp.0)).collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| int(end.ended_at.0)))
+            .collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| i16::from(facts::reason_code(end.reason))))
+            .collect::<Vec<_>>(),
+        ends()
+            .map(|end| end.map(|end| i16::from(facts::accuracy_code(end.accuracy))))
+            .collect::<Vec<_>>(),
+        events().map(|e| i64::from(e.sequence)).collect::<Vec<_>>(),
+        events()
+            .map(|e| e.continues.as_ref().map(|id| &id.0[..]))
+            .collect::<Vec<_>>(),
+        events().map(|e| &*e.realm).collect::<Vec<_>>(),
+        events().map(|e| e.user.as_deref()).collect::<Vec<_>>(),
+        events().map(|e| e.peer_leg).collect::<Vec<_>>(),
+        events()
+            .map(|e| int(e.allocations.len() as u64 + u64::from(e.allocations_omitted)))
+            .collect::<Vec<_>>(),
+        events().map(facts::names).collect::<Vec<_>>(),
+    ];
+    params.extend(columns(events().map(|e| usage_values(&e.usage))));
+    to.add(&SESSIONS, params);
+}

@@ -1,0 +1,134 @@
+//! The store on PostgreSQL, which several nodes share: plain SQL, in a few statements a request.
+//!
+//! What goes together is one transaction; its statements are sent without waiting for each other's answers, and deal with
+//! many rows each (`unnest`). Rows that many transactions want are locked in one order: lease, source, deliveries, the
+//! counters, `backlog`.
+
+mod admin;
+mod cluster;
+mod commit;
+mod connection;
+mod deliveries;
+mod import;
+mod ledger;
+mod migrations;
+mod moves;
+mod outbox;
+mod outcome;
+mod pipeline;
+mod retention;
+mod rows;
+mod sessions;
+mod state;
+mod url;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+pub use cluster::Cluster;
+use connection::{Db, Fault, Limits, attempt};
+pub use migrations::Migrated;
+pub(crate) use migrations::SCHEMA;
+pub use url::PostgresOptions;
+
+use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
+
+/// Connections that a running store has at most, besides those of its cluster.
+const RUN_CONNECTIONS: usize = 8;
+/// And one that looks in.
+const SHARED_CONNECTIONS: usize = 3;
+/// Those with which it beats: nothing else may keep a beat waiting.
+const CLUSTER_CONNECTIONS: usize = 2;
+
+/// A store in a database.
+pub(crate) struct Postgres {
+    db: Db,
+    cluster: Cluster,
+    store_id: [u8; 16],
+    lanes: AtomicU64,
+    /// The counter `change` as it was last looked at.
+    changes: AtomicI64,
+    trim: retention::Trim,
+    turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Postgres {
+    /// Connects, and migrates as the mode allows.
+    pub(crate) async fn connect(options: &PostgresOptions, mode: Mode) -> Result<Postgres> {
+        let limits = Limits::new(mode, options.lease);
+        let connections = if mode == Mode::Run {
+            RUN_CONNECTIONS
+        } else {
+            SHARED_CONNECTIONS
+        };
+        let db = Db::new(options, limits, connections)?;
+        migrations::check(&db, mode).await?;
+        let (store_id, change): (Vec<u8>, i64) = attempt!(&db, client => {
+            let sql = "SELECT s.store_id, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
+            let row = client.query_one(sql, &[]).await?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })?;
+        let store = Postgres {
+            cluster: Cluster::new(options, limits, CLUSTER_CONNECTIONS)?,
+            store_id: store_id
+                .try_into()
+                .map_err(|_| Fault::damaged("store id").at(db.describe()))?,
+            db,
+            lanes: AtomicU64::new(Lanes::ALL.0),
+            changes: AtomicI64::new(change),
+            trim: retention::Trim::default(),
+            turns: Mutex::default(),
+        };
+        Ok(store)
+    }
+
+    /// Brings the schema up to date.
+    pub(crate) async fn migrate(options: &PostgresOptions) -> Result<Migrated> {
+        let db = Db::new(options, Limits::new(Mode::Shared, options.lease), 1)?;
+        migrations::migrate(&db).await
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.db.describe().to_owned()
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store_id
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn set_lanes(&self, lanes: Lanes) {
+        self.lanes.store(lanes.0, Ordering::Relaxed);
+    }
+
+    /// Those looked at, as `integer[]`; `None`: all.
+    fn lanes(&self) -> Option<Vec<i64>> {
+        let lanes = Lanes(self.lanes.load(Ordering::Relaxed));
+        (lanes != Lanes::ALL).then(|| lanes.iter().map(i64::from).collect())
+    }
+
+    /// Held by the commit of a source that is being written.
+    fn turn(&self, source: SourceId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(source).or_default())
+    }
+
+    /// Waits until all that was asked for is done.
+    pub(crate) async fn close(&self) {
+        self.db.close().await;
+        self.cluster.close().await;
+    }
+}
+
+/// As PostgreSQL takes it: it knows no NUL in a text.
+fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,199 @@
+//! Removing what is older than `retention`, some rows at a time. Several nodes may do it at once.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+use deadpool_postgres::Client;
+use turnhook_reducer::time::Timestamp;
+
+use super::{
+    Postgres,
+    connection::{Fault, attempt},
+    rows,
+};
+use crate::{
+    Trimmed,
+    codes::{DELIVERED, DISCARDED, int},
+    error::Result,
+};
+
+/// Usage by user and day outlives what it was summed from: bills are questioned for about a year.
+const USAGE_DAYS: i64 = 400;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// How far the pass under way has come; what may not be removed is passed over once in a pass.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    event: [u8; 16],
+    session: [u8; 16],
+    events_done: bool,
+}
+
+/// The pass of this process.
+#[derive(Default)]
+pub(super) struct Trim(Mutex<Pass>);
+
+impl Trim {
+    fn get(&self) -> Pass {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, pass: Pass) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pass;
+    }
+}
+
+impl Postgres {
+    pub(crate) async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
+        let from = self.trim.get();
+        let (trimmed, pass) = attempt!(&self.db, client => { step(client, from, before, limit).await })?;
+        self.trim.set(pass);
+        Ok(trimmed)
+    }
+}
+
+async fn step(
+    client: &mut Client,
+    mut pass: Pass,
+    before: Timestamp,
+    limit: usize,
+) -> Result<(Trimmed, Pass), Fault> {
+    let mut trimmed = Trimmed {
+        more: true,
+        ..Trimmed::default()
+    };
+    if !pass.events_done {
+        (trimmed.events, pass.events_done) = events(client, &mut pass.event, before, limit).await?;
+    } else {
+        let through;
+        (trimmed.sessions, through) = sessions(client, &mut pass.session, before, limit).await?;
+        if through {
+            trimmed.more = rest(client, before, limit).await?;
+            if !trimmed.more {
+                pass = Pass::default();
+            }
+        }
+    }
+    Ok((trimmed, pass))
+}
+
+/// How many it removed; true when the pass is through with the events.
+async fn events(
+    client: &mut Client,
+    last: &mut [u8; 16],
+    before: Timestamp,
+    limit: usize,
+) -> Result<(u64, bool), Fault> {
+    // By their ids they stand in the order of their timestamps.
+    let found = client
+        .query(
+            "SELECT event_id, id, at FROM event WHERE event_id > $1 ORDER BY event_id LIMIT $2",
+            &[&&last[..], &int(limit as u64)],
+        )
+        .await?;
+    let mut through = found.len() < limit;
+    let mut old: Vec<i64> = Vec::with_capacity(found.len());
+    for row in &found {
+        if rows::time(row, 2)? >= before {
+            through = true;
+            break;
+        }
+        *last = rows::event_id(row, 0)?.0;
+        old.push(row.try_get(1)?);
+    }
+    if old.is_empty() {
+        return Ok((0, through));
+    }
+    let tx = client.transaction().await?;
+    // Locked, for a replay could queue one of them again meanwhile. Those that stay anyway are left to their work.
+    let found = tx
+        .query(
+            "SELECT d.id, d.state FROM unnest($1::bigint[]) AS e (id) \
+             JOIN delivery d ON d.id >= e.id << 16 AND d.id <= (e.id << 16) | 65535 \
+             WHERE NOT EXISTS (SELECT 1 FROM delivery o \
+                 WHERE o.id >= e.id << 16 AND o.id <= (e.id << 16) | 65535 AND o.state IN (0, 2)) \
+             ORDER BY d.id FOR UPDATE OF d",
+            &[&old],
+        )
+        .await?;
+    let (mut over, mut stay) = (Vec::new(), HashSet::new());
+    for row in &found {
+        let id: i64 = row.try_get(0)?;
+        if [DELIVERED, DISCARDED].contains(&rows::code(row, 1)?) {
+            over.push(id);
+        } else {
+            stay.insert(id >> 16);
+        }
+    }
+    over.retain(|id| !stay.contains(&(id >> 16)));
+    tx.execute("DELETE FROM attempt WHERE delivery = ANY ($1)", &[&over])
+        .await?;
+    tx.execute("DELETE FROM delivery WHERE id = ANY ($1)", &[&over])
+        .await?;
+    let removed = tx
+        .execute(
+            "DELETE FROM event e WHERE e.id = ANY ($1) AND NOT EXISTS (SELECT 1 FROM delivery d \
+             WHERE d.id >= e.id << 16 AND d.id <= (e.id << 16) | 65535)",
+            &[&old],
+        )
+        .await?;
+    tx.commit().await?;
+    Ok((removed, through))
+}
+
+/// How many it removed; true when the pass is through with the sessions. One that has events left (dead letters) stays.
+async fn sessions(
+    client: &Client,
+    last: &mut [u8; 16],
+    before: Timestamp,
+    limit: usize,
+) -> Result<(u64, bool), Fault> {
+    let found = client
+        .query(
+            "SELECT id, started_at, ended_at FROM session WHERE id > $1 ORDER BY id LIMIT $2",
+            &[&&last[..], &int(limit as u64)],
+        )
+        .await?;
+    let mut through = found.len() < limit;
+    let mut ended: Vec<[u8; 16]> = Vec::new();
+    for row in &found {
+        if rows::time(row, 1)? >= before {
+            through = true;
+            break;
+        }
+        *last = rows::session_id(row, 0)?.0;
+        if rows::maybe_time(row, 2)?.is_some_and(|at| at < before) {
+            ended.push(*last);
+        }
+    }
+    let ended: Vec<&[u8]> = ended.iter().map(|id| &id[..]).collect();
+    let removed = client
+        .execute(
+            "DELETE FROM session s WHERE s.id = ANY ($1) AND NOT EXISTS (SELECT 1 FROM event e WHERE e.session_id = s.id)",
+            &[&ended],
+        )
+        .await?;
+    Ok((removed, through))
+}
+
+/// The small tables; true if there may be more.
+async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, Fault> {
+    let (time, most) = (int(before.0), int(limit as u64));
+    let mut more = false;
+    for sql in [
+        "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < $1 ORDER BY id LIMIT $2)",
+        "DELETE FROM unattributed WHERE id IN (SELECT id FROM unattributed ORDER BY id LIMIT $2) AND at < $1",
+        "DELETE FROM endpoint_pause WHERE id IN (SELECT id FROM endpoint_pause WHERE to_at < $1 ORDER BY id LIMIT $2)",
+        "DELETE FROM replay WHERE id IN (SELECT id FROM replay ORDER BY id LIMIT $2) AND at < $1",
+    ] {
+        more |= client.execute(sql, &[&time, &most]).await? >= limit as u64;
+    }
+    let day = int(before.0 / DAY_MS) - USAGE_DAYS;
+    client
+        .execute("DELETE FROM usage_day WHERE day < $1::bigint", &[&day])
+        .await?;
+    Ok(more)
+}

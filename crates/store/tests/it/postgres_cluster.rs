@@ -1,0 +1,605 @@
+//! Nodes that share a PostgreSQL: who may do what, and that who may not any more can write nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+use turnhook_reducer::{state::Table, time::Timestamp};
+use turnhook_store::{
+    Commit, DeliveryId, Epoch, Error, Lanes, LeaseName, Mode, NewEvent, SourceId, Store, assign,
+};
+
+use crate::{
+    commits::load,
+    postgres::Postgres,
+    support::{Backend, at, body, delivered, event, postgres_options, put, run_on_postgres},
+};
+
+/// For what is waited for; only a failure takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+/// So short that it is over when it is looked at.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A database on the test's server.
+pub(crate) struct Database {
+    pub(crate) server: Arc<Postgres>,
+    pub(crate) name: String,
+}
+
+impl Database {
+    pub(crate) fn new(on: &Backend) -> Database {
+        let Backend::Postgres(server) = on else {
+            panic!("on PostgreSQL alone")
+        };
+        Database {
+            server: Arc::clone(server),
+            name: server.database(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        self.server.sql(&self.name, sql)
+    }
+
+    async fn node(&self, lease: Duration) -> Store {
+        node(&self.url(), lease).await
+    }
+
+    /// A session of its own that holds locks until it is dropped.
+    async fn hold(&self, sql: &str) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(sql).await.unwrap();
+        client
+    }
+
+    /// Waits until so many sessions wait for a lock.
+    async fn waiting(&self, n: usize) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
+            self.name
+        );
+        wait(async || self.sql(&sql) == n.to_string()).await;
+    }
+}
+
+async fn node(url: &str, lease: Duration) -> Store {
+    let options = turnhook_store::PostgresOptions {
+        lease,
+        ..postgres_options(url)
+    };
+    Store::connect(options, Mode::Run).await.unwrap()
+}
+
+async fn wait(mut done: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done().await {
+        assert!(Instant::now() < until, "waited for nothing");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Takes it as soon as it can be had.
+async fn take(store: &Store, lease: LeaseName) -> Epoch {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(epoch) = store.cluster().unwrap().take(lease).await.unwrap() {
+            return epoch;
+        }
+        assert!(Instant::now() < until, "{lease} never comes free");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A commit with an event and a row of state, both its own.
+async fn commit_of(store: &Store, source: SourceId, epoch: Epoch, n: u64) -> Commit {
+    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
+    let event = event(n, 0, 0, n, "a", false);
+    Commit {
+        epoch: Some(epoch),
+        changes: vec![put(Table::Session, n, b"row")],
+        events: vec![NewEvent {
+            body: body(&event),
+            event,
+            endpoints: endpoints.into(),
+        }],
+        ..Commit::new(source, at(n))
+    }
+}
+
+fn lost(source: SourceId) -> Error {
+    Error::LeaseLost {
+        lease: LeaseName::Source(source),
+    }
+}
+
+#[test]
+fn leases() {
+    run_on_postgres(&[
+        ("of_two_who_race_one_gets_it", |on| {
+            Box::pin(of_two_who_race_one_gets_it(on))
+        }),
+        ("who_lost_a_lease_writes_nothing", |on| {
+            Box::pin(who_lost_a_lease_writes_nothing(on))
+        }),
+        ("a_taker_waits_for_a_commit_under_way", |on| {
+            Box::pin(a_taker_waits_for_a_commit_under_way(on))
+        }),
+        ("a_beat_does_not_wait_for_a_commit", |on| {
+            Box::pin(a_beat_does_not_wait_for_a_commit(on))
+        }),
+        ("a_process_that_is_stopped_holds_nothing_for_long", |on| {
+            Box::pin(a_process_that_is_stopped_holds_nothing_for_long(on))
+        }),
+        ("nodes_see_each_other_and_share", |on| {
+            Box::pin(nodes_see_each_other_and_share(on))
+        }),
+        ("what_has_expired_is_not_renewed", |on| {
+            Box::pin(what_has_expired_is_not_renewed(on))
+        }),
+        ("lanes_part_the_outbox", |on| Box::pin(lanes_part_the_outbox(on))),
+        ("what_others_committed_is_found_once", |on| {
+            Box::pin(what_others_committed_is_found_once(on))
+        }),
+    ]);
+}
+
+async fn of_two_who_race_one_gets_it(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b) = tokio::join!(db.node(LONG), db.node(LONG));
+    let (a, b) = (a.cluster().unwrap(), b.cluster().unwrap());
+    assert_ne!(a.node(), b.node());
+    for lane in 0..Lanes::COUNT {
+        let lease = LeaseName::Lane(lane);
+        let (mine, theirs) = tokio::join!(a.take(lease), b.take(lease));
+        let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+        assert!(mine.is_some() != theirs.is_some(), "{lease}: {mine:?} {theirs:?}");
+        assert_eq!(mine.or(theirs), Some(Epoch(1)));
+    }
+    // All at once, in opposite orders: nobody waits for ever, and each gets what the other does not.
+    a.leave().await.unwrap();
+    b.leave().await.unwrap();
+    let names: Vec<LeaseName> = (0..Lanes::COUNT).map(LeaseName::Lane).collect();
+    let back: Vec<LeaseName> = names.iter().rev().copied().collect();
+    let (mine, theirs) = tokio::join!(a.take_all(&names), b.take_all(&back));
+    let mut taken: Vec<(LeaseName, Epoch)> = [mine.unwrap(), theirs.unwrap()].concat();
+    taken.sort_unstable();
+    assert_eq!(
+        taken,
+        names.iter().map(|name| (*name, Epoch(2))).collect::<Vec<_>>()
+    );
+    // One that is not there cannot be had.
+    assert_eq!(a.take(LeaseName::Source(SourceId(99))).await.unwrap(), None);
+}
+
+async fn who_lost_a_lease_writes_nothing(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b) = (db.node(SHORT).await, db.node(LONG).await);
+    let source = a.source("eu-1").await.unwrap();
+    let lease = LeaseName::Source(source);
+    let old = take(&a, lease).await;
+    let first = commit_of(&a, source, old, 1).await;
+    a.commit(first.clone()).await.unwrap();
+    let new = take(&b, lease).await;
+    assert!(new > old);
+
+    let before = (
+        load(&b, source).await,
+        db.sql("SELECT * FROM counter ORDER BY name"),
+    );
+    let late = commit_of(&a, source, old, 2).await;
+    assert_eq!(a.commit(late.clone()).await.unwrap_err(), lost(source));
+    // Not even what was committed before is confirmed, and an epoch without the lease is no help.
+    assert_eq!(a.commit(first).await.unwrap_err(), lost(source));
+    let stolen = Commit {
+        epoch: Some(new),
+        ..late.clone()
+    };
+    assert_eq!(a.commit(stolen).await.unwrap_err(), lost(source));
+    let after = (
+        load(&b, source).await,
+        db.sql("SELECT * FROM counter ORDER BY name"),
+    );
+    assert_eq!(before, after);
+    assert_eq!(db.sql("SELECT count(*) FROM event"), "1");
+
+    assert_eq!(a.cluster().unwrap().take(lease).await.unwrap(), None);
+    let mine = Commit {
+        epoch: Some(new),
+        ..late
+    };
+    assert_eq!(b.commit(mine).await.unwrap().deliveries.len(), 1);
+    // Given back in an old epoch is not given back.
+    a.cluster().unwrap().release(lease, old).await.unwrap();
+    b.cluster().unwrap().release(lease, old).await.unwrap();
+    assert_eq!(a.cluster().unwrap().take(lease).await.unwrap(), None);
+    b.cluster().unwrap().release(lease, new).await.unwrap();
+    assert_eq!(
+        a.cluster().unwrap().take(lease).await.unwrap(),
+        Some(Epoch(new.0 + 1))
+    );
+}
+
+async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b) = (db.node(LONG).await, db.node(LONG).await);
+    let source = a.source("eu-1").await.unwrap();
+    let lease = LeaseName::Source(source);
+    let epoch = take(&a, lease).await;
+    let commit = commit_of(&a, source, epoch, 1).await;
+    let held = db
+        .hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE")
+        .await;
+    let committing = tokio::spawn({
+        let a = a.clone();
+        async move { a.commit(commit).await }
+    });
+    db.waiting(1).await;
+    db.sql(&format!("UPDATE lease SET expires_at = 0 WHERE name = '{lease}'"));
+    let taking = tokio::spawn({
+        let b = b.clone();
+        async move { b.cluster().unwrap().take(lease).await }
+    });
+    db.waiting(2).await;
+    assert!(!committing.is_finished() && !taking.is_finished());
+    drop(held);
+    assert_eq!(committing.await.unwrap().unwrap().deliveries.len(), 1);
+    assert_eq!(taking.await.unwrap().unwrap(), Some(Epoch(epoch.0 + 1)));
+    let (rows, clock) = load(&b, source).await;
+    assert_eq!((rows.len(), clock), (1, Some(at(1))));
+}
+
+async fn a_beat_does_not_wait_for_a_commit(on: &Backend) {
+    let db = Database::new(on);
+    let a = db.node(LONG).await;
+    let source = a.source("eu-1").await.unwrap();
+    let lease = LeaseName::Source(source);
+    let epoch = take(&a, lease).await;
+    let commit = commit_of(&a, source, epoch, 1).await;
+    let held = db
+        .hold("SELECT * FROM counter WHERE name = 'event' FOR UPDATE")
+        .await;
+    let committing = tokio::spawn({
+        let a = a.clone();
+        async move { a.commit(commit).await }
+    });
+    db.waiting(1).await;
+    let before: i64 = db
+        .sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'"))
+        .parse()
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let view = a.cluster().unwrap().beat(&[source]).await.unwrap();
+    assert!(!committing.is_finished());
+    let row = view.leases.iter().find(|l| l.name == lease).unwrap();
+    assert_eq!(
+        (row.holder, row.epoch, row.expired),
+        (Some(a.cluster().unwrap().node()), epoch, false)
+    );
+    let after: i64 = db
+        .sql(&format!("SELECT expires_at FROM lease WHERE name = '{lease}'"))
+        .parse()
+        .unwrap();
+    assert!(after > before, "renewed");
+    drop(held);
+    assert_eq!(committing.await.unwrap().unwrap().deliveries.len(), 1);
+}
+
+/// Hands on what it gets in both directions, until it is stopped: then the sockets stay open, and nothing comes through.
+struct Wire {
+    port: u16,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Wire {
+    async fn to(port: u16) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Wire {
+            port: listener.local_addr().unwrap().port(),
+            stopped: Arc::default(),
+        };
+        let stopped = Arc::clone(&wire.stopped);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                    continue;
+                };
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(hand_on(near_in, far_out, Arc::clone(&stopped)));
+                tokio::spawn(hand_on(far_in, near_out, Arc::clone(&stopped)));
+            }
+        });
+        wire
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn hand_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, stopped: Arc<AtomicBool>) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        while stopped.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if to.write_all(&buffer[..n]).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
+    let db = Database::new(on);
+    let b = db.node(LONG).await;
+    let source = b.source("eu-1").await.unwrap();
+    let lease = LeaseName::Source(source);
+    let wire = Wire::to(db.server.port()).await;
+    let through = db
+        .url()
+        .replace(&format!(":{}", db.server.port()), &format!(":{}", wire.port));
+    let a = node(&through, SHORT).await;
+    let epoch = take(&a, lease).await;
+    let commit = commit_of(&a, source, epoch, 1).await;
+    let held = db.hold("SELECT * FROM source FOR UPDATE").await;
+    let committing = tokio::spawn({
+        let a = a.clone();
+        async move { a.commit(commit).await }
+    });
+    db.waiting(1).await;
+    wire.stop();
+    // Now its first half goes on and locks all that it wants, and its second half never comes.
+    drop(held);
+    let new = take(&b, lease).await;
+    assert!(new > epoch);
+    assert!(b.commit(commit_of(&b, source, new, 2).await).await.is_ok());
+    // To the other side the server has gone silent: that is found out, too.
+    let error = tokio::time::timeout(PATIENCE, committing)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    let (rows, clock) = load(&b, source).await;
+    assert_eq!(
+        (rows.into_keys().collect::<Vec<_>>(), clock),
+        (vec![(2, 2)], Some(at(2)))
+    );
+}
+
+async fn nodes_see_each_other_and_share(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b) = (db.node(LONG).await, db.node(LONG).await);
+    let (one, two) = (a.source("eu-1").await.unwrap(), b.source("us-1").await.unwrap());
+    assert_eq!(b.source("eu-1").await.unwrap(), one);
+    let (a, b) = (a.cluster().unwrap(), b.cluster().unwrap());
+    a.beat(&[two, one]).await.unwrap();
+    let view = b.beat(&[two]).await.unwrap();
+    assert_eq!(view.nodes.len(), 2);
+    assert!(view.nodes.is_sorted_by_key(|n| n.id) && view.leases.is_sorted_by_key(|l| l.name));
+    let row = view.nodes.iter().find(|n| n.id == a.node()).unwrap();
+    assert_eq!(
+        (row.name.as_str(), row.live, &row.sources[..]),
+        ("test", true, &[one, two][..])
+    );
+    assert!(row.expires_in > LONG / 2 && row.expires_in <= LONG);
+    assert!(row.started_at > Timestamp(1_700_000_000_000));
+    assert_eq!(view.leases.len(), 66);
+    assert!(
+        view.leases
+            .iter()
+            .all(|l| l.holder.is_none() && l.expired && l.epoch == Epoch(0))
+    );
+
+    // Each takes what it should have, by a view of its own.
+    for node in [a, b] {
+        let view = node.view().await.unwrap();
+        let mine: Vec<LeaseName> = assign(&view)
+            .into_iter()
+            .filter(|(_, id)| *id == node.node())
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(node.take_all(&mine).await.unwrap().len(), mine.len());
+    }
+    let view = a.view().await.unwrap();
+    let held = |id| {
+        view.leases
+            .iter()
+            .filter(|l| l.holder == Some(id) && !l.expired)
+            .count()
+    };
+    assert_eq!((held(a.node()), held(b.node())), (33, 33));
+    let leader = |source| {
+        view.leases
+            .iter()
+            .find(|l| l.name == LeaseName::Source(source))
+            .unwrap()
+            .holder
+    };
+    assert_eq!((leader(one), leader(two)), (Some(a.node()), Some(b.node())));
+
+    // Who leaves gives all back at once.
+    b.leave().await.unwrap();
+    let view = a.view().await.unwrap();
+    assert_eq!(view.nodes.iter().map(|n| n.id).collect::<Vec<_>>(), [a.node()]);
+    assert!(
+        view.leases
+            .iter()
+            .all(|l| l.holder == Some(a.node()) || l.holder.is_none())
+    );
+    assert_eq!(a.take(LeaseName::Source(two)).await.unwrap(), Some(Epoch(2)));
+}
+
+async fn what_has_expired_is_not_renewed(on: &Backend) {
+    let db = Database::new(on);
+    let store = db.node(SHORT).await;
+    let a = store.cluster().unwrap();
+    let epoch = take(&store, LeaseName::Lane(3)).await;
+    wait(async || {
+        a.view()
+            .await
+            .unwrap()
+            .leases
+            .iter()
+            .any(|l| l.holder == Some(a.node()) && l.expired)
+    })
+    .await;
+    let view = a.beat(&[]).await.unwrap();
+    let row = view.leases.iter().find(|l| l.name == LeaseName::Lane(3)).unwrap();
+    assert_eq!(
+        (row.holder, row.epoch, row.expired),
+        (Some(a.node()), epoch, true)
+    );
+    assert_eq!(
+        a.take(LeaseName::Lane(3)).await.unwrap(),
+        Some(Epoch(epoch.0 + 1))
+    );
+    // A node that beats no more is seen to be gone, and forgotten in the end.
+    wait(async || !a.view().await.unwrap().nodes[0].live).await;
+    db.sql("UPDATE node SET expires_at = expires_at - 3600001");
+    let other = db.node(LONG).await;
+    let view = other.cluster().unwrap().beat(&[]).await.unwrap();
+    assert_eq!(view.nodes.len(), 1);
+}
+
+async fn lanes_part_the_outbox(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b) = (db.node(LONG).await, db.node(LONG).await);
+    let source = a.source("eu-1").await.unwrap();
+    let endpoint = a.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let events = (0..300u64).map(|n| {
+        let event = event(n % 100, 0, (n / 100) as u32, n, "a", false);
+        NewEvent {
+            body: body(&event),
+            event,
+            endpoints: vec![endpoint].into(),
+        }
+    });
+    let commit = Commit {
+        events: events.collect(),
+        ..Commit::new(source, at(1))
+    };
+    let all = a.commit(commit).await.unwrap().deliveries;
+    let ids: Vec<DeliveryId> = all.iter().map(|d| d.id).collect();
+    let even: Lanes = (0..Lanes::COUNT).filter(|n| n % 2 == 0).collect();
+    a.set_lanes(even);
+    b.set_lanes(Lanes(!even.0));
+    let mut parts = Vec::new();
+    for (store, lanes) in [(&a, even), (&b, Lanes(!even.0))] {
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|d| lanes.contains(Lanes::of(d.session_id)))
+            .cloned()
+            .collect();
+        assert!(expected.len() > 50, "the sessions spread over the lanes");
+        assert_eq!(
+            store.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(),
+            expected
+        );
+        assert_eq!(store.pending_since(DeliveryId(0), 1000).await.unwrap(), expected);
+        assert_eq!(store.pending_rows(ids.clone()).await.unwrap(), expected);
+        let expected: Vec<_> = expected.into_iter().map(|d| d.id).collect();
+        assert_eq!(store.still_pending(ids.clone()).await.unwrap(), expected);
+        let mut due: Vec<_> = store
+            .newest_due(endpoint, at(1000), 1000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|d| (d.sequence, d.id))
+            .collect();
+        due.sort_unstable();
+        assert_eq!(due.len(), expected.len() / 3);
+        assert!(
+            due.iter()
+                .all(|(sequence, id)| *sequence == 0 && expected.contains(id))
+        );
+        parts.push(expected);
+        // For people, all of them.
+        assert_eq!(store.backlog().await.unwrap()[&endpoint].pending, 300);
+    }
+    a.set_lanes(Lanes::NONE);
+    assert_eq!(a.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(), []);
+    a.set_lanes(Lanes::ALL);
+    assert_eq!(
+        a.pending_after(endpoint, DeliveryId(0), 1000)
+            .await
+            .unwrap()
+            .len(),
+        300
+    );
+}
+
+/// Two nodes commit at once, a third reads on from what it has seen: it misses none, whatever came in between.
+async fn what_others_committed_is_found_once(on: &Backend) {
+    let db = Database::new(on);
+    let (a, b, reader) = (db.node(LONG).await, db.node(LONG).await, db.node(LONG).await);
+    let endpoint = a.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let mut writers = Vec::new();
+    for (store, name, base) in [(a, "eu-1", 0u64), (b, "us-1", 1000)] {
+        writers.push(tokio::spawn(async move {
+            let source = store.source(name).await.unwrap();
+            for n in 0..60 {
+                let event = event(base + n, 0, 0, n, "a", false);
+                let commit = Commit {
+                    events: vec![NewEvent {
+                        body: body(&event),
+                        event,
+                        endpoints: vec![endpoint].into(),
+                    }],
+                    ..Commit::new(source, at(n))
+                };
+                store.commit(commit).await.unwrap();
+            }
+        }));
+    }
+    let mut seen = reader.newest_delivery().await.unwrap();
+    let mut found: Vec<DeliveryId> = reader
+        .pending_after(endpoint, DeliveryId(0), 1000)
+        .await
+        .unwrap()
+        .iter()
+        .map(|d| d.id)
+        .filter(|id| *id <= seen)
+        .collect();
+    let until = Instant::now() + PATIENCE;
+    while found.len() < 120 {
+        assert!(Instant::now() < until, "{} found", found.len());
+        let newest = reader.newest_delivery().await.unwrap();
+        let page = reader.pending_since(seen, 7).await.unwrap();
+        assert!(page.len() == 7 || page.last().is_none_or(|last| last.id > seen));
+        if let Some(last) = page.last() {
+            seen = last.id;
+        } else {
+            seen = seen.max(newest);
+        }
+        found.extend(page.iter().map(|d| d.id));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(found.is_sorted() && found.windows(2).all(|w| w[0] != w[1]));
+    let outcomes = found.iter().map(|id| delivered(*id, 1)).collect();
+    assert_eq!(reader.record(outcomes).await.unwrap().ignored, 0);
+    assert_eq!(reader.pending_since(DeliveryId(0), 10).await.unwrap(), []);
+    assert!(reader.newest_delivery().await.unwrap() > *found.last().unwrap());
+}

@@ -1,0 +1,476 @@
+//! Coming to PostgreSQL: schema and rights, and connections that break.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use turnhook_store::{Commit, DeliveryId, Error, Migrated, Mode, NewEvent, PostgresOptions, Recorded, Store};
+
+use crate::{
+    postgres_cluster::Database,
+    support::{Backend, at, body, dead, delivered, event, postgres_options, retry, run_on_postgres},
+};
+
+/// For what is waited for; only a failure takes as long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn schema() {
+    run_on_postgres(&[
+        ("four_come_at_once", |on| Box::pin(four_come_at_once(on))),
+        ("a_role_without_rights_runs_on_what_is_migrated", |on| {
+            Box::pin(a_role_without_rights_runs_on_what_is_migrated(on))
+        }),
+        ("other_schemas_are_refused", |on| {
+            Box::pin(other_schemas_are_refused(on))
+        }),
+        ("another_programs_tables_are_left_alone", |on| {
+            Box::pin(another_programs_tables_are_left_alone(on))
+        }),
+    ]);
+}
+
+#[test]
+fn connections() {
+    run_on_postgres(&[
+        ("who_is_not_let_in_is_told_why", |on| {
+            Box::pin(who_is_not_let_in_is_told_why(on))
+        }),
+        ("cut_connections_lose_nothing", |on| {
+            Box::pin(cut_connections_lose_nothing(on))
+        }),
+        ("restarts_lose_nothing", |on| Box::pin(restarts_lose_nothing(on))),
+        ("an_outcome_may_be_repeated", |on| {
+            Box::pin(an_outcome_may_be_repeated(on))
+        }),
+        ("changes_by_others_are_noticed", |on| {
+            Box::pin(changes_by_others_are_noticed(on))
+        }),
+        ("any_text_can_be_kept", |on| Box::pin(any_text_can_be_kept(on))),
+        // Last: the server speaks TLS from here on.
+        ("certificates_are_verified", |on| {
+            Box::pin(certificates_are_verified(on))
+        }),
+    ]);
+}
+
+async fn four_come_at_once(on: &Backend) {
+    for _ in 0..3 {
+        let db = Database::new(on);
+        let connect = || Store::connect(postgres_options(&db.url()), Mode::Run);
+        let (a, b, c, d) = tokio::join!(connect(), connect(), connect(), connect());
+        let stores = [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()];
+        assert!(stores.iter().all(|s| s.store_id() == stores[0].store_id()));
+        assert_eq!(
+            stores[0].describe(),
+            format!("postgres://127.0.0.1:{}/{}", db.server.port(), db.name)
+        );
+        assert_eq!(
+            db.sql("SELECT version FROM schema_version"),
+            Store::POSTGRES_SCHEMA.to_string()
+        );
+        assert_eq!(db.sql("SELECT count(*) FROM store"), "1");
+    }
+    let db = Database::new(on);
+    let options = postgres_options(&db.url());
+    let migrate = || Store::migrate(&options);
+    let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+    let mut done = [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()].map(|m| (m.from, m.to));
+    done.sort_unstable();
+    let to = Store::POSTGRES_SCHEMA;
+    assert_eq!(done, [(0, to), (to, to), (to, to), (to, to)]);
+}
+
+async fn a_role_without_rights_runs_on_what_is_migrated(on: &Backend) {
+    let db = Database::new(on);
+    let role = format!("app_{}", db.name);
+    db.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'swordfish'"));
+    let options = postgres_options(&db.server.url_of(&role, "swordfish", &db.name));
+    let unmigrated = Error::Unmigrated {
+        store: format!("postgres://127.0.0.1:{}/{}", db.server.port(), db.name),
+        found: 0,
+        known: Store::POSTGRES_SCHEMA,
+    };
+    for mode in [Mode::Run, Mode::Shared] {
+        let error = Store::connect(options.clone(), mode).await.unwrap_err();
+        assert_eq!(error, unmigrated);
+        assert!(error.to_string().contains("turnhook migrate"), "{error}");
+    }
+    assert!(matches!(
+        Store::migrate(&options).await.unwrap_err(),
+        Error::Refused { .. }
+    ));
+    let to = Store::POSTGRES_SCHEMA;
+    assert_eq!(
+        Store::migrate(&postgres_options(&db.url())).await.unwrap(),
+        Migrated { from: 0, to }
+    );
+    db.sql(&format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    ));
+    let store = Store::connect(options, Mode::Run).await.unwrap();
+    let source = store.source("eu-1").await.unwrap();
+    store.cluster().unwrap().beat(&[source]).await.unwrap();
+    assert!(store.commit(commit(&store, 1).await).await.is_ok());
+    assert!(store.pause("billing", at(1), "maintenance").await.unwrap());
+    store.close().await;
+    drop(store);
+    db.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+async fn other_schemas_are_refused(on: &Backend) {
+    let db = Database::new(on);
+    drop(
+        Store::connect(postgres_options(&db.url()), Mode::Run)
+            .await
+            .unwrap(),
+    );
+    let known = Store::POSTGRES_SCHEMA;
+    db.sql("UPDATE schema_version SET version = version + 1");
+    for mode in [Mode::Run, Mode::Shared] {
+        let error = Store::connect(postgres_options(&db.url()), mode)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Newer { found, known: k, .. } if (found, k) == (known + 1, known)),
+            "{error}"
+        );
+        assert!(error.to_string().contains("newer turnhook"), "{error}");
+    }
+    let error = Store::migrate(&postgres_options(&db.url())).await.unwrap_err();
+    assert!(matches!(error, Error::Newer { .. }), "{error}");
+    db.sql("UPDATE schema_version SET version = version - 2");
+    let error = Store::connect(postgres_options(&db.url()), Mode::Shared)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Unmigrated { found, .. } if found == known - 1),
+        "{error}"
+    );
+}
+
+async fn another_programs_tables_are_left_alone(on: &Backend) {
+    let db = Database::new(on);
+    db.sql("CREATE TABLE session (theirs text)");
+    let error = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::BadUrl { .. }), "{error}");
+    assert!(error.to_string().contains("session"), "{error}");
+    let tables = db.sql(
+        "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'",
+    );
+    assert_eq!(tables, "schema_version,session");
+}
+
+/// Of one event, its own.
+async fn commit(store: &Store, n: u64) -> Commit {
+    let source = store.source("eu-1").await.unwrap();
+    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
+    let event = event(n, 0, 0, n, "a", false);
+    Commit {
+        events: vec![NewEvent {
+            body: body(&event),
+            event,
+            endpoints: endpoints.into(),
+        }],
+        ..Commit::new(source, at(n))
+    }
+}
+
+async fn who_is_not_let_in_is_told_why(on: &Backend) {
+    let db = Database::new(on);
+    let wrong = db.server.url_of("turnhook", "swordfish", &db.name);
+    let error = Store::connect(postgres_options(&wrong), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("swordfish"), "{error}");
+
+    let nowhere = db.server.url("no_such_database");
+    let error = Store::connect(postgres_options(&nowhere), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("no_such_database"), "{error}");
+
+    // Nobody listens; somebody listens and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let closed_port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for port in [closed_port, silent_port] {
+        let options = postgres_options(&format!("postgres://u:swordfish@127.0.0.1:{port}/db"));
+        let error = tokio::time::timeout(PATIENCE, Store::connect(options, Mode::Run))
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Unavailable { .. }) && error.is_transient(),
+            "{error}"
+        );
+        assert!(!format!("{error} {error:?}").contains("swordfish"), "{error}");
+        assert!(
+            error.to_string().contains(&format!("127.0.0.1:{port}/db")),
+            "{error}"
+        );
+    }
+}
+
+/// As the engine does it: whatever passes by itself is tried again as it is.
+async fn insist<T>(mut request: impl AsyncFnMut() -> turnhook_store::Result<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match request().await {
+            Ok(done) => return done,
+            Err(error) => assert!(error.is_transient() && Instant::now() < until, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Commits and records while `disturb` is at work; in the end everything is there once.
+async fn lose_nothing(db: &Database, disturb: impl Future<Output = ()>) {
+    let store = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap();
+    let first = commit(&store, 0).await;
+    let endpoint = first.events[0].endpoints[0];
+    let mut done = Vec::new();
+    let mut recorded = 0u32;
+    let work = async {
+        // A round is over when nothing more disturbs, and enough has been done.
+        for n in 0..400u64 {
+            let commit = Commit {
+                events: (0..5u32)
+                    .map(|s| {
+                        let event = event(n, 0, s, u64::from(s), "a", s == 4);
+                        NewEvent {
+                            body: body(&event),
+                            event,
+                            endpoints: vec![endpoint].into(),
+                        }
+                    })
+                    .collect(),
+                ..Commit::new(first.source, at(n))
+            };
+            let committed = insist(async || store.commit(commit.clone()).await).await;
+            let ids: Vec<DeliveryId> = committed.deliveries.iter().map(|d| d.id).collect();
+            assert_eq!(ids.len(), 5, "all of them, whoever has committed them before");
+            let outcomes = vec![delivered(ids[0], 7), retry(ids[1], 7, 900), dead(ids[2], 7)];
+            let Recorded { ignored } = insist(async || store.record(outcomes.clone()).await).await;
+            assert_eq!(ignored, 0);
+            recorded += 1;
+            done.extend(ids);
+        }
+    };
+    tokio::join!(work, disturb);
+    assert!(done.is_sorted(), "later ones are larger");
+    let (events, cases) = (done.len(), u64::from(recorded));
+    let counts = db.sql(
+        "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM delivery), (SELECT count(DISTINCT event_id) FROM event), \
+         (SELECT value FROM counter WHERE name = 'event'), (SELECT sum(attempts) FROM delivery), (SELECT count(*) FROM attempt)",
+    );
+    assert_eq!(
+        counts,
+        format!("{events}|{events}|{events}|{events}|{}|{}", 3 * cases, 2 * cases)
+    );
+    let backlog = store.backlog().await.unwrap()[&endpoint];
+    assert_eq!((backlog.pending, backlog.dead), (3 * cases, cases));
+    let counted =
+        db.sql("SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 2) FROM delivery");
+    assert_eq!(counted, format!("{}|{}", 3 * cases, cases));
+    let days = store.usage_by_day(0, u32::MAX >> 1, None, 10).await.unwrap();
+    assert_eq!(
+        days.iter().map(|d| (d.started, d.ended)).collect::<Vec<_>>(),
+        [(cases, cases)]
+    );
+}
+
+async fn cut_connections_lose_nothing(on: &Backend) {
+    let db = Database::new(on);
+    let mut cut = 0;
+    lose_nothing(&db, async {
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            cut += tokio::task::block_in_place(|| db.server.cut(&db.name));
+        }
+    })
+    .await;
+    assert!(cut > 0);
+}
+
+async fn restarts_lose_nothing(on: &Backend) {
+    let db = Database::new(on);
+    lose_nothing(&db, async {
+        for n in 0..4 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::task::block_in_place(|| match n % 2 {
+                0 => db.server.restart(),
+                _ => {
+                    db.server.crash();
+                    db.server.go();
+                }
+            });
+        }
+    })
+    .await;
+}
+
+/// A failed attempt whose recording was not confirmed is written down again, and counts once.
+async fn an_outcome_may_be_repeated(on: &Backend) {
+    let db = Database::new(on);
+    let store = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap();
+    let made = store.commit(commit(&store, 1).await).await.unwrap().deliveries;
+    let id = made[0].id;
+    for _ in 0..3 {
+        assert_eq!(
+            store.record(vec![retry(id, 5, 50)]).await.unwrap(),
+            Recorded { ignored: 0 }
+        );
+    }
+    let shown = store.pending_rows(vec![id]).await.unwrap();
+    assert_eq!(
+        (
+            shown[0].attempts,
+            shown[0].first_attempt_at,
+            shown[0].next_attempt_at
+        ),
+        (1, Some(at(5)), at(50))
+    );
+    // The next one is another.
+    assert_eq!(
+        store
+            .record(vec![retry(id, 50, 90), retry(id, 90, 99)])
+            .await
+            .unwrap()
+            .ignored,
+        0
+    );
+    assert_eq!(store.pending_rows(vec![id]).await.unwrap()[0].attempts, 3);
+    for _ in 0..2 {
+        assert_eq!(store.record(vec![dead(id, 99)]).await.unwrap().ignored, 0);
+    }
+    // Given up, but it got there after all; from then on nothing turns it back.
+    for _ in 0..2 {
+        assert_eq!(store.record(vec![delivered(id, 120)]).await.unwrap().ignored, 0);
+    }
+    assert_eq!(
+        store
+            .record(vec![retry(id, 130, 140), dead(id, 150), delivered(id, 160)])
+            .await
+            .unwrap()
+            .ignored,
+        3
+    );
+    let shown = &store.delivery(made[0].event_id).await.unwrap()[0];
+    assert_eq!(
+        (shown.row.state.as_str(), shown.row.attempts, shown.attempts.len()),
+        ("delivered", 5, 5)
+    );
+    let backlog = store.backlog().await.unwrap()[&id.endpoint()];
+    assert_eq!((backlog.pending, backlog.dead, backlog.oldest), (0, 0, None));
+}
+
+async fn changes_by_others_are_noticed(on: &Backend) {
+    let db = Database::new(on);
+    let connect = |mode| Store::connect(postgres_options(&db.url()), mode);
+    let (a, b) = (
+        connect(Mode::Run).await.unwrap(),
+        connect(Mode::Run).await.unwrap(),
+    );
+    let made = commit(&a, 1).await;
+    a.commit(made.clone()).await.unwrap();
+    assert!(!a.changed_by_others().await.unwrap(), "its own are none");
+    assert!(b.changed_by_others().await.unwrap(), "an endpoint was configured");
+    assert!(!b.changed_by_others().await.unwrap());
+    b.commit(made).await.unwrap();
+    assert!(
+        !a.changed_by_others().await.unwrap(),
+        "what others commit is found in the outbox"
+    );
+    let person = connect(Mode::Shared).await.unwrap();
+    assert!(person.pause("billing", at(1), "maintenance").await.unwrap());
+    assert!(!person.pause("billing", at(2), "again").await.unwrap());
+    for store in [&a, &b] {
+        assert!(store.changed_by_others().await.unwrap());
+        assert!(!store.changed_by_others().await.unwrap());
+    }
+    // Two at once, one of them ours: the other's is not lost.
+    person.resume("billing", at(3)).await.unwrap();
+    a.pause("billing", at(4), "ours").await.unwrap();
+    assert!(a.changed_by_others().await.unwrap());
+    assert!(a.is_run_on().await.is_ok_and(|run| !run), "nobody has beaten");
+    a.cluster().unwrap().beat(&[]).await.unwrap();
+    assert!(person.is_run_on().await.unwrap());
+}
+
+async fn any_text_can_be_kept(on: &Backend) {
+    let db = Database::new(on);
+    let store = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap();
+    let id = store.commit(commit(&store, 1).await).await.unwrap().deliveries[0].id;
+    let mut outcome = retry(id, 5, 50);
+    outcome.error = Some("a\0b".into());
+    assert_eq!(store.record(vec![outcome]).await.unwrap().ignored, 0);
+    assert!(store.pause("billing", at(1), "why\0not").await.unwrap());
+    assert_eq!(
+        store.endpoints().await.unwrap()[0].paused().unwrap().reason,
+        "why\u{fffd}not"
+    );
+}
+
+async fn certificates_are_verified(on: &Backend) {
+    let db = Database::new(on);
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let data = db.server.dir().join("data");
+    let key = data.join("server.key");
+    for (path, pem) in [
+        (data.join("server.crt"), made.cert.pem()),
+        (key, made.signing_key.serialize_pem()),
+    ] {
+        fs::write(&path, pem).unwrap();
+        db.server.give(&path);
+    }
+    db.sql("ALTER SYSTEM SET ssl = on");
+    tokio::task::block_in_place(|| db.server.restart());
+    let folder = tempfile::tempdir().unwrap();
+    let trust = |name: &str, pem: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, pem).unwrap();
+        PostgresOptions {
+            ca_file: Some(path),
+            ..postgres_options(&format!("{}?sslmode=verify-full", db.url()))
+        }
+    };
+    let store = Store::connect(trust("right.pem", made.cert.pem()), Mode::Run)
+        .await
+        .unwrap();
+    store.source("eu-1").await.unwrap();
+    let sql = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+         WHERE application_name = 'turnhook'";
+    assert_eq!(db.sql(sql), "t");
+    let error = Store::connect(trust("wrong.pem", other.cert.pem()), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Refused { .. }) && error.to_string().contains("certificate"),
+        "{error}"
+    );
+    let error = Store::connect(trust("none.pem", String::new()), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Refused { .. }) && error.to_string().contains("none.pem"),
+        "{error}"
+    );
+    db.sql("ALTER SYSTEM RESET ssl");
+}
