@@ -60,6 +60,16 @@ pub struct RateLimit {
     pub per: Duration,
 }
 
+impl RateLimit {
+    /// An equal part of it.
+    pub(crate) fn part(self, of: usize) -> RateLimit {
+        RateLimit {
+            count: self.count,
+            per: self.per.saturating_mul(u32::try_from(of.max(1)).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
 /// What is wrong with an endpoint's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("endpoint \"{endpoint}\": {key}: {problem}")]

@@ -78,6 +78,14 @@ impl Dispatcher {
         self.with(endpoint, Endpoint::read_again)
     }
 
+    /// So many nodes share the endpoints' limits now: concurrency and rate are divided evenly among them, which is as
+    /// exact as they agree on their number.
+    pub fn share(&self, nodes: usize) {
+        for endpoint in self.endpoints.values() {
+            endpoint.share(nodes);
+        }
+    }
+
     /// The deliveries that an endpoint holds in memory, to be withdrawn where they are pending no longer.
     #[must_use]
     pub fn known(&self, endpoint: &str) -> Vec<i64> {

@@ -185,6 +185,10 @@ impl Endpoint {
         self.change(|queue, _| queue.read_again());
     }
 
+    pub(crate) fn share(self: &Arc<Self>, nodes: usize) {
+        self.change(|queue, now| queue.share(nodes, now));
+    }
+
     pub(crate) fn known(&self) -> Vec<i64> {
         self.lock().queue.known()
     }

@@ -30,7 +30,7 @@ pub use self::outbox::{Page, Wanted};
 use self::{lanes::Lanes, outbox::Outbox};
 use crate::{
     breaker::{Breaker, BreakerState},
-    config::EndpointConfig,
+    config::{EndpointConfig, RateLimit},
     rate::Bucket,
     schedule::{Pause, Retry, Then},
     verdict::{Verdict, holds_endpoint, is_unreachable, millis, retry_after, verdict},
@@ -119,9 +119,12 @@ pub struct Queue {
     outbox: Outbox,
     bounds: Bounds,
     concurrency: usize,
+    /// Of the concurrency and the rate limit, this is one of so many parts: other nodes have the others.
+    shares: usize,
     in_flight: usize,
     retry: Retry,
     breaker: Breaker,
+    rate_limit: Option<RateLimit>,
     rate: Option<Bucket>,
     hold_until: Option<Timestamp>,
     pauses: Vec<Pause>,
@@ -141,14 +144,31 @@ impl Queue {
             outbox: Outbox::default(),
             bounds,
             concurrency: config.concurrency as usize,
+            shares: 1,
             in_flight: 0,
             retry: config.retry,
             breaker: Breaker::default(),
+            rate_limit: config.rate_limit,
             rate: config.rate_limit.map(|limit| Bucket::new(limit, now)),
             hold_until: None,
             pauses,
             stopped: false,
         }
+    }
+
+    /// The endpoint's limits are for so many nodes together: each has an equal part, of the concurrency at least 1.
+    pub fn share(&mut self, nodes: usize, now: Timestamp) {
+        let nodes = nodes.max(1);
+        if nodes == self.shares {
+            return;
+        }
+        self.shares = nodes;
+        // Begins empty: what was saved up belongs to the others too.
+        self.rate = self.rate_limit.map(|limit| Bucket::new(limit.part(nodes), now).emptied());
+    }
+
+    fn most_in_flight(&self) -> usize {
+        (self.concurrency / self.shares).max(1)
     }
 
     /// Takes deliveries that were just written to the outbox, or are to be sent again, in the order of
@@ -200,7 +220,7 @@ impl Queue {
     pub fn claim(&mut self, now: Timestamp) -> Option<Delivery> {
         if self.stopped
             || self.paused().is_some()
-            || self.in_flight >= self.concurrency
+            || self.in_flight >= self.most_in_flight()
             || self.gate(now) > now
         {
             return None;
@@ -326,7 +346,7 @@ impl Queue {
         if self.stopped || self.paused().is_some() {
             return None;
         }
-        let work = if self.in_flight >= self.concurrency {
+        let work = if self.in_flight >= self.most_in_flight() {
             None
         } else if self.lanes.has_ready() {
             Some(now)

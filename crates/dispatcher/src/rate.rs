@@ -29,6 +29,12 @@ impl Bucket {
         }
     }
 
+    /// With nothing in it.
+    pub(crate) fn emptied(mut self) -> Bucket {
+        self.level = 0;
+        self
+    }
+
     fn fill(&mut self, now: Timestamp) {
         let brought = now.since(self.at).saturating_mul(self.count);
         self.level = self.level.saturating_add(brought).min(self.capacity);

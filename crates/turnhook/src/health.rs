@@ -26,6 +26,30 @@ struct Parts {
     sources: BTreeMap<String, SourceStatus>,
     store: StoreStatus,
     endpoints: BTreeMap<String, EndpointStatus>,
+    /// This node among those that share the store; not there on SQLite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<NodeStatus>,
+}
+
+/// A node among those that share the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// Made at its start.
+    pub id: String,
+    /// The names of all nodes that live.
+    pub live: Vec<String>,
+    /// How many of the 64 parts of all sessions it delivers.
+    pub lanes: usize,
+}
+
+/// What this node is to a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It tells of the source. On SQLite, always.
+    Leader,
+    /// It listens along, to take over.
+    Follower,
 }
 
 /// Whether a source hears coturn.
@@ -60,6 +84,8 @@ impl SourceState {
 pub struct SourceStatus {
     /// `direct` or `redis`.
     pub r#type: &'static str,
+    /// Whether this node tells of it.
+    pub role: Role,
     /// Whether it hears.
     pub state: SourceState,
     /// Since when it has been in that state.
@@ -108,10 +134,12 @@ impl SourceStatus {
 }
 
 /// The store.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StoreStatus {
     /// Whether the last commit, or the opening, went well.
     pub writable: bool,
+    /// Whether the last beat went well, where several nodes share it.
+    pub reachable: bool,
     /// What went wrong, last.
     pub last_error: Option<String>,
     /// When that was.
@@ -162,6 +190,7 @@ impl Health {
         let sources = config.sources.iter().map(|source| {
             let status = SourceStatus {
                 r#type: SourceType::as_str(source.kind.source_type()),
+                role: Role::Leader,
                 state: SourceState::Starting,
                 since: None,
                 detail: None,
@@ -180,8 +209,14 @@ impl Health {
             .map(|endpoint| (endpoint.name.clone(), EndpointStatus::default()));
         let parts = Parts {
             sources: sources.collect(),
-            store: StoreStatus::default(),
+            store: StoreStatus {
+                writable: false,
+                reachable: true,
+                last_error: None,
+                last_error_at: None,
+            },
             endpoints: endpoints.collect(),
+            node: None,
         };
         Health {
             started: Instant::now(),
@@ -204,6 +239,11 @@ impl Health {
     /// Changes the store's entry.
     pub fn update_store(&self, change: impl FnOnce(&mut StoreStatus)) {
         change(&mut self.parts().store);
+    }
+
+    /// Changes this node's entry.
+    pub fn update_node(&self, change: impl FnOnce(&mut Option<NodeStatus>)) {
+        change(&mut self.parts().node);
     }
 
     /// Changes an endpoint's entry; one that is no longer configured but still has deliveries gets one.
@@ -229,15 +269,17 @@ impl Health {
                     name.clone(),
                     SourceReadiness {
                         ready,
+                        role: source.role,
                         state: source.state,
                         error,
                     },
                 )
             })
             .collect();
+        let ready = parts.store.writable && parts.store.reachable;
         let store = StoreReadiness {
-            ready: parts.store.writable,
-            error: parts.store.last_error.clone().filter(|_| !parts.store.writable),
+            ready,
+            error: parts.store.last_error.clone().filter(|_| !ready),
         };
         Readiness {
             ready: store.ready && sources.values().all(|source| source.ready),
@@ -269,6 +311,7 @@ pub struct Readiness {
 #[derive(Clone, Debug, Serialize)]
 struct SourceReadiness {
     ready: bool,
+    role: Role,
     state: SourceState,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,

@@ -10,7 +10,7 @@ use std::{
 use turnhook_reducer::rules::Rules;
 
 use super::{
-    Config, ConfigError, Origin, Problem, Secret, SecretUrl, Span, Store, StoreKind,
+    Config, ConfigError, Origin, Postgres, Problem, Secret, SecretUrl, Span, Store, StoreKind,
     file::{self, File},
     load::Layers,
     locate::Step,
@@ -162,7 +162,18 @@ impl Check<'_> {
                         "is no PostgreSQL URL; it begins with postgres:// (for SQLite, set `path` instead)",
                     );
                 }
-                StoreKind::Postgres(url)
+                if !(Span::seconds(2)..=Span::seconds(300)).contains(&store.lease) {
+                    return self.wrong(
+                        &key_path!["store", "lease"],
+                        format!("{} is out of bounds; it is 2s to 5m", store.lease),
+                    );
+                }
+                StoreKind::Postgres(Postgres {
+                    url,
+                    ca_file: store.ca_file.clone(),
+                    node: store.node.clone().filter(|name| !name.is_empty()),
+                    lease: store.lease.0,
+                })
             }
         };
         Some(Store {

@@ -198,6 +198,14 @@ pub struct Store {
     /// A file that holds the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
+    /// Certificates to trust for it instead of the system's, a PEM file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// What people call this node, where there are several; else the host's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// How long a node may be silent before others take its place.
+    pub lease: Span,
     /// How long delivered events and ended sessions are kept.
     pub retention: Span,
 }

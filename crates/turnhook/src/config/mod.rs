@@ -133,11 +133,24 @@ pub struct Store {
     pub retention: Duration,
 }
 
+/// A PostgreSQL, and this node among those that share it.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    /// Where it is, and whom to log in as.
+    pub url: SecretUrl,
+    /// Certificates to trust instead of the system's, a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// What people call this node; else the host's name.
+    pub node: Option<String>,
+    /// How long a node may be silent before others take its place.
+    pub lease: Duration,
+}
+
 /// In what state is kept.
 #[derive(Clone, Debug)]
 pub enum StoreKind {
     /// A file.
     Sqlite(PathBuf),
-    /// A database server.
-    Postgres(SecretUrl),
+    /// A database server, which several nodes may share.
+    Postgres(Postgres),
 }

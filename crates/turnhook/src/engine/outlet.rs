@@ -1,16 +1,27 @@
 //! From an event to its deliveries: the body, whom it goes to, and on to the dispatcher once committed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use turnhook_dispatcher::{body, config::EndpointConfig, dispatcher::Dispatcher, queue};
 use turnhook_reducer::event::{EventType, SessionEvent};
-use turnhook_store::{Delivery, EndpointId, NewEvent};
+use turnhook_store::{Delivery, EndpointId, Lanes, NewEvent};
+
+use super::lanes::Handed;
 
 pub(crate) struct Outlet {
     /// Who wants starts, usages and ends.
     wanting: [Arc<[EndpointId]>; 3],
     names: HashMap<EndpointId, Arc<str>>,
     dispatcher: Arc<Dispatcher>,
+    /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
+    lanes: AtomicU64,
+    handed: Option<Handed>,
 }
 
 impl Outlet {
@@ -19,6 +30,7 @@ impl Outlet {
         endpoints: &[EndpointConfig],
         ids: &[EndpointId],
         dispatcher: Arc<Dispatcher>,
+        shared: bool,
     ) -> Outlet {
         let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
             let all = endpoints.iter().zip(ids);
@@ -35,7 +47,14 @@ impl Outlet {
             wanting,
             names,
             dispatcher,
+            lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
+            handed: shared.then(Handed::default),
         }
+    }
+
+    /// From now on this node makes the deliveries of these lanes.
+    pub(crate) fn set_lanes(&self, lanes: Lanes) {
+        self.lanes.store(lanes.0, Ordering::Release);
     }
 
     pub(crate) fn new_event(&self, event: SessionEvent) -> NewEvent {
@@ -52,8 +71,14 @@ impl Outlet {
         }
     }
 
-    /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox.
-    pub(crate) fn deliver(&self, deliveries: Vec<Delivery>) {
+    /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox, and those
+    /// of lanes that are not this node's are for others.
+    pub(crate) fn deliver(&self, mut deliveries: Vec<Delivery>) {
+        if let Some(handed) = &self.handed {
+            let lanes = Lanes(self.lanes.load(Ordering::Acquire));
+            deliveries.retain(|delivery| lanes.contains(Lanes::of(delivery.session_id)));
+            handed.keep_new(&mut deliveries);
+        }
         let mut by_endpoint: HashMap<EndpointId, Vec<queue::Delivery>> = HashMap::new();
         for delivery in deliveries {
             by_endpoint

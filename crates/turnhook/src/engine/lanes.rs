@@ -1,0 +1,175 @@
+//! The deliveries of this node's lanes, where several nodes share the outbox: which ones it reads, what it withdraws
+//! when a lane goes to another node, and the news that others committed.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use turnhook_store::{Delivery, DeliveryId, Lanes, LeaseName, Store};
+
+use super::{
+    cluster::{GivenBack, Holdings},
+    outlet::Outlet,
+};
+
+/// How often is asked what other nodes committed: what a delivery takes longer that is another node's to make.
+const NEWS: Duration = Duration::from_millis(100);
+
+/// News that are read at once.
+const MOST: usize = 1000;
+
+/// How long is waited for requests under way before a lane is given back. Beyond, the next holder repeats them.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// What was handed to the dispatcher lately, so that what this node committed is not taken for news.
+#[derive(Debug, Default)]
+pub(crate) struct Handed(Mutex<(HashSet<DeliveryId>, VecDeque<DeliveryId>)>);
+
+impl Handed {
+    /// More than are committed while news are read.
+    const KEPT: usize = 200_000;
+
+    /// Keeps those that were not handed on before.
+    pub(crate) fn keep_new(&self, deliveries: &mut Vec<Delivery>) {
+        let mut handed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, order) = &mut *handed;
+        deliveries.retain(|delivery| {
+            let new = known.insert(delivery.id);
+            if new {
+                order.push_back(delivery.id);
+            }
+            new
+        });
+        while order.len() > Self::KEPT {
+            if let Some(oldest) = order.pop_front() {
+                known.remove(&oldest);
+            }
+        }
+    }
+}
+
+pub(crate) struct LaneKeeper {
+    pub(crate) store: Store,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) holdings: watch::Receiver<Holdings>,
+    pub(crate) give_back: GivenBack,
+}
+
+impl LaneKeeper {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut mine = Lanes::NONE;
+        let mut nodes = 1;
+        // News are what was committed after the outbox was read as a whole.
+        let mut read_upto = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.holdings.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let holdings = self.holdings.borrow_and_update().clone();
+                    if holdings.nodes != nodes {
+                        nodes = holdings.nodes;
+                        self.outlet.dispatcher().share(nodes);
+                    }
+                    let gained = holdings.lanes.0 & !mine.0 != 0;
+                    let lost = Lanes(mine.0 & !holdings.lanes.0);
+                    mine = holdings.lanes;
+                    self.outlet.set_lanes(mine);
+                    self.store.set_lanes(mine);
+                    if lost != Lanes::NONE {
+                        self.give_up(lost).await;
+                    }
+                    if gained {
+                        read_upto = None;
+                    }
+                }
+                () = tokio::time::sleep(NEWS), if mine != Lanes::NONE => {
+                    let result = match read_upto {
+                        None => self.read_all().await,
+                        Some(upto) => self.news(upto).await,
+                    };
+                    match result {
+                        Ok(upto) => read_upto = Some(upto),
+                        Err(error) => warn!(%error, "what other nodes committed cannot be read"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the dispatcher read the outbox anew; news are what comes after.
+    async fn read_all(&self) -> turnhook_store::Result<DeliveryId> {
+        let upto = self.store.newest_delivery().await?;
+        for (_, name) in self.outlet.endpoints() {
+            self.outlet.dispatcher().read_again(name);
+        }
+        Ok(upto)
+    }
+
+    async fn news(&self, mut upto: DeliveryId) -> turnhook_store::Result<DeliveryId> {
+        loop {
+            let news = self.store.pending_since(upto, MOST).await?;
+            let more = news.len() >= MOST;
+            if let Some(last) = news.last() {
+                upto = last.id;
+            }
+            self.outlet.deliver(news);
+            if !more {
+                return Ok(upto);
+            }
+        }
+    }
+
+    /// Takes back from the dispatcher what is in these lanes, and gives them back.
+    async fn give_up(&self, lanes: Lanes) {
+        let mut waiting = Vec::new();
+        for (_, name) in self.outlet.endpoints() {
+            let known: Vec<DeliveryId> = self
+                .outlet
+                .dispatcher()
+                .known(name)
+                .into_iter()
+                .map(DeliveryId)
+                .collect();
+            // Those in the lanes that are left, and pending.
+            match self.store.still_pending(known.clone()).await {
+                Ok(kept) => {
+                    let kept: HashSet<DeliveryId> = kept.into_iter().collect();
+                    let gone: Vec<i64> = known
+                        .iter()
+                        .filter(|id| !kept.contains(id))
+                        .map(|id| id.0)
+                        .collect();
+                    self.outlet.dispatcher().withdraw(name, &gone);
+                    waiting.push((Arc::clone(name), gone.into_iter().collect::<HashSet<i64>>()));
+                }
+                // They are made once more by the next holder, with the same ids.
+                Err(error) => warn!(%error, "deliveries of lanes that were given up cannot be told from others"),
+            }
+        }
+        let until = Instant::now() + UNDER_WAY;
+        let under_way = || {
+            waiting.iter().any(|(name, gone)| {
+                self.outlet
+                    .dispatcher()
+                    .known(name)
+                    .iter()
+                    .any(|id| gone.contains(id))
+            })
+        };
+        while under_way() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for lane in lanes.iter() {
+            // A member that has ended gives all back itself.
+            let _ = self.give_back.send(LeaseName::Lane(lane));
+        }
+    }
+}
