@@ -171,6 +171,7 @@ impl Reducer {
         // An entry in a list of changes finds the slot empty, and removes the row.
         self.mark(slot, Dirty::Hard);
         let a = self.allocations.try_remove(slot as usize)?;
+        self.forget_counted(slot);
         self.release_group(a.group);
         Some(a)
     }

@@ -1,0 +1,251 @@
+//! A life of an allocation as one node knows it, and whether two nodes speak of the same one.
+
+use crate::{
+    allocation::{Address, Allocation, Details, Flags},
+    aside::Tombstone,
+    event::CloseReason,
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
+
+/// How far two nodes' times of one message may lie apart: their clocks, and what waits in a queue.
+const SKEW: u64 = 5_000;
+/// The same where both heard one client address, so that a node that was stopped for a while counts too.
+const PAUSE: u64 = 30_000;
+
+/// From its opening to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) opened_at: Timestamp,
+    pub(crate) twin: u16,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) status_at: Timestamp,
+    pub(crate) lifetime: u32,
+    pub(crate) details: Details,
+    pub(crate) flags: Flags,
+    /// What it carried, as far as is known, and what of that was counted from deltas that came here.
+    pub(crate) legs: Legs,
+    pub(crate) counted: Legs,
+    pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    pub(crate) client_total: Option<Counters>,
+    pub(crate) peer_total: Option<Counters>,
+    /// When it was found to be over; `None` while it is open or closing.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// It stood among the committed ones.
+    pub(crate) seen: bool,
+}
+
+impl Life {
+    pub(crate) fn of(a: &Allocation, counted: Option<Legs>, seen: bool) -> Life {
+        let (client_total, peer_total) = a.totals();
+        Life {
+            opened_at: a.opened_at,
+            twin: a.twin(),
+            heard_at: a.heard_at,
+            status_at: a.status_at,
+            lifetime: a.lifetime,
+            details: a.details.clone(),
+            flags: a.flags,
+            legs: a.legs,
+            counted: counted.unwrap_or(a.legs),
+            closed: a.rare.as_ref().and_then(|r| r.closed),
+            client_total,
+            peer_total,
+            ended_at: None,
+            seen,
+        }
+    }
+
+    /// What a tombstone still knows of it.
+    pub(crate) fn of_ended(t: &Tombstone, ended_at: Timestamp, peer_leg: bool, seen: bool) -> Life {
+        let all = t.rest.totals_seen;
+        let reason = if all {
+            CloseReason::Closed
+        } else {
+            CloseReason::Expired
+        };
+        Life {
+            opened_at: t.opened_at,
+            twin: t.rest.twin,
+            heard_at: t.heard_at,
+            status_at: t.heard_at,
+            lifetime: 0,
+            details: Details {
+                remote: t.rest.remote.clone(),
+                ..Details::default()
+            },
+            flags: Flags {
+                opened_seen: t.rest.opened_seen,
+                touched: true,
+                reported: true,
+                closing: true,
+                ..Flags::default()
+            },
+            legs: t.rest.told,
+            counted: t.rest.told,
+            closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
+            client_total: all.then_some(t.rest.told.client),
+            peer_total: (all && peer_leg).then_some(t.rest.told.peer),
+            ended_at: Some(ended_at),
+            seen,
+        }
+    }
+
+    /// Deletion, or a total, was heard.
+    pub(crate) fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    pub(crate) fn sight(&self, gaps: &[(Timestamp, Timestamp)]) -> Sight {
+        // What is handed in right after a gap may have waited in a queue since before it.
+        let from = gaps
+            .iter()
+            .filter(|(_, to)| *to <= self.opened_at && self.opened_at.since(*to) <= SKEW)
+            .map(|(from, _)| *from)
+            .min();
+        Sight {
+            remote: self.details.remote.clone(),
+            opened_at: self.opened_at,
+            earliest: from.map_or(self.opened_at, |from| from.min(self.opened_at)),
+            opened_seen: self.flags.opened_seen,
+            heard_at: self.heard_at,
+        }
+    }
+}
+
+/// What tells lives of one key apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub(crate) remote: Address,
+    pub(crate) opened_at: Timestamp,
+    /// When it may have opened.
+    pub(crate) earliest: Timestamp,
+    pub(crate) opened_seen: bool,
+    pub(crate) heard_at: Timestamp,
+}
+
+impl Sight {
+    pub(crate) fn of(a: &Allocation) -> Sight {
+        Sight {
+            remote: a.details.remote.clone(),
+            opened_at: a.opened_at,
+            earliest: a.opened_at,
+            opened_seen: a.flags.opened_seen,
+            heard_at: a.heard_at,
+        }
+    }
+
+    pub(crate) fn of_ended(t: &Tombstone) -> Sight {
+        Sight {
+            remote: t.rest.remote.clone(),
+            opened_at: t.opened_at,
+            earliest: t.opened_at,
+            opened_seen: t.rest.opened_seen,
+            heard_at: t.heard_at,
+        }
+    }
+
+    fn apart(&self, other: &Sight) -> u64 {
+        self.opened_at
+            .since(other.opened_at)
+            .max(other.opened_at.since(self.opened_at))
+    }
+
+    /// Whether what we know and what was committed is one life. In doubt it is: two that are taken for one
+    /// are billed too low, one that is taken for two is billed twice.
+    fn is(&self, theirs: &Sight) -> bool {
+        let differs = self.remote.differs(&theirs.remote);
+        let equal = self.remote != Address::None && self.remote == theirs.remote;
+        let near = if equal { PAUSE } else { SKEW };
+        if theirs.opened_at > self.opened_at.plus(near) {
+            // Its `new` was heard by them, after ours had begun: what we counted is not all of it.
+            let later = differs && theirs.opened_at > self.heard_at.plus(SKEW);
+            return !theirs.opened_seen && !later;
+        }
+        if self.earliest > theirs.opened_at.plus(SKEW) {
+            // What came in the midst of theirs was counted there, whether or not they heard our `new`.
+            let later = self.earliest > theirs.heard_at.plus(SKEW);
+            return equal || !later || !(self.opened_seen || differs);
+        }
+        true
+    }
+}
+
+/// Which of our lives of a key (in the order of their openings) is the committed one, and from which on
+/// they are later than it.
+pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
+    let same = (0..ours.len()).filter(|i| ours[*i].is(theirs));
+    // Of two that are as near, the later.
+    match same.min_by_key(|i| (ours[*i].apart(theirs), usize::MAX - i)) {
+        Some(i) => (Some(i), i + 1),
+        None => (
+            None,
+            ours.iter()
+                .position(|o| o.opened_at > theirs.opened_at)
+                .unwrap_or(ours.len()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(remote: &str, opened_at: u64, opened_seen: bool, heard_at: u64) -> Sight {
+        Sight {
+            remote: Address::new((!remote.is_empty()).then_some(remote.as_bytes())),
+            opened_at: Timestamp(opened_at * 1000),
+            earliest: Timestamp(opened_at * 1000),
+            opened_seen,
+            heard_at: Timestamp(heard_at * 1000),
+        }
+    }
+
+    const A: &str = "192.0.2.1:1";
+    const B: &str = "192.0.2.1:2";
+
+    #[test]
+    fn lives_are_matched_by_address_else_by_opening() {
+        let theirs = sight(A, 100, true, 200);
+        assert!(sight(A, 101, true, 300).is(&theirs), "the same, a second apart");
+        assert!(sight(A, 150, false, 300).is(&theirs), "heard of midway");
+        assert!(sight(B, 101, true, 300).is(&theirs), "its client has moved");
+        assert!(
+            sight(B, 150, false, 300).is(&theirs),
+            "moved, and heard of midway"
+        );
+        assert!(
+            sight(B, 150, true, 300).is(&theirs),
+            "they counted its deltas in theirs"
+        );
+        assert!(!sight(B, 250, true, 300).is(&theirs), "a later life");
+        assert!(
+            !sight(B, 250, false, 300).is(&theirs),
+            "a later life, heard of midway"
+        );
+        assert!(!sight(B, 20, true, 150).is(&theirs), "an earlier life");
+        assert!(
+            !sight(A, 20, true, 150).is(&theirs),
+            "an earlier life from the same address"
+        );
+        let unnamed = sight("", 100, true, 200);
+        assert!(sight("", 102, true, 300).is(&unnamed));
+        assert!(!sight("", 250, true, 300).is(&unnamed));
+        assert!(
+            sight("", 250, false, 300).is(&unnamed),
+            "no `new` of another was heard"
+        );
+    }
+
+    #[test]
+    fn of_several_lives_the_nearest_is_meant() {
+        let ours = [
+            sight(A, 0, true, 90),
+            sight(A, 100, true, 190),
+            sight(A, 200, true, 290),
+        ];
+        assert_eq!(place(&ours, &sight(A, 101, true, 150)), (Some(1), 2));
+        assert_eq!(place(&ours, &sight(B, 400, true, 400)), (None, 3));
+        assert_eq!(place(&ours[1..], &sight(B, 1, true, 50)), (None, 0));
+    }
+}
