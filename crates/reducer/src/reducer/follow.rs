@@ -35,8 +35,6 @@ pub(crate) struct Follower {
     /// In the order in which they ended; entries of forgotten ones are passed over.
     order: VecDeque<LifeKey>,
     count: usize,
-    /// Times in which nothing was taken from the queue.
-    pub(crate) gaps: Vec<(Timestamp, Timestamp)>,
 }
 
 impl Follower {
@@ -66,10 +64,9 @@ impl Reducer {
         if self.is_following() {
             return;
         }
-        let open = self.allocations.iter();
-        let unseen = open
-            .filter(|(_, a)| a.opened_at > committed)
-            .map(|(slot, _)| slot as u32);
+        // Which of these are committed shows when they are first compared with what is: until the clock has
+        // moved on too far, none can be missing there because it was told and forgotten.
+        let unseen = self.allocations.iter().map(|(slot, _)| slot as u32);
         self.follower = Some(Box::new(Follower {
             clock: committed,
             unseen: unseen.collect(),
@@ -86,9 +83,8 @@ impl Reducer {
             let ended_at = Timestamp(t.rest.expires_at.0.saturating_sub(ttl));
             // What was told of one that shared its key, or may have been told before, is not known well enough.
             let known = !t.rest.mixed && (t.rest.opened_seen || self.now >= self.evicted_until);
-            if ended_at > committed && known {
-                let seen = t.opened_at <= committed;
-                let life = Life::of_ended(t, ended_at, self.rules.peer_leg, seen);
+            if ended_at >= committed && known {
+                let life = Life::of_ended(t, ended_at, self.rules.peer_leg);
                 ended.push((ended_at, (t.server, t.id, t.name), life));
             }
         }
@@ -124,7 +120,7 @@ impl Reducer {
         Output::default()
     }
 
-    /// An allocation is about to become a tombstone.
+    /// An allocation is about to be settled.
     pub(crate) fn keep_end(&mut self, slot: u32) {
         let Some(follower) = self.follower.as_mut() else {
             return;
@@ -215,13 +211,11 @@ impl Reducer {
         }
     }
 
-    /// Messages of a follower may have waited while it did not run.
+    /// Messages may have waited while nothing was taken from the queue.
     pub(crate) fn note_gap(&mut self, from: Timestamp, to: Timestamp) {
-        if let Some(follower) = self.follower.as_mut() {
-            follower.gaps.push((from, to));
-            let more = follower.gaps.len().saturating_sub(GAPS);
-            follower.gaps.drain(..more);
-        }
+        self.gaps.push((from, to));
+        let more = self.gaps.len().saturating_sub(GAPS);
+        self.gaps.drain(..more);
     }
 
     /// Compares what this follower knows with what is committed as of `clock`: the rows of
@@ -303,9 +297,9 @@ impl Reducer {
         let kept_key = name.map(|name| (server, id, name));
         let kept = kept_key.and_then(|key| follower.kept.get(&key));
         let kept = kept.map_or(&[][..], |lives| lives);
-        let mut sights: Vec<Sight> = kept.iter().map(|l| l.sight(&follower.gaps)).collect();
+        let mut sights: Vec<Sight> = kept.iter().map(|l| l.sight(&self.gaps)).collect();
         let alive = open.and_then(|slot| self.allocations.get(slot as usize));
-        sights.extend(alive.map(|a| Life::of(a, None, false).sight(&follower.gaps)));
+        sights.extend(alive.map(|a| Life::of(a, None, false).sight(&self.gaps)));
         let (same, newer_from) = place(&sights, &committed.sight);
         let kept_len = kept.len();
         if let Some(slot) = open {
@@ -328,11 +322,7 @@ impl Reducer {
                 match committed.ended {
                     None => true,
                     // Without totals of its own nothing could be added to what was told.
-                    Some((told, totals_seen)) => {
-                        let more = life.client_total.is_some_and(|t| t.exceeds(&told.client))
-                            || life.legs.peer.exceeds(&told.peer) && life.peer_total.is_some();
-                        !totals_seen && more
-                    }
+                    Some((told, totals_seen)) => !totals_seen && life.tells_more_than(&told),
                 }
             });
         });

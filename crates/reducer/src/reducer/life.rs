@@ -1,15 +1,16 @@
 //! A life of an allocation as one node knows it, and whether two nodes speak of the same one.
 
 use crate::{
-    allocation::{Address, Allocation, Details, Flags},
+    allocation::{Address, Allocation, Details, Flags, most_of_peer, unwrap_peer},
     aside::Tombstone,
     event::CloseReason,
     time::Timestamp,
     usage::{Counters, Legs},
 };
 
-/// How far two nodes' times of one message may lie apart: their clocks, and what waits in a queue.
+/// How far two nodes' clocks may lie apart, and how long what was said may wait in a queue.
 const SKEW: u64 = 5_000;
+const QUEUE: u64 = 15_000;
 /// The same where both heard one client address, so that a node that was stopped for a while counts too.
 const PAUSE: u64 = 30_000;
 
@@ -57,8 +58,10 @@ impl Life {
     }
 
     /// What a tombstone still knows of it.
-    pub(crate) fn of_ended(t: &Tombstone, ended_at: Timestamp, peer_leg: bool, seen: bool) -> Life {
+    pub(crate) fn of_ended(t: &Tombstone, ended_at: Timestamp, peer_leg: bool) -> Life {
         let all = t.rest.totals_seen;
+        // How much of its totals had been seen as deltas is not known any more.
+        let legs = if all { Legs::default() } else { t.rest.told };
         let reason = if all {
             CloseReason::Closed
         } else {
@@ -81,17 +84,33 @@ impl Life {
                 closing: true,
                 ..Flags::default()
             },
-            legs: t.rest.told,
-            counted: t.rest.told,
+            legs,
+            counted: legs,
             closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
             client_total: all.then_some(t.rest.told.client),
             peer_total: (all && peer_leg).then_some(t.rest.told.peer),
             ended_at: Some(ended_at),
-            seen,
+            seen: false,
         }
     }
 
-    /// Deletion, or a total, was heard.
+    /// The peer leg's total, unless it is below what was told, and the client leg speaks against a wrap.
+    pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
+        let most = most_of_peer(self.client_total.unwrap_or(told.client));
+        self.peer_total
+            .filter(|total| unwrap_peer(told.peer, *total, most).1)
+    }
+
+    /// Whether its totals are those of an allocation of which more was carried than told.
+    pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
+        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
+        let peer = self.believed_peer_total(told);
+        !self.client_total.is_some_and(|total| told.client.exceeds(&total))
+            && (self.client_total.is_some_and(|total| total != told.client)
+                || peer.is_some_and(|total| wrapped(total) != wrapped(told.peer)))
+    }
+
+    /// Neither deletion nor a total was heard.
     pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none()
     }
@@ -145,10 +164,11 @@ impl Sight {
         }
     }
 
-    fn apart(&self, other: &Sight) -> u64 {
-        self.opened_at
-            .since(other.opened_at)
-            .max(other.opened_at.since(self.opened_at))
+    /// How long before or after it theirs opened.
+    fn apart(&self, theirs: &Sight) -> u64 {
+        self.earliest
+            .since(theirs.opened_at)
+            .max(theirs.opened_at.since(self.opened_at))
     }
 
     /// Whether what we know and what was committed is one life. In doubt it is: two that are taken for one
@@ -162,9 +182,10 @@ impl Sight {
             let later = differs && theirs.opened_at > self.heard_at.plus(SKEW);
             return !theirs.opened_seen && !later;
         }
-        if self.earliest > theirs.opened_at.plus(SKEW) {
+        let near = if differs { SKEW } else { QUEUE };
+        if self.earliest > theirs.opened_at.plus(near) {
             // What came in the midst of theirs was counted there, whether or not they heard our `new`.
-            let later = self.earliest > theirs.heard_at.plus(SKEW);
+            let later = self.earliest > theirs.heard_at.plus(near);
             return equal || !later || !(self.opened_seen || differs);
         }
         true
@@ -174,9 +195,10 @@ impl Sight {
 /// Which of our lives of a key (in the order of their openings) is the committed one, and from which on
 /// they are later than it.
 pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
-    let same = (0..ours.len()).filter(|i| ours[*i].is(theirs));
-    // Of two that are as near, the later.
-    match same.min_by_key(|i| (ours[*i].apart(theirs), usize::MAX - i)) {
+    let same = || (0..ours.len()).filter(|i| ours[*i].is(theirs));
+    // Of several that are about as near, the last: then nothing is told that may have been.
+    let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
+    match same().filter(|i| ours[*i].apart(theirs) <= nearest + SKEW).last() {
         Some(i) => (Some(i), i + 1),
         None => (
             None,

@@ -154,9 +154,10 @@ pub struct Reducer {
     pub(crate) output: Output,
     pub(crate) stats: Stats,
 
-    /// More than one machine: what only a follower needs; what was counted here of the allocations of which
+    /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
     /// another node had counted more; what may still be heard of from before a takeover, and the time from
     /// which on the ends that it brings in are remembered.
+    pub(crate) gaps: Vec<(Timestamp, Timestamp)>,
     pub(crate) follower: Option<Box<follow::Follower>>,
     pub(crate) counted: HashMap<u32, Legs>,
     pub(crate) stale: Option<Box<stale::Stale>>,
@@ -216,6 +217,7 @@ impl Reducer {
             source_dirty: false,
             output: Output::default(),
             stats: Stats::default(),
+            gaps: Vec::new(),
             follower: None,
             counted: HashMap::new(),
             stale: None,

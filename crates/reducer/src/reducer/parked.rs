@@ -88,7 +88,6 @@ impl Reducer {
 
     /// Leaves a tombstone where the allocation was.
     pub(crate) fn bury(&mut self, slot: u32, told: Legs, totals_seen: bool) {
-        self.keep_end(slot);
         let stale = self.stale_of(slot);
         let Some(a) = self.remove_allocation(slot) else {
             return;

@@ -119,6 +119,7 @@ impl Reducer {
     /// The allocation is over: counters become final, its session is told, a tombstone stays.
     /// Returns the twin number for an incarnation that opens now.
     pub(crate) fn settle(&mut self, slot: u32) -> u16 {
+        self.keep_end(slot);
         let Some(a) = self.allocations.get(slot as usize) else {
             return 0;
         };

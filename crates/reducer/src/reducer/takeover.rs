@@ -15,12 +15,11 @@ use super::{
     stale::{Behind, Stale},
 };
 use crate::{
-    allocation::{Details, Dirty, most_of_peer, unwrap_peer},
+    allocation::{Details, Dirty},
     event::CloseReason,
     intern::NONE,
     message::Leg,
     time::Timestamp,
-    usage::Counters,
 };
 
 /// Something that the follower heard and the leader did not commit.
@@ -136,7 +135,7 @@ impl TakeOver<'_> {
             lives.push((Some(i), life.clone()));
         }
         lives.extend(alive.map(|life| (None, life)));
-        let sights: Vec<Sight> = lives.iter().map(|(_, l)| l.sight(&self.follower.gaps)).collect();
+        let sights: Vec<Sight> = lives.iter().map(|(_, l)| l.sight(&self.ours.gaps)).collect();
 
         let realm = self.ours.names.realm(key.2);
         let username = self.ours.names.username(key.2);
@@ -254,14 +253,7 @@ impl TakeOver<'_> {
             }
             let (realm, username) = (self.base.names.realm(t.name), self.base.names.username(t.name));
             let server = self.base.labels.get(t.server);
-            if !knows_end(
-                self.ours,
-                self.follower,
-                server,
-                t.id,
-                (realm, username),
-                &Sight::of_ended(t),
-            ) {
+            if !knows_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
                 self.stale.ended(
                     slot,
                     Behind {
@@ -332,7 +324,14 @@ impl TakeOver<'_> {
             let details = self.base.translated(self.ours, &life.details);
             self.base.merge_life(slot, &life, details);
             if let Some((closed_at, _)) = life.closed {
-                self.step(closed_at, What::Close(false), key, &life);
+                // Totals that are waited for are there: the wait must not run out before them.
+                let waiting = self
+                    .base
+                    .allocations
+                    .get(slot as usize)
+                    .is_some_and(|a| a.flags.closing);
+                let at = if waiting { self.clock } else { closed_at };
+                self.step(at, What::Close(false), key, &life);
             }
         }
         self.base.reviews_wait = false;
@@ -342,7 +341,6 @@ impl TakeOver<'_> {
 /// Whether the follower too knows that a life has ended.
 fn knows_end(
     ours: &Reducer,
-    follower: &Follower,
     server: Option<&[u8]>,
     id: crate::message::AllocationId,
     (realm, username): (&[u8], &[u8]),
@@ -360,8 +358,8 @@ fn knows_end(
         .find_tombstone(&key)
         .and_then(|slot| ours.tombstones.get(slot));
     ended.is_some_and(|t| {
-        let life = Life::of_ended(t, t.heard_at, false, true);
-        place(&[life.sight(&follower.gaps)], theirs).0.is_some()
+        let life = Life::of_ended(t, t.heard_at, false);
+        place(&[life.sight(&ours.gaps)], theirs).0.is_some()
     })
 }
 
@@ -463,7 +461,7 @@ impl Reducer {
     /// What the follower heard of its end.
     fn close_life(&mut self, key: &Key<'_>, life: &Life, brought: bool) {
         let Some((slot, (closed_at, reason))) = self.find_allocation(key).zip(life.closed) else {
-            return;
+            return self.late_totals(key, life);
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
@@ -510,22 +508,11 @@ impl Reducer {
             return;
         };
         let told = t.rest.told;
-        let low = life.client_total.is_some_and(|total| told.client.exceeds(&total));
-        if t.rest.totals_seen || low {
-            return;
-        }
-        let most = most_of_peer(life.client_total.unwrap_or(told.client));
-        let peer_total = life
-            .peer_total
-            .filter(|total| unwrap_peer(told.peer, *total, most).1);
-        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
-        let more = life.client_total.is_some_and(|total| total != told.client)
-            || peer_total.is_some_and(|total| wrapped(total) != wrapped(told.peer));
-        if !more {
+        if t.rest.totals_seen || !life.tells_more_than(&told) {
             return;
         }
         let life = Life {
-            peer_total,
+            peer_total: life.believed_peer_total(&told),
             ..life.clone()
         };
         if let Some(slot) = self.revive(slot, key, None) {

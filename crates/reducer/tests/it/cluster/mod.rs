@@ -29,6 +29,8 @@ fn holds(history: &History) {
     let promised = run.fleet_by(|run, life| run.promised(life));
     let mut judge = Judge::new(&history.rules, &by_all, &run.outcome);
     judge.fleet = &by_any;
+    // What a follower keeps has the same bound.
+    judge.evicted |= history.rules.tombstone_limit < 100;
     judge.unpromised = true;
     judge.check_soundness();
     if !judge.evicted {

@@ -1,6 +1,6 @@
 //! One turnhook of the cluster.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use turnhook_reducer::{
     Reducer, ServerRef,
@@ -18,6 +18,7 @@ use crate::model::{
     coturn::{Said, Word},
     run::{Mark, Outcome, REALM, status},
 };
+use crate::world::START;
 
 pub(crate) struct Node {
     pub(crate) n: usize,
@@ -40,6 +41,9 @@ pub(crate) struct Node {
     pub(crate) fate: Option<CommitFate>,
     /// What it heard that is not committed.
     pub(crate) marks: Vec<(usize, Mark)>,
+    /// Lives that it knew when it had not compared for too long: as a follower it keeps none of them.
+    doubted: BTreeSet<usize>,
+    known: BTreeSet<usize>,
 }
 
 impl Node {
@@ -62,6 +66,8 @@ impl Node {
             batch: None,
             fate: None,
             marks: Vec::new(),
+            doubted: BTreeSet::new(),
+            known: BTreeSet::new(),
         }
     }
 
@@ -168,10 +174,23 @@ impl Node {
                 id: AllocationId(said.key.id),
                 kind,
             };
-            reducer.message(at, ServerRef::UNKNOWN, &message);
+            let used = reducer.message(at, ServerRef::UNKNOWN, &message);
+            if ears.trace {
+                eprintln!(
+                    "{} node {} {:?} {} {:?} used {used}",
+                    clock - START,
+                    self.n,
+                    self.epoch,
+                    said.key.id,
+                    said.word
+                );
+            }
             if let Some((life, mark)) = said.life.zip(mark) {
                 ears.heard(self.n, life, mark, reducer.now().0);
-                self.marks.push((life, mark));
+                self.known.insert(life);
+                if self.epoch.is_some() || !self.doubted.contains(&life) {
+                    self.marks.push((life, mark));
+                }
             }
         }
     }
@@ -180,6 +199,7 @@ impl Node {
     pub(crate) fn doubt(&mut self, store: &Store) {
         if store.clock.since(self.committed) > 40_000 {
             self.marks.clear();
+            self.doubted.clone_from(&self.known);
         }
         self.committed = self.committed.max(store.clock);
     }
@@ -200,19 +220,30 @@ impl Node {
         epoch: u64,
         store: &Store,
         clock: u64,
-        barrier: Option<&mut Ears>,
+        ears: &mut Ears,
+        barrier: bool,
     ) {
         self.doubt(store);
         let at = self.wall(clock);
         let Some(follower) = self.reducer.take() else {
             return;
         };
+        if ears.trace {
+            eprintln!(
+                "{} node {} takes over, following {follower:#?} committed {committed:#?}",
+                clock - START,
+                self.n
+            );
+        }
         self.reducer = Some(follower.take_over(committed, at));
+        if ears.trace {
+            eprintln!("took over {:#?}", self.reducer.as_ref().unwrap());
+        }
         self.epoch = Some(epoch);
         self.next_beat = clock + 2_000;
         self.next_full = clock;
         self.batch = None;
-        if let Some(ears) = barrier {
+        if barrier {
             self.lagging_since = None;
             self.take_messages(clock, ears);
             if let Some(reducer) = self.reducer.as_mut() {
@@ -273,6 +304,16 @@ impl Node {
             return;
         }
         let Some(batch) = self.batch.as_mut() else { return };
+        if ears.trace {
+            eprintln!(
+                "{} node {} commits {} events {:?} clock {}",
+                clock - START,
+                self.n,
+                batch.output.events.len(),
+                batch.output.unattributed,
+                batch.clock.0 - START
+            );
+        }
         if store.commit(self.n, epoch, batch, outcome).is_err() {
             return self.step_down(outcome, clock);
         }

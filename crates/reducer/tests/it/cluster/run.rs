@@ -34,6 +34,8 @@ pub(crate) struct Ears {
     at: BTreeMap<usize, Vec<u64>>,
     promised: BTreeMap<usize, Heard>,
     batches: u64,
+    /// What happens is written to stderr.
+    pub(crate) trace: bool,
 }
 
 impl Ears {
@@ -91,7 +93,10 @@ pub(crate) fn play(history: &History) -> Run<'_> {
         nodes: nodes.collect(),
         hold_commits: false,
         keys: BTreeMap::new(),
-        ears: Ears::default(),
+        ears: Ears {
+            trace: std::env::var("TURNHOOK_SHOW").is_ok(),
+            ..Ears::default()
+        },
         outcome: Outcome::default(),
     };
     for n in 0..history.nodes {
@@ -356,8 +361,8 @@ impl Run<'_> {
     fn take_over(&mut self, n: usize) {
         let epoch = self.store.take(n, self.clock);
         let committed = self.store.restore(&self.history.rules);
-        let ears = self.history.barrier.then_some(&mut self.ears);
-        self.nodes[n].take_over(committed, epoch, &self.store, self.clock, ears);
+        let barrier = self.history.barrier;
+        self.nodes[n].take_over(committed, epoch, &self.store, self.clock, &mut self.ears, barrier);
     }
 
     fn snapshot(&mut self) {
