@@ -10,7 +10,7 @@ use super::{
     life::{Life, Sight, place},
     parked::{SETTLED_TTL, UNSETTLED_TTL},
     restore::read,
-    rows::{AllocationRow, FORMAT, TombstoneRow},
+    rows::{AllocationRow, FORMAT, SOURCE_KEY, SourceRow, TombstoneRow},
 };
 use crate::{allocation::Details, event::CloseReason, message::AllocationId, state::Table, time::Timestamp};
 
@@ -38,9 +38,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Whether all that ended since the last comparison would still be seen.
-    pub(crate) fn is_sure(&self, clock: Timestamp) -> bool {
-        clock.since(self.clock) <= PATIENCE
+    /// Whether all that ended since the last comparison would still be seen: no tombstone can have expired
+    /// since, and none was evicted.
+    pub(crate) fn is_sure(&self, clock: Timestamp, evicted_until: Timestamp) -> bool {
+        let evicted = evicted_until > Timestamp(0) && evicted_until >= self.clock.plus(UNSETTLED_TTL);
+        clock.since(self.clock) <= PATIENCE && !evicted
     }
 }
 
@@ -53,7 +55,7 @@ struct Committed {
 
 impl Reducer {
     /// The tables whose rows [`Reducer::confirm`] needs.
-    pub const CONFIRMING: [Table; 2] = [Table::Allocation, Table::Tombstone];
+    pub const CONFIRMING: [Table; 3] = [Table::Allocation, Table::Tombstone, Table::Source];
 
     /// From now on this reducer follows: it takes messages and time as before, and makes no events and no
     /// rows. `committed` is the clock of the last commit that this state holds whole: after
@@ -229,10 +231,10 @@ impl Reducer {
         clock: Timestamp,
         rows: impl IntoIterator<Item = (Table, u64, R)>,
     ) -> Result<(), RestoreError> {
-        let Some(follower) = self.follower.as_ref() else {
+        if !self.is_following() {
             return Ok(());
-        };
-        let sure = follower.is_sure(clock);
+        }
+        let mut evicted_until = Timestamp(0);
         let mut present: HashMap<u32, bool> = HashMap::new();
         let mut judged: HashSet<LifeKey> = HashSet::new();
         for (table, row, bytes) in rows {
@@ -271,9 +273,15 @@ impl Reducer {
                     let name = (row.server, row.realm, row.username);
                     self.compare(name, AllocationId(row.id), &committed, &mut present, &mut judged);
                 }
+                Table::Source if row == SOURCE_KEY => {
+                    let row: SourceRow = read(bytes, bad)?;
+                    evicted_until = row.evicted_until;
+                }
                 Table::Session | Table::Source => {}
             }
         }
+        let follower = self.follower.as_ref();
+        let sure = follower.is_some_and(|f| f.is_sure(clock, evicted_until));
         self.forget_absent(clock, sure, &present, &judged);
         Ok(())
     }

@@ -110,6 +110,22 @@ impl Life {
                 || peer.is_some_and(|total| wrapped(total) != wrapped(told.peer)))
     }
 
+    /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
+    /// heard of after ours had opened, or names another client, ours may be of two lives, of which the leader
+    /// has told and forgotten the earlier.
+    pub(crate) fn taken_for(mut self, theirs: &Sight) -> Life {
+        let differs = self.details.remote.differs(&theirs.remote);
+        if differs || theirs.opened_at > self.opened_at.plus(SKEW) {
+            (self.legs, self.counted) = Default::default();
+            let since = theirs.opened_at.plus(if differs { QUEUE } else { 0 });
+            if self.closed.is_some_and(|(at, _)| at < since) {
+                (self.client_total, self.peer_total) = (None, None);
+                self.closed = None;
+            }
+        }
+        self
+    }
+
     /// Neither deletion nor a total was heard.
     pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none()
@@ -119,7 +135,7 @@ impl Life {
         // What is handed in right after a gap may have waited in a queue since before it.
         let from = gaps
             .iter()
-            .filter(|(_, to)| *to <= self.opened_at && self.opened_at.since(*to) <= SKEW)
+            .filter(|(_, to)| *to <= self.opened_at && self.opened_at.since(*to) <= QUEUE)
             .map(|(from, _)| *from)
             .min();
         Sight {
@@ -176,7 +192,11 @@ impl Sight {
     fn is(&self, theirs: &Sight) -> bool {
         let differs = self.remote.differs(&theirs.remote);
         let equal = self.remote != Address::None && self.remote == theirs.remote;
-        let near = if equal { PAUSE } else { SKEW };
+        let near = match (equal, differs) {
+            (true, _) => PAUSE,
+            (_, true) => SKEW,
+            _ => QUEUE,
+        };
         if theirs.opened_at > self.opened_at.plus(near) {
             // Its `new` was heard by them, after ours had begun: what we counted is not all of it.
             let later = differs && theirs.opened_at > self.heard_at.plus(SKEW);
@@ -188,7 +208,8 @@ impl Sight {
             let later = self.earliest > theirs.heard_at.plus(near);
             return equal || !later || !(self.opened_seen || differs);
         }
-        true
+        // Two at once, of two clients: a server that was started anew.
+        !(differs && self.opened_seen && theirs.opened_seen)
     }
 }
 
@@ -198,12 +219,12 @@ pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
     let same = || (0..ours.len()).filter(|i| ours[*i].is(theirs));
     // Of several that are about as near, the last: then nothing is told that may have been.
     let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
-    match same().filter(|i| ours[*i].apart(theirs) <= nearest + SKEW).last() {
+    match same().rfind(|i| ours[*i].apart(theirs) <= nearest + SKEW) {
         Some(i) => (Some(i), i + 1),
         None => (
             None,
             ours.iter()
-                .position(|o| o.opened_at > theirs.opened_at)
+                .position(|o| o.earliest > theirs.opened_at.plus(SKEW))
                 .unwrap_or(ours.len()),
         ),
     }
@@ -231,7 +252,10 @@ mod tests {
         let theirs = sight(A, 100, true, 200);
         assert!(sight(A, 101, true, 300).is(&theirs), "the same, a second apart");
         assert!(sight(A, 150, false, 300).is(&theirs), "heard of midway");
-        assert!(sight(B, 101, true, 300).is(&theirs), "its client has moved");
+        assert!(
+            !sight(B, 101, true, 300).is(&theirs),
+            "a server that was started anew"
+        );
         assert!(
             sight(B, 150, false, 300).is(&theirs),
             "moved, and heard of midway"

@@ -53,6 +53,8 @@ struct TakeOver<'a> {
     follower: &'a Follower,
     base: &'a mut Reducer,
     clock: Timestamp,
+    /// As committed.
+    evicted_until: Timestamp,
     stale: Stale,
     met: Vec<Met>,
     steps: Vec<Step>,
@@ -72,6 +74,7 @@ impl Reducer {
     pub fn take_over(mut self, mut committed: Reducer, at: Timestamp) -> Reducer {
         let follower = self.follower.take().unwrap_or_default();
         let clock = committed.now;
+        let evicted_until = committed.evicted_until;
         let at = at.max(clock);
         committed.taken_over_at = at;
         committed.deaf = self.deaf;
@@ -85,6 +88,7 @@ impl Reducer {
             follower: &follower,
             base: &mut committed,
             clock,
+            evicted_until,
             stale: Stale::new(at),
             met: Vec::new(),
             steps: Vec::new(),
@@ -176,6 +180,7 @@ impl TakeOver<'_> {
             self.met_tombstones.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((_, life)) => {
+                    let life = life.clone().taken_for(&theirs);
                     if life.ended_at.is_none() {
                         self.stale.ended(
                             slot,
@@ -186,7 +191,7 @@ impl TakeOver<'_> {
                         );
                     }
                     if life.client_total.is_some() || life.peer_total.is_some() {
-                        self.step(life.heard_at, What::LateTotals, key, life);
+                        self.step(life.heard_at, What::LateTotals, key, &life);
                     }
                 }
                 None if newer_from == lives.len() => {
@@ -205,7 +210,7 @@ impl TakeOver<'_> {
             newer_from
         } else {
             // Nobody committed it, or it was told and forgotten.
-            let sure = self.follower.is_sure(self.clock);
+            let sure = self.follower.is_sure(self.clock, self.evicted_until);
             lives.retain(|(_, life)| sure && !life.seen);
             0
         };
@@ -320,7 +325,11 @@ impl TakeOver<'_> {
                     open.and_then(|slot| self.our_life(slot))
                 }
             };
-            let Some(life) = life else { continue };
+            let theirs = self.base.allocations.get(slot as usize).map(Sight::of);
+            let Some((life, theirs)) = life.zip(theirs) else {
+                continue;
+            };
+            let life = life.taken_for(&theirs);
             let details = self.base.translated(self.ours, &life.details);
             self.base.merge_life(slot, &life, details);
             if let Some((closed_at, _)) = life.closed {

@@ -306,10 +306,15 @@ impl Node {
         let Some(batch) = self.batch.as_mut() else { return };
         if ears.trace {
             eprintln!(
-                "{} node {} commits {} events {:?} clock {}",
+                "{} node {} commits {:?} {:?} clock {}",
                 clock - START,
                 self.n,
-                batch.output.events.len(),
+                batch
+                    .output
+                    .events
+                    .iter()
+                    .map(crate::world::describe)
+                    .collect::<Vec<_>>(),
                 batch.output.unattributed,
                 batch.clock.0 - START
             );

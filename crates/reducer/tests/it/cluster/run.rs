@@ -22,6 +22,8 @@ const LONGEST: u64 = 15 * 3_600_000;
 /// A dead node is started again, and a queue does not get longer.
 const DEAD: u64 = 15_000;
 const LAG: u64 = 12_000;
+/// A store that takes no commit for longer has lost the lease with it.
+const HELD: u64 = 20_000;
 
 /// Who heard what, and what is therefore promised.
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ pub(crate) struct Run<'h> {
     store: Store,
     nodes: Vec<Node>,
     hold_commits: bool,
+    held_since: u64,
     keys: BTreeMap<(String, u64), StatusKey>,
     ears: Ears,
     pub(crate) outcome: Outcome,
@@ -92,6 +95,7 @@ pub(crate) fn play(history: &History) -> Run<'_> {
         store: Store::new(),
         nodes: nodes.collect(),
         hold_commits: false,
+        held_since: START,
         keys: BTreeMap::new(),
         ears: Ears {
             trace: std::env::var("TURNHOOK_SHOW").is_ok(),
@@ -146,6 +150,12 @@ impl Run<'_> {
         if fenced && !self.hold_commits {
             // It does not know yet that it lost its lease.
             self.nodes[n].commit(&mut self.store, clock, &mut self.ears, &mut self.outcome);
+        }
+        // By its own clock it may have lost it, and it does nothing more before it knows.
+        if let Some(epoch) = self.nodes[n].epoch
+            && self.store.renew(n, epoch, clock).is_err()
+        {
+            self.nodes[n].step_down(&mut self.outcome, clock);
         }
     }
 
@@ -247,7 +257,7 @@ impl Run<'_> {
                     self.nodes[n].fate = Some(fate);
                 }
             }
-            Step::HoldCommits => self.hold_commits = true,
+            Step::HoldCommits => (self.hold_commits, self.held_since) = (true, now),
             Step::LetCommits => self.hold_commits = false,
             Step::StoreDown => self.store.down = true,
             Step::StoreUp => self.store.down = false,
@@ -298,6 +308,7 @@ impl Run<'_> {
     /// Everybody does what is to be done at this time.
     fn work(&mut self) {
         let clock = self.clock;
+        self.hold_commits &= clock < self.held_since + HELD;
         for n in 0..self.nodes.len() {
             if self.nodes[n].reducer.is_none() && clock >= self.nodes[n].dead_since + DEAD {
                 self.start(n);
