@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     Output, Reducer, RestoreError,
-    life::{Life, Sight, place},
+    life::{Life, Sight, earliest, place},
     parked::{SETTLED_TTL, UNSETTLED_TTL},
     restore::read,
     rows::{AllocationRow, FORMAT, SOURCE_KEY, SourceRow, TombstoneRow},
@@ -44,6 +44,13 @@ impl Follower {
         let evicted = evicted_until > Timestamp(0) && evicted_until >= self.clock.plus(UNSETTLED_TTL);
         clock.since(self.clock) <= PATIENCE && !evicted
     }
+}
+
+/// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
+/// forgotten by `clock` without this node having compared in between.
+pub(crate) fn is_young(opened_at: Timestamp, gaps: &[(Timestamp, Timestamp)], clock: Timestamp) -> bool {
+    let earliest = earliest(opened_at, gaps);
+    earliest == opened_at || clock.since(earliest) <= PATIENCE
 }
 
 /// What is committed of a key.
@@ -252,6 +259,7 @@ impl Reducer {
                             earliest: row.opened_at,
                             opened_seen: row.flags.opened_seen,
                             heard_at: row.heard_at,
+                            refreshed: row.status_at > row.opened_at,
                         },
                         ended: None,
                     };
@@ -267,6 +275,7 @@ impl Reducer {
                             earliest: row.opened_at,
                             opened_seen: row.rest.opened_seen,
                             heard_at: row.heard_at,
+                            refreshed: row.heard_at > row.opened_at,
                         },
                         ended: Some((row.rest.told, row.rest.totals_seen)),
                     };
@@ -345,6 +354,8 @@ impl Reducer {
         judged: &HashSet<LifeKey>,
     ) {
         let now = self.now;
+        let gaps = std::mem::take(&mut self.gaps);
+        let young = |opened_at: Timestamp| is_young(opened_at, &gaps, clock);
         let Some(follower) = self.follower.as_mut() else {
             return;
         };
@@ -355,7 +366,7 @@ impl Reducer {
             self.forget_kept(key, |lives| {
                 lives.retain(|life| {
                     let old = life.ended_at.is_none_or(|at| at.plus(UNSETTLED_TTL) < now);
-                    !old && (judged || (sure && !life.seen))
+                    !old && (judged || (sure && !life.seen && young(life.opened_at)))
                 });
             });
         }
@@ -363,17 +374,18 @@ impl Reducer {
             return;
         };
         let mut over = Vec::new();
-        for (slot, _) in &self.allocations {
+        for (slot, a) in &self.allocations {
             let slot = slot as u32;
             match present.get(&slot) {
                 Some(true) => {
                     follower.unseen.remove(&slot);
                 }
                 Some(false) => {}
-                None if sure && follower.unseen.contains(&slot) => {}
+                None if sure && follower.unseen.contains(&slot) && young(a.opened_at) => {}
                 None => over.push(slot),
             }
         }
+        self.gaps = gaps;
         self.sort_allocations(&mut over);
         for slot in over {
             let key = self

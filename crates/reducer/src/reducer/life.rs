@@ -114,11 +114,16 @@ impl Life {
     /// heard of after ours had opened, or names another client, ours may be of two lives, of which the leader
     /// has told and forgotten the earlier.
     pub(crate) fn taken_for(mut self, theirs: &Sight) -> Life {
-        let differs = self.details.remote.differs(&theirs.remote);
+        let refreshed = self.status_at > self.opened_at || theirs.refreshed;
+        let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
+        let differs = self.details.remote.differs(&theirs.remote) && !moved;
         if differs || theirs.opened_at > self.opened_at.plus(SKEW) {
             (self.legs, self.counted) = Default::default();
-            let since = theirs.opened_at.plus(if differs { QUEUE } else { 0 });
-            if self.closed.is_some_and(|(at, _)| at < since) {
+            let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
+            if self
+                .closed
+                .is_some_and(|(at, _)| at.plus(late) < theirs.opened_at.plus(since))
+            {
                 (self.client_total, self.peer_total) = (None, None);
                 self.closed = None;
             }
@@ -132,20 +137,25 @@ impl Life {
     }
 
     pub(crate) fn sight(&self, gaps: &[(Timestamp, Timestamp)]) -> Sight {
-        // What is handed in right after a gap may have waited in a queue since before it.
-        let from = gaps
-            .iter()
-            .filter(|(_, to)| *to <= self.opened_at && self.opened_at.since(*to) <= QUEUE)
-            .map(|(from, _)| *from)
-            .min();
         Sight {
             remote: self.details.remote.clone(),
             opened_at: self.opened_at,
-            earliest: from.map_or(self.opened_at, |from| from.min(self.opened_at)),
+            earliest: earliest(self.opened_at, gaps),
             opened_seen: self.flags.opened_seen,
             heard_at: self.heard_at,
+            refreshed: self.status_at > self.opened_at,
         }
     }
+}
+
+/// When something may have been said that was handed in at `at`: right after a gap, it may have waited in a
+/// queue since before it.
+pub(crate) fn earliest(at: Timestamp, gaps: &[(Timestamp, Timestamp)]) -> Timestamp {
+    let waited = gaps.iter().filter(|(_, to)| *to <= at && at.since(*to) <= QUEUE);
+    waited
+        .map(|(from, _)| *from)
+        .min()
+        .map_or(at, |from| from.min(at))
 }
 
 /// What tells lives of one key apart.
@@ -157,6 +167,8 @@ pub(crate) struct Sight {
     pub(crate) earliest: Timestamp,
     pub(crate) opened_seen: bool,
     pub(crate) heard_at: Timestamp,
+    /// A status came after the first: its client may have moved.
+    pub(crate) refreshed: bool,
 }
 
 impl Sight {
@@ -167,6 +179,7 @@ impl Sight {
             earliest: a.opened_at,
             opened_seen: a.flags.opened_seen,
             heard_at: a.heard_at,
+            refreshed: a.status_at > a.opened_at,
         }
     }
 
@@ -177,6 +190,7 @@ impl Sight {
             earliest: t.opened_at,
             opened_seen: t.rest.opened_seen,
             heard_at: t.heard_at,
+            refreshed: t.heard_at > t.opened_at,
         }
     }
 
@@ -208,8 +222,8 @@ impl Sight {
             let later = self.earliest > theirs.heard_at.plus(near);
             return equal || !later || !(self.opened_seen || differs);
         }
-        // Two at once, of two clients: a server that was started anew.
-        !(differs && self.opened_seen && theirs.opened_seen)
+        // Two at once, of two clients that did not move: a server that was started anew.
+        !(differs && self.opened_seen && theirs.opened_seen) || self.refreshed || theirs.refreshed
     }
 }
 
@@ -241,6 +255,7 @@ mod tests {
             earliest: Timestamp(opened_at * 1000),
             opened_seen,
             heard_at: Timestamp(heard_at * 1000),
+            refreshed: false,
         }
     }
 

@@ -374,7 +374,7 @@ impl Reducer {
             self.forget_unconfirmed(slot);
             self.stats.unconfirmed_expired += 1;
         }
-        while let Some(slot) = self.tombstones.expired(self.now) {
+        while let Some(slot) = self.tombstones.expired(self.tombstones_expire_at()) {
             self.forget_tombstone(slot);
         }
     }

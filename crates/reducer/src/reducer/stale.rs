@@ -19,6 +19,8 @@ const WINDOW: u64 = 20_000;
 /// What may still be heard of from before a takeover.
 #[derive(Debug)]
 pub(crate) struct Stale {
+    /// The committed clock, and the end of the window.
+    since: Timestamp,
     until: Timestamp,
     allocations: HashMap<u32, Behind>,
     tombstones: HashMap<u32, Behind>,
@@ -36,8 +38,9 @@ pub(crate) struct Behind {
 }
 
 impl Stale {
-    pub(crate) fn new(at: Timestamp) -> Stale {
+    pub(crate) fn new(since: Timestamp, at: Timestamp) -> Stale {
         Stale {
+            since,
             until: at.plus(WINDOW),
             allocations: HashMap::new(),
             tombstones: HashMap::new(),
@@ -77,6 +80,12 @@ impl Reducer {
             self.counted.remove(&slot);
         }
         legs
+    }
+
+    /// What is stale is known by its tombstone: none that was committed goes while it is looked for.
+    pub(crate) fn tombstones_expire_at(&self) -> Timestamp {
+        let stale = self.stale.as_ref().filter(|stale| self.now <= stale.until);
+        stale.map_or(self.now, |stale| stale.since)
     }
 
     pub(crate) fn forget_counted(&mut self, slot: u32) {

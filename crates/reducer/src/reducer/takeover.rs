@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 
 use super::{
     Key, Reducer,
-    follow::{Follower, LifeKey},
+    follow::{Follower, LifeKey, is_young},
     life::{Life, Sight, place},
     messages::Opening,
     stale::{Behind, Stale},
@@ -89,7 +89,7 @@ impl Reducer {
             base: &mut committed,
             clock,
             evicted_until,
-            stale: Stale::new(at),
+            stale: Stale::new(clock, at),
             met: Vec::new(),
             steps: Vec::new(),
             met_allocations: HashSet::new(),
@@ -211,7 +211,8 @@ impl TakeOver<'_> {
         } else {
             // Nobody committed it, or it was told and forgotten.
             let sure = self.follower.is_sure(self.clock, self.evicted_until);
-            lives.retain(|(_, life)| sure && !life.seen);
+            let young = |life: &Life| is_young(life.opened_at, &self.ours.gaps, self.clock);
+            lives.retain(|(_, life)| sure && !life.seen && young(life));
             0
         };
         for (_, life) in lives.into_iter().skip(newer_from) {

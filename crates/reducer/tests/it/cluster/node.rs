@@ -26,7 +26,7 @@ pub(crate) struct Node {
     /// `None`: the process is dead.
     pub(crate) reducer: Option<Reducer>,
     pub(crate) epoch: Option<u64>,
-    pub(crate) queue: VecDeque<Said>,
+    pub(crate) queue: VecDeque<(u64, Said)>,
     pub(crate) deaf: bool,
     pub(crate) deaf_since: u64,
     pub(crate) paused_since: Option<u64>,
@@ -154,7 +154,7 @@ impl Node {
         let Some(reducer) = self.reducer.as_mut() else {
             return;
         };
-        for said in self.queue.drain(..) {
+        for (_, said) in self.queue.drain(..) {
             let (kind, mark) = match &said.word {
                 Word::New(grant) => (Kind::New(status(grant)), Some(Mark::New)),
                 Word::Refreshed(grant) => (Kind::Refreshed(status(grant)), Some(Mark::Other)),

@@ -160,6 +160,7 @@ impl Run<'_> {
     }
 
     fn step(&mut self, step: &Step) {
+        self.clock += 1;
         let now = self.clock;
         let node = |n: u8| usize::from(n) % self.history.nodes;
         match *step {
@@ -299,7 +300,7 @@ impl Run<'_> {
             }
             for node in &mut self.nodes {
                 if node.reducer.is_some() && !node.deaf && missed & (1 << node.n) == 0 {
-                    node.queue.push_back(said.clone());
+                    node.queue.push_back((self.clock, said.clone()));
                 }
             }
         }
@@ -362,7 +363,9 @@ impl Run<'_> {
         let count = self.nodes.len();
         let first = first + self.store.epoch as usize;
         for n in (0..count).map(|i| (first + i) % count) {
-            if self.nodes[n].runs() && self.nodes[n].epoch.is_none() {
+            // Who is further behind than that must read what waits for it first.
+            let waits = self.nodes[n].queue.front().map_or(self.clock, |(at, _)| *at);
+            if self.nodes[n].runs() && self.nodes[n].epoch.is_none() && waits + LAG >= self.clock {
                 self.take_over(n);
                 return;
             }
