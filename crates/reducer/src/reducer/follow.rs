@@ -12,7 +12,14 @@ use super::{
     restore::read,
     rows::{AllocationRow, FORMAT, SOURCE_KEY, SourceRow, TombstoneRow},
 };
-use crate::{allocation::Details, event::CloseReason, message::AllocationId, state::Table, time::Timestamp};
+use crate::{
+    allocation::Details,
+    event::CloseReason,
+    message::AllocationId,
+    source::{Gap, GapReason},
+    state::Table,
+    time::Timestamp,
+};
 
 /// By how much the committed clock may have moved from one [`Reducer::confirm`] to the next so that nothing
 /// can have ended and been forgotten in between: a tombstone lives for 60 s at least.
@@ -220,9 +227,12 @@ impl Reducer {
         }
     }
 
-    /// Messages may have waited while nothing was taken from the queue.
-    pub(crate) fn note_gap(&mut self, from: Timestamp, to: Timestamp) {
-        self.gaps.push((from, to));
+    /// Messages may have waited while the process stood still; a new subscription has nothing that waited.
+    pub(crate) fn note_gap(&mut self, gap: &Gap) {
+        if gap.reason != GapReason::Stall {
+            return;
+        }
+        self.gaps.push((gap.from, gap.to));
         let more = self.gaps.len().saturating_sub(GAPS);
         self.gaps.drain(..more);
     }

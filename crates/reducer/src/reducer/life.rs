@@ -151,11 +151,14 @@ impl Life {
 /// When something may have been said that was handed in at `at`: right after a gap, it may have waited in a
 /// queue since before it.
 pub(crate) fn earliest(at: Timestamp, gaps: &[(Timestamp, Timestamp)]) -> Timestamp {
-    let waited = gaps.iter().filter(|(_, to)| *to <= at && at.since(*to) <= QUEUE);
-    waited
-        .map(|(from, _)| *from)
-        .min()
-        .map_or(at, |from| from.min(at))
+    let mut earliest = at;
+    for (from, to) in gaps.iter().rev() {
+        // It may have waited through several of them.
+        if *to <= at && earliest.since(*to) <= QUEUE {
+            earliest = earliest.min(*from);
+        }
+    }
+    earliest
 }
 
 /// What tells lives of one key apart.

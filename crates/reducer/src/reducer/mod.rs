@@ -501,7 +501,7 @@ impl Reducer {
     /// start: nothing then expires for the time that was slept through.
     pub fn gap(&mut self, at: Timestamp, gap: &Gap) {
         self.begin(at);
-        self.note_gap(gap.from, gap.to);
+        self.note_gap(gap);
         let to = gap.to;
         match &gap.server {
             None => self.hearing_since = self.hearing_since.max(to),

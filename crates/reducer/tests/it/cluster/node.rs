@@ -44,6 +44,8 @@ pub(crate) struct Node {
     /// Lives that it knew when it had not compared for too long: as a follower it keeps none of them.
     doubted: BTreeSet<usize>,
     known: BTreeSet<usize>,
+    /// Until when what it hears may have waited for as long as it could have been told and forgotten.
+    stale_until: u64,
 }
 
 impl Node {
@@ -68,6 +70,7 @@ impl Node {
             marks: Vec::new(),
             doubted: BTreeSet::new(),
             known: BTreeSet::new(),
+            stale_until: 0,
         }
     }
 
@@ -136,6 +139,9 @@ impl Node {
             return;
         };
         let (from, to) = (Timestamp(since + self.skew), self.wall(clock));
+        if clock > since + 20_000 {
+            self.stale_until = clock + 16_000;
+        }
         if let Some(reducer) = self.reducer.as_mut()
             && clock > since + 1000
         {
@@ -188,6 +194,9 @@ impl Node {
             if let Some((life, mark)) = said.life.zip(mark) {
                 ears.heard(self.n, life, mark, reducer.now().0);
                 self.known.insert(life);
+                if clock < self.stale_until {
+                    self.doubted.insert(life);
+                }
                 if self.epoch.is_some() || !self.doubted.contains(&life) {
                     self.marks.push((life, mark));
                 }
