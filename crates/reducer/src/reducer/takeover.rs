@@ -379,8 +379,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let news = life.flags.opened_seen && !a.flags.opened_seen || life.flags.shared && !a.flags.shared;
-        a.flags.opened_seen |= life.flags.opened_seen;
+        let news = life.flags.shared && !a.flags.shared;
         a.flags.touched |= life.flags.touched;
         a.flags.from_snapshot &= life.flags.from_snapshot;
         a.flags.shared |= life.flags.shared && !a.flags.closing;

@@ -234,6 +234,11 @@ impl Node {
     ) {
         self.doubt(store);
         let at = self.wall(clock);
+        if barrier {
+            // All that was published before the rows were read is heard first.
+            self.lagging_since = None;
+            self.take_messages(clock, ears);
+        }
         let Some(follower) = self.reducer.take() else {
             return;
         };
@@ -252,12 +257,8 @@ impl Node {
         self.next_beat = clock + 2_000;
         self.next_full = clock;
         self.batch = None;
-        if barrier {
-            self.lagging_since = None;
-            self.take_messages(clock, ears);
-            if let Some(reducer) = self.reducer.as_mut() {
-                reducer.caught_up();
-            }
+        if let Some(reducer) = self.reducer.as_mut().filter(|_| barrier) {
+            reducer.caught_up();
         }
     }
 

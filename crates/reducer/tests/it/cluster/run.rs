@@ -375,7 +375,8 @@ impl Run<'_> {
     fn take_over(&mut self, n: usize) {
         let epoch = self.store.take(n, self.clock);
         let committed = self.store.restore(&self.history.rules);
-        let barrier = self.history.barrier;
+        // Without tombstones nobody knows what is stale.
+        let barrier = self.history.barrier || self.history.rules.tombstone_limit < 100;
         self.nodes[n].take_over(committed, epoch, &self.store, self.clock, &mut self.ears, barrier);
     }
 
@@ -495,6 +496,10 @@ impl Run<'_> {
     }
 
     pub(crate) fn promised(&self, life: usize) -> Heard {
+        if self.fleet.lives[life].moved() {
+            // Whose client moves at once may look like another one to a node that was behind.
+            return Heard::default();
+        }
         self.ears.promised.get(&life).cloned().unwrap_or_default()
     }
 }
