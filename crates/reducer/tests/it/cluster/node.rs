@@ -160,7 +160,7 @@ impl Node {
         let Some(reducer) = self.reducer.as_mut() else {
             return;
         };
-        for (_, said) in self.queue.drain(..) {
+        for (said_at, said) in self.queue.drain(..) {
             let (kind, mark) = match &said.word {
                 Word::New(grant) => (Kind::New(status(grant)), Some(Mark::New)),
                 Word::Refreshed(grant) => (Kind::Refreshed(status(grant)), Some(Mark::Other)),
@@ -190,6 +190,9 @@ impl Node {
                     said.key.id,
                     said.word
                 );
+            }
+            if let Some(life) = said.life.filter(|_| clock > said_at + 4_000) {
+                ears.late.insert(life);
             }
             if let Some((life, mark)) = said.life.zip(mark) {
                 ears.heard(self.n, life, mark, reducer.now().0);

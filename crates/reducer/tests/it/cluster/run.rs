@@ -1,6 +1,6 @@
 //! Plays a history: coturn speaks, each node hears what it hears, and one of them leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use turnhook_reducer::{message::AllocationId, source::GapReason, state::Table};
 
@@ -24,6 +24,7 @@ const DEAD: u64 = 15_000;
 const LAG: u64 = 12_000;
 /// A store that takes no commit for longer has lost the lease with it.
 const HELD: u64 = 20_000;
+const CLOSE: u64 = 20_000;
 
 /// Who heard what, and what is therefore promised.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Ears {
     at: BTreeMap<usize, Vec<u64>>,
     promised: BTreeMap<usize, Heard>,
     batches: u64,
+    /// Lives of which a node heard so late that its times say little.
+    pub(crate) late: BTreeSet<usize>,
     /// What happens is written to stderr.
     pub(crate) trace: bool,
 }
@@ -488,7 +491,13 @@ impl Run<'_> {
 
     pub(crate) fn heard_by_all(&self, life: usize) -> Heard {
         let all = (1u8 << self.history.nodes) - 1;
-        self.heard(life, |nodes| nodes == all)
+        let mut heard = self.heard(life, |nodes| nodes == all);
+        // Lives that follow each other so closely may be taken for one.
+        let at = |life: usize| self.ears.at.get(&life).into_iter().flatten();
+        let first = at(life).min().copied().unwrap_or(0);
+        let earlier = (0..life).filter(|e| self.fleet.lives[*e].key == self.fleet.lives[life].key);
+        heard.new &= earlier.flat_map(at).all(|at| at + CLOSE < first);
+        heard
     }
 
     pub(crate) fn heard_by_any(&self, life: usize) -> Heard {
@@ -496,7 +505,7 @@ impl Run<'_> {
     }
 
     pub(crate) fn promised(&self, life: usize) -> Heard {
-        if self.fleet.lives[life].moved() {
+        if self.fleet.lives[life].moved() || self.ears.late.contains(&life) {
             // Whose client moves at once may look like another one to a node that was behind.
             return Heard::default();
         }
