@@ -66,6 +66,17 @@ impl Names {
         slot
     }
 
+    /// The slot of a name that somebody holds.
+    pub(crate) fn find(&self, realm: &[u8], username: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one((realm, username));
+        let is = |slot: &u32| {
+            self.slots
+                .get(*slot as usize)
+                .is_some_and(|n| n.realm() == realm && n.username() == username)
+        };
+        self.table.find(hash, is).copied()
+    }
+
     /// One more reference to a name that is held.
     pub(crate) fn hold_again(&mut self, slot: u32) {
         if let Some(name) = self.slots.get_mut(slot as usize) {
@@ -140,6 +151,12 @@ impl Labels {
             texts.get(*slot as usize).map_or(0, |t| hasher.hash_one(&**t))
         });
         slot
+    }
+
+    pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one(text);
+        let is = |slot: &u32| self.texts.get(*slot as usize).is_some_and(|t| &**t == text);
+        self.table.find(hash, is).copied()
     }
 
     pub(crate) fn optional(&mut self, text: Option<&[u8]>) -> u32 {

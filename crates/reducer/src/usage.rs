@@ -94,6 +94,15 @@ impl Legs {
         }
     }
 
+    /// The larger of each counter.
+    #[must_use]
+    pub fn max(self, other: Legs) -> Legs {
+        Legs {
+            client: self.client.max(other.client),
+            peer: self.peer.max(other.peer),
+        }
+    }
+
     /// Whether every counter is 0.
     #[must_use]
     pub fn is_zero(&self) -> bool {

@@ -41,7 +41,9 @@ impl Reducer {
             return false;
         }
         let key = self.key(server.0, message.id, message.realm, message.username);
-        let used = if let Some(slot) = self.find_allocation(&key) {
+        let used = if let Some(used) = self.on_stale(&key, message.kind) {
+            used
+        } else if let Some(slot) = self.find_allocation(&key) {
             self.on_allocation(slot, &key, message.kind)
         } else if let Some(slot) = self.find_tombstone(&key) {
             self.on_tombstone(slot, &key, message.kind)
@@ -61,7 +63,7 @@ impl Reducer {
             }
             Kind::New(status) => {
                 // What was heard before its `new` was not relayed by it; if it is its own, the totals hold it.
-                self.confirm(key);
+                self.take_aside(key);
                 self.open(
                     key,
                     Some(status),
@@ -72,16 +74,16 @@ impl Reducer {
                 );
             }
             Kind::Refreshed(status) => {
-                let opening = self.confirm(key);
+                let opening = self.take_aside(key);
                 self.open(key, Some(status), opening);
             }
             Kind::Deleted => {
-                let opening = self.confirm(key);
+                let opening = self.take_aside(key);
                 let slot = self.open(key, None, opening);
                 self.begin_closing(slot);
             }
             Kind::TotalTraffic(leg, counters) => {
-                let opening = self.confirm(key);
+                let opening = self.take_aside(key);
                 let slot = self.open(key, None, opening);
                 self.on_total(slot, leg, counters);
             }
@@ -260,11 +262,12 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        let mut legs = a.legs;
+        let mut legs = self.counted.get(&slot).copied().unwrap_or(a.legs);
         match leg {
             Leg::Client => legs.client = legs.client.plus(counters),
             Leg::Peer => legs.peer = legs.peer.plus(counters),
         }
+        let legs = self.not_below_told(slot, legs);
         self.count(slot, legs, leg == last_leg);
     }
 
@@ -343,7 +346,7 @@ impl Reducer {
     }
 
     /// Takes out of the table of the unconfirmed what was kept for this key.
-    pub(crate) fn confirm(&mut self, key: &Key<'_>) -> Opening {
+    pub(crate) fn take_aside(&mut self, key: &Key<'_>) -> Opening {
         let kept = self
             .find_unconfirmed(key)
             .and_then(|slot| self.forget_unconfirmed(slot));
@@ -371,7 +374,7 @@ impl Reducer {
             self.forget_unconfirmed(slot);
             self.stats.unconfirmed_expired += 1;
         }
-        while let Some(slot) = self.tombstones.expired(self.now) {
+        while let Some(slot) = self.tombstones.expired(self.tombstones_expire_at()) {
             self.forget_tombstone(slot);
         }
     }
@@ -433,6 +436,9 @@ impl Reducer {
         }
         let slot = self.allocations.insert(allocation) as u32;
         self.index_allocation(slot, key.hash);
+        if let Some(follower) = self.follower.as_mut() {
+            follower.unseen.insert(slot);
+        }
         slot
     }
 
@@ -464,7 +470,7 @@ impl Reducer {
 
     /// For the operator. Bounded: who has not listened so long knows already.
     pub(crate) fn notice(&mut self, notice: Notice) {
-        if self.output.notices.len() < 1000 {
+        if self.output.notices.len() < 1000 && !self.is_following() {
             self.output.notices.push(notice);
         }
     }

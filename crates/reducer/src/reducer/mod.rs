@@ -5,6 +5,8 @@
 //! [`Reducer::drain`]: events and rows, to be committed together before anything is sent.
 
 mod ending;
+mod follow;
+mod life;
 mod messages;
 mod parked;
 mod report;
@@ -15,6 +17,8 @@ mod sessions;
 mod settle;
 mod silence;
 mod snapshot;
+mod stale;
+mod takeover;
 
 use std::{
     cmp::Reverse,
@@ -22,7 +26,7 @@ use std::{
     hash::BuildHasher,
 };
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slab::Slab;
 
 pub use restore::RestoreError;
@@ -41,6 +45,7 @@ use crate::{
     source::Gap,
     state::Change,
     time::Timestamp,
+    usage::Legs,
 };
 
 /// A server, as [`Reducer::server`] numbered it. Numbers hold until the reducer is dropped.
@@ -148,6 +153,15 @@ pub struct Reducer {
     pub(crate) source_dirty: bool,
     pub(crate) output: Output,
     pub(crate) stats: Stats,
+
+    /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
+    /// another node had counted more; what may still be heard of from before a takeover, and the time from
+    /// which on the ends that it brings in are remembered.
+    pub(crate) gaps: Vec<(Timestamp, Timestamp)>,
+    pub(crate) follower: Option<Box<follow::Follower>>,
+    pub(crate) counted: HashMap<u32, Legs>,
+    pub(crate) stale: Option<Box<stale::Stale>>,
+    pub(crate) taken_over_at: Timestamp,
 }
 
 /// Whose deadline it is. At one instant those of allocations come first.
@@ -203,6 +217,11 @@ impl Reducer {
             source_dirty: false,
             output: Output::default(),
             stats: Stats::default(),
+            gaps: Vec::new(),
+            follower: None,
+            counted: HashMap::new(),
+            stale: None,
+            taken_over_at: Timestamp(0),
         }
     }
 
@@ -257,6 +276,9 @@ impl Reducer {
     /// totals, so they are due only every few seconds. Not more than some ten thousand of these at once: see
     /// [`Reducer::unsaved`].
     pub fn drain(&mut self, all: bool) -> Output {
+        if self.is_following() {
+            return self.discard();
+        }
         self.collect_changes(all);
         std::mem::take(&mut self.output)
     }
@@ -434,7 +456,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        if dirty <= a.dirty {
+        if dirty <= a.dirty || self.follower.is_some() {
             return;
         }
         a.dirty = dirty;
@@ -449,6 +471,7 @@ impl Reducer {
     pub(crate) fn mark_session(&mut self, slot: u32) {
         if let Some(s) = self.sessions.get_mut(slot as usize)
             && !s.dirty
+            && self.follower.is_none()
         {
             s.dirty = true;
             self.dirty_sessions.push(slot);
@@ -487,6 +510,7 @@ impl Reducer {
     /// start: nothing then expires for the time that was slept through.
     pub fn gap(&mut self, at: Timestamp, gap: &Gap) {
         self.begin(at);
+        self.note_gap(gap);
         let to = gap.to;
         match &gap.server {
             None => self.hearing_since = self.hearing_since.max(to),

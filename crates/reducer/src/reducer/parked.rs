@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// How long the tombstone of an allocation is kept whose totals were seen, and of any other.
-const SETTLED_TTL: u64 = 60_000;
-const UNSETTLED_TTL: u64 = 24 * 3_600_000;
+pub(crate) const SETTLED_TTL: u64 = 60_000;
+pub(crate) const UNSETTLED_TTL: u64 = 24 * 3_600_000;
 
 impl Reducer {
     /// Relayed bytes that no session has told.
@@ -66,7 +66,7 @@ impl Reducer {
         rest: Legs,
         reason: UnattributedReason,
     ) {
-        if rest.is_zero() {
+        if rest.is_zero() || self.is_following() {
             return;
         }
         let usage = self.difference(&from, &to);
@@ -88,6 +88,7 @@ impl Reducer {
 
     /// Leaves a tombstone where the allocation was.
     pub(crate) fn bury(&mut self, slot: u32, told: Legs, totals_seen: bool) {
+        let stale = self.stale_of(slot);
         let Some(a) = self.remove_allocation(slot) else {
             return;
         };
@@ -105,9 +106,10 @@ impl Reducer {
             self.forget_tombstone(oldest);
             self.tombstone_evicted();
         }
-        let expires_at = self
-            .now
-            .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
+        let expires_at =
+            self.now
+                .max(self.taken_over_at)
+                .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
         let twin = a.twin();
         let rest = TombstoneRest {
             opened_seen: a.flags.opened_seen,
@@ -133,6 +135,7 @@ impl Reducer {
             .insert(tombstone, usize::from(totals_seen), expires_at);
         self.index_tombstone(slot, hash);
         self.changed_tombstones.push(slot);
+        self.stale_ended(slot, stale);
     }
 
     /// What is heard of for the first time from now on may have been told before.
@@ -175,6 +178,7 @@ impl Reducer {
             found.remove();
         }
         let t = self.tombstones.remove(slot)?;
+        self.stale_ended(slot, None);
         self.changed_tombstones.push(slot);
         self.release_name(t.name);
         Some(t)
@@ -198,7 +202,7 @@ impl Reducer {
             // Perhaps forged, perhaps of a next life: that will be known once a status or totals come.
             Kind::Traffic(leg, counters) => self.set_aside(key, leg, counters),
             Kind::New(status) => {
-                self.confirm(key);
+                self.take_aside(key);
                 self.open(
                     key,
                     Some(status),
@@ -214,7 +218,7 @@ impl Reducer {
             Kind::Refreshed(status) => {
                 let details = self.details(&status);
                 if self.is_another(slot, &details) {
-                    let opening = self.confirm(key);
+                    let opening = self.take_aside(key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
                     self.revive(slot, key, Some(status));
@@ -265,7 +269,7 @@ impl Reducer {
         if leg == Leg::Peer {
             return false;
         }
-        let opening = self.confirm(key);
+        let opening = self.take_aside(key);
         let slot = self.open(key, None, Opening { twin, ..opening });
         self.on_total(slot, leg, total);
         true
@@ -285,7 +289,7 @@ impl Reducer {
         key: &Key<'_>,
         status: Option<Status<'_>>,
     ) -> Option<u32> {
-        let kept = self.confirm(key);
+        let kept = self.take_aside(key);
         let t = self.tombstones.get(tombstone)?;
         let (opened_at, rest) = (t.opened_at, t.rest.clone());
         let opening = Opening {
@@ -296,6 +300,8 @@ impl Reducer {
         };
         // This also takes the tombstone away.
         let slot = self.insert_allocation(key, status, opening);
+        let a = self.allocations.get(slot as usize)?;
+        self.keep_revived(slot, (a.server, a.id, a.name), opened_at);
         let a = self.allocations.get_mut(slot as usize)?;
         a.opened_at = opened_at;
         a.flags.revived = true;

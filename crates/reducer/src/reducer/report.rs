@@ -15,6 +15,15 @@ impl Reducer {
         let Some(s) = self.sessions.get(session as usize) else {
             return;
         };
+        if self.is_following() {
+            let (now, usage) = (self.now, s.usage);
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                s.sequence += 1;
+                s.last_event_at = now.max(s.last_event_at);
+                s.told = usage;
+            }
+            return;
+        }
         let event = self.event(s, event_type);
         let members = s.members.clone();
         if let Some(s) = self.sessions.get_mut(session as usize) {

@@ -258,6 +258,6 @@ impl Reducer {
     }
 }
 
-fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
+pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
     postcard::from_bytes(bytes).map_err(|_| bad)
 }

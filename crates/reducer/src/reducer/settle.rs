@@ -119,6 +119,7 @@ impl Reducer {
     /// The allocation is over: counters become final, its session is told, a tombstone stays.
     /// Returns the twin number for an incarnation that opens now.
     pub(crate) fn settle(&mut self, slot: u32) -> u16 {
+        self.keep_end(slot);
         let Some(a) = self.allocations.get(slot as usize) else {
             return 0;
         };
@@ -170,6 +171,7 @@ impl Reducer {
         // An entry in a list of changes finds the slot empty, and removes the row.
         self.mark(slot, Dirty::Hard);
         let a = self.allocations.try_remove(slot as usize)?;
+        self.forget_counted(slot);
         self.release_group(a.group);
         Some(a)
     }

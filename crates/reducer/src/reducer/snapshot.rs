@@ -65,7 +65,7 @@ impl Reducer {
             _ => {
                 let opening = Opening {
                     from_snapshot: true,
-                    ..self.confirm(&key)
+                    ..self.take_aside(&key)
                 };
                 let slot = self.insert_allocation(&key, Some(status), opening);
                 self.enter_group(slot);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod histories;
 mod lives;
 mod model;
@@ -10,5 +11,6 @@ mod settings;
 mod silence;
 mod snapshots;
 mod states;
+mod takeover;
 mod traps;
 mod world;

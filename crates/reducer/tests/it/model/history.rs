@@ -147,7 +147,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![10 => Just(Fate::Heard), 1 => Just(Fate::Repeated), 3 => Just(Fate::Lost)]
 }
 
-fn size() -> impl Strategy<Value = Size> {
+pub(crate) fn size() -> impl Strategy<Value = Size> {
     prop_oneof![
         2 => Just(Size::Nothing),
         4 => Just(Size::Check),
@@ -157,7 +157,7 @@ fn size() -> impl Strategy<Value = Size> {
     ]
 }
 
-fn strangers() -> impl Strategy<Value = Size> {
+pub(crate) fn strangers() -> impl Strategy<Value = Size> {
     prop_oneof![12 => Just(Size::Nothing), 1 => Just(Size::Call), 1 => Just(Size::Giga)]
 }
 
@@ -225,7 +225,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
+pub(crate) fn rules() -> impl Strategy<Value = Rules> {
     let choices = (
         prop_oneof![6 => Just(GroupBy::User), 1 => Just(GroupBy::Username), 1 => Just(GroupBy::Allocation)],
         prop_oneof![3 => Just(StartOn::Allocation), 1 => Just(StartOn::Relay)],

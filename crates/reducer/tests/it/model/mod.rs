@@ -3,10 +3,10 @@
 //! `history` is what proptest makes and shrinks, `coturn` the truth, `run` the way from there to the
 //! reducer, `turnhook` what goes wrong on this side, `checks` what must hold. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
 
-mod checks;
-mod coturn;
-mod history;
-mod run;
+pub(crate) mod checks;
+pub(crate) mod coturn;
+pub(crate) mod history;
+pub(crate) mod run;
 mod turnhook;
 
 use proptest::{

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::world::{START, identity};
 
-pub(super) const REALM: &[u8] = b"example.org";
+pub(crate) const REALM: &[u8] = b"example.org";
 /// How long a `direct` source waits before it believes that a server has stopped.
 const STOPPED_AFTER: u64 = 5_000;
 /// A history is shorter than a tombstone's life: what comes later than that is told twice, and METERING.md
@@ -50,16 +50,16 @@ pub(crate) struct Outcome {
 
 /// Redis's idea of an allocation.
 #[derive(Clone, Debug)]
-pub(super) struct StatusKey {
-    pub(super) life: usize,
-    pub(super) grant: Grant,
+pub(crate) struct StatusKey {
+    pub(crate) life: usize,
+    pub(crate) grant: Grant,
     /// By coturn or by us.
-    pub(super) touched_at: u64,
+    pub(crate) touched_at: u64,
 }
 
 /// What of a message counts as heard once it is committed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     New,
     Other,
     ClientTotal,
@@ -418,7 +418,7 @@ impl Run<'_> {
     }
 }
 
-pub(super) fn status(grant: &Grant) -> Status<'_> {
+pub(crate) fn status(grant: &Grant) -> Status<'_> {
     Status {
         lifetime: grant.lifetime,
         transport: grant.local.is_some().then_some(b"UDP"),

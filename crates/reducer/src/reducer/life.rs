@@ -1,0 +1,315 @@
+//! A life of an allocation as one node knows it, and whether two nodes speak of the same one.
+
+use crate::{
+    allocation::{Address, Allocation, Details, Flags, most_of_peer, unwrap_peer},
+    aside::Tombstone,
+    event::CloseReason,
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
+
+/// How far two nodes' clocks may lie apart, and how long what was said may wait in a queue.
+const SKEW: u64 = 5_000;
+const QUEUE: u64 = 15_000;
+/// The same where both heard one client address, so that a node that was stopped for a while counts too.
+const PAUSE: u64 = 30_000;
+
+/// From its opening to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) opened_at: Timestamp,
+    pub(crate) twin: u16,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) status_at: Timestamp,
+    pub(crate) lifetime: u32,
+    pub(crate) details: Details,
+    pub(crate) flags: Flags,
+    /// What it carried, as far as is known, and what of that was counted from deltas that came here.
+    pub(crate) legs: Legs,
+    pub(crate) counted: Legs,
+    pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    pub(crate) client_total: Option<Counters>,
+    pub(crate) peer_total: Option<Counters>,
+    /// When it was found to be over; `None` while it is open or closing.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// It stood among the committed ones.
+    pub(crate) seen: bool,
+}
+
+impl Life {
+    pub(crate) fn of(a: &Allocation, counted: Option<Legs>, seen: bool) -> Life {
+        let (client_total, peer_total) = a.totals();
+        Life {
+            opened_at: a.opened_at,
+            twin: a.twin(),
+            heard_at: a.heard_at,
+            status_at: a.status_at,
+            lifetime: a.lifetime,
+            details: a.details.clone(),
+            flags: a.flags,
+            legs: a.legs,
+            counted: counted.unwrap_or(a.legs),
+            closed: a.rare.as_ref().and_then(|r| r.closed),
+            client_total,
+            peer_total,
+            ended_at: None,
+            seen,
+        }
+    }
+
+    /// What a tombstone still knows of it.
+    pub(crate) fn of_ended(t: &Tombstone, ended_at: Timestamp, peer_leg: bool) -> Life {
+        let all = t.rest.totals_seen;
+        // How much of its totals had been seen as deltas is not known any more.
+        let legs = if all { Legs::default() } else { t.rest.told };
+        let reason = if all {
+            CloseReason::Closed
+        } else {
+            CloseReason::Expired
+        };
+        Life {
+            opened_at: t.opened_at,
+            twin: t.rest.twin,
+            heard_at: t.heard_at,
+            status_at: t.heard_at,
+            lifetime: 0,
+            details: Details {
+                remote: t.rest.remote.clone(),
+                ..Details::default()
+            },
+            flags: Flags {
+                opened_seen: t.rest.opened_seen,
+                touched: true,
+                reported: true,
+                closing: true,
+                ..Flags::default()
+            },
+            legs,
+            counted: legs,
+            closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
+            client_total: all.then_some(t.rest.told.client),
+            peer_total: (all && peer_leg).then_some(t.rest.told.peer),
+            ended_at: Some(ended_at),
+            seen: false,
+        }
+    }
+
+    /// The peer leg's total, unless it is below what was told, and the client leg speaks against a wrap.
+    pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
+        let most = most_of_peer(self.client_total.unwrap_or(told.client));
+        self.peer_total
+            .filter(|total| unwrap_peer(told.peer, *total, most).1)
+    }
+
+    /// Whether its totals are those of an allocation of which more was carried than told.
+    pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
+        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
+        let peer = self.believed_peer_total(told);
+        !self.client_total.is_some_and(|total| told.client.exceeds(&total))
+            && (self.client_total.is_some_and(|total| total != told.client)
+                || peer.is_some_and(|total| wrapped(total) != wrapped(told.peer)))
+    }
+
+    /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
+    /// heard of after ours had opened, or names another client, ours may be of two lives, of which the leader
+    /// has told and forgotten the earlier.
+    pub(crate) fn taken_for(mut self, theirs: &Sight) -> Life {
+        let refreshed = self.status_at > self.opened_at || theirs.refreshed;
+        let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
+        let differs = self.details.remote.differs(&theirs.remote) && !moved;
+        if differs || theirs.opened_at > self.opened_at.plus(SKEW) {
+            (self.legs, self.counted) = Default::default();
+            let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
+            if self
+                .closed
+                .is_some_and(|(at, _)| at.plus(late) < theirs.opened_at.plus(since))
+            {
+                (self.client_total, self.peer_total) = (None, None);
+                self.closed = None;
+            }
+        }
+        self
+    }
+
+    /// Neither deletion nor a total was heard.
+    pub(crate) fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    pub(crate) fn sight(&self, gaps: &[(Timestamp, Timestamp)]) -> Sight {
+        Sight {
+            remote: self.details.remote.clone(),
+            opened_at: self.opened_at,
+            earliest: earliest(self.opened_at, gaps),
+            opened_seen: self.flags.opened_seen,
+            heard_at: self.heard_at,
+            refreshed: self.status_at > self.opened_at,
+        }
+    }
+}
+
+/// When something may have been said that was handed in at `at`: right after a gap, it may have waited in a
+/// queue since before it.
+pub(crate) fn earliest(at: Timestamp, gaps: &[(Timestamp, Timestamp)]) -> Timestamp {
+    let mut earliest = at;
+    for (from, to) in gaps.iter().rev() {
+        // It may have waited through several of them.
+        if *to <= at && earliest.since(*to) <= QUEUE {
+            earliest = earliest.min(*from);
+        }
+    }
+    earliest
+}
+
+/// What tells lives of one key apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub(crate) remote: Address,
+    pub(crate) opened_at: Timestamp,
+    /// When it may have opened.
+    pub(crate) earliest: Timestamp,
+    pub(crate) opened_seen: bool,
+    pub(crate) heard_at: Timestamp,
+    /// A status came after the first: its client may have moved.
+    pub(crate) refreshed: bool,
+}
+
+impl Sight {
+    pub(crate) fn of(a: &Allocation) -> Sight {
+        Sight {
+            remote: a.details.remote.clone(),
+            opened_at: a.opened_at,
+            earliest: a.opened_at,
+            opened_seen: a.flags.opened_seen,
+            heard_at: a.heard_at,
+            refreshed: a.status_at > a.opened_at,
+        }
+    }
+
+    pub(crate) fn of_ended(t: &Tombstone) -> Sight {
+        Sight {
+            remote: t.rest.remote.clone(),
+            opened_at: t.opened_at,
+            earliest: t.opened_at,
+            opened_seen: t.rest.opened_seen,
+            heard_at: t.heard_at,
+            refreshed: t.heard_at > t.opened_at,
+        }
+    }
+
+    /// How long before or after it theirs opened.
+    fn apart(&self, theirs: &Sight) -> u64 {
+        self.earliest
+            .since(theirs.opened_at)
+            .max(theirs.opened_at.since(self.opened_at))
+    }
+
+    /// Whether what we know and what was committed is one life. In doubt it is: two that are taken for one
+    /// are billed too low, one that is taken for two is billed twice.
+    fn is(&self, theirs: &Sight) -> bool {
+        let differs = self.remote.differs(&theirs.remote);
+        let equal = self.remote != Address::None && self.remote == theirs.remote;
+        let near = match (equal, differs) {
+            (true, _) => PAUSE,
+            (_, true) => SKEW,
+            _ => QUEUE,
+        };
+        if theirs.opened_at > self.opened_at.plus(near) {
+            // Its `new` was heard by them, after ours had begun: what we counted is not all of it.
+            let later = differs && theirs.opened_at > self.heard_at.plus(SKEW);
+            return !theirs.opened_seen && !later;
+        }
+        let near = if differs { SKEW } else { QUEUE };
+        if self.earliest > theirs.opened_at.plus(near) {
+            // What came in the midst of theirs was counted there, whether or not they heard our `new`.
+            let later = self.earliest > theirs.heard_at.plus(near);
+            return equal || !later || !(self.opened_seen || differs);
+        }
+        // Two at once, of two clients that did not move: a server that was started anew.
+        !(differs && self.opened_seen && theirs.opened_seen) || self.refreshed || theirs.refreshed
+    }
+}
+
+/// Which of our lives of a key (in the order of their openings) is the committed one, and from which on
+/// they are later than it.
+pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
+    let same = || (0..ours.len()).filter(|i| ours[*i].is(theirs));
+    // Of several that are about as near, the last: then nothing is told that may have been.
+    let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
+    match same().rfind(|i| ours[*i].apart(theirs) <= nearest + SKEW) {
+        Some(i) => (Some(i), i + 1),
+        None => (
+            None,
+            ours.iter()
+                .position(|o| o.earliest > theirs.opened_at.plus(SKEW))
+                .unwrap_or(ours.len()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(remote: &str, opened_at: u64, opened_seen: bool, heard_at: u64) -> Sight {
+        Sight {
+            remote: Address::new((!remote.is_empty()).then_some(remote.as_bytes())),
+            opened_at: Timestamp(opened_at * 1000),
+            earliest: Timestamp(opened_at * 1000),
+            opened_seen,
+            heard_at: Timestamp(heard_at * 1000),
+            refreshed: false,
+        }
+    }
+
+    const A: &str = "192.0.2.1:1";
+    const B: &str = "192.0.2.1:2";
+
+    #[test]
+    fn lives_are_matched_by_address_else_by_opening() {
+        let theirs = sight(A, 100, true, 200);
+        assert!(sight(A, 101, true, 300).is(&theirs), "the same, a second apart");
+        assert!(sight(A, 150, false, 300).is(&theirs), "heard of midway");
+        assert!(
+            !sight(B, 101, true, 300).is(&theirs),
+            "a server that was started anew"
+        );
+        assert!(
+            sight(B, 150, false, 300).is(&theirs),
+            "moved, and heard of midway"
+        );
+        assert!(
+            sight(B, 150, true, 300).is(&theirs),
+            "they counted its deltas in theirs"
+        );
+        assert!(!sight(B, 250, true, 300).is(&theirs), "a later life");
+        assert!(
+            !sight(B, 250, false, 300).is(&theirs),
+            "a later life, heard of midway"
+        );
+        assert!(!sight(B, 20, true, 150).is(&theirs), "an earlier life");
+        assert!(
+            !sight(A, 20, true, 150).is(&theirs),
+            "an earlier life from the same address"
+        );
+        let unnamed = sight("", 100, true, 200);
+        assert!(sight("", 102, true, 300).is(&unnamed));
+        assert!(!sight("", 250, true, 300).is(&unnamed));
+        assert!(
+            sight("", 250, false, 300).is(&unnamed),
+            "no `new` of another was heard"
+        );
+    }
+
+    #[test]
+    fn of_several_lives_the_nearest_is_meant() {
+        let ours = [
+            sight(A, 0, true, 90),
+            sight(A, 100, true, 190),
+            sight(A, 200, true, 290),
+        ];
+        assert_eq!(place(&ours, &sight(A, 101, true, 150)), (Some(1), 2));
+        assert_eq!(place(&ours, &sight(B, 400, true, 400)), (None, 3));
+        assert_eq!(place(&ours[1..], &sight(B, 1, true, 50)), (None, 0));
+    }
+}

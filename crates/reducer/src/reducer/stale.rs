@@ -1,0 +1,221 @@
+//! After a takeover, two things are not what they seem. What another node counted may hold deltas that
+//! have yet to come here: until as much was counted here, deltas go to a count of their own, and what is
+//! told stands still. And messages may come that the old leader had heard, committed and gone beyond:
+//! they wait in our queue, and must neither reopen what has ended nor count twice.
+
+use hashbrown::HashMap;
+
+use super::{Key, Reducer};
+use crate::{
+    allocation::{Address, Details},
+    message::{Kind, Leg, Status},
+    time::Timestamp,
+    usage::Legs,
+};
+
+/// How long after a takeover messages from before it are looked for.
+const WINDOW: u64 = 20_000;
+
+/// What may still be heard of from before a takeover.
+#[derive(Debug)]
+pub(crate) struct Stale {
+    /// The committed clock, and the end of the window.
+    since: Timestamp,
+    until: Timestamp,
+    allocations: HashMap<u32, Behind>,
+    tombstones: HashMap<u32, Behind>,
+}
+
+/// How far our stream is behind what was committed of one allocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Behind {
+    /// Its `new` may still come.
+    pub(crate) new: bool,
+    /// Another life of its key is open in our stream: what comes first is of that one.
+    pub(crate) skip: bool,
+    /// What was counted here, once it has ended.
+    pub(crate) counted: Legs,
+}
+
+impl Stale {
+    pub(crate) fn new(since: Timestamp, at: Timestamp) -> Stale {
+        Stale {
+            since,
+            until: at.plus(WINDOW),
+            allocations: HashMap::new(),
+            tombstones: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn open(&mut self, slot: u32, behind: Behind) {
+        self.allocations.insert(slot, behind);
+    }
+
+    pub(crate) fn ended(&mut self, slot: u32, behind: Behind) {
+        self.tombstones.insert(slot, behind);
+    }
+}
+
+impl Reducer {
+    /// All messages that were published before the committed rows of the last [`Reducer::take_over`] were
+    /// read have been handed in (the source answered a `PING` that was sent after it). What comes from now
+    /// on is new to everybody, and counts at once. Without this word the same comes about by and by: floors
+    /// are passed or settled by totals, and nothing stale is looked for after 20 s.
+    pub fn caught_up(&mut self) {
+        self.stale = None;
+        self.counted = HashMap::new();
+    }
+
+    /// The cumulative counters after a delta: what was told stands still until as much was counted here.
+    pub(crate) fn not_below_told(&mut self, slot: u32, counted: Legs) -> Legs {
+        if self.counted.is_empty() || !self.counted.contains_key(&slot) {
+            return counted;
+        }
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return counted;
+        };
+        let legs = a.legs.max(counted);
+        self.counted.insert(slot, counted);
+        if legs == counted {
+            self.counted.remove(&slot);
+        }
+        legs
+    }
+
+    /// What is stale is known by its tombstone: none that was committed goes while it is looked for.
+    pub(crate) fn tombstones_expire_at(&self) -> Timestamp {
+        let stale = self.stale.as_ref().filter(|stale| self.now <= stale.until);
+        stale.map_or(self.now, |stale| stale.since)
+    }
+
+    pub(crate) fn forget_counted(&mut self, slot: u32) {
+        if !self.counted.is_empty() {
+            self.counted.remove(&slot);
+        }
+        if let Some(stale) = self.stale.as_mut() {
+            stale.allocations.remove(&slot);
+        }
+    }
+
+    /// What its tombstone inherits.
+    pub(crate) fn stale_of(&self, slot: u32) -> Option<Behind> {
+        let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
+        let counted = self.counted.get(&slot).copied();
+        let counted = counted.or_else(|| self.allocations.get(slot as usize).map(|a| a.legs));
+        Some(Behind {
+            counted: counted.unwrap_or_default(),
+            ..behind
+        })
+    }
+
+    pub(crate) fn stale_ended(&mut self, tombstone: u32, behind: Option<Behind>) {
+        if let Some(stale) = self.stale.as_mut() {
+            match behind {
+                Some(behind) => stale.tombstones.insert(tombstone, behind),
+                None => stale.tombstones.remove(&tombstone),
+            };
+        }
+    }
+
+    /// A message that may be from before the takeover: `None` where it is to be taken as any other.
+    pub(crate) fn on_stale(&mut self, key: &Key<'_>, kind: Kind<'_>) -> Option<bool> {
+        if self.stale.as_ref()?.until < self.now {
+            self.stale = None;
+            return None;
+        }
+        if let Some(slot) = self.find_allocation(key) {
+            self.stale_open(slot, kind)
+        } else if let Some(slot) = self.find_tombstone(key) {
+            self.stale_tombstone(slot, key, kind)
+        } else {
+            None
+        }
+    }
+
+    fn stale_open(&mut self, slot: u32, kind: Kind<'_>) -> Option<bool> {
+        let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
+        let a = self.allocations.get(slot as usize)?;
+        let closing = a.flags.closing;
+        let remote = a.details.remote.clone();
+        let caught_up = match kind {
+            Kind::New(status) => {
+                let differs = self.comes_from_elsewhere(&remote, &status);
+                self.stale.as_mut()?.allocations.remove(&slot);
+                if differs || !behind.new {
+                    return None; // the next life
+                }
+                if !closing {
+                    let a = self.allocations.get_mut(slot as usize)?;
+                    a.flags.opened_seen = true;
+                    a.flags.from_snapshot = false;
+                    self.refresh(slot, status);
+                }
+                return Some(!closing);
+            }
+            Kind::Refreshed(status) if behind.skip => {
+                remote != Address::None && Address::new(status.remote) == remote
+            }
+            Kind::Refreshed(status) if closing => {
+                return (!self.comes_from_elsewhere(&remote, &status)).then_some(false);
+            }
+            Kind::Refreshed(_) | Kind::Traffic(..) => !behind.skip && !closing && !behind.new,
+            Kind::Deleted | Kind::TotalTraffic(..) => !behind.skip,
+        };
+        if caught_up {
+            self.stale.as_mut()?.allocations.remove(&slot);
+            return None;
+        }
+        behind.skip.then_some(false)
+    }
+
+    fn stale_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> Option<bool> {
+        let behind = self.stale.as_ref()?.tombstones.get(&slot).copied()?;
+        let t = self.tombstones.get(slot)?;
+        let (totals_seen, remote) = (t.rest.totals_seen, t.rest.remote.clone());
+        match kind {
+            Kind::New(status) => {
+                let differs = self.comes_from_elsewhere(&remote, &status);
+                let entry = self.stale.as_mut()?.tombstones.get_mut(&slot)?;
+                entry.new = false;
+                entry.skip = false;
+                if behind.new && !differs {
+                    return Some(false);
+                }
+                None // takes the tombstone away, and with it what is kept here
+            }
+            Kind::Traffic(leg, counters) => {
+                if !behind.skip {
+                    let counted = &mut self.stale.as_mut()?.tombstones.get_mut(&slot)?.counted;
+                    match leg {
+                        Leg::Client => counted.client = counted.client.plus(counters),
+                        Leg::Peer => counted.peer = counted.peer.plus(counters),
+                    }
+                }
+                Some(false)
+            }
+            Kind::Refreshed(status) => {
+                if self.comes_from_elsewhere(&remote, &status) {
+                    return (behind.skip).then_some(false);
+                }
+                if totals_seen || behind.skip {
+                    return Some(false);
+                }
+                // It lives on after all; deltas that were told are not told again.
+                let slot = self.revive(slot, key, Some(status))?;
+                self.counted.insert(slot, behind.counted);
+                Some(true)
+            }
+            Kind::Deleted | Kind::TotalTraffic(..) if behind.skip => Some(false),
+            Kind::Deleted if totals_seen => Some(false),
+            Kind::Deleted | Kind::TotalTraffic(..) => {
+                self.stale.as_mut()?.tombstones.remove(&slot);
+                None
+            }
+        }
+    }
+
+    fn comes_from_elsewhere(&mut self, remote: &Address, status: &Status<'_>) -> bool {
+        let Details { remote: from, .. } = self.details(status);
+        remote.differs(&from)
+    }
+}

@@ -1,0 +1,558 @@
+//! A takeover: what was committed, and what the follower heard besides.
+//!
+//! The committed state is the base: its sessions, ids and sequence numbers stand. Each allocation that the
+//! follower knows is looked up in it, by key and then by life (`life.rs`), and what the leader did not
+//! commit is brought in by the same rules as if it were heard now, each thing at its own time but never
+//! before the committed clock.
+
+use hashbrown::HashSet;
+
+use super::{
+    Key, Reducer,
+    follow::{Follower, LifeKey, is_young},
+    life::{Life, Sight, place},
+    messages::Opening,
+    stale::{Behind, Stale},
+};
+use crate::{
+    allocation::{Details, Dirty},
+    event::CloseReason,
+    intern::NONE,
+    message::Leg,
+    time::Timestamp,
+};
+
+/// Something that the follower heard and the leader did not commit.
+struct Step {
+    at: Timestamp,
+    what: What,
+    key: LifeKey,
+    life: Life,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// It opened, and any other life of its key was over.
+    Open,
+    /// It closed, or totals were heard. `true` where the committed state does not know the life.
+    Close(bool),
+    /// Totals of one that was committed as ended.
+    LateTotals,
+}
+
+/// One of the follower's lives that is the committed one in a slot.
+struct Met {
+    slot: u32,
+    key: LifeKey,
+    /// Its place among the kept ones of its key; none for the open one.
+    kept: Option<usize>,
+}
+
+struct TakeOver<'a> {
+    ours: &'a Reducer,
+    follower: &'a Follower,
+    base: &'a mut Reducer,
+    clock: Timestamp,
+    /// As committed.
+    evicted_until: Timestamp,
+    stale: Stale,
+    met: Vec<Met>,
+    steps: Vec<Step>,
+    met_allocations: HashSet<u32>,
+    met_tombstones: HashSet<u32>,
+}
+
+impl Reducer {
+    /// A follower becomes the leader, at `at`. `committed` is restored from the rows as they were after the
+    /// lease was taken, so that nobody else can change them any more; it goes on with what this follower
+    /// heard, and has events to be drained. Servers ([`Reducer::server`]) must be numbered anew.
+    ///
+    /// Never is anything told above the truth: each counter goes on from the larger of what was committed
+    /// and what was counted here, and deltas add to the latter alone. What was committed as ended is not
+    /// told again.
+    #[must_use]
+    pub fn take_over(mut self, mut committed: Reducer, at: Timestamp) -> Reducer {
+        let follower = self.follower.take().unwrap_or_default();
+        let clock = committed.now;
+        let evicted_until = committed.evicted_until;
+        let at = at.max(clock);
+        committed.taken_over_at = at;
+        committed.deaf = self.deaf;
+        committed.hearing_since = committed.hearing_since.max(self.hearing_since);
+        for (server, since) in &self.servers_hearing_since {
+            let server = committed.labels.optional(self.labels.get(*server));
+            committed.servers_hearing_since.insert(server, *since);
+        }
+        let mut take_over = TakeOver {
+            ours: &self,
+            follower: &follower,
+            base: &mut committed,
+            clock,
+            evicted_until,
+            stale: Stale::new(clock, at),
+            met: Vec::new(),
+            steps: Vec::new(),
+            met_allocations: HashSet::new(),
+            met_tombstones: HashSet::new(),
+        };
+        take_over.look_up();
+        take_over.mark_unmet();
+        take_over.bring_in();
+        committed.begin(at);
+        committed
+    }
+}
+
+impl TakeOver<'_> {
+    /// Finds every life that the follower knows among the committed ones.
+    fn look_up(&mut self) {
+        let (ours, follower) = (self.ours, self.follower);
+        for (key, kept) in &follower.kept {
+            let (realm, username) = (ours.names.realm(key.2), ours.names.username(key.2));
+            let open = ours.find_allocation(&ours.key(key.0, key.1, realm, username));
+            self.look_up_key(*key, kept, open);
+        }
+        for (slot, a) in &ours.allocations {
+            let key = (a.server, a.id, a.name);
+            if !follower.kept.contains_key(&key) {
+                self.look_up_key(key, &[], Some(slot as u32));
+            }
+        }
+    }
+
+    fn our_life(&self, slot: u32) -> Option<Life> {
+        let a = self.ours.allocations.get(slot as usize)?;
+        let seen = !self.follower.unseen.contains(&slot);
+        Some(Life::of(a, self.ours.counted.get(&slot).copied(), seen))
+    }
+
+    fn look_up_key(&mut self, key: LifeKey, kept: &[Life], open: Option<u32>) {
+        let alive = open.and_then(|slot| self.our_life(slot));
+        // One that had ended and lives on is in both.
+        let again = |l: &Life| {
+            alive
+                .as_ref()
+                .is_some_and(|a| (a.opened_at, a.twin) == (l.opened_at, l.twin))
+        };
+        let mut lives: Vec<(Option<usize>, Life)> = Vec::new();
+        for (i, life) in kept.iter().enumerate().filter(|(_, l)| !again(l)) {
+            lives.push((Some(i), life.clone()));
+        }
+        lives.extend(alive.map(|life| (None, life)));
+        let sights: Vec<Sight> = lives.iter().map(|(_, l)| l.sight(&self.ours.gaps)).collect();
+
+        let realm = self.ours.names.realm(key.2);
+        let username = self.ours.names.username(key.2);
+        let server = self.base.labels.optional(self.ours.labels.get(key.0));
+        let base_key = self.base.key(server, key.1, realm, username);
+        let newer_from = if let Some(slot) = self.base.find_allocation(&base_key) {
+            let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
+                return;
+            };
+            let (same, newer_from) = place(&sights, &theirs);
+            self.met_allocations.insert(slot);
+            match same.and_then(|i| lives.get(i)) {
+                Some((kept, life)) => {
+                    let met = Met {
+                        slot,
+                        key,
+                        kept: *kept,
+                    };
+                    let closing = self
+                        .base
+                        .allocations
+                        .get(slot as usize)
+                        .is_some_and(|a| a.flags.closing);
+                    if life.is_open() && closing {
+                        self.stale.open(slot, Behind::default());
+                    }
+                    self.met.push(met);
+                }
+                None if newer_from == lives.len() => self.behind(slot, lives.last()),
+                None => {}
+            }
+            newer_from
+        } else if let Some(slot) = self.base.find_tombstone(&base_key) {
+            let Some(theirs) = self.base.tombstones.get(slot).map(Sight::of_ended) else {
+                return;
+            };
+            let (same, newer_from) = place(&sights, &theirs);
+            self.met_tombstones.insert(slot);
+            match same.and_then(|i| lives.get(i)) {
+                Some((_, life)) => {
+                    let life = life.clone().taken_for(&theirs);
+                    if life.ended_at.is_none() {
+                        self.stale.ended(
+                            slot,
+                            Behind {
+                                counted: life.counted,
+                                ..Behind::default()
+                            },
+                        );
+                    }
+                    if life.client_total.is_some() || life.peer_total.is_some() {
+                        self.step(life.heard_at, What::LateTotals, key, &life);
+                    }
+                }
+                None if newer_from == lives.len() => {
+                    let skip = lives.last().is_some_and(|(_, l)| l.ended_at.is_none());
+                    self.stale.ended(
+                        slot,
+                        Behind {
+                            new: true,
+                            skip,
+                            ..Behind::default()
+                        },
+                    );
+                }
+                None => {}
+            }
+            newer_from
+        } else {
+            // Nobody committed it, or it was told and forgotten.
+            let sure = self.follower.is_sure(self.clock, self.evicted_until);
+            let young = |life: &Life| is_young(life.opened_at, &self.ours.gaps, self.clock);
+            lives.retain(|(_, life)| sure && !life.seen && young(life));
+            0
+        };
+        for (_, life) in lives.into_iter().skip(newer_from) {
+            self.step(life.opened_at, What::Open, key, &life);
+            if let Some((closed_at, _)) = life.closed {
+                self.step(closed_at.max(life.opened_at), What::Close(true), key, &life);
+            }
+        }
+    }
+
+    /// An open allocation of which our stream has yet to tell.
+    fn behind(&mut self, slot: u32, last: Option<&(Option<usize>, Life)>) {
+        let skip = last.is_some_and(|(_, life)| life.ended_at.is_none());
+        self.stale.open(
+            slot,
+            Behind {
+                new: true,
+                skip,
+                ..Behind::default()
+            },
+        );
+        self.base.counted.insert(slot, Default::default());
+    }
+
+    fn step(&mut self, at: Timestamp, what: What, key: LifeKey, life: &Life) {
+        self.steps.push(Step {
+            at: at.max(self.clock),
+            what,
+            key,
+            life: life.clone(),
+        });
+    }
+
+    /// What was committed and the follower knows nothing of.
+    fn mark_unmet(&mut self) {
+        let open = self.base.allocations.iter().map(|(slot, _)| slot as u32);
+        let unmet: Vec<u32> = open.filter(|slot| !self.met_allocations.contains(slot)).collect();
+        for slot in unmet {
+            self.behind(slot, None);
+        }
+        for (slot, t) in self.base.tombstones.iter() {
+            if self.met_tombstones.contains(&slot) {
+                continue;
+            }
+            let (realm, username) = (self.base.names.realm(t.name), self.base.names.username(t.name));
+            let server = self.base.labels.get(t.server);
+            if !knows_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
+                self.stale.ended(
+                    slot,
+                    Behind {
+                        new: true,
+                        ..Behind::default()
+                    },
+                );
+            }
+        }
+    }
+
+    fn bring_in(mut self) {
+        self.bring_in_counters();
+        self.base.stale = Some(Box::new(self.stale));
+        let (ours, base) = (self.ours, self.base);
+        let mut steps = self.steps;
+        steps.sort_by(|a, b| {
+            let name = |s: &Step| (ours.names.realm(s.key.2), ours.names.username(s.key.2));
+            (a.at, a.life.opened_at, a.life.twin, a.what, a.key.1)
+                .cmp(&(b.at, b.life.opened_at, b.life.twin, b.what, b.key.1))
+                .then_with(|| name(a).cmp(&name(b)))
+        });
+        for step in steps {
+            base.begin(step.at);
+            let (realm, username) = (ours.names.realm(step.key.2), ours.names.username(step.key.2));
+            let server = base.labels.optional(ours.labels.get(step.key.0));
+            let key = base.key(server, step.key.1, realm, username);
+            match step.what {
+                What::Open => {
+                    let details = base.translated(ours, &step.life.details);
+                    base.open_life(&key, &step.life, details, self.clock);
+                }
+                What::Close(brought) => base.close_life(&key, &step.life, brought),
+                What::LateTotals => base.late_totals(&key, &step.life),
+            }
+        }
+        base.bring_in_unconfirmed(ours);
+    }
+
+    /// Counters and statuses have no order: all of them are brought in at the committed clock.
+    fn bring_in_counters(&mut self) {
+        let mut met: Vec<Met> = std::mem::take(&mut self.met);
+        met.sort_by_key(|m| m.slot);
+        let mut slots: Vec<u32> = met.iter().map(|m| m.slot).collect();
+        self.base.sort_allocations(&mut slots);
+        self.base.reviews_wait = true;
+        for slot in slots {
+            let Ok(i) = met.binary_search_by_key(&slot, |m| m.slot) else {
+                continue;
+            };
+            let Met { key, kept, .. } = met[i];
+            let life = match kept {
+                Some(i) => self
+                    .follower
+                    .kept
+                    .get(&key)
+                    .and_then(|lives| lives.get(i))
+                    .cloned(),
+                None => {
+                    let (realm, username) = (self.ours.names.realm(key.2), self.ours.names.username(key.2));
+                    let open = self
+                        .ours
+                        .find_allocation(&self.ours.key(key.0, key.1, realm, username));
+                    open.and_then(|slot| self.our_life(slot))
+                }
+            };
+            let theirs = self.base.allocations.get(slot as usize).map(Sight::of);
+            let Some((life, theirs)) = life.zip(theirs) else {
+                continue;
+            };
+            let life = life.taken_for(&theirs);
+            let details = self.base.translated(self.ours, &life.details);
+            self.base.merge_life(slot, &life, details);
+            if let Some((closed_at, _)) = life.closed {
+                // Totals that are waited for are there: the wait must not run out before them.
+                let waiting = self
+                    .base
+                    .allocations
+                    .get(slot as usize)
+                    .is_some_and(|a| a.flags.closing);
+                let at = if waiting { self.clock } else { closed_at };
+                self.step(at, What::Close(false), key, &life);
+            }
+        }
+        self.base.reviews_wait = false;
+    }
+}
+
+/// Whether the follower too knows that a life has ended.
+fn knows_end(
+    ours: &Reducer,
+    server: Option<&[u8]>,
+    id: crate::message::AllocationId,
+    (realm, username): (&[u8], &[u8]),
+    theirs: &Sight,
+) -> bool {
+    let server = match server {
+        None => NONE,
+        Some(text) => match ours.labels.find(text) {
+            Some(slot) => slot,
+            None => return false,
+        },
+    };
+    let key = ours.key(server, id, realm, username);
+    let ended = ours
+        .find_tombstone(&key)
+        .and_then(|slot| ours.tombstones.get(slot));
+    ended.is_some_and(|t| {
+        let life = Life::of_ended(t, t.heard_at, false);
+        place(&[life.sight(&ours.gaps)], theirs).0.is_some()
+    })
+}
+
+impl Reducer {
+    /// What a follower knows of an allocation that is open here too.
+    fn merge_life(&mut self, slot: u32, life: &Life, details: Details) {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let news = life.flags.shared && !a.flags.shared;
+        a.flags.touched |= life.flags.touched;
+        a.flags.from_snapshot &= life.flags.from_snapshot;
+        a.flags.shared |= life.flags.shared && !a.flags.closing;
+        a.heard_at = a.heard_at.max(life.heard_at);
+        let has_status = life.lifetime > 0 || life.flags.opened_seen || details != Details::default();
+        let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
+        let later = has_status && life.status_at > a.status_at;
+        if later && !a.flags.closing {
+            let or = |new: u32, old: u32| if new == NONE { old } else { new };
+            a.status_at = life.status_at;
+            a.lifetime = life.lifetime;
+            let old = std::mem::take(&mut a.details);
+            a.details = Details {
+                remote: if details.remote == crate::allocation::Address::None {
+                    old.remote
+                } else {
+                    details.remote
+                },
+                local: or(details.local, old.local),
+                transport: or(details.transport, old.transport),
+                tls_version: or(details.tls_version, old.tls_version),
+                tls_cipher: or(details.tls_cipher, old.tls_cipher),
+            };
+        }
+        let legs = a.legs.max(life.legs);
+        if life.counted != legs {
+            self.counted.insert(slot, life.counted);
+        }
+        if news || later {
+            self.mark(slot, Dirty::Hard);
+        }
+        self.count(slot, legs, life.flags.reported);
+        self.arm_allocation(slot);
+    }
+
+    /// A life that is not committed; what is known of an earlier one is over with it.
+    fn open_life(&mut self, key: &Key<'_>, life: &Life, details: Details, clock: Timestamp) {
+        let now = self.now;
+        if let Some(slot) = self.find_allocation(key) {
+            let closing = self
+                .allocations
+                .get(slot as usize)
+                .is_some_and(|a| a.flags.closing);
+            if closing {
+                self.settle(slot);
+            } else {
+                self.end_now(slot, now, CloseReason::ServerRestarted, Some(now));
+            }
+        }
+        self.take_aside(key);
+        let slot = self.insert_allocation(
+            key,
+            None,
+            Opening {
+                seen: life.flags.opened_seen,
+                from_snapshot: life.flags.from_snapshot,
+                legs: life.legs,
+                reported: life.flags.reported,
+                twin: life.twin,
+            },
+        );
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        a.opened_at = life.opened_at.min(now);
+        a.heard_at = life.heard_at;
+        a.status_at = life.status_at;
+        a.lifetime = life.lifetime;
+        a.details = details;
+        a.flags.touched |= life.flags.touched;
+        a.flags.shared |= life.flags.shared;
+        a.flags.deltas_only |= life.flags.deltas_only;
+        if life.counted != life.legs {
+            self.counted.insert(slot, life.counted);
+        }
+        let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == NONE
+        {
+            // Up to the committed clock, the group's previous session may have lasted.
+            g.ended_at = g.ended_at.max(clock);
+        }
+        self.enter_group(slot);
+        self.mark(slot, Dirty::Hard);
+        self.arm_allocation(slot);
+    }
+
+    /// What the follower heard of its end.
+    fn close_life(&mut self, key: &Key<'_>, life: &Life, brought: bool) {
+        let Some((slot, (closed_at, reason))) = self.find_allocation(key).zip(life.closed) else {
+            return self.late_totals(key, life);
+        };
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        if a.flags.shared {
+            return;
+        }
+        let (opened_at, closing) = (a.opened_at, a.flags.closing);
+        match reason {
+            // Whether its time ran out is seen from all statuses together.
+            CloseReason::Expired if !brought => {}
+            CloseReason::Closed => {
+                if !closing {
+                    self.begin_closing(slot);
+                }
+                self.totals_of_life(slot, life);
+            }
+            CloseReason::Expired | CloseReason::ServerStopped | CloseReason::ServerRestarted => {
+                self.end_now(slot, closed_at.max(opened_at), reason, None);
+            }
+        }
+    }
+
+    fn totals_of_life(&mut self, slot: u32, life: &Life) {
+        for (leg, total) in [(Leg::Client, life.client_total), (Leg::Peer, life.peer_total)] {
+            let known = self.allocations.get(slot as usize).map(|a| a.totals());
+            let missing = match (leg, known) {
+                (_, None) => false,
+                (Leg::Client, Some((client, _))) => client.is_none(),
+                (Leg::Peer, Some((_, peer))) => peer.is_none(),
+            };
+            if let Some(total) = total.filter(|_| missing) {
+                self.on_total(slot, leg, total);
+            }
+        }
+    }
+
+    /// Totals that only the follower heard, of an allocation that was told without them.
+    fn late_totals(&mut self, key: &Key<'_>, life: &Life) {
+        let Some(slot) = self.find_tombstone(key) else {
+            return;
+        };
+        let Some(t) = self.tombstones.get(slot) else {
+            return;
+        };
+        let told = t.rest.told;
+        if t.rest.totals_seen || !life.tells_more_than(&told) {
+            return;
+        }
+        let life = Life {
+            peer_total: life.believed_peer_total(&told),
+            ..life.clone()
+        };
+        if let Some(slot) = self.revive(slot, key, None) {
+            self.begin_closing(slot);
+            self.totals_of_life(slot, &life);
+        }
+    }
+
+    /// What nobody has confirmed, except where the committed state knows more of it.
+    fn bring_in_unconfirmed(&mut self, ours: &Reducer) {
+        let mut kept: Vec<_> = ours.unconfirmed.iter().collect();
+        kept.sort_by_key(|(slot, _)| ours.unconfirmed.number(*slot));
+        for (_, u) in kept {
+            let (realm, username) = (ours.names.realm(u.name), ours.names.username(u.name));
+            let server = self.labels.optional(ours.labels.get(u.server));
+            let key = self.key(server, u.id, realm, username);
+            let ended_here = self.find_tombstone(&key).is_some();
+            let ended_there = ours
+                .find_tombstone(&ours.key(u.server, u.id, realm, username))
+                .is_some();
+            if self.find_allocation(&key).is_some() || (ended_here && !ended_there) {
+                continue;
+            }
+            self.set_aside(&key, Leg::Client, u.legs.client);
+            self.set_aside(&key, Leg::Peer, u.legs.peer);
+            if let Some(entry) = self
+                .find_unconfirmed(&key)
+                .and_then(|slot| self.unconfirmed.get_mut(slot))
+            {
+                entry.reported = u.reported;
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Takeovers, each history by its name.
