@@ -65,7 +65,9 @@ impl RateLimit {
     pub(crate) fn part(self, of: usize) -> RateLimit {
         RateLimit {
             count: self.count,
-            per: self.per.saturating_mul(u32::try_from(of.max(1)).unwrap_or(u32::MAX)),
+            per: self
+                .per
+                .saturating_mul(u32::try_from(of.max(1)).unwrap_or(u32::MAX)),
         }
     }
 }

@@ -164,7 +164,9 @@ impl Queue {
         }
         self.shares = nodes;
         // Begins empty: what was saved up belongs to the others too.
-        self.rate = self.rate_limit.map(|limit| Bucket::new(limit.part(nodes), now).emptied());
+        self.rate = self
+            .rate_limit
+            .map(|limit| Bucket::new(limit.part(nodes), now).emptied());
     }
 
     fn most_in_flight(&self) -> usize {

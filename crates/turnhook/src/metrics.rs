@@ -171,6 +171,8 @@ pub struct Metrics {
     pub wedged_threads: Family<ReasonLabels, Counter>,
     /// Whether the source hears: 1 or 0.
     pub source_up: Family<SourceLabels, Gauge>,
+    /// Whether this node leads a source.
+    pub source_leads: Family<SourceLabels, Gauge>,
     /// Attempts, by what became of them.
     pub deliveries: Family<OutcomeLabels, Counter>,
     /// How long requests took.
@@ -208,6 +210,7 @@ impl Metrics {
             unattributed_bytes: Family::default(),
             wedged_threads: Family::default(),
             source_up: Family::default(),
+            source_leads: Family::default(),
             deliveries: Family::default(),
             delivery_seconds: Family::new_with_constructor(DeliveryBuckets),
             outbox_pending: Family::default(),
@@ -261,6 +264,11 @@ impl Metrics {
             "source_up",
             "Whether the source hears coturn",
             metrics.source_up.clone(),
+        );
+        r.register(
+            "source_leads",
+            "Whether this node tells of the source, and does not just listen along",
+            metrics.source_leads.clone(),
         );
         r.register(
             "deliveries",

@@ -119,7 +119,7 @@ impl Replay {
         if replay.total == 0 {
             return Ok(());
         }
-        let running = store.is_run_on()?;
+        let running = store.is_run_on().await?;
         if !running {
             print("no bridge is running on this store: the next `turnhook run` delivers them\n")?;
         }

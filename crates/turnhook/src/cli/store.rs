@@ -6,12 +6,15 @@ use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Error, Mode, Store};
 
 use super::{CliError, ConfigArgs};
-use crate::config::{Config, StoreKind};
+use crate::{config::Config, store};
 
 impl From<Error> for CliError {
     fn from(error: Error) -> CliError {
         match error {
-            Error::Newer { .. } | Error::NotAStore { .. } => CliError::Unusable(error.to_string()),
+            Error::Newer { .. }
+            | Error::NotAStore { .. }
+            | Error::Unmigrated { .. }
+            | Error::BadUrl { .. } => CliError::Unusable(error.to_string()),
             error => CliError::failed(error),
         }
     }
@@ -20,12 +23,7 @@ impl From<Error> for CliError {
 /// The configured store.
 pub(super) async fn open(config: &ConfigArgs) -> Result<(Config, Store), CliError> {
     let config = config.load()?;
-    let StoreKind::Sqlite(path) = &config.store.kind else {
-        return Err(CliError::Unusable(
-            "[store] url: this version keeps its store in a file; set [store] path instead".to_owned(),
-        ));
-    };
-    let store = Store::open(path, Mode::Shared).await?;
+    let store = store::open(&config.store.kind, Mode::Shared).await?;
     Ok((config, store))
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct Member {
     clock: Arc<Clock>,
     health: Arc<Health>,
     holdings: watch::Sender<Holdings>,
-    given_back: mpsc::UnboundedReceiver<LeaseName>,
+    given_back: Option<mpsc::UnboundedReceiver<LeaseName>>,
     held: BTreeMap<LeaseName, Epoch>,
     wanted_back: BTreeSet<LeaseName>,
     /// By this node's own clock; the database's says the same, or later.
@@ -84,7 +84,7 @@ impl Member {
             clock: Arc::clone(clock),
             health: Arc::clone(health),
             holdings,
-            given_back,
+            given_back: Some(given_back),
             held: BTreeMap::new(),
             wanted_back: BTreeSet::new(),
             valid_until: None,
@@ -95,7 +95,7 @@ impl Member {
     /// Beats until `stop`; takes nothing more once `stopping`. Then gives back all that is left.
     pub(crate) async fn run(mut self, stopping: CancellationToken, stop: CancellationToken) {
         let store = self.store.clone();
-        let Some(cluster) = store.cluster() else {
+        let (Some(cluster), Some(mut given_back)) = (store.cluster(), self.given_back.take()) else {
             return;
         };
         let lease = cluster.lease();
@@ -107,7 +107,7 @@ impl Member {
                 biased;
                 () = stop.cancelled() => break,
                 () = until => self.lose_all(),
-                Some(lease) = self.given_back.recv() => self.give_back(cluster, lease).await,
+                Some(lease) = given_back.recv() => self.give_back(cluster, lease).await,
                 () = self.beat_at(next, cluster, lease, &stopping) => next = Instant::now() + every,
             }
         }
@@ -116,7 +116,13 @@ impl Member {
         }
     }
 
-    async fn beat_at(&mut self, at: Instant, cluster: &Cluster, lease: Duration, stopping: &CancellationToken) {
+    async fn beat_at(
+        &mut self,
+        at: Instant,
+        cluster: &Cluster,
+        lease: Duration,
+        stopping: &CancellationToken,
+    ) {
         tokio::time::sleep_until(at).await;
         let sent = Instant::now();
         match cluster.beat(&self.sources).await {
@@ -168,7 +174,12 @@ impl Member {
             Err(error) => warn!(%error, "leases could not be taken; tried again at the next beat"),
         }
         self.publish(nodes);
-        let names = view.nodes.iter().filter(|n| n.live).map(|n| n.name.clone()).collect();
+        let names = view
+            .nodes
+            .iter()
+            .filter(|n| n.live)
+            .map(|n| n.name.clone())
+            .collect();
         let lanes = self.lanes().iter().count();
         self.health.update_node(|node| {
             *node = Some(NodeStatus {
@@ -194,7 +205,9 @@ impl Member {
     fn lose_all(&mut self) {
         self.valid_until = None;
         if !self.held.is_empty() {
-            warn!("the leases of this node have run out: it leads nothing and delivers nothing until it can renew them");
+            warn!(
+                "the leases of this node have run out: it leads nothing and delivers nothing until it can renew them"
+            );
         }
         self.held.clear();
         self.wanted_back.clear();
@@ -202,7 +215,10 @@ impl Member {
     }
 
     fn lanes(&self) -> Lanes {
-        let lanes = self.held.keys().filter(|lease| !self.wanted_back.contains(*lease));
+        let lanes = self
+            .held
+            .keys()
+            .filter(|lease| !self.wanted_back.contains(*lease));
         lanes
             .filter_map(|lease| match lease {
                 LeaseName::Lane(lane) => Some(*lane),

@@ -151,7 +151,9 @@ impl LaneKeeper {
                     waiting.push((Arc::clone(name), gone.into_iter().collect::<HashSet<i64>>()));
                 }
                 // They are made once more by the next holder, with the same ids.
-                Err(error) => warn!(%error, "deliveries of lanes that were given up cannot be told from others"),
+                Err(error) => {
+                    warn!(%error, "deliveries of lanes that were given up cannot be told from others")
+                }
             }
         }
         let until = Instant::now() + UNDER_WAY;

@@ -11,9 +11,12 @@
 //! store (`housekeeper.rs`).
 
 mod clock;
+mod cluster;
 mod courier;
 mod housekeeper;
+mod lanes;
 mod outlet;
+mod role;
 pub mod settings;
 mod source;
 pub mod tap;
@@ -22,7 +25,12 @@ mod wedge;
 
 use std::{io, sync::Arc};
 
-use tokio::{net::TcpListener, runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_dispatcher::{
@@ -30,7 +38,7 @@ use turnhook_dispatcher::{
     dispatcher::Dispatcher,
 };
 use turnhook_reducer::{Identity, Reducer, RestoreError, time::Timestamp};
-use turnhook_store::{Mode, SourceId, Store};
+use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
 use turnhook_subscriber::{
     error::SubscriberError,
     queue::{self, SignalReceiver, SignalSender},
@@ -39,19 +47,23 @@ use turnhook_subscriber::{
 
 use self::{
     clock::{Clock, Watch},
+    cluster::{GivenBack, Holdings, Member},
     courier::Courier,
     housekeeper::Housekeeper,
+    lanes::LaneKeeper,
     outlet::Outlet,
+    role::{Listening, Loader, Role, Sharing},
     source::SourceTask,
     tap::Taps,
     telemetry::SourceTelemetry,
     wedge::Wedges,
 };
 use crate::{
-    config::{self, Config, StoreKind},
+    config::{self, Config},
     health::Health,
     http,
     metrics::Metrics,
+    store,
 };
 
 /// Why the program cannot run, or ended.
@@ -90,9 +102,6 @@ pub enum RunError {
         /// What the system said.
         error: io::Error,
     },
-    /// Not in this version.
-    #[error("[store] url: this version keeps its store in a file; set [store] path instead")]
-    NoPostgres,
     /// A last commit could not be made.
     #[error("stopped, but the last commit could not be made: see the log")]
     Unfinished,
@@ -103,12 +112,15 @@ impl RunError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            RunError::Endpoint(_) | RunError::UserPattern(_) | RunError::NoPostgres => true,
+            RunError::Endpoint(_) | RunError::UserPattern(_) => true,
             RunError::Source { error, .. } => !matches!(error, SubscriberError::Listen { .. }),
             RunError::Store(error) => {
                 matches!(
                     error,
-                    turnhook_store::Error::Newer { .. } | turnhook_store::Error::NotAStore { .. }
+                    turnhook_store::Error::Newer { .. }
+                        | turnhook_store::Error::NotAStore { .. }
+                        | turnhook_store::Error::Unmigrated { .. }
+                        | turnhook_store::Error::BadUrl { .. }
                 )
             }
             RunError::State { .. } | RunError::Http { .. } | RunError::Unfinished => false,
@@ -127,10 +139,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let grace = config.shutdown_grace;
-    let StoreKind::Sqlite(path) = &config.store.kind else {
-        return Err(RunError::NoPostgres);
-    };
-    let store = Store::open(path, Mode::Run).await?;
+    let store = store::open(&config.store.kind, Mode::Run).await?;
+    let shared = store.cluster().is_some();
+    if shared {
+        // Whoever holds them delivers; this node holds none yet.
+        store.set_lanes(Lanes::NONE);
+    }
     let loaded = load(&config, &store).await?;
     let last_commit = loaded
         .iter()
@@ -161,21 +175,48 @@ pub async fn run(
         &Handle::current(),
     )?);
     drop(reports);
-    let outlet = Arc::new(Outlet::new(&config.endpoints, &ids, Arc::clone(&dispatcher)));
+    let outlet = Arc::new(Outlet::new(
+        &config.endpoints,
+        &ids,
+        Arc::clone(&dispatcher),
+        shared,
+    ));
     let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics), Arc::clone(&clock));
     let courier = tokio::spawn(courier.run(reported));
 
+    let sources = loaded.iter().map(|source| source.id).collect();
+    let (member, holdings, give_back) = Member::new(&store, sources, &clock, &health);
+    let (stopping, leave) = (CancellationToken::new(), CancellationToken::new());
+    let member = shared.then(|| tokio::spawn(member.run(stopping.clone(), leave.clone())));
     let stop = CancellationToken::new();
+    let others = shared.then(|| (holdings.clone(), give_back.clone()));
+    let lane_keeper = shared.then(|| {
+        let keeper = LaneKeeper {
+            store: store.clone(),
+            outlet: Arc::clone(&outlet),
+            holdings: holdings.clone(),
+            give_back: give_back.clone(),
+        };
+        tokio::spawn(keeper.run(stop.clone()))
+    });
     let mut tasks = JoinSet::new();
     let mut handles = Vec::new();
     let mut taps = Taps::default();
     for source in loaded {
         let (task, handle) = start(
-            source, &config, &clock, &store, &outlet, &metrics, &health, &mut taps,
+            source,
+            &config,
+            &clock,
+            &store,
+            &outlet,
+            &metrics,
+            &health,
+            &mut taps,
+            others.clone(),
         )
         .await?;
         tasks.spawn(task.run(stop.clone(), grace));
-        handles.push(handle);
+        handles.extend(handle);
     }
     let housekeeper = Housekeeper::new(
         &config,
@@ -194,9 +235,10 @@ pub async fn run(
         Arc::new(taps),
         stop.clone(),
     ));
-    info!(store = %path.display(), http = %http_address, sources = handles.len(), endpoints = names.len(), "running");
+    info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
 
     shutdown.cancelled().await;
+    stopping.cancel();
     for handle in handles {
         handle.stop().await;
     }
@@ -205,7 +247,25 @@ pub async fn run(
     while let Some(committed) = tasks.join_next().await {
         all_committed &= committed.unwrap_or(false);
     }
+    if let Some(cluster) = store.cluster() {
+        // Others need not wait for the requests that are under way here.
+        for (source, lead) in holdings.borrow().sources.clone() {
+            if let Err(error) = cluster.release(LeaseName::Source(source), lead.epoch).await {
+                warn!(%error, "a source could not be handed over: its lease expires by itself");
+            }
+        }
+    }
     dispatcher.shutdown(grace).await;
+    leave.cancel();
+    if let Some(member) = member
+        && let Err(error) = member.await
+    {
+        warn!("the beat ended badly: {error}");
+    }
+    if let Some(keeper) = lane_keeper {
+        // It holds the dispatcher.
+        let _ = keeper.await;
+    }
     drop(dispatcher);
     drop(outlet);
     for (name, ended) in [("housekeeper", housekeeper.await), ("courier", courier.await)] {
@@ -227,6 +287,7 @@ pub async fn run(
 struct Loaded {
     config: config::Source,
     id: SourceId,
+    loader: Arc<Loader>,
     reducer: Reducer,
     last_commit: Option<Timestamp>,
 }
@@ -241,16 +302,20 @@ async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, RunError> {
             source: source.name.as_str().into(),
         };
         let id = store.source(&source.name).await?;
-        let keep =
-            |rows: &mut Vec<_>, table, key, row: &[u8]| rows.push((table, key, Box::<[u8]>::from(row)));
-        let (rows, last_commit) = store.load(id, Vec::new(), keep).await?;
-        let reducer =
-            Reducer::restore(identity, rules, last_commit.unwrap_or_default(), rows).map_err(|error| {
-                RunError::State {
-                    name: source.name.clone(),
-                    error,
-                }
+        let loader = Loader {
+            store: store.clone(),
+            id,
+            identity,
+            rules,
+        };
+        let (rows, last_commit) = loader.rows(None).await?;
+        let reducer = loader
+            .restore(&rows, last_commit)
+            .map_err(|error| RunError::State {
+                name: source.name.clone(),
+                error,
             })?;
+        drop(rows);
         if reducer.open_allocations() > 0 {
             let (allocations, sessions) = (reducer.open_allocations(), reducer.open_sessions());
             info!(
@@ -261,6 +326,7 @@ async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, RunError> {
         loaded.push(Loaded {
             config: source.clone(),
             id,
+            loader: Arc::new(loader),
             reducer,
             last_commit,
         });
@@ -278,30 +344,59 @@ async fn start(
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     taps: &mut Taps,
-) -> Result<(SourceTask, SourceHandle), RunError> {
+    others: Option<(watch::Receiver<Holdings>, GivenBack)>,
+) -> Result<(SourceTask, Option<SourceHandle>), RunError> {
     let name = source.config.name.clone();
     let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
-    let handle = settings::source(&source.config)
-        .start(clock_fn(clock), sender)
-        .await
-        .map_err(|error| RunError::Source {
-            name: name.clone(),
-            error,
-        })?;
+    let wrong = |error| RunError::Source {
+        name: name.clone(),
+        error,
+    };
+    let listener = settings::source(&source.config);
     let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
+    let (handle, listening) = if direct && others.is_some() {
+        listener.validate().map_err(wrong)?;
+        let listening = Listening {
+            config: listener,
+            clock: clock_fn(clock),
+            signals: sender,
+            handle: None,
+        };
+        (None, Some(listening))
+    } else {
+        let handle = listener.start(clock_fn(clock), sender).await.map_err(wrong)?;
+        (Some(handle), None)
+    };
+    let control = handle.as_ref().and_then(|handle| handle.redis().cloned());
     let wedges = match &source.config.kind {
-        config::SourceKind::Redis(redis) => Wedges::new(handle.redis().cloned().filter(|_| redis.heal)),
+        config::SourceKind::Redis(redis) => Wedges::new(control.clone().filter(|_| redis.heal)),
         config::SourceKind::Direct(_) => Wedges::off(),
     };
     let history = settings::History::new(&config.session, &config.limits, &source.config, store.store_id());
+    let mut reducer = source.reducer;
+    let mut telemetry = SourceTelemetry::new(name.clone(), direct, Arc::clone(metrics), Arc::clone(health));
+    let role = if others.is_some() {
+        reducer.follow(source.last_commit.unwrap_or_default());
+        telemetry.role(crate::health::Role::Follower);
+        if let Some(control) = &control {
+            control.take_snapshots(false);
+        }
+        Role::Follower
+    } else {
+        Role::Alone
+    };
     let task = SourceTask {
         id: source.id,
-        reducer: source.reducer,
+        loader: source.loader,
+        control,
+        role,
+        sharing: others.map(|(holdings, give_back)| Sharing::new(holdings, give_back, listening)),
+        reducer,
         signals,
         watch: Watch::new(Arc::clone(clock)),
         store: store.clone(),
         outlet: Arc::clone(outlet),
-        telemetry: SourceTelemetry::new(name.clone(), direct, Arc::clone(metrics), Arc::clone(health)),
+        telemetry,
         taps: taps.of(&name, history),
         wedges,
         last_commit: source.last_commit,

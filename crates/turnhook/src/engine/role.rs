@@ -4,10 +4,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 use turnhook_reducer::{
     Identity, Reducer, RestoreError,
@@ -124,7 +121,8 @@ pub(crate) struct Sharing {
 }
 
 /// Rows that are being read for a follower.
-pub(crate) type Confirming = Pin<Box<dyn Future<Output = turnhook_store::Result<(Rows, Option<Timestamp>)>> + Send>>;
+pub(crate) type Confirming =
+    Pin<Box<dyn Future<Output = turnhook_store::Result<(Rows, Option<Timestamp>)>> + Send>>;
 
 impl Sharing {
     pub(crate) fn new(
@@ -144,10 +142,12 @@ impl Sharing {
 
 /// The next change of what this node may do; never where it is alone.
 pub(crate) async fn changed(sharing: &mut Option<Sharing>) {
-    match sharing {
-        Some(sharing) if sharing.holdings.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    if let Some(sharing) = sharing
+        && sharing.holdings.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }
 
 /// What is being read; never ready if nothing is.
@@ -166,7 +166,12 @@ impl SourceTask {
         let Some(sharing) = &mut self.sharing else {
             return;
         };
-        let lead = sharing.holdings.borrow_and_update().sources.get(&self.id).copied();
+        let lead = sharing
+            .holdings
+            .borrow_and_update()
+            .sources
+            .get(&self.id)
+            .copied();
         turn.leaving = lead.is_some_and(|lead| lead.wanted_back);
         match (self.role, lead) {
             (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
@@ -225,30 +230,37 @@ impl SourceTask {
         let (allocations, sessions) = (self.reducer.open_allocations(), self.reducer.open_sessions());
         info!(source = %self.telemetry.name(), epoch = epoch.0, allocations, sessions, "leads the source");
         // What this node missed matters where nobody else committed that time.
-        let gaps = self.sharing.as_mut().map(|s| std::mem::take(&mut s.gaps)).unwrap_or_default();
-        for mut gap in gaps.into_iter().filter(|gap| gap.to > turn.committed) {
-            gap.from = gap.from.max(turn.committed);
+        let gaps = self
+            .sharing
+            .as_mut()
+            .map(|s| std::mem::take(&mut s.gaps))
+            .unwrap_or_default();
+        let committed = turn.committed;
+        for mut gap in gaps.into_iter().filter(|gap| gap.to > committed) {
+            gap.from = gap.from.max(committed);
             if gap.reason == GapReason::Restart || gap.from < gap.to {
                 self.gap(turn, gap);
             }
         }
-        match self.sharing.as_mut().and_then(|s| s.listening.as_mut()) {
-            None => {
-                if let Some(control) = &self.control {
-                    control.take_snapshots(true);
-                }
-            }
-            Some(listening) => {
-                let (config, clock, signals) =
-                    (listening.config.clone(), Arc::clone(&listening.clock), listening.signals.clone());
-                match config.start(clock, signals).await {
-                    Ok(handle) => listening.handle = Some(handle),
-                    Err(error) => {
-                        error!(source = %self.telemetry.name(), %error, "leads the source and cannot listen; tried again");
-                        self.telemetry.deaf(now, error.to_string());
-                        turn.listen_again_at = Some(Instant::now() + AGAIN * 2);
-                    }
-                }
+        if let Some(control) = &self.control {
+            control.take_snapshots(true);
+        }
+        self.listen(turn).await;
+    }
+
+    /// Opens the listener of a `direct` source.
+    pub(crate) async fn listen(&mut self, turn: &mut Turn) {
+        turn.listen_again_at = None;
+        let Some(listening) = self.sharing.as_mut().and_then(|s| s.listening.as_mut()) else {
+            return;
+        };
+        let (clock, signals) = (Arc::clone(&listening.clock), listening.signals.clone());
+        match listening.config.clone().start(clock, signals).await {
+            Ok(handle) => listening.handle = Some(handle),
+            Err(error) => {
+                error!(source = %self.telemetry.name(), %error, "leads the source and cannot listen; tried again");
+                self.telemetry.deaf(self.watch.now(), error.to_string());
+                turn.listen_again_at = Some(Instant::now() + AGAIN * 2);
             }
         }
     }
@@ -283,11 +295,12 @@ impl SourceTask {
 
     /// Whether the lease may go: nothing is left to commit.
     pub(crate) async fn leave_if_done(&mut self, turn: &mut Turn) {
-        if !turn.leaving || turn.commit.is_some() || self.role == Role::Follower {
+        if !turn.leaving || !turn.saved_last || turn.commit.is_some() || self.role == Role::Follower {
             return;
         }
         self.follow(turn).await;
         turn.leaving = false;
+        turn.saved_last = false;
         if let Some(sharing) = &self.sharing {
             // A member that has ended gives all back itself.
             let _ = sharing.give_back.send(LeaseName::Source(self.id));
@@ -314,19 +327,27 @@ impl SourceTask {
         }
         sharing.confirm_at = Instant::now() + CONFIRM;
         let loader = Arc::clone(&self.loader);
-        turn.confirming = Some(Box::pin(async move { loader.rows(Some(Reducer::CONFIRMING)).await }));
+        turn.confirming = Some(Box::pin(
+            async move { loader.rows(Some(&Reducer::CONFIRMING)).await },
+        ));
     }
 
-    pub(crate) fn ends_read(&mut self, turn: &mut Turn, read: turnhook_store::Result<(Rows, Option<Timestamp>)>) {
+    pub(crate) fn ends_read(
+        &mut self,
+        turn: &mut Turn,
+        read: turnhook_store::Result<(Rows, Option<Timestamp>)>,
+    ) {
         turn.confirming = None;
         match read {
             Ok((rows, clock)) if self.role == Role::Follower => {
-                if let Err(error) = self.reducer.confirm(rows.iter(), clock.unwrap_or_default()) {
+                if let Err(error) = self.reducer.confirm(clock.unwrap_or_default(), rows.iter()) {
                     error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
                 }
             }
             Ok(_) => {}
-            Err(error) => warn!(source = %self.telemetry.name(), %error, "what is committed cannot be read now"),
+            Err(error) => {
+                warn!(source = %self.telemetry.name(), %error, "what is committed cannot be read now")
+            }
         }
     }
 }

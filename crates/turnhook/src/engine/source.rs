@@ -17,12 +17,14 @@ use turnhook_store::{Commit, Committed, SourceId, Store};
 use turnhook_subscriber::{
     decode::decode,
     queue::SignalReceiver,
+    redis::RedisControl,
     signal::{Batch, Signal, SnapshotEntry},
 };
 
 use super::{
     clock::{PULSE, Watch},
     outlet::Outlet,
+    role::{self, Confirming, Loader, Role, Sharing},
     tap::{Tap, TapRequests},
     telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
@@ -42,7 +44,8 @@ const RUN: usize = 8192;
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
-type Commits = Pin<Box<dyn Future<Output = (Duration, Result<Committed, turnhook_store::Error>)> + Send>>;
+pub(crate) type Commits =
+    Pin<Box<dyn Future<Output = (Duration, Result<Committed, turnhook_store::Error>)> + Send>>;
 
 pub(crate) struct SourceTask {
     pub(crate) id: SourceId,
@@ -56,20 +59,36 @@ pub(crate) struct SourceTask {
     pub(crate) wedges: Wedges,
     /// What was heard before this belongs to an earlier run, if there was one.
     pub(crate) last_commit: Option<Timestamp>,
+    pub(crate) loader: Arc<Loader>,
+    /// Of a `redis` source.
+    pub(crate) control: Option<RedisControl>,
+    pub(crate) role: Role,
+    /// Where several nodes share the store.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// The part of the task that changes from turn to turn.
-struct Turn {
-    gaps: Vec<Gap>,
+pub(crate) struct Turn {
+    pub(crate) gaps: Vec<Gap>,
     /// The commit that is under way or failed; kept until the store has it.
-    commit: Option<Arc<Commit>>,
-    under_way: Option<Commits>,
-    again_at: Option<Instant>,
+    pub(crate) commit: Option<Arc<Commit>>,
+    pub(crate) under_way: Option<Commits>,
+    pub(crate) again_at: Option<Instant>,
     saved_at: Instant,
     /// Inputs are given up since then, because the store takes nothing.
-    deafened: Option<Timestamp>,
-    tap: Option<Tap>,
-    server: Option<(Arc<[u8]>, ServerRef)>,
+    pub(crate) deafened: Option<Timestamp>,
+    pub(crate) tap: Option<Tap>,
+    pub(crate) server: Option<(Arc<[u8]>, ServerRef)>,
+    /// The time of the last commit that is known to have succeeded.
+    pub(crate) committed: Timestamp,
+    /// The lease is to go to another node once all is committed.
+    pub(crate) leaving: bool,
+    /// The commit that was started last holds all that was known when the lease was wanted back.
+    pub(crate) saved_last: bool,
+    /// A takeover that failed is tried again then, and so is listening.
+    pub(crate) role_again_at: Option<Instant>,
+    pub(crate) listen_again_at: Option<Instant>,
+    pub(crate) confirming: Option<Confirming>,
 }
 
 impl SourceTask {
@@ -84,19 +103,46 @@ impl SourceTask {
             deafened: None,
             tap: None,
             server: None,
+            committed: self.last_commit.unwrap_or_default(),
+            leaving: false,
+            saved_last: false,
+            role_again_at: None,
+            listen_again_at: None,
+            confirming: None,
         };
         let mut open = true;
+        // What this node may do may be known before it is first waited for.
+        self.change_role(&mut turn).await;
         while open && !stop.is_cancelled() {
-            let everything = turn.saved_at.elapsed() >= SAVE_PROGRESS;
+            let everything = turn.leaving || turn.saved_at.elapsed() >= SAVE_PROGRESS;
+            self.leave_if_done(&mut turn).await;
             self.start_commit(&mut turn, everything);
+            self.look_for_ends(&mut turn);
             let nap = self.nap(&turn);
             let signal = tokio::select! {
                 biased;
                 done = ready(&mut turn.under_way) => {
-                    self.committed(&mut turn, done);
+                    self.committed(&mut turn, done).await;
                     continue;
                 }
                 () = stop.cancelled() => break,
+                () = role::changed(&mut self.sharing) => {
+                    self.change_role(&mut turn).await;
+                    continue;
+                }
+                () = at(turn.role_again_at) => {
+                    turn.role_again_at = None;
+                    self.change_role(&mut turn).await;
+                    continue;
+                }
+                () = at(turn.listen_again_at) => {
+                    self.listen(&mut turn).await;
+                    continue;
+                }
+                read = role::confirmed(&mut turn.confirming) => {
+                    self.ends_read(&mut turn, read);
+                    continue;
+                }
                 Some(request) = self.taps.recv() => {
                     turn.tap = Tap::start(request, &self.reducer);
                     None
@@ -137,6 +183,10 @@ impl SourceTask {
             {
                 turn.tap = None;
             }
+        }
+        if self.role == Role::Follower {
+            self.telemetry.levels(&self.reducer);
+            return;
         }
         self.wedges
             .look(&self.reducer, now, &self.telemetry, &mut turn.gaps);
@@ -249,13 +299,17 @@ impl SourceTask {
     }
 
     /// A gap goes to the reducer as of its start, so that nothing expires for a time that was not heard.
-    fn gap(&mut self, turn: &mut Turn, gap: Gap) {
+    pub(super) fn gap(&mut self, turn: &mut Turn, gap: Gap) {
         if let Some(tap) = &mut turn.tap
             && !tap.gap(&gap)
         {
             turn.tap = None;
         }
         self.reducer.gap(gap.from, &gap);
+        if self.role == Role::Follower {
+            self.remember_gap(gap);
+            return;
+        }
         self.telemetry.gap(&gap);
         turn.gaps.push(gap);
     }
@@ -300,12 +354,18 @@ impl SourceTask {
     }
 
     fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
+        if self.role == Role::Follower {
+            // Whatever it decided is not told.
+            drop(self.reducer.drain(everything));
+            return;
+        }
         if turn.under_way.is_some() || turn.again_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
         turn.again_at = None;
         if turn.commit.is_none() {
             turn.commit = self.next_commit(turn, everything).map(Arc::new);
+            turn.saved_last = turn.leaving;
         }
         if let Some(commit) = &turn.commit {
             let (store, commit) = (self.store.clone(), Arc::clone(commit));
@@ -329,6 +389,9 @@ impl SourceTask {
             self.notice(notice);
         }
         let mut commit = Commit::new(self.id, self.reducer.now());
+        if let Role::Leader(epoch) = self.role {
+            commit.epoch = Some(epoch);
+        }
         commit.changes = output.changes;
         commit.gaps = std::mem::take(&mut turn.gaps);
         self.telemetry.decided(&output.events, &output.unattributed);
@@ -342,10 +405,12 @@ impl SourceTask {
             && commit.events.is_empty()
             && commit.gaps.is_empty()
             && commit.unattributed.is_empty();
-        (!nothing).then_some(commit)
+        // Where others may take over, they should know that all is well up to now, though nothing happened.
+        let tell_time = everything && self.role != Role::Alone && commit.clock > turn.committed;
+        (!nothing || tell_time).then_some(commit)
     }
 
-    fn committed(
+    async fn committed(
         &mut self,
         turn: &mut Turn,
         (took, result): (Duration, Result<Committed, turnhook_store::Error>),
@@ -353,9 +418,15 @@ impl SourceTask {
         turn.under_way = None;
         match result {
             Ok(committed) => {
-                turn.commit = None;
+                if let Some(commit) = turn.commit.take() {
+                    turn.committed = commit.clock;
+                }
                 self.telemetry.committed(took);
                 self.outlet.deliver(committed.deliveries);
+            }
+            Err(error @ turnhook_store::Error::LeaseLost { .. }) => {
+                warn!(source = %self.telemetry.name(), %error, "not committed");
+                self.follow(turn).await;
             }
             Err(error) => {
                 error!(source = %self.telemetry.name(), %error, "commit failed; it is repeated every second");
@@ -391,7 +462,7 @@ impl SourceTask {
             self.apply(&mut turn, signal);
         }
         let until = Instant::now() + grace;
-        loop {
+        while self.role != Role::Follower {
             if turn.under_way.is_none() {
                 if turn.again_at.is_none() && turn.commit.is_none() {
                     turn.commit = self.next_commit(&mut turn, true).map(Arc::new);
@@ -405,7 +476,7 @@ impl SourceTask {
                 self.start_commit(&mut turn, true);
             }
             match tokio::time::timeout_at(until, ready(&mut turn.under_way)).await {
-                Ok(done) => self.committed(&mut turn, done),
+                Ok(done) => self.committed(&mut turn, done).await,
                 Err(_) => {
                     error!(source = %self.telemetry.name(),
                         "stopped before the last commit: what was heard since the one before counts as missed");
@@ -413,6 +484,7 @@ impl SourceTask {
                 }
             }
         }
+        true
     }
 }
 
@@ -439,6 +511,14 @@ pub(super) fn tell_snapshot_key(
         idle_seconds,
     );
     true
+}
+
+/// Never, if there is no such moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The commit that is under way; never ready if there is none.

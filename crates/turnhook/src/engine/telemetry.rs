@@ -12,7 +12,7 @@ use turnhook_reducer::{
 };
 
 use crate::{
-    health::{GapStatus, Health, SourceState},
+    health::{GapStatus, Health, Role, SourceState},
     metrics::{EndLabels, MessageKind, Metrics, ReasonLabels, SourceLabels},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct SourceTelemetry {
     allocations: Gauge,
     sessions: Gauge,
     up: Gauge,
+    leads: Gauge,
+    follows: bool,
     levels: (usize, usize),
 }
 
@@ -51,6 +53,8 @@ impl SourceTelemetry {
         let labels = SourceLabels { source: name.clone() };
         let up = metrics.source_up.get_or_create(&labels).clone();
         up.set(0);
+        let leads = metrics.source_leads.get_or_create(&labels).clone();
+        leads.set(1);
         // So that rates can be computed from the first byte on.
         let _ = metrics.unattributed_bytes.get_or_create(&labels);
         let allocations = metrics.open_allocations.get_or_create(&labels).clone();
@@ -60,6 +64,8 @@ impl SourceTelemetry {
             allocations,
             sessions,
             up,
+            leads,
+            follows: false,
             levels: (usize::MAX, usize::MAX),
             name,
             direct,
@@ -105,7 +111,9 @@ impl SourceTelemetry {
 
     pub(crate) fn hearing(&self, at: Timestamp, detail: String) {
         self.up.set(1);
-        let state = if self.direct {
+        let state = if self.follows {
+            SourceState::Following
+        } else if self.direct {
             SourceState::Listening
         } else {
             SourceState::Connected
@@ -114,6 +122,24 @@ impl SourceTelemetry {
             s.state = state;
             s.since = Some(at);
             s.detail = Some(detail);
+        });
+    }
+
+    /// This node leads the source from now on, or follows it.
+    pub(crate) fn role(&mut self, role: Role) {
+        self.follows = role == Role::Follower;
+        self.leads.set(i64::from(!self.follows));
+        let (follows, direct) = (self.follows, self.direct);
+        self.health.update_source(&self.name, |s| {
+            s.role = role;
+            s.state = match s.state {
+                // Nobody speaks to the one that does not lead, and that is in order.
+                _ if follows && direct => SourceState::Following,
+                SourceState::Connected if follows => SourceState::Following,
+                SourceState::Following if direct => SourceState::Starting,
+                SourceState::Following => SourceState::Connected,
+                state => state,
+            };
         });
     }
 
