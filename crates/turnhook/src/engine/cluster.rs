@@ -65,6 +65,7 @@ pub(crate) struct Member {
     given_back: Option<mpsc::UnboundedReceiver<LeaseName>>,
     held: BTreeMap<LeaseName, Epoch>,
     wanted_back: BTreeSet<LeaseName>,
+    nodes: usize,
     /// By this node's own clock; the database's says the same, or later.
     valid_until: Option<Instant>,
 }
@@ -87,6 +88,7 @@ impl Member {
             given_back: Some(given_back),
             held: BTreeMap::new(),
             wanted_back: BTreeSet::new(),
+            nodes: 1,
             valid_until: None,
         };
         (member, watched, give_back)
@@ -167,13 +169,13 @@ impl Member {
                 false => {}
             }
         }
-        let nodes = view.nodes.iter().filter(|n| n.live).count().max(1);
-        self.publish(nodes);
+        self.nodes = view.nodes.iter().filter(|n| n.live).count().max(1);
+        self.publish();
         match cluster.take_all(&take).await {
             Ok(taken) => self.held.extend(taken),
             Err(error) => warn!(%error, "leases could not be taken; tried again at the next beat"),
         }
-        self.publish(nodes);
+        self.publish();
         let names = view
             .nodes
             .iter()
@@ -198,7 +200,7 @@ impl Member {
         if let Err(error) = cluster.release(lease, epoch).await {
             warn!(%error, %lease, "could not be given back: it expires by itself");
         }
-        self.publish(self.holdings.borrow().nodes);
+        self.publish();
     }
 
     /// Nobody has answered for as long as the leases hold.
@@ -211,7 +213,7 @@ impl Member {
         }
         self.held.clear();
         self.wanted_back.clear();
-        self.publish(self.holdings.borrow().nodes);
+        self.publish();
     }
 
     fn lanes(&self) -> Lanes {
@@ -227,7 +229,7 @@ impl Member {
             .collect()
     }
 
-    fn publish(&self, nodes: usize) {
+    fn publish(&self) {
         let leads = self.held.iter().filter_map(|(lease, epoch)| match lease {
             LeaseName::Source(source) => {
                 let wanted_back = self.wanted_back.contains(lease);
@@ -242,7 +244,7 @@ impl Member {
         let holdings = Holdings {
             sources: leads.collect(),
             lanes: self.lanes(),
-            nodes,
+            nodes: self.nodes,
         };
         self.holdings.send_if_modified(|old| {
             if *old == holdings {
