@@ -14,5 +14,7 @@ mod outbox;
 mod postgres;
 mod postgres_cluster;
 mod postgres_connection;
+mod postgres_measure;
+mod postgres_together;
 mod retention;
 mod support;

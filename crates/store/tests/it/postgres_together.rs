@@ -1,0 +1,184 @@
+//! Several processes at once on one PostgreSQL: whatever they do to the same deliveries, the books are right at the end,
+//! and nobody has waited for another in a circle.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryState, Mode, ReplayRequest, Store};
+
+use crate::{
+    postgres::Postgres,
+    support::{Backend, Fixture, at, dead, delivered, event, retry},
+};
+
+const ROUNDS: u64 = 25;
+const SESSIONS: u64 = 20;
+
+fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |n| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % n
+    }
+}
+
+/// Takes what is pending and says what became of it: more than one process may have taken the same.
+async fn deliver(f: Arc<Fixture>, store: Store, seed: u64) {
+    let mut random = random(seed);
+    for now in 0..ROUNDS {
+        let endpoint = f.endpoints[usize::try_from(random(2)).unwrap()];
+        let mut pending = store.pending_after(endpoint, DeliveryId(0), 200).await.unwrap();
+        if random(2) == 0 {
+            pending.reverse();
+        }
+        let outcomes = pending.iter().map(|d| match random(6) {
+            0 => dead(d.id, now),
+            1 => retry(d.id, now, now + 1),
+            _ => delivered(d.id, now),
+        });
+        let outcomes = outcomes.collect();
+        store.record(outcomes).await.unwrap();
+    }
+}
+
+/// Replays and discards.
+async fn intervene(store: Store, seed: u64, replayed: Arc<AtomicU64>) {
+    let mut random = random(seed);
+    let some = [
+        DeliveryState::Delivered,
+        DeliveryState::Dead,
+        DeliveryState::Discarded,
+    ];
+    for now in 0..ROUNDS {
+        let filter = DeliveryFilter {
+            states: vec![some[usize::try_from(random(3)).unwrap()]],
+            since: Some(at(random(SESSIONS) * 10)),
+            ..DeliveryFilter::default()
+        };
+        if random(3) == 0 {
+            let pending = DeliveryFilter {
+                states: vec![],
+                ..filter
+            };
+            store.discard(pending, at(now)).await.unwrap();
+        } else {
+            let request = ReplayRequest {
+                filter,
+                at: at(1000 + now),
+                who: "ops".into(),
+                what: "some".into(),
+                rate: None,
+            };
+            let replay = store.replay(request).await.unwrap();
+            replayed.fetch_add(replay.total, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_are_right_whoever_does_what() {
+    let server = Arc::new(Postgres::start());
+    let f = Arc::new(Fixture::new(&Backend::Postgres(Arc::clone(&server)), &["billing", "audit"]).await);
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(f.place.open(Mode::Run).await.unwrap());
+    }
+    let replayed = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for (seed, source) in [(1u64, "eu-1"), (2, "us-1")] {
+        let f = Arc::clone(&f);
+        tasks.push(tokio::spawn(async move {
+            let source = f.store.source(source).await.unwrap();
+            for round in 0..u32::try_from(ROUNDS).unwrap() {
+                let events = (0..SESSIONS).map(|n| {
+                    let n = n + seed * 1000;
+                    event(
+                        n,
+                        n % SESSIONS * 10,
+                        round,
+                        n % SESSIONS * 10 + u64::from(round),
+                        "a",
+                        false,
+                    )
+                });
+                let events = events.collect();
+                let commit = turnhook_store::Commit {
+                    source,
+                    ..f.commit(round.into(), events)
+                };
+                assert_eq!(f.store.commit(commit).await.unwrap().repeated, 0);
+            }
+        }));
+    }
+    tasks.push(tokio::spawn(deliver(Arc::clone(&f), others[0].clone(), 3)));
+    tasks.push(tokio::spawn(deliver(Arc::clone(&f), others[1].clone(), 4)));
+    tasks.push(tokio::spawn(intervene(
+        others[2].clone(),
+        5,
+        Arc::clone(&replayed),
+    )));
+    tasks.push(tokio::spawn(intervene(
+        others[3].clone(),
+        6,
+        Arc::clone(&replayed),
+    )));
+    for store in [others[0].clone(), others[2].clone()] {
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..ROUNDS {
+                store.trim(at(40), 50).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+
+    let all = f
+        .store
+        .deliveries(DeliveryFilter::default(), None, 100_000)
+        .await
+        .unwrap();
+    let mut counts = BTreeMap::new();
+    for row in &all {
+        let (pending, dead) = counts.entry(row.id.endpoint()).or_insert((0, 0));
+        *pending += u64::from(row.state == DeliveryState::Pending);
+        *dead += u64::from(row.state == DeliveryState::Dead);
+    }
+    let told = f.store.backlog().await.unwrap();
+    let told: BTreeMap<_, _> = told
+        .into_iter()
+        .map(|(id, b)| (id, (b.pending, b.dead)))
+        .collect();
+    assert_eq!(told, counts);
+    assert_eq!(
+        f.count("event") * 2,
+        f.count("delivery"),
+        "none has lost a part of its deliveries"
+    );
+    let on_record: u64 = f
+        .store
+        .replays(None, 1000)
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.total)
+        .sum();
+    assert!(replayed.load(Ordering::Relaxed) > 0);
+    assert_eq!(on_record, replayed.load(Ordering::Relaxed));
+    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    assert_eq!(
+        usage
+            .iter()
+            .map(|d| (d.started, d.usage.billable_bytes))
+            .collect::<Vec<_>>(),
+        [(SESSIONS, (ROUNDS - 1) * SESSIONS * 2000); 2]
+    );
+    assert!(!server.has_logged("deadlock"), "{}", server.log());
+}
