@@ -184,7 +184,9 @@ impl Postgres {
 
     /// Whether the server wrote this, ever.
     pub(crate) fn has_logged(&self, text: &str) -> bool {
-        fs::read_to_string(self.dir.path().join("log")).unwrap().contains(text)
+        fs::read_to_string(self.dir.path().join("log"))
+            .unwrap()
+            .contains(text)
     }
 
     /// What the server wrote last, for the words of a failure.

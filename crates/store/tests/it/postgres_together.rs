@@ -11,10 +11,7 @@ use std::{
 
 use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryState, Mode, ReplayRequest, Store};
 
-use crate::{
-    postgres::Postgres,
-    support::{Backend, Fixture, at, dead, delivered, event, retry},
-};
+use crate::support::{Backend, Fixture, at, dead, delivered, event, retry, run_on_postgres};
 
 const ROUNDS: u64 = 25;
 const SESSIONS: u64 = 20;
@@ -82,10 +79,21 @@ async fn intervene(store: Store, seed: u64, replayed: Arc<AtomicU64>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_books_are_right_whoever_does_what() {
-    let server = Arc::new(Postgres::start());
-    let f = Arc::new(Fixture::new(&Backend::Postgres(Arc::clone(&server)), &["billing", "audit"]).await);
+#[test]
+fn together() {
+    run_on_postgres(&[
+        ("the_books_are_right_whoever_does_what", |on| {
+            Box::pin(the_books_are_right_whoever_does_what(on))
+        }),
+        ("what_is_queued_again_is_not_trimmed", |on| {
+            Box::pin(what_is_queued_again_is_not_trimmed(on))
+        }),
+    ]);
+}
+
+async fn the_books_are_right_whoever_does_what(on: &Backend) {
+    let f = Arc::new(Fixture::new(on, &["billing", "audit"]).await);
+    let server = f.server();
     let mut others = Vec::new();
     for _ in 0..4 {
         others.push(f.place.open(Mode::Run).await.unwrap());
@@ -181,4 +189,45 @@ async fn the_books_are_right_whoever_does_what() {
         [(SESSIONS, (ROUNDS - 1) * SESSIONS * 2000); 2]
     );
     assert!(!server.has_logged("deadlock"), "{}", server.log());
+}
+
+/// Somebody has queued a delivery again, and commits while the events of its time are being trimmed.
+async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
+    let f = Fixture::new(on, &["billing", "audit"]).await;
+    let made = f
+        .store
+        .commit(f.commit(
+            1,
+            vec![event(1, 0, 0, 0, "a", false), event(2, 0, 0, 0, "a", false)],
+        ))
+        .await
+        .unwrap()
+        .deliveries;
+    f.store
+        .record(made.iter().map(|d| delivered(d.id, 1)).collect())
+        .await
+        .unwrap();
+    let (server, database) = (f.server(), f.database().to_owned());
+    let again = std::thread::spawn({
+        let (server, database, id) = (Arc::clone(&server), database.clone(), made[1].id.0);
+        move || {
+            let sql = format!("UPDATE delivery SET state = 0 WHERE id = {id}; SELECT pg_sleep(2)");
+            server.sql(&database, &sql)
+        }
+    });
+    let asleep = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'"
+    );
+    for _ in 0..3000 {
+        if server.sql("postgres", &asleep) == "1" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let trimmed = f.store.trim(at(100), 500).await.unwrap();
+    again.join().unwrap();
+    assert_eq!(trimmed.events, 1);
+    let left = f.store.delivery(made[1].event_id).await.unwrap();
+    let states: Vec<_> = left.iter().map(|d| d.row.state).collect();
+    assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Pending]);
 }

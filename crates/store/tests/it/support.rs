@@ -127,6 +127,22 @@ impl Fixture {
         matches!(self.place, Place::File(..))
     }
 
+    /// On PostgreSQL.
+    pub(crate) fn server(&self) -> Arc<Postgres> {
+        match &self.place {
+            Place::File(..) => panic!("not on PostgreSQL"),
+            Place::Database(server, _) => Arc::clone(server),
+        }
+    }
+
+    /// On PostgreSQL.
+    pub(crate) fn database(&self) -> &str {
+        match &self.place {
+            Place::File(..) => panic!("not on PostgreSQL"),
+            Place::Database(_, name) => name,
+        }
+    }
+
     /// Another process's view.
     pub(crate) async fn shared(&self) -> Store {
         self.place.open(Mode::Shared).await.unwrap()
