@@ -1,4 +1,4 @@
-//! The store on real files, in real processes.
+//! The store on real files and on a real PostgreSQL, in real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backup;
