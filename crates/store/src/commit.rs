@@ -70,7 +70,7 @@ pub struct Committed {
     /// Its deliveries, to be handed on from memory: in the order of the events, those of an event in the
     /// order of its endpoints.
     pub deliveries: Vec<Delivery>,
-    /// Events that were there already (a commit repeated): nothing was written for these. Those of their
-    /// deliveries that are still pending are among `deliveries`.
+    /// Events that were there already (a commit repeated, by the caller or after a lost connection): nothing was written
+    /// for these. Those of their deliveries that are still pending are among `deliveries`.
     pub repeated: usize,
 }
