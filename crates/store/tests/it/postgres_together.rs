@@ -5,8 +5,9 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryState, Mode, ReplayRequest, Store};
@@ -84,6 +85,9 @@ fn together() {
     run_on_postgres(&[
         ("the_books_are_right_whoever_does_what", |on| {
             Box::pin(the_books_are_right_whoever_does_what(on))
+        }),
+        ("what_is_cut_on_the_way_is_done_once", |on| {
+            Box::pin(what_is_cut_on_the_way_is_done_once(on))
         }),
         ("what_is_queued_again_is_not_trimmed", |on| {
             Box::pin(what_is_queued_again_is_not_trimmed(on))
@@ -222,7 +226,7 @@ async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
         if server.sql("postgres", &asleep) == "1" {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let trimmed = f.store.trim(at(100), 500).await.unwrap();
     again.join().unwrap();
@@ -230,4 +234,68 @@ async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
     let left = f.store.delivery(made[1].event_id).await.unwrap();
     let states: Vec<_> = left.iter().map(|d| d.row.state).collect();
     assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Pending]);
+}
+
+/// Connections are cut while much is queued again and given up: what is told of it is true all the same.
+async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
+    let f = Fixture::new(on, &["billing", "audit"]).await;
+    for round in 0..4 {
+        let events = (0..500)
+            .map(|n| event(n, 0, round, round.into(), "a", false))
+            .collect();
+        let made = f
+            .store
+            .commit(f.commit(round.into(), events))
+            .await
+            .unwrap()
+            .deliveries;
+        f.store
+            .record(made.iter().map(|d| delivered(d.id, 1)).collect())
+            .await
+            .unwrap();
+    }
+    let (server, database) = (f.server(), f.database().to_owned());
+    let over = Arc::new(AtomicBool::new(false));
+    let cutting = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let (mut random, mut cut) = (random(8), 0);
+            // Bounded, and seldom enough for a step to come through.
+            for _ in 0..40 {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                cut += server.cut(&database);
+                std::thread::sleep(Duration::from_millis(random(150)));
+            }
+            cut
+        }
+    });
+    for at_ms in [5000, 6000, 7000] {
+        let request = ReplayRequest {
+            filter: DeliveryFilter::default(),
+            at: at(at_ms),
+            who: "ops".into(),
+            what: "all".into(),
+            rate: None,
+        };
+        let replay = f.store.replay(request).await.unwrap();
+        let on_record = f.store.replays(Some(replay.id), 9).await.unwrap();
+        assert_eq!(on_record, [replay.clone()]);
+        assert_eq!((replay.total, replay.pending), (4000, 4000));
+        let discarded = f
+            .store
+            .discard(DeliveryFilter::default(), at(at_ms + 1))
+            .await
+            .unwrap();
+        assert_eq!(discarded, 4000);
+    }
+    over.store(true, Ordering::Relaxed);
+    assert!(cutting.join().unwrap() > 0);
+    assert_eq!(f.store.replays(None, 9).await.unwrap().len(), 3);
+    let backlog = f.store.backlog().await.unwrap();
+    assert!(
+        backlog.values().all(|b| (b.pending, b.dead) == (0, 0)),
+        "{backlog:?}"
+    );
 }
