@@ -10,13 +10,9 @@ use std::{
     time::Duration,
 };
 
-use turnhook_store::{
-    DeliveryFilter, DeliveryId, DeliveryState, Mode, PostgresOptions, ReplayRequest, Store,
-};
+use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryState, Mode, ReplayRequest, Store};
 
-use crate::support::{
-    Backend, Fixture, at, dead, delivered, event, postgres_options, retry, run_on_postgres,
-};
+use crate::support::{Backend, Fixture, at, dead, delivered, event, retry, run_on_postgres};
 
 const ROUNDS: u64 = 25;
 const SESSIONS: u64 = 20;
@@ -269,12 +265,7 @@ async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
             .unwrap();
     }
     let (server, database) = (f.server(), f.database().to_owned());
-    // So patient that the last cut comes before its patience ends, however slow the machine.
-    let options = PostgresOptions {
-        lease: Duration::from_secs(600),
-        ..postgres_options(&server.url(&database))
-    };
-    let store = Store::connect(options, Mode::Run).await.unwrap();
+    let store = f.store.clone();
     let over = Arc::new(AtomicBool::new(false));
     let cutting = std::thread::spawn({
         let over = Arc::clone(&over);
