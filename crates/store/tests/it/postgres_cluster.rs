@@ -151,6 +151,9 @@ fn leases() {
         ("a_process_that_is_stopped_holds_nothing_for_long", |on| {
             Box::pin(a_process_that_is_stopped_holds_nothing_for_long(on))
         }),
+        ("a_request_that_is_given_up_leaves_nothing_behind", |on| {
+            Box::pin(a_request_that_is_given_up_leaves_nothing_behind(on))
+        }),
         ("nodes_see_each_other_and_share", |on| {
             Box::pin(nodes_see_each_other_and_share(on))
         }),
@@ -234,10 +237,16 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
     b.cluster().unwrap().release(lease, old).await.unwrap();
     assert_eq!(a.cluster().unwrap().take(lease).await.unwrap(), None);
     b.cluster().unwrap().release(lease, new).await.unwrap();
-    assert_eq!(
-        a.cluster().unwrap().take(lease).await.unwrap(),
-        Some(Epoch(new.0 + 1))
-    );
+    let again = take(&a, lease).await;
+    assert_eq!(again, Epoch(new.0 + 1));
+    // It holds the lease, but what it knows is from before.
+    let stale = commit_of(&a, source, old, 3).await;
+    assert_eq!(a.commit(stale.clone()).await.unwrap_err(), lost(source));
+    let fresh = Commit {
+        epoch: Some(again),
+        ..stale
+    };
+    assert_eq!(a.commit(fresh).await.unwrap().deliveries.len(), 1);
 }
 
 async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
@@ -289,7 +298,10 @@ async fn a_beat_does_not_wait_for_a_commit(on: &Backend) {
         .parse()
         .unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let view = a.cluster().unwrap().beat(&[source]).await.unwrap();
+    let view = tokio::time::timeout(PATIENCE, a.cluster().unwrap().beat(&[source]))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!committing.is_finished());
     let row = view.leases.iter().find(|l| l.name == lease).unwrap();
     assert_eq!(
@@ -339,11 +351,13 @@ impl Wire {
 
 async fn hand_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, stopped: Arc<AtomicBool>) {
     let mut buffer = vec![0; 65_536];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+    loop {
+        let n = from.read(&mut buffer).await.unwrap_or(0);
+        // Neither bytes nor an end come through.
         while stopped.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if to.write_all(&buffer[..n]).await.is_err() {
+        if n == 0 || to.write_all(&buffer[..n]).await.is_err() {
             break;
         }
     }
@@ -381,6 +395,31 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
         .unwrap_err();
     assert!(error.is_transient(), "{error}");
     let (rows, clock) = load(&b, source).await;
+    assert_eq!(
+        (rows.into_keys().collect::<Vec<_>>(), clock),
+        (vec![(2, 2)], Some(at(2)))
+    );
+}
+
+/// Whoever asked for it has gone while it waited: it is undone, and no other request finds itself in the middle of it.
+async fn a_request_that_is_given_up_leaves_nothing_behind(on: &Backend) {
+    let db = Database::new(on);
+    let a = db.node(LONG).await;
+    let source = a.source("eu-1").await.unwrap();
+    let epoch = take(&a, LeaseName::Source(source)).await;
+    let commit = commit_of(&a, source, epoch, 1).await;
+    let held = db.hold("SELECT * FROM source FOR UPDATE").await;
+    let committing = tokio::spawn({
+        let a = a.clone();
+        async move { a.commit(commit).await }
+    });
+    db.waiting(1).await;
+    committing.abort();
+    assert!(committing.await.unwrap_err().is_cancelled());
+    drop(held);
+    db.waiting(0).await;
+    a.commit(commit_of(&a, source, epoch, 2).await).await.unwrap();
+    let (rows, clock) = load(&a, source).await;
     assert_eq!(
         (rows.into_keys().collect::<Vec<_>>(), clock),
         (vec![(2, 2)], Some(at(2)))
