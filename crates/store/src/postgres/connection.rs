@@ -373,14 +373,17 @@ impl Tries<'_> {
 /// Does `$body` with a connection `$client` (`&mut Client`), again and again where the failure passes by itself.
 /// `$body` gives a `Result<_, Fault>`; what it does must be harmless to repeat.
 ///
-/// `for $rows`: each of so many rows gives it a little more time.
+/// `for $rows`: each of so many rows gives a try a little more time. `within $limit`: it has just that.
 macro_rules! attempt {
     ($db:expr, $client:ident => $body:block) => {
         $crate::postgres::connection::attempt!($db, $client for 0 => $body)
     };
-    ($db:expr, $client:ident for $rows:expr => $body:block) => {{
+    ($db:expr, $client:ident for $rows:expr => $body:block) => {
+        $crate::postgres::connection::attempt!($db, $client within ($db).limit_for($rows) => $body)
+    };
+    ($db:expr, $client:ident within $limit:expr => $body:block) => {{
         let db: &$crate::postgres::connection::Db = $db;
-        let limit = db.limit_for($rows);
+        let limit = $limit;
         let mut tries = db.tries();
         loop {
             let result = match db.conn().await {
