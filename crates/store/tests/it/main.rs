@@ -14,6 +14,7 @@ mod outbox;
 mod postgres;
 mod postgres_cluster;
 mod postgres_connection;
+mod postgres_lanes;
 mod postgres_measure;
 mod postgres_together;
 mod retention;
