@@ -34,7 +34,7 @@ impl Default for Options {
     }
 }
 
-/// What a step of [`Store::trim`] removed.
+/// What a step of [`crate::Store::trim`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
     /// Events, with their deliveries and attempts.

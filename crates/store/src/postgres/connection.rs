@@ -113,7 +113,12 @@ impl Fault {
     /// Whether the connection can be used again.
     fn leaves_connection(&self) -> bool {
         match self {
-            Fault::Sql(e) => e.as_db_error().is_some() && !e.is_closed(),
+            // One to a server that is going, or that only reads since another took over, is of no use; nor is one whose
+            // prepared statements are those of an older schema.
+            Fault::Sql(e) => e.as_db_error().is_some_and(|db| {
+                let code = db.code().code();
+                !code.starts_with("57") && !["25006", "0A000", "26000"].contains(&code)
+            }),
             Fault::Lost(_) => false,
             Fault::Own(_) | Fault::Damaged(_) => true,
         }
@@ -161,6 +166,8 @@ impl Fault {
         match db.code().code() {
             // Insufficient privilege, wrong password or user, no such database.
             "42501" | "28000" | "28P01" | "3D000" => Error::Refused { store, message },
+            // Prepared before another node changed the schema.
+            "0A000" if db.message().contains("cached plan") => Error::Unavailable { store, message },
             // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or stopping.
             "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
                 Error::Unavailable { store, message }
