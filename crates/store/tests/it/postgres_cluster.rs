@@ -61,7 +61,7 @@ impl Database {
     }
 
     /// A session of its own that holds locks until it is dropped.
-    async fn hold(&self, sql: &str) -> tokio_postgres::Client {
+    pub(crate) async fn hold(&self, sql: &str) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls)
             .await
             .unwrap();
@@ -72,7 +72,7 @@ impl Database {
     }
 
     /// Waits until so many sessions wait for a lock.
-    async fn waiting(&self, n: usize) {
+    pub(crate) async fn waiting(&self, n: usize) {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
             self.name
@@ -99,14 +99,17 @@ async fn wait(mut done: impl AsyncFnMut() -> bool) {
 
 /// Takes it as soon as it can be had.
 async fn take(store: &Store, lease: LeaseName) -> Epoch {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(epoch) = store.cluster().unwrap().take(lease).await.unwrap() {
-            return epoch;
+    let taken = async {
+        loop {
+            if let Some(epoch) = store.cluster().unwrap().take(lease).await.unwrap() {
+                return epoch;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(Instant::now() < until, "{lease} never comes free");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("it comes free")
 }
 
 /// A commit with an event and a row of state, both its own.

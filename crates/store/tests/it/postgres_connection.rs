@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn schema() {
     run_on_postgres(&[
         ("four_come_at_once", |on| Box::pin(four_come_at_once(on))),
+        ("who_comes_second_waits_before_it_changes_anything", |on| {
+            Box::pin(who_comes_second_waits_before_it_changes_anything(on))
+        }),
         ("a_role_without_rights_runs_on_what_is_migrated", |on| {
             Box::pin(a_role_without_rights_runs_on_what_is_migrated(on))
         }),
@@ -93,6 +96,24 @@ async fn four_come_at_once(on: &Backend) {
     done.sort_unstable();
     let to = Store::POSTGRES_SCHEMA;
     assert_eq!(done, [(0, to), (to, to), (to, to), (to, to)]);
+}
+
+async fn who_comes_second_waits_before_it_changes_anything(on: &Backend) {
+    let db = Database::new(on);
+    db.sql(
+        "CREATE TABLE schema_version (id integer PRIMARY KEY, version integer NOT NULL, migrated_at bigint); \
+         INSERT INTO schema_version VALUES (1, 0)",
+    );
+    let first = db.hold("SELECT * FROM schema_version FOR UPDATE").await;
+    let options = postgres_options(&db.url());
+    let second = tokio::spawn(async move { Store::migrate(&options).await });
+    db.waiting(1).await;
+    let changing = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(db.sql(changing), "0");
+    drop(first);
+    let to = Store::POSTGRES_SCHEMA;
+    assert_eq!(second.await.unwrap().unwrap(), Migrated { from: 0, to });
 }
 
 async fn a_role_without_rights_runs_on_what_is_migrated(on: &Backend) {
