@@ -108,7 +108,7 @@ async fn who_comes_second_waits_before_it_changes_anything(on: &Backend) {
     let options = postgres_options(&db.url());
     let second = tokio::spawn(async move { Store::migrate(&options).await });
     db.waiting(1).await;
-    let changing = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' \
+    let changing = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' \
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(db.sql(changing), "0");
     drop(first);
