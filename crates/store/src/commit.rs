@@ -68,9 +68,9 @@ pub struct NewEvent {
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
     /// Its deliveries, to be handed on from memory: in the order of the events, those of an event in the
-    /// order of its endpoints.
+    /// order of its endpoints. Those of all lanes: where other nodes make some of them, [`crate::Lanes::of`] tells which.
     pub deliveries: Vec<Delivery>,
-    /// Events that were there already (a commit repeated): nothing was written for these. Those of their
-    /// deliveries that are still pending are among `deliveries`.
+    /// Events that were there already (a commit repeated, by the caller or after a lost connection): nothing was written
+    /// for these. Those of their deliveries that are still pending are among `deliveries`.
     pub repeated: usize,
 }

@@ -9,19 +9,19 @@
 //! # What is promised
 //!
 //! * **Durable.** Whatever returns `Ok` is on the disk and survives `kill -9` and a power cut.
-//! * **All or nothing.** A [`Commit`] is written as a whole or not at all; an `Err` means that nothing was.
-//!   [`Error::is_transient`] tells whether the same request may succeed later (a full disk, say).
+//! * **All or nothing.** A [`Commit`] is written as a whole or not at all; an `Err` means that nothing was
+//!   (but for [`Error::Unavailable`]: an answer may be lost on the way). [`Error::is_transient`] tells whether the same request may succeed later (a full disk, say).
 //! * **Harmless to repeat.** A commit may be repeated as it was: events that are there are not written again.
 //! * **Order.** Ids rise with every commit, and within one in the order of its events: of two deliveries of a session
 //!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
-//! * **Group commit.** One thread writes. It takes all that was asked for while the last transaction was being
+//! * **Group commit** (SQLite). One thread writes. It takes all that was asked for while the last transaction was being
 //!   synced and does it in one; many callers at once cost no more than one. Who comes to an idle store waits for nothing
 //!   but the disk; transactions in a row begin 4 ms apart, and the outcomes of [`Store::record`] ride on the next
 //!   commit or wait 20 ms for others: both for the sake of what is written to the disk.
 //!
 //! # Who may open it
 //!
-//! One process runs on a store ([`Mode::Run`]); any number look in ([`Mode::Shared`]): reads, and small writes
+//! One process runs on a file ([`Mode::Run`]); any number look in ([`Mode::Shared`]): reads, and small writes
 //! such as replays and pauses. The running one finds out by [`Store::changed_by_others`].
 //! On SQLite that lock is also the claim to every delivery: no other process delivers, so that nothing has to
 //! be written to claim one. The dispatcher itself remembers which ones it has in hand.
@@ -45,6 +45,7 @@ mod endpoint;
 mod error;
 mod facts;
 mod ids;
+mod options;
 mod postgres;
 mod query;
 mod session;
@@ -73,55 +74,11 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
-
-/// How a store is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// To run on it: makes it if there is none, brings its schema up to date, and locks out every other run.
-    Run,
-    /// To look in, whether a bridge runs or not: the store must be there.
-    Shared,
-}
-
-/// What is seldom set.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Of a new store's pages, in bytes: a power of two from 512 to 65536.
-    pub page_size: u32,
-    /// Grow no further than this many bytes: beyond, commits fail as on a full disk.
-    pub max_bytes: Option<u64>,
-    /// Bring this many new events into the ledger at once: sorted, they share pages.
-    pub ledger_batch: usize,
-    /// Fold the state's log into its table when it holds this many bytes, or as many as the table if that is
-    /// larger (at most 24 MiB).
-    pub state_log_bytes: u64,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            page_size: 2048,
-            max_bytes: None,
-            ledger_batch: 65_536,
-            state_log_bytes: 4 << 20,
-        }
-    }
-}
-
-/// What a step of [`Store::trim`] removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trimmed {
-    /// Events, with their deliveries and attempts.
-    pub events: u64,
-    /// Sessions.
-    pub sessions: u64,
-    /// Whether there may be more: call again, after a pause that lets others write.
-    pub more: bool,
-}
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.

@@ -86,7 +86,9 @@ impl Cluster {
             .collect();
         let (node, lease) = (self.node.0, self.lease_ms());
         let forget = int(u64::try_from(FORGET.as_millis()).unwrap_or(u64::MAX));
-        attempt!(&self.db, client => {
+        // Over a connection that has died without a word it fails soon enough for another beat over a new one.
+        let limit = (self.lease / 3).max(Duration::from_secs(2));
+        attempt!(&self.db, client within limit => {
             let client = &*client;
             let upsert = client
                 .prepare_cached(&format!(

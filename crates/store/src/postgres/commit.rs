@@ -90,7 +90,8 @@ impl Postgres {
         // In the order of the calls, whichever connection is free first.
         let turn = self.turn(commit.source);
         let _turn = turn.lock().await;
-        attempt!(&self.db, client => {
+        let rows = commit.changes.len() + 4 * commit.events.len();
+        attempt!(&self.db, client for rows => {
             let client = &*client;
             undo(client, ready.write(client).await).await
         })

@@ -22,6 +22,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 /// And no longer than this.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What a row may take at the worst, where there are many.
+const ROW: Duration = Duration::from_millis(1);
 /// Requests at once, far more than there are connections.
 const REQUESTS: usize = 1 << 20;
 
@@ -67,6 +69,8 @@ pub(crate) enum Fault {
     Sql(tokio_postgres::Error),
     /// No connection, or no answer.
     Lost(String),
+    /// A row that makes no sense.
+    Damaged(String),
     /// As it is.
     Own(Error),
 }
@@ -98,7 +102,7 @@ impl From<PoolError> for Fault {
 impl Fault {
     /// A block that does not unpack.
     pub(super) fn damaged(what: &str) -> Fault {
-        Fault::Lost(format!("a damaged {what}"))
+        Fault::Damaged(format!("a {what} that makes no sense"))
     }
 
     /// Whether the server refused for this reason.
@@ -109,9 +113,14 @@ impl Fault {
     /// Whether the connection can be used again.
     fn leaves_connection(&self) -> bool {
         match self {
-            Fault::Sql(e) => e.as_db_error().is_some() && !e.is_closed(),
+            // One to a server that is going, or that only reads since another took over, is of no use; nor is one whose
+            // prepared statements are those of an older schema.
+            Fault::Sql(e) => e.as_db_error().is_some_and(|db| {
+                let code = db.code().code();
+                !code.starts_with("57") && !["25006", "0A000", "26000"].contains(&code)
+            }),
             Fault::Lost(_) => false,
-            Fault::Own(_) => true,
+            Fault::Own(_) | Fault::Damaged(_) => true,
         }
     }
 
@@ -122,6 +131,12 @@ impl Fault {
         let e = match self {
             Fault::Own(e) => return e,
             Fault::Lost(message) => return Error::Unavailable { store, message },
+            Fault::Damaged(message) => {
+                return Error::Corrupt {
+                    path: store.into(),
+                    message,
+                };
+            }
             Fault::Sql(e) => e,
         };
         let Some(db) = e.as_db_error() else {
@@ -151,6 +166,8 @@ impl Fault {
         match db.code().code() {
             // Insufficient privilege, wrong password or user, no such database.
             "42501" | "28000" | "28P01" | "3D000" => Error::Refused { store, message },
+            // Prepared before another node changed the schema.
+            "0A000" if db.message().contains("cached plan") => Error::Unavailable { store, message },
             // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or stopping.
             "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
                 Error::Unavailable { store, message }
@@ -277,6 +294,11 @@ impl Db {
         }
     }
 
+    /// How long a request may take that deals with so many rows.
+    pub(super) fn limit_for(&self, rows: usize) -> Duration {
+        self.limits.request + ROW * u32::try_from(rows).unwrap_or(u32::MAX)
+    }
+
     /// No longer than a request may take.
     pub(super) async fn limited<T>(&self, f: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         match tokio::time::timeout(self.limits.request, f).await {
@@ -357,15 +379,24 @@ impl Tries<'_> {
 
 /// Does `$body` with a connection `$client` (`&mut Client`), again and again where the failure passes by itself.
 /// `$body` gives a `Result<_, Fault>`; what it does must be harmless to repeat.
+///
+/// `for $rows`: each of so many rows gives a try a little more time. `within $limit`: it has just that.
 macro_rules! attempt {
-    ($db:expr, $client:ident => $body:block) => {{
+    ($db:expr, $client:ident => $body:block) => {
+        $crate::postgres::connection::attempt!($db, $client for 0 => $body)
+    };
+    ($db:expr, $client:ident for $rows:expr => $body:block) => {
+        $crate::postgres::connection::attempt!($db, $client within ($db).limit_for($rows) => $body)
+    };
+    ($db:expr, $client:ident within $limit:expr => $body:block) => {{
         let db: &$crate::postgres::connection::Db = $db;
+        let limit = $limit;
         let mut tries = db.tries();
         loop {
             let result = match db.conn().await {
                 Ok(mut conn) => {
                     let result = db
-                        .limited(async {
+                        .limited_to(limit, async {
                             let $client = conn.client()?;
                             $body
                         })

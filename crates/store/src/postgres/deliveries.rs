@@ -200,7 +200,7 @@ impl Postgres {
             let change;
             (total, change) = attempt!(&self.db, client => {
                 let tx = client.transaction().await?;
-                let done = queue_again(&tx, ids, &due, id).await?;
+                let done = queue_again(&tx, ids, &due, id, total).await?;
                 tx.commit().await?;
                 Ok(done)
             })?;
@@ -260,12 +260,13 @@ impl Postgres {
 }
 
 /// Makes finished deliveries pending again; those that are pending already, or gone, stay so. How many the replay has
-/// queued by now, and the number of this change.
+/// queued by now (`total` before), and the number of this change.
 async fn queue_again(
     tx: &Transaction<'_>,
     ids: &[i64],
     due: &[i64],
     replay: i64,
+    total: u64,
 ) -> Result<(u64, i64), Fault> {
     let due: HashMap<i64, i64> = ids.iter().copied().zip(due.iter().copied()).collect();
     let (mut moves, mut delivered) = (Moves::default(), Vec::new());
@@ -301,13 +302,15 @@ async fn queue_again(
     )
     .await?;
     let sql = "UPDATE replay SET total = total + $2 WHERE id = $1 RETURNING total";
-    let total: i64 = tx
-        .query_one(sql, &[&replay, &int(queued.len() as u64)])
-        .await?
-        .try_get(0)?;
+    let queued = queued.len() as u64;
+    let total = match tx.query_opt(sql, &[&replay, &int(queued)]).await? {
+        Some(row) => nat(row.try_get(0)?),
+        // Trimmed meanwhile.
+        None => total + queued,
+    };
     let change = admin::note_change(tx).await?;
     moves.write(tx).await?;
-    Ok((nat(total), change))
+    Ok((total, change))
 }
 
 /// How many were given up, and the number of this change.

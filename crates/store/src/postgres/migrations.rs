@@ -71,13 +71,14 @@ pub(super) async fn migrate(db: &Db) -> Result<Migrated> {
             [
                 SqlState::UNIQUE_VIOLATION,
                 SqlState::DUPLICATE_OBJECT,
+                SqlState::DUPLICATE_TABLE,
                 SqlState::INTERNAL_ERROR,
             ]
             .iter()
             .any(|state| fault.is(state))
         };
         let result = match result {
-            Err(fault) if raced(&fault) => Err(Fault::Lost(format!("{fault:?}"))),
+            Err(fault) if raced(&fault) => Err(Fault::Lost("another process is making the schema".into())),
             other => other,
         };
         match tries.over(result).await {

@@ -44,7 +44,7 @@ impl Postgres {
             return Ok(Recorded::default());
         }
         let ids: Vec<i64> = outcomes.iter().map(|o| o.id.0).collect();
-        attempt!(&self.db, client => {
+        attempt!(&self.db, client for ids.len() => {
             let client = &*client;
             let mut first = Pipeline::default();
             first.add("BEGIN", params![]);

@@ -7,7 +7,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::Fault;
 
 /// Rows that one statement deals with.
-pub(super) const ROWS: usize = 8192;
+pub(super) const ROWS: usize = 4096;
 
 type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 

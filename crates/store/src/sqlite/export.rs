@@ -33,7 +33,11 @@ impl Reading {
 pub(crate) async fn start(store: &Arc<Sqlite>, parts: mpsc::Sender<Part>) -> Result<Reading> {
     let lock = match store.mode {
         Mode::Run => None,
-        Mode::Shared => Some(connection::lock_to_run(store.path())?),
+        Mode::Shared => {
+            let path = store.path().to_path_buf();
+            let locking = tokio::task::spawn_blocking(move || connection::lock_to_run(&path));
+            Some(locking.await.unwrap_or(Err(Error::Closed))?)
+        }
     };
     store.catch_up().await?;
     let store = Arc::clone(store);

@@ -17,7 +17,7 @@ use crate::{
     commits::load,
     postgres::Postgres,
     support::{
-        Backend, Fixture, at, dead, delivered, event, postgres_options, put, remove, retry, session, usage,
+        Backend, Fixture, at, dead, delivered, event, patient_options, put, remove, retry, session, usage,
     },
 };
 
@@ -190,7 +190,7 @@ fn same(one: &[(String, String)], other: &[(String, String)]) {
 }
 
 async fn connect(server: &Postgres, database: &str, mode: Mode) -> Store {
-    Store::connect(postgres_options(&server.url(database)), mode)
+    Store::connect(patient_options(&server.url(database)), mode)
         .await
         .unwrap()
 }

@@ -1,4 +1,4 @@
-//! The store on real files, in real processes.
+//! The store on real files and on a real PostgreSQL, in real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod backup;
@@ -14,5 +14,8 @@ mod outbox;
 mod postgres;
 mod postgres_cluster;
 mod postgres_connection;
+mod postgres_lanes;
+mod postgres_measure;
+mod postgres_together;
 mod retention;
 mod support;

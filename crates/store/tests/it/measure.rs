@@ -276,7 +276,7 @@ async fn copying_a_store() {
         .await
         .unwrap();
     let server = crate::postgres::Postgres::with(&[]);
-    let options = crate::support::postgres_options(&server.url(&server.database()));
+    let options = crate::support::patient_options(&server.url(&server.database()));
     let to = turnhook_store::Store::connect(options, turnhook_store::Mode::Run)
         .await
         .unwrap();

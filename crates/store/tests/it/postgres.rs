@@ -182,7 +182,14 @@ impl Postgres {
         self.go();
     }
 
-    /// What the server wrote, for the words of a failure.
+    /// Whether the server wrote this, ever.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        fs::read_to_string(self.dir.path().join("log"))
+            .unwrap()
+            .contains(text)
+    }
+
+    /// What the server wrote last, for the words of a failure.
     pub(crate) fn log(&self) -> String {
         let all = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines: Vec<_> = all.lines().rev().take(30).collect();

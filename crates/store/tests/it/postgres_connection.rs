@@ -5,11 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use turnhook_reducer::state::Table;
 use turnhook_store::{Commit, DeliveryId, Error, Migrated, Mode, NewEvent, PostgresOptions, Recorded, Store};
 
 use crate::{
     postgres_cluster::Database,
-    support::{Backend, at, body, dead, delivered, event, postgres_options, retry, run_on_postgres},
+    support::{
+        Backend, at, body, dead, delivered, event, postgres_options, put, remove, retry, run_on_postgres,
+    },
 };
 
 /// For what is waited for; only a failure takes as long.
@@ -19,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn schema() {
     run_on_postgres(&[
         ("four_come_at_once", |on| Box::pin(four_come_at_once(on))),
+        ("who_comes_second_waits_before_it_changes_anything", |on| {
+            Box::pin(who_comes_second_waits_before_it_changes_anything(on))
+        }),
         ("a_role_without_rights_runs_on_what_is_migrated", |on| {
             Box::pin(a_role_without_rights_runs_on_what_is_migrated(on))
         }),
@@ -41,6 +47,9 @@ fn connections() {
             Box::pin(cut_connections_lose_nothing(on))
         }),
         ("restarts_lose_nothing", |on| Box::pin(restarts_lose_nothing(on))),
+        ("a_commit_of_any_size_is_one", |on| {
+            Box::pin(a_commit_of_any_size_is_one(on))
+        }),
         ("an_outcome_may_be_repeated", |on| {
             Box::pin(an_outcome_may_be_repeated(on))
         }),
@@ -56,8 +65,15 @@ fn connections() {
 }
 
 async fn four_come_at_once(on: &Backend) {
-    for _ in 0..3 {
+    for begun in [false, true, false, true] {
         let db = Database::new(on);
+        if begun {
+            // As one leaves it that was stopped at the very beginning: now all four are equally far.
+            db.sql(
+                "CREATE TABLE schema_version (id integer PRIMARY KEY, version integer NOT NULL, migrated_at bigint); \
+                 INSERT INTO schema_version VALUES (1, 0)",
+            );
+        }
         let connect = || Store::connect(postgres_options(&db.url()), Mode::Run);
         let (a, b, c, d) = tokio::join!(connect(), connect(), connect(), connect());
         let stores = [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()];
@@ -80,6 +96,24 @@ async fn four_come_at_once(on: &Backend) {
     done.sort_unstable();
     let to = Store::POSTGRES_SCHEMA;
     assert_eq!(done, [(0, to), (to, to), (to, to), (to, to)]);
+}
+
+async fn who_comes_second_waits_before_it_changes_anything(on: &Backend) {
+    let db = Database::new(on);
+    db.sql(
+        "CREATE TABLE schema_version (id integer PRIMARY KEY, version integer NOT NULL, migrated_at bigint); \
+         INSERT INTO schema_version VALUES (1, 0)",
+    );
+    let first = db.hold("SELECT * FROM schema_version FOR UPDATE").await;
+    let options = postgres_options(&db.url());
+    let second = tokio::spawn(async move { Store::migrate(&options).await });
+    db.waiting(1).await;
+    let changing = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(db.sql(changing), "0");
+    drop(first);
+    let to = Store::POSTGRES_SCHEMA;
+    assert_eq!(second.await.unwrap().unwrap(), Migrated { from: 0, to });
 }
 
 async fn a_role_without_rights_runs_on_what_is_migrated(on: &Backend) {
@@ -319,6 +353,62 @@ async fn restarts_lose_nothing(on: &Backend) {
         }
     })
     .await;
+}
+
+/// More rows of each kind than one statement takes.
+async fn a_commit_of_any_size_is_one(on: &Backend) {
+    let db = Database::new(on);
+    let store = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap();
+    let first = commit(&store, 0).await;
+    let before = store.commit(first.clone()).await.unwrap().deliveries[0].id;
+    let endpoints = store.set_endpoints(&["billing", "audit"], at(0)).await.unwrap();
+    let big = Commit {
+        changes: (0..9000)
+            .map(|n| put(Table::Allocation, n, &n.to_be_bytes()))
+            .collect(),
+        events: (1..6000u64)
+            .map(|n| {
+                let event = event(n, 0, 0, n, &format!("user-{n}"), false);
+                NewEvent {
+                    body: body(&event),
+                    event,
+                    endpoints: endpoints.clone().into(),
+                }
+            })
+            // One that is there already, among them.
+            .chain(first.events.clone())
+            .collect(),
+        ..Commit::new(first.source, at(1))
+    };
+    let done = store.commit(big.clone()).await.unwrap();
+    assert_eq!((done.repeated, done.deliveries.len()), (1, 2 * 5999 + 1));
+    let (old, new) = done.deliveries.split_last().unwrap();
+    assert_eq!((old.id, new[0].id.0 >> 16), (before, (before.0 >> 16) + 1));
+    let ids: Vec<_> = new
+        .chunks(2)
+        .map(|d| (d[0].id.0 >> 16, d[1].id.0 >> 16))
+        .collect();
+    assert!(ids.windows(2).all(|w| w[1].0 == w[0].0 + 1) && ids.iter().all(|(a, b)| a == b));
+    let billing: Vec<_> = new
+        .iter()
+        .filter(|d| d.endpoint == endpoints[0])
+        .cloned()
+        .collect();
+    assert_eq!(
+        store.pending_after(endpoints[0], before, 10_000).await.unwrap(),
+        billing
+    );
+    let counts = "SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM session), (SELECT count(*) FROM usage_day), \
+         (SELECT count(*) FROM session s JOIN event e ON e.id = s.event AND e.session_id = s.id)";
+    assert_eq!(db.sql(counts), "9000|6000|6000|6000");
+    let removal = Commit {
+        changes: (0..9000).map(|n| remove(Table::Allocation, n)).collect(),
+        ..Commit::new(first.source, at(2))
+    };
+    store.commit(removal).await.unwrap();
+    assert_eq!(db.sql("SELECT count(*) FROM state"), "0");
 }
 
 /// A failed attempt whose recording was not confirmed is written down again, and counts once.

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -57,7 +57,7 @@ impl Place {
             Place::File(dir, options) => {
                 Store::open_with(dir.path().join("turnhook.db"), mode, options.clone()).await
             }
-            Place::Database(server, name) => Store::connect(postgres_options(&server.url(name)), mode).await,
+            Place::Database(server, name) => Store::connect(patient_options(&server.url(name)), mode).await,
         }
     }
 }
@@ -76,6 +76,14 @@ pub(crate) fn postgres_options(url: &str) -> PostgresOptions {
     PostgresOptions {
         node: "test".into(),
         ..PostgresOptions::new(url)
+    }
+}
+
+/// With time limits, which follow from the lease, that no machine is too slow for.
+pub(crate) fn patient_options(url: &str) -> PostgresOptions {
+    PostgresOptions {
+        lease: Duration::from_secs(600),
+        ..postgres_options(url)
     }
 }
 
@@ -125,6 +133,22 @@ impl Fixture {
 
     pub(crate) fn is_sqlite(&self) -> bool {
         matches!(self.place, Place::File(..))
+    }
+
+    /// On PostgreSQL.
+    pub(crate) fn server(&self) -> Arc<Postgres> {
+        match &self.place {
+            Place::File(..) => panic!("not on PostgreSQL"),
+            Place::Database(server, _) => Arc::clone(server),
+        }
+    }
+
+    /// On PostgreSQL.
+    pub(crate) fn database(&self) -> &str {
+        match &self.place {
+            Place::File(..) => panic!("not on PostgreSQL"),
+            Place::Database(_, name) => name,
+        }
     }
 
     /// Another process's view.

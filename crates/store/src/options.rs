@@ -1,0 +1,46 @@
+//! How a store is opened, and what upkeep did.
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To run on it: makes it if there is none, brings its schema up to date, and locks out every other run.
+    Run,
+    /// To look in, whether a bridge runs or not: the store must be there.
+    Shared,
+}
+
+/// What is seldom set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of a new store's pages, in bytes: a power of two from 512 to 65536.
+    pub page_size: u32,
+    /// Grow no further than this many bytes: beyond, commits fail as on a full disk.
+    pub max_bytes: Option<u64>,
+    /// Bring this many new events into the ledger at once: sorted, they share pages.
+    pub ledger_batch: usize,
+    /// Fold the state's log into its table when it holds this many bytes, or as many as the table if that is
+    /// larger (at most 24 MiB).
+    pub state_log_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            page_size: 2048,
+            max_bytes: None,
+            ledger_batch: 65_536,
+            state_log_bytes: 4 << 20,
+        }
+    }
+}
+
+/// What a step of [`crate::Store::trim`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Events, with their deliveries and attempts.
+    pub events: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Whether there may be more: call again, after a pause that lets others write.
+    pub more: bool,
+}
