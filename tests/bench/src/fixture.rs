@@ -97,12 +97,17 @@ pub struct Turnhook {
 impl Turnhook {
     /// `sources` and `endpoints` are TOML; `session` the lines of `[session]`.
     pub fn start(dir: &Path, sources: &str, session: &str, endpoints: &str) -> Result<Turnhook> {
+        let store = format!("path = \"{}\"", dir.join("turnhook.db").display());
+        Turnhook::start_on(dir, &store, sources, session, endpoints)
+    }
+
+    /// The same, with the lines of `[store]`.
+    pub fn start_on(dir: &Path, store: &str, sources: &str, session: &str, endpoints: &str) -> Result<Turnhook> {
         let http = free_port()?;
-        let config = dir.join("turnhook.toml");
+        let config = dir.join(format!("turnhook-{http}.toml"));
         let text = format!(
-            "{sources}\n[session]\n{session}\n[store]\npath = \"{}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
-             [log]\nlevel = \"warn\"\n{endpoints}\n",
-            dir.join("turnhook.db").display()
+            "{sources}\n[session]\n{session}\n[store]\n{store}\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
+             [log]\nlevel = \"error\"\n{endpoints}\n"
         );
         std::fs::write(&config, text)?;
         let program = std::env::var("TURNHOOK").map_err(|_| "TURNHOOK must name the program")?;

@@ -105,6 +105,25 @@ pub fn direct() -> Result<()> {
     Ok(())
 }
 
+/// The same messages into a store in PostgreSQL, and into SQLite.
+pub fn postgres(postgres: &str) -> Result<()> {
+    let blocks = load::blocks(ALLOCATIONS, MESSAGES);
+    let (_redis, port) = fixture::redis()?;
+    let source = format!("[[source]]\nname = \"bench\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"");
+    let session = "usage_interval = \"0s\"";
+    let dir = tempfile::tempdir()?;
+    let turnhook = Turnhook::start_on(dir.path(), postgres, &source, session, "")?;
+    turnhook.wait_for_metric("turnhook_source_leads", 1.0)?;
+    let (in_postgres, cpu) = feed(&turnhook, port, &blocks)?;
+    report("ingest-postgres", in_postgres, cpu, turnhook.metric("turnhook_gaps_total")?);
+    drop(turnhook);
+    let turnhook = Turnhook::start(dir.path(), &source, session, "")?;
+    let (in_sqlite, cpu) = feed(&turnhook, port, &blocks)?;
+    report("ingest-sqlite", in_sqlite, cpu, turnhook.metric("turnhook_gaps_total")?);
+    println!("ingest-postgres ratio to SQLite: {:.2}", in_sqlite.as_secs_f64() / in_postgres.as_secs_f64());
+    Ok(())
+}
+
 /// Publishes all, and waits until all of it is counted: how long that took, and turnhook's CPU time.
 fn feed(turnhook: &Turnhook, port: u16, blocks: &[Vec<u8>]) -> Result<(Duration, Duration)> {
     let before = turnhook.process.cpu()?;

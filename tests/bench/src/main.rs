@@ -7,6 +7,10 @@ mod ingest;
 mod latency;
 mod load;
 mod memory;
+mod nodes;
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../../../crates/store/tests/it/postgres.rs"]
+mod postgres;
 mod receiver;
 
 use std::process::ExitCode;
@@ -19,7 +23,8 @@ fn main() -> ExitCode {
         Some("delivery") => delivery::run(),
         Some("latency") => latency::run(),
         Some("memory") => memory::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory".into()),
+        Some("nodes") => nodes::run(),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
