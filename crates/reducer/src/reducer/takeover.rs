@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 
 use super::{
     Key, Reducer,
-    follow::{Follower, LifeKey, is_young},
+    follow::{Follower, LifeKey},
     life::{Life, Sight, place},
     messages::Opening,
     stale::{Behind, Stale},
@@ -163,8 +163,16 @@ impl TakeOver<'_> {
                         .allocations
                         .get(slot as usize)
                         .is_some_and(|a| a.flags.closing);
-                    if life.is_open() && closing {
-                        self.stale.open(slot, Behind::default());
+                    // Its `new` may still wait where it was known from a snapshot.
+                    let new = life.flags.from_snapshot;
+                    if life.is_open() && (closing || new) {
+                        self.stale.open(
+                            slot,
+                            Behind {
+                                new,
+                                ..Behind::default()
+                            },
+                        );
                     }
                     self.met.push(met);
                 }
@@ -185,6 +193,7 @@ impl TakeOver<'_> {
                         self.stale.ended(
                             slot,
                             Behind {
+                                new: life.flags.from_snapshot,
                                 counted: life.counted,
                                 ..Behind::default()
                             },
@@ -211,7 +220,10 @@ impl TakeOver<'_> {
         } else {
             // Nobody committed it, or it was told and forgotten.
             let sure = self.follower.is_sure(self.clock, self.evicted_until);
-            let young = |life: &Life| is_young(life.opened_at, &self.ours.gaps, self.clock);
+            let young = |life: &Life| {
+                self.follower
+                    .is_young(life.opened_at, &self.ours.gaps, self.clock)
+            };
             lives.retain(|(_, life)| sure && !life.seen && young(life));
             0
         };

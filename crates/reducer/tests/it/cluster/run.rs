@@ -21,10 +21,10 @@ use crate::{
 const LONGEST: u64 = 15 * 3_600_000;
 /// A dead node is started again, and a queue does not get longer.
 const DEAD: u64 = 15_000;
-const LAG: u64 = 12_000;
+const LAG: u64 = 10_000;
 /// A store that takes no commit for longer has lost the lease with it.
 const HELD: u64 = 20_000;
-const CLOSE: u64 = 20_000;
+const CLOSE: u64 = 60_000;
 
 /// Who heard what, and what is therefore promised.
 #[derive(Debug, Default)]
