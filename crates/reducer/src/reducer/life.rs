@@ -237,7 +237,16 @@ pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
     // Of several that are about as near, the last: then nothing is told that may have been.
     let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
     match same().rfind(|i| ours[*i].apart(theirs) <= nearest + SKEW) {
-        Some(i) => (Some(i), i + 1),
+        Some(mut i) => {
+            // They missed the `new` of the next, and counted it in this one.
+            while ours
+                .get(i + 1)
+                .is_some_and(|o| o.earliest <= theirs.heard_at.plus(SKEW))
+            {
+                i += 1;
+            }
+            (Some(i), i + 1)
+        }
         None => (
             None,
             ours.iter()
