@@ -111,18 +111,18 @@ impl Life {
     }
 
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
-    /// heard of after ours had opened, or names another client, ours may be of two lives, of which the leader
+    /// heard of after ours may have opened, or names another client, ours may be of two lives, of which the leader
     /// has told and forgotten the earlier.
-    pub(crate) fn taken_for(mut self, theirs: &Sight) -> Life {
+    pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[(Timestamp, Timestamp)]) -> Life {
         let refreshed = self.status_at > self.opened_at || theirs.refreshed;
         let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
         let differs = self.details.remote.differs(&theirs.remote) && !moved;
-        if differs || theirs.opened_at > self.opened_at.plus(SKEW) {
+        if differs || theirs.opened_at > earliest(self.opened_at, gaps).plus(SKEW) {
             (self.legs, self.counted) = Default::default();
             let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
             if self
                 .closed
-                .is_some_and(|(at, _)| at.plus(late) < theirs.opened_at.plus(since))
+                .is_some_and(|(at, _)| earliest(at, gaps).plus(late) < theirs.opened_at.plus(since))
             {
                 (self.client_total, self.peer_total) = (None, None);
                 self.closed = None;

@@ -188,7 +188,7 @@ impl TakeOver<'_> {
             self.met_tombstones.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((_, life)) => {
-                    let life = life.clone().taken_for(&theirs);
+                    let life = life.clone().taken_for(&theirs, &self.ours.gaps);
                     if life.ended_at.is_none() {
                         self.stale.ended(
                             slot,
@@ -342,7 +342,7 @@ impl TakeOver<'_> {
             let Some((life, theirs)) = life.zip(theirs) else {
                 continue;
             };
-            let life = life.taken_for(&theirs);
+            let life = life.taken_for(&theirs, &self.ours.gaps);
             let details = self.base.translated(self.ours, &life.details);
             self.base.merge_life(slot, &life, details);
             if let Some((closed_at, _)) = life.closed {
