@@ -94,20 +94,21 @@ impl Life {
         }
     }
 
-    /// The peer leg's total, unless it is below what was told, and the client leg speaks against a wrap.
+    /// The peer leg's total, unwrapped from what was told and what was seen here; none where it is below that,
+    /// and the client leg speaks against a wrap.
     pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
         let most = most_of_peer(self.client_total.unwrap_or(told.client));
-        self.peer_total
-            .filter(|total| unwrap_peer(told.peer, *total, most).1)
+        let seen = told.peer.max(self.legs.peer);
+        let (total, believed) = unwrap_peer(seen, self.peer_total?, most);
+        believed.then_some(total)
     }
 
     /// Whether its totals are those of an allocation of which more was carried than told.
     pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
-        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
         let peer = self.believed_peer_total(told);
         !self.client_total.is_some_and(|total| told.client.exceeds(&total))
             && (self.client_total.is_some_and(|total| total != told.client)
-                || peer.is_some_and(|total| wrapped(total) != wrapped(told.peer)))
+                || peer.is_some_and(|total| total != told.peer))
     }
 
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first

@@ -46,6 +46,7 @@ pub(crate) struct Node {
     known: BTreeSet<usize>,
     /// Until when what it hears may have waited for as long as it could have been told and forgotten.
     stale_until: u64,
+    resumed_at: u64,
 }
 
 impl Node {
@@ -71,6 +72,7 @@ impl Node {
             doubted: BTreeSet::new(),
             known: BTreeSet::new(),
             stale_until: 0,
+            resumed_at: 0,
         }
     }
 
@@ -139,6 +141,7 @@ impl Node {
             return;
         };
         let (from, to) = (Timestamp(since + self.skew), self.wall(clock));
+        self.resumed_at = clock;
         if clock > since + 20_000 {
             self.stale_until = clock + 16_000;
         }
@@ -191,7 +194,10 @@ impl Node {
                     said.word
                 );
             }
-            if let Some(life) = said.life.filter(|_| clock > said_at + 4_000) {
+            if let Some(life) = said
+                .life
+                .filter(|_| clock > said_at + 4_000 || clock < self.resumed_at + 16_000)
+            {
                 ears.late.insert(life);
             }
             if let Some((life, mark)) = said.life.zip(mark) {
