@@ -103,6 +103,13 @@ impl Life {
         believed.then_some(total)
     }
 
+    /// Whether so few packets were carried between coturn and the peers that they cannot hold 4 GiB.
+    pub(crate) fn cannot_have_wrapped(&self) -> bool {
+        let few = |packets: u64| packets < (1 << 32) / 65_536;
+        self.peer_total
+            .is_none_or(|c| few(c.sent_packets) && few(c.received_packets))
+    }
+
     /// Whether its totals are those of an allocation of which more was carried than told.
     pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
         let peer = self.believed_peer_total(told);

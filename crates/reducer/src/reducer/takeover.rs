@@ -20,6 +20,7 @@ use crate::{
     intern::NONE,
     message::Leg,
     time::Timestamp,
+    usage::Legs,
 };
 
 /// Something that the follower heard and the leader did not commit.
@@ -532,12 +533,18 @@ impl Reducer {
         if t.rest.totals_seen || !life.tells_more_than(&told) {
             return;
         }
-        let life = Life {
+        let mut life = Life {
             peer_total: life.believed_peer_total(&told),
             ..life.clone()
         };
         if let Some(slot) = self.revive(slot, key, None) {
             self.begin_closing(slot);
+            if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
+                // Whether what was told had missed a wrap is not known any more: not called a total.
+                let legs = told.max(Legs { peer, ..told });
+                self.count(slot, legs, true);
+                life.peer_total = None;
+            }
             self.totals_of_life(slot, &life);
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Node {
     /// Until when what it hears may have waited for as long as it could have been told and forgotten.
     stale_until: u64,
     resumed_at: u64,
+    /// When it last renewed its lease.
+    pub(crate) beaten_at: u64,
 }
 
 impl Node {
@@ -73,6 +75,7 @@ impl Node {
             known: BTreeSet::new(),
             stale_until: 0,
             resumed_at: 0,
+            beaten_at: 0,
         }
     }
 
@@ -263,6 +266,7 @@ impl Node {
             eprintln!("took over {:#?}", self.reducer.as_ref().unwrap());
         }
         self.epoch = Some(epoch);
+        self.beaten_at = clock;
         self.next_beat = clock + 2_000;
         self.next_full = clock;
         self.batch = None;

@@ -7,7 +7,7 @@ use turnhook_reducer::{message::AllocationId, source::GapReason, state::Table};
 use super::{
     history::{History, Missed, Step},
     node::Node,
-    store::Store,
+    store::{LEASE, Store},
 };
 use crate::{
     model::{
@@ -156,10 +156,12 @@ impl Run<'_> {
             self.nodes[n].commit(&mut self.store, clock, &mut self.ears, &mut self.outcome);
         }
         // By its own clock it may have lost it, and it does nothing more before it knows.
-        if let Some(epoch) = self.nodes[n].epoch
-            && self.store.renew(n, epoch, clock).is_err()
-        {
-            self.nodes[n].step_down(&mut self.outcome, clock);
+        if let Some(epoch) = self.nodes[n].epoch {
+            if self.store.down || self.store.renew(n, epoch, clock).is_err() {
+                self.nodes[n].step_down(&mut self.outcome, clock);
+            } else {
+                self.nodes[n].beaten_at = clock;
+            }
         }
     }
 
@@ -352,6 +354,10 @@ impl Run<'_> {
             if self.store.renew(n, epoch, clock).is_err() {
                 return node.step_down(&mut self.outcome, clock);
             }
+            node.beaten_at = clock;
+        }
+        if clock >= node.beaten_at + LEASE {
+            return node.step_down(&mut self.outcome, clock); // by its own clock
         }
         if !self.hold_commits {
             self.commit(n);
