@@ -505,7 +505,10 @@ impl Run<'_> {
         let at = |life: usize| self.ears.at.get(&life).into_iter().flatten();
         let first = at(life).min().copied().unwrap_or(0);
         let earlier = (0..life).filter(|e| self.fleet.lives[*e].key == self.fleet.lives[life].key);
-        heard.new &= earlier.flat_map(at).all(|at| at + CLOSE < first);
+        let earlier: Vec<usize> = earlier.collect();
+        heard.new &= earlier.iter().flat_map(|e| at(*e)).all(|at| at + CLOSE < first);
+        // Neither can those be told apart of which a node heard at a wrong time.
+        heard.new &= !earlier.iter().chain([&life]).any(|l| self.ears.late.contains(l));
         heard
     }
 
@@ -514,7 +517,10 @@ impl Run<'_> {
     }
 
     pub(crate) fn promised(&self, life: usize) -> Heard {
-        if self.fleet.lives[life].moved() || self.ears.late.contains(&life) {
+        let key = &self.fleet.lives[life].key;
+        let reused = self.fleet.lives[life + 1..].iter().any(|l| l.key == *key);
+        // With the next life of its key an ended one is forgotten.
+        if self.fleet.lives[life].moved() || self.ears.late.contains(&life) || reused {
             // Whose client moves at once may look like another one to a node that was behind.
             return Heard::default();
         }
