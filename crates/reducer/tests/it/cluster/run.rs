@@ -519,6 +519,12 @@ impl Run<'_> {
     pub(crate) fn promised(&self, life: usize) -> Heard {
         let key = &self.fleet.lives[life].key;
         let reused = self.fleet.lives[life + 1..].iter().any(|l| l.key == *key);
+        // Totals of which each was heard by another node are not promised to come together.
+        let by = |map: &BTreeMap<usize, u8>| map.get(&life).copied().unwrap_or(0);
+        let halves = by(&self.ears.client_total) & by(&self.ears.peer_total) == 0;
+        if halves && self.history.rules.peer_leg {
+            return Heard::default();
+        }
         // With the next life of its key an ended one is forgotten.
         if self.fleet.lives[life].moved() || self.ears.late.contains(&life) || reused {
             // Whose client moves at once may look like another one to a node that was behind.
