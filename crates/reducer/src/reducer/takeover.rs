@@ -19,6 +19,7 @@ use crate::{
     event::CloseReason,
     intern::NONE,
     message::Leg,
+    session::Phase,
     time::Timestamp,
     usage::Legs,
 };
@@ -80,6 +81,15 @@ impl Reducer {
         committed.taken_over_at = at;
         committed.deaf = self.deaf;
         committed.hearing_since = committed.hearing_since.max(self.hearing_since);
+        // One that has yet to be told may have been overtaken by the next of its group, which has ended.
+        for (slot, s) in &committed.sessions {
+            if let Some(g) = committed.groups.get_mut(s.group as usize)
+                && s.phase == Phase::Waiting
+                && g.current != slot as u32
+            {
+                g.ended_at = g.ended_at.max(clock);
+            }
+        }
         for (server, since) in &self.servers_hearing_since {
             let server = committed.labels.optional(self.labels.get(*server));
             committed.servers_hearing_since.insert(server, *since);
