@@ -8,7 +8,9 @@ mod node;
 mod run;
 mod store;
 
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+use proptest::test_runner::{
+    Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner,
+};
 
 use self::{
     history::{History, histories},
@@ -50,7 +52,12 @@ fn hold(nodes: usize) {
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let result = TestRunner::new(config).run(&histories(nodes), |history| {
+    // The same histories each time; others with each run where a number is asked for.
+    let mut runner = match std::env::var_os("TURNHOOK_HISTORIES") {
+        Some(_) => TestRunner::new(config),
+        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let result = runner.run(&histories(nodes), |history| {
         holds(&history);
         Ok::<(), TestCaseError>(())
     });
