@@ -94,13 +94,12 @@ impl Life {
         }
     }
 
-    /// The peer leg's total, unwrapped from what was told and what was seen here; none where it is below that,
-    /// and the client leg speaks against a wrap.
+    /// The peer leg's total, unwrapped from what was told and what was seen here. A wrap that the client leg
+    /// speaks against is not believed.
     pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
         let most = most_of_peer(self.client_total.unwrap_or(told.client));
         let seen = told.peer.max(self.legs.peer);
-        let (total, believed) = unwrap_peer(seen, self.peer_total?, most);
-        believed.then_some(total)
+        Some(unwrap_peer(seen, self.peer_total?, most).0)
     }
 
     /// Whether so few packets were carried between coturn and the peers that they cannot hold 4 GiB.

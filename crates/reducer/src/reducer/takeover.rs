@@ -238,6 +238,21 @@ impl TakeOver<'_> {
             lives.retain(|(_, life)| sure && !life.seen && young(life));
             0
         };
+        // A node that took over before, and has still to hear what waits from before that.
+        let behind = match open {
+            Some(slot) => self.ours.stale_of(slot),
+            None => self
+                .ours
+                .find_tombstone(&self.ours.key(key.0, key.1, realm, username))
+                .and_then(|t| self.ours.stale_of_ended(t)),
+        };
+        if let Some(behind) = behind {
+            if let Some(slot) = self.base.find_allocation(&base_key) {
+                self.stale.open(slot, behind);
+            } else if let Some(slot) = self.base.find_tombstone(&base_key) {
+                self.stale.ended(slot, behind);
+            }
+        }
         for (_, life) in lives.into_iter().skip(newer_from) {
             self.step(life.opened_at, What::Open, key, &life);
             if let Some((closed_at, _)) = life.closed {
