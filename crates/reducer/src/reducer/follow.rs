@@ -35,6 +35,8 @@ pub(crate) type LifeKey = (u32, AllocationId, u32);
 pub(crate) struct Follower {
     /// The committed clock when this was last compared with what is committed.
     pub(crate) clock: Timestamp,
+    /// When that was, by our own clock.
+    compared_at: Timestamp,
     /// Open allocations that were never among the committed ones.
     pub(crate) unseen: HashSet<u32>,
     /// Ended ones whose end was not read as committed, in the order in which they opened.
@@ -45,19 +47,24 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
+    /// forgotten by `clock` before this node first looked for it.
+    pub(crate) fn is_young(
+        &self,
+        opened_at: Timestamp,
+        gaps: &[(Timestamp, Timestamp)],
+        clock: Timestamp,
+    ) -> bool {
+        let earliest = earliest(opened_at, gaps);
+        opened_at < self.compared_at || earliest == opened_at || clock.since(earliest) <= PATIENCE
+    }
+
     /// Whether all that ended since the last comparison would still be seen: no tombstone can have expired
     /// since, and none was evicted.
     pub(crate) fn is_sure(&self, clock: Timestamp, evicted_until: Timestamp) -> bool {
         let evicted = evicted_until > Timestamp(0) && evicted_until >= self.clock.plus(UNSETTLED_TTL);
         clock.since(self.clock) <= PATIENCE && !evicted
     }
-}
-
-/// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
-/// forgotten by `clock` without this node having compared in between.
-pub(crate) fn is_young(opened_at: Timestamp, gaps: &[(Timestamp, Timestamp)], clock: Timestamp) -> bool {
-    let earliest = earliest(opened_at, gaps);
-    earliest == opened_at || clock.since(earliest) <= PATIENCE
 }
 
 /// What is committed of a key.
@@ -365,11 +372,16 @@ impl Reducer {
     ) {
         let now = self.now;
         let gaps = std::mem::take(&mut self.gaps);
-        let young = |opened_at: Timestamp| is_young(opened_at, &gaps, clock);
         let Some(follower) = self.follower.as_mut() else {
             return;
         };
+        let before = Follower {
+            compared_at: follower.compared_at,
+            ..Follower::default()
+        };
+        let young = |opened_at: Timestamp| before.is_young(opened_at, &gaps, clock);
         follower.clock = follower.clock.max(clock);
+        follower.compared_at = now;
         let keys: Vec<LifeKey> = follower.kept.keys().copied().collect();
         for key in keys {
             let judged = judged.contains(&key);

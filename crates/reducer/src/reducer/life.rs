@@ -94,35 +94,42 @@ impl Life {
         }
     }
 
-    /// The peer leg's total, unless it is below what was told, and the client leg speaks against a wrap.
+    /// The peer leg's total, unwrapped from what was told and what was seen here. A wrap that the client leg
+    /// speaks against is not believed.
     pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
         let most = most_of_peer(self.client_total.unwrap_or(told.client));
+        let seen = told.peer.max(self.legs.peer);
+        Some(unwrap_peer(seen, self.peer_total?, most).0)
+    }
+
+    /// Whether so few packets were carried between coturn and the peers that they cannot hold 4 GiB.
+    pub(crate) fn cannot_have_wrapped(&self) -> bool {
+        let few = |packets: u64| packets < (1 << 32) / 65_536;
         self.peer_total
-            .filter(|total| unwrap_peer(told.peer, *total, most).1)
+            .is_none_or(|c| few(c.sent_packets) && few(c.received_packets))
     }
 
     /// Whether its totals are those of an allocation of which more was carried than told.
     pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
-        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
         let peer = self.believed_peer_total(told);
         !self.client_total.is_some_and(|total| told.client.exceeds(&total))
             && (self.client_total.is_some_and(|total| total != told.client)
-                || peer.is_some_and(|total| wrapped(total) != wrapped(told.peer)))
+                || peer.is_some_and(|total| total != told.peer))
     }
 
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
-    /// heard of after ours had opened, or names another client, ours may be of two lives, of which the leader
+    /// heard of after ours may have opened, or names another client, ours may be of two lives, of which the leader
     /// has told and forgotten the earlier.
-    pub(crate) fn taken_for(mut self, theirs: &Sight) -> Life {
+    pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[(Timestamp, Timestamp)]) -> Life {
         let refreshed = self.status_at > self.opened_at || theirs.refreshed;
         let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
         let differs = self.details.remote.differs(&theirs.remote) && !moved;
-        if differs || theirs.opened_at > self.opened_at.plus(SKEW) {
+        if differs || theirs.opened_at > earliest(self.opened_at, gaps).plus(SKEW) {
             (self.legs, self.counted) = Default::default();
             let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
             if self
                 .closed
-                .is_some_and(|(at, _)| at.plus(late) < theirs.opened_at.plus(since))
+                .is_some_and(|(at, _)| earliest(at, gaps).plus(late) < theirs.opened_at.plus(since))
             {
                 (self.client_total, self.peer_total) = (None, None);
                 self.closed = None;
@@ -237,7 +244,16 @@ pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
     // Of several that are about as near, the last: then nothing is told that may have been.
     let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
     match same().rfind(|i| ours[*i].apart(theirs) <= nearest + SKEW) {
-        Some(i) => (Some(i), i + 1),
+        Some(mut i) => {
+            // They missed the `new` of the next, and counted it in this one.
+            while ours
+                .get(i + 1)
+                .is_some_and(|o| o.earliest <= theirs.heard_at.plus(SKEW))
+            {
+                i += 1;
+            }
+            (Some(i), i + 1)
+        }
         None => (
             None,
             ours.iter()

@@ -108,6 +108,11 @@ impl Reducer {
         })
     }
 
+    /// The same of one that has ended.
+    pub(crate) fn stale_of_ended(&self, tombstone: u32) -> Option<Behind> {
+        self.stale.as_ref()?.tombstones.get(&tombstone).copied()
+    }
+
     pub(crate) fn stale_ended(&mut self, tombstone: u32, behind: Option<Behind>) {
         if let Some(stale) = self.stale.as_mut() {
             match behind {

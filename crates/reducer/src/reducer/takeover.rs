@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 
 use super::{
     Key, Reducer,
-    follow::{Follower, LifeKey, is_young},
+    follow::{Follower, LifeKey},
     life::{Life, Sight, place},
     messages::Opening,
     stale::{Behind, Stale},
@@ -19,7 +19,9 @@ use crate::{
     event::CloseReason,
     intern::NONE,
     message::Leg,
+    session::Phase,
     time::Timestamp,
+    usage::Legs,
 };
 
 /// Something that the follower heard and the leader did not commit.
@@ -79,6 +81,15 @@ impl Reducer {
         committed.taken_over_at = at;
         committed.deaf = self.deaf;
         committed.hearing_since = committed.hearing_since.max(self.hearing_since);
+        // One that has yet to be told may have been overtaken by the next of its group, which has ended.
+        for (slot, s) in &committed.sessions {
+            if let Some(g) = committed.groups.get_mut(s.group as usize)
+                && s.phase == Phase::Waiting
+                && g.current != slot as u32
+            {
+                g.ended_at = g.ended_at.max(clock);
+            }
+        }
         for (server, since) in &self.servers_hearing_since {
             let server = committed.labels.optional(self.labels.get(*server));
             committed.servers_hearing_since.insert(server, *since);
@@ -163,8 +174,16 @@ impl TakeOver<'_> {
                         .allocations
                         .get(slot as usize)
                         .is_some_and(|a| a.flags.closing);
-                    if life.is_open() && closing {
-                        self.stale.open(slot, Behind::default());
+                    // Its `new` may still wait where it was known from a snapshot.
+                    let new = life.flags.from_snapshot;
+                    if life.is_open() && (closing || new) {
+                        self.stale.open(
+                            slot,
+                            Behind {
+                                new,
+                                ..Behind::default()
+                            },
+                        );
                     }
                     self.met.push(met);
                 }
@@ -180,11 +199,12 @@ impl TakeOver<'_> {
             self.met_tombstones.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((_, life)) => {
-                    let life = life.clone().taken_for(&theirs);
+                    let life = life.clone().taken_for(&theirs, &self.ours.gaps);
                     if life.ended_at.is_none() {
                         self.stale.ended(
                             slot,
                             Behind {
+                                new: life.flags.from_snapshot,
                                 counted: life.counted,
                                 ..Behind::default()
                             },
@@ -211,10 +231,28 @@ impl TakeOver<'_> {
         } else {
             // Nobody committed it, or it was told and forgotten.
             let sure = self.follower.is_sure(self.clock, self.evicted_until);
-            let young = |life: &Life| is_young(life.opened_at, &self.ours.gaps, self.clock);
+            let young = |life: &Life| {
+                self.follower
+                    .is_young(life.opened_at, &self.ours.gaps, self.clock)
+            };
             lives.retain(|(_, life)| sure && !life.seen && young(life));
             0
         };
+        // A node that took over before, and has still to hear what waits from before that.
+        let behind = match open {
+            Some(slot) => self.ours.stale_of(slot),
+            None => self
+                .ours
+                .find_tombstone(&self.ours.key(key.0, key.1, realm, username))
+                .and_then(|t| self.ours.stale_of_ended(t)),
+        };
+        if let Some(behind) = behind {
+            if let Some(slot) = self.base.find_allocation(&base_key) {
+                self.stale.open(slot, behind);
+            } else if let Some(slot) = self.base.find_tombstone(&base_key) {
+                self.stale.ended(slot, behind);
+            }
+        }
         for (_, life) in lives.into_iter().skip(newer_from) {
             self.step(life.opened_at, What::Open, key, &life);
             if let Some((closed_at, _)) = life.closed {
@@ -330,7 +368,7 @@ impl TakeOver<'_> {
             let Some((life, theirs)) = life.zip(theirs) else {
                 continue;
             };
-            let life = life.taken_for(&theirs);
+            let life = life.taken_for(&theirs, &self.ours.gaps);
             let details = self.base.translated(self.ours, &life.details);
             self.base.merge_life(slot, &life, details);
             if let Some((closed_at, _)) = life.closed {
@@ -520,12 +558,18 @@ impl Reducer {
         if t.rest.totals_seen || !life.tells_more_than(&told) {
             return;
         }
-        let life = Life {
+        let mut life = Life {
             peer_total: life.believed_peer_total(&told),
             ..life.clone()
         };
         if let Some(slot) = self.revive(slot, key, None) {
             self.begin_closing(slot);
+            if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
+                // Whether what was told had missed a wrap is not known any more: not called a total.
+                let legs = told.max(Legs { peer, ..told });
+                self.count(slot, legs, true);
+                life.peer_total = None;
+            }
             self.totals_of_life(slot, &life);
         }
     }

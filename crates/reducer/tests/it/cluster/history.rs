@@ -156,7 +156,11 @@ pub(crate) fn histories(nodes: usize) -> BoxedStrategy<History> {
     parts
         .prop_map(
             move |(rules, addresses, skews, barrier, clean_end, steps)| History {
-                rules,
+                // Without tombstones nobody knows what was told.
+                rules: Rules {
+                    tombstone_limit: rules.tombstone_limit.max(100),
+                    ..rules
+                },
                 addresses,
                 nodes,
                 skews,

@@ -46,6 +46,9 @@ pub(crate) struct Node {
     known: BTreeSet<usize>,
     /// Until when what it hears may have waited for as long as it could have been told and forgotten.
     stale_until: u64,
+    resumed_at: u64,
+    /// When it last renewed its lease.
+    pub(crate) beaten_at: u64,
 }
 
 impl Node {
@@ -71,6 +74,8 @@ impl Node {
             doubted: BTreeSet::new(),
             known: BTreeSet::new(),
             stale_until: 0,
+            resumed_at: 0,
+            beaten_at: 0,
         }
     }
 
@@ -139,6 +144,7 @@ impl Node {
             return;
         };
         let (from, to) = (Timestamp(since + self.skew), self.wall(clock));
+        self.resumed_at = clock;
         if clock > since + 20_000 {
             self.stale_until = clock + 16_000;
         }
@@ -191,7 +197,10 @@ impl Node {
                     said.word
                 );
             }
-            if let Some(life) = said.life.filter(|_| clock > said_at + 4_000) {
+            if let Some(life) = said
+                .life
+                .filter(|_| clock > said_at + 4_000 || clock < self.resumed_at + 16_000)
+            {
                 ears.late.insert(life);
             }
             if let Some((life, mark)) = said.life.zip(mark) {
@@ -257,6 +266,7 @@ impl Node {
             eprintln!("took over {:#?}", self.reducer.as_ref().unwrap());
         }
         self.epoch = Some(epoch);
+        self.beaten_at = clock;
         self.next_beat = clock + 2_000;
         self.next_full = clock;
         self.batch = None;

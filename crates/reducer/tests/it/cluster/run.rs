@@ -7,7 +7,7 @@ use turnhook_reducer::{message::AllocationId, source::GapReason, state::Table};
 use super::{
     history::{History, Missed, Step},
     node::Node,
-    store::Store,
+    store::{LEASE, Store},
 };
 use crate::{
     model::{
@@ -21,10 +21,11 @@ use crate::{
 const LONGEST: u64 = 15 * 3_600_000;
 /// A dead node is started again, and a queue does not get longer.
 const DEAD: u64 = 15_000;
-const LAG: u64 = 12_000;
+const LAG: u64 = 10_000;
 /// A store that takes no commit for longer has lost the lease with it.
 const HELD: u64 = 20_000;
-const CLOSE: u64 = 20_000;
+const RESTARTS: u64 = 18_000;
+const CLOSE: u64 = 60_000;
 
 /// Who heard what, and what is therefore promised.
 #[derive(Debug, Default)]
@@ -155,10 +156,12 @@ impl Run<'_> {
             self.nodes[n].commit(&mut self.store, clock, &mut self.ears, &mut self.outcome);
         }
         // By its own clock it may have lost it, and it does nothing more before it knows.
-        if let Some(epoch) = self.nodes[n].epoch
-            && self.store.renew(n, epoch, clock).is_err()
-        {
-            self.nodes[n].step_down(&mut self.outcome, clock);
+        if let Some(epoch) = self.nodes[n].epoch {
+            if self.store.down || self.store.renew(n, epoch, clock).is_err() {
+                self.nodes[n].step_down(&mut self.outcome, clock);
+            } else {
+                self.nodes[n].beaten_at = clock;
+            }
         }
     }
 
@@ -218,6 +221,8 @@ impl Run<'_> {
             }
             Step::Restart => {
                 self.fleet.kill(0);
+                // Lives of one key that open within 15 s of each other are not always told apart.
+                self.wait_until(now + RESTARTS);
                 self.fleet.servers[0].up = true;
                 self.keys.clear(); // those of the other server too (trap 10)
             }
@@ -349,6 +354,10 @@ impl Run<'_> {
             if self.store.renew(n, epoch, clock).is_err() {
                 return node.step_down(&mut self.outcome, clock);
             }
+            node.beaten_at = clock;
+        }
+        if clock >= node.beaten_at + LEASE {
+            return node.step_down(&mut self.outcome, clock); // by its own clock
         }
         if !self.hold_commits {
             self.commit(n);
@@ -496,7 +505,10 @@ impl Run<'_> {
         let at = |life: usize| self.ears.at.get(&life).into_iter().flatten();
         let first = at(life).min().copied().unwrap_or(0);
         let earlier = (0..life).filter(|e| self.fleet.lives[*e].key == self.fleet.lives[life].key);
-        heard.new &= earlier.flat_map(at).all(|at| at + CLOSE < first);
+        let earlier: Vec<usize> = earlier.collect();
+        heard.new &= earlier.iter().flat_map(|e| at(*e)).all(|at| at + CLOSE < first);
+        // Neither can those be told apart of which a node heard at a wrong time.
+        heard.new &= !earlier.iter().chain([&life]).any(|l| self.ears.late.contains(l));
         heard
     }
 
@@ -505,7 +517,16 @@ impl Run<'_> {
     }
 
     pub(crate) fn promised(&self, life: usize) -> Heard {
-        if self.fleet.lives[life].moved() || self.ears.late.contains(&life) {
+        let key = &self.fleet.lives[life].key;
+        let reused = self.fleet.lives[life + 1..].iter().any(|l| l.key == *key);
+        // Totals of which each was heard by another node are not promised to come together.
+        let by = |map: &BTreeMap<usize, u8>| map.get(&life).copied().unwrap_or(0);
+        let halves = by(&self.ears.client_total) & by(&self.ears.peer_total) == 0;
+        if halves && self.history.rules.peer_leg {
+            return Heard::default();
+        }
+        // With the next life of its key an ended one is forgotten.
+        if self.fleet.lives[life].moved() || self.ears.late.contains(&life) || reused {
             // Whose client moves at once may look like another one to a node that was behind.
             return Heard::default();
         }
