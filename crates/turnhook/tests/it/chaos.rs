@@ -25,7 +25,7 @@ const KILLS: usize = 40;
 
 /// SplitMix64: small, and the same everywhere.
 #[derive(Clone)]
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -36,13 +36,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 }
 
 /// A request, and what the receiver made of it.
-struct Taken {
+pub(crate) struct Taken {
     id: String,
     session: String,
     sequence: u64,
@@ -54,10 +54,10 @@ struct Taken {
 
 /// What an endpoint got, in the order in which it decided about it.
 #[derive(Clone, Default)]
-struct Books(Arc<Mutex<Vec<Taken>>>);
+pub(crate) struct Books(Arc<Mutex<Vec<Taken>>>);
 
 impl Books {
-    fn enter(&self, request: &Received, reply: &Reply) {
+    pub(crate) fn enter(&self, request: &Received, reply: &Reply) {
         let event: Value = serde_json::from_slice(&request.body).unwrap();
         let success = match reply {
             Reply::Status(status) => (200..300).contains(status),
@@ -76,7 +76,7 @@ impl Books {
     }
 
     /// Each event once, with the same bytes each time it came.
-    fn events(&self) -> BTreeMap<String, (Vec<u8>, bool)> {
+    pub(crate) fn events(&self) -> BTreeMap<String, (Vec<u8>, bool)> {
         let mut events: BTreeMap<String, (Vec<u8>, bool)> = BTreeMap::new();
         for taken in self.0.lock().unwrap().iter() {
             let (body, success) = events
@@ -99,7 +99,7 @@ impl Books {
     }
 
     /// Nothing came before what goes before it in its session (`sequences` has its events) was taken.
-    fn assert_order(&self, endpoint: &str, sequences: &HashMap<String, BTreeSet<u64>>) {
+    pub(crate) fn assert_order(&self, endpoint: &str, sequences: &HashMap<String, BTreeSet<u64>>) {
         let mut taken: BTreeSet<(String, u64)> = BTreeSet::new();
         for one in self.0.lock().unwrap().iter() {
             let before = sequences[&one.session].range(..one.sequence).next_back();
@@ -119,7 +119,7 @@ impl Books {
 }
 
 /// Faults in some of a thousand answers; none of them a success that is not one.
-fn fault(random: &mut Random, per_mille: u64) -> Reply {
+pub(crate) fn fault(random: &mut Random, per_mille: u64) -> Reply {
     if random.below(1000) >= per_mille {
         return Reply::Status(if random.below(4) == 0 { 204 } else { 200 });
     }

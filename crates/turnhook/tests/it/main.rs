@@ -6,6 +6,7 @@ mod harness;
 mod captures;
 mod chaos;
 mod cli;
+mod cluster;
 mod commands;
 mod config;
 mod delivery;

@@ -5,6 +5,10 @@ pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod counter;
 pub(crate) mod feeder;
+pub(crate) mod nodes;
+/// The store's own: a PostgreSQL for a test.
+#[path = "../../../../store/tests/it/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod process;
 /// The dispatcher's own: a receiver that misbehaves in every way.
 #[path = "../../../../dispatcher/tests/it/receiver.rs"]
@@ -21,7 +25,7 @@ use std::{
 
 /// How long anything may take before a test gives up: generous, since it is only ever waited out by a test
 /// that fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A port that was free a moment ago. The kernel hands out others first, so that two tests that ask at the
 /// same time do not get the same.

@@ -1,0 +1,41 @@
+//! A leader that sleeps past its lease, and wakes up to find that another one leads.
+
+use std::time::Duration;
+
+use super::{books::balance, knob, random, traffic::Traffic};
+use crate::harness::{
+    billing::Billing,
+    eventually,
+    nodes::{Shared, leader, ready},
+};
+
+#[test]
+fn stopped_past_its_lease_and_resumed() {
+    let stops = knob("CLUSTER_STOPS", 6);
+    let mut random = random();
+    let billing = Billing::start();
+    let shared = Shared::start("2s", billing.endpoint());
+    let mut nodes = shared.nodes(2);
+    let coturn = shared.coturn();
+    let ((), users) = Traffic::during(&coturn, |traffic| {
+        for _ in 0..stops {
+            traffic.marker(&billing, &coturn);
+            std::thread::sleep(Duration::from_millis(random.below(900)));
+            let asleep = leader(&nodes);
+            nodes[asleep].pause();
+            assert_eq!(leader(&nodes), 1 - asleep);
+            let epoch = shared.epoch();
+            // Sometimes it wakes while the other one has only just begun, sometimes much later.
+            std::thread::sleep(Duration::from_millis(random.below(2000)));
+            nodes[asleep].resume();
+            let node = &nodes[asleep];
+            eventually("the one that slept to follow", || {
+                (node.is_ready() && node.says("/sources/eu-1/role") == "follower").then_some(())
+            });
+            traffic.marker(&billing, &coturn);
+            assert_eq!(ready(&nodes), 1 - asleep);
+            assert_eq!(shared.epoch(), epoch, "the lead was taken from one that was well");
+        }
+    });
+    balance(&shared, &nodes, &billing, &coturn, &users);
+}
