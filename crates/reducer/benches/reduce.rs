@@ -96,7 +96,11 @@ fn reports(c: &mut Criterion) {
         let mut reducer = reducer();
         for n in 0..open {
             let one = named(n);
-            reducer.message(Timestamp(T0), ServerRef::UNKNOWN, &one.says(Kind::New(one.status(36_000))));
+            reducer.message(
+                Timestamp(T0),
+                ServerRef::UNKNOWN,
+                &one.says(Kind::New(one.status(36_000))),
+            );
         }
         let mut names = Vec::new();
         let mut read = Vec::new();
@@ -149,7 +153,10 @@ fn lives(c: &mut Criterion) {
         sent_packets: 3 * REPORT.sent_packets,
         sent_bytes: 3 * REPORT.sent_bytes,
     };
-    let report = [Kind::Traffic(Leg::Client, REPORT), Kind::Traffic(Leg::Peer, REPORT)];
+    let report = [
+        Kind::Traffic(Leg::Client, REPORT),
+        Kind::Traffic(Leg::Peer, REPORT),
+    ];
     let mut at = T0;
     let mut reducer = reducer();
     group.throughput(Throughput::Elements(11 * LIVES as u64));

@@ -11,7 +11,7 @@ mod turnhook;
 
 use proptest::{
     strategy::BoxedStrategy,
-    test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner},
+    test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
 use self::{
@@ -33,7 +33,12 @@ fn hold(histories: BoxedStrategy<History>, property: impl Fn(&History)) {
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    let result = TestRunner::new(config).run(&histories, |history| {
+    // The same histories each time; others with each run where a number is asked for.
+    let mut runner = match std::env::var_os("TURNHOOK_HISTORIES") {
+        Some(_) => TestRunner::new(config),
+        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let result = runner.run(&histories, |history| {
         property(&history);
         Ok::<(), TestCaseError>(())
     });
