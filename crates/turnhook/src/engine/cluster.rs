@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,6 +56,34 @@ impl Holdings {
     }
 }
 
+/// Until when the leases hold, by this node's own clock: after it has slept, this is asked before anything else.
+#[derive(Clone, Debug)]
+pub(crate) struct Validity {
+    start: Instant,
+    /// In milliseconds since then.
+    until: Arc<AtomicU64>,
+}
+
+impl Validity {
+    fn new() -> Validity {
+        Validity {
+            start: Instant::now(),
+            until: Arc::default(),
+        }
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        let until = until.map_or(Duration::ZERO, |until| until.duration_since(self.start));
+        let ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.until.store(ms, Ordering::Release);
+    }
+
+    /// Whether the leases have run out.
+    pub(crate) fn is_over(&self) -> bool {
+        self.start.elapsed().as_millis() >= u128::from(self.until.load(Ordering::Acquire))
+    }
+}
+
 /// Leases that are given back: whoever acted on them does so no more.
 pub(crate) type GivenBack = mpsc::UnboundedSender<LeaseName>;
 
@@ -68,6 +99,7 @@ pub(crate) struct Member {
     nodes: usize,
     /// By this node's own clock; the database's says the same, or later.
     valid_until: Option<Instant>,
+    validity: Validity,
 }
 
 impl Member {
@@ -76,7 +108,7 @@ impl Member {
         sources: Vec<SourceId>,
         clock: &Arc<Clock>,
         health: &Arc<Health>,
-    ) -> (Member, watch::Receiver<Holdings>, GivenBack) {
+    ) -> (Member, watch::Receiver<Holdings>, GivenBack, Validity) {
         let (holdings, watched) = watch::channel(Holdings::none());
         let (give_back, given_back) = mpsc::unbounded_channel();
         let member = Member {
@@ -90,8 +122,10 @@ impl Member {
             wanted_back: BTreeSet::new(),
             nodes: 1,
             valid_until: None,
+            validity: Validity::new(),
         };
-        (member, watched, give_back)
+        let validity = member.validity.clone();
+        (member, watched, give_back, validity)
     }
 
     /// Beats until `stop`; takes nothing more once `stopping`. Then gives back all that is left.
@@ -130,6 +164,7 @@ impl Member {
         match cluster.beat(&self.sources).await {
             Ok(view) => {
                 self.valid_until = Some(sent + lease);
+                self.validity.set(self.valid_until);
                 self.health.update_store(|s| s.reachable = true);
                 self.act(cluster, &view, stopping.is_cancelled()).await;
             }
@@ -206,6 +241,7 @@ impl Member {
     /// Nobody has answered for as long as the leases hold.
     fn lose_all(&mut self) {
         self.valid_until = None;
+        self.validity.set(None);
         if !self.held.is_empty() {
             warn!(
                 "the leases of this node have run out: it leads nothing and delivers nothing until it can renew them"

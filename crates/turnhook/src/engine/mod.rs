@@ -47,7 +47,7 @@ use turnhook_subscriber::{
 
 use self::{
     clock::{Clock, Watch},
-    cluster::{GivenBack, Holdings, Member},
+    cluster::{GivenBack, Holdings, Member, Validity},
     courier::Courier,
     housekeeper::Housekeeper,
     lanes::LaneKeeper,
@@ -185,11 +185,11 @@ pub async fn run(
     let courier = tokio::spawn(courier.run(reported));
 
     let sources = loaded.iter().map(|source| source.id).collect();
-    let (member, holdings, give_back) = Member::new(&store, sources, &clock, &health);
+    let (member, holdings, give_back, validity) = Member::new(&store, sources, &clock, &health);
     let (stopping, leave) = (CancellationToken::new(), CancellationToken::new());
     let member = shared.then(|| tokio::spawn(member.run(stopping.clone(), leave.clone())));
     let stop = CancellationToken::new();
-    let others = shared.then(|| (holdings.clone(), give_back.clone()));
+    let others = shared.then(|| (holdings.clone(), give_back.clone(), validity));
     let lane_keeper = shared.then(|| {
         let keeper = LaneKeeper {
             store: store.clone(),
@@ -344,7 +344,7 @@ async fn start(
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     taps: &mut Taps,
-    others: Option<(watch::Receiver<Holdings>, GivenBack)>,
+    others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
 ) -> Result<(SourceTask, Option<SourceHandle>), RunError> {
     let name = source.config.name.clone();
     let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
@@ -390,7 +390,8 @@ async fn start(
         loader: source.loader,
         control,
         role,
-        sharing: others.map(|(holdings, give_back)| Sharing::new(holdings, give_back, listening)),
+        sharing: others
+            .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening)),
         reducer,
         signals,
         watch: Watch::new(Arc::clone(clock)),

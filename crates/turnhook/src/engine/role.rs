@@ -21,7 +21,7 @@ use turnhook_subscriber::{
 };
 
 use super::{
-    cluster::{GivenBack, Holdings},
+    cluster::{GivenBack, Holdings, Validity},
     source::{SourceTask, Turn},
 };
 use crate::health;
@@ -114,10 +114,13 @@ pub(crate) struct Listening {
 pub(crate) struct Sharing {
     pub(crate) holdings: watch::Receiver<Holdings>,
     pub(crate) give_back: GivenBack,
+    pub(crate) validity: Validity,
     pub(crate) listening: Option<Listening>,
     /// What was missed while following: on record only if it is not what others heard.
     gaps: Vec<Gap>,
     confirm_at: Instant,
+    /// Nothing was asked of this task yet.
+    anew: bool,
 }
 
 /// Rows that are being read for a follower.
@@ -128,14 +131,17 @@ impl Sharing {
     pub(crate) fn new(
         holdings: watch::Receiver<Holdings>,
         give_back: GivenBack,
+        validity: Validity,
         listening: Option<Listening>,
     ) -> Sharing {
         Sharing {
             holdings,
             give_back,
+            validity,
             listening,
             gaps: Vec::new(),
             confirm_at: Instant::now() + CONFIRM,
+            anew: true,
         }
     }
 }
@@ -166,12 +172,21 @@ impl SourceTask {
         let Some(sharing) = &mut self.sharing else {
             return;
         };
+        let anew = std::mem::take(&mut sharing.anew);
         let lead = sharing
             .holdings
             .borrow_and_update()
             .sources
             .get(&self.id)
             .copied();
+        if lead.is_some() && self.role == Role::Follower && sharing.validity.is_over() {
+            // Not known yet whether it is lost or will be renewed.
+            turn.role_again_at = Some(Instant::now() + AGAIN);
+            return;
+        }
+        if anew && self.last_commit.is_none() {
+            self.compare_with_nothing();
+        }
         turn.leaving = lead.is_some_and(|lead| lead.wanted_back);
         match (self.role, lead) {
             (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
@@ -187,6 +202,15 @@ impl SourceTask {
                 self.follow(turn).await;
                 self.lead(turn, lead.epoch).await;
             }
+        }
+    }
+
+    /// Nothing of the source had ever been committed when this node looked. Without a commit's time to go by, the follower
+    /// would take what it hears until it first looks again for told and forgotten.
+    fn compare_with_nothing(&mut self) {
+        let nothing: [(Table, u64, &[u8]); 0] = [];
+        if let Err(error) = self.reducer.confirm(self.watch.now(), nothing) {
+            error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
         }
     }
 
@@ -291,6 +315,16 @@ impl SourceTask {
         self.reducer.follow(turn.committed);
         self.telemetry.role(health::Role::Follower);
         info!(source = %self.telemetry.name(), "follows the source");
+    }
+
+    /// A process that was stopped past its lease finds out before it does anything else: what others have done meanwhile
+    /// it does not know.
+    pub(crate) async fn follow_if_over(&mut self, turn: &mut Turn) {
+        let leads = matches!(self.role, Role::Leader(_));
+        if leads && self.sharing.as_ref().is_some_and(|s| s.validity.is_over()) {
+            self.follow(turn).await;
+            turn.role_again_at = Some(Instant::now() + AGAIN);
+        }
     }
 
     /// Whether the lease may go: nothing is left to commit.

@@ -153,6 +153,7 @@ impl SourceTask {
                 }
                 () = tokio::time::sleep(nap) => None,
             };
+            self.follow_if_over(&mut turn).await;
             self.turn(&mut turn, signal);
         }
         self.finish(turn, grace).await
