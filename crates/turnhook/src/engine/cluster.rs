@@ -165,7 +165,15 @@ impl Member {
             Ok(view) => {
                 self.valid_until = Some(sent + lease);
                 self.validity.set(self.valid_until);
-                self.health.update_store(|s| s.reachable = true);
+                let leads = self
+                    .held
+                    .keys()
+                    .any(|lease| matches!(lease, LeaseName::Source(_)));
+                self.health.update_store(|s| {
+                    s.reachable = true;
+                    // A commit that failed is another node's to make, once that one leads.
+                    s.writable |= !leads;
+                });
                 self.act(cluster, &view, stopping.is_cancelled()).await;
             }
             Err(error) => {

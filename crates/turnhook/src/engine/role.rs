@@ -169,10 +169,13 @@ pub(crate) async fn confirmed(
 impl SourceTask {
     /// What this node may do has changed, perhaps.
     pub(crate) async fn change_role(&mut self, turn: &mut Turn) {
+        let anew = self.sharing.as_mut().is_some_and(|s| std::mem::take(&mut s.anew));
+        if anew && self.last_commit.is_none() {
+            self.compare_with_nothing();
+        }
         let Some(sharing) = &mut self.sharing else {
             return;
         };
-        let anew = std::mem::take(&mut sharing.anew);
         let lead = sharing
             .holdings
             .borrow_and_update()
@@ -183,9 +186,6 @@ impl SourceTask {
             // Not known yet whether it is lost or will be renewed.
             turn.role_again_at = Some(Instant::now() + AGAIN);
             return;
-        }
-        if anew && self.last_commit.is_none() {
-            self.compare_with_nothing();
         }
         turn.leaving = lead.is_some_and(|lead| lead.wanted_back);
         match (self.role, lead) {
