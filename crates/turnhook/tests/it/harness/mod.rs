@@ -25,7 +25,7 @@ use std::{
 
 /// How long anything may take before a test gives up: generous, since it is only ever waited out by a test
 /// that fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A port that was free a moment ago. The kernel hands out others first, so that two tests that ask at the
 /// same time do not get the same.

@@ -1,8 +1,11 @@
 //! Nodes: turnhooks that share a PostgreSQL and listen to one Redis, each with a folder and ports of its own.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use super::{bridge::Bridge, coturn::Coturn, eventually, postgres::Postgres, redis::Redis};
+use super::{DEADLINE, bridge::Bridge, coturn::Coturn, eventually, postgres::Postgres, redis::Redis};
 
 /// Sessions that end soon, so that a test does: everything else as in the defaults.
 const QUICK: &str = "[session]\nlinger = \"300ms\"\ntotals_grace = \"4s\"\nreport_grace = \"8s\"\n\
@@ -183,13 +186,27 @@ impl Drop for Node {
 pub(crate) fn ready(nodes: &[Node]) -> usize {
     let running: Vec<&Node> = nodes.iter().filter(|node| node.runs).collect();
     let share = 64 / running.len() as u64;
-    eventually("all nodes to be ready, with a share each", || {
+    let until = Instant::now() + DEADLINE;
+    loop {
         let all = running.iter().all(|node| node.is_ready());
         let shared = running
             .iter()
             .all(|node| (share..=share + 1).contains(&node.lanes()));
-        (all && shared).then_some(())
-    });
+        if all && shared {
+            break;
+        }
+        let said = || {
+            running
+                .iter()
+                .map(|node| (node.lanes(), node.bridge.try_get("/readyz")))
+        };
+        assert!(
+            Instant::now() < until,
+            "waited in vain for all nodes to be ready, with a share each: {:#?}",
+            said().collect::<Vec<_>>()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
     leader(nodes)
 }
 
