@@ -18,6 +18,10 @@ use crate::{
 };
 
 const SESSIONS: usize = 30_000;
+/// Sessions that are fed at once.
+const PART: usize = 100;
+/// Events that may be ahead of the receiver: less than the dispatcher keeps in memory.
+const UNDER_WAY: u64 = 3000;
 const CONCURRENCY: usize = 16;
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -33,9 +37,9 @@ pub fn run() -> Result<()> {
     let session = "usage_interval = \"0s\"\nlinger = \"0s\"\ngroup_by = \"allocation\"";
     let turnhook = Turnhook::start(dir.path(), &source, session, &endpoint)?;
 
-    let block = calls(SESSIONS);
     let events = 2 * SESSIONS as u64;
     let written = turnhook.process.written()?;
+    let cpu = turnhook.process.cpu()?;
     let start = Instant::now();
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let mut answers = stream.try_clone()?;
@@ -43,10 +47,16 @@ pub fn run() -> Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         while answers.read(&mut buffer).is_ok_and(|n| n > 0) {}
     });
-    stream.write_all(&block)?;
     let seen = &receiver.seen;
+    // As fast as they are delivered, not in one burst: that would measure how a backlog is read.
+    for first in (0..SESSIONS).step_by(PART) {
+        stream.write_all(&calls(first..first + PART))?;
+        let sent = 2 * (first + PART) as u64;
+        wait_for("deliveries", || seen.requests.load(Ordering::Relaxed) + UNDER_WAY >= sent)?;
+    }
     wait_for("all deliveries", || seen.requests.load(Ordering::Relaxed) >= events)?;
     let took = start.elapsed();
+    let cpu = turnhook.process.cpu()? - cpu;
     // Outcomes are written a moment later, and checkpoints now and then: both belong to the price.
     turnhook.wait_for_metric("turnhook_deliveries_total", events as f64)?;
     thread::sleep(Duration::from_secs(3));
@@ -59,6 +69,11 @@ pub fn run() -> Result<()> {
     let bare = bare(receiver.port, events, usize::try_from(payload / events)?)?;
     let (rate, bare) = (events as f64 / took.as_secs_f64(), events as f64 / bare.as_secs_f64());
     println!("delivery {rate:.0} deliveries/s, durable, signed, ordered, outcomes recorded; {} bytes a payload", payload / events);
+    println!(
+        "delivery {:.0} µs of CPU a delivery, {:.2} cores busy",
+        cpu.as_secs_f64() * 1e6 / events as f64,
+        cpu.as_secs_f64() / took.as_secs_f64()
+    );
     println!("delivery ratio to a bare reqwest loop: {:.2} ({bare:.0} requests/s)", rate / bare);
     println!(
         "disk {:.2} bytes written for each byte of payload delivered ({} bytes an event)",
@@ -69,9 +84,9 @@ pub fn run() -> Result<()> {
 }
 
 /// Short calls: opened, traffic, deleted, totals.
-fn calls(sessions: usize) -> Vec<u8> {
+fn calls(sessions: std::ops::Range<usize>) -> Vec<u8> {
     let mut block = Vec::new();
-    for n in 0..sessions {
+    for n in sessions {
         load::publish(&mut block, &load::channel(n, "status"), &load::new(n));
         load::publish(&mut block, &load::channel(n, "traffic"), load::TRAFFIC);
         load::publish(&mut block, &load::channel(n, "traffic/peer"), load::TRAFFIC);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, config::DbConfig};
 
 use crate::{
     Mode, Options,
@@ -93,6 +93,13 @@ pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened>
     })
 }
 
+/// Where a column has a partial index, SQLite would plan a statement anew for each value that is bound to it: that cost
+/// more than to run it.
+fn steady_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
 /// A connection that only reads.
 pub(super) fn reader(path: &Path) -> Result<Connection> {
     let connect = || {
@@ -102,6 +109,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY)?;
+        steady_plans(&conn)?;
         conn.pragma_update(None, "query_only", true)?;
         // The queries say how they are to be walked; an index made on the fly would read a table whole.
         conn.pragma_update(None, "automatic_index", false)?;
@@ -119,6 +127,7 @@ pub(super) fn helper(path: &Path) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.busy_timeout(BUSY)?;
+    steady_plans(&conn)?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(conn)
@@ -177,6 +186,7 @@ fn connect(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     conn.busy_timeout(BUSY)?;
+    steady_plans(&conn)?;
     // Only an empty file takes its page size.
     conn.pragma_update(None, "page_size", options.page_size)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
