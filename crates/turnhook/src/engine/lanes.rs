@@ -53,6 +53,14 @@ impl Handed {
     }
 }
 
+/// Has the dispatcher read the outbox anew. What is handed to it from now on waits until that is done, and so goes after
+/// what was committed before.
+pub(crate) fn read_again(outlet: &Outlet) {
+    for (_, name) in outlet.endpoints() {
+        outlet.dispatcher().read_again(name);
+    }
+}
+
 pub(crate) struct LaneKeeper {
     pub(crate) store: Store,
     pub(crate) outlet: Arc<Outlet>,
@@ -80,9 +88,17 @@ impl LaneKeeper {
                     }
                     let gained = holdings.lanes.0 & !mine.0 != 0;
                     let lost = Lanes(mine.0 & !holdings.lanes.0);
+                    let kept = Lanes(mine.0 & holdings.lanes.0);
                     mine = holdings.lanes;
-                    self.outlet.set_lanes(mine);
+                    self.outlet.set_lanes(kept);
                     self.store.set_lanes(mine);
+                    if gained {
+                        // What waits in these lanes goes before whatever is committed from now on. Once more at the end for
+                        // what was committed in between.
+                        read_again(&self.outlet);
+                        self.outlet.set_lanes(mine);
+                        read_again(&self.outlet);
+                    }
                     if lost != Lanes::NONE {
                         self.give_up(lost).await;
                     }
@@ -107,9 +123,7 @@ impl LaneKeeper {
     /// Has the dispatcher read the outbox anew; news are what comes after.
     async fn read_all(&self) -> turnhook_store::Result<DeliveryId> {
         let upto = self.store.newest_delivery().await?;
-        for (_, name) in self.outlet.endpoints() {
-            self.outlet.dispatcher().read_again(name);
-        }
+        read_again(&self.outlet);
         Ok(upto)
     }
 

@@ -22,6 +22,7 @@ use turnhook_subscriber::{
 
 use super::{
     cluster::{GivenBack, Holdings, Validity},
+    lanes,
     source::{SourceTask, Turn},
 };
 use crate::health;
@@ -245,6 +246,8 @@ impl SourceTask {
             let follower = std::mem::replace(&mut self.reducer, empty);
             self.reducer = follower.take_over(committed, now);
         }
+        // What other leaders committed, and this node has yet to read, goes before what this one will commit.
+        lanes::read_again(&self.outlet);
         self.role = Role::Leader(epoch);
         turn.server = None;
         turn.tap = None;
