@@ -12,6 +12,7 @@
 
 mod clock;
 mod cluster;
+mod commits;
 mod courier;
 mod housekeeper;
 mod lanes;

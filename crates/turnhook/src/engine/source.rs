@@ -2,7 +2,7 @@
 //! for the disk. While a commit is under way everything goes on; what has piled up meanwhile is the next
 //! one. So latency is low when it is quiet and commits are large when it is busy, with no timer to tune.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
 };
-use turnhook_store::{Commit, Committed, SourceId, Store};
+use turnhook_store::{Commit, SourceId, Store};
 use turnhook_subscriber::{
     decode::decode,
     queue::SignalReceiver,
@@ -23,6 +23,7 @@ use turnhook_subscriber::{
 
 use super::{
     clock::{PULSE, Watch},
+    commits::{Commits, ready},
     outlet::Outlet,
     role::{self, Confirming, Loader, Role, Sharing},
     tap::{Tap, TapRequests},
@@ -40,12 +41,6 @@ const MOST_PENDING: usize = 100_000;
 /// Messages applied before the task looks up again, give or take a batch: few enough that this takes far
 /// less than what counts as a stall.
 const RUN: usize = 8192;
-
-/// Between attempts at a commit that failed.
-const COMMIT_AGAIN: Duration = Duration::from_secs(1);
-
-pub(crate) type Commits =
-    Pin<Box<dyn Future<Output = (Duration, Result<Committed, turnhook_store::Error>)> + Send>>;
 
 pub(crate) struct SourceTask {
     pub(crate) id: SourceId,
@@ -74,7 +69,7 @@ pub(crate) struct Turn {
     pub(crate) commit: Option<Arc<Commit>>,
     pub(crate) under_way: Option<Commits>,
     pub(crate) again_at: Option<Instant>,
-    saved_at: Instant,
+    pub(super) saved_at: Instant,
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
@@ -194,7 +189,7 @@ impl SourceTask {
         self.telemetry.levels(&self.reducer);
     }
 
-    fn apply(&mut self, turn: &mut Turn, signal: Signal) {
+    pub(super) fn apply(&mut self, turn: &mut Turn, signal: Signal) {
         if let Signal::Messages(batch) = &signal
             && self.give_up(turn, batch.at)
         {
@@ -354,90 +349,7 @@ impl SourceTask {
         deadline.min(again).min(PULSE)
     }
 
-    fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
-        if self.role == Role::Follower {
-            // Whatever it decided is not told.
-            drop(self.reducer.drain(everything));
-            return;
-        }
-        if turn.under_way.is_some() || turn.again_at.is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        turn.again_at = None;
-        if turn.commit.is_none() {
-            turn.commit = self.next_commit(turn, everything).map(Arc::new);
-            turn.saved_last = turn.leaving;
-        }
-        if let Some(commit) = &turn.commit {
-            let (store, commit) = (self.store.clone(), Arc::clone(commit));
-            turn.under_way = Some(Box::pin(async move {
-                let start = Instant::now();
-                let result = store.commit(commit).await;
-                (start.elapsed(), result)
-            }));
-        }
-    }
-
-    fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Commit> {
-        if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
-            return None;
-        }
-        let output = self.reducer.drain(everything);
-        if everything && self.reducer.unsaved() == 0 {
-            turn.saved_at = Instant::now();
-        }
-        for notice in &output.notices {
-            self.notice(notice);
-        }
-        let mut commit = Commit::new(self.id, self.reducer.now());
-        if let Role::Leader(epoch) = self.role {
-            commit.epoch = Some(epoch);
-        }
-        commit.changes = output.changes;
-        commit.gaps = std::mem::take(&mut turn.gaps);
-        self.telemetry.decided(&output.events, &output.unattributed);
-        commit.unattributed = output.unattributed;
-        commit.events = output
-            .events
-            .into_iter()
-            .map(|event| self.outlet.new_event(event))
-            .collect();
-        let nothing = commit.changes.is_empty()
-            && commit.events.is_empty()
-            && commit.gaps.is_empty()
-            && commit.unattributed.is_empty();
-        // Where others may take over, they should know that all is well up to now, though nothing happened.
-        let tell_time = everything && self.role != Role::Alone && commit.clock > turn.committed;
-        (!nothing || tell_time).then_some(commit)
-    }
-
-    async fn committed(
-        &mut self,
-        turn: &mut Turn,
-        (took, result): (Duration, Result<Committed, turnhook_store::Error>),
-    ) {
-        turn.under_way = None;
-        match result {
-            Ok(committed) => {
-                if let Some(commit) = turn.commit.take() {
-                    turn.committed = commit.clock;
-                }
-                self.telemetry.committed(took);
-                self.outlet.deliver(committed.deliveries);
-            }
-            Err(error @ turnhook_store::Error::LeaseLost { .. }) => {
-                warn!(source = %self.telemetry.name(), %error, "not committed");
-                self.follow(turn).await;
-            }
-            Err(error) => {
-                error!(source = %self.telemetry.name(), %error, "commit failed; it is repeated every second");
-                self.telemetry.commit_failed(&error, self.watch.now());
-                turn.again_at = Some(Instant::now() + COMMIT_AGAIN);
-            }
-        }
-    }
-
-    fn notice(&self, notice: &Notice) {
+    pub(super) fn notice(&self, notice: &Notice) {
         let source = self.telemetry.name();
         match notice {
             Notice::SharedKey {
@@ -455,37 +367,6 @@ impl SourceTask {
                 warn!(source, "tombstones evicted early: raise [limits] tombstones");
             }
         }
-    }
-
-    /// Applies what the source said last, and commits everything.
-    async fn finish(mut self, mut turn: Turn, grace: Duration) -> bool {
-        while let Some(signal) = self.signals.try_recv() {
-            self.apply(&mut turn, signal);
-        }
-        let until = Instant::now() + grace;
-        while self.role != Role::Follower {
-            if turn.under_way.is_none() {
-                if turn.again_at.is_none() && turn.commit.is_none() {
-                    turn.commit = self.next_commit(&mut turn, true).map(Arc::new);
-                    if turn.commit.is_none() {
-                        return true;
-                    }
-                }
-                if let Some(at) = turn.again_at.take() {
-                    tokio::time::sleep_until(at.min(until)).await;
-                }
-                self.start_commit(&mut turn, true);
-            }
-            match tokio::time::timeout_at(until, ready(&mut turn.under_way)).await {
-                Ok(done) => self.committed(&mut turn, done).await,
-                Err(_) => {
-                    error!(source = %self.telemetry.name(),
-                        "stopped before the last commit: what was heard since the one before counts as missed");
-                    return false;
-                }
-            }
-        }
-        true
     }
 }
 
@@ -518,14 +399,6 @@ pub(super) fn tell_snapshot_key(
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The commit that is under way; never ready if there is none.
-async fn ready(under_way: &mut Option<Commits>) -> (Duration, Result<Committed, turnhook_store::Error>) {
-    match under_way {
-        Some(commit) => commit.await,
         None => std::future::pending().await,
     }
 }
