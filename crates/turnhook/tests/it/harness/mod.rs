@@ -5,6 +5,9 @@ pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod counter;
 pub(crate) mod feeder;
+/// The store's own: a PostgreSQL of the test's.
+#[path = "../../../../store/tests/it/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod process;
 /// The dispatcher's own: a receiver that misbehaves in every way.
 #[path = "../../../../dispatcher/tests/it/receiver.rs"]
