@@ -5,7 +5,8 @@
 #   ./tests/run.sh
 #
 # Needs Debian or Ubuntu and Rust; installs what else it lacks (asks sudo, unless you are root) and says what.
-# Tests start their own redis-server and turnserver on free loopback ports, and stop them.
+# Tests start their own redis-server, turnserver and PostgreSQL on free loopback ports, and stop them. Of PostgreSQL only
+# the programs are needed: where it has to be installed, no server of it is set up or started.
 # TURNHOOK_HISTORIES=1000000 runs the reducer's model on so many generated histories;
 # TURNHOOK_FUZZ_SECONDS=300 fuzzes each target for so long.
 set -euo pipefail
@@ -29,12 +30,22 @@ need curl curl
 need node nodejs
 need npm npm
 python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+# Debian keeps the server's programs off the PATH.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || need initdb postgresql
 if [ "${#missing[@]}" -gt 0 ]; then
     say "Installing ${missing[*]}"
     as_root=()
     [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    # Without the cluster that the package makes and starts by default.
+    no_cluster=/etc/postgresql-common/createcluster.d/turnhook-tests.conf
+    "${as_root[@]}" mkdir -p "${no_cluster%/*}"
+    echo 'create_main_cluster = false' | "${as_root[@]}" tee "$no_cluster" > /dev/null
     "${as_root[@]}" apt-get update -q
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+    installed=0
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -qy --no-install-recommends "${missing[@]}" || installed=$?
+    "${as_root[@]}" rm "$no_cluster"
+    [ "$installed" -eq 0 ] || exit "$installed"
 fi
 
 say "Tests of the workspace"

@@ -224,6 +224,14 @@ impl Store {
         on!(self, db => db.source(name).await)
     }
 
+    /// All sources that ever were configured, by name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
+        on!(self, db => db.sources().await)
+    }
+
     /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
     /// time (`None` for a source that never committed). A million rows take one to two seconds.
     ///

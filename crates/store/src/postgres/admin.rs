@@ -1,6 +1,6 @@
 //! Sources, endpoints and their pauses, and what tells other processes that people changed something.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use deadpool_postgres::GenericClient;
 use turnhook_reducer::time::Timestamp;
@@ -40,6 +40,18 @@ impl Postgres {
                 tx.commit().await?;
                 return_source(id)
             }
+        })
+    }
+
+    pub(crate) async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
+        attempt!(&self.db, client => {
+            let mut sources = BTreeMap::new();
+            for row in client.query("SELECT name, id FROM source", &[]).await? {
+                let id: i32 = row.try_get(1)?;
+                let id = u32::try_from(id).map_err(|_| Fault::damaged("source"))?;
+                sources.insert(row.try_get(0)?, SourceId(id));
+            }
+            Ok(sources)
         })
     }
 

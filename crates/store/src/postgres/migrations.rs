@@ -97,7 +97,7 @@ fn newer(db: &Db, found: u32) -> Error {
     }
 }
 
-async fn version(db: &Db) -> Result<u32> {
+pub(super) async fn version(db: &Db) -> Result<u32> {
     super::connection::attempt!(db, client => {
         let made: bool = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?.try_get(0)?;
         if !made {

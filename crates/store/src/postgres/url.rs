@@ -51,6 +51,21 @@ impl PostgresOptions {
     }
 }
 
+impl PostgresOptions {
+    /// Host and database, without user and password. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`]; [`Error::Refused`] where `ca_file` holds no certificates.
+    pub fn describe(&self) -> Result<String> {
+        let (config, ca_file) = config(self)?;
+        let store = describe(&config);
+        if let Some(ca_file) = ca_file {
+            tls(Some(&ca_file), &store)?;
+        }
+        Ok(store)
+    }
+}
+
 /// To find out that nobody answers.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing is heard is asked after this long, and given up after three times that.

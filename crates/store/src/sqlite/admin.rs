@@ -1,6 +1,6 @@
 //! Sources, endpoints and their pauses, gaps, backups.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::{source::Gap, time::Timestamp};
@@ -23,6 +23,17 @@ impl Sqlite {
                 [&name],
                 |r| r.get(0),
             )?))
+        })
+        .await
+    }
+
+    pub(crate) async fn sources(self: &Arc<Self>) -> Result<BTreeMap<String, SourceId>> {
+        self.read(|conn| {
+            let mut stmt = conn.prepare_cached("SELECT name, id FROM source")?;
+            let sources = stmt
+                .query_map([], |r| Ok((r.get(0)?, SourceId(r.get(1)?))))?
+                .collect::<Result<_, _>>()?;
+            Ok(sources)
         })
         .await
     }

@@ -140,6 +140,7 @@ async fn everything(store: &Store) -> Vec<(String, String)> {
     let mut add =
         |what: &str, value: &dyn std::fmt::Debug| all.push((what.to_owned(), format!("{value:#?}")));
     add("store id", &store.store_id());
+    add("sources", &store.sources().await.unwrap());
     for name in ["eu-1", "us-1", "never-used"] {
         let source = store.source(name).await.unwrap();
         add(&format!("{name}: {source:?}"), &load(store, source).await);

@@ -144,6 +144,8 @@ async fn a_role_without_rights_runs_on_what_is_migrated(on: &Backend) {
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
     ));
+    // It may ask.
+    assert_eq!(Store::migrate(&options).await.unwrap(), Migrated { from: to, to });
     let store = Store::connect(options, Mode::Run).await.unwrap();
     let source = store.source("eu-1").await.unwrap();
     store.cluster().unwrap().beat(&[source]).await.unwrap();

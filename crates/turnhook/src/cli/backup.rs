@@ -13,7 +13,8 @@ Example:
   $ turnhook backup --config /etc/turnhook/turnhook.toml /backup/turnhook-2026-11-22.db
 
   The copy is the store as it was at one moment. To restore it, stop turnhook and put it in the
-  place of the store. What was delivered since is then delivered once more, under the same ids.")]
+  place of the store. What was delivered since is then delivered once more, under the same ids.
+  A store in PostgreSQL is backed up with pg_dump, or by whatever backs up the database.")]
 pub(super) struct Backup {
     #[command(flatten)]
     config: ConfigArgs,

@@ -3,6 +3,10 @@
 use clap::Args;
 
 use super::{CliError, ConfigArgs, Format, print};
+use crate::{
+    config::{Config, StoreKind},
+    store,
+};
 
 /// Check the configuration and print what holds in the end, secrets hidden
 #[derive(Debug, Args)]
@@ -24,8 +28,27 @@ impl Check {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
         match self.format {
-            Format::Text => print(&config.to_toml()),
+            Format::Text => print(&(place(&config) + &config.to_toml())),
             Format::Json => print(&format!("{:#}\n", config.to_json())),
+        }
+    }
+}
+
+/// Where the store is, as a comment: what is printed is a configuration again. A URL may stand in a file.
+fn place(config: &Config) -> String {
+    match &config.store.kind {
+        StoreKind::Sqlite(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            format!("# The store: SQLite, {path:?}\n\n")
+        }
+        StoreKind::Postgres(postgres) => {
+            let options = store::options(postgres);
+            // It was read before, or nothing would be printed.
+            let place = options.describe().unwrap_or_default();
+            format!(
+                "# The store: PostgreSQL, {place:?}; this node: {:?}\n\n",
+                options.node
+            )
         }
     }
 }

@@ -15,6 +15,8 @@ mod check;
 mod deliveries;
 mod endpoints;
 mod listen;
+mod migrate;
+mod nodes;
 mod output;
 mod record;
 mod replay;
@@ -53,6 +55,9 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     Secret(secret::Secret),
     Backup(backup::Backup),
+    Migrate(migrate::Migrate),
+    Nodes(nodes::Nodes),
+    Store(store::StoreArgs),
     Record(record::Record),
     Simulate(simulate::Simulate),
 }
@@ -130,6 +135,9 @@ pub fn main() -> ExitCode {
         Command::Endpoints(command) => block_on(command.run()),
         Command::Secret(command) => command.run(),
         Command::Backup(command) => block_on(command.run()),
+        Command::Migrate(command) => block_on(command.run()),
+        Command::Nodes(command) => block_on(command.run()),
+        Command::Store(command) => block_on(command.run()),
         Command::Record(command) => block_on(command.run()),
         Command::Simulate(command) => command.run(),
     };

@@ -1,12 +1,35 @@
-//! The store, for commands that look into it, whether a bridge runs or not.
+//! The store, for commands that look into it, whether a bridge runs or not; and `turnhook store`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::{Args, Subcommand};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Error, Mode, Store};
 
 use super::{CliError, ConfigArgs};
 use crate::{config::Config, store};
+
+mod copy;
+
+/// Move a store
+#[derive(Debug, Args)]
+pub(super) struct StoreArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Copy(copy::Copy),
+}
+
+impl StoreArgs {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Copy(command) => command.run().await,
+        }
+    }
+}
 
 impl From<Error> for CliError {
     fn from(error: Error) -> CliError {

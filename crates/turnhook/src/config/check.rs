@@ -10,7 +10,7 @@ use std::{
 use turnhook_reducer::rules::Rules;
 
 use super::{
-    Config, ConfigError, Origin, Postgres, Problem, Secret, SecretUrl, Span, Store, StoreKind,
+    Config, ConfigError, Origin, Problem, Secret, SecretUrl, Span, StoreKind,
     file::{self, File},
     load::Layers,
     locate::Step,
@@ -18,6 +18,7 @@ use super::{
 
 mod endpoint;
 mod source;
+mod store;
 
 /// Everything that is wrong, or the configuration.
 pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> {
@@ -70,7 +71,7 @@ impl Check<'_> {
         None
     }
 
-    fn file(&mut self, file: File) -> Option<Config> {
+    fn file(&mut self, mut file: File) -> Option<Config> {
         if file.source.is_empty() {
             let why = if self.layers.has_file() {
                 "missing"
@@ -103,11 +104,16 @@ impl Check<'_> {
             "endpoint",
             file.endpoint.iter().map(|endpoint| endpoint.name.as_str()),
         );
+        let store = store?;
+        if matches!(store.kind, StoreKind::Postgres(_)) {
+            // Its default is of no meaning then.
+            file.store.path = PathBuf::new();
+        }
         Some(Config {
             shutdown_grace: file.shutdown_grace.0,
             sources,
             session: file.session.clone(),
-            store: store?,
+            store,
             http: http?,
             endpoints,
             limits: file.limits,
@@ -136,52 +142,6 @@ impl Check<'_> {
         }
     }
 
-    fn store(&mut self, store: &file::Store) -> Option<Store> {
-        if store.retention == Span::seconds(0) {
-            self.wrong::<()>(
-                &key_path!["store", "retention"],
-                "is 0; keep delivered events for a day at least, such as \"30d\"",
-            );
-        }
-        let url = self.either_url(
-            &key_path!["store"],
-            "url",
-            store.url.as_ref(),
-            store.url_file.as_deref(),
-        )?;
-        let kind = match url {
-            None if store.path.as_os_str().is_empty() => {
-                return self.wrong(&key_path!["store", "path"], "is empty; name the SQLite file");
-            }
-            None => StoreKind::Sqlite(store.path.clone()),
-            Some(url) => {
-                let scheme = url.expose().split("://").next().unwrap_or_default();
-                if !matches!(scheme, "postgres" | "postgresql") {
-                    return self.wrong(
-                        &key_path!["store", "url"],
-                        "is no PostgreSQL URL; it begins with postgres:// (for SQLite, set `path` instead)",
-                    );
-                }
-                if !(Span::seconds(2)..=Span::seconds(300)).contains(&store.lease) {
-                    return self.wrong(
-                        &key_path!["store", "lease"],
-                        format!("{} is out of bounds; it is 2s to 5m", store.lease),
-                    );
-                }
-                StoreKind::Postgres(Postgres {
-                    url,
-                    ca_file: store.ca_file.clone(),
-                    node: store.node.clone().filter(|name| !name.is_empty()),
-                    lease: store.lease.0,
-                })
-            }
-        };
-        Some(Store {
-            kind,
-            retention: store.retention.0,
-        })
-    }
-
     fn limits(&mut self, file: &File) {
         for (name, value) in [
             ("unconfirmed", file.limits.unconfirmed),
@@ -207,10 +167,10 @@ impl Check<'_> {
     }
 
     /// Names are labels in metrics, payloads and commands.
-    fn name(&mut self, table: &str, index: usize, name: &str) {
+    fn name(&mut self, path: &[Step], name: &str) {
         if name.trim().is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
             self.wrong::<()>(
-                &key_path![table, index, "name"],
+                path,
                 "is a label: 1 to 64 characters, none of them control characters",
             );
         }

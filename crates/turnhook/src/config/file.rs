@@ -4,7 +4,10 @@
 //! each of their keys. Those that occur any number of times (`[[source]]`, `[[endpoint]]`) have theirs
 //! here, and a test holds them against the comments in `default.toml`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +193,8 @@ impl From<Billable> for turnhook_reducer::usage::Billable {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// The SQLite file.
+    /// The SQLite file; empty where it is of no meaning.
+    #[serde(skip_serializing_if = "is_empty")]
     pub path: PathBuf,
     /// A PostgreSQL instead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,6 +338,10 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 fn yes() -> bool {

@@ -208,6 +208,87 @@ fn check_shows_what_holds_and_hides_secrets() {
     assert_eq!(shown["session"]["residue"].as_str(), Some("64KiB"));
 }
 
+/// A store in PostgreSQL: from the file, from a secret's file, from the environment; its password is nowhere.
+#[test]
+fn a_store_in_postgres() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let source = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n";
+    fs::write(
+        at("store-url"),
+        "postgres://turnhook:hunter2@db.example.com/turnhook\n",
+    )
+    .unwrap();
+    let key = rcgen::generate_simple_self_signed(["db.example.com".to_owned()]).unwrap();
+    fs::write(at("ca.pem"), key.cert.pem()).unwrap();
+    let url = "postgres://turnhook:hunter2@10.0.0.9:5433,10.0.0.10/turnhook?sslmode=verify-full";
+    for (more, env, place, node) in [
+        (
+            format!(
+                "[store]\nurl = \"{url}\"\nnode = \"turnhook-1\"\nlease = \"30s\"\nca_file = \"ca.pem\"\n"
+            ),
+            None,
+            "postgres://10.0.0.9:5433,10.0.0.10:5432/turnhook",
+            Some("turnhook-1"),
+        ),
+        (
+            "[store]\nurl_file = \"store-url\"\nca_file = \"ca.pem\"\n".to_owned(),
+            None,
+            "postgres://db.example.com:5432/turnhook",
+            None,
+        ),
+        (
+            String::new(),
+            Some(("TURNHOOK_STORE__URL", "postgresql://u:hunter2@[::1]:6432/th")),
+            "postgres://[::1]:6432/th",
+            None,
+        ),
+        (
+            "[store]\nurl_file = \"store-url\"\n".to_owned(),
+            Some(("TURNHOOK_STORE__NODE", "7")),
+            "postgres://db.example.com:5432/turnhook",
+            Some("7"),
+        ),
+    ] {
+        fs::write(at("turnhook.toml"), format!("{source}{more}")).unwrap();
+        let check = |format: &str| {
+            let mut check = command(directory.path());
+            check.args(["check", "--format", format]).envs(env);
+            let output = check.output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            let text = format!("{}{}", stdout(&output), stderr(&output));
+            assert!(!text.contains("hunter2"), "{text}");
+            text
+        };
+        let text = check("text");
+        let said = text.lines().next().unwrap();
+        assert!(
+            said.starts_with(&format!("# The store: PostgreSQL, \"{place}\"; this node: \"")),
+            "{said}"
+        );
+        let shown: toml::Table = text.parse().unwrap();
+        // The default of a key that is not used is not shown.
+        assert!(!shown["store"].as_table().unwrap().contains_key("path"), "{text}");
+        let config: serde_json::Value = serde_json::from_str(&check("json")).unwrap();
+        assert_eq!(config["store"]["node"].as_str(), node);
+        match node {
+            Some(node) => assert!(said.ends_with(&format!("\"{node}\"")), "{said}"),
+            None => assert!(!said.ends_with("\"\""), "{said}"),
+        }
+    }
+    // And where it is not.
+    fs::write(at("turnhook.toml"), source).unwrap();
+    let output = run(directory.path(), &["check"]);
+    let path = at("turnhook.db")
+        .canonicalize()
+        .unwrap_or_else(|_| at("turnhook.db"));
+    assert!(
+        stdout(&output).starts_with(&format!("# The store: SQLite, {path:?}\n")),
+        "{}",
+        stdout(&output)
+    );
+}
+
 /// The files that it names are the operator's: here they stand in a directory of the test.
 #[test]
 fn the_example_is_a_good_configuration() {

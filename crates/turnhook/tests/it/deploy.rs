@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use serde_json::Value;
+
 use crate::harness::{
     coturn::{Coturn, Transport},
     eventually, free_port,
@@ -119,42 +121,180 @@ fn redis_takes_the_fragment_and_its_users_can_do_their_work() {
     );
 }
 
-/// The environment of each compose file is a configuration.
+/// Whatever a `docker compose` would put into a container's place.
+const SECRETS: [(&str, &str); 5] = [
+    ("coturn", "change-me"),
+    ("billing", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    (
+        "store-url",
+        "postgres://turnhook:change-me@postgres/turnhook?sslmode=disable",
+    ),
+    ("redis-password", "change-me"),
+    ("postgres", "change-me"),
+];
+
+fn yaml(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(deploy(name)).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Each node of each compose file has an environment that is a configuration, and what it names is there.
 #[test]
 fn the_compose_files_configure_turnhook() {
-    for name in ["compose.yaml", "compose.redis.yaml"] {
-        let directory = tempfile::tempdir().unwrap();
-        for secret in ["coturn", "billing"] {
-            fs::write(
-                directory.path().join(secret),
-                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n",
-            )
-            .unwrap();
+    for (name, nodes) in [
+        ("compose.yaml", 1),
+        ("compose.redis.yaml", 1),
+        ("compose.cluster.yaml", 2),
+    ] {
+        let file = &yaml(name)[0];
+        let services = file["services"].as_object().unwrap();
+        let mut seen = Vec::new();
+        for (service, node) in services.iter().filter(|(name, _)| name.starts_with("turnhook")) {
+            let directory = tempfile::tempdir().unwrap();
+            for secret in node["secrets"].as_array().unwrap() {
+                let secret = secret.as_str().unwrap();
+                assert!(file["secrets"][secret]["file"].is_string(), "{name}: {secret}");
+                let (_, content) = SECRETS.iter().find(|(name, _)| *name == secret).unwrap();
+                fs::write(directory.path().join(secret), content).unwrap();
+            }
+            let mut check = command(directory.path());
+            for (variable, value) in node["environment"].as_object().unwrap() {
+                let value = value.as_str().unwrap();
+                let value = value.replace("/run/secrets", directory.path().to_str().unwrap());
+                let value = if value.starts_with("${BILLING_URL") {
+                    "https://billing.example.com/".to_owned()
+                } else {
+                    value
+                };
+                check.env(variable, value);
+            }
+            let output = check.args(["check", "--format", "json"]).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{name}: {service}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let config: Value = serde_json::from_slice(&output.stdout).unwrap();
+            seen.push((node["ports"][0].as_str().unwrap(), config));
+            for needed in node["depends_on"].as_object().into_iter().flatten() {
+                assert!(services.contains_key(needed.0), "{name}: {needed:?}");
+            }
         }
-        let text = fs::read_to_string(deploy(name)).unwrap();
-        let mut check = command(directory.path());
-        let mut count = 0;
-        for line in text.lines().filter(|line| line.trim().starts_with("TURNHOOK_")) {
-            let (variable, value) = line.trim().split_once(": ").unwrap();
-            let value = value
-                .trim_matches('"')
-                .replace("/run/secrets", directory.path().to_str().unwrap());
-            let value = if value.starts_with("${BILLING_URL") {
-                "https://billing.example.com/".to_owned()
-            } else {
-                value
-            };
-            check.env(variable, value);
-            count += 1;
+        assert_eq!(seen.len(), nodes, "{name}");
+        if let [(port, one), (other_port, other)] = &mut seen[..] {
+            // The same but for what tells them apart.
+            assert_ne!(port, other_port, "{name}");
+            assert_ne!(one["store"]["node"], other["store"]["node"], "{name}");
+            assert!(one["store"]["url_file"].is_string());
+            for config in [&mut *one, &mut *other] {
+                config["store"]["node"] = Value::Null;
+                // Each has secrets in a directory of its own here.
+                config["store"]["url_file"] = Value::Null;
+                config["endpoint"][0]["secrets_file"] = Value::Null;
+            }
+            assert_eq!(one, other, "{name}");
         }
-        assert!(count >= 6, "{name}");
-        let output = check.arg("check").output().unwrap();
-        assert!(
-            output.status.success(),
-            "{name}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
     }
+}
+
+/// The manifests fit together, and the configuration in them is one.
+#[test]
+fn the_kubernetes_manifests_configure_turnhook() {
+    let objects = yaml("kubernetes.yaml");
+    let kinds: Vec<&str> = objects.iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "ConfigMap",
+            "Secret",
+            "Service",
+            "PodDisruptionBudget",
+            "Deployment"
+        ]
+    );
+    let [config_map, secret, service, budget, deployment] = &objects[..] else {
+        unreachable!()
+    };
+    for object in &objects {
+        assert_eq!(object["metadata"]["name"], "turnhook");
+    }
+    let pod = &deployment["spec"]["template"];
+    let labels = &pod["metadata"]["labels"];
+    assert!(labels.as_object().is_some_and(|labels| !labels.is_empty()));
+    for selector in [
+        &service["spec"]["selector"],
+        &budget["spec"]["selector"]["matchLabels"],
+        &deployment["spec"]["selector"]["matchLabels"],
+    ] {
+        assert_eq!(selector, labels);
+    }
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let container = &pod["spec"]["containers"][0];
+    let ports: Vec<&Value> = container["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| &port["name"])
+        .collect();
+    for (probe, path) in [
+        ("livenessProbe", "/livez"),
+        ("startupProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ] {
+        assert_eq!(container[probe]["httpGet"]["path"], path);
+        assert!(ports.contains(&&container[probe]["httpGet"]["port"]), "{probe}");
+    }
+    assert!(ports.contains(&&service["spec"]["ports"][0]["targetPort"]));
+
+    // As in the pod: files where the volumes are mounted, and variables.
+    let directory = tempfile::tempdir().unwrap();
+    let here = |path: &str| directory.path().join(path.trim_start_matches('/'));
+    let mut check = command(directory.path());
+    for mount in container["volumeMounts"].as_array().unwrap() {
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes
+            .iter()
+            .find(|volume| volume["name"] == mount["name"])
+            .unwrap();
+        let path = mount["mountPath"].as_str().unwrap();
+        fs::create_dir_all(here(path)).unwrap();
+        let files = if volume["configMap"]["name"] == config_map["metadata"]["name"] {
+            &config_map["data"]
+        } else {
+            assert_eq!(volume["secret"]["secretName"], secret["metadata"]["name"]);
+            &secret["stringData"]
+        };
+        for (name, content) in files.as_object().unwrap() {
+            let root = directory.path().to_str().unwrap();
+            let content = content
+                .as_str()
+                .unwrap()
+                .replace("\"/run/", &format!("\"{root}/run/"))
+                .replace("whsec_change-me", SECRETS[1].1);
+            fs::write(here(path).join(name), content).unwrap();
+        }
+    }
+    for variable in container["env"].as_array().unwrap() {
+        let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+            Some("metadata.name") => "turnhook-7d4b9c6f5d-x2x7q".to_owned(),
+            _ => here(variable["value"].as_str().unwrap()).display().to_string(),
+        };
+        check.env(variable["name"].as_str().unwrap(), value);
+    }
+    let output = check.args(["check", "--format", "json"]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let config: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(config["store"]["node"], "turnhook-7d4b9c6f5d-x2x7q");
+    let listen = config["http"]["listen"].as_str().unwrap();
+    let port = container["ports"][0]["containerPort"].to_string();
+    assert_eq!(listen, format!("0.0.0.0:{port}"));
+    let stop = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert_eq!(config["shutdown_grace"], "20s");
+    assert!(stop > 20);
 }
 
 /// Where systemd is there to ask.

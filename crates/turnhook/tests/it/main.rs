@@ -18,6 +18,7 @@ mod metering_direct;
 mod metering_redis;
 mod outages;
 mod outbox;
+mod postgres;
 mod record;
 mod restarts;
 mod secrets;

@@ -18,7 +18,7 @@ const EVENT_TYPES: [EventType; 3] = [EventType::Start, EventType::Usage, EventTy
 impl Check<'_> {
     pub(super) fn endpoint(&mut self, index: usize, endpoint: &file::Endpoint) -> Option<EndpointConfig> {
         let at = key_path!["endpoint", index];
-        self.name("endpoint", index, &endpoint.name);
+        self.name(&key_path!["endpoint", index, "name"], &endpoint.name);
         // All of them are looked at before any is missed, so that one run shows every mistake.
         let url = self.url(&at, endpoint);
         let secrets = self.signing_secrets(&at, endpoint);

@@ -15,7 +15,7 @@ use crate::{
 
 impl Check<'_> {
     pub(super) fn source(&mut self, index: usize, source: &file::Source) -> Option<Source> {
-        self.name("source", index, &source.name);
+        self.name(&key_path!["source", index, "name"], &source.name);
         let before = self.problems.len();
         let at = key_path!["source", index];
         let password = self.either(
