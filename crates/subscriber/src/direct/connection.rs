@@ -103,7 +103,8 @@ where
             match session.handle(&args, &mut replies) {
                 Effect::None => {}
                 Effect::Message { channel, payload } => {
-                    let batch = batch.get_or_insert_with(|| Batch::new(at, Some(session.server())).with_room(room));
+                    let batch =
+                        batch.get_or_insert_with(|| Batch::new(at, Some(session.server())).with_room(room));
                     batch.push(channel, payload);
                 }
                 Effect::Identified => shared.track(|t| t.identified(id, &session.server(), at)),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{books::balance, knob, random, traffic::Traffic};
 use crate::harness::{
-    billing::Billing,
+    billing::{Billing, logged_of, sum},
     eventually,
     nodes::{Shared, leader, ready},
+    turn::TurnClient,
 };
 
 #[test]
@@ -38,4 +39,32 @@ fn stopped_past_its_lease_and_resumed() {
         }
     });
     balance(&shared, &nodes, &billing, &coturn, &users);
+}
+
+/// One that slept hears what waited for it, and then all that is said: what it hears after that is as good as what it
+/// heard before.
+#[test]
+#[ignore = "what is heard within 15 s of a stall is taken for something that waited through it"]
+fn one_that_slept_takes_over_soon_after() {
+    let billing = Billing::start();
+    let shared = Shared::start("2s", billing.endpoint());
+    let mut nodes = shared.nodes(2);
+    let coturn = shared.coturn();
+    let first = leader(&nodes);
+    nodes[first].pause();
+    assert_eq!(leader(&nodes), 1 - first);
+    nodes[first].resume();
+    assert_eq!(ready(&nodes), 1 - first);
+    // By now what is heard next is later than anything that can have waited.
+    std::thread::sleep(Duration::from_secs(4));
+    let mut client = TurnClient::tcp(&coturn, "caller").call(&coturn);
+    client.relay(20, 200);
+    billing.started("caller");
+    nodes[1 - first].pause();
+    drop(client);
+    assert_eq!(leader(&nodes), first);
+    nodes[1 - first].resume();
+    let sessions = billing.ended("caller", 1);
+    assert!(sessions[0].is_exact(), "{sessions:#?}");
+    assert_eq!(sessions[0].usage(), sum(logged_of(&coturn, "caller")));
 }
