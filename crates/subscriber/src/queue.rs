@@ -20,8 +20,9 @@ use turnhook_reducer::{
 
 use crate::signal::{Batch, Signal};
 
-/// How much may wait for the engine by default, in bytes: some 200,000 messages.
-pub const DEFAULT_BOUND: usize = 64 * 1024 * 1024;
+/// How much may wait for the engine by default, in bytes: some 800,000 messages, a second of the most that one Redis can
+/// publish.
+pub const DEFAULT_BOUND: usize = 256 * 1024 * 1024;
 
 /// A queue that holds up to `bound` bytes of messages.
 #[must_use]
