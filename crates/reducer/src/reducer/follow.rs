@@ -116,6 +116,10 @@ impl Reducer {
             self.names.hold_again(key.2);
             self.keep(key, life);
         }
+        let aside: Vec<u32> = self.unconfirmed.iter().map(|(slot, _)| slot).collect();
+        for slot in aside {
+            self.forget_unconfirmed(slot);
+        }
         self.discard();
     }
 

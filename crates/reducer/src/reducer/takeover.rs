@@ -334,7 +334,6 @@ impl TakeOver<'_> {
                 What::LateTotals => base.late_totals(&key, &step.life),
             }
         }
-        base.bring_in_unconfirmed(ours);
     }
 
     /// Counters and statuses have no order: all of them are brought in at the committed clock.
@@ -477,6 +476,7 @@ impl Reducer {
                 legs: life.legs,
                 reported: life.flags.reported,
                 twin: life.twin,
+                told: Legs::default(),
             },
         );
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -571,32 +571,6 @@ impl Reducer {
                 life.peer_total = None;
             }
             self.totals_of_life(slot, &life);
-        }
-    }
-
-    /// What nobody has confirmed, except where the committed state knows more of it.
-    fn bring_in_unconfirmed(&mut self, ours: &Reducer) {
-        let mut kept: Vec<_> = ours.unconfirmed.iter().collect();
-        kept.sort_by_key(|(slot, _)| ours.unconfirmed.number(*slot));
-        for (_, u) in kept {
-            let (realm, username) = (ours.names.realm(u.name), ours.names.username(u.name));
-            let server = self.labels.optional(ours.labels.get(u.server));
-            let key = self.key(server, u.id, realm, username);
-            let ended_here = self.find_tombstone(&key).is_some();
-            let ended_there = ours
-                .find_tombstone(&ours.key(u.server, u.id, realm, username))
-                .is_some();
-            if self.find_allocation(&key).is_some() || (ended_here && !ended_there) {
-                continue;
-            }
-            self.set_aside(&key, Leg::Client, u.legs.client);
-            self.set_aside(&key, Leg::Peer, u.legs.peer);
-            if let Some(entry) = self
-                .find_unconfirmed(&key)
-                .and_then(|slot| self.unconfirmed.get_mut(slot))
-            {
-                entry.reported = u.reported;
-            }
         }
     }
 }

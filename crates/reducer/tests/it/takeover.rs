@@ -509,13 +509,24 @@ fn a_refresh_that_only_the_follower_heard_keeps_it_alive() {
 }
 
 #[test]
-fn traffic_that_nobody_has_confirmed_stays_aside() {
+fn traffic_that_a_follower_cannot_place_is_left_to_the_totals() {
     let mut c = Cluster::new();
     c.at(1.0).traffic(BOTH, 1, MB);
     c.at(10.0).takes_over(1).commit();
-    assert_eq!((c.events.len(), c.nodes[1].kept_aside().1), (0, 1));
+    assert_eq!((c.events.len(), c.nodes[1].kept_aside().1), (0, 0));
     c.refresh(B, 1);
     c.at(20.0).close(B, 1, MB);
     c.at(40.0).is_one_session(MB, true);
     assert!(c.unattributed.is_empty());
+}
+
+#[test]
+fn traffic_of_a_life_that_a_follower_missed_is_not_counted_in_the_next() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(A, 1).traffic(BOTH, 1, MB).commit();
+    // The server is started anew. B hears of the next life only by its refresh.
+    c.at(40.0).open(A, 1).refresh(BOTH, 1).commit();
+    c.at(50.0).takes_over(1).close(B, 1, 0);
+    c.at(90.0).commit();
+    assert_eq!(c.bytes_told(), MB, "{:#?}", c.told());
 }
