@@ -246,6 +246,7 @@ impl Reducer {
         self.gaps.push((gap.from, gap.to));
         let more = self.gaps.len().saturating_sub(GAPS);
         self.gaps.drain(..more);
+        self.stood_still(gap);
     }
 
     /// Compares what this follower knows with what is committed as of `clock`: the rows of

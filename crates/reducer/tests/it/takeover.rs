@@ -6,6 +6,7 @@ use turnhook_reducer::{
     event::{EventType, SessionEvent, Unattributed},
     message::{AllocationId, Kind, Leg, Message, Status},
     rules::Rules,
+    source::{Gap, GapReason},
     state::Table,
     time::Timestamp,
 };
@@ -484,6 +485,37 @@ fn a_whole_life_that_waited_in_the_queue_is_not_told_again() {
         c.traffic(B, 1, MB).refresh(B, 1).close(B, 1, MB);
         c.at(60.0).is_one_session(MB, true);
     }
+}
+
+#[test]
+fn a_refresh_that_waited_in_the_queue_opens_no_next_life_of_one_that_closes() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(A, 1).refresh(A, 1).traffic(A, 1, MB);
+    c.hear(A, 1, Kind::Deleted).commit();
+    c.at(2.0).takes_over(1);
+    c.open(B, 1).refresh(B, 1).traffic(B, 1, MB);
+    c.hear(B, 1, Kind::Deleted);
+    c.at(40.0).is_one_session(MB, false);
+}
+
+#[test]
+fn a_new_leader_that_stood_still_reads_its_queue_as_if_no_time_had_passed() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(A, 1).traffic(A, 1, MB).close(A, 1, MB);
+    c.at(10.0).commit().takes_over(1);
+    let (from, to) = (Timestamp(START + 11_000), Timestamp(START + 90_000));
+    let (reason, server) = (GapReason::Stall, None);
+    c.nodes[1].gap(
+        from,
+        &Gap {
+            from,
+            to,
+            reason,
+            server,
+        },
+    );
+    c.at(90.0).open(B, 1).traffic(B, 1, MB).close(B, 1, MB);
+    c.at(120.0).is_one_session(MB, true);
 }
 
 #[test]
