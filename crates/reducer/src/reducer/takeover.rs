@@ -160,7 +160,16 @@ impl TakeOver<'_> {
             let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
                 return;
             };
-            let (same, newer_from) = place(&sights, &theirs);
+            let (mut same, mut newer_from) = place(&sights, &theirs);
+            if self
+                .base
+                .allocations
+                .get(slot as usize)
+                .is_some_and(|a| a.flags.shared)
+            {
+                // Of two servers' messages under one key, all that came since was counted in this one.
+                (same, newer_from) = (same.or(lives.len().checked_sub(1)), lives.len());
+            }
             self.met_allocations.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((kept, life)) => {

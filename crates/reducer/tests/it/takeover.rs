@@ -519,6 +519,20 @@ fn a_new_leader_that_stood_still_reads_its_queue_as_if_no_time_had_passed() {
 }
 
 #[test]
+fn what_was_counted_of_a_shared_key_is_not_told_of_one_of_its_lives() {
+    let mut c = Cluster::new();
+    let mut other = status(600, "127.0.0.1:50000");
+    other.local = Some(b"127.0.0.9:3478");
+    c.at(1.0).open(A, 1).hear(A, 1, Kind::New(other));
+    c.traffic(A, 1, MB).commit();
+    // B missed the first of them, and reads the rest from its queue.
+    c.at(9.0).hear(B, 1, Kind::New(other)).traffic(B, 1, MB);
+    c.at(20.0).takes_over(1);
+    c.at(2000.0).commit();
+    assert_eq!(c.bytes_told(), MB, "{:#?}", c.told());
+}
+
+#[test]
 fn a_peer_leg_beyond_4_gib_is_unwrapped_from_what_was_told() {
     let mut c = Cluster::new();
     let n = (1 << 32) + 500 * MB;
