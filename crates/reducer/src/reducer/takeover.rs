@@ -485,7 +485,7 @@ impl Reducer {
                 legs: life.legs,
                 reported: life.flags.reported,
                 twin: life.twin,
-                told: Legs::default(),
+                told: life.told,
             },
         );
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -500,7 +500,7 @@ impl Reducer {
         a.flags.shared |= life.flags.shared;
         a.flags.deltas_only |= life.flags.deltas_only;
         if life.counted != life.legs {
-            self.counted.insert(slot, life.counted);
+            self.counted.insert(slot, life.told.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
         if let Some(g) = self.groups.get_mut(group as usize)

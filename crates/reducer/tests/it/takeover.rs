@@ -533,6 +533,19 @@ fn what_was_counted_of_a_shared_key_is_not_told_of_one_of_its_lives() {
 }
 
 #[test]
+fn what_a_follower_doubts_is_not_brought_in() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(BOTH, 1).traffic(BOTH, 1, MB);
+    c.at(2.0).hear(BOTH, 1, Kind::Deleted);
+    // The next life; B misses its `new`, and may have counted some of it in the one before.
+    c.at(20.0).hear(A, 1, Kind::New(status(600, "127.0.0.1:50000")));
+    c.hear(BOTH, 1, Kind::Refreshed(status(600, "127.0.0.1:50000")));
+    c.at(30.0).takes_over(1);
+    c.at(2000.0).commit();
+    assert_eq!(c.bytes_told(), MB, "{:#?}", c.told());
+}
+
+#[test]
 fn a_peer_leg_beyond_4_gib_is_unwrapped_from_what_was_told() {
     let mut c = Cluster::new();
     let n = (1 << 32) + 500 * MB;
