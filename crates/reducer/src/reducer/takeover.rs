@@ -306,14 +306,16 @@ impl TakeOver<'_> {
             }
             let (realm, username) = (self.base.names.realm(t.name), self.base.names.username(t.name));
             let server = self.base.labels.get(t.server);
-            if !knows_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
-                self.stale.ended(
-                    slot,
-                    Behind {
-                        new: true,
-                        ..Behind::default()
-                    },
-                );
+            let behind = match known_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
+                // Perhaps only from the rows, of a node that took over before.
+                Some(ended) => self.ours.stale_of_ended(ended),
+                None => Some(Behind {
+                    new: true,
+                    ..Behind::default()
+                }),
+            };
+            if let Some(behind) = behind {
+                self.stale.ended(slot, behind);
             }
         }
     }
@@ -394,29 +396,23 @@ impl TakeOver<'_> {
     }
 }
 
-/// Whether the follower too knows that a life has ended.
-fn knows_end(
+/// The follower's tombstone of a life, if it too knows that it has ended.
+fn known_end(
     ours: &Reducer,
     server: Option<&[u8]>,
     id: crate::message::AllocationId,
     (realm, username): (&[u8], &[u8]),
     theirs: &Sight,
-) -> bool {
+) -> Option<u32> {
     let server = match server {
         None => NONE,
-        Some(text) => match ours.labels.find(text) {
-            Some(slot) => slot,
-            None => return false,
-        },
+        Some(text) => ours.labels.find(text)?,
     };
     let key = ours.key(server, id, realm, username);
-    let ended = ours
-        .find_tombstone(&key)
-        .and_then(|slot| ours.tombstones.get(slot));
-    ended.is_some_and(|t| {
-        let life = Life::of_ended(t, t.heard_at, false);
-        place(&[life.sight(&ours.gaps)], theirs).0.is_some()
-    })
+    let slot = ours.find_tombstone(&key)?;
+    let t = ours.tombstones.get(slot)?;
+    let life = Life::of_ended(t, t.heard_at, false);
+    place(&[life.sight(&ours.gaps)], theirs).0.map(|_| slot)
 }
 
 impl Reducer {

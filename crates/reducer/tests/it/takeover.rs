@@ -546,6 +546,16 @@ fn what_a_follower_doubts_is_not_brought_in() {
 }
 
 #[test]
+fn a_whole_life_that_waited_through_two_takeovers_is_not_told_again() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(A, 1).traffic(A, 1, MB).close(A, 1, MB).commit();
+    c.at(2.0).takes_over(1).commit();
+    c.hands_over(1).commit();
+    c.open(B, 1).traffic(B, 1, MB).close(B, 1, MB);
+    c.at(60.0).is_one_session(MB, true);
+}
+
+#[test]
 fn a_peer_leg_beyond_4_gib_is_unwrapped_from_what_was_told() {
     let mut c = Cluster::new();
     let n = (1 << 32) + 500 * MB;
