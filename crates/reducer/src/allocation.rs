@@ -144,7 +144,8 @@ pub(crate) struct Flags {
     pub(crate) shared: bool,
     /// First heard of without `new` soon after tombstones were evicted: deltas only.
     pub(crate) deltas_only: bool,
-    /// Its client deltas exceeded its client total.
+    /// Its client deltas exceeded its client total, or it opened in doubt of whether some of what it carried
+    /// was told of an earlier life.
     pub(crate) overcounted: bool,
 }
 

@@ -116,6 +116,10 @@ impl Reducer {
             self.names.hold_again(key.2);
             self.keep(key, life);
         }
+        let aside: Vec<u32> = self.unconfirmed.iter().map(|(slot, _)| slot).collect();
+        for slot in aside {
+            self.forget_unconfirmed(slot);
+        }
         self.discard();
     }
 
@@ -242,6 +246,7 @@ impl Reducer {
         self.gaps.push((gap.from, gap.to));
         let more = self.gaps.len().saturating_sub(GAPS);
         self.gaps.drain(..more);
+        self.stood_still(gap);
     }
 
     /// Compares what this follower knows with what is committed as of `clock`: the rows of

@@ -27,6 +27,8 @@ pub(crate) struct Life {
     /// What it carried, as far as is known, and what of that was counted from deltas that came here.
     pub(crate) legs: Legs,
     pub(crate) counted: Legs,
+    /// What was told of an earlier life of its key, and may hold some of this one: not in the above.
+    pub(crate) told: Legs,
     pub(crate) closed: Option<(Timestamp, CloseReason)>,
     pub(crate) client_total: Option<Counters>,
     pub(crate) peer_total: Option<Counters>,
@@ -39,6 +41,8 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn of(a: &Allocation, counted: Option<Legs>, seen: bool) -> Life {
         let (client_total, peer_total) = a.totals();
+        let doubted = a.flags.overcounted && !a.flags.revived;
+        let told = if doubted { a.base() } else { Legs::default() };
         Life {
             opened_at: a.opened_at,
             twin: a.twin(),
@@ -47,8 +51,9 @@ impl Life {
             lifetime: a.lifetime,
             details: a.details.clone(),
             flags: a.flags,
-            legs: a.legs,
-            counted: counted.unwrap_or(a.legs),
+            legs: a.legs.minus(told),
+            counted: counted.unwrap_or(a.legs).minus(told),
+            told,
             closed: a.rare.as_ref().and_then(|r| r.closed),
             client_total,
             peer_total,
@@ -86,6 +91,7 @@ impl Life {
             },
             legs,
             counted: legs,
+            told: Legs::default(),
             closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
             client_total: all.then_some(t.rest.told.client),
             peer_total: (all && peer_leg).then_some(t.rest.told.peer),

@@ -23,6 +23,8 @@ pub(crate) struct Opening {
     pub(crate) from_snapshot: bool,
     /// What was heard of it while it was unconfirmed.
     pub(crate) legs: Legs,
+    /// What was told of an earlier life of its key, and may hold deltas of this one: counted from there on.
+    pub(crate) told: Legs,
     pub(crate) reported: bool,
     pub(crate) twin: u16,
 }
@@ -296,8 +298,12 @@ impl Reducer {
         }
     }
 
-    /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time.
+    /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time. Not by
+    /// a follower: the leader may know the id, and tell what is said of it.
     pub(crate) fn set_aside(&mut self, key: &Key<'_>, leg: Leg, counters: Counters) -> bool {
+        if self.is_following() {
+            return true;
+        }
         let last_leg = if self.rules.peer_leg {
             Leg::Peer
         } else {
@@ -402,6 +408,7 @@ impl Reducer {
         let name = self.names.hold(key.realm, key.username);
         let group = self.group_of(name);
         let details = status.map_or_else(Details::default, |s| self.details(&s));
+        let doubted = !opening.told.is_zero();
         let flags = Flags {
             opened_seen: opening.seen,
             from_snapshot: opening.from_snapshot,
@@ -409,6 +416,7 @@ impl Reducer {
             reported: opening.reported,
             relayed: self.has_relayed(&opening.legs, opening.reported),
             deltas_only: !opening.seen && self.now < self.evicted_until,
+            overcounted: doubted,
             ..Flags::default()
         };
         let mut allocation = Allocation {
@@ -422,7 +430,7 @@ impl Reducer {
             heard_at: self.now,
             status_at: self.now,
             lifetime: status.map_or(0, |s| s.lifetime),
-            legs: opening.legs,
+            legs: opening.told.plus(opening.legs),
             details,
             rare: None,
             wake: Timestamp::MAX,
@@ -433,6 +441,9 @@ impl Reducer {
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
             allocation.rare().twin = twin;
+        }
+        if doubted {
+            allocation.rare().base = opening.told;
         }
         let slot = self.allocations.insert(allocation) as u32;
         self.index_allocation(slot, key.hash);

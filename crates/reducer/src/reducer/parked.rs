@@ -218,7 +218,7 @@ impl Reducer {
             Kind::Refreshed(status) => {
                 let details = self.details(&status);
                 if self.is_another(slot, &details) {
-                    let opening = self.take_aside(key);
+                    let opening = self.after_ended(slot, key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
                     self.revive(slot, key, Some(status));
@@ -269,10 +269,20 @@ impl Reducer {
         if leg == Leg::Peer {
             return false;
         }
-        let opening = self.take_aside(key);
+        let opening = self.after_ended(slot, key);
         let slot = self.open(key, None, Opening { twin, ..opening });
         self.on_total(slot, leg, total);
         true
+    }
+
+    /// A next life of which the `new` was not heard. Where the totals of the one that ended were not seen,
+    /// deltas of the next may have been taken for its own and told: only what goes beyond is told.
+    pub(crate) fn after_ended(&mut self, tombstone: u32, key: &Key<'_>) -> Opening {
+        let ended = self.tombstones.get(tombstone).filter(|t| !t.rest.totals_seen);
+        Opening {
+            told: ended.map_or_else(Legs::default, |t| t.rest.told),
+            ..self.take_aside(key)
+        }
     }
 
     /// Whether a status from there is of another life than the one that ended. Where two allocations had a

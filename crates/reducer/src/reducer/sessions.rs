@@ -250,7 +250,10 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        let relayed = self.has_relayed(&legs, a.flags.reported || reports);
+        // What may be an earlier life's is no sign that this one has.
+        let next_life = a.flags.overcounted && !a.flags.revived;
+        let own = if next_life { legs.minus(a.base()) } else { legs };
+        let relayed = self.has_relayed(&own, a.flags.reported || reports);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };

@@ -125,6 +125,7 @@ impl Reducer {
         };
         let (client_total, peer_total) = a.totals();
         let deltas_only = a.flags.deltas_only || a.flags.shared;
+        let doubted = a.flags.overcounted;
         let settled = allocation::settle(a.legs, client_total, peer_total, self.rules.peer_leg);
         let (id, legs) = (a.id, a.legs);
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !self.rules.peer_leg);
@@ -152,7 +153,12 @@ impl Reducer {
         if session == NONE {
             self.record_untold(slot, UnattributedReason::Residue);
         } else {
-            self.member_settles(session, slot, totals_seen, settled.exact && !deltas_only);
+            self.member_settles(
+                session,
+                slot,
+                totals_seen,
+                settled.exact && !deltas_only && !doubted,
+            );
         }
         let told = if deltas_only { settled.legs } else { final_legs };
         self.bury(slot, told, totals_seen);

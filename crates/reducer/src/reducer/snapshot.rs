@@ -63,9 +63,13 @@ impl Reducer {
         let slot = match tombstone {
             Some(t) if !self.is_another(t, &details) => self.revive(t, &key, Some(status)),
             _ => {
+                let opening = match tombstone {
+                    Some(t) => self.after_ended(t, &key),
+                    None => self.take_aside(&key),
+                };
                 let opening = Opening {
                     from_snapshot: true,
-                    ..self.take_aside(&key)
+                    ..opening
                 };
                 let slot = self.insert_allocation(&key, Some(status), opening);
                 self.enter_group(slot);

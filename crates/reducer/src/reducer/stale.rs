@@ -9,6 +9,7 @@ use super::{Key, Reducer};
 use crate::{
     allocation::{Address, Details},
     message::{Kind, Leg, Status},
+    source::Gap,
     time::Timestamp,
     usage::Legs,
 };
@@ -64,6 +65,13 @@ impl Reducer {
     pub fn caught_up(&mut self) {
         self.stale = None;
         self.counted = HashMap::new();
+    }
+
+    /// While it stood still, nothing stale came out of the queue.
+    pub(crate) fn stood_still(&mut self, gap: &Gap) {
+        if let Some(stale) = self.stale.as_mut().filter(|stale| gap.from <= stale.until) {
+            stale.until = stale.until.plus(gap.to.since(gap.from));
+        }
     }
 
     /// The cumulative counters after a delta: what was told stands still until as much was counted here.
@@ -149,7 +157,11 @@ impl Reducer {
                 if differs || !behind.new {
                     return None; // the next life
                 }
-                if !closing {
+                if closing {
+                    // Its refreshes wait behind it, and must not look like a next life's.
+                    let behind = Behind { new: false, ..behind };
+                    self.stale.as_mut()?.allocations.insert(slot, behind);
+                } else {
                     let a = self.allocations.get_mut(slot as usize)?;
                     a.flags.opened_seen = true;
                     a.flags.from_snapshot = false;

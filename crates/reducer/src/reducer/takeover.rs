@@ -2,27 +2,18 @@
 //!
 //! The committed state is the base: its sessions, ids and sequence numbers stand. Each allocation that the
 //! follower knows is looked up in it, by key and then by life (`life.rs`), and what the leader did not
-//! commit is brought in by the same rules as if it were heard now, each thing at its own time but never
+//! commit is brought in (`bring_in.rs`) by the same rules as if it were heard now, each thing at its own time but never
 //! before the committed clock.
 
 use hashbrown::HashSet;
 
 use super::{
-    Key, Reducer,
+    Reducer,
     follow::{Follower, LifeKey},
     life::{Life, Sight, place},
-    messages::Opening,
     stale::{Behind, Stale},
 };
-use crate::{
-    allocation::{Details, Dirty},
-    event::CloseReason,
-    intern::NONE,
-    message::Leg,
-    session::Phase,
-    time::Timestamp,
-    usage::Legs,
-};
+use crate::{intern::NONE, session::Phase, time::Timestamp};
 
 /// Something that the follower heard and the leader did not commit.
 struct Step {
@@ -160,7 +151,16 @@ impl TakeOver<'_> {
             let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
                 return;
             };
-            let (same, newer_from) = place(&sights, &theirs);
+            let (mut same, mut newer_from) = place(&sights, &theirs);
+            if self
+                .base
+                .allocations
+                .get(slot as usize)
+                .is_some_and(|a| a.flags.shared)
+            {
+                // Of two servers' messages under one key, all that came since was counted in this one.
+                (same, newer_from) = (same.or(lives.len().checked_sub(1)), lives.len());
+            }
             self.met_allocations.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((kept, life)) => {
@@ -297,14 +297,16 @@ impl TakeOver<'_> {
             }
             let (realm, username) = (self.base.names.realm(t.name), self.base.names.username(t.name));
             let server = self.base.labels.get(t.server);
-            if !knows_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
-                self.stale.ended(
-                    slot,
-                    Behind {
-                        new: true,
-                        ..Behind::default()
-                    },
-                );
+            let behind = match known_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
+                // Perhaps only from the rows, of a node that took over before.
+                Some(ended) => self.ours.stale_of_ended(ended),
+                None => Some(Behind {
+                    new: true,
+                    ..Behind::default()
+                }),
+            };
+            if let Some(behind) = behind {
+                self.stale.ended(slot, behind);
             }
         }
     }
@@ -334,7 +336,6 @@ impl TakeOver<'_> {
                 What::LateTotals => base.late_totals(&key, &step.life),
             }
         }
-        base.bring_in_unconfirmed(ours);
     }
 
     /// Counters and statuses have no order: all of them are brought in at the committed clock.
@@ -386,217 +387,21 @@ impl TakeOver<'_> {
     }
 }
 
-/// Whether the follower too knows that a life has ended.
-fn knows_end(
+/// The follower's tombstone of a life, if it too knows that it has ended.
+fn known_end(
     ours: &Reducer,
     server: Option<&[u8]>,
     id: crate::message::AllocationId,
     (realm, username): (&[u8], &[u8]),
     theirs: &Sight,
-) -> bool {
+) -> Option<u32> {
     let server = match server {
         None => NONE,
-        Some(text) => match ours.labels.find(text) {
-            Some(slot) => slot,
-            None => return false,
-        },
+        Some(text) => ours.labels.find(text)?,
     };
     let key = ours.key(server, id, realm, username);
-    let ended = ours
-        .find_tombstone(&key)
-        .and_then(|slot| ours.tombstones.get(slot));
-    ended.is_some_and(|t| {
-        let life = Life::of_ended(t, t.heard_at, false);
-        place(&[life.sight(&ours.gaps)], theirs).0.is_some()
-    })
-}
-
-impl Reducer {
-    /// What a follower knows of an allocation that is open here too.
-    fn merge_life(&mut self, slot: u32, life: &Life, details: Details) {
-        let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
-        };
-        let news = life.flags.shared && !a.flags.shared;
-        a.flags.touched |= life.flags.touched;
-        a.flags.from_snapshot &= life.flags.from_snapshot;
-        a.flags.shared |= life.flags.shared && !a.flags.closing;
-        a.heard_at = a.heard_at.max(life.heard_at);
-        let has_status = life.lifetime > 0 || life.flags.opened_seen || details != Details::default();
-        let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
-        let later = has_status && life.status_at > a.status_at;
-        if later && !a.flags.closing {
-            let or = |new: u32, old: u32| if new == NONE { old } else { new };
-            a.status_at = life.status_at;
-            a.lifetime = life.lifetime;
-            let old = std::mem::take(&mut a.details);
-            a.details = Details {
-                remote: if details.remote == crate::allocation::Address::None {
-                    old.remote
-                } else {
-                    details.remote
-                },
-                local: or(details.local, old.local),
-                transport: or(details.transport, old.transport),
-                tls_version: or(details.tls_version, old.tls_version),
-                tls_cipher: or(details.tls_cipher, old.tls_cipher),
-            };
-        }
-        let legs = a.legs.max(life.legs);
-        if life.counted != legs {
-            self.counted.insert(slot, life.counted);
-        }
-        if news || later {
-            self.mark(slot, Dirty::Hard);
-        }
-        self.count(slot, legs, life.flags.reported);
-        self.arm_allocation(slot);
-    }
-
-    /// A life that is not committed; what is known of an earlier one is over with it.
-    fn open_life(&mut self, key: &Key<'_>, life: &Life, details: Details, clock: Timestamp) {
-        let now = self.now;
-        if let Some(slot) = self.find_allocation(key) {
-            let closing = self
-                .allocations
-                .get(slot as usize)
-                .is_some_and(|a| a.flags.closing);
-            if closing {
-                self.settle(slot);
-            } else {
-                self.end_now(slot, now, CloseReason::ServerRestarted, Some(now));
-            }
-        }
-        self.take_aside(key);
-        let slot = self.insert_allocation(
-            key,
-            None,
-            Opening {
-                seen: life.flags.opened_seen,
-                from_snapshot: life.flags.from_snapshot,
-                legs: life.legs,
-                reported: life.flags.reported,
-                twin: life.twin,
-            },
-        );
-        let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
-        };
-        a.opened_at = life.opened_at.min(now);
-        a.heard_at = life.heard_at;
-        a.status_at = life.status_at;
-        a.lifetime = life.lifetime;
-        a.details = details;
-        a.flags.touched |= life.flags.touched;
-        a.flags.shared |= life.flags.shared;
-        a.flags.deltas_only |= life.flags.deltas_only;
-        if life.counted != life.legs {
-            self.counted.insert(slot, life.counted);
-        }
-        let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
-        if let Some(g) = self.groups.get_mut(group as usize)
-            && g.current == NONE
-        {
-            // Up to the committed clock, the group's previous session may have lasted.
-            g.ended_at = g.ended_at.max(clock);
-        }
-        self.enter_group(slot);
-        self.mark(slot, Dirty::Hard);
-        self.arm_allocation(slot);
-    }
-
-    /// What the follower heard of its end.
-    fn close_life(&mut self, key: &Key<'_>, life: &Life, brought: bool) {
-        let Some((slot, (closed_at, reason))) = self.find_allocation(key).zip(life.closed) else {
-            return self.late_totals(key, life);
-        };
-        let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
-        };
-        if a.flags.shared {
-            return;
-        }
-        let (opened_at, closing) = (a.opened_at, a.flags.closing);
-        match reason {
-            // Whether its time ran out is seen from all statuses together.
-            CloseReason::Expired if !brought => {}
-            CloseReason::Closed => {
-                if !closing {
-                    self.begin_closing(slot);
-                }
-                self.totals_of_life(slot, life);
-            }
-            CloseReason::Expired | CloseReason::ServerStopped | CloseReason::ServerRestarted => {
-                self.end_now(slot, closed_at.max(opened_at), reason, None);
-            }
-        }
-    }
-
-    fn totals_of_life(&mut self, slot: u32, life: &Life) {
-        for (leg, total) in [(Leg::Client, life.client_total), (Leg::Peer, life.peer_total)] {
-            let known = self.allocations.get(slot as usize).map(|a| a.totals());
-            let missing = match (leg, known) {
-                (_, None) => false,
-                (Leg::Client, Some((client, _))) => client.is_none(),
-                (Leg::Peer, Some((_, peer))) => peer.is_none(),
-            };
-            if let Some(total) = total.filter(|_| missing) {
-                self.on_total(slot, leg, total);
-            }
-        }
-    }
-
-    /// Totals that only the follower heard, of an allocation that was told without them.
-    fn late_totals(&mut self, key: &Key<'_>, life: &Life) {
-        let Some(slot) = self.find_tombstone(key) else {
-            return;
-        };
-        let Some(t) = self.tombstones.get(slot) else {
-            return;
-        };
-        let told = t.rest.told;
-        if t.rest.totals_seen || !life.tells_more_than(&told) {
-            return;
-        }
-        let mut life = Life {
-            peer_total: life.believed_peer_total(&told),
-            ..life.clone()
-        };
-        if let Some(slot) = self.revive(slot, key, None) {
-            self.begin_closing(slot);
-            if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
-                // Whether what was told had missed a wrap is not known any more: not called a total.
-                let legs = told.max(Legs { peer, ..told });
-                self.count(slot, legs, true);
-                life.peer_total = None;
-            }
-            self.totals_of_life(slot, &life);
-        }
-    }
-
-    /// What nobody has confirmed, except where the committed state knows more of it.
-    fn bring_in_unconfirmed(&mut self, ours: &Reducer) {
-        let mut kept: Vec<_> = ours.unconfirmed.iter().collect();
-        kept.sort_by_key(|(slot, _)| ours.unconfirmed.number(*slot));
-        for (_, u) in kept {
-            let (realm, username) = (ours.names.realm(u.name), ours.names.username(u.name));
-            let server = self.labels.optional(ours.labels.get(u.server));
-            let key = self.key(server, u.id, realm, username);
-            let ended_here = self.find_tombstone(&key).is_some();
-            let ended_there = ours
-                .find_tombstone(&ours.key(u.server, u.id, realm, username))
-                .is_some();
-            if self.find_allocation(&key).is_some() || (ended_here && !ended_there) {
-                continue;
-            }
-            self.set_aside(&key, Leg::Client, u.legs.client);
-            self.set_aside(&key, Leg::Peer, u.legs.peer);
-            if let Some(entry) = self
-                .find_unconfirmed(&key)
-                .and_then(|slot| self.unconfirmed.get_mut(slot))
-            {
-                entry.reported = u.reported;
-            }
-        }
-    }
+    let slot = ours.find_tombstone(&key)?;
+    let t = ours.tombstones.get(slot)?;
+    let life = Life::of_ended(t, t.heard_at, false);
+    place(&[life.sight(&ours.gaps)], theirs).0.map(|_| slot)
 }

@@ -1,7 +1,7 @@
 //! Generated fleets heard by two or three nodes that share a store, and lead and follow in turns.
 //!
 //! `history` is what proptest makes and shrinks, `store` the shared rows and the lease, `node` one turnhook,
-//! `run` plays; the truth and most of what must hold are the model's. `TURNHOOK_HISTORIES` sets the number of histories (default 8,000).
+//! `run` plays; the truth and most of what must hold are the model's. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
 
 mod history;
 mod node;
@@ -45,7 +45,7 @@ fn holds(history: &History) {
 
 fn hold(nodes: usize) {
     let wanted = std::env::var("TURNHOOK_HISTORIES").ok();
-    let wanted = wanted.map_or(8_000, |n| n.parse().expect("TURNHOOK_HISTORIES is a number"));
+    let wanted = wanted.map_or(30_000, |n| n.parse().expect("TURNHOOK_HISTORIES is a number"));
     let config = Config {
         cases: u32::max(wanted / 8, 1),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),

@@ -1,0 +1,177 @@
+//! What a follower heard and the old leader did not commit, brought into the committed state: counters,
+//! openings, closings, and totals of what was told without them. `takeover.rs` finds out what it is.
+
+use super::{Key, Reducer, life::Life, messages::Opening};
+use crate::{
+    allocation::{Details, Dirty},
+    event::CloseReason,
+    intern::NONE,
+    message::Leg,
+    time::Timestamp,
+    usage::Legs,
+};
+
+impl Reducer {
+    /// What a follower knows of an allocation that is open here too.
+    pub(crate) fn merge_life(&mut self, slot: u32, life: &Life, details: Details) {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let news = life.flags.shared && !a.flags.shared;
+        a.flags.touched |= life.flags.touched;
+        a.flags.from_snapshot &= life.flags.from_snapshot;
+        a.flags.shared |= life.flags.shared && !a.flags.closing;
+        a.heard_at = a.heard_at.max(life.heard_at);
+        let has_status = life.lifetime > 0 || life.flags.opened_seen || details != Details::default();
+        let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
+        let later = has_status && life.status_at > a.status_at;
+        if later && !a.flags.closing {
+            let or = |new: u32, old: u32| if new == NONE { old } else { new };
+            a.status_at = life.status_at;
+            a.lifetime = life.lifetime;
+            let old = std::mem::take(&mut a.details);
+            a.details = Details {
+                remote: if details.remote == crate::allocation::Address::None {
+                    old.remote
+                } else {
+                    details.remote
+                },
+                local: or(details.local, old.local),
+                transport: or(details.transport, old.transport),
+                tls_version: or(details.tls_version, old.tls_version),
+                tls_cipher: or(details.tls_cipher, old.tls_cipher),
+            };
+        }
+        let legs = a.legs.max(life.legs);
+        if life.counted != legs {
+            self.counted.insert(slot, life.counted);
+        }
+        if news || later {
+            self.mark(slot, Dirty::Hard);
+        }
+        self.count(slot, legs, life.flags.reported);
+        self.arm_allocation(slot);
+    }
+
+    /// A life that is not committed; what is known of an earlier one is over with it.
+    pub(crate) fn open_life(&mut self, key: &Key<'_>, life: &Life, details: Details, clock: Timestamp) {
+        let now = self.now;
+        if let Some(slot) = self.find_allocation(key) {
+            let closing = self
+                .allocations
+                .get(slot as usize)
+                .is_some_and(|a| a.flags.closing);
+            if closing {
+                self.settle(slot);
+            } else {
+                self.end_now(slot, now, CloseReason::ServerRestarted, Some(now));
+            }
+        }
+        self.take_aside(key);
+        let slot = self.insert_allocation(
+            key,
+            None,
+            Opening {
+                seen: life.flags.opened_seen,
+                from_snapshot: life.flags.from_snapshot,
+                legs: life.legs,
+                reported: life.flags.reported,
+                twin: life.twin,
+                told: life.told,
+            },
+        );
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        a.opened_at = life.opened_at.min(now);
+        a.heard_at = life.heard_at;
+        a.status_at = life.status_at;
+        a.lifetime = life.lifetime;
+        a.details = details;
+        a.flags.touched |= life.flags.touched;
+        a.flags.shared |= life.flags.shared;
+        a.flags.deltas_only |= life.flags.deltas_only;
+        if life.counted != life.legs {
+            self.counted.insert(slot, life.told.plus(life.counted));
+        }
+        let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
+        if let Some(g) = self.groups.get_mut(group as usize)
+            && g.current == NONE
+        {
+            // Up to the committed clock, the group's previous session may have lasted.
+            g.ended_at = g.ended_at.max(clock);
+        }
+        self.enter_group(slot);
+        self.mark(slot, Dirty::Hard);
+        self.arm_allocation(slot);
+    }
+
+    /// What the follower heard of its end.
+    pub(crate) fn close_life(&mut self, key: &Key<'_>, life: &Life, brought: bool) {
+        let Some((slot, (closed_at, reason))) = self.find_allocation(key).zip(life.closed) else {
+            return self.late_totals(key, life);
+        };
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        if a.flags.shared {
+            return;
+        }
+        let (opened_at, closing) = (a.opened_at, a.flags.closing);
+        match reason {
+            // Whether its time ran out is seen from all statuses together.
+            CloseReason::Expired if !brought => {}
+            CloseReason::Closed => {
+                if !closing {
+                    self.begin_closing(slot);
+                }
+                self.totals_of_life(slot, life);
+            }
+            CloseReason::Expired | CloseReason::ServerStopped | CloseReason::ServerRestarted => {
+                self.end_now(slot, closed_at.max(opened_at), reason, None);
+            }
+        }
+    }
+
+    fn totals_of_life(&mut self, slot: u32, life: &Life) {
+        for (leg, total) in [(Leg::Client, life.client_total), (Leg::Peer, life.peer_total)] {
+            let known = self.allocations.get(slot as usize).map(|a| a.totals());
+            let missing = match (leg, known) {
+                (_, None) => false,
+                (Leg::Client, Some((client, _))) => client.is_none(),
+                (Leg::Peer, Some((_, peer))) => peer.is_none(),
+            };
+            if let Some(total) = total.filter(|_| missing) {
+                self.on_total(slot, leg, total);
+            }
+        }
+    }
+
+    /// Totals that only the follower heard, of an allocation that was told without them.
+    pub(crate) fn late_totals(&mut self, key: &Key<'_>, life: &Life) {
+        let Some(slot) = self.find_tombstone(key) else {
+            return;
+        };
+        let Some(t) = self.tombstones.get(slot) else {
+            return;
+        };
+        let told = t.rest.told;
+        if t.rest.totals_seen || !life.tells_more_than(&told) {
+            return;
+        }
+        let mut life = Life {
+            peer_total: life.believed_peer_total(&told),
+            ..life.clone()
+        };
+        if let Some(slot) = self.revive(slot, key, None) {
+            self.begin_closing(slot);
+            if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
+                // Whether what was told had missed a wrap is not known any more: not called a total.
+                let legs = told.max(Legs { peer, ..told });
+                self.count(slot, legs, true);
+                life.peer_total = None;
+            }
+            self.totals_of_life(slot, &life);
+        }
+    }
+}
