@@ -40,6 +40,11 @@ pub enum Signal {
     /// Messages may have been missed. Sent when the gap is over, just after [`Signal::Hearing`] where
     /// the source was deaf.
     Gap(Gap),
+    /// All that was published before `asked` has been sent on: a `PING` of that time was answered (`redis` sources).
+    Answered {
+        /// When it was asked.
+        asked: Timestamp,
+    },
     /// A server connected (`direct` sources), for the status page.
     ServerSeen {
         /// When.

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::{
     Output, Reducer, RestoreError,
-    life::{Life, Sight, earliest, place},
+    life::{Life, Sight, Stall, earliest, place},
     parked::{SETTLED_TTL, UNSETTLED_TTL},
     restore::read,
     rows::{AllocationRow, FORMAT, SOURCE_KEY, SourceRow, TombstoneRow},
@@ -49,12 +49,7 @@ pub(crate) struct Follower {
 impl Follower {
     /// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
     /// forgotten by `clock` before this node first looked for it.
-    pub(crate) fn is_young(
-        &self,
-        opened_at: Timestamp,
-        gaps: &[(Timestamp, Timestamp)],
-        clock: Timestamp,
-    ) -> bool {
+    pub(crate) fn is_young(&self, opened_at: Timestamp, gaps: &[Stall], clock: Timestamp) -> bool {
         let earliest = earliest(opened_at, gaps);
         opened_at < self.compared_at || earliest == opened_at || clock.since(earliest) <= PATIENCE
     }
@@ -243,7 +238,7 @@ impl Reducer {
         if gap.reason != GapReason::Stall {
             return;
         }
-        self.gaps.push((gap.from, gap.to));
+        self.gaps.push(Stall::new(gap));
         let more = self.gaps.len().saturating_sub(GAPS);
         self.gaps.drain(..more);
         self.stood_still(gap);

@@ -4,6 +4,7 @@ use crate::{
     allocation::{Address, Allocation, Details, Flags, most_of_peer, unwrap_peer},
     aside::Tombstone,
     event::CloseReason,
+    source::Gap,
     time::Timestamp,
     usage::{Counters, Legs},
 };
@@ -126,7 +127,7 @@ impl Life {
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
     /// heard of after ours may have opened, or names another client, ours may be of two lives, of which the leader
     /// has told and forgotten the earlier.
-    pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[(Timestamp, Timestamp)]) -> Life {
+    pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[Stall]) -> Life {
         let refreshed = self.status_at > self.opened_at || theirs.refreshed;
         let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
         let differs = self.details.remote.differs(&theirs.remote) && !moved;
@@ -149,7 +150,7 @@ impl Life {
         self.closed.is_none()
     }
 
-    pub(crate) fn sight(&self, gaps: &[(Timestamp, Timestamp)]) -> Sight {
+    pub(crate) fn sight(&self, gaps: &[Stall]) -> Sight {
         Sight {
             remote: self.details.remote.clone(),
             opened_at: self.opened_at,
@@ -161,14 +162,33 @@ impl Life {
     }
 }
 
+/// A time in which the process stood still, and messages waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+    /// Until when what waited may be handed in.
+    pub(crate) until: Timestamp,
+}
+
+impl Stall {
+    pub(crate) fn new(gap: &Gap) -> Stall {
+        Stall {
+            from: gap.from,
+            to: gap.to,
+            until: gap.to.plus(QUEUE),
+        }
+    }
+}
+
 /// When something may have been said that was handed in at `at`: right after a gap, it may have waited in a
 /// queue since before it.
-pub(crate) fn earliest(at: Timestamp, gaps: &[(Timestamp, Timestamp)]) -> Timestamp {
+pub(crate) fn earliest(at: Timestamp, gaps: &[Stall]) -> Timestamp {
     let mut earliest = at;
-    for (from, to) in gaps.iter().rev() {
+    for stall in gaps.iter().rev() {
         // It may have waited through several of them.
-        if *to <= at && earliest.since(*to) <= QUEUE {
-            earliest = earliest.min(*from);
+        if stall.to <= at && earliest <= stall.until {
+            earliest = earliest.min(stall.from);
         }
     }
     earliest

@@ -159,7 +159,7 @@ pub struct Reducer {
     /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
     /// another node had counted more; what may still be heard of from before a takeover, and the time from
     /// which on the ends that it brings in are remembered.
-    pub(crate) gaps: Vec<(Timestamp, Timestamp)>,
+    pub(crate) gaps: Vec<life::Stall>,
     pub(crate) follower: Option<Box<follow::Follower>>,
     pub(crate) counted: HashMap<u32, Legs>,
     pub(crate) stale: Option<Box<stale::Stale>>,

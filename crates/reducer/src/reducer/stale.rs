@@ -59,10 +59,13 @@ impl Stale {
 
 impl Reducer {
     /// All messages that were published before the committed rows of the last [`Reducer::take_over`] were
-    /// read have been handed in (the source answered a `PING` that was sent after it). What comes from now
-    /// on is new to everybody, and counts at once. Without this word the same comes about by and by: floors
-    /// are passed or settled by totals, and nothing stale is looked for after 20 s.
+    /// read, and before the last stall was over, have been handed in (the source answered a `PING` that was sent
+    /// after both). What comes from now on is new to everybody, and counts at once. Without this word the same comes
+    /// about by and by: floors are passed or settled by totals, and nothing stale is looked for after 20 s.
     pub fn caught_up(&mut self) {
+        for stall in &mut self.gaps {
+            stall.until = stall.until.min(self.now);
+        }
         self.stale = None;
         self.counted = HashMap::new();
     }

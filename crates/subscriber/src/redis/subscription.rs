@@ -241,6 +241,7 @@ impl Subscription {
                             }
                             if let Some((sent, instant)) = ping.take() {
                                 self.heard = sent;
+                                self.signals.signal(Signal::Answered { asked: sent });
                                 self.proven = (instant, 0);
                             }
                         }

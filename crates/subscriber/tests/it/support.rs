@@ -391,6 +391,8 @@ impl Ear {
             Signal::ServerSeen { server, .. } => self.told.push(format!("seen {}", text(&server))),
             Signal::ServerStopped { server, .. } => self.told.push(format!("stopped {}", text(&server))),
             Signal::ServerRestarted { server, .. } => self.told.push(format!("restarted {}", text(&server))),
+            // Every second: no news.
+            Signal::Answered { .. } => {}
             Signal::SnapshotBegan { .. } => self.told.push("snapshot began".into()),
             Signal::SnapshotScanned { keys, wanted } => {
                 let indexes = keys

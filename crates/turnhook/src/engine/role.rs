@@ -245,6 +245,7 @@ impl SourceTask {
             let empty = Reducer::new(identity, self.loader.rules.clone());
             let follower = std::mem::replace(&mut self.reducer, empty);
             self.reducer = follower.take_over(committed, now);
+            turn.behind_since = Some(self.watch.now());
         }
         // What other leaders committed, and this node has yet to read, goes before what this one will commit.
         lanes::read_again(&self.outlet);

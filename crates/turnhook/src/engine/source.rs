@@ -84,6 +84,8 @@ pub(crate) struct Turn {
     pub(crate) role_again_at: Option<Instant>,
     pub(crate) listen_again_at: Option<Instant>,
     pub(crate) confirming: Option<Confirming>,
+    /// What is heard may have waited since before then, while others went on.
+    pub(crate) behind_since: Option<Timestamp>,
 }
 
 impl SourceTask {
@@ -104,6 +106,7 @@ impl SourceTask {
             role_again_at: None,
             listen_again_at: None,
             confirming: None,
+            behind_since: None,
         };
         let mut open = true;
         // What this node may do may be known before it is first waited for.
@@ -158,6 +161,7 @@ impl SourceTask {
     fn turn(&mut self, turn: &mut Turn, first: Option<Signal>) {
         let (now, stall) = self.watch.look();
         if let Some(gap) = stall {
+            turn.behind_since = Some(now).filter(|_| self.sharing.is_some());
             warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
                 "time passed unwatched: messages may have been missed");
             self.gap(turn, gap);
@@ -224,6 +228,12 @@ impl SourceTask {
                 self.telemetry.deaf(at, error);
             }
             Signal::Gap(gap) => self.gap(turn, gap),
+            Signal::Answered { asked } => {
+                if turn.behind_since.is_some_and(|since| asked > since) {
+                    turn.behind_since = None;
+                    self.reducer.caught_up();
+                }
+            }
             Signal::ServerSeen { server, .. } => self.telemetry.server_seen(&server),
             Signal::ServerStopped { at, server } => {
                 info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server stopped");

@@ -216,9 +216,10 @@ impl Tap {
             Signal::SnapshotEnded { at, .. } => Line::SnapshotEnded { at: effective(at) },
             // Gaps are told apart, since not all of them come from the source.
             Signal::Gap(_) => return true,
-            Signal::Refused { .. } | Signal::ServerSeen { .. } | Signal::SnapshotScanned { .. } => {
-                return true;
-            }
+            Signal::Refused { .. }
+            | Signal::ServerSeen { .. }
+            | Signal::SnapshotScanned { .. }
+            | Signal::Answered { .. } => return true,
         };
         self.send(json(&line))
     }

@@ -44,7 +44,6 @@ fn stopped_past_its_lease_and_resumed() {
 /// One that slept hears what waited for it, and then all that is said: what it hears after that is as good as what it
 /// heard before.
 #[test]
-#[ignore = "what is heard within 15 s of a stall is taken for something that waited through it"]
 fn one_that_slept_takes_over_soon_after() {
     let billing = Billing::start();
     let shared = Shared::start("2s", billing.endpoint());
