@@ -192,11 +192,9 @@ impl SourceTask {
         match (self.role, lead) {
             (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
             (Role::Follower, None) => {}
-            (Role::Follower, Some(lead)) => {
-                if !turn.leaving {
-                    self.lead(turn, lead.epoch).await;
-                }
-            }
+            // A takeover that had not succeeded yet: there is nothing to commit.
+            (Role::Follower, Some(_)) if turn.leaving => self.give_back(turn),
+            (Role::Follower, Some(lead)) => self.lead(turn, lead.epoch).await,
             (_, None) => self.follow(turn).await,
             (_, Some(lead)) => {
                 // It was lost and taken again before this was noticed: others may have written.
@@ -337,6 +335,10 @@ impl SourceTask {
             return;
         }
         self.follow(turn).await;
+        self.give_back(turn);
+    }
+
+    fn give_back(&self, turn: &mut Turn) {
         turn.leaving = false;
         turn.saved_last = false;
         if let Some(sharing) = &self.sharing {

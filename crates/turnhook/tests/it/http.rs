@@ -18,7 +18,7 @@ fn health_metrics_and_status() {
             200,
             serde_json::json!({
                 "ready": true,
-                "sources": { "eu-1": { "ready": true, "state": "listening" } },
+                "sources": { "eu-1": { "ready": true, "role": "leader", "state": "listening" } },
                 "store": { "ready": true },
             })
         )
