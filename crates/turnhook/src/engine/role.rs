@@ -303,6 +303,7 @@ impl SourceTask {
         turn.tap = None;
         turn.deafened = None;
         turn.listen_again_at = None;
+        turn.saved_last = false;
         let gaps = std::mem::take(&mut turn.gaps);
         if let Some(sharing) = &mut self.sharing {
             sharing.gaps.extend(gaps);
@@ -340,7 +341,6 @@ impl SourceTask {
 
     fn give_back(&self, turn: &mut Turn) {
         turn.leaving = false;
-        turn.saved_last = false;
         if let Some(sharing) = &self.sharing {
             // A member that has ended gives all back itself.
             let _ = sharing.give_back.send(LeaseName::Source(self.id));

@@ -1,22 +1,19 @@
 //! Generated fleets heard by two or three nodes that share a store, and lead and follow in turns.
 //!
 //! `history` is what proptest makes and shrinks, `store` the shared rows and the lease, `node` one turnhook,
-//! `run` plays; the truth and most of what must hold are the model's. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
+//! `run` plays; the truth and most of what must hold are the model's. `TURNHOOK_HISTORIES` sets the number of
+//! histories (default 30,000, of which each of the two properties plays an eighth).
 
 mod history;
 mod node;
 mod run;
 mod store;
 
-use proptest::test_runner::{
-    Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner,
-};
-
 use self::{
     history::{History, histories},
     run::play,
 };
-use crate::model::checks::Judge;
+use crate::model::{checks::Judge, hold_for_all};
 
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/cluster.txt");
 
@@ -44,26 +41,7 @@ fn holds(history: &History) {
 }
 
 fn hold(nodes: usize) {
-    let wanted = std::env::var("TURNHOOK_HISTORIES").ok();
-    let wanted = wanted.map_or(30_000, |n| n.parse().expect("TURNHOOK_HISTORIES is a number"));
-    let config = Config {
-        cases: u32::max(wanted / 8, 1),
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
-    // The same histories each time; others with each run where a number is asked for.
-    let mut runner = match std::env::var_os("TURNHOOK_HISTORIES") {
-        Some(_) => TestRunner::new(config),
-        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
-    };
-    let result = runner.run(&histories(nodes), |history| {
-        holds(&history);
-        Ok::<(), TestCaseError>(())
-    });
-    if let Err(failure) = result {
-        panic!("{failure}");
-    }
+    hold_for_all(REGRESSIONS, 8, &histories(nodes), holds);
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub(crate) mod run;
 mod turnhook;
 
 use proptest::{
-    strategy::BoxedStrategy,
+    strategy::{BoxedStrategy, Strategy},
     test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
@@ -25,20 +25,32 @@ const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regress
 
 /// Four properties share the histories.
 fn hold(histories: BoxedStrategy<History>, property: impl Fn(&History)) {
+    hold_for_all(REGRESSIONS, 4, &histories, property);
+}
+
+/// The property holds for one of so many `parts` of the histories that are asked for: the same ones each time, others
+/// with each run where a number is asked for.
+pub(crate) fn hold_for_all<S: Strategy>(
+    regressions: &'static str,
+    parts: u32,
+    histories: &S,
+    property: impl Fn(&S::Value),
+) {
     let wanted = std::env::var("TURNHOOK_HISTORIES").ok();
+    let is_default = wanted.is_none();
     let wanted = wanted.map_or(30_000, |n| n.parse().expect("TURNHOOK_HISTORIES is a number"));
     let config = Config {
-        cases: u32::max(wanted / 4, 1),
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        cases: u32::max(wanted / parts, 1),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
         max_shrink_iters: 20_000,
         ..Config::default()
     };
-    // The same histories each time; others with each run where a number is asked for.
-    let mut runner = match std::env::var_os("TURNHOOK_HISTORIES") {
-        Some(_) => TestRunner::new(config),
-        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    let mut runner = if is_default {
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+    } else {
+        TestRunner::new(config)
     };
-    let result = runner.run(&histories, |history| {
+    let result = runner.run(histories, |history| {
         property(&history);
         Ok::<(), TestCaseError>(())
     });
