@@ -67,9 +67,7 @@ impl Housekeeper {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.measure().await {
-                warn!(%error, "backlogs cannot be measured");
-            }
+            self.look().await;
             if let Err(error) = self.follow_others().await {
                 warn!(%error, "changes by other processes cannot be followed");
             }
@@ -79,6 +77,13 @@ impl Housekeeper {
                 }
                 trimmed_at = Instant::now();
             }
+        }
+    }
+
+    /// Shows in `/status` and the metrics how much waits.
+    pub(crate) async fn look(&self) {
+        if let Err(error) = self.measure().await {
+            warn!(%error, "backlogs cannot be measured");
         }
     }
 

@@ -227,6 +227,8 @@ pub async fn run(
         Arc::clone(&metrics),
         Arc::clone(&health),
     );
+    // Before the first answer, so that no `/status` says that nothing is pending because nobody has looked.
+    housekeeper.look().await;
     let housekeeper = tokio::spawn(housekeeper.run(stop.clone()));
     let http_address = listener.local_addr().unwrap_or(config.http);
     let http = tokio::spawn(http::serve(
