@@ -34,7 +34,7 @@ command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; e
 missing=()
 command -v turnserver >/dev/null && command -v turnutils_uclient >/dev/null || missing+=(coturn)
 command -v openssl >/dev/null || missing+=(openssl)
-command -v cc >/dev/null || missing+=(build-essential)
+command -v cc >/dev/null && command -v make >/dev/null || missing+=(build-essential)
 if [ "${#missing[@]}" -gt 0 ]; then
     say "Installing ${missing[*]}"
     as_root=()

@@ -21,6 +21,7 @@ missing=()
 need() { command -v "$1" > /dev/null || missing+=("$2"); }
 need cc build-essential
 need c++ build-essential
+need make build-essential
 need redis-server redis-server
 need redis-cli redis-tools
 need turnserver coturn

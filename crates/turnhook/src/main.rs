@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Rows and batches come and go by the hundred thousand on one thread and are freed on another.
+/// Rows and batches come and go by the hundred thousand on one thread and are freed on another; and what a burst or a
+/// start has taken is given back to the system after some seconds.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     turnhook::cli::main()

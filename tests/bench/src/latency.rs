@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::TcpStream,
-    sync::PoisonError,
+    sync::{PoisonError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -28,7 +28,8 @@ pub fn run() -> Result<()> {
         "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\nrate_limit = \"unlimited\"",
         receiver.port
     );
-    let _turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"\nlinger = \"0s\"", &endpoint)?;
+    let turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"\nlinger = \"0s\"", &endpoint)?;
+    let written = turnhook.process.written()?;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
@@ -80,5 +81,7 @@ pub fn run() -> Result<()> {
             2 * RATE
         );
     }
+    let (written, payload) = (turnhook.process.written()? - written, seen.bytes.load(Ordering::Relaxed));
+    println!("latency disk {:.2} bytes written for each byte of payload delivered, at that rate", written as f64 / payload as f64);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -49,16 +49,31 @@ pub fn run() -> Result<()> {
         }
         last = written;
     }
-    let full = turnhook.process.resident()?;
+    let full = settled(&turnhook)?;
     println!("memory {} MiB resident with {ALLOCATIONS} open allocations ({} MiB with none)", full >> 20, empty >> 20);
     drop(turnhook);
     let again = Turnhook::start(dir.path(), &source, session, "")?;
     let ready = again.started.elapsed();
+    let at_once = again.process.resident()?;
     println!(
-        "start {:.1} s until ready with {} open allocations, {} MiB resident then",
+        "start {:.1} s until ready with {} open allocations, {} MiB resident then, {} MiB once settled",
         ready.as_secs_f64(),
         again.metric("turnhook_open_allocations")?,
-        again.process.resident()? >> 20
+        at_once >> 20,
+        settled(&again)? >> 20
     );
     Ok(())
+}
+
+/// What is resident when no more of it is given back: the allocator takes its time.
+fn settled(turnhook: &Turnhook) -> Result<u64> {
+    let (mut least, mut since) = (turnhook.process.resident()?, Instant::now());
+    while since.elapsed() < Duration::from_secs(6) {
+        thread::sleep(Duration::from_millis(500));
+        let now = turnhook.process.resident()?;
+        if now + (1 << 20) < least {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    Ok(turnhook.process.resident()?)
 }

@@ -23,6 +23,7 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use rusqlite::Connection;
@@ -82,6 +83,10 @@ impl Sqlite {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn next_turn(&self) -> Instant {
+        self.writer.next_turn()
     }
 
     /// Waits until all that was asked for is done, and gives the file free.

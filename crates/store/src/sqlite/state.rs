@@ -153,7 +153,7 @@ impl Fold {
             fold.upto = row.get(0)?;
             fold.clocks.insert(source, row.get(2)?);
             fold.bytes += nat(row.get(4)?);
-            if fold.bytes > 2 * LOG_MAX {
+            if fold.bytes > LOG_MAX {
                 break;
             }
         }

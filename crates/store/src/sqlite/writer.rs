@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
@@ -35,7 +35,7 @@ const OUTCOMES_WAIT: Duration = Duration::from_millis(20);
 const OUTCOMES_ENOUGH: usize = 512;
 /// Transactions begin at least this far apart. The last pages of a few tables are written with every one of them:
 /// at some hundred events a second this more than halves the bytes written. Who comes to an idle store waits for nothing.
-const SPACING: Duration = Duration::from_millis(4);
+const SPACING: Duration = Duration::from_millis(3);
 /// One transaction takes at most this much work, so that the first who asked does not wait too long.
 const WEIGHT_MAX: usize = 8192;
 /// After a failure, housekeeping rests.
@@ -188,6 +188,7 @@ where
 /// The way to the thread.
 pub(super) struct Handle {
     jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
+    began: Arc<Mutex<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -208,6 +209,11 @@ impl Handle {
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
+    /// When the next transaction may begin.
+    pub(super) fn next_turn(&self) -> Instant {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) + SPACING
+    }
+
     /// Takes no more jobs and waits until those taken are done.
     pub(super) async fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -225,7 +231,7 @@ struct Writer {
     helper: Option<Helper>,
     rest_until: Option<Instant>,
     /// When the last transaction began.
-    began: Instant,
+    began: Arc<Mutex<Instant>>,
     // Dropped last: the file is free only when the connection is closed.
     _lock: Option<std::fs::File>,
 }
@@ -248,13 +254,14 @@ pub(super) fn start(
         Mode::Shared => None,
     };
     let (jobs, queue) = mpsc::channel();
+    let began = Arc::new(Mutex::new(Instant::now()));
     let mut writer = Writer {
         conn,
         path: path.clone(),
         mem,
         helper,
         rest_until: None,
-        began: Instant::now(),
+        began: Arc::clone(&began),
         _lock: lock,
     };
     let thread = std::thread::Builder::new()
@@ -266,6 +273,7 @@ pub(super) fn start(
         })?;
     Ok(Handle {
         jobs: Mutex::new(Some(jobs)),
+        began,
         thread: Mutex::new(Some(thread)),
     })
 }
@@ -296,7 +304,7 @@ impl Writer {
                 match next {
                     Ok(job) => {
                         if job.patience() == 0 && !std::mem::replace(&mut spaced, true) {
-                            std::thread::sleep(SPACING.saturating_sub(self.began.elapsed()));
+                            std::thread::sleep(SPACING.saturating_sub(self.began().elapsed()));
                         }
                         weight += job.weight();
                         if job.patience() == 0 {
@@ -341,6 +349,10 @@ impl Writer {
         }
     }
 
+    fn began(&self) -> MutexGuard<'_, Instant> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does all jobs in one transaction; if that fails, each in one of its own.
     fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
         match self.transact(&mut batch) {
@@ -364,7 +376,7 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
-        self.began = Instant::now();
+        *self.began() = Instant::now();
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;

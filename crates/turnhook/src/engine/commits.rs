@@ -19,6 +19,7 @@ pub(crate) type Commits =
 
 impl SourceTask {
     pub(super) fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
+        turn.turn_at = None;
         if self.role == Role::Follower {
             // Whatever it decided is not told.
             drop(self.reducer.drain(everything));
@@ -29,6 +30,14 @@ impl SourceTask {
         }
         turn.again_at = None;
         if turn.commit.is_none() {
+            // What happens until the store's turn comes is part of this commit, and need not wait for one more.
+            turn.turn_at =
+                self.store.next_turn().map(Instant::from_std).filter(|at| {
+                    *at > Instant::now() && (self.reducer.is_pending() || !turn.gaps.is_empty())
+                });
+            if turn.turn_at.is_some() {
+                return;
+            }
             turn.commit = self.next_commit(turn, everything).map(Arc::new);
             turn.saved_last = turn.leaving;
         }

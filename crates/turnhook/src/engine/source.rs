@@ -69,6 +69,8 @@ pub(crate) struct Turn {
     pub(crate) commit: Option<Arc<Commit>>,
     pub(crate) under_way: Option<Commits>,
     pub(crate) again_at: Option<Instant>,
+    /// When the next commit can be begun.
+    pub(super) turn_at: Option<Instant>,
     pub(super) saved_at: Instant,
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
@@ -96,6 +98,7 @@ impl SourceTask {
             commit: None,
             under_way: None,
             again_at: None,
+            turn_at: None,
             saved_at: Instant::now(),
             deafened: None,
             tap: None,
@@ -128,6 +131,7 @@ impl SourceTask {
                     self.change_role(&mut turn).await;
                     continue;
                 }
+                () = at(turn.turn_at) => None,
                 () = at(turn.role_again_at) => {
                     turn.role_again_at = None;
                     self.change_role(&mut turn).await;
