@@ -36,6 +36,10 @@ const OUTCOMES_ENOUGH: usize = 512;
 /// Transactions begin at least this far apart. The last pages of a few tables are written with every one of them:
 /// at some hundred events a second this more than halves the bytes written. Who comes to an idle store waits for nothing.
 const SPACING: Duration = Duration::from_millis(3);
+/// After a large one the next may grow as well: where there is so much to do, what each transaction costs counts for
+/// more than some milliseconds.
+const SPACING_MAX: Duration = Duration::from_millis(12);
+const SPACING_PER_ROW: Duration = Duration::from_micros(80);
 /// One transaction takes at most this much work, so that the first who asked does not wait too long.
 const WEIGHT_MAX: usize = 8192;
 /// After a failure, housekeeping rests.
@@ -188,7 +192,7 @@ where
 /// The way to the thread.
 pub(super) struct Handle {
     jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
-    began: Arc<Mutex<Instant>>,
+    next_turn: Arc<Mutex<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -211,7 +215,7 @@ impl Handle {
 
     /// When the next transaction may begin.
     pub(super) fn next_turn(&self) -> Instant {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) + SPACING
+        *self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no more jobs and waits until those taken are done.
@@ -230,8 +234,8 @@ struct Writer {
     mem: Mem,
     helper: Option<Helper>,
     rest_until: Option<Instant>,
-    /// When the last transaction began.
-    began: Arc<Mutex<Instant>>,
+    /// When the next transaction may begin.
+    next_turn: Arc<Mutex<Instant>>,
     // Dropped last: the file is free only when the connection is closed.
     _lock: Option<std::fs::File>,
 }
@@ -254,14 +258,14 @@ pub(super) fn start(
         Mode::Shared => None,
     };
     let (jobs, queue) = mpsc::channel();
-    let began = Arc::new(Mutex::new(Instant::now()));
+    let next_turn = Arc::new(Mutex::new(Instant::now()));
     let mut writer = Writer {
         conn,
         path: path.clone(),
         mem,
         helper,
         rest_until: None,
-        began: Arc::clone(&began),
+        next_turn: Arc::clone(&next_turn),
         _lock: lock,
     };
     let thread = std::thread::Builder::new()
@@ -273,7 +277,7 @@ pub(super) fn start(
         })?;
     Ok(Handle {
         jobs: Mutex::new(Some(jobs)),
-        began,
+        next_turn,
         thread: Mutex::new(Some(thread)),
     })
 }
@@ -304,7 +308,8 @@ impl Writer {
                 match next {
                     Ok(job) => {
                         if job.patience() == 0 && !std::mem::replace(&mut spaced, true) {
-                            std::thread::sleep(SPACING.saturating_sub(self.began().elapsed()));
+                            let turn = *self.next_turn();
+                            std::thread::sleep(turn.saturating_duration_since(Instant::now()));
                         }
                         weight += job.weight();
                         if job.patience() == 0 {
@@ -349,8 +354,8 @@ impl Writer {
         }
     }
 
-    fn began(&self) -> MutexGuard<'_, Instant> {
-        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_turn(&self) -> MutexGuard<'_, Instant> {
+        self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does all jobs in one transaction; if that fails, each in one of its own.
@@ -376,7 +381,9 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
-        *self.began() = Instant::now();
+        let rows: usize = batch.iter().map(|job| job.weight()).sum();
+        let more = SPACING_PER_ROW * u32::try_from(rows).unwrap_or(u32::MAX).min(1000);
+        *self.next_turn() = Instant::now() + SPACING.max(more).min(SPACING_MAX);
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
