@@ -33,6 +33,8 @@ pub(crate) struct Holdings {
     pub(crate) sources: BTreeMap<SourceId, Lead>,
     /// The lanes that it delivers.
     pub(crate) lanes: Lanes,
+    /// Lanes that it holds and is to give back: also those of which it never came to deliver.
+    pub(crate) leaving: Vec<(LeaseName, Epoch)>,
     /// The nodes that live, this one among them.
     pub(crate) nodes: usize,
 }
@@ -51,6 +53,7 @@ impl Holdings {
         Holdings {
             sources: BTreeMap::new(),
             lanes: Lanes::NONE,
+            leaving: Vec::new(),
             nodes: 1,
         }
     }
@@ -84,8 +87,8 @@ impl Validity {
     }
 }
 
-/// Leases that are given back: whoever acted on them does so no more.
-pub(crate) type GivenBack = mpsc::UnboundedSender<LeaseName>;
+/// Leases that are given back: whoever acted on them, in this epoch, does so no more.
+pub(crate) type GivenBack = mpsc::UnboundedSender<(LeaseName, Epoch)>;
 
 pub(crate) struct Member {
     store: Store,
@@ -93,7 +96,7 @@ pub(crate) struct Member {
     clock: Arc<Clock>,
     health: Arc<Health>,
     holdings: watch::Sender<Holdings>,
-    given_back: Option<mpsc::UnboundedReceiver<LeaseName>>,
+    given_back: Option<mpsc::UnboundedReceiver<(LeaseName, Epoch)>>,
     held: BTreeMap<LeaseName, Epoch>,
     wanted_back: BTreeSet<LeaseName>,
     nodes: usize,
@@ -143,7 +146,7 @@ impl Member {
                 biased;
                 () = stop.cancelled() => break,
                 () = until => self.lose_all(),
-                Some(lease) = given_back.recv() => self.give_back(cluster, lease).await,
+                Some((lease, epoch)) = given_back.recv() => self.give_back(cluster, lease, epoch).await,
                 () = self.beat_at(next, cluster, lease, &stopping) => next = Instant::now() + every,
             }
         }
@@ -193,6 +196,7 @@ impl Member {
         let others_live = |node| view.nodes.iter().any(|n| n.id == node && n.live && n.id != me);
         let wanted = assign(view);
         let mut take = Vec::new();
+        let mut unknown = Vec::new();
         for lease in &view.leases {
             let mine = lease.holder == Some(me) && !lease.expired;
             if !mine && self.held.remove(&lease.name).is_some() {
@@ -209,11 +213,16 @@ impl Member {
                 }
                 // One that is mine by the view, and not by what this node knows, was taken while its answer was lost.
                 false if holder == Some(me) && (mine || lease.expired) && !stopping => take.push(lease.name),
+                // The same, or one whose release failed; every beat renews it, so that nobody else could ever take it.
+                false if mine => unknown.push((lease.name, lease.epoch)),
                 false => {}
             }
         }
         self.nodes = view.nodes.iter().filter(|n| n.live).count().max(1);
         self.publish();
+        for (lease, epoch) in unknown {
+            release(cluster, lease, epoch).await;
+        }
         match cluster.take_all(&take).await {
             Ok(taken) => self.held.extend(taken),
             Err(error) => warn!(%error, "leases could not be taken; tried again at the next beat"),
@@ -235,19 +244,22 @@ impl Member {
         });
     }
 
-    async fn give_back(&mut self, cluster: &Cluster, lease: LeaseName) {
-        self.wanted_back.remove(&lease);
-        let Some(epoch) = self.held.remove(&lease) else {
+    async fn give_back(&mut self, cluster: &Cluster, lease: LeaseName, epoch: Epoch) {
+        // It may have been lost and taken again since, or be wanted no more by the other node.
+        if self.held.get(&lease) != Some(&epoch) || !self.wanted_back.remove(&lease) {
             return;
-        };
-        if let Err(error) = cluster.release(lease, epoch).await {
-            warn!(%error, %lease, "could not be given back: it expires by itself");
         }
+        self.held.remove(&lease);
+        release(cluster, lease, epoch).await;
         self.publish();
     }
 
     /// Nobody has answered for as long as the leases hold.
     fn lose_all(&mut self) {
+        if self.valid_until.is_some_and(|until| until > Instant::now()) {
+            // A beat has succeeded while its end was waited for.
+            return;
+        }
         self.valid_until = None;
         self.validity.set(None);
         if !self.held.is_empty() {
@@ -285,9 +297,14 @@ impl Member {
             }
             LeaseName::Lane(_) => None,
         });
+        let leaving = self.wanted_back.iter().filter_map(|lease| match lease {
+            LeaseName::Source(_) => None,
+            LeaseName::Lane(_) => Some((*lease, *self.held.get(lease)?)),
+        });
         let holdings = Holdings {
             sources: leads.collect(),
             lanes: self.lanes(),
+            leaving: leaving.collect(),
             nodes: self.nodes,
         };
         self.holdings.send_if_modified(|old| {
@@ -300,6 +317,13 @@ impl Member {
             *old = holdings;
             true
         });
+    }
+}
+
+/// What fails is done again at a beat.
+async fn release(cluster: &Cluster, lease: LeaseName, epoch: Epoch) {
+    if let Err(error) = cluster.release(lease, epoch).await {
+        warn!(%error, %lease, "could not be given back; tried again");
     }
 }
 

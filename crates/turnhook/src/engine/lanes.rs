@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use turnhook_store::{Delivery, DeliveryId, Lanes, LeaseName, Store};
+use turnhook_store::{Delivery, DeliveryId, Lanes, Store};
 
 use super::{
     cluster::{GivenBack, Holdings},
@@ -100,7 +100,11 @@ impl LaneKeeper {
                         read_again(&self.outlet);
                     }
                     if lost != Lanes::NONE {
-                        self.give_up(lost).await;
+                        self.withdraw().await;
+                    }
+                    for lease in holdings.leaving {
+                        // A member that has ended gives all back itself.
+                        let _ = self.give_back.send(lease);
                     }
                     if gained {
                         read_upto = None;
@@ -141,8 +145,8 @@ impl LaneKeeper {
         }
     }
 
-    /// Takes back from the dispatcher what is in these lanes, and gives them back.
-    async fn give_up(&self, lanes: Lanes) {
+    /// Takes back from the dispatcher what is in lanes that are no longer this node's.
+    async fn withdraw(&self) {
         let mut waiting = Vec::new();
         for (_, name) in self.outlet.endpoints() {
             let known: Vec<DeliveryId> = self
@@ -182,10 +186,6 @@ impl LaneKeeper {
         };
         while under_way() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for lane in lanes.iter() {
-            // A member that has ended gives all back itself.
-            let _ = self.give_back.send(LeaseName::Lane(lane));
         }
     }
 }

@@ -193,7 +193,7 @@ impl SourceTask {
             (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
             (Role::Follower, None) => {}
             // A takeover that had not succeeded yet: there is nothing to commit.
-            (Role::Follower, Some(_)) if turn.leaving => self.give_back(turn),
+            (Role::Follower, Some(lead)) if turn.leaving => self.give_back(turn, lead.epoch),
             (Role::Follower, Some(lead)) => self.lead(turn, lead.epoch).await,
             (_, None) => self.follow(turn).await,
             (_, Some(lead)) => {
@@ -332,18 +332,19 @@ impl SourceTask {
 
     /// Whether the lease may go: nothing is left to commit.
     pub(crate) async fn leave_if_done(&mut self, turn: &mut Turn) {
-        if !turn.leaving || !turn.saved_last || turn.commit.is_some() || self.role == Role::Follower {
+        let Role::Leader(epoch) = self.role else { return };
+        if !turn.leaving || !turn.saved_last || turn.commit.is_some() {
             return;
         }
         self.follow(turn).await;
-        self.give_back(turn);
+        self.give_back(turn, epoch);
     }
 
-    fn give_back(&self, turn: &mut Turn) {
+    fn give_back(&self, turn: &mut Turn, epoch: Epoch) {
         turn.leaving = false;
         if let Some(sharing) = &self.sharing {
             // A member that has ended gives all back itself.
-            let _ = sharing.give_back.send(LeaseName::Source(self.id));
+            let _ = sharing.give_back.send((LeaseName::Source(self.id), epoch));
         }
     }
 

@@ -1,12 +1,22 @@
 //! PostgreSQL goes away and comes back, and connections to it are cut.
 
-use std::time::Duration;
+use std::{
+    io::Read,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{books::balance, knob, random, traffic::Traffic};
 use crate::harness::{
-    billing::Billing,
+    billing::{Billing, counted},
+    bridge::endpoint,
     eventually,
-    nodes::{Shared, ready},
+    nodes::{Shared, leader, ready},
+    turn::TurnClient,
 };
 
 #[test]
@@ -42,4 +52,42 @@ fn postgres_restarted_and_connections_cut() {
         }
     });
     balance(&shared, &nodes, &billing, &coturn, &users);
+}
+
+/// A node that takes all lanes while the other is away, and is asked for half of them while it still waits for requests
+/// that it began before it lost them, gives them back all the same.
+#[test]
+fn lanes_are_shared_again_while_requests_hang() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asking = Arc::clone(&asked);
+    // Ends with the process: each of its connections is read to its end, and none is answered.
+    std::thread::spawn(move || {
+        for mut connection in silent.incoming().flatten() {
+            asking.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || while connection.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
+        }
+    });
+    let shared = Shared::start("2s", endpoint("silent", &url, "timeout = \"60s\"\n"));
+    let nodes = shared.nodes(2);
+    let coturn = shared.coturn();
+    let mut calls = Vec::new();
+    for caller in 0..12 {
+        let mut call = TurnClient::tcp(&coturn, &format!("caller-{caller}")).call(&coturn);
+        call.relay(10, 100);
+        calls.push(call);
+    }
+    eventually("requests that nobody answers", || {
+        (asked.load(Ordering::SeqCst) >= calls.len()).then_some(())
+    });
+    shared.postgres.stop();
+    for node in &nodes {
+        eventually("its leases to run out", || {
+            (counted(&node.bridge, &["turnhook_source_leads{"]) == 0).then_some(())
+        });
+    }
+    shared.postgres.go();
+    ready(&nodes);
+    assert!(nodes[leader(&nodes)].leads());
 }
