@@ -69,8 +69,8 @@ fn lanes_are_shared_again_while_requests_hang() {
             std::thread::spawn(move || while connection.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
         }
     });
-    let shared = Shared::start("2s", endpoint("silent", &url, "timeout = \"60s\"\n"));
-    let nodes = shared.nodes(2);
+    let shared = Shared::start("2s", endpoint("silent", &url, "timeout = \"300s\"\n"));
+    let mut nodes = shared.nodes(2);
     let coturn = shared.coturn();
     let mut calls = Vec::new();
     for caller in 0..12 {
@@ -87,7 +87,13 @@ fn lanes_are_shared_again_while_requests_hang() {
             (counted(&node.bridge, &["turnhook_source_leads{"]) == 0).then_some(())
         });
     }
+    // The first to come back finds itself alone.
+    nodes[1].pause();
     shared.postgres.go();
+    eventually("one node to take all lanes", || {
+        (nodes[0].lanes() == 64).then_some(())
+    });
+    nodes[1].resume();
     ready(&nodes);
     assert!(nodes[leader(&nodes)].leads());
 }
