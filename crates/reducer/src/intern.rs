@@ -1,5 +1,4 @@
-//! Names are kept once: an allocation holds a number for its realm and username, and for the few other
-//! texts that coturn repeats (addresses of servers, ciphers).
+//! Names are kept once: an allocation holds a number for its realm and username.
 
 use std::hash::BuildHasher;
 
@@ -118,57 +117,6 @@ impl Names {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
-    }
-}
-
-/// Texts of which there are few: servers, their addresses, transports, TLS versions and ciphers.
-/// They are kept for good, so their number is bounded; past the bound a text is not told.
-#[derive(Debug, Default)]
-pub(crate) struct Labels {
-    texts: Vec<Box<[u8]>>,
-    table: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-}
-
-const MOST_LABELS: usize = 1 << 16;
-
-impl Labels {
-    pub(crate) fn slot(&mut self, text: &[u8]) -> u32 {
-        let hash = self.hasher.hash_one(text);
-        let found = self.table.find(hash, |slot| {
-            self.texts.get(*slot as usize).is_some_and(|t| &**t == text)
-        });
-        if let Some(slot) = found.copied() {
-            return slot;
-        }
-        if self.texts.len() >= MOST_LABELS {
-            return NONE;
-        }
-        let slot = self.texts.len() as u32;
-        self.texts.push(text.into());
-        let (texts, hasher) = (&self.texts, &self.hasher);
-        self.table.insert_unique(hash, slot, |slot| {
-            texts.get(*slot as usize).map_or(0, |t| hasher.hash_one(&**t))
-        });
-        slot
-    }
-
-    pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let is = |slot: &u32| self.texts.get(*slot as usize).is_some_and(|t| &**t == text);
-        self.table.find(hash, is).copied()
-    }
-
-    pub(crate) fn optional(&mut self, text: Option<&[u8]>) -> u32 {
-        text.map_or(NONE, |t| self.slot(t))
-    }
-
-    pub(crate) fn get(&self, slot: u32) -> Option<&[u8]> {
-        self.texts.get(slot as usize).map(|t| &**t)
-    }
-
-    pub(crate) fn owned(&self, slot: u32) -> Option<Box<[u8]>> {
-        self.get(slot).map(Into::into)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     event::{CloseReason, SessionId},
     intern::NONE,
     message::AllocationId,
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::{Legs, Usage},
 };
 
@@ -121,7 +121,7 @@ pub(crate) struct Session {
     /// When it stops waiting for allocations; `MAX` while one keeps it alive.
     pub(crate) end_at: Timestamp,
     /// Its earliest entry in the heap of deadlines.
-    pub(crate) wake: Timestamp,
+    pub(crate) wake: Moment,
     pub(crate) former: Option<Box<Former>>,
     /// The sequence number of its next event.
     pub(crate) sequence: u32,
@@ -149,7 +149,7 @@ impl Session {
             members: SmallVec::new(),
             usernames: SmallVec::new(),
             end_at: Timestamp::MAX,
-            wake: Timestamp::MAX,
+            wake: Moment::NEVER,
             former: None,
             sequence: 0,
         }

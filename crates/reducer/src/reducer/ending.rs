@@ -3,6 +3,7 @@
 use super::Reducer;
 use crate::{
     event::EventType,
+    flags::Flags,
     intern::NONE,
     rules::AliveWhile,
     session::{Phase, Session},
@@ -34,9 +35,9 @@ impl Reducer {
             .members
             .iter()
             .filter_map(|slot| self.allocations.get(*slot as usize));
-        let young = young.filter(|a| !a.flags.closing && !a.flags.reported);
+        let young = young.filter(|a| !a.flags.intersects(Flags::CLOSING | Flags::REPORTED));
         young
-            .map(|a| a.opened_at.plus(self.rules.report_grace))
+            .map(|a| a.opened_at.get().plus(self.rules.report_grace))
             .max()
             .map_or(end, |grace| end.max(grace))
     }
@@ -117,7 +118,7 @@ impl Reducer {
         let is_open = |slot: &u32| {
             self.allocations
                 .get(*slot as usize)
-                .is_some_and(|a| !a.flags.closing)
+                .is_some_and(|a| !a.flags.contains(Flags::CLOSING))
         };
         let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
         for slot in idle {
@@ -127,8 +128,8 @@ impl Reducer {
                 .zip(self.allocations.get(slot as usize))
             {
                 s.open -= 1;
-                s.relaying -= u32::from(a.flags.relayed);
-                s.unreported -= u32::from(!a.flags.reported);
+                s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
+                s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
             }
             self.leave(session, slot, false, told);
         }

@@ -4,6 +4,7 @@ use super::Reducer;
 use crate::{
     allocation::{Details, Dirty},
     event::{Accuracy, AllocationReport, EventType, SessionEnd, SessionEvent},
+    flags::Flags,
     identity::event_id,
     session::{LISTED, Session},
     usage::Legs,
@@ -97,7 +98,11 @@ impl Reducer {
             .map(|(i, p)| (key(p.opened_at, p.id, p.server, p.name), true, i));
         let present = s.members.iter().filter_map(|slot| {
             let a = self.allocations.get(*slot as usize)?;
-            Some((key(a.opened_at, a.id, a.server, a.name), false, *slot as usize))
+            Some((
+                key(a.opened_at.get(), a.id, a.server, a.name),
+                false,
+                *slot as usize,
+            ))
         });
         let mut order: Vec<_> = past.chain(present).collect();
         if order.len() > LISTED {
@@ -137,15 +142,16 @@ impl Reducer {
         Some(AllocationReport {
             id: a.id,
             username: self.names.username(a.name).into(),
-            opened_at: a.opened_at,
-            opened_seen: a.flags.opened_seen,
+            opened_at: a.opened_at.get(),
+            opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             closed: a.rare.as_ref().and_then(|r| r.closed),
             totals_seen: client.is_some() && (peer.is_some() || !self.rules.peer_leg),
-            ..self.described(a.server, &a.details, a.legs.minus(a.base()))
+            ..self.described(a.server, &a.details(), a.legs().minus(a.base()))
         })
     }
 
     fn described(&self, server: u32, details: &Details, usage: Legs) -> AllocationReport {
+        let labels = self.labels.set(details.labels);
         AllocationReport {
             id: crate::message::AllocationId(0),
             username: Box::default(),
@@ -154,11 +160,11 @@ impl Reducer {
             closed: None,
             totals_seen: false,
             server: self.labels.owned(server),
-            transport: self.labels.owned(details.transport),
-            server_address: self.labels.owned(details.local),
+            transport: self.labels.owned(labels.transport),
+            server_address: self.labels.owned(labels.local),
             client_address: details.remote.to_text(),
-            tls_version: self.labels.owned(details.tls_version),
-            tls_cipher: self.labels.owned(details.tls_cipher),
+            tls_version: self.labels.owned(labels.tls_version),
+            tls_cipher: self.labels.owned(labels.tls_cipher),
             usage,
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     aside::Tombstone,
     identity::Identity,
     intern::NONE,
+    labels::LabelSet,
     message::AllocationId,
     rules::Rules,
     session::{Former, Past, Phase, Session},
@@ -99,36 +100,33 @@ impl Reducer {
     }
 
     fn read_details(&mut self, row: DetailsRow<'_>) -> Details {
-        Details {
-            remote: row.remote,
+        let labels = LabelSet {
             local: self.labels.optional(row.local),
             transport: self.labels.optional(row.transport),
             tls_version: self.labels.optional(row.tls_version),
             tls_cipher: self.labels.optional(row.tls_cipher),
+        };
+        Details {
+            remote: row.remote,
+            labels: self.labels.number(labels),
         }
     }
 
     fn read_allocation(&mut self, row: AllocationRow<'_>) -> Allocation {
         let name = self.names.hold(row.realm, row.username);
-        Allocation {
-            id: AllocationId(row.id),
-            server: self.labels.optional(row.server),
-            name,
-            group: NONE,
-            session: row.session.unwrap_or(NONE),
-            place: 0,
-            opened_at: row.opened_at,
-            heard_at: row.heard_at,
-            status_at: row.status_at,
-            lifetime: row.lifetime,
-            legs: row.legs,
-            details: self.read_details(row.details),
-            rare: row.rare.map(Box::new),
-            wake: Timestamp::MAX,
-            flags: row.flags,
-            dirty: Dirty::Clean,
-            hash: 0,
-        }
+        let server = self.labels.optional(row.server);
+        let details = self.read_details(row.details);
+        let mut allocation = Allocation::new(AllocationId(row.id), server, name, NONE, row.opened_at);
+        allocation.session = row.session.unwrap_or(NONE);
+        allocation.heard_at = row.heard_at.into();
+        allocation.status_at = row.status_at.into();
+        allocation.lifetime = row.lifetime;
+        allocation.flags = row.flags;
+        allocation.remote = details.remote;
+        allocation.labels = details.labels;
+        allocation.rare = row.rare.map(Box::new);
+        allocation.set_legs(row.legs);
+        allocation
     }
 
     fn read_session(&mut self, row: SessionRow<'_>) -> Session {

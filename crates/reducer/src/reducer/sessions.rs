@@ -6,6 +6,7 @@ use super::Reducer;
 use crate::{
     allocation::Dirty,
     event::{EventType, SessionId, UnattributedReason},
+    flags::Flags,
     identity::AllocationIdentity,
     intern::NONE,
     rules::{GroupBy, StartOn},
@@ -119,10 +120,10 @@ impl Reducer {
             return;
         };
         let (group, name) = (a.group, a.name);
-        let opened_at = if continues.is_some() || a.flags.revived {
+        let opened_at = if continues.is_some() || a.flags.contains(Flags::REVIVED) {
             self.now
         } else {
-            a.opened_at
+            a.opened_at.get()
         };
         let previous_end = self
             .groups
@@ -160,12 +161,12 @@ impl Reducer {
         s.members.push(slot);
         s.usage = s.usage.plus(part);
         s.relayed = s.relayed.saturating_add(relayed);
-        if a.flags.closing {
+        if a.flags.contains(Flags::CLOSING) {
             s.closing += 1;
         } else {
             s.open += 1;
-            s.relaying += u32::from(a.flags.relayed);
-            s.unreported += u32::from(!a.flags.reported);
+            s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
+            s.unreported += u32::from(!a.flags.contains(Flags::REPORTED));
         }
         if s.usernames.len() < LISTED && !s.usernames.contains(&a.name) {
             s.usernames.push(a.name);
@@ -197,7 +198,7 @@ impl Reducer {
         let order = |slot: &&u32| {
             self.allocations.get(**slot as usize).map(|a| {
                 (
-                    a.opened_at,
+                    a.opened_at.get(),
                     a.id,
                     self.labels.get(a.server),
                     self.names.username(a.name),
@@ -221,14 +222,14 @@ impl Reducer {
             s.started_at
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
-            a.opened_at.max(s.started_at).max(previous_end)
+            a.opened_at.get().max(s.started_at).max(previous_end)
         };
         let identity = AllocationIdentity {
             server: self.labels.get(a.server).unwrap_or_default(),
             realm: self.names.realm(name),
             username: self.names.username(name),
             id: a.id,
-            opened_at: a.opened_at,
+            opened_at: a.opened_at.get(),
             twin: a.twin(),
         };
         let id = self.identity.session(&identity, s.former().continues, started_at);
@@ -251,16 +252,18 @@ impl Reducer {
             return;
         };
         // What may be an earlier life's is no sign that this one has.
-        let next_life = a.flags.overcounted && !a.flags.revived;
+        let next_life = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
         let own = if next_life { legs.minus(a.base()) } else { legs };
-        let relayed = self.has_relayed(&own, a.flags.reported || reports);
+        let relayed = self.has_relayed(&own, a.flags.contains(Flags::REPORTED) || reports);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let old = std::mem::replace(&mut a.legs, legs);
-        let before = a.flags;
-        a.flags.reported |= reports;
-        a.flags.relayed |= relayed;
+        let (old, before) = (a.legs(), a.flags);
+        a.set_legs(legs);
+        let mut news = Flags::empty();
+        news.set(Flags::REPORTED, reports);
+        news.set(Flags::RELAYED, relayed);
+        a.flags |= news;
         let (after, session) = (a.flags, a.session);
         self.mark(slot, Dirty::Soft);
         if session == NONE {
@@ -276,9 +279,11 @@ impl Reducer {
         let was_call = s.is_call(self.rules.residue);
         s.relayed = s.relayed.saturating_add(more);
         let became_call = !was_call && s.is_call(self.rules.residue);
-        let first_relay = !before.relayed && after.relayed;
-        let first_report = !before.reported && after.reported;
-        if !after.closing {
+        let first = after - before;
+        let first_relay = first.contains(Flags::RELAYED);
+        let first_report = first.contains(Flags::REPORTED);
+        let closing = after.contains(Flags::CLOSING);
+        if !closing {
             s.relaying += u32::from(first_relay);
             s.unreported -= u32::from(first_report);
         }
@@ -286,7 +291,7 @@ impl Reducer {
         if first_relay {
             self.start(session);
         }
-        if (became_call || first_relay || first_report) && !after.closing {
+        if (became_call || first_relay || first_report) && !closing {
             self.review(session);
         }
     }
@@ -302,12 +307,14 @@ impl Reducer {
         };
         s.open -= 1;
         s.closing += 1;
-        s.relaying -= u32::from(a.flags.relayed);
-        s.unreported -= u32::from(!a.flags.reported);
+        s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
+        s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
         if let Some(closed) = a.rare.as_ref().and_then(|r| r.closed) {
             s.former_mut().last_close = later(s.former().last_close, closed);
         }
-        if a.flags.relayed || (!a.flags.reported && closed_at < a.opened_at.plus(grace)) {
+        if a.flags.contains(Flags::RELAYED)
+            || (!a.flags.contains(Flags::REPORTED) && closed_at < a.opened_at.get().plus(grace))
+        {
             s.former_mut().last_counting_close = s.former().last_counting_close.max(closed_at);
         }
         self.mark_session(session);
@@ -332,7 +339,7 @@ impl Reducer {
         let relayed = self
             .allocations
             .get(slot as usize)
-            .is_some_and(|a| a.flags.relayed);
+            .is_some_and(|a| a.flags.contains(Flags::RELAYED));
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
@@ -373,25 +380,25 @@ impl Reducer {
                     id: a.id,
                     server: a.server,
                     name: a.name,
-                    opened_at: a.opened_at,
-                    opened_seen: a.flags.opened_seen,
+                    opened_at: a.opened_at.get(),
+                    opened_seen: a.flags.contains(Flags::OPENED_SEEN),
                     closed: a.rare.as_ref().and_then(|r| r.closed),
                     totals_seen,
-                    details: a.details.clone(),
+                    details: a.details(),
                     part: part.legs,
                 });
             }
             former.past_count += 1;
             former.past_usage = former.past_usage.plus(part);
             former.past_relayed = former.past_relayed.saturating_add(relayed);
-            let (id, legs) = (s.id, a.legs);
+            let (id, legs) = (s.id, a.legs());
             let rare = a.rare();
             rare.base = legs;
             rare.continues = Some(id);
         } else {
             s.usage = s.usage.minus(part);
             s.relayed = s.relayed.saturating_sub(relayed);
-            let legs = a.legs;
+            let legs = a.legs();
             a.rare().base = legs;
         }
         if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
@@ -407,7 +414,7 @@ impl Reducer {
             return Usage::default();
         };
         let base = a.base();
-        self.difference(&base, &a.legs)
+        self.difference(&base, &a.legs())
     }
 
     pub(crate) fn difference(&self, from: &Legs, to: &Legs) -> Usage {
