@@ -1,6 +1,7 @@
 //! A reducer as it was when its rows were last committed.
 
 use serde::Deserialize;
+use slab::Slab;
 
 use super::{
     Reducer,
@@ -12,6 +13,7 @@ use super::{
 use crate::{
     allocation::{Allocation, Details, Dirty},
     aside::Tombstone,
+    event::SessionId,
     identity::Identity,
     intern::NONE,
     labels::LabelSet,
@@ -43,6 +45,55 @@ impl std::fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
+/// A slab is filled as the rows come, in any order: to collect them first would take its memory twice.
+/// Slots of which the row has yet to come, or does not exist, are filled with holes.
+trait Hole {
+    fn hole() -> Self;
+    fn is_hole(&self) -> bool;
+}
+
+impl Hole for Allocation {
+    fn hole() -> Allocation {
+        Allocation::new(AllocationId(0), NONE, NONE, NONE, Timestamp(0))
+    }
+
+    fn is_hole(&self) -> bool {
+        self.name == NONE
+    }
+}
+
+impl Hole for Session {
+    fn hole() -> Session {
+        Session::new(SessionId([0; 16]), NONE, NONE, Timestamp(0))
+    }
+
+    fn is_hole(&self) -> bool {
+        self.first_name == NONE
+    }
+}
+
+fn fill<T: Hole>(slab: &mut Slab<T>, slot: u32, value: T) {
+    let slot = slot as usize;
+    while slab.len() < slot {
+        slab.insert(T::hole());
+    }
+    match slab.get_mut(slot) {
+        Some(hole) => *hole = value,
+        None => {
+            slab.insert(value);
+        }
+    }
+}
+
+/// The first of them is the first to be filled again.
+fn free_holes<T: Hole>(slab: &mut Slab<T>) {
+    let holes = slab.iter().filter(|(_, value)| value.is_hole());
+    let holes: Vec<u32> = holes.map(|(slot, _)| slot as u32).collect();
+    for slot in holes.into_iter().rev() {
+        slab.try_remove(slot as usize);
+    }
+}
+
 impl Reducer {
     /// A reducer with the state that the rows hold, as of `clock`, the time of the last commit. It is deaf
     /// until [`Reducer::hearing`].
@@ -54,8 +105,6 @@ impl Reducer {
     ) -> Result<Reducer, RestoreError> {
         let mut reducer = Reducer::new(identity, rules);
         reducer.now = clock;
-        let mut allocations = Vec::new();
-        let mut sessions = Vec::new();
         let mut tombstones = Vec::new();
         let mut current = Vec::new();
         for (table, key, bytes) in rows {
@@ -66,8 +115,9 @@ impl Reducer {
             };
             match table {
                 Table::Allocation => {
+                    let slot = slot.ok_or(bad)?;
                     let allocation = reducer.read_allocation(read(bytes, bad)?);
-                    allocations.push((slot.ok_or(bad)? as usize, allocation));
+                    fill(&mut reducer.allocations, slot, allocation);
                 }
                 Table::Session => {
                     let slot = slot.ok_or(bad)?;
@@ -75,7 +125,8 @@ impl Reducer {
                     if row.current {
                         current.push(slot);
                     }
-                    sessions.push((slot as usize, reducer.read_session(row)));
+                    let session = reducer.read_session(row);
+                    fill(&mut reducer.sessions, slot, session);
                 }
                 Table::Tombstone => {
                     let row: TombstoneRow<'_> = read(bytes, bad)?;
@@ -92,8 +143,8 @@ impl Reducer {
                 }
             }
         }
-        reducer.sessions = sessions.into_iter().collect();
-        reducer.allocations = allocations.into_iter().collect();
+        free_holes(&mut reducer.sessions);
+        free_holes(&mut reducer.allocations);
         reducer.restore_tombstones(tombstones);
         reducer.link(current);
         Ok(reducer)
@@ -258,4 +309,23 @@ impl Reducer {
 
 pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
     postcard::from_bytes(bytes).map_err(|_| bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_filled_in_any_order_and_holes_are_free_again() {
+        let allocation = |id| Allocation::new(AllocationId(id), NONE, 0, 0, Timestamp(0));
+        let mut slab = Slab::new();
+        for slot in [3, 0, 5, 1] {
+            fill(&mut slab, slot, allocation(u64::from(slot)));
+        }
+        free_holes(&mut slab);
+        let filled: Vec<_> = slab.iter().map(|(slot, a)| (slot, a.id.0)).collect();
+        assert_eq!(filled, [(0, 0), (1, 1), (3, 3), (5, 5)]);
+        let next = [0; 3].map(|id| slab.insert(allocation(id)));
+        assert_eq!(next, [2, 4, 6]);
+    }
 }
