@@ -89,7 +89,7 @@ pub(crate) struct Rare {
     pub(crate) dated_at: Timestamp,
     /// The upper halves of the counters. A row has them in the counters themselves.
     #[serde(skip)]
-    high: Half,
+    high: Half<8>,
 }
 
 /// An open or closing allocation. In C's order: what a report touches lies in the first of two lines of the
@@ -101,7 +101,7 @@ pub(crate) struct Allocation {
     /// Of its whole key: see [`crate::Reducer::find_allocation`].
     pub(crate) hash: u64,
     /// What it carried, as far as is known: the lower halves.
-    low: Half,
+    low: Half<8>,
     /// The session that counts it; `NONE` while it is parked.
     pub(crate) session: u32,
     /// The last message of any kind.
@@ -166,20 +166,19 @@ impl Allocation {
     }
 
     /// What it carried, as far as is known.
+    #[inline(always)]
     pub(crate) fn legs(&self) -> Legs {
-        if self.flags.contains(Flags::LARGE) {
-            return packed::join(self.low, self.rare.as_ref().map_or([0; 8], |r| r.high));
-        }
-        packed::join(self.low, [0; 8])
+        let rare = self.rare.as_ref().filter(|_| self.flags.contains(Flags::LARGE));
+        packed::join(&self.low, rare.map(|r| &r.high)).into()
     }
 
-    pub(crate) fn set_legs(&mut self, legs: Legs) {
-        let (low, high) = packed::split(legs);
-        self.low = low;
-        let large = high != [0; 8];
+    #[inline(always)]
+    pub(crate) fn set_legs(&mut self, legs: &Legs) {
+        let wide = (*legs).into();
+        let large = packed::put_low(&mut self.low, &wide);
         if large || self.flags.contains(Flags::LARGE) {
             self.flags.set(Flags::LARGE, large);
-            self.rare().high = high;
+            self.rare().high = packed::high(&wide);
         }
     }
 
@@ -430,7 +429,7 @@ mod tests {
         let four_gib = bytes(1 << 32);
         for client in [bytes(7), bytes((1 << 32) - 1)] {
             let legs = Legs { client, peer: client };
-            a.set_legs(legs);
+            a.set_legs(&legs);
             assert_eq!(a.legs(), legs);
             assert!(a.rare.is_none());
         }
@@ -439,7 +438,7 @@ mod tests {
                 client: bytes(7),
                 peer,
             };
-            a.set_legs(legs);
+            a.set_legs(&legs);
             assert_eq!(a.legs(), legs);
             assert_eq!(a.flags.contains(Flags::LARGE), peer != bytes(3));
         }

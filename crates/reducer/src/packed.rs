@@ -1,60 +1,91 @@
-//! Counters in two halves: the lower 32 bits are kept for each allocation, the upper ones where there are any.
+//! Counters in two halves: the lower 32 bits are kept for each allocation and session, the upper ones where
+//! there are any.
 
-use crate::usage::{Counters, Legs};
+use crate::usage::{Counters, Legs, Usage};
 
-/// One half of the eight counters of both legs.
-pub(crate) type Half = [u32; 8];
+/// The lower or the upper halves of `N` counters.
+pub(crate) type Half<const N: usize> = [u32; N];
 
-/// The lower and the upper halves.
-pub(crate) fn split(legs: Legs) -> (Half, Half) {
-    let Legs { client, peer } = legs;
-    let wide = [
-        client.received_packets,
-        client.received_bytes,
-        client.sent_packets,
-        client.sent_bytes,
-        peer.received_packets,
-        peer.received_bytes,
-        peer.sent_packets,
-        peer.sent_bytes,
-    ];
-    (wide.map(|n| n as u32), wide.map(|n| (n >> 32) as u32))
+/// Writes the lower halves in place, and says whether any counter has an upper half. (To make both halves
+/// first, and then look at them, takes twice the time: they would go through the stack.)
+#[inline(always)]
+pub(crate) fn put_low<const N: usize>(low: &mut Half<N>, wide: &[u64; N]) -> bool {
+    for (low, wide) in low.iter_mut().zip(wide) {
+        *low = *wide as u32;
+    }
+    wide.iter().fold(0, |all, wide| all | wide) > u64::from(u32::MAX)
 }
 
-/// What was split.
-pub(crate) fn join(low: Half, high: Half) -> Legs {
-    let counters = |at: usize| {
-        let wide = |i: usize| u64::from(low[at + i]) | u64::from(high[at + i]) << 32;
-        Counters {
-            received_packets: wide(0),
-            received_bytes: wide(1),
-            sent_packets: wide(2),
-            sent_bytes: wide(3),
+/// The upper halves.
+pub(crate) fn high<const N: usize>(wide: &[u64; N]) -> Half<N> {
+    wide.map(|n| (n >> 32) as u32)
+}
+
+/// The whole counters, from the lower halves and the upper ones, if there are any.
+#[inline(always)]
+pub(crate) fn join<const N: usize>(low: &Half<N>, high: Option<&Half<N>>) -> [u64; N] {
+    let mut wide = low.map(u64::from);
+    if let Some(high) = high {
+        for (wide, high) in wide.iter_mut().zip(high) {
+            *wide |= u64::from(*high) << 32;
         }
-    };
-    Legs {
-        client: counters(0),
-        peer: counters(4),
+    }
+    wide
+}
+
+impl From<Legs> for [u64; 8] {
+    #[inline(always)]
+    fn from(Legs { client, peer }: Legs) -> [u64; 8] {
+        [
+            client.received_packets,
+            client.received_bytes,
+            client.sent_packets,
+            client.sent_bytes,
+            peer.received_packets,
+            peer.received_bytes,
+            peer.sent_packets,
+            peer.sent_bytes,
+        ]
+    }
+}
+
+impl From<[u64; 8]> for Legs {
+    #[inline(always)]
+    fn from([a, b, c, d, e, f, g, h]: [u64; 8]) -> Legs {
+        let counters = |[received_packets, received_bytes, sent_packets, sent_bytes]: [u64; 4]| Counters {
+            received_packets,
+            received_bytes,
+            sent_packets,
+            sent_bytes,
+        };
+        Legs {
+            client: counters([a, b, c, d]),
+            peer: counters([e, f, g, h]),
+        }
+    }
+}
+
+impl From<Usage> for [u64; 9] {
+    #[inline(always)]
+    fn from(usage: Usage) -> [u64; 9] {
+        let [a, b, c, d, e, f, g, h] = usage.legs.into();
+        [a, b, c, d, e, f, g, h, usage.billable_bytes]
+    }
+}
+
+impl From<[u64; 9]> for Usage {
+    #[inline(always)]
+    fn from([a, b, c, d, e, f, g, h, billable_bytes]: [u64; 9]) -> Usage {
+        Usage {
+            legs: [a, b, c, d, e, f, g, h].into(),
+            billable_bytes,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Counters of which no two are the same, `n` the first.
-    fn legs(n: u64) -> Legs {
-        let counters = |n: u64| Counters {
-            received_packets: n,
-            received_bytes: n.rotate_left(8),
-            sent_packets: n.rotate_left(16),
-            sent_bytes: n.rotate_left(24),
-        };
-        Legs {
-            client: counters(n),
-            peer: counters(n.rotate_left(32)),
-        }
-    }
 
     #[test]
     fn no_bit_is_lost_and_no_counter_taken_for_another() {
@@ -67,17 +98,27 @@ mod tests {
             u64::MAX - 1,
             u64::MAX,
         ] {
-            let (low, high) = split(legs(n));
-            assert_eq!(join(low, high), legs(n));
+            let wide: [u64; 9] = std::array::from_fn(|i| n.rotate_left(7 * i as u32));
+            let mut low = [0; 9];
+            let large = put_low(&mut low, &wide);
+            assert_eq!(join(&low, Some(&high(&wide))), wide);
+            assert_eq!(large, high(&wide) != [0; 9]);
+            assert!(large || join(&low, None) == wide);
+            assert_eq!(<[u64; 9]>::from(Usage::from(wide)), wide);
         }
+        let usage = Usage::from([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let Legs { client, peer } = usage.legs;
+        assert_eq!((client.received_packets, client.sent_bytes), (1, 4));
+        assert_eq!((peer.received_bytes, peer.sent_packets), (6, 7));
+        assert_eq!(usage.billable_bytes, 9);
     }
 
     #[test]
     fn below_4_gib_there_are_no_upper_halves() {
-        let mut most = Legs::default();
-        most.peer.sent_bytes = u64::from(u32::MAX);
-        assert_eq!(split(most).1, [0; 8]);
-        most.peer.sent_bytes += 1;
-        assert_eq!(split(most), ([0; 8], [0, 0, 0, 0, 0, 0, 0, 1]));
+        let mut low = [0; 2];
+        assert!(!put_low(&mut low, &[u64::from(u32::MAX), 7]));
+        assert_eq!(low, [u32::MAX, 7]);
+        assert!(put_low(&mut low, &[7, 1 << 32]));
+        assert_eq!(low, [7, 0]);
     }
 }

@@ -34,6 +34,7 @@ impl Moment {
     /// [`Timestamp::MAX`].
     pub(crate) const NEVER: Moment = Moment([u16::MAX; 3]);
 
+    #[inline(always)]
     pub(crate) fn get(self) -> Timestamp {
         let [low, middle, high] = self.0.map(u64::from);
         let millis = low | middle << 16 | high << 32;
@@ -42,6 +43,7 @@ impl Moment {
 }
 
 impl From<Timestamp> for Moment {
+    #[inline(always)]
     fn from(at: Timestamp) -> Moment {
         let millis = at.0.min(Moment::LAST);
         Moment([millis as u16, (millis >> 16) as u16, (millis >> 32) as u16])

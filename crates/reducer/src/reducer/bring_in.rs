@@ -43,7 +43,7 @@ impl Reducer {
         if news || later {
             self.mark(slot, Dirty::Hard);
         }
-        self.count(slot, legs, life.flags.contains(Flags::REPORTED));
+        self.count(slot, &legs, life.flags.contains(Flags::REPORTED));
         self.arm_allocation(slot);
     }
 
@@ -160,7 +160,7 @@ impl Reducer {
             if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
                 // Whether what was told had missed a wrap is not known any more: not called a total.
                 let legs = told.max(Legs { peer, ..told });
-                self.count(slot, legs, true);
+                self.count(slot, &legs, true);
                 life.peer_total = None;
             }
             self.totals_of_life(slot, &life);

@@ -7,7 +7,7 @@ use crate::{
     intern::NONE,
     rules::AliveWhile,
     session::{Phase, Session},
-    time::Timestamp,
+    time::{Moment, Timestamp},
 };
 
 impl Reducer {
@@ -48,9 +48,9 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        if s.usage_at <= now {
-            s.usage_at = Timestamp::MAX;
-            if s.phase == Phase::Open && s.usage != s.told {
+        if s.usage_at.get() <= now {
+            s.usage_at = Moment::NEVER;
+            if s.phase == Phase::Open && s.usage() != s.told() {
                 self.tell(session, EventType::Usage);
             }
         }
@@ -73,13 +73,13 @@ impl Reducer {
         if s.phase != Phase::Ending {
             let end_at = self.horizon(s);
             if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.end_at = end_at;
+                s.end_at = Moment::from(end_at);
             }
             if end_at <= due {
                 self.stop_joining(session);
                 // One that waits for totals before it may start is looked at again when they come.
                 if let Some(s) = self.sessions.get_mut(session as usize) {
-                    s.end_at = Timestamp::MAX;
+                    s.end_at = Moment::NEVER;
                 }
             }
         }
@@ -87,12 +87,12 @@ impl Reducer {
             return;
         };
         if s.phase == Phase::Ending {
-            s.end_at = Timestamp::MAX;
+            s.end_at = Moment::NEVER;
             if s.closing == 0 {
                 return self.finish(session);
             }
         }
-        let wake = s.end_at.min(s.usage_at);
+        let wake = s.end_at.get().min(s.usage_at.get());
         self.wake_session(session, wake);
     }
 

@@ -257,13 +257,18 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        let mut legs = self.counted.get(&slot).copied().unwrap_or(a.legs());
+        let mut legs = a.legs();
+        if let Some(counted) = self.counted.get(&slot) {
+            legs = *counted;
+        }
         match leg {
             Leg::Client => legs.client = legs.client.plus(counters),
             Leg::Peer => legs.peer = legs.peer.plus(counters),
         }
-        let legs = self.not_below_told(slot, legs);
-        self.count(slot, legs, leg == last_leg);
+        if !self.counted.is_empty() {
+            legs = self.not_below_told(slot, legs);
+        }
+        self.count(slot, &legs, leg == last_leg);
     }
 
     /// A total: with the last of them the allocation is settled.
@@ -416,7 +421,7 @@ impl Reducer {
         allocation.lifetime = status.map_or(0, |s| s.lifetime);
         allocation.remote = details.remote;
         allocation.labels = details.labels;
-        allocation.set_legs(opening.told.plus(opening.legs));
+        allocation.set_legs(&opening.told.plus(opening.legs));
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
             allocation.rare().twin = twin;

@@ -329,7 +329,7 @@ impl Reducer {
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         if !kept.legs.is_zero() {
-            self.count(slot, rest.told.plus(kept.legs), kept.reported);
+            self.count(slot, &rest.told.plus(kept.legs), kept.reported);
         }
         Some(slot)
     }

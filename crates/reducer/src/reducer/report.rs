@@ -7,6 +7,7 @@ use crate::{
     flags::Flags,
     identity::event_id,
     session::{LISTED, Session},
+    time::Moment,
     usage::Legs,
 };
 
@@ -17,11 +18,11 @@ impl Reducer {
             return;
         };
         if self.is_following() {
-            let (now, usage) = (self.now, s.usage);
+            let (now, usage) = (self.now, s.usage());
             if let Some(s) = self.sessions.get_mut(session as usize) {
                 s.sequence += 1;
-                s.last_event_at = now.max(s.last_event_at);
-                s.told = usage;
+                s.last_event_at = Moment::from(now.max(s.last_event_at.get()));
+                s.set_told(usage);
             }
             return;
         }
@@ -29,8 +30,8 @@ impl Reducer {
         let members = s.members.clone();
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.sequence += 1;
-            s.last_event_at = event.timestamp;
-            s.told = s.usage;
+            s.last_event_at = Moment::from(event.timestamp);
+            s.set_told(s.usage());
         }
         for slot in members {
             if self
@@ -46,7 +47,7 @@ impl Reducer {
     }
 
     fn event(&self, s: &Session, event_type: EventType) -> SessionEvent {
-        let timestamp = self.now.max(s.last_event_at);
+        let timestamp = self.now.max(s.last_event_at.get());
         let first = self.names.username(s.first_name);
         let (ended_at, reason) = s.end(timestamp);
         let accuracy = if s.inexact {
@@ -71,15 +72,15 @@ impl Reducer {
                 .map(|name| self.names.username(*name).into())
                 .collect(),
             labels: self.rules.labels(first),
-            started_at: s.started_at,
+            started_at: s.started_at.get(),
             end: (event_type == EventType::End).then_some(SessionEnd {
                 ended_at,
                 reason,
                 accuracy,
             }),
             peer_leg: self.rules.peer_leg,
-            usage: s.usage,
-            usage_delta: s.usage.minus(s.told),
+            usage: s.usage(),
+            usage_delta: s.usage().minus(s.told()),
             allocations_omitted: (s.allocations() - allocations.len()) as u32,
             allocations,
         }

@@ -19,7 +19,7 @@ use crate::{
     labels::LabelSet,
     message::AllocationId,
     rules::Rules,
-    session::{Former, Past, Phase, Session},
+    session::{Past, Phase, Session},
     state::Table,
     time::Timestamp,
 };
@@ -176,7 +176,7 @@ impl Reducer {
         allocation.remote = details.remote;
         allocation.labels = details.labels;
         allocation.rare = row.rare.map(Box::new);
-        allocation.set_legs(row.legs);
+        allocation.set_legs(&row.legs);
         allocation
     }
 
@@ -193,30 +193,27 @@ impl Reducer {
             || row.past_count > 0
             || row.last_close.is_some()
             || row.last_counting_close > Timestamp(0);
-        let former = has_former.then(|| {
-            Box::new(Former {
-                continues: row.continues,
-                past,
-                past_count: row.past_count,
-                past_usage: row.past_usage,
-                past_relayed: row.past_relayed,
-                last_close: row.last_close,
-                last_relayed_close: row.last_relayed_close,
-                last_counting_close: row.last_counting_close,
-            })
-        });
-        Session {
-            phase: row.phase,
-            sequence: row.sequence,
-            last_event_at: row.last_event_at,
-            usage: row.past_usage,
-            relayed: row.past_relayed,
-            told: row.told,
-            inexact: row.inexact,
-            usernames,
-            former,
-            ..Session::new(row.id, group, first_name, row.started_at)
+        let mut session = Session::new(row.id, group, first_name, row.started_at);
+        session.phase = row.phase;
+        session.sequence = row.sequence;
+        session.last_event_at = row.last_event_at.into();
+        session.relayed = row.past_relayed;
+        session.inexact = row.inexact;
+        session.usernames = usernames;
+        if has_former {
+            let former = session.former_mut();
+            former.continues = row.continues;
+            former.past = past;
+            former.past_count = row.past_count;
+            former.past_usage = row.past_usage;
+            former.past_relayed = row.past_relayed;
+            former.last_close = row.last_close;
+            former.last_relayed_close = row.last_relayed_close;
+            former.last_counting_close = row.last_counting_close;
         }
+        session.set_usage(row.past_usage);
+        session.set_told(row.told);
+        session
     }
 
     fn read_past(&mut self, row: PastRow<'_>) -> Past {

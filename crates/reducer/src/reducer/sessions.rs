@@ -11,7 +11,7 @@ use crate::{
     intern::NONE,
     rules::{GroupBy, StartOn},
     session::{Group, LISTED, Past, Phase, Session, later},
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::{Legs, Usage, billable_bytes, relayed_bytes},
 };
 
@@ -159,7 +159,7 @@ impl Reducer {
         a.session = session;
         a.place = s.members.len() as u32;
         s.members.push(slot);
-        s.usage = s.usage.plus(part);
+        s.set_usage(s.usage().plus(part));
         s.relayed = s.relayed.saturating_add(relayed);
         if a.flags.contains(Flags::CLOSING) {
             s.closing += 1;
@@ -219,10 +219,10 @@ impl Reducer {
             .get(s.group as usize)
             .map_or(Timestamp(0), |g| g.ended_at);
         let started_at = if s.former().continues.is_some() {
-            s.started_at
+            s.started_at.get()
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
-            a.opened_at.get().max(s.started_at).max(previous_end)
+            a.opened_at.get().max(s.started_at.get()).max(previous_end)
         };
         let identity = AllocationIdentity {
             server: self.labels.get(a.server).unwrap_or_default(),
@@ -239,22 +239,26 @@ impl Reducer {
         };
         let old_name = std::mem::replace(&mut s.first_name, name);
         s.id = id;
-        s.started_at = started_at;
+        s.started_at = Moment::from(started_at);
         s.phase = Phase::Open;
         self.release_name(old_name);
         self.tell(session, EventType::Start);
     }
 
     /// The counters of an allocation are now `legs`; `reports` if this is the last leg of a report.
-    pub(crate) fn count(&mut self, slot: u32, legs: Legs, reports: bool) {
+    pub(crate) fn count(&mut self, slot: u32, legs: &Legs, reports: bool) {
         let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
         // What may be an earlier life's is no sign that this one has.
         let next_life = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
-        let own = if next_life { legs.minus(a.base()) } else { legs };
-        let relayed = self.has_relayed(&own, a.flags.contains(Flags::REPORTED) || reports);
+        let reported = a.flags.contains(Flags::REPORTED) || reports;
+        let relayed = if next_life {
+            self.has_relayed(&legs.minus(a.base()), reported)
+        } else {
+            self.has_relayed(legs, reported)
+        };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
@@ -272,10 +276,11 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        let more = relayed_bytes(&legs, peer_leg) - relayed_bytes(&old, peer_leg);
-        s.usage.legs = s.usage.legs.plus(legs.minus(old));
-        s.usage.billable_bytes +=
-            billable_bytes(rule, &legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
+        let more = relayed_bytes(legs, peer_leg) - relayed_bytes(&old, peer_leg);
+        let mut usage = s.usage();
+        usage.legs = usage.legs.plus(legs.minus(old));
+        usage.billable_bytes += billable_bytes(rule, legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
+        s.set_usage(usage);
         let was_call = s.is_call(self.rules.residue);
         s.relayed = s.relayed.saturating_add(more);
         let became_call = !was_call && s.is_call(self.rules.residue);
@@ -396,7 +401,7 @@ impl Reducer {
             rare.base = legs;
             rare.continues = Some(id);
         } else {
-            s.usage = s.usage.minus(part);
+            s.set_usage(s.usage().minus(part));
             s.relayed = s.relayed.saturating_sub(relayed);
             let legs = a.legs();
             a.rare().base = legs;
@@ -434,15 +439,20 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        if interval == 0 || s.phase != Phase::Open || s.usage_at != Timestamp::MAX || s.usage == s.told {
+        if interval == 0
+            || s.phase != Phase::Open
+            || s.usage_at.get() != Timestamp::MAX
+            || s.usage() == s.told()
+        {
             return;
         }
-        let not_before = now.since(s.started_at).div_ceil(interval);
-        let told = s.last_event_at.since(s.started_at) / interval;
+        let not_before = now.since(s.started_at.get()).div_ceil(interval);
+        let told = s.last_event_at.get().since(s.started_at.get()) / interval;
         let at = s
             .started_at
+            .get()
             .plus(interval.saturating_mul(not_before.max(told + 1)));
-        s.usage_at = at;
+        s.usage_at = Moment::from(at);
         self.wake_session(session, at);
     }
 }

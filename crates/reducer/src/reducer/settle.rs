@@ -138,7 +138,7 @@ impl Reducer {
         };
 
         let final_legs = if deltas_only { legs } else { settled.legs };
-        self.count(slot, final_legs, true);
+        self.count(slot, &final_legs, true);
         if settled.overcounted {
             self.stats.overcounted += 1;
             self.notice(Notice::Overcounted { allocation: id });

@@ -80,7 +80,7 @@ impl Reducer {
 
     /// The cumulative counters after a delta: what was told stands still until as much was counted here.
     pub(crate) fn not_below_told(&mut self, slot: u32, counted: Legs) -> Legs {
-        if self.counted.is_empty() || !self.counted.contains_key(&slot) {
+        if !self.counted.contains_key(&slot) {
             return counted;
         }
         let Some(a) = self.allocations.get(slot as usize) else {
