@@ -178,7 +178,7 @@ impl Allocation {
         let large = packed::put_low(&mut self.low, &wide);
         if large || self.flags.contains(Flags::LARGE) {
             self.flags.set(Flags::LARGE, large);
-            self.rare().high = packed::high(&wide);
+            packed::put_high(&mut self.rare().high, &wide);
         }
     }
 
@@ -207,6 +207,7 @@ impl Allocation {
         self.rare.as_ref().map_or_else(Legs::default, |r| r.base)
     }
 
+    #[inline]
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

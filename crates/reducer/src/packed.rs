@@ -16,9 +16,26 @@ pub(crate) fn put_low<const N: usize>(low: &mut Half<N>, wide: &[u64; N]) -> boo
     wide.iter().fold(0, |all, wide| all | wide) > u64::from(u32::MAX)
 }
 
-/// The upper halves.
-pub(crate) fn high<const N: usize>(wide: &[u64; N]) -> Half<N> {
-    wide.map(|n| (n >> 32) as u32)
+/// Writes the upper halves in place.
+#[inline(always)]
+pub(crate) fn put_high<const N: usize>(high: &mut Half<N>, wide: &[u64; N]) {
+    for (high, wide) in high.iter_mut().zip(wide) {
+        *high = (*wide >> 32) as u32;
+    }
+}
+
+/// Adds where the lower halves have room for it; else false, and nothing is changed.
+#[inline(always)]
+pub(crate) fn add_low<const N: usize>(low: &mut Half<N>, more: &[u64; N]) -> bool {
+    let mut sums = low.map(u64::from);
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*more);
+    }
+    let fits = sums.iter().fold(0, |all, sum| all | sum) <= u64::from(u32::MAX);
+    if fits {
+        put_low(low, &sums);
+    }
+    fits
 }
 
 /// The whole counters, from the lower halves and the upper ones, if there are any.
@@ -99,10 +116,11 @@ mod tests {
             u64::MAX,
         ] {
             let wide: [u64; 9] = std::array::from_fn(|i| n.rotate_left(7 * i as u32));
-            let mut low = [0; 9];
+            let (mut low, mut high) = ([0; 9], [0; 9]);
             let large = put_low(&mut low, &wide);
-            assert_eq!(join(&low, Some(&high(&wide))), wide);
-            assert_eq!(large, high(&wide) != [0; 9]);
+            put_high(&mut high, &wide);
+            assert_eq!(join(&low, Some(&high)), wide);
+            assert_eq!(large, high != [0; 9]);
             assert!(large || join(&low, None) == wide);
             assert_eq!(<[u64; 9]>::from(Usage::from(wide)), wide);
         }
@@ -120,5 +138,11 @@ mod tests {
         assert_eq!(low, [u32::MAX, 7]);
         assert!(put_low(&mut low, &[7, 1 << 32]));
         assert_eq!(low, [7, 0]);
+        assert!(add_low(&mut low, &[1, u64::from(u32::MAX)]));
+        assert_eq!(low, [8, u32::MAX]);
+        for more in [[0, 1], [1 << 32, 0], [u64::MAX, 0], [0, u64::MAX]] {
+            assert!(!add_low(&mut low, &more));
+            assert_eq!(low, [8, u32::MAX]);
+        }
     }
 }

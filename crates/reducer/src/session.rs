@@ -177,7 +177,15 @@ impl Session {
         let wide = usage.into();
         if packed::put_low(&mut self.usage, &wide) || self.large {
             self.large = true;
-            self.former_mut().usage_high = packed::high(&wide);
+            packed::put_high(&mut self.former_mut().usage_high, &wide);
+        }
+    }
+
+    /// Its allocations carried more. The upper halves are looked at only where that reaches them.
+    #[inline(always)]
+    pub(crate) fn add_usage(&mut self, more: Usage) {
+        if !packed::add_low(&mut self.usage, &more.into()) {
+            self.set_usage(self.usage().plus(more));
         }
     }
 
@@ -191,7 +199,7 @@ impl Session {
         let wide = told.into();
         if packed::put_low(&mut self.told, &wide) || self.large {
             self.large = true;
-            self.former_mut().told_high = packed::high(&wide);
+            packed::put_high(&mut self.former_mut().told_high, &wide);
         }
     }
 
@@ -199,6 +207,7 @@ impl Session {
         self.former.as_deref().unwrap_or(&NO_FORMER)
     }
 
+    #[inline]
     pub(crate) fn former_mut(&mut self) -> &mut Former {
         self.former.get_or_insert_with(|| Box::new(Former::NONE))
     }
@@ -282,6 +291,12 @@ mod tests {
             s.set_usage(usage(carried));
             s.set_told(usage(told));
             assert_eq!((s.usage(), s.told()), (usage(carried), usage(told)));
+        }
+        let mut sum = s.usage();
+        for more in [1, (1 << 32) - 9, 1, 1 << 40, 7, u64::MAX, 1] {
+            s.add_usage(usage(more));
+            sum = sum.plus(usage(more));
+            assert_eq!(s.usage(), sum);
         }
     }
 }

@@ -159,7 +159,7 @@ impl Reducer {
         a.session = session;
         a.place = s.members.len() as u32;
         s.members.push(slot);
-        s.set_usage(s.usage().plus(part));
+        s.add_usage(part);
         s.relayed = s.relayed.saturating_add(relayed);
         if a.flags.contains(Flags::CLOSING) {
             s.closing += 1;
@@ -277,10 +277,10 @@ impl Reducer {
             return;
         };
         let more = relayed_bytes(legs, peer_leg) - relayed_bytes(&old, peer_leg);
-        let mut usage = s.usage();
-        usage.legs = usage.legs.plus(legs.minus(old));
-        usage.billable_bytes += billable_bytes(rule, legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
-        s.set_usage(usage);
+        s.add_usage(Usage {
+            legs: legs.minus(old),
+            billable_bytes: billable_bytes(rule, legs, peer_leg) - billable_bytes(rule, &old, peer_leg),
+        });
         let was_call = s.is_call(self.rules.residue);
         s.relayed = s.relayed.saturating_add(more);
         let became_call = !was_call && s.is_call(self.rules.residue);
