@@ -13,6 +13,7 @@ mod intern;
 mod labels;
 pub mod message;
 mod packed;
+mod realms;
 mod reducer;
 pub mod rules;
 mod session;

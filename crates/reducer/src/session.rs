@@ -47,8 +47,8 @@ pub(crate) struct Past {
 /// A group of allocations that may become, or is, one session at a time.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Realm and user; `None` for an allocation that is a group of its own.
-    pub(crate) name: Option<(Box<[u8]>, u32)>,
+    /// Realm (held) and user; `None` for an allocation that is a group of its own.
+    pub(crate) name: Option<(u32, Box<[u8]>)>,
     /// The session that allocations join.
     pub(crate) current: u32,
     /// Names, allocations and sessions that point here.
@@ -247,20 +247,7 @@ pub(crate) fn later(
 }
 
 impl Group {
-    pub(crate) fn realm(&self) -> &[u8] {
-        self.name
-            .as_ref()
-            .map_or(&[], |(bytes, len)| bytes.get(..*len as usize).unwrap_or_default())
-    }
-
-    pub(crate) fn user(&self) -> &[u8] {
-        self.name
-            .as_ref()
-            .map_or(&[], |(bytes, len)| bytes.get(*len as usize..).unwrap_or_default())
-    }
-
-    pub(crate) fn new(name: Option<(&[u8], &[u8])>) -> Group {
-        let name = name.map(|(realm, user)| ([realm, user].concat().into_boxed_slice(), realm.len() as u32));
+    pub(crate) fn new(name: Option<(u32, Box<[u8]>)>) -> Group {
         Group {
             name,
             current: NONE,

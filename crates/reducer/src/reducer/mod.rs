@@ -318,12 +318,7 @@ impl Reducer {
     }
 
     pub(crate) fn names_match(&self, key: &Key<'_>, server: u32, id: AllocationId, name: u32) -> bool {
-        id == key.id
-            && server == key.server
-            && self
-                .names
-                .get(name)
-                .is_some_and(|n| n.username() == key.username && n.realm() == key.realm)
+        id == key.id && server == key.server && self.names.is(name, key.realm, key.username)
     }
 
     /// By id and 64 bits of a hash with a random seed, in place of the server and the names: to read these

@@ -1,6 +1,8 @@
 //! Sessions: who belongs to one, what keeps it alive, when it is told.
 
-use hashbrown::hash_table::Entry;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
 use super::Reducer;
 use crate::{
@@ -15,15 +17,19 @@ use crate::{
     usage::{Legs, Usage, billable_bytes, relayed_bytes},
 };
 
+/// By the number of the realm: as long as a group is of it, it has no other.
+fn group_hash(hasher: &DefaultHashBuilder, realm: u32, user: &[u8]) -> u64 {
+    hasher.hash_one((realm, user))
+}
+
 impl Reducer {
     /// The group of a name, with one reference for the allocation that asks.
     pub(crate) fn group_of(&mut self, name: u32) -> u32 {
-        let group = self.names.get(name).map_or(NONE, |n| n.group);
+        let (group, realm) = self.names.get(name).map_or((NONE, NONE), |n| (n.group, n.realm));
         if group != NONE {
             self.hold_group(group);
             return group;
         }
-        let realm = self.names.realm(name);
         let username = self.names.username(name);
         let user = match self.rules.group_by {
             GroupBy::User => self.rules.user(username),
@@ -36,25 +42,20 @@ impl Reducer {
                 ..Group::new(None)
             }) as u32;
         };
-        let hash_one =
-            |realm: &[u8], user: &[u8]| std::hash::BuildHasher::hash_one(&self.hasher, (realm, user));
-        let groups = &self.groups;
-        let parts = |slot: &u32| {
-            groups
-                .get(*slot as usize)
-                .map_or((&[][..], &[][..]), |g| (g.realm(), g.user()))
-        };
+        let (groups, hasher) = (&self.groups, &self.hasher);
+        let of = |slot: &u32| groups.get(*slot as usize)?.name.as_ref();
         let entry = self.group_table.entry(
-            hash_one(realm, user),
-            |slot| parts(slot) == (realm, user),
-            |slot| hash_one(parts(slot).0, parts(slot).1),
+            group_hash(hasher, realm, user),
+            |slot| of(slot).is_some_and(|(r, u)| *r == realm && **u == *user),
+            |slot| of(slot).map_or(0, |(realm, user)| group_hash(hasher, *realm, user)),
         );
         let group = match entry {
             Entry::Occupied(found) => *found.get(),
             Entry::Vacant(place) => {
-                let new = Group::new(Some((realm, user)));
+                let new = Group::new(Some((realm, user.into())));
                 let slot = self.groups.vacant_key() as u32;
                 place.insert(slot);
+                self.names.realms.hold_again(realm);
                 self.groups.insert(new) as u32
             }
         };
@@ -82,11 +83,12 @@ impl Reducer {
             return;
         }
         let g = self.groups.remove(group as usize);
-        if g.name.is_some() {
-            let hash = std::hash::BuildHasher::hash_one(&self.hasher, (g.realm(), g.user()));
+        if let Some((realm, user)) = g.name {
+            let hash = group_hash(&self.hasher, realm, &user);
             if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
                 found.remove();
             }
+            self.names.realms.release(realm);
         }
     }
 
