@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{CloseReason, SessionId},
+    flags::Flags,
     intern::NONE,
+    labels::{Labels, NO_LABELS},
     message::AllocationId,
-    time::Timestamp,
+    packed::{self, Half},
+    time::{Moment, Timestamp},
     usage::{Counters, Legs},
 };
 
@@ -48,24 +51,19 @@ impl Address {
     }
 }
 
-/// What a status says besides the lifetime; labels by their slots.
+/// What a status says besides the lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Details {
     pub(crate) remote: Address,
-    pub(crate) local: u32,
-    pub(crate) transport: u32,
-    pub(crate) tls_version: u32,
-    pub(crate) tls_cipher: u32,
+    /// The number of a [`crate::labels::LabelSet`].
+    pub(crate) labels: u16,
 }
 
 impl Default for Details {
     fn default() -> Details {
         Details {
             remote: Address::None,
-            local: NONE,
-            transport: NONE,
-            tls_version: NONE,
-            tls_cipher: NONE,
+            labels: NO_LABELS,
         }
     }
 }
@@ -89,24 +87,33 @@ pub(crate) struct Rare {
     pub(crate) twin: u16,
     /// Up to when the statuses are known to be complete, because a snapshot dated the key.
     pub(crate) dated_at: Timestamp,
+    /// The upper halves of the counters. A row has them in the counters themselves.
+    #[serde(skip)]
+    high: Half<8>,
 }
 
-/// An open or closing allocation. In C's order: what a report touches lies together, at the front.
+/// An open or closing allocation. In C's order: what a report touches lies in the first of two lines of the
+/// cache.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Allocation {
     pub(crate) id: AllocationId,
     /// Of its whole key: see [`crate::Reducer::find_allocation`].
     pub(crate) hash: u64,
-    pub(crate) server: u32,
+    /// What it carried, as far as is known: the lower halves.
+    low: Half<8>,
     /// The session that counts it; `NONE` while it is parked.
     pub(crate) session: u32,
-    pub(crate) flags: Flags,
-    pub(crate) dirty: Dirty,
     /// The last message of any kind.
-    pub(crate) heard_at: Timestamp,
-    /// What it carried, as far as is known.
-    pub(crate) legs: Legs,
+    pub(crate) heard_at: Moment,
+    pub(crate) flags: Flags,
+    /// The number of a [`crate::labels::LabelSet`].
+    pub(crate) labels: u16,
+    pub(crate) dirty: Dirty,
+
+    pub(crate) remote: Address,
+    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) server: u32,
     pub(crate) name: u32,
     pub(crate) group: u32,
     /// Its place among its session's members.
@@ -114,39 +121,11 @@ pub(crate) struct Allocation {
     /// In seconds, as of the last status; 0: its deletion was asked for.
     pub(crate) lifetime: u32,
     /// When it opened or was first heard of: its incarnation.
-    pub(crate) opened_at: Timestamp,
+    pub(crate) opened_at: Moment,
     /// The last `new` or `refreshed`.
-    pub(crate) status_at: Timestamp,
-    pub(crate) details: Details,
-    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) status_at: Moment,
     /// Its earliest entry in the heap of deadlines.
-    pub(crate) wake: Timestamp,
-}
-
-/// What is known of an allocation, yes or no.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Flags {
-    /// Its `new` was heard.
-    pub(crate) opened_seen: bool,
-    /// Something besides its `new` was heard.
-    pub(crate) touched: bool,
-    /// A snapshot opened it, and no message has confirmed it.
-    pub(crate) from_snapshot: bool,
-    /// Its last leg reported traffic at least once, be it zero.
-    pub(crate) reported: bool,
-    /// It has relayed.
-    pub(crate) relayed: bool,
-    /// `deleted` or a total was heard.
-    pub(crate) closing: bool,
-    /// It was ended, and lives on: whatever it still relays is told, however little.
-    pub(crate) revived: bool,
-    /// Two servers share its key (`redis` sources): deltas only.
-    pub(crate) shared: bool,
-    /// First heard of without `new` soon after tombstones were evicted: deltas only.
-    pub(crate) deltas_only: bool,
-    /// Its client deltas exceeded its client total, or it opened in doubt of whether some of what it carried
-    /// was told of an earlier life.
-    pub(crate) overcounted: bool,
+    pub(crate) wake: Moment,
 }
 
 /// Whether the store has what is known, and how soon it must.
@@ -161,10 +140,74 @@ pub(crate) enum Dirty {
 }
 
 impl Allocation {
+    /// Of a key that was first heard of at `now`, and of which nothing else is known.
+    pub(crate) fn new(id: AllocationId, server: u32, name: u32, group: u32, now: Timestamp) -> Allocation {
+        let now = Moment::from(now);
+        Allocation {
+            id,
+            hash: 0,
+            low: [0; 8],
+            session: NONE,
+            heard_at: now,
+            flags: Flags::empty(),
+            labels: NO_LABELS,
+            dirty: Dirty::Clean,
+            remote: Address::None,
+            rare: None,
+            server,
+            name,
+            group,
+            place: 0,
+            lifetime: 0,
+            opened_at: now,
+            status_at: now,
+            wake: Moment::NEVER,
+        }
+    }
+
+    /// What it carried, as far as is known.
+    #[inline(always)]
+    pub(crate) fn legs(&self) -> Legs {
+        let rare = self.rare.as_ref().filter(|_| self.flags.contains(Flags::LARGE));
+        packed::join(&self.low, rare.map(|r| &r.high)).into()
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_legs(&mut self, legs: &Legs) {
+        let wide = (*legs).into();
+        let large = packed::put_low(&mut self.low, &wide);
+        if large || self.flags.contains(Flags::LARGE) {
+            self.flags.set(Flags::LARGE, large);
+            packed::put_high(&mut self.rare().high, &wide);
+        }
+    }
+
+    pub(crate) fn details(&self) -> Details {
+        Details {
+            remote: self.remote.clone(),
+            labels: self.labels,
+        }
+    }
+
+    /// What a status says takes the place of what was known; what it does not say stays.
+    pub(crate) fn update(&mut self, details: Details, labels: &mut Labels) {
+        if details.remote != Address::None {
+            self.remote = details.remote;
+        }
+        self.labels = labels.update(self.labels, details.labels);
+    }
+
+    /// For a row; `None` where there is nothing that a row does not have elsewhere.
+    pub(crate) fn rare_row(&self) -> Option<Rare> {
+        let rare = self.rare.as_deref()?.clone();
+        Some(Rare { high: [0; 8], ..rare }).filter(|rare| *rare != Rare::default())
+    }
+
     pub(crate) fn base(&self) -> Legs {
         self.rare.as_ref().map_or_else(Legs::default, |r| r.base)
     }
 
+    #[inline]
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
@@ -364,6 +407,45 @@ mod tests {
             );
         }
         assert_eq!(size_of::<Address>(), 16);
-        assert!(size_of::<Allocation>() <= 192, "{}", size_of::<Allocation>());
+    }
+
+    /// As the entries of a slab are laid out.
+    #[allow(dead_code)]
+    enum Entry {
+        Vacant(usize),
+        Occupied(Allocation),
+    }
+
+    #[test]
+    fn an_allocation_takes_two_lines_of_the_cache() {
+        assert_eq!(size_of::<Allocation>(), 128);
+        assert_eq!(size_of::<Option<Allocation>>(), 128);
+        assert_eq!(size_of::<Entry>(), 128);
+        assert_eq!(std::mem::offset_of!(Allocation, remote), 64);
+    }
+
+    #[test]
+    fn upper_halves_are_kept_only_where_there_are_any() {
+        let mut a = Allocation::new(AllocationId(1), NONE, 0, 0, Timestamp(0));
+        let four_gib = bytes(1 << 32);
+        for client in [bytes(7), bytes((1 << 32) - 1)] {
+            let legs = Legs { client, peer: client };
+            a.set_legs(&legs);
+            assert_eq!(a.legs(), legs);
+            assert!(a.rare.is_none());
+        }
+        for peer in [four_gib, bytes(u64::MAX), bytes(3)] {
+            let legs = Legs {
+                client: bytes(7),
+                peer,
+            };
+            a.set_legs(&legs);
+            assert_eq!(a.legs(), legs);
+            assert_eq!(a.flags.contains(Flags::LARGE), peer != bytes(3));
+        }
+        assert!(a.rare.is_some());
+        assert_eq!(a.rare_row(), None, "a row has whole counters");
+        a.rare().twin = 1;
+        assert_eq!(a.rare_row().map(|r| r.twin), Some(1));
     }
 }

@@ -1,38 +1,32 @@
-//! Names are kept once: an allocation holds a number for its realm and username, and for the few other
-//! texts that coturn repeats (addresses of servers, ciphers).
+//! Names are kept once: an allocation holds a number for its realm and username.
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
+use crate::realms::Realms;
+
 /// No slot, no label.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A realm and a username, or a realm and a user: two texts in one block.
+/// A realm and a username.
 #[derive(Debug)]
 pub(crate) struct Name {
-    bytes: Box<[u8]>,
-    realm_len: u32,
+    username: Box<[u8]>,
+    /// Among [`Names::realms`].
+    pub(crate) realm: u32,
     refs: u32,
     /// The group that allocations of this name belong to, once one was opened.
     pub(crate) group: u32,
-}
-
-impl Name {
-    pub(crate) fn realm(&self) -> &[u8] {
-        self.bytes.get(..self.realm_len as usize).unwrap_or_default()
-    }
-
-    pub(crate) fn username(&self) -> &[u8] {
-        self.bytes.get(self.realm_len as usize..).unwrap_or_default()
-    }
 }
 
 /// The names in use, counted. The table is never iterated, so its seed does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     slots: Slab<Name>,
+    /// Held by names and by groups.
+    pub(crate) realms: Realms,
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -40,28 +34,22 @@ pub(crate) struct Names {
 impl Names {
     /// The slot of a name, made if need be; the caller now holds one reference to it.
     pub(crate) fn hold(&mut self, realm: &[u8], username: &[u8]) -> u32 {
-        let hash = self.hasher.hash_one((realm, username));
-        let found = self.table.find(hash, |slot| {
-            self.slots
-                .get(*slot as usize)
-                .is_some_and(|n| n.realm() == realm && n.username() == username)
-        });
-        if let Some(slot) = found.copied() {
+        if let Some(slot) = self.find(realm, username) {
             self.hold_again(slot);
             return slot;
         }
-        let bytes = [realm, username].concat().into_boxed_slice();
+        let hash = self.hasher.hash_one((realm, username));
         let slot = self.slots.insert(Name {
-            bytes,
-            realm_len: realm.len() as u32,
+            username: username.into(),
+            realm: self.realms.hold(realm),
             refs: 1,
             group: NONE,
         }) as u32;
-        let (slots, hasher) = (&self.slots, &self.hasher);
+        let (slots, realms, hasher) = (&self.slots, &self.realms, &self.hasher);
         self.table.insert_unique(hash, slot, |slot| {
             slots
                 .get(*slot as usize)
-                .map_or(0, |n| hasher.hash_one((n.realm(), n.username())))
+                .map_or(0, |n| hasher.hash_one((realms.get(n.realm), &*n.username)))
         });
         slot
     }
@@ -69,12 +57,13 @@ impl Names {
     /// The slot of a name that somebody holds.
     pub(crate) fn find(&self, realm: &[u8], username: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one((realm, username));
-        let is = |slot: &u32| {
-            self.slots
-                .get(*slot as usize)
-                .is_some_and(|n| n.realm() == realm && n.username() == username)
-        };
+        let is = |slot: &u32| self.is(*slot, realm, username);
         self.table.find(hash, is).copied()
+    }
+
+    pub(crate) fn is(&self, slot: u32, realm: &[u8], username: &[u8]) -> bool {
+        self.get(slot)
+            .is_some_and(|n| *n.username == *username && self.realms.get(n.realm) == realm)
     }
 
     /// One more reference to a name that is held.
@@ -92,10 +81,13 @@ impl Names {
             return None;
         }
         let name = self.slots.remove(slot as usize);
-        let hash = self.hasher.hash_one((name.realm(), name.username()));
+        let hash = self
+            .hasher
+            .hash_one((self.realms.get(name.realm), &*name.username));
         if let Ok(entry) = self.table.find_entry(hash, |s| *s == slot) {
             entry.remove();
         }
+        self.realms.release(name.realm);
         (name.group != NONE).then_some(name.group)
     }
 
@@ -108,67 +100,16 @@ impl Names {
     }
 
     pub(crate) fn realm(&self, slot: u32) -> &[u8] {
-        self.get(slot).map_or(&[], Name::realm)
+        self.get(slot).map_or(&[], |n| self.realms.get(n.realm))
     }
 
     pub(crate) fn username(&self, slot: u32) -> &[u8] {
-        self.get(slot).map_or(&[], Name::username)
+        self.get(slot).map_or(&[], |n| &n.username)
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
-    }
-}
-
-/// Texts of which there are few: servers, their addresses, transports, TLS versions and ciphers.
-/// They are kept for good, so their number is bounded; past the bound a text is not told.
-#[derive(Debug, Default)]
-pub(crate) struct Labels {
-    texts: Vec<Box<[u8]>>,
-    table: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-}
-
-const MOST_LABELS: usize = 1 << 16;
-
-impl Labels {
-    pub(crate) fn slot(&mut self, text: &[u8]) -> u32 {
-        let hash = self.hasher.hash_one(text);
-        let found = self.table.find(hash, |slot| {
-            self.texts.get(*slot as usize).is_some_and(|t| &**t == text)
-        });
-        if let Some(slot) = found.copied() {
-            return slot;
-        }
-        if self.texts.len() >= MOST_LABELS {
-            return NONE;
-        }
-        let slot = self.texts.len() as u32;
-        self.texts.push(text.into());
-        let (texts, hasher) = (&self.texts, &self.hasher);
-        self.table.insert_unique(hash, slot, |slot| {
-            texts.get(*slot as usize).map_or(0, |t| hasher.hash_one(&**t))
-        });
-        slot
-    }
-
-    pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let is = |slot: &u32| self.texts.get(*slot as usize).is_some_and(|t| &**t == text);
-        self.table.find(hash, is).copied()
-    }
-
-    pub(crate) fn optional(&mut self, text: Option<&[u8]>) -> u32 {
-        text.map_or(NONE, |t| self.slot(t))
-    }
-
-    pub(crate) fn get(&self, slot: u32) -> Option<&[u8]> {
-        self.texts.get(slot as usize).map(|t| &**t)
-    }
-
-    pub(crate) fn owned(&self, slot: u32) -> Option<Box<[u8]>> {
-        self.get(slot).map(Into::into)
     }
 }
 

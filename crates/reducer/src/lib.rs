@@ -7,9 +7,13 @@
 mod allocation;
 mod aside;
 pub mod event;
+mod flags;
 mod identity;
 mod intern;
+mod labels;
 pub mod message;
+mod packed;
+mod realms;
 mod reducer;
 pub mod rules;
 mod session;

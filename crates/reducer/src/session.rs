@@ -10,7 +10,8 @@ use crate::{
     event::{CloseReason, SessionId},
     intern::NONE,
     message::AllocationId,
-    time::Timestamp,
+    packed::{self, Half},
+    time::{Moment, Timestamp},
     usage::{Legs, Usage},
 };
 
@@ -46,8 +47,8 @@ pub(crate) struct Past {
 /// A group of allocations that may become, or is, one session at a time.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Realm and user; `None` for an allocation that is a group of its own.
-    pub(crate) name: Option<(Box<[u8]>, u32)>,
+    /// Realm (held) and user; `None` for an allocation that is a group of its own.
+    pub(crate) name: Option<(u32, Box<[u8]>)>,
     /// The session that allocations join.
     pub(crate) current: u32,
     /// Names, allocations and sessions that point here.
@@ -56,7 +57,8 @@ pub(crate) struct Group {
     pub(crate) ended_at: Timestamp,
 }
 
-/// What a session keeps of the allocations that it no longer holds, and of its past. Most sessions have none yet.
+/// What a session keeps of the allocations that it no longer holds, and of its past, and what of its
+/// counters is above 32 bits. Most sessions have none yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Former {
     pub(crate) continues: Option<SessionId>,
@@ -69,6 +71,8 @@ pub(crate) struct Former {
     pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
     /// The last close of one that kept it alive.
     pub(crate) last_counting_close: Timestamp,
+    usage_high: Half<9>,
+    told_high: Half<9>,
 }
 
 /// Of a session that has no past.
@@ -84,6 +88,8 @@ impl Former {
         last_close: None,
         last_relayed_close: None,
         last_counting_close: Timestamp(0),
+        usage_high: [0; 9],
+        told_high: [0; 9],
     };
 }
 
@@ -91,67 +97,109 @@ impl Former {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Session {
-    /// What all of its allocations carried, and how much of it was relayed.
-    pub(crate) usage: Usage,
+    /// How many bytes its allocations relayed.
     pub(crate) relayed: u64,
-    /// When usage is to be told; `MAX` if there is none to tell.
-    pub(crate) usage_at: Timestamp,
+    /// What all of its allocations carried: the lower halves.
+    usage: Half<9>,
+    /// When usage is to be told; never if there is none to tell.
+    pub(crate) usage_at: Moment,
     pub(crate) phase: Phase,
     pub(crate) dirty: bool,
     /// One of its allocations is not known exactly.
     pub(crate) inexact: bool,
+    /// Some of its counters have an upper half, in [`Former`].
+    large: bool,
     /// How many allocations are open, and of these: how many have relayed, how many have yet to report.
     pub(crate) open: u32,
     pub(crate) relaying: u32,
     pub(crate) unreported: u32,
     /// How many are closing.
     pub(crate) closing: u32,
-    /// The usage in its previous event.
-    pub(crate) told: Usage,
-    pub(crate) id: SessionId,
+    /// The usage in its previous event: the lower halves.
+    told: Half<9>,
+    pub(crate) started_at: Moment,
+    pub(crate) last_event_at: Moment,
+    /// When it stops waiting for allocations; never while one keeps it alive.
+    pub(crate) end_at: Moment,
+    /// Its earliest entry in the heap of deadlines.
+    pub(crate) wake: Moment,
     pub(crate) group: u32,
     /// The name of its first allocation: realm, user and labels are taken from it.
     pub(crate) first_name: u32,
-    pub(crate) started_at: Timestamp,
-    pub(crate) last_event_at: Timestamp,
+    /// The sequence number of its next event.
+    pub(crate) sequence: u32,
+    pub(crate) id: SessionId,
     /// Open and closing allocations.
     pub(crate) members: SmallVec<[u32; 4]>,
     /// Distinct names of its allocations, at most 50, each held.
     pub(crate) usernames: SmallVec<[u32; 4]>,
-    /// When it stops waiting for allocations; `MAX` while one keeps it alive.
-    pub(crate) end_at: Timestamp,
-    /// Its earliest entry in the heap of deadlines.
-    pub(crate) wake: Timestamp,
     pub(crate) former: Option<Box<Former>>,
-    /// The sequence number of its next event.
-    pub(crate) sequence: u32,
 }
 
 impl Session {
     pub(crate) fn new(id: SessionId, group: u32, first_name: u32, started_at: Timestamp) -> Session {
         Session {
-            usage: Usage::ZERO,
             relayed: 0,
-            usage_at: Timestamp::MAX,
+            usage: [0; 9],
+            usage_at: Moment::NEVER,
             phase: Phase::Waiting,
             dirty: false,
             inexact: false,
+            large: false,
             open: 0,
             relaying: 0,
             unreported: 0,
             closing: 0,
-            told: Usage::ZERO,
-            id,
+            told: [0; 9],
+            started_at: started_at.into(),
+            last_event_at: Timestamp(0).into(),
+            end_at: Moment::NEVER,
+            wake: Moment::NEVER,
             group,
             first_name,
-            started_at,
-            last_event_at: Timestamp(0),
+            sequence: 0,
+            id,
             members: SmallVec::new(),
             usernames: SmallVec::new(),
-            end_at: Timestamp::MAX,
-            wake: Timestamp::MAX,
             former: None,
-            sequence: 0,
+        }
+    }
+
+    /// What all of its allocations carried.
+    #[inline(always)]
+    pub(crate) fn usage(&self) -> Usage {
+        let former = self.former.as_ref().filter(|_| self.large);
+        packed::join(&self.usage, former.map(|f| &f.usage_high)).into()
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_usage(&mut self, usage: Usage) {
+        let wide = usage.into();
+        if packed::put_low(&mut self.usage, &wide) || self.large {
+            self.large = true;
+            packed::put_high(&mut self.former_mut().usage_high, &wide);
+        }
+    }
+
+    /// Its allocations carried more. The upper halves are looked at only where that reaches them.
+    #[inline(always)]
+    pub(crate) fn add_usage(&mut self, more: Usage) {
+        if !packed::add_low(&mut self.usage, &more.into()) {
+            self.set_usage(self.usage().plus(more));
+        }
+    }
+
+    /// The usage in its previous event.
+    pub(crate) fn told(&self) -> Usage {
+        let former = self.former.as_ref().filter(|_| self.large);
+        packed::join(&self.told, former.map(|f| &f.told_high)).into()
+    }
+
+    pub(crate) fn set_told(&mut self, told: Usage) {
+        let wide = told.into();
+        if packed::put_low(&mut self.told, &wide) || self.large {
+            self.large = true;
+            packed::put_high(&mut self.former_mut().told_high, &wide);
         }
     }
 
@@ -159,6 +207,7 @@ impl Session {
         self.former.as_deref().unwrap_or(&NO_FORMER)
     }
 
+    #[inline]
     pub(crate) fn former_mut(&mut self) -> &mut Former {
         self.former.get_or_insert_with(|| Box::new(Former::NONE))
     }
@@ -184,7 +233,7 @@ impl Session {
             .last_relayed_close
             .or(former.last_close)
             .unwrap_or((now, CloseReason::Closed));
-        (at.max(self.started_at), reason)
+        (at.max(self.started_at.get()), reason)
     }
 }
 
@@ -198,20 +247,7 @@ pub(crate) fn later(
 }
 
 impl Group {
-    pub(crate) fn realm(&self) -> &[u8] {
-        self.name
-            .as_ref()
-            .map_or(&[], |(bytes, len)| bytes.get(..*len as usize).unwrap_or_default())
-    }
-
-    pub(crate) fn user(&self) -> &[u8] {
-        self.name
-            .as_ref()
-            .map_or(&[], |(bytes, len)| bytes.get(*len as usize..).unwrap_or_default())
-    }
-
-    pub(crate) fn new(name: Option<(&[u8], &[u8])>) -> Group {
-        let name = name.map(|(realm, user)| ([realm, user].concat().into_boxed_slice(), realm.len() as u32));
+    pub(crate) fn new(name: Option<(u32, Box<[u8]>)>) -> Group {
         Group {
             name,
             current: NONE,
@@ -227,6 +263,27 @@ mod tests {
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Session>() <= 328, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 216, "{}", size_of::<Session>());
+        assert_eq!(size_of::<Option<Session>>(), size_of::<Session>());
+    }
+
+    #[test]
+    fn upper_halves_are_kept_only_where_there_are_any() {
+        let mut s = Session::new(SessionId([0; 16]), 0, 0, Timestamp(0));
+        let usage = |n: u64| Usage::from([n, 1, 2, 3, 4, 5, 6, 7, n]);
+        s.set_usage(usage(u64::from(u32::MAX)));
+        s.set_told(usage(7));
+        assert!(s.former.is_none());
+        for (carried, told) in [(1 << 32, 7), (u64::MAX, 1 << 32), (u64::MAX, u64::MAX), (8, 7)] {
+            s.set_usage(usage(carried));
+            s.set_told(usage(told));
+            assert_eq!((s.usage(), s.told()), (usage(carried), usage(told)));
+        }
+        let mut sum = s.usage();
+        for more in [1, (1 << 32) - 9, 1, 1 << 40, 7, u64::MAX, 1] {
+            s.add_usage(usage(more));
+            sum = sum.plus(usage(more));
+            assert_eq!(s.usage(), sum);
+        }
     }
 }

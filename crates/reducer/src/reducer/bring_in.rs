@@ -5,9 +5,10 @@ use super::{Key, Reducer, life::Life, messages::Opening};
 use crate::{
     allocation::{Details, Dirty},
     event::CloseReason,
+    flags::Flags,
     intern::NONE,
     message::Leg,
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::Legs,
 };
 
@@ -17,39 +18,32 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let news = life.flags.shared && !a.flags.shared;
-        a.flags.touched |= life.flags.touched;
-        a.flags.from_snapshot &= life.flags.from_snapshot;
-        a.flags.shared |= life.flags.shared && !a.flags.closing;
-        a.heard_at = a.heard_at.max(life.heard_at);
-        let has_status = life.lifetime > 0 || life.flags.opened_seen || details != Details::default();
-        let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
-        let later = has_status && life.status_at > a.status_at;
-        if later && !a.flags.closing {
-            let or = |new: u32, old: u32| if new == NONE { old } else { new };
-            a.status_at = life.status_at;
-            a.lifetime = life.lifetime;
-            let old = std::mem::take(&mut a.details);
-            a.details = Details {
-                remote: if details.remote == crate::allocation::Address::None {
-                    old.remote
-                } else {
-                    details.remote
-                },
-                local: or(details.local, old.local),
-                transport: or(details.transport, old.transport),
-                tls_version: or(details.tls_version, old.tls_version),
-                tls_cipher: or(details.tls_cipher, old.tls_cipher),
-            };
+        let news = life.flags.contains(Flags::SHARED) && !a.flags.contains(Flags::SHARED);
+        a.flags |= life.flags & Flags::TOUCHED;
+        if !life.flags.contains(Flags::FROM_SNAPSHOT) {
+            a.flags.remove(Flags::FROM_SNAPSHOT);
         }
-        let legs = a.legs.max(life.legs);
+        if !a.flags.contains(Flags::CLOSING) {
+            a.flags |= life.flags & Flags::SHARED;
+        }
+        a.heard_at = Moment::from(a.heard_at.get().max(life.heard_at));
+        let has_status =
+            life.lifetime > 0 || life.flags.contains(Flags::OPENED_SEEN) || details != Details::default();
+        let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
+        let later = has_status && life.status_at > a.status_at.get();
+        if later && !a.flags.contains(Flags::CLOSING) {
+            a.status_at = Moment::from(life.status_at);
+            a.lifetime = life.lifetime;
+            a.update(details, &mut self.labels);
+        }
+        let legs = a.legs().max(life.legs);
         if life.counted != legs {
             self.counted.insert(slot, life.counted);
         }
         if news || later {
             self.mark(slot, Dirty::Hard);
         }
-        self.count(slot, legs, life.flags.reported);
+        self.count(slot, &legs, life.flags.contains(Flags::REPORTED));
         self.arm_allocation(slot);
     }
 
@@ -60,7 +54,7 @@ impl Reducer {
             let closing = self
                 .allocations
                 .get(slot as usize)
-                .is_some_and(|a| a.flags.closing);
+                .is_some_and(|a| a.flags.contains(Flags::CLOSING));
             if closing {
                 self.settle(slot);
             } else {
@@ -72,10 +66,10 @@ impl Reducer {
             key,
             None,
             Opening {
-                seen: life.flags.opened_seen,
-                from_snapshot: life.flags.from_snapshot,
+                seen: life.flags.contains(Flags::OPENED_SEEN),
+                from_snapshot: life.flags.contains(Flags::FROM_SNAPSHOT),
                 legs: life.legs,
-                reported: life.flags.reported,
+                reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
                 told: life.told,
             },
@@ -83,14 +77,12 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        a.opened_at = life.opened_at.min(now);
-        a.heard_at = life.heard_at;
-        a.status_at = life.status_at;
+        a.opened_at = Moment::from(life.opened_at.min(now));
+        a.heard_at = Moment::from(life.heard_at);
+        a.status_at = Moment::from(life.status_at);
         a.lifetime = life.lifetime;
-        a.details = details;
-        a.flags.touched |= life.flags.touched;
-        a.flags.shared |= life.flags.shared;
-        a.flags.deltas_only |= life.flags.deltas_only;
+        (a.remote, a.labels) = (details.remote, details.labels);
+        a.flags |= life.flags & (Flags::TOUCHED | Flags::SHARED | Flags::DELTAS_ONLY);
         if life.counted != life.legs {
             self.counted.insert(slot, life.told.plus(life.counted));
         }
@@ -114,10 +106,10 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        if a.flags.shared {
+        if a.flags.contains(Flags::SHARED) {
             return;
         }
-        let (opened_at, closing) = (a.opened_at, a.flags.closing);
+        let (opened_at, closing) = (a.opened_at.get(), a.flags.contains(Flags::CLOSING));
         match reason {
             // Whether its time ran out is seen from all statuses together.
             CloseReason::Expired if !brought => {}
@@ -168,7 +160,7 @@ impl Reducer {
             if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
                 // Whether what was told had missed a wrap is not known any more: not called a total.
                 let legs = told.max(Legs { peer, ..told });
-                self.count(slot, legs, true);
+                self.count(slot, &legs, true);
                 life.peer_total = None;
             }
             self.totals_of_life(slot, &life);

@@ -1,23 +1,76 @@
 //! Deadlines of allocations and sessions: a heap, in which an entry is stale unless its owner's `wake` is
 //! its time.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use super::Reducer;
-use crate::time::Timestamp;
+use crate::time::{Moment, Timestamp};
 
 /// Whose deadline it is. At one instant those of allocations come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Allocation(u32),
     Session(u32),
+}
+
+/// An entry of the heap, in twelve bytes: there is one for each allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    /// The time, and in the last bit whether it is a session's: the upper and the lower half.
+    high: u32,
+    low: u32,
+    slot: u32,
+}
+
+impl Deadline {
+    /// `at` is the time of a [`Moment`], and so has a bit to spare.
+    fn new(at: Moment, owner: Owner) -> Deadline {
+        let (is_session, slot) = match owner {
+            Owner::Allocation(slot) => (0, slot),
+            Owner::Session(slot) => (1, slot),
+        };
+        let order = at.get().0 << 1 | is_session;
+        Deadline {
+            high: (order >> 32) as u32,
+            low: order as u32,
+            slot,
+        }
+    }
+
+    fn order(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+
+    fn at(self) -> Timestamp {
+        Timestamp(self.order() >> 1)
+    }
+
+    fn owner(self) -> Owner {
+        if self.low & 1 == 0 {
+            Owner::Allocation(self.slot)
+        } else {
+            Owner::Session(self.slot)
+        }
+    }
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Deadline) -> Ordering {
+        (self.order(), self.slot).cmp(&(other.order(), other.slot))
+    }
+}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Deadline) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Reducer {
     /// When the next deadline fires; call [`Reducer::advance`] after it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.peek().map(|Reverse((at, _))| *at)
+        self.deadlines.peek().map(|Reverse(deadline)| deadline.at())
     }
 
     /// Lets time pass: every deadline before `to` fires. No input before `to` may follow; one that does
@@ -31,14 +84,15 @@ impl Reducer {
         if at <= self.now {
             return;
         }
-        while let Some(Reverse((due, owner))) = self.deadlines.peek().copied() {
+        while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
+            let due = deadline.at();
             if due >= at {
                 break;
             }
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
-            match owner {
+            match deadline.owner() {
                 Owner::Allocation(slot) => self.fire_allocations(due, slot),
                 Owner::Session(slot) => self.fire_session(due, slot),
             }
@@ -50,8 +104,9 @@ impl Reducer {
     /// All allocations that are due at one instant, `first` among them.
     fn fire_allocations(&mut self, due: Timestamp, first: u32) {
         let mut slots = vec![first];
-        while let Some(Reverse((at, Owner::Allocation(slot)))) = self.deadlines.peek().copied()
-            && at == due
+        while let Some(Reverse(deadline)) = self.deadlines.peek().copied()
+            && let Owner::Allocation(slot) = deadline.owner()
+            && deadline.at() == due
         {
             self.deadlines.pop();
             slots.push(slot);
@@ -59,8 +114,12 @@ impl Reducer {
         self.sort_allocations(&mut slots);
         self.reviews_wait = true;
         for slot in slots {
-            if let Some(a) = self.allocations.get_mut(slot as usize).filter(|a| a.wake == due) {
-                a.wake = Timestamp::MAX;
+            if let Some(a) = self
+                .allocations
+                .get_mut(slot as usize)
+                .filter(|a| a.wake.get() == due)
+            {
+                a.wake = Moment::NEVER;
                 self.allocation_due(slot);
             }
         }
@@ -68,8 +127,12 @@ impl Reducer {
     }
 
     fn fire_session(&mut self, due: Timestamp, slot: u32) {
-        if let Some(s) = self.sessions.get_mut(slot as usize).filter(|s| s.wake == due) {
-            s.wake = Timestamp::MAX;
+        if let Some(s) = self
+            .sessions
+            .get_mut(slot as usize)
+            .filter(|s| s.wake.get() == due)
+        {
+            s.wake = Moment::NEVER;
             self.session_due(slot);
         }
     }
@@ -79,30 +142,58 @@ impl Reducer {
         let key = |slot: &u32| {
             let a = self.allocations.get(*slot as usize)?;
             let name = (self.names.realm(a.name), self.names.username(a.name));
-            Some((a.opened_at, a.id, self.labels.get(a.server), name))
+            Some((a.opened_at.get(), a.id, self.labels.get(a.server), name))
         };
         slots.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
     }
 
     /// Makes sure that the allocation is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_allocation(&mut self, slot: u32, at: Timestamp) {
-        let at = at.max(self.now);
+        let at = Moment::from(at.max(self.now));
         if let Some(a) = self.allocations.get_mut(slot as usize)
-            && at < a.wake
+            && at.get() < a.wake.get()
         {
             a.wake = at;
-            self.deadlines.push(Reverse((at, Owner::Allocation(slot))));
+            self.deadlines
+                .push(Reverse(Deadline::new(at, Owner::Allocation(slot))));
         }
     }
 
     /// Makes sure that the session is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_session(&mut self, slot: u32, at: Timestamp) {
-        let at = at.max(self.now);
+        let at = Moment::from(at.max(self.now));
         if let Some(s) = self.sessions.get_mut(slot as usize)
-            && at < s.wake
+            && at.get() < s.wake.get()
         {
             s.wake = at;
-            self.deadlines.push(Reverse((at, Owner::Session(slot))));
+            self.deadlines
+                .push(Reverse(Deadline::new(at, Owner::Session(slot))));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_in_the_order_of_time_then_owner_then_slot() {
+        let new = |at, owner| Deadline::new(Moment::from(Timestamp(at)), owner);
+        let last = (1 << 48) - 2;
+        let mut before = None;
+        for at in [0, 1, (1 << 31) - 1, 1 << 31, 1 << 32, 1_795_413_657_123, last] {
+            for owner in [
+                Owner::Allocation(0),
+                Owner::Allocation(u32::MAX - 1),
+                Owner::Session(0),
+                Owner::Session(7),
+            ] {
+                let deadline = new(at, owner);
+                assert_eq!((deadline.at(), deadline.owner()), (Timestamp(at), owner));
+                assert!(before.is_none_or(|before| before < deadline));
+                before = Some(deadline);
+            }
+        }
+        assert_eq!(size_of::<Deadline>(), 12);
     }
 }

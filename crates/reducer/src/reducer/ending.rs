@@ -3,10 +3,11 @@
 use super::Reducer;
 use crate::{
     event::EventType,
+    flags::Flags,
     intern::NONE,
     rules::AliveWhile,
     session::{Phase, Session},
-    time::Timestamp,
+    time::{Moment, Timestamp},
 };
 
 impl Reducer {
@@ -34,9 +35,9 @@ impl Reducer {
             .members
             .iter()
             .filter_map(|slot| self.allocations.get(*slot as usize));
-        let young = young.filter(|a| !a.flags.closing && !a.flags.reported);
+        let young = young.filter(|a| !a.flags.intersects(Flags::CLOSING | Flags::REPORTED));
         young
-            .map(|a| a.opened_at.plus(self.rules.report_grace))
+            .map(|a| a.opened_at.get().plus(self.rules.report_grace))
             .max()
             .map_or(end, |grace| end.max(grace))
     }
@@ -47,9 +48,9 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        if s.usage_at <= now {
-            s.usage_at = Timestamp::MAX;
-            if s.phase == Phase::Open && s.usage != s.told {
+        if s.usage_at.get() <= now {
+            s.usage_at = Moment::NEVER;
+            if s.phase == Phase::Open && s.usage() != s.told() {
                 self.tell(session, EventType::Usage);
             }
         }
@@ -72,13 +73,13 @@ impl Reducer {
         if s.phase != Phase::Ending {
             let end_at = self.horizon(s);
             if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.end_at = end_at;
+                s.end_at = Moment::from(end_at);
             }
             if end_at <= due {
                 self.stop_joining(session);
                 // One that waits for totals before it may start is looked at again when they come.
                 if let Some(s) = self.sessions.get_mut(session as usize) {
-                    s.end_at = Timestamp::MAX;
+                    s.end_at = Moment::NEVER;
                 }
             }
         }
@@ -86,12 +87,12 @@ impl Reducer {
             return;
         };
         if s.phase == Phase::Ending {
-            s.end_at = Timestamp::MAX;
+            s.end_at = Moment::NEVER;
             if s.closing == 0 {
                 return self.finish(session);
             }
         }
-        let wake = s.end_at.min(s.usage_at);
+        let wake = s.end_at.get().min(s.usage_at.get());
         self.wake_session(session, wake);
     }
 
@@ -117,7 +118,7 @@ impl Reducer {
         let is_open = |slot: &u32| {
             self.allocations
                 .get(*slot as usize)
-                .is_some_and(|a| !a.flags.closing)
+                .is_some_and(|a| !a.flags.contains(Flags::CLOSING))
         };
         let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
         for slot in idle {
@@ -127,8 +128,8 @@ impl Reducer {
                 .zip(self.allocations.get(slot as usize))
             {
                 s.open -= 1;
-                s.relaying -= u32::from(a.flags.relayed);
-                s.unreported -= u32::from(!a.flags.reported);
+                s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
+                s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
             }
             self.leave(session, slot, false, told);
         }

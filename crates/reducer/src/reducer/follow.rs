@@ -15,6 +15,8 @@ use super::{
 use crate::{
     allocation::Details,
     event::CloseReason,
+    flags::Flags,
+    labels::LabelSet,
     message::AllocationId,
     source::{Gap, GapReason},
     state::Table,
@@ -151,7 +153,7 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        if a.flags.shared || a.flags.overcounted {
+        if a.flags.intersects(Flags::SHARED | Flags::OVERCOUNTED) {
             return; // what it carried is not known well enough to be told by another
         }
         let life = Life {
@@ -274,7 +276,7 @@ impl Reducer {
                             remote: row.details.remote,
                             opened_at: row.opened_at,
                             earliest: row.opened_at,
-                            opened_seen: row.flags.opened_seen,
+                            opened_seen: row.flags.contains(Flags::OPENED_SEEN),
                             heard_at: row.heard_at,
                             refreshed: row.status_at > row.opened_at,
                         },
@@ -403,7 +405,7 @@ impl Reducer {
                     follower.unseen.remove(&slot);
                 }
                 Some(false) => {}
-                None if sure && follower.unseen.contains(&slot) && young(a.opened_at) => {}
+                None if sure && follower.unseen.contains(&slot) && young(a.opened_at.get()) => {}
                 None => over.push(slot),
             }
         }
@@ -413,7 +415,7 @@ impl Reducer {
             let key = self
                 .allocations
                 .get(slot as usize)
-                .map(|a| (a.server, a.id, a.name, a.opened_at));
+                .map(|a| (a.server, a.id, a.name, a.opened_at.get()));
             self.end_now(slot, now, CloseReason::Expired, None);
             if let Some((server, id, name, opened_at)) = key {
                 self.forget_kept((server, id, name), |lives| {
@@ -426,12 +428,16 @@ impl Reducer {
     /// The same in the numbers of another reducer.
     pub(crate) fn translated(&mut self, from: &Reducer, details: &Details) -> Details {
         let mut label = |slot| self.labels.optional(from.labels.get(slot));
+        let set = from.labels.set(details.labels);
+        let set = LabelSet {
+            local: label(set.local),
+            transport: label(set.transport),
+            tls_version: label(set.tls_version),
+            tls_cipher: label(set.tls_cipher),
+        };
         Details {
             remote: details.remote.clone(),
-            local: label(details.local),
-            transport: label(details.transport),
-            tls_version: label(details.tls_version),
-            tls_cipher: label(details.tls_cipher),
+            labels: self.labels.number(set),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A life of an allocation as one node knows it, and whether two nodes speak of the same one.
 
 use crate::{
-    allocation::{Address, Allocation, Details, Flags, most_of_peer, unwrap_peer},
+    allocation::{Address, Allocation, Details, most_of_peer, unwrap_peer},
     aside::Tombstone,
     event::CloseReason,
+    flags::Flags,
     source::Gap,
     time::Timestamp,
     usage::{Counters, Legs},
@@ -42,18 +43,18 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn of(a: &Allocation, counted: Option<Legs>, seen: bool) -> Life {
         let (client_total, peer_total) = a.totals();
-        let doubted = a.flags.overcounted && !a.flags.revived;
+        let doubted = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
         let told = if doubted { a.base() } else { Legs::default() };
         Life {
-            opened_at: a.opened_at,
+            opened_at: a.opened_at.get(),
             twin: a.twin(),
-            heard_at: a.heard_at,
-            status_at: a.status_at,
+            heard_at: a.heard_at.get(),
+            status_at: a.status_at.get(),
             lifetime: a.lifetime,
-            details: a.details.clone(),
+            details: a.details(),
             flags: a.flags,
-            legs: a.legs.minus(told),
-            counted: counted.unwrap_or(a.legs).minus(told),
+            legs: a.legs().minus(told),
+            counted: counted.unwrap_or(a.legs()).minus(told),
             told,
             closed: a.rare.as_ref().and_then(|r| r.closed),
             client_total,
@@ -68,6 +69,8 @@ impl Life {
         let all = t.rest.totals_seen;
         // How much of its totals had been seen as deltas is not known any more.
         let legs = if all { Legs::default() } else { t.rest.told };
+        let mut flags = Flags::TOUCHED | Flags::REPORTED | Flags::CLOSING;
+        flags.set(Flags::OPENED_SEEN, t.rest.opened_seen);
         let reason = if all {
             CloseReason::Closed
         } else {
@@ -83,13 +86,7 @@ impl Life {
                 remote: t.rest.remote.clone(),
                 ..Details::default()
             },
-            flags: Flags {
-                opened_seen: t.rest.opened_seen,
-                touched: true,
-                reported: true,
-                closing: true,
-                ..Flags::default()
-            },
+            flags,
             legs,
             counted: legs,
             told: Legs::default(),
@@ -129,7 +126,7 @@ impl Life {
     /// has told and forgotten the earlier.
     pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[Stall]) -> Life {
         let refreshed = self.status_at > self.opened_at || theirs.refreshed;
-        let moved = self.flags.opened_seen && theirs.opened_seen && refreshed;
+        let moved = self.flags.contains(Flags::OPENED_SEEN) && theirs.opened_seen && refreshed;
         let differs = self.details.remote.differs(&theirs.remote) && !moved;
         if differs || theirs.opened_at > earliest(self.opened_at, gaps).plus(SKEW) {
             (self.legs, self.counted) = Default::default();
@@ -155,7 +152,7 @@ impl Life {
             remote: self.details.remote.clone(),
             opened_at: self.opened_at,
             earliest: earliest(self.opened_at, gaps),
-            opened_seen: self.flags.opened_seen,
+            opened_seen: self.flags.contains(Flags::OPENED_SEEN),
             heard_at: self.heard_at,
             refreshed: self.status_at > self.opened_at,
         }
@@ -210,12 +207,12 @@ pub(crate) struct Sight {
 impl Sight {
     pub(crate) fn of(a: &Allocation) -> Sight {
         Sight {
-            remote: a.details.remote.clone(),
-            opened_at: a.opened_at,
-            earliest: a.opened_at,
-            opened_seen: a.flags.opened_seen,
-            heard_at: a.heard_at,
-            refreshed: a.status_at > a.opened_at,
+            remote: a.remote.clone(),
+            opened_at: a.opened_at.get(),
+            earliest: a.opened_at.get(),
+            opened_seen: a.flags.contains(Flags::OPENED_SEEN),
+            heard_at: a.heard_at.get(),
+            refreshed: a.status_at.get() > a.opened_at.get(),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use super::{Key, Notice, Reducer, ServerRef};
 use crate::{
-    allocation::{Address, Allocation, Details, Dirty, Flags},
+    allocation::{Address, Allocation, Details, Dirty},
     aside::Unconfirmed,
     event::CloseReason,
+    flags::Flags,
     intern::NONE,
+    labels::LabelSet,
     message::{Kind, Leg, Message, Status},
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::{Counters, Legs},
 };
 
@@ -98,24 +100,24 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return false;
         };
-        a.heard_at = now;
-        if a.flags.shared {
+        a.heard_at = Moment::from(now);
+        if a.flags.contains(Flags::SHARED) {
             return self.on_shared(slot, kind);
         }
-        if a.flags.closing {
+        if a.flags.contains(Flags::CLOSING) {
             return self.on_closing(slot, key, kind);
         }
         match kind {
             Kind::New(status) => return self.on_new(slot, key, status),
             Kind::Refreshed(status) => {
-                a.flags.touched = true;
-                a.flags.from_snapshot = false;
+                a.flags.insert(Flags::TOUCHED);
+                a.flags.remove(Flags::FROM_SNAPSHOT);
                 self.refresh(slot, status);
             }
             Kind::Deleted => self.begin_closing(slot),
             Kind::Traffic(leg, counters) => {
-                a.flags.touched = true;
-                a.flags.from_snapshot = false;
+                a.flags.insert(Flags::TOUCHED);
+                a.flags.remove(Flags::FROM_SNAPSHOT);
                 self.on_traffic(slot, leg, counters);
             }
             Kind::TotalTraffic(leg, counters) => self.on_total(slot, leg, counters),
@@ -131,14 +133,17 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return false;
         };
-        let moved = a.details.remote.differs(&details.remote);
-        let within = now <= a.status_at.plus(u64::from(a.lifetime) * 1000);
-        let other_server =
-            a.details.local != NONE && details.local != NONE && a.details.local != details.local;
+        let moved = a.remote.differs(&details.remote);
+        let within = now <= a.status_at.get().plus(u64::from(a.lifetime) * 1000);
+        let (here, there) = (
+            self.labels.set(a.labels).local,
+            self.labels.set(details.labels).local,
+        );
+        let other_server = here != NONE && there != NONE && here != there;
         if !direct && other_server && within {
             return self.share(slot, &details, status);
         }
-        if a.flags.touched || moved {
+        if a.flags.contains(Flags::TOUCHED) || moved {
             let twin = self.end_now(slot, now, CloseReason::ServerRestarted, Some(now));
             self.open(
                 key,
@@ -151,9 +156,9 @@ impl Reducer {
             );
             return true;
         }
-        let news = !a.flags.opened_seen;
-        a.flags.opened_seen = true;
-        a.flags.from_snapshot = false;
+        let news = !a.flags.contains(Flags::OPENED_SEEN);
+        a.flags.insert(Flags::OPENED_SEEN);
+        a.flags.remove(Flags::FROM_SNAPSHOT);
         self.refresh(slot, status);
         news
     }
@@ -163,10 +168,10 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return false;
         };
-        a.flags.shared = true;
-        let (id, local) = (a.id, a.details.local);
-        let address = |slot| self.labels.owned(slot).unwrap_or_default();
-        let addresses = [address(local), address(details.local)];
+        a.flags.insert(Flags::SHARED);
+        let (id, labels) = (a.id, a.labels);
+        let address = |set| self.labels.owned(self.labels.set(set).local).unwrap_or_default();
+        let addresses = [address(labels), address(details.labels)];
         self.stats.shared_keys += 1;
         self.notice(Notice::SharedKey {
             allocation: id,
@@ -234,22 +239,10 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        a.status_at = now;
+        a.status_at = Moment::from(now);
         a.lifetime = status.lifetime;
-        a.heard_at = now;
-        let old = std::mem::take(&mut a.details);
-        let or = |new: u32, old: u32| if new == NONE { old } else { new };
-        a.details = Details {
-            remote: if details.remote == Address::None {
-                old.remote
-            } else {
-                details.remote
-            },
-            local: or(details.local, old.local),
-            transport: or(details.transport, old.transport),
-            tls_version: or(details.tls_version, old.tls_version),
-            tls_cipher: or(details.tls_cipher, old.tls_cipher),
-        };
+        a.heard_at = Moment::from(now);
+        a.update(details, &mut self.labels);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
     }
@@ -264,13 +257,18 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        let mut legs = self.counted.get(&slot).copied().unwrap_or(a.legs);
+        let mut legs = a.legs();
+        if let Some(counted) = self.counted.get(&slot) {
+            legs = *counted;
+        }
         match leg {
             Leg::Client => legs.client = legs.client.plus(counters),
             Leg::Peer => legs.peer = legs.peer.plus(counters),
         }
-        let legs = self.not_below_told(slot, legs);
-        self.count(slot, legs, leg == last_leg);
+        if !self.counted.is_empty() {
+            legs = self.not_below_told(slot, legs);
+        }
+        self.count(slot, &legs, leg == last_leg);
     }
 
     /// A total: with the last of them the allocation is settled.
@@ -279,7 +277,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        if !a.flags.closing {
+        if !a.flags.contains(Flags::CLOSING) {
             self.begin_closing(slot);
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -409,35 +407,21 @@ impl Reducer {
         let group = self.group_of(name);
         let details = status.map_or_else(Details::default, |s| self.details(&s));
         let doubted = !opening.told.is_zero();
-        let flags = Flags {
-            opened_seen: opening.seen,
-            from_snapshot: opening.from_snapshot,
-            touched: !opening.seen && !opening.from_snapshot,
-            reported: opening.reported,
-            relayed: self.has_relayed(&opening.legs, opening.reported),
-            deltas_only: !opening.seen && self.now < self.evicted_until,
-            overcounted: doubted,
-            ..Flags::default()
-        };
-        let mut allocation = Allocation {
-            id: key.id,
-            server: key.server,
-            name,
-            group,
-            session: NONE,
-            place: 0,
-            opened_at: self.now,
-            heard_at: self.now,
-            status_at: self.now,
-            lifetime: status.map_or(0, |s| s.lifetime),
-            legs: opening.told.plus(opening.legs),
-            details,
-            rare: None,
-            wake: Timestamp::MAX,
-            flags,
-            dirty: Dirty::Clean,
-            hash: key.hash,
-        };
+        let mut flags = Flags::empty();
+        flags.set(Flags::OPENED_SEEN, opening.seen);
+        flags.set(Flags::FROM_SNAPSHOT, opening.from_snapshot);
+        flags.set(Flags::TOUCHED, !opening.seen && !opening.from_snapshot);
+        flags.set(Flags::REPORTED, opening.reported);
+        flags.set(Flags::RELAYED, self.has_relayed(&opening.legs, opening.reported));
+        flags.set(Flags::DELTAS_ONLY, !opening.seen && self.now < self.evicted_until);
+        flags.set(Flags::OVERCOUNTED, doubted);
+        let mut allocation = Allocation::new(key.id, key.server, name, group, self.now);
+        allocation.hash = key.hash;
+        allocation.flags = flags;
+        allocation.lifetime = status.map_or(0, |s| s.lifetime);
+        allocation.remote = details.remote;
+        allocation.labels = details.labels;
+        allocation.set_legs(&opening.told.plus(opening.legs));
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
             allocation.rare().twin = twin;
@@ -461,12 +445,15 @@ impl Reducer {
     }
 
     pub(crate) fn details(&mut self, status: &Status<'_>) -> Details {
-        Details {
-            remote: Address::new(status.remote),
+        let labels = LabelSet {
             local: self.labels.optional(status.local),
             transport: self.labels.optional(status.transport),
             tls_version: self.labels.optional(status.tls_version),
             tls_cipher: self.labels.optional(status.tls_cipher),
+        };
+        Details {
+            remote: Address::new(status.remote),
+            labels: self.labels.number(labels),
         }
     }
 

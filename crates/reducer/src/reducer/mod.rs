@@ -39,7 +39,8 @@ use crate::{
     aside::{Aside, Tombstone, Unconfirmed},
     event::{SessionEvent, Unattributed},
     identity::Identity,
-    intern::{Labels, NONE, Names},
+    intern::{NONE, Names},
+    labels::Labels,
     message::AllocationId,
     rules::Rules,
     session::{Group, Session},
@@ -132,7 +133,7 @@ pub struct Reducer {
     pub(crate) hasher: DefaultHashBuilder,
 
     /// Deadlines of allocations and sessions; an entry is stale unless its owner's `wake` is its time.
-    pub(crate) deadlines: BinaryHeap<Reverse<(Timestamp, deadlines::Owner)>>,
+    pub(crate) deadlines: BinaryHeap<Reverse<deadlines::Deadline>>,
     /// Several allocations may end at this instant: sessions are looked at when all of them have.
     pub(crate) reviews_wait: bool,
 
@@ -317,21 +318,16 @@ impl Reducer {
     }
 
     pub(crate) fn names_match(&self, key: &Key<'_>, server: u32, id: AllocationId, name: u32) -> bool {
-        id == key.id
-            && server == key.server
-            && self
-                .names
-                .get(name)
-                .is_some_and(|n| n.username() == key.username && n.realm() == key.realm)
+        id == key.id && server == key.server && self.names.is(name, key.realm, key.username)
     }
 
-    /// By id, server and 64 bits of a hash with a random seed, in place of the names: to read these costs
-    /// two more misses of the cache, and two allocations with one id share the hash once in 10^19 times.
+    /// By id and 64 bits of a hash with a random seed, in place of the server and the names: to read these
+    /// costs three more misses of the cache, and two allocations with one id share the hash once in 10^19 times.
     pub(crate) fn find_allocation(&self, key: &Key<'_>) -> Option<u32> {
         let is = |slot: &u32| {
             self.allocations
                 .get(*slot as usize)
-                .is_some_and(|a| a.hash == key.hash && a.id == key.id && a.server == key.server)
+                .is_some_and(|a| a.hash == key.hash && a.id == key.id)
         };
         self.allocation_table.find(key.hash, is).copied()
     }

@@ -5,9 +5,10 @@ use crate::{
     allocation::{Details, Dirty, most_of_peer, unwrap_peer},
     aside::{Tombstone, TombstoneRest},
     event::{Unattributed, UnattributedReason},
+    flags::Flags,
     intern::NONE,
     message::{Kind, Leg, Status},
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::{Counters, Legs, relayed_bytes},
 };
 
@@ -22,7 +23,7 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return 0;
         };
-        relayed_bytes(&a.legs, peer_leg).saturating_sub(relayed_bytes(&a.base(), peer_leg))
+        relayed_bytes(&a.legs(), peer_leg).saturating_sub(relayed_bytes(&a.base(), peer_leg))
     }
 
     /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
@@ -41,7 +42,7 @@ impl Reducer {
             self.join(slot, current);
             self.start_if_relayed(current);
             self.review(current);
-        } else if a.flags.revived || untold >= self.rules.residue {
+        } else if a.flags.contains(Flags::REVIVED) || untold >= self.rules.residue {
             let continues = a.rare.as_ref().and_then(|r| r.continues);
             self.open_session(slot, continues);
             let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
@@ -54,7 +55,7 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        let (base, legs) = (a.base(), a.legs);
+        let (base, legs) = (a.base(), a.legs());
         self.record_unattributed(slot, base, legs, legs.minus(base), reason);
     }
 
@@ -80,7 +81,7 @@ impl Reducer {
             realm: self.names.realm(a.name).into(),
             username: self.names.username(a.name).into(),
             allocation: a.id,
-            opened_at: a.opened_at,
+            opened_at: a.opened_at.get(),
             reason,
             usage,
         });
@@ -93,7 +94,7 @@ impl Reducer {
             return;
         };
         // Where another allocation of the same key had a part in it, those totals were not the last word.
-        let mixed = a.flags.overcounted || a.flags.shared;
+        let mixed = a.flags.intersects(Flags::OVERCOUNTED | Flags::SHARED);
         let totals_seen = totals_seen && !mixed;
         if self.rules.tombstone_limit == 0 {
             self.tombstone_evicted();
@@ -112,9 +113,9 @@ impl Reducer {
                 .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
         let twin = a.twin();
         let rest = TombstoneRest {
-            opened_seen: a.flags.opened_seen,
+            opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             twin,
-            remote: a.details.remote,
+            remote: a.remote,
             told,
             continues: a.rare.and_then(|r| r.continues),
             totals_seen,
@@ -125,8 +126,8 @@ impl Reducer {
             id: a.id,
             server: a.server,
             name: a.name,
-            opened_at: a.opened_at,
-            heard_at: a.heard_at,
+            opened_at: a.opened_at.get(),
+            heard_at: a.heard_at.get(),
             rest,
         };
         let hash = Reducer::hash_of(&self.hasher, &self.names, a.server, a.id, a.name);
@@ -313,14 +314,13 @@ impl Reducer {
         let a = self.allocations.get(slot as usize)?;
         self.keep_revived(slot, (a.server, a.id, a.name), opened_at);
         let a = self.allocations.get_mut(slot as usize)?;
-        a.opened_at = opened_at;
-        a.flags.revived = true;
-        a.flags.overcounted = rest.mixed;
-        a.flags.touched = true;
-        a.flags.reported = true;
-        a.flags.deltas_only = false;
-        if a.details.remote == crate::allocation::Address::None {
-            a.details.remote = rest.remote;
+        a.opened_at = Moment::from(opened_at);
+        a.flags.insert(Flags::REVIVED);
+        a.flags.set(Flags::OVERCOUNTED, rest.mixed);
+        a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
+        a.flags.remove(Flags::DELTAS_ONLY);
+        if a.remote == crate::allocation::Address::None {
+            a.remote = rest.remote;
         }
         let rare = a.rare();
         rare.twin = rest.twin;
@@ -329,7 +329,7 @@ impl Reducer {
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         if !kept.legs.is_zero() {
-            self.count(slot, rest.told.plus(kept.legs), kept.reported);
+            self.count(slot, &rest.told.plus(kept.legs), kept.reported);
         }
         Some(slot)
     }

@@ -4,8 +4,10 @@ use super::Reducer;
 use crate::{
     allocation::{Details, Dirty},
     event::{Accuracy, AllocationReport, EventType, SessionEnd, SessionEvent},
+    flags::Flags,
     identity::event_id,
     session::{LISTED, Session},
+    time::Moment,
     usage::Legs,
 };
 
@@ -16,11 +18,11 @@ impl Reducer {
             return;
         };
         if self.is_following() {
-            let (now, usage) = (self.now, s.usage);
+            let (now, usage) = (self.now, s.usage());
             if let Some(s) = self.sessions.get_mut(session as usize) {
                 s.sequence += 1;
-                s.last_event_at = now.max(s.last_event_at);
-                s.told = usage;
+                s.last_event_at = Moment::from(now.max(s.last_event_at.get()));
+                s.set_told(usage);
             }
             return;
         }
@@ -28,8 +30,8 @@ impl Reducer {
         let members = s.members.clone();
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.sequence += 1;
-            s.last_event_at = event.timestamp;
-            s.told = s.usage;
+            s.last_event_at = Moment::from(event.timestamp);
+            s.set_told(s.usage());
         }
         for slot in members {
             if self
@@ -45,7 +47,7 @@ impl Reducer {
     }
 
     fn event(&self, s: &Session, event_type: EventType) -> SessionEvent {
-        let timestamp = self.now.max(s.last_event_at);
+        let timestamp = self.now.max(s.last_event_at.get());
         let first = self.names.username(s.first_name);
         let (ended_at, reason) = s.end(timestamp);
         let accuracy = if s.inexact {
@@ -70,15 +72,15 @@ impl Reducer {
                 .map(|name| self.names.username(*name).into())
                 .collect(),
             labels: self.rules.labels(first),
-            started_at: s.started_at,
+            started_at: s.started_at.get(),
             end: (event_type == EventType::End).then_some(SessionEnd {
                 ended_at,
                 reason,
                 accuracy,
             }),
             peer_leg: self.rules.peer_leg,
-            usage: s.usage,
-            usage_delta: s.usage.minus(s.told),
+            usage: s.usage(),
+            usage_delta: s.usage().minus(s.told()),
             allocations_omitted: (s.allocations() - allocations.len()) as u32,
             allocations,
         }
@@ -97,7 +99,11 @@ impl Reducer {
             .map(|(i, p)| (key(p.opened_at, p.id, p.server, p.name), true, i));
         let present = s.members.iter().filter_map(|slot| {
             let a = self.allocations.get(*slot as usize)?;
-            Some((key(a.opened_at, a.id, a.server, a.name), false, *slot as usize))
+            Some((
+                key(a.opened_at.get(), a.id, a.server, a.name),
+                false,
+                *slot as usize,
+            ))
         });
         let mut order: Vec<_> = past.chain(present).collect();
         if order.len() > LISTED {
@@ -137,15 +143,16 @@ impl Reducer {
         Some(AllocationReport {
             id: a.id,
             username: self.names.username(a.name).into(),
-            opened_at: a.opened_at,
-            opened_seen: a.flags.opened_seen,
+            opened_at: a.opened_at.get(),
+            opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             closed: a.rare.as_ref().and_then(|r| r.closed),
             totals_seen: client.is_some() && (peer.is_some() || !self.rules.peer_leg),
-            ..self.described(a.server, &a.details, a.legs.minus(a.base()))
+            ..self.described(a.server, &a.details(), a.legs().minus(a.base()))
         })
     }
 
     fn described(&self, server: u32, details: &Details, usage: Legs) -> AllocationReport {
+        let labels = self.labels.set(details.labels);
         AllocationReport {
             id: crate::message::AllocationId(0),
             username: Box::default(),
@@ -154,11 +161,11 @@ impl Reducer {
             closed: None,
             totals_seen: false,
             server: self.labels.owned(server),
-            transport: self.labels.owned(details.transport),
-            server_address: self.labels.owned(details.local),
+            transport: self.labels.owned(labels.transport),
+            server_address: self.labels.owned(labels.local),
             client_address: details.remote.to_text(),
-            tls_version: self.labels.owned(details.tls_version),
-            tls_cipher: self.labels.owned(details.tls_cipher),
+            tls_version: self.labels.owned(labels.tls_version),
+            tls_cipher: self.labels.owned(labels.tls_cipher),
             usage,
         }
     }

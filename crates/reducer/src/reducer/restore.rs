@@ -1,6 +1,7 @@
 //! A reducer as it was when its rows were last committed.
 
 use serde::Deserialize;
+use slab::Slab;
 
 use super::{
     Reducer,
@@ -12,11 +13,13 @@ use super::{
 use crate::{
     allocation::{Allocation, Details, Dirty},
     aside::Tombstone,
+    event::SessionId,
     identity::Identity,
     intern::NONE,
+    labels::LabelSet,
     message::AllocationId,
     rules::Rules,
-    session::{Former, Past, Phase, Session},
+    session::{Past, Phase, Session},
     state::Table,
     time::Timestamp,
 };
@@ -42,6 +45,55 @@ impl std::fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
+/// A slab is filled as the rows come, in any order: to collect them first would take its memory twice.
+/// Slots of which the row has yet to come, or does not exist, are filled with holes.
+trait Hole {
+    fn hole() -> Self;
+    fn is_hole(&self) -> bool;
+}
+
+impl Hole for Allocation {
+    fn hole() -> Allocation {
+        Allocation::new(AllocationId(0), NONE, NONE, NONE, Timestamp(0))
+    }
+
+    fn is_hole(&self) -> bool {
+        self.name == NONE
+    }
+}
+
+impl Hole for Session {
+    fn hole() -> Session {
+        Session::new(SessionId([0; 16]), NONE, NONE, Timestamp(0))
+    }
+
+    fn is_hole(&self) -> bool {
+        self.first_name == NONE
+    }
+}
+
+fn fill<T: Hole>(slab: &mut Slab<T>, slot: u32, value: T) {
+    let slot = slot as usize;
+    while slab.len() < slot {
+        slab.insert(T::hole());
+    }
+    match slab.get_mut(slot) {
+        Some(hole) => *hole = value,
+        None => {
+            slab.insert(value);
+        }
+    }
+}
+
+/// The first of them is the first to be filled again.
+fn free_holes<T: Hole>(slab: &mut Slab<T>) {
+    let holes = slab.iter().filter(|(_, value)| value.is_hole());
+    let holes: Vec<u32> = holes.map(|(slot, _)| slot as u32).collect();
+    for slot in holes.into_iter().rev() {
+        slab.try_remove(slot as usize);
+    }
+}
+
 impl Reducer {
     /// A reducer with the state that the rows hold, as of `clock`, the time of the last commit. It is deaf
     /// until [`Reducer::hearing`].
@@ -53,8 +105,6 @@ impl Reducer {
     ) -> Result<Reducer, RestoreError> {
         let mut reducer = Reducer::new(identity, rules);
         reducer.now = clock;
-        let mut allocations = Vec::new();
-        let mut sessions = Vec::new();
         let mut tombstones = Vec::new();
         let mut current = Vec::new();
         for (table, key, bytes) in rows {
@@ -65,8 +115,9 @@ impl Reducer {
             };
             match table {
                 Table::Allocation => {
+                    let slot = slot.ok_or(bad)?;
                     let allocation = reducer.read_allocation(read(bytes, bad)?);
-                    allocations.push((slot.ok_or(bad)? as usize, allocation));
+                    fill(&mut reducer.allocations, slot, allocation);
                 }
                 Table::Session => {
                     let slot = slot.ok_or(bad)?;
@@ -74,7 +125,8 @@ impl Reducer {
                     if row.current {
                         current.push(slot);
                     }
-                    sessions.push((slot as usize, reducer.read_session(row)));
+                    let session = reducer.read_session(row);
+                    fill(&mut reducer.sessions, slot, session);
                 }
                 Table::Tombstone => {
                     let row: TombstoneRow<'_> = read(bytes, bad)?;
@@ -91,44 +143,41 @@ impl Reducer {
                 }
             }
         }
-        reducer.sessions = sessions.into_iter().collect();
-        reducer.allocations = allocations.into_iter().collect();
+        free_holes(&mut reducer.sessions);
+        free_holes(&mut reducer.allocations);
         reducer.restore_tombstones(tombstones);
         reducer.link(current);
         Ok(reducer)
     }
 
     fn read_details(&mut self, row: DetailsRow<'_>) -> Details {
-        Details {
-            remote: row.remote,
+        let labels = LabelSet {
             local: self.labels.optional(row.local),
             transport: self.labels.optional(row.transport),
             tls_version: self.labels.optional(row.tls_version),
             tls_cipher: self.labels.optional(row.tls_cipher),
+        };
+        Details {
+            remote: row.remote,
+            labels: self.labels.number(labels),
         }
     }
 
     fn read_allocation(&mut self, row: AllocationRow<'_>) -> Allocation {
         let name = self.names.hold(row.realm, row.username);
-        Allocation {
-            id: AllocationId(row.id),
-            server: self.labels.optional(row.server),
-            name,
-            group: NONE,
-            session: row.session.unwrap_or(NONE),
-            place: 0,
-            opened_at: row.opened_at,
-            heard_at: row.heard_at,
-            status_at: row.status_at,
-            lifetime: row.lifetime,
-            legs: row.legs,
-            details: self.read_details(row.details),
-            rare: row.rare.map(Box::new),
-            wake: Timestamp::MAX,
-            flags: row.flags,
-            dirty: Dirty::Clean,
-            hash: 0,
-        }
+        let server = self.labels.optional(row.server);
+        let details = self.read_details(row.details);
+        let mut allocation = Allocation::new(AllocationId(row.id), server, name, NONE, row.opened_at);
+        allocation.session = row.session.unwrap_or(NONE);
+        allocation.heard_at = row.heard_at.into();
+        allocation.status_at = row.status_at.into();
+        allocation.lifetime = row.lifetime;
+        allocation.flags = row.flags;
+        allocation.remote = details.remote;
+        allocation.labels = details.labels;
+        allocation.rare = row.rare.map(Box::new);
+        allocation.set_legs(&row.legs);
+        allocation
     }
 
     fn read_session(&mut self, row: SessionRow<'_>) -> Session {
@@ -144,30 +193,27 @@ impl Reducer {
             || row.past_count > 0
             || row.last_close.is_some()
             || row.last_counting_close > Timestamp(0);
-        let former = has_former.then(|| {
-            Box::new(Former {
-                continues: row.continues,
-                past,
-                past_count: row.past_count,
-                past_usage: row.past_usage,
-                past_relayed: row.past_relayed,
-                last_close: row.last_close,
-                last_relayed_close: row.last_relayed_close,
-                last_counting_close: row.last_counting_close,
-            })
-        });
-        Session {
-            phase: row.phase,
-            sequence: row.sequence,
-            last_event_at: row.last_event_at,
-            usage: row.past_usage,
-            relayed: row.past_relayed,
-            told: row.told,
-            inexact: row.inexact,
-            usernames,
-            former,
-            ..Session::new(row.id, group, first_name, row.started_at)
+        let mut session = Session::new(row.id, group, first_name, row.started_at);
+        session.phase = row.phase;
+        session.sequence = row.sequence;
+        session.last_event_at = row.last_event_at.into();
+        session.relayed = row.past_relayed;
+        session.inexact = row.inexact;
+        session.usernames = usernames;
+        if has_former {
+            let former = session.former_mut();
+            former.continues = row.continues;
+            former.past = past;
+            former.past_count = row.past_count;
+            former.past_usage = row.past_usage;
+            former.past_relayed = row.past_relayed;
+            former.last_close = row.last_close;
+            former.last_relayed_close = row.last_relayed_close;
+            former.last_counting_close = row.last_counting_close;
         }
+        session.set_usage(row.past_usage);
+        session.set_told(row.told);
+        session
     }
 
     fn read_past(&mut self, row: PastRow<'_>) -> Past {
@@ -260,4 +306,23 @@ impl Reducer {
 
 pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
     postcard::from_bytes(bytes).map_err(|_| bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_filled_in_any_order_and_holes_are_free_again() {
+        let allocation = |id| Allocation::new(AllocationId(id), NONE, 0, 0, Timestamp(0));
+        let mut slab = Slab::new();
+        for slot in [3, 0, 5, 1] {
+            fill(&mut slab, slot, allocation(u64::from(slot)));
+        }
+        free_holes(&mut slab);
+        let filled: Vec<_> = slab.iter().map(|(slot, a)| (slot, a.id.0)).collect();
+        assert_eq!(filled, [(0, 0), (1, 1), (3, 3), (5, 5)]);
+        let next = [0; 3].map(|id| slab.insert(allocation(id)));
+        assert_eq!(next, [2, 4, 6]);
+    }
 }

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Reducer;
 use crate::{
-    allocation::{Address, Allocation, Details, Dirty, Flags, Rare},
+    allocation::{Address, Allocation, Details, Dirty, Rare},
     aside::{Tombstone, TombstoneRest},
     event::{CloseReason, SessionId},
+    flags::Flags,
     intern::NONE,
     session::{Past, Phase, Session},
     snapshot::{RefusedAt, RefusedKey},
@@ -248,12 +249,13 @@ impl Reducer {
     }
 
     fn details_row<'a>(&'a self, details: &Details) -> DetailsRow<'a> {
+        let labels = self.labels.set(details.labels);
         DetailsRow {
             remote: details.remote.clone(),
-            local: self.labels.get(details.local),
-            transport: self.labels.get(details.transport),
-            tls_version: self.labels.get(details.tls_version),
-            tls_cipher: self.labels.get(details.tls_cipher),
+            local: self.labels.get(labels.local),
+            transport: self.labels.get(labels.transport),
+            tls_version: self.labels.get(labels.tls_version),
+            tls_cipher: self.labels.get(labels.tls_cipher),
         }
     }
 
@@ -264,14 +266,14 @@ impl Reducer {
             realm: self.names.realm(a.name),
             username: self.names.username(a.name),
             session: (a.session != NONE).then_some(a.session),
-            opened_at: a.opened_at,
-            heard_at: a.heard_at,
-            status_at: a.status_at,
+            opened_at: a.opened_at.get(),
+            heard_at: a.heard_at.get(),
+            status_at: a.status_at.get(),
             lifetime: a.lifetime,
-            legs: a.legs,
-            details: self.details_row(&a.details),
+            legs: a.legs(),
+            details: self.details_row(&a.details()),
             flags: a.flags,
-            rare: a.rare.as_deref().cloned(),
+            rare: a.rare_row(),
         })
     }
 
@@ -287,14 +289,14 @@ impl Reducer {
                 .is_some_and(|g| g.current == slot),
             realm: self.names.realm(s.first_name),
             username: self.names.username(s.first_name),
-            started_at: s.started_at,
+            started_at: s.started_at.get(),
             sequence: s.sequence,
-            last_event_at: s.last_event_at,
+            last_event_at: s.last_event_at.get(),
             past: s.former().past.iter().map(|p| self.past_row(p)).collect(),
             past_count: s.former().past_count,
             past_usage: s.former().past_usage,
             past_relayed: s.former().past_relayed,
-            told: s.told,
+            told: s.told(),
             inexact: s.inexact,
             last_close: s.former().last_close,
             last_relayed_close: s.former().last_relayed_close,

@@ -22,7 +22,7 @@ impl Reducer {
         let over = self
             .allocations
             .iter()
-            .filter(|(_, a)| a.server == server.0 && a.heard_at <= closed_at);
+            .filter(|(_, a)| a.server == server.0 && a.heard_at.get() <= closed_at);
         let mut slots: Vec<u32> = over.map(|(slot, _)| slot as u32).collect();
         self.sort_allocations(&mut slots);
         let mut sessions = Vec::new();
@@ -33,7 +33,7 @@ impl Reducer {
                 continue;
             };
             sessions.push(a.session);
-            let opened_at = a.opened_at;
+            let opened_at = a.opened_at.get();
             self.end_now(slot, closed_at.max(opened_at), reason, None);
         }
         self.reviews_wait = false;

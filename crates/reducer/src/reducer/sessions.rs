@@ -1,28 +1,35 @@
 //! Sessions: who belongs to one, what keeps it alive, when it is told.
 
-use hashbrown::hash_table::Entry;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 
 use super::Reducer;
 use crate::{
     allocation::Dirty,
     event::{EventType, SessionId, UnattributedReason},
+    flags::Flags,
     identity::AllocationIdentity,
     intern::NONE,
     rules::{GroupBy, StartOn},
     session::{Group, LISTED, Past, Phase, Session, later},
-    time::Timestamp,
+    time::{Moment, Timestamp},
     usage::{Legs, Usage, billable_bytes, relayed_bytes},
 };
+
+/// By the number of the realm: as long as a group is of it, it has no other.
+fn group_hash(hasher: &DefaultHashBuilder, realm: u32, user: &[u8]) -> u64 {
+    hasher.hash_one((realm, user))
+}
 
 impl Reducer {
     /// The group of a name, with one reference for the allocation that asks.
     pub(crate) fn group_of(&mut self, name: u32) -> u32 {
-        let group = self.names.get(name).map_or(NONE, |n| n.group);
+        let (group, realm) = self.names.get(name).map_or((NONE, NONE), |n| (n.group, n.realm));
         if group != NONE {
             self.hold_group(group);
             return group;
         }
-        let realm = self.names.realm(name);
         let username = self.names.username(name);
         let user = match self.rules.group_by {
             GroupBy::User => self.rules.user(username),
@@ -35,25 +42,20 @@ impl Reducer {
                 ..Group::new(None)
             }) as u32;
         };
-        let hash_one =
-            |realm: &[u8], user: &[u8]| std::hash::BuildHasher::hash_one(&self.hasher, (realm, user));
-        let groups = &self.groups;
-        let parts = |slot: &u32| {
-            groups
-                .get(*slot as usize)
-                .map_or((&[][..], &[][..]), |g| (g.realm(), g.user()))
-        };
+        let (groups, hasher) = (&self.groups, &self.hasher);
+        let of = |slot: &u32| groups.get(*slot as usize)?.name.as_ref();
         let entry = self.group_table.entry(
-            hash_one(realm, user),
-            |slot| parts(slot) == (realm, user),
-            |slot| hash_one(parts(slot).0, parts(slot).1),
+            group_hash(hasher, realm, user),
+            |slot| of(slot).is_some_and(|(r, u)| *r == realm && **u == *user),
+            |slot| of(slot).map_or(0, |(realm, user)| group_hash(hasher, *realm, user)),
         );
         let group = match entry {
             Entry::Occupied(found) => *found.get(),
             Entry::Vacant(place) => {
-                let new = Group::new(Some((realm, user)));
+                let new = Group::new(Some((realm, user.into())));
                 let slot = self.groups.vacant_key() as u32;
                 place.insert(slot);
+                self.names.realms.hold_again(realm);
                 self.groups.insert(new) as u32
             }
         };
@@ -81,11 +83,12 @@ impl Reducer {
             return;
         }
         let g = self.groups.remove(group as usize);
-        if g.name.is_some() {
-            let hash = std::hash::BuildHasher::hash_one(&self.hasher, (g.realm(), g.user()));
+        if let Some((realm, user)) = g.name {
+            let hash = group_hash(&self.hasher, realm, &user);
             if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
                 found.remove();
             }
+            self.names.realms.release(realm);
         }
     }
 
@@ -119,10 +122,10 @@ impl Reducer {
             return;
         };
         let (group, name) = (a.group, a.name);
-        let opened_at = if continues.is_some() || a.flags.revived {
+        let opened_at = if continues.is_some() || a.flags.contains(Flags::REVIVED) {
             self.now
         } else {
-            a.opened_at
+            a.opened_at.get()
         };
         let previous_end = self
             .groups
@@ -158,14 +161,14 @@ impl Reducer {
         a.session = session;
         a.place = s.members.len() as u32;
         s.members.push(slot);
-        s.usage = s.usage.plus(part);
+        s.add_usage(part);
         s.relayed = s.relayed.saturating_add(relayed);
-        if a.flags.closing {
+        if a.flags.contains(Flags::CLOSING) {
             s.closing += 1;
         } else {
             s.open += 1;
-            s.relaying += u32::from(a.flags.relayed);
-            s.unreported += u32::from(!a.flags.reported);
+            s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
+            s.unreported += u32::from(!a.flags.contains(Flags::REPORTED));
         }
         if s.usernames.len() < LISTED && !s.usernames.contains(&a.name) {
             s.usernames.push(a.name);
@@ -197,7 +200,7 @@ impl Reducer {
         let order = |slot: &&u32| {
             self.allocations.get(**slot as usize).map(|a| {
                 (
-                    a.opened_at,
+                    a.opened_at.get(),
                     a.id,
                     self.labels.get(a.server),
                     self.names.username(a.name),
@@ -218,17 +221,17 @@ impl Reducer {
             .get(s.group as usize)
             .map_or(Timestamp(0), |g| g.ended_at);
         let started_at = if s.former().continues.is_some() {
-            s.started_at
+            s.started_at.get()
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
-            a.opened_at.max(s.started_at).max(previous_end)
+            a.opened_at.get().max(s.started_at.get()).max(previous_end)
         };
         let identity = AllocationIdentity {
             server: self.labels.get(a.server).unwrap_or_default(),
             realm: self.names.realm(name),
             username: self.names.username(name),
             id: a.id,
-            opened_at: a.opened_at,
+            opened_at: a.opened_at.get(),
             twin: a.twin(),
         };
         let id = self.identity.session(&identity, s.former().continues, started_at);
@@ -238,29 +241,35 @@ impl Reducer {
         };
         let old_name = std::mem::replace(&mut s.first_name, name);
         s.id = id;
-        s.started_at = started_at;
+        s.started_at = Moment::from(started_at);
         s.phase = Phase::Open;
         self.release_name(old_name);
         self.tell(session, EventType::Start);
     }
 
     /// The counters of an allocation are now `legs`; `reports` if this is the last leg of a report.
-    pub(crate) fn count(&mut self, slot: u32, legs: Legs, reports: bool) {
+    pub(crate) fn count(&mut self, slot: u32, legs: &Legs, reports: bool) {
         let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
         // What may be an earlier life's is no sign that this one has.
-        let next_life = a.flags.overcounted && !a.flags.revived;
-        let own = if next_life { legs.minus(a.base()) } else { legs };
-        let relayed = self.has_relayed(&own, a.flags.reported || reports);
+        let next_life = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
+        let reported = a.flags.contains(Flags::REPORTED) || reports;
+        let relayed = if next_life {
+            self.has_relayed(&legs.minus(a.base()), reported)
+        } else {
+            self.has_relayed(legs, reported)
+        };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let old = std::mem::replace(&mut a.legs, legs);
-        let before = a.flags;
-        a.flags.reported |= reports;
-        a.flags.relayed |= relayed;
+        let (old, before) = (a.legs(), a.flags);
+        a.set_legs(legs);
+        let mut news = Flags::empty();
+        news.set(Flags::REPORTED, reports);
+        news.set(Flags::RELAYED, relayed);
+        a.flags |= news;
         let (after, session) = (a.flags, a.session);
         self.mark(slot, Dirty::Soft);
         if session == NONE {
@@ -269,16 +278,19 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        let more = relayed_bytes(&legs, peer_leg) - relayed_bytes(&old, peer_leg);
-        s.usage.legs = s.usage.legs.plus(legs.minus(old));
-        s.usage.billable_bytes +=
-            billable_bytes(rule, &legs, peer_leg) - billable_bytes(rule, &old, peer_leg);
+        let more = relayed_bytes(legs, peer_leg) - relayed_bytes(&old, peer_leg);
+        s.add_usage(Usage {
+            legs: legs.minus(old),
+            billable_bytes: billable_bytes(rule, legs, peer_leg) - billable_bytes(rule, &old, peer_leg),
+        });
         let was_call = s.is_call(self.rules.residue);
         s.relayed = s.relayed.saturating_add(more);
         let became_call = !was_call && s.is_call(self.rules.residue);
-        let first_relay = !before.relayed && after.relayed;
-        let first_report = !before.reported && after.reported;
-        if !after.closing {
+        let first = after - before;
+        let first_relay = first.contains(Flags::RELAYED);
+        let first_report = first.contains(Flags::REPORTED);
+        let closing = after.contains(Flags::CLOSING);
+        if !closing {
             s.relaying += u32::from(first_relay);
             s.unreported -= u32::from(first_report);
         }
@@ -286,7 +298,7 @@ impl Reducer {
         if first_relay {
             self.start(session);
         }
-        if (became_call || first_relay || first_report) && !after.closing {
+        if (became_call || first_relay || first_report) && !closing {
             self.review(session);
         }
     }
@@ -302,12 +314,14 @@ impl Reducer {
         };
         s.open -= 1;
         s.closing += 1;
-        s.relaying -= u32::from(a.flags.relayed);
-        s.unreported -= u32::from(!a.flags.reported);
+        s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
+        s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
         if let Some(closed) = a.rare.as_ref().and_then(|r| r.closed) {
             s.former_mut().last_close = later(s.former().last_close, closed);
         }
-        if a.flags.relayed || (!a.flags.reported && closed_at < a.opened_at.plus(grace)) {
+        if a.flags.contains(Flags::RELAYED)
+            || (!a.flags.contains(Flags::REPORTED) && closed_at < a.opened_at.get().plus(grace))
+        {
             s.former_mut().last_counting_close = s.former().last_counting_close.max(closed_at);
         }
         self.mark_session(session);
@@ -332,7 +346,7 @@ impl Reducer {
         let relayed = self
             .allocations
             .get(slot as usize)
-            .is_some_and(|a| a.flags.relayed);
+            .is_some_and(|a| a.flags.contains(Flags::RELAYED));
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
@@ -373,25 +387,25 @@ impl Reducer {
                     id: a.id,
                     server: a.server,
                     name: a.name,
-                    opened_at: a.opened_at,
-                    opened_seen: a.flags.opened_seen,
+                    opened_at: a.opened_at.get(),
+                    opened_seen: a.flags.contains(Flags::OPENED_SEEN),
                     closed: a.rare.as_ref().and_then(|r| r.closed),
                     totals_seen,
-                    details: a.details.clone(),
+                    details: a.details(),
                     part: part.legs,
                 });
             }
             former.past_count += 1;
             former.past_usage = former.past_usage.plus(part);
             former.past_relayed = former.past_relayed.saturating_add(relayed);
-            let (id, legs) = (s.id, a.legs);
+            let (id, legs) = (s.id, a.legs());
             let rare = a.rare();
             rare.base = legs;
             rare.continues = Some(id);
         } else {
-            s.usage = s.usage.minus(part);
+            s.set_usage(s.usage().minus(part));
             s.relayed = s.relayed.saturating_sub(relayed);
-            let legs = a.legs;
+            let legs = a.legs();
             a.rare().base = legs;
         }
         if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
@@ -407,7 +421,7 @@ impl Reducer {
             return Usage::default();
         };
         let base = a.base();
-        self.difference(&base, &a.legs)
+        self.difference(&base, &a.legs())
     }
 
     pub(crate) fn difference(&self, from: &Legs, to: &Legs) -> Usage {
@@ -427,15 +441,20 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        if interval == 0 || s.phase != Phase::Open || s.usage_at != Timestamp::MAX || s.usage == s.told {
+        if interval == 0
+            || s.phase != Phase::Open
+            || s.usage_at.get() != Timestamp::MAX
+            || s.usage() == s.told()
+        {
             return;
         }
-        let not_before = now.since(s.started_at).div_ceil(interval);
-        let told = s.last_event_at.since(s.started_at) / interval;
+        let not_before = now.since(s.started_at.get()).div_ceil(interval);
+        let told = s.last_event_at.get().since(s.started_at.get()) / interval;
         let at = s
             .started_at
+            .get()
             .plus(interval.saturating_mul(not_before.max(told + 1)));
-        s.usage_at = at;
+        s.usage_at = Moment::from(at);
         self.wake_session(session, at);
     }
 }

@@ -4,6 +4,7 @@ use super::{Notice, Reducer};
 use crate::{
     allocation::{self, Dirty},
     event::{CloseReason, UnattributedReason},
+    flags::Flags,
     intern::NONE,
     time::Timestamp,
 };
@@ -15,21 +16,21 @@ impl Reducer {
             return Timestamp::MAX;
         };
         let rare = a.rare.as_ref();
-        if a.flags.closing {
+        if a.flags.contains(Flags::CLOSING) {
             return rare.map_or(self.now, |r| r.totals_due);
         }
         let lifetime = u64::from(a.lifetime) * 1000;
         let hearing = self.heard_since(a.server);
-        if a.flags.shared {
-            let silent_since = a.heard_at.max(hearing);
+        if a.flags.contains(Flags::SHARED) {
+            let silent_since = a.heard_at.get().max(hearing);
             return silent_since.plus(lifetime).plus(self.rules.expiry_grace);
         }
         let dated = rare.is_some_and(|r| r.dated_at >= hearing);
         // A refresh may have been missed before `hearing`: then one more lifetime has to pass in silence.
         let from = if dated {
-            a.status_at
+            a.status_at.get()
         } else {
-            a.status_at.max(hearing)
+            a.status_at.get().max(hearing)
         };
         from.plus(lifetime).plus(self.rules.expiry_grace)
     }
@@ -49,7 +50,7 @@ impl Reducer {
         let Some(a) = self.allocations.get(slot as usize) else {
             return;
         };
-        if a.flags.closing {
+        if a.flags.contains(Flags::CLOSING) {
             self.settle(slot);
             return;
         }
@@ -62,11 +63,13 @@ impl Reducer {
         }
         let lifetime = u64::from(a.lifetime) * 1000;
         let (reason, since) = match a.lifetime {
-            _ if a.flags.shared => (CloseReason::Expired, a.heard_at),
-            0 if a.flags.opened_seen || a.flags.touched => (CloseReason::Closed, a.status_at),
-            _ => (CloseReason::Expired, a.status_at),
+            _ if a.flags.contains(Flags::SHARED) => (CloseReason::Expired, a.heard_at.get()),
+            0 if a.flags.intersects(Flags::OPENED_SEEN | Flags::TOUCHED) => {
+                (CloseReason::Closed, a.status_at.get())
+            }
+            _ => (CloseReason::Expired, a.status_at.get()),
         };
-        let closed_at = since.plus(lifetime).min(self.now).max(a.opened_at);
+        let closed_at = since.plus(lifetime).min(self.now).max(a.opened_at.get());
         self.end_now(slot, closed_at, reason, None);
     }
 
@@ -76,8 +79,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        a.flags.closing = true;
-        a.flags.touched = true;
+        a.flags.insert(Flags::CLOSING | Flags::TOUCHED);
         let rare = a.rare();
         rare.closed = Some((now, CloseReason::Closed));
         rare.totals_due = now.plus(grace);
@@ -102,11 +104,11 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return 0;
         };
-        let (was_closing, session) = (a.flags.closing, a.session);
-        let same = next == Some(a.opened_at);
+        let (was_closing, session) = (a.flags.contains(Flags::CLOSING), a.session);
+        let same = next == Some(a.opened_at.get());
         let twin = if same { a.twin().saturating_add(1) } else { 0 };
         if !was_closing {
-            a.flags.closing = true;
+            a.flags.insert(Flags::CLOSING);
             a.rare().closed = Some((closed_at, reason));
             if session != NONE {
                 self.member_closes(session, slot, closed_at);
@@ -124,24 +126,24 @@ impl Reducer {
             return 0;
         };
         let (client_total, peer_total) = a.totals();
-        let deltas_only = a.flags.deltas_only || a.flags.shared;
-        let doubted = a.flags.overcounted;
-        let settled = allocation::settle(a.legs, client_total, peer_total, self.rules.peer_leg);
-        let (id, legs) = (a.id, a.legs);
+        let deltas_only = a.flags.intersects(Flags::DELTAS_ONLY | Flags::SHARED);
+        let doubted = a.flags.contains(Flags::OVERCOUNTED);
+        let settled = allocation::settle(a.legs(), client_total, peer_total, self.rules.peer_leg);
+        let (id, legs) = (a.id, a.legs());
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !self.rules.peer_leg);
-        let twin = if a.opened_at == self.now {
+        let twin = if a.opened_at.get() == self.now {
             a.twin().saturating_add(1)
         } else {
             0
         };
 
         let final_legs = if deltas_only { legs } else { settled.legs };
-        self.count(slot, final_legs, true);
+        self.count(slot, &final_legs, true);
         if settled.overcounted {
             self.stats.overcounted += 1;
             self.notice(Notice::Overcounted { allocation: id });
             if let Some(a) = self.allocations.get_mut(slot as usize) {
-                a.flags.overcounted = true;
+                a.flags.insert(Flags::OVERCOUNTED);
             }
         }
         self.join_if_relayed(slot);

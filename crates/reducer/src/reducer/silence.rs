@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Reducer;
-use crate::{intern::NONE, time::Timestamp};
+use crate::{flags::Flags, intern::NONE, time::Timestamp};
 
 /// A relay thread that ought to have said something, and has not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,15 +50,15 @@ impl Reducer {
             }
         };
         for (_, a) in &self.allocations {
-            let key = (a.details.local, a.id.relay_thread());
-            hear(key, a.heard_at, &mut last_heard);
+            let key = (self.labels.set(a.labels).local, a.id.relay_thread());
+            hear(key, a.heard_at.get(), &mut last_heard);
             let thread = threads.entry(key).or_default();
-            thread.heard_at = thread.heard_at.max(a.heard_at);
+            thread.heard_at = thread.heard_at.max(a.heard_at.get());
             // A refresh may have been missed in a gap: then one more lifetime counts from its end. A wedge
             // begins in one, since what wedges a thread is a Redis that stands still.
-            let from = a.status_at.max(self.heard_since(a.server));
+            let from = a.status_at.get().max(self.heard_since(a.server));
             let due = from.plus(u64::from(a.lifetime) * 1000);
-            let known = !a.flags.closing && !a.flags.shared;
+            let known = !a.flags.intersects(Flags::CLOSING | Flags::SHARED);
             if known && a.lifetime > 0 && due.plus(slack) < self.now {
                 thread.first_due = if thread.overdue == 0 {
                     due

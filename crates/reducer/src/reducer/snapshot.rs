@@ -4,7 +4,7 @@ use super::{Reducer, ServerRef, messages::Opening};
 use crate::{
     allocation::Dirty,
     message::{AllocationId, Status},
-    time::Timestamp,
+    time::{Moment, Timestamp},
 };
 
 /// coturn may have touched a key this long after we read it and the server still not tell the two apart:
@@ -78,7 +78,7 @@ impl Reducer {
         };
         let now = self.now;
         if let Some(a) = slot.and_then(|slot| self.allocations.get_mut(slot as usize)) {
-            a.status_at = touched_at;
+            a.status_at = Moment::from(touched_at);
             a.rare().dated_at = now;
         }
         if let Some(slot) = slot {

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use super::{Key, Reducer};
 use crate::{
     allocation::{Address, Details},
+    flags::Flags,
     message::{Kind, Leg, Status},
     source::Gap,
     time::Timestamp,
@@ -79,13 +80,13 @@ impl Reducer {
 
     /// The cumulative counters after a delta: what was told stands still until as much was counted here.
     pub(crate) fn not_below_told(&mut self, slot: u32, counted: Legs) -> Legs {
-        if self.counted.is_empty() || !self.counted.contains_key(&slot) {
+        if !self.counted.contains_key(&slot) {
             return counted;
         }
         let Some(a) = self.allocations.get(slot as usize) else {
             return counted;
         };
-        let legs = a.legs.max(counted);
+        let legs = a.legs().max(counted);
         self.counted.insert(slot, counted);
         if legs == counted {
             self.counted.remove(&slot);
@@ -112,7 +113,7 @@ impl Reducer {
     pub(crate) fn stale_of(&self, slot: u32) -> Option<Behind> {
         let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
         let counted = self.counted.get(&slot).copied();
-        let counted = counted.or_else(|| self.allocations.get(slot as usize).map(|a| a.legs));
+        let counted = counted.or_else(|| self.allocations.get(slot as usize).map(|a| a.legs()));
         Some(Behind {
             counted: counted.unwrap_or_default(),
             ..behind
@@ -151,8 +152,8 @@ impl Reducer {
     fn stale_open(&mut self, slot: u32, kind: Kind<'_>) -> Option<bool> {
         let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
         let a = self.allocations.get(slot as usize)?;
-        let closing = a.flags.closing;
-        let remote = a.details.remote.clone();
+        let closing = a.flags.contains(Flags::CLOSING);
+        let remote = a.remote.clone();
         let caught_up = match kind {
             Kind::New(status) => {
                 let differs = self.comes_from_elsewhere(&remote, &status);
@@ -166,8 +167,8 @@ impl Reducer {
                     self.stale.as_mut()?.allocations.insert(slot, behind);
                 } else {
                     let a = self.allocations.get_mut(slot as usize)?;
-                    a.flags.opened_seen = true;
-                    a.flags.from_snapshot = false;
+                    a.flags.insert(Flags::OPENED_SEEN);
+                    a.flags.remove(Flags::FROM_SNAPSHOT);
                     self.refresh(slot, status);
                 }
                 return Some(!closing);

@@ -13,7 +13,7 @@ use super::{
     life::{Life, Sight, place},
     stale::{Behind, Stale},
 };
-use crate::{intern::NONE, session::Phase, time::Timestamp};
+use crate::{flags::Flags, intern::NONE, session::Phase, time::Timestamp};
 
 /// Something that the follower heard and the leader did not commit.
 struct Step {
@@ -156,7 +156,7 @@ impl TakeOver<'_> {
                 .base
                 .allocations
                 .get(slot as usize)
-                .is_some_and(|a| a.flags.shared)
+                .is_some_and(|a| a.flags.contains(Flags::SHARED))
             {
                 // Of two servers' messages under one key, all that came since was counted in this one.
                 (same, newer_from) = (same.or(lives.len().checked_sub(1)), lives.len());
@@ -173,9 +173,9 @@ impl TakeOver<'_> {
                         .base
                         .allocations
                         .get(slot as usize)
-                        .is_some_and(|a| a.flags.closing);
+                        .is_some_and(|a| a.flags.contains(Flags::CLOSING));
                     // Its `new` may still wait where it was known from a snapshot.
-                    let new = life.flags.from_snapshot;
+                    let new = life.flags.contains(Flags::FROM_SNAPSHOT);
                     if life.is_open() && (closing || new) {
                         self.stale.open(
                             slot,
@@ -204,7 +204,7 @@ impl TakeOver<'_> {
                         self.stale.ended(
                             slot,
                             Behind {
-                                new: life.flags.from_snapshot,
+                                new: life.flags.contains(Flags::FROM_SNAPSHOT),
                                 counted: life.counted,
                                 ..Behind::default()
                             },
@@ -378,7 +378,7 @@ impl TakeOver<'_> {
                     .base
                     .allocations
                     .get(slot as usize)
-                    .is_some_and(|a| a.flags.closing);
+                    .is_some_and(|a| a.flags.contains(Flags::CLOSING));
                 let at = if waiting { self.clock } else { closed_at };
                 self.step(at, What::Close(false), key, &life);
             }

@@ -7,6 +7,7 @@ mod histories;
 mod lives;
 mod model;
 mod restarts;
+mod rows;
 mod settings;
 mod silence;
 mod snapshots;

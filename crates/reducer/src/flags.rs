@@ -1,0 +1,68 @@
+//! What is known of an allocation, yes or no.
+
+use bitflags::bitflags;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+bitflags! {
+    /// In a row: a byte for each, in this order, but the last.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Flags: u16 {
+        /// Its `new` was heard.
+        const OPENED_SEEN = 1;
+        /// Something besides its `new` was heard.
+        const TOUCHED = 1 << 1;
+        /// A snapshot opened it, and no message has confirmed it.
+        const FROM_SNAPSHOT = 1 << 2;
+        /// Its last leg reported traffic at least once, be it zero.
+        const REPORTED = 1 << 3;
+        /// It has relayed.
+        const RELAYED = 1 << 4;
+        /// `deleted` or a total was heard.
+        const CLOSING = 1 << 5;
+        /// It was ended, and lives on: whatever it still relays is told, however little.
+        const REVIVED = 1 << 6;
+        /// Two servers share its key (`redis` sources): deltas only.
+        const SHARED = 1 << 7;
+        /// First heard of without `new` soon after tombstones were evicted: deltas only.
+        const DELTAS_ONLY = 1 << 8;
+        /// Its client deltas exceeded its client total, or it opened in doubt of whether some of what it
+        /// carried was told of an earlier life.
+        const OVERCOUNTED = 1 << 9;
+        /// Some of its counters have an upper half, in [`Rare`].
+        const LARGE = 1 << 10;
+    }
+}
+
+/// How many of them a row has.
+const FLAGS_IN_ROW: usize = 10;
+
+impl Serialize for Flags {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let bools: [bool; FLAGS_IN_ROW] = std::array::from_fn(|i| self.bits() & 1 << i != 0);
+        bools.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Flags {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Flags, D::Error> {
+        let bools = <[bool; FLAGS_IN_ROW]>::deserialize(from)?;
+        let bits = bools.iter().rev().fold(0, |bits, is| bits << 1 | u16::from(*is));
+        Ok(Flags::from_bits_truncate(bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn flags_are_a_byte_each_in_a_row() {
+        let flags = Flags::OPENED_SEEN | Flags::CLOSING | Flags::OVERCOUNTED | Flags::LARGE;
+        let row = postcard::to_allocvec(&flags).unwrap();
+        assert_eq!(row, [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+        let back: Flags = postcard::from_bytes(&row).unwrap();
+        assert_eq!(back, flags - Flags::LARGE);
+    }
+}
