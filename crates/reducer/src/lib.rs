@@ -24,4 +24,4 @@ pub mod time;
 pub mod usage;
 
 pub use identity::Identity;
-pub use reducer::{Notice, Output, Reducer, RestoreError, ServerRef, SilentThread, Stats};
+pub use reducer::{Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilentThread, Stats};

@@ -31,7 +31,7 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slab::Slab;
 
-pub use restore::RestoreError;
+pub use restore::{RestoreError, Restoring};
 pub use silence::SilentThread;
 
 use crate::{

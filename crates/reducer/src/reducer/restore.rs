@@ -94,60 +94,104 @@ fn free_holes<T: Hole>(slab: &mut Slab<T>) {
     }
 }
 
+/// A reducer on its way back from its rows, which are handed over one by one, in any order.
+#[derive(Debug)]
+pub struct Restoring {
+    reducer: Reducer,
+    tombstones: Vec<(u32, u64, Tombstone)>,
+    /// Slots of sessions that their groups' allocations join.
+    current: Vec<u32>,
+}
+
+impl Restoring {
+    /// Of no rows yet.
+    #[must_use]
+    pub fn new(identity: Identity, rules: Rules) -> Restoring {
+        Restoring {
+            reducer: Reducer::new(identity, rules),
+            tombstones: Vec::new(),
+            current: Vec::new(),
+        }
+    }
+
+    /// One more row.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: what is to become of the others has no meaning then.
+    pub fn row(&mut self, table: Table, key: u64, bytes: &[u8]) -> Result<(), RestoreError> {
+        let reducer = &mut self.reducer;
+        let bad = RestoreError { table, key };
+        let slot = u32::try_from(key).ok().filter(|slot| *slot != NONE);
+        let Some((&FORMAT, bytes)) = bytes.split_first() else {
+            return Err(bad);
+        };
+        match table {
+            Table::Allocation => {
+                let slot = slot.ok_or(bad)?;
+                let allocation = reducer.read_allocation(read(bytes, bad)?);
+                fill(&mut reducer.allocations, slot, allocation);
+            }
+            Table::Session => {
+                let slot = slot.ok_or(bad)?;
+                let row: SessionRow<'_> = read(bytes, bad)?;
+                if row.current {
+                    self.current.push(slot);
+                }
+                let session = reducer.read_session(row);
+                fill(&mut reducer.sessions, slot, session);
+            }
+            Table::Tombstone => {
+                let row: TombstoneRow<'_> = read(bytes, bad)?;
+                let number = row.number;
+                self.tombstones
+                    .push((slot.ok_or(bad)?, number, reducer.read_tombstone(row)));
+            }
+            Table::Source if key == SOURCE_KEY => {
+                let row: SourceRow = read(bytes, bad)?;
+                reducer.evicted_until = row.evicted_until;
+                reducer.evicted_at_once = row.evicted_at_once;
+            }
+            Table::Source => {
+                let row: RefusedRow = read(bytes, bad)?;
+                reducer.refused.restore(row.key, row.refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reducer as of `clock`, the time of the last commit. It is deaf until [`Reducer::hearing`].
+    #[must_use]
+    pub fn finish(self, clock: Timestamp) -> Reducer {
+        let Restoring {
+            mut reducer,
+            tombstones,
+            current,
+        } = self;
+        reducer.now = clock;
+        free_holes(&mut reducer.sessions);
+        free_holes(&mut reducer.allocations);
+        reducer.restore_tombstones(tombstones);
+        reducer.link(current);
+        reducer
+    }
+}
+
 impl Reducer {
-    /// A reducer with the state that the rows hold, as of `clock`, the time of the last commit. It is deaf
-    /// until [`Reducer::hearing`].
+    /// A reducer with the state that the rows hold: [`Restoring`] at one go.
+    ///
+    /// # Errors
+    /// [`RestoreError`]
     pub fn restore<R: AsRef<[u8]>>(
         identity: Identity,
         rules: Rules,
         clock: Timestamp,
         rows: impl IntoIterator<Item = (Table, u64, R)>,
     ) -> Result<Reducer, RestoreError> {
-        let mut reducer = Reducer::new(identity, rules);
-        reducer.now = clock;
-        let mut tombstones = Vec::new();
-        let mut current = Vec::new();
+        let mut restoring = Restoring::new(identity, rules);
         for (table, key, bytes) in rows {
-            let bad = RestoreError { table, key };
-            let slot = u32::try_from(key).ok().filter(|slot| *slot != NONE);
-            let Some((&FORMAT, bytes)) = bytes.as_ref().split_first() else {
-                return Err(bad);
-            };
-            match table {
-                Table::Allocation => {
-                    let slot = slot.ok_or(bad)?;
-                    let allocation = reducer.read_allocation(read(bytes, bad)?);
-                    fill(&mut reducer.allocations, slot, allocation);
-                }
-                Table::Session => {
-                    let slot = slot.ok_or(bad)?;
-                    let row: SessionRow<'_> = read(bytes, bad)?;
-                    if row.current {
-                        current.push(slot);
-                    }
-                    let session = reducer.read_session(row);
-                    fill(&mut reducer.sessions, slot, session);
-                }
-                Table::Tombstone => {
-                    let row: TombstoneRow<'_> = read(bytes, bad)?;
-                    tombstones.push((slot.ok_or(bad)?, row.number, reducer.read_tombstone(row)));
-                }
-                Table::Source if key == SOURCE_KEY => {
-                    let row: SourceRow = read(bytes, bad)?;
-                    reducer.evicted_until = row.evicted_until;
-                    reducer.evicted_at_once = row.evicted_at_once;
-                }
-                Table::Source => {
-                    let row: RefusedRow = read(bytes, bad)?;
-                    reducer.refused.restore(row.key, row.refused);
-                }
-            }
+            restoring.row(table, key, bytes.as_ref())?;
         }
-        free_holes(&mut reducer.sessions);
-        free_holes(&mut reducer.allocations);
-        reducer.restore_tombstones(tombstones);
-        reducer.link(current);
-        Ok(reducer)
+        Ok(restoring.finish(clock))
     }
 
     fn read_details(&mut self, row: DetailsRow<'_>) -> Details {

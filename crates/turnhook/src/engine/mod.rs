@@ -53,7 +53,7 @@ use self::{
     housekeeper::Housekeeper,
     lanes::LaneKeeper,
     outlet::Outlet,
-    role::{Listening, Loader, Role, Sharing},
+    role::{Listening, LoadError, Loader, Role, Sharing},
     source::SourceTask,
     tap::Taps,
     telemetry::SourceTelemetry,
@@ -311,14 +311,13 @@ async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, RunError> {
             identity,
             rules,
         };
-        let (rows, last_commit) = loader.rows(None).await?;
-        let reducer = loader
-            .restore(&rows, last_commit)
-            .map_err(|error| RunError::State {
+        let (reducer, last_commit) = loader.reducer().await.map_err(|error| match error {
+            LoadError::Store(error) => RunError::Store(error),
+            LoadError::State(error) => RunError::State {
                 name: source.name.clone(),
                 error,
-            })?;
-        drop(rows);
+            },
+        })?;
         if reducer.open_allocations() > 0 {
             let (allocations, sessions) = (reducer.open_allocations(), reducer.open_sessions());
             info!(

@@ -7,7 +7,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info, warn};
 use turnhook_reducer::{
-    Identity, Reducer, RestoreError,
+    Identity, Reducer, RestoreError, Restoring,
     rules::Rules,
     source::{Gap, GapReason},
     state::Table,
@@ -55,7 +55,7 @@ pub(crate) struct Loader {
     pub(crate) rules: Rules,
 }
 
-/// Rows in one block: a million of them would take a million allocations.
+/// Rows in one block: many of them would take as many allocations.
 #[derive(Default)]
 pub(crate) struct Rows {
     bytes: Vec<u8>,
@@ -79,27 +79,42 @@ impl Rows {
     }
 }
 
+/// The state could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Store(#[from] turnhook_store::Error),
+    #[error(transparent)]
+    State(#[from] RestoreError),
+}
+
 impl Loader {
-    /// The committed rows and the time of the last commit; of these tables only, if any are named.
+    /// The committed rows of these tables, and the time of the last commit.
     pub(crate) async fn rows(
         &self,
-        only: Option<&'static [Table]>,
+        only: &'static [Table],
     ) -> turnhook_store::Result<(Rows, Option<Timestamp>)> {
         let keep = move |rows: &mut Rows, table, key, row: &[u8]| {
-            if only.is_none_or(|only| only.contains(&table)) {
+            if only.contains(&table) {
                 rows.push(table, key, row);
             }
         };
         self.store.load(self.id, Rows::default(), keep).await
     }
 
-    pub(crate) fn restore(&self, rows: &Rows, clock: Option<Timestamp>) -> Result<Reducer, RestoreError> {
-        Reducer::restore(
-            self.identity.clone(),
-            self.rules.clone(),
-            clock.unwrap_or_default(),
-            rows.iter(),
-        )
+    /// The source's reducer as it was committed, and the time of the last commit. It is made as the rows are read: a
+    /// million of them need not be in memory as well.
+    pub(crate) async fn reducer(&self) -> Result<(Reducer, Option<Timestamp>), LoadError> {
+        let restoring = Restoring::new(self.identity.clone(), self.rules.clone());
+        let add = |restored: &mut Result<Restoring, RestoreError>, table, key, row: &[u8]| {
+            if let Ok(restoring) = restored
+                && let Err(error) = restoring.row(table, key, row)
+            {
+                *restored = Err(error);
+            }
+        };
+        let (restored, clock) = self.store.load(self.id, Ok(restoring), add).await?;
+        Ok((restored?.finish(clock.unwrap_or_default()), clock))
     }
 }
 
@@ -215,23 +230,19 @@ impl SourceTask {
 
     /// The lease is this node's: whatever earlier leaders committed can be read, and nothing more will come.
     async fn lead(&mut self, turn: &mut Turn, epoch: Epoch) {
-        let (rows, clock) = match self.loader.rows(None).await {
+        let (committed, clock) = match self.loader.reducer().await {
             Ok(read) => read,
-            Err(error) => {
+            Err(LoadError::Store(error)) => {
                 warn!(source = %self.telemetry.name(), %error, "the source cannot be taken over yet; tried again");
                 turn.role_again_at = Some(Instant::now() + AGAIN);
                 return;
             }
-        };
-        let committed = match self.loader.restore(&rows, clock) {
-            Ok(committed) => committed,
-            Err(error) => {
+            Err(LoadError::State(error)) => {
                 error!(source = %self.telemetry.name(), %error, "the source cannot be taken over: its state cannot be read");
                 turn.role_again_at = Some(Instant::now() + AGAIN * 20);
                 return;
             }
         };
-        drop(rows);
         let now = self.watch.now();
         let sharing = self.sharing.as_mut();
         if sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
@@ -368,9 +379,7 @@ impl SourceTask {
         }
         sharing.confirm_at = Instant::now() + CONFIRM;
         let loader = Arc::clone(&self.loader);
-        turn.confirming = Some(Box::pin(
-            async move { loader.rows(Some(&Reducer::CONFIRMING)).await },
-        ));
+        turn.confirming = Some(Box::pin(async move { loader.rows(&Reducer::CONFIRMING).await }));
     }
 
     pub(crate) fn ends_read(
