@@ -19,7 +19,7 @@ pub(crate) type Commits =
 
 impl SourceTask {
     pub(super) fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
-        turn.turn_at = None;
+        let turn_at = turn.turn_at.take();
         if self.role == Role::Follower {
             // Whatever it decided is not told.
             drop(self.reducer.drain(everything));
@@ -30,11 +30,12 @@ impl SourceTask {
         }
         turn.again_at = None;
         if turn.commit.is_none() {
-            // What happens until the store's turn comes is part of this commit, and need not wait for one more.
-            turn.turn_at =
-                self.store.next_turn().map(Instant::from_std).filter(|at| {
-                    *at > Instant::now() && (self.reducer.is_pending() || !turn.gaps.is_empty())
-                });
+            // What happens until the store's turn comes is part of this commit, and need not wait for one more. It waits
+            // for one turn, whatever others make of the next.
+            let waits = self.reducer.is_pending() || !turn.gaps.is_empty();
+            turn.turn_at = turn_at
+                .or_else(|| self.store.next_turn().map(Instant::from_std))
+                .filter(|at| waits && *at > Instant::now());
             if turn.turn_at.is_some() {
                 return;
             }
