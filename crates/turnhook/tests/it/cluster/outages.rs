@@ -69,7 +69,10 @@ fn lanes_are_shared_again_while_requests_hang() {
             std::thread::spawn(move || while connection.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
         }
     });
-    let shared = Shared::start("2s", endpoint("silent", &url, "timeout = \"300s\"\n"));
+    let shared = Shared::start(
+        "2s",
+        endpoint("silent", &url, "timeout = \"300s\"\nconcurrency = 64\n"),
+    );
     let mut nodes = shared.nodes(2);
     let coturn = shared.coturn();
     let mut calls = Vec::new();
