@@ -50,6 +50,7 @@ pub(crate) fn join<const N: usize>(low: &Half<N>, high: Option<&Half<N>>) -> [u6
     wide
 }
 
+/// In the order of their declaration, which the ledgers' columns share.
 impl From<Legs> for [u64; 8] {
     #[inline(always)]
     fn from(Legs { client, peer }: Legs) -> [u64; 8] {

@@ -1,10 +1,6 @@
 //! How the tables write down what is not a number or bytes: the same in every database.
 
-use turnhook_reducer::{
-    event::EventType,
-    source::GapReason,
-    usage::{Counters, Legs, Usage},
-};
+use turnhook_reducer::{event::EventType, source::GapReason, usage::Usage};
 
 use crate::delivery::DeliveryState;
 
@@ -81,34 +77,10 @@ pub(crate) const USAGE: &str = "client_received_packets, client_received_bytes, 
      peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes";
 
 pub(crate) fn usage_values(usage: &Usage) -> [i64; 9] {
-    let Legs { client, peer } = &usage.legs;
-    [
-        client.received_packets,
-        client.received_bytes,
-        client.sent_packets,
-        client.sent_bytes,
-        peer.received_packets,
-        peer.received_bytes,
-        peer.sent_packets,
-        peer.sent_bytes,
-        usage.billable_bytes,
-    ]
-    .map(int)
+    <[u64; 9]>::from(*usage).map(int)
 }
 
 /// A usage from its columns, in the same order.
-pub(crate) fn usage_of([a, b, c, d, e, f, g, h, billable]: [i64; 9]) -> Usage {
-    let leg = |[a, b, c, d]: [i64; 4]| Counters {
-        received_packets: nat(a),
-        received_bytes: nat(b),
-        sent_packets: nat(c),
-        sent_bytes: nat(d),
-    };
-    Usage {
-        legs: Legs {
-            client: leg([a, b, c, d]),
-            peer: leg([e, f, g, h]),
-        },
-        billable_bytes: nat(billable),
-    }
+pub(crate) fn usage_of(columns: [i64; 9]) -> Usage {
+    columns.map(nat).into()
 }

@@ -16,7 +16,7 @@
 //!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
 //! * **Group commit** (SQLite). One thread writes. It takes all that was asked for while the last transaction was being
 //!   synced and does it in one; many callers at once cost no more than one. Who comes to an idle store waits for nothing
-//!   but the disk; transactions in a row begin 3 ms apart, and the outcomes of [`Store::record`] ride on the next
+//!   but the disk; transactions in a row begin 3 to 12 ms apart, and the outcomes of [`Store::record`] ride on the next
 //!   commit or wait 20 ms for others: both for the sake of what is written to the disk.
 //!
 //! # Who may open it

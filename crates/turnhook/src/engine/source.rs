@@ -1,6 +1,6 @@
 //! One task for each source: it owns the source's reducer, applies whatever has arrived, and never waits
-//! for the disk. While a commit is under way everything goes on; what has piled up meanwhile is the next
-//! one. So latency is low when it is quiet and commits are large when it is busy, with no timer to tune.
+//! for the disk. While a commit is under way, or waits for the store's turn, everything goes on; what has piled up by
+//! then is the next one. So latency is low when it is quiet and commits are large when it is busy.
 
 use std::{sync::Arc, time::Duration};
 
