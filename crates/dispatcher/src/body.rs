@@ -102,6 +102,7 @@ struct Data<'a> {
     end_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accuracy: Option<&'static str>,
+    billable: &'static str,
     usage: UsageData,
     usage_delta: UsageData,
     allocations: Vec<AllocationData<'a>>,
@@ -169,11 +170,6 @@ struct Tls<'a> {
 fn data(event: &SessionEvent) -> Data<'_> {
     let realm = (!event.realm.is_empty()).then_some(&*event.realm);
     let user = event.user.as_deref();
-    let duration_until = match (&event.end, event.event_type) {
-        (Some(end), _) => Some(end.ended_at),
-        (None, turnhook_reducer::event::EventType::Start) => None,
-        (None, _) => Some(event.timestamp),
-    };
     Data {
         session_id: Shown(event.session_id),
         sequence: event.sequence,
@@ -187,9 +183,10 @@ fn data(event: &SessionEvent) -> Data<'_> {
         labels: Labels(&event.labels),
         started_at: Time(event.started_at),
         ended_at: event.end.map(|end| Time(end.ended_at)),
-        duration_ms: duration_until.map(|until| until.since(event.started_at)),
+        duration_ms: event.duration_ms,
         end_reason: event.end.map(|end| end.reason.as_str()),
         accuracy: event.end.map(|end| end.accuracy.as_str()),
+        billable: event.billable.as_str(),
         usage: usage(&event.usage, event.peer_leg),
         usage_delta: usage(&event.usage_delta, event.peer_leg),
         allocations: event

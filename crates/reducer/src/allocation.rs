@@ -11,6 +11,7 @@ use crate::{
     labels::{Labels, NO_LABELS},
     message::AllocationId,
     packed::{self, Half},
+    relayed::{Carried, largest_framing},
     time::{Moment, Timestamp},
     usage::{Counters, Legs},
 };
@@ -87,10 +88,29 @@ pub(crate) struct Rare {
     pub(crate) twin: u16,
     /// Up to when the statuses are known to be complete, because a snapshot dated the key.
     pub(crate) dated_at: Timestamp,
-    /// The upper halves of the counters. A row has them in the counters themselves.
+    /// What follows is kept in a row's second part ([`crate::reducer::rows`]), but for the upper halves of the
+    /// counters, which a row has in the counters themselves.
     #[serde(skip)]
     high: Half<8>,
+    /// How many bytes from peers went on to the client, where that is not all of them.
+    #[serde(skip)]
+    pub(crate) sent_on: u64,
+    /// The same of `base`, and what was relayed up to then.
+    #[serde(skip)]
+    pub(crate) base_sent_on: u64,
+    #[serde(skip)]
+    pub(crate) base_relayed: u64,
+    /// After its deletion was asked for: when it last reported traffic, at most [`LAST_WORDS`] later.
+    #[serde(skip)]
+    pub(crate) quiet_at: Timestamp,
+    /// Its `new` came twice, so that what followed may have, too.
+    #[serde(skip)]
+    pub(crate) copied: bool,
 }
+
+/// How long after its deletion was asked for an allocation may still carry something, in milliseconds: coturn
+/// looks once a second.
+pub(crate) const LAST_WORDS: u64 = 2_000;
 
 /// An open or closing allocation. In C's order: what a report touches lies in the first of two lines of the
 /// cache.
@@ -110,6 +130,8 @@ pub(crate) struct Allocation {
     /// The number of a [`crate::labels::LabelSet`].
     pub(crate) labels: u16,
     pub(crate) dirty: Dirty,
+    /// Its realm in short: see [`crate::reducer::names::realm_tag`].
+    pub(crate) realm: u8,
 
     pub(crate) remote: Address,
     pub(crate) rare: Option<Box<Rare>>,
@@ -152,6 +174,7 @@ impl Allocation {
             flags: Flags::empty(),
             labels: NO_LABELS,
             dirty: Dirty::Clean,
+            realm: 0,
             remote: Address::None,
             rare: None,
             server,
@@ -182,6 +205,76 @@ impl Allocation {
         }
     }
 
+    /// What it carried, and how much of it went on to the client.
+    #[inline(always)]
+    pub(crate) fn carried(&self) -> Carried {
+        let legs = self.legs();
+        let rare = self
+            .rare
+            .as_ref()
+            .filter(|_| self.flags.contains(Flags::WITHHELD));
+        Carried {
+            legs,
+            sent_on: rare.map_or(legs.peer.received_bytes, |r| r.sent_on),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_carried(&mut self, carried: &Carried) {
+        self.set_legs(&carried.legs);
+        let withheld = carried.sent_on != carried.legs.peer.received_bytes;
+        if withheld || self.flags.contains(Flags::WITHHELD) {
+            self.flags.set(Flags::WITHHELD, withheld);
+            self.rare().sent_on = if withheld { carried.sent_on } else { 0 };
+        }
+    }
+
+    /// The bytes that it relayed.
+    #[inline(always)]
+    pub(crate) fn relayed(&self, peer_leg: bool) -> u64 {
+        if self.flags.contains(Flags::RELAYED) {
+            self.carried().relayed(peer_leg)
+        } else {
+            0
+        }
+    }
+
+    /// What was told (or recorded) of it before the present session, and how much of that was relayed.
+    pub(crate) fn base_carried(&self) -> Carried {
+        self.rare.as_ref().map_or_else(Carried::default, |r| Carried {
+            legs: r.base,
+            sent_on: r.base_sent_on,
+        })
+    }
+
+    pub(crate) fn base_relayed(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |r| r.base_relayed)
+    }
+
+    /// All that it carried so far is told, or on record: what follows is counted from here.
+    pub(crate) fn rebase(&mut self, peer_leg: bool) {
+        let (carried, relayed) = (self.carried(), self.relayed(peer_leg));
+        let rare = self.rare();
+        rare.base = carried.legs;
+        rare.base_sent_on = carried.sent_on;
+        rare.base_relayed = relayed;
+    }
+
+    /// The most that coturn adds to a packet for its client.
+    pub(crate) fn framing(&self) -> u64 {
+        largest_framing(
+            self.flags.contains(Flags::IPV4),
+            self.flags.contains(Flags::MOVED),
+        )
+    }
+
+    /// When it closed, or stopped being of use, if its deletion was asked for.
+    pub(crate) fn left_at(&self) -> Timestamp {
+        let asked_at = self.status_at.get();
+        let quiet_at = self.rare.as_ref().map_or(Timestamp(0), |r| r.quiet_at);
+        quiet_at.max(asked_at).min(asked_at.plus(LAST_WORDS))
+    }
+
     pub(crate) fn details(&self) -> Details {
         Details {
             remote: self.remote.clone(),
@@ -191,16 +284,38 @@ impl Allocation {
 
     /// What a status says takes the place of what was known; what it does not say stays.
     pub(crate) fn update(&mut self, details: Details, labels: &mut Labels) {
+        if self.remote.differs(&details.remote) {
+            self.flags.insert(Flags::MOVED);
+        }
         if details.remote != Address::None {
             self.remote = details.remote;
         }
-        self.labels = labels.update(self.labels, details.labels);
+        self.set_labels(labels.update(self.labels, details.labels), labels);
+    }
+
+    /// The labels of a status, and what they say of its server.
+    pub(crate) fn set_labels(&mut self, number: u16, labels: &Labels) {
+        self.labels = number;
+        let local = labels.get(labels.set(number).local);
+        // An IPv6 address stands in brackets, or has more than one colon.
+        let ipv4 =
+            local.is_some_and(|l| l.first() != Some(&b'[') && l.iter().filter(|b| **b == b':').count() < 2);
+        self.flags.set(Flags::IPV4, ipv4);
     }
 
     /// For a row; `None` where there is nothing that a row does not have elsewhere.
     pub(crate) fn rare_row(&self) -> Option<Rare> {
         let rare = self.rare.as_deref()?.clone();
-        Some(Rare { high: [0; 8], ..rare }).filter(|rare| *rare != Rare::default())
+        let first = Rare {
+            high: [0; 8],
+            sent_on: 0,
+            base_sent_on: 0,
+            base_relayed: 0,
+            quiet_at: Timestamp(0),
+            copied: false,
+            ..rare
+        };
+        Some(first).filter(|rare| *rare != Rare::default())
     }
 
     pub(crate) fn base(&self) -> Legs {

@@ -6,7 +6,14 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use crate::{allocation::Address, event::SessionId, message::AllocationId, time::Timestamp, usage::Legs};
+use crate::{
+    allocation::Address,
+    event::{CloseReason, SessionId},
+    message::AllocationId,
+    relayed::Carried,
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
 
 /// Traffic under an id that has not been confirmed: perhaps forged, never told unless confirmed.
 #[derive(Debug)]
@@ -14,7 +21,9 @@ pub(crate) struct Unconfirmed {
     pub(crate) id: AllocationId,
     pub(crate) server: u32,
     pub(crate) name: u32,
-    pub(crate) legs: Legs,
+    pub(crate) carried: Carried,
+    /// The client's half of a report of which the peer's has yet to come, and when it came.
+    pub(crate) half: Option<(Timestamp, Counters)>,
     pub(crate) reported: bool,
 }
 
@@ -42,6 +51,30 @@ pub(crate) struct TombstoneRest {
     /// What was told holds deltas of another allocation of this key too.
     pub(crate) mixed: bool,
     pub(crate) expires_at: Timestamp,
+    /// Kept in a row's second part: how many bytes of `told` went on to the client, how many were relayed in all,
+    /// and why it closed.
+    #[serde(skip)]
+    pub(crate) more: TombstoneMore,
+}
+
+/// The second part of a tombstone's row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TombstoneMore {
+    pub(crate) sent_on: u64,
+    pub(crate) relayed: u64,
+    pub(crate) reason: Option<CloseReason>,
+    /// Its `new` came twice, so that what follows may, too.
+    pub(crate) copied: bool,
+}
+
+impl TombstoneRest {
+    /// What was told of it, or recorded.
+    pub(crate) fn carried(&self) -> Carried {
+        Carried {
+            legs: self.told,
+            sent_on: self.more.sent_on,
+        }
+    }
 }
 
 /// Slots in the order in which they were filled, in two classes of which each has its own lifetime, so
@@ -124,6 +157,14 @@ impl<T> Aside<T> {
                 .filter(|(_, _, at)| *at < now)
                 .map(|(_, slot, _)| slot)
         })
+    }
+
+    /// When the first of the first class expires.
+    pub(crate) fn first_expiry(&self) -> Option<Timestamp> {
+        let live = |(number, slot, _): &&(u64, u32, Timestamp)| {
+            self.slots.get(*slot as usize).is_some_and(|(n, _)| n == number)
+        };
+        self.orders[0].iter().find(live).map(|(.., at)| *at)
     }
 
     /// The one that was filled first.

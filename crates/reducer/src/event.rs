@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     message::AllocationId,
     time::Timestamp,
-    usage::{Legs, Usage},
+    usage::{Billable, Legs, Usage},
 };
 
 /// Names a session: `ses_` and 26 characters that sort by its opening time.
@@ -139,8 +139,12 @@ pub struct SessionEvent {
     pub started_at: Timestamp,
     /// Only in an end.
     pub end: Option<SessionEnd>,
+    /// Up to the event, or to the end; by a clock that never goes back. `None` for a start.
+    pub duration_ms: Option<u64>,
     /// False where the source's coturn reports no peer leg.
     pub peer_leg: bool,
+    /// The rule that made the bytes to bill.
+    pub billable: Billable,
     /// Since the session's start.
     pub usage: Usage,
     /// Since the session's previous event.

@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 bitflags! {
-    /// In a row: a byte for each, in this order, but the last.
+    /// In a row: a byte for each of the first ten, in this order; of the others [`Flags::LATER`] are kept beside them.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Flags: u16 {
         /// Its `new` was heard.
@@ -30,10 +30,30 @@ bitflags! {
         const OVERCOUNTED = 1 << 9;
         /// Some of its counters have an upper half, in [`Rare`].
         const LARGE = 1 << 10;
+        /// Its client asked for its deletion: it counts as closed, and `deleted` or a refresh is waited for.
+        const LEAVING = 1 << 11;
+        /// A refresh came from another client address than a status before it.
+        const MOVED = 1 << 12;
+        /// A report was so late that coturn's 32-bit counters may have wrapped in it.
+        const WRAPPED = 1 << 13;
+        /// Its server's address is an IPv4 address.
+        const IPV4 = 1 << 14;
+        /// Not all that came from its peers went on to its client, as far as is certain: see [`Rare`].
+        const WITHHELD = 1 << 15;
     }
 }
 
-/// How many of them a row has.
+impl Flags {
+    /// Those that rows of the first format do not have.
+    pub(crate) const LATER: Flags = Flags::LEAVING
+        .union(Flags::MOVED)
+        .union(Flags::WRAPPED)
+        .union(Flags::IPV4);
+    /// It keeps no session alive: what is left is to hear its totals.
+    pub(crate) const GONE: Flags = Flags::CLOSING.union(Flags::LEAVING);
+}
+
+/// How many of them a row of the first format has.
 const FLAGS_IN_ROW: usize = 10;
 
 impl Serialize for Flags {

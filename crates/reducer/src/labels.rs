@@ -1,4 +1,4 @@
-//! Texts that coturn repeats (servers, their addresses, transports, ciphers) are kept once, and so are the sets
+//! Texts that coturn repeats (servers' addresses, transports, ciphers) are kept once, and so are the sets
 //! of them that statuses name together.
 
 use std::hash::BuildHasher;
@@ -7,7 +7,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::intern::NONE;
 
-/// Texts of which there are few: servers, their addresses, transports, TLS versions and ciphers.
+/// Texts of which there are few: servers' addresses, transports, TLS versions and ciphers.
 /// They are kept for good, so their number is bounded; past the bound a text is not told.
 #[derive(Debug, Default)]
 pub(crate) struct Labels {
@@ -61,12 +61,6 @@ impl Labels {
             texts.get(*slot as usize).map_or(0, |t| hasher.hash_one(&**t))
         });
         slot
-    }
-
-    pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let is = |slot: &u32| self.texts.get(*slot as usize).is_some_and(|t| &**t == text);
-        self.table.find(hash, is).copied()
     }
 
     pub(crate) fn optional(&mut self, text: Option<&[u8]>) -> u32 {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexSet};
 
-use crate::usage::Billable;
+pub use crate::usage::Billable;
 
 /// What makes allocations one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,29 @@ pub enum AliveWhile {
     Allocated,
 }
 
+/// Whether a source's coturn reports the peer leg (4.5.2 and later do).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerLeg {
+    /// What is heard tells: yes from the first peer message on; no once three allocations have closed with the client
+    /// leg's totals and no peer message was ever heard.
+    #[default]
+    Auto,
+    /// It does.
+    Reported,
+    /// It does not: the client leg stands in for it.
+    Absent,
+}
+
+impl From<bool> for PeerLeg {
+    fn from(reported: bool) -> PeerLeg {
+        if reported {
+            PeerLeg::Reported
+        } else {
+            PeerLeg::Absent
+        }
+    }
+}
+
 /// The settings of one source's reducer. Durations are in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -65,13 +88,19 @@ pub struct Rules {
     /// Which bytes are billed.
     pub billable: Billable,
     /// Whether this source's coturn reports the peer leg (4.5.2 and later).
-    pub peer_leg: bool,
+    pub peer_leg: PeerLeg,
+    /// The realms of this source; what is heard of others is refused. `None` for all.
+    pub realms: Option<RegexSet>,
     /// Whether messages name their server (`direct` sources).
     pub direct: bool,
     /// How many unconfirmed allocations are kept.
     pub unconfirmed_limit: usize,
     /// How many tombstones are kept.
     pub tombstone_limit: usize,
+    /// How many groups' leftovers are kept.
+    pub leftover_limit: usize,
+    /// How many allocations of one server may be open at once.
+    pub allocation_limit: usize,
 }
 
 impl Default for Rules {
@@ -89,16 +118,20 @@ impl Default for Rules {
             usage_interval: 60_000,
             residue: 64 * 1024,
             billable: Billable::Relayed,
-            peer_leg: true,
+            peer_leg: PeerLeg::Auto,
+            realms: None,
             direct: false,
             unconfirmed_limit: 100_000,
             tombstone_limit: 200_000,
+            leftover_limit: 100_000,
+            allocation_limit: 1_000_000,
         }
     }
 }
 
-/// A TURN REST name `<unix expiry>:<user>` gives its user; any other name is the user.
-pub const DEFAULT_USER_PATTERN: &str = r"^(?:\d+:)?(?P<user>.*)$";
+/// For names of the TURN REST API: `<unix expiry>:<user>` gives its user, and an expiry alone gives none. Any other
+/// name is the user. Fewer digits are no expiry: they may be an account's own (`1:victim`).
+pub const DEFAULT_USER_PATTERN: &str = r"^(?:\d{9,}:)?(?P<user>.*)$";
 
 #[allow(clippy::expect_used)] // a constant, compiled by a test
 fn default_user_pattern() -> Regex {
@@ -121,10 +154,27 @@ impl Rules {
         Ok(regex)
     }
 
+    /// Compiles the names of realms, in which `*` stands for any bytes. Fails with regex's own words.
+    pub fn compile_realms<P: AsRef<str>>(patterns: &[P]) -> Result<Option<RegexSet>, String> {
+        if patterns.iter().any(|p| p.as_ref() == "*") {
+            return Ok(None);
+        }
+        let regexes = patterns.iter().map(|pattern| {
+            let parts: Vec<String> = pattern.as_ref().split('*').map(regex::escape).collect();
+            format!("(?s-u)^{}$", parts.join(".*"))
+        });
+        RegexSet::new(regexes).map(Some).map_err(|e| e.to_string())
+    }
+
     /// The user in a username; `None` where the pattern does not match or gives nothing.
-    pub(crate) fn user<'u>(&self, username: &'u [u8]) -> Option<&'u [u8]> {
+    #[must_use]
+    pub fn user<'u>(&self, username: &'u [u8]) -> Option<&'u [u8]> {
         let user = self.user_pattern.captures(username)?.name("user")?.as_bytes();
-        (!user.is_empty()).then_some(user)
+        // An expiry without a user is a new name for each credential.
+        let expiry = user.len() >= 9
+            && user.iter().all(u8::is_ascii_digit)
+            && self.user_pattern.as_str().ends_with(DEFAULT_USER_PATTERN);
+        (!user.is_empty() && !expiry).then_some(user)
     }
 
     /// The labels in a username: the pattern's further named groups that matched.
@@ -161,7 +211,31 @@ mod tests {
         assert_eq!(rules.user(b"plain name"), Some(&b"plain name"[..]));
         assert_eq!(rules.user(b"\xff\n\xfe"), Some(&b"\xff\n\xfe"[..]));
         assert_eq!(rules.user(b""), None);
-        assert_eq!(rules.user(b"123:"), None);
+        assert_eq!(rules.user(b"1795413634:"), None);
+        assert_eq!(rules.user(b"1795413634"), None);
+        assert_eq!(rules.user(b"1:victim"), Some(&b"1:victim"[..]));
+        assert_eq!(rules.user(b"12345678:victim"), Some(&b"12345678:victim"[..]));
+    }
+
+    #[test]
+    fn realms_are_matched_whole() {
+        let realms = Rules::compile_realms(&["example.org", "*.tenants.example", "a+b"])
+            .unwrap()
+            .unwrap();
+        for (realm, is) in [
+            (&b"example.org"[..], true),
+            (b"example.org.evil", false),
+            (b"examplexorg", false),
+            (b"one.tenants.example", true),
+            (b"\xff\n.tenants.example", true),
+            (b"tenants.example", false),
+            (b"a+b", true),
+            (b"aab", false),
+            (b"", false),
+        ] {
+            assert_eq!(realms.is_match(realm), is, "{realm:?}");
+        }
+        assert!(Rules::compile_realms(&["a", "*"]).unwrap().is_none());
     }
 
     #[test]

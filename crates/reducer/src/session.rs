@@ -55,6 +55,8 @@ pub(crate) struct Group {
     pub(crate) refs: u32,
     /// When the group's previous session ended.
     pub(crate) ended_at: Timestamp,
+    /// What its parked allocations left over.
+    pub(crate) leftover: u32,
 }
 
 /// What a session keeps of the allocations that it no longer holds, and of its past, and what of its
@@ -253,6 +255,7 @@ impl Group {
             current: NONE,
             refs: 0,
             ended_at: Timestamp(0),
+            leftover: NONE,
         }
     }
 }

@@ -12,15 +12,22 @@ pub enum Table {
     Tombstone = 3,
     /// What belongs to the whole source.
     Source = 4,
+    /// What groups have left over.
+    Leftover = 5,
 }
 
 impl Table {
     /// From its number in the store; `None` for one that this version does not know.
     #[must_use]
     pub fn from_u8(n: u8) -> Option<Table> {
-        [Table::Allocation, Table::Session, Table::Tombstone, Table::Source]
-            .into_iter()
-            .find(|t| *t as u8 == n)
+        let tables = [
+            Table::Allocation,
+            Table::Session,
+            Table::Tombstone,
+            Table::Source,
+            Table::Leftover,
+        ];
+        tables.into_iter().find(|t| *t as u8 == n)
     }
 }
 

@@ -137,6 +137,15 @@ impl Usage {
         }
     }
 
+    /// The larger of each counter, and of the bytes to bill.
+    #[must_use]
+    pub fn max(self, other: Usage) -> Usage {
+        Usage {
+            legs: self.legs.max(other.legs),
+            billable_bytes: self.billable_bytes.max(other.billable_bytes),
+        }
+    }
+
     /// Difference, never below 0.
     #[must_use]
     pub fn minus(self, other: Usage) -> Usage {
@@ -156,7 +165,7 @@ impl Usage {
 /// Which bytes are billed. Monotone in every counter, so that a bill never shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Billable {
-    /// Peer sent, plus the smaller of peer received and client sent; nothing while no packet was sent to a peer.
+    /// What was relayed: peer sent, plus what came from peers and went on to the client.
     #[default]
     Relayed,
     /// Client received plus client sent.
@@ -167,31 +176,29 @@ pub enum Billable {
     Ingress,
 }
 
-/// What an allocation relayed, in bytes: upwards (to peers) and downwards (to its client) together.
-/// Without a peer leg the client leg stands in for it.
-#[must_use]
-pub fn relayed_bytes(legs: &Legs, peer_leg: bool) -> u64 {
-    if !peer_leg {
-        return legs.client.received_bytes.saturating_add(legs.client.sent_bytes);
+impl Billable {
+    /// As in configuration and payloads.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Billable::Relayed => "relayed",
+            Billable::Client => "client",
+            Billable::Egress => "egress",
+            Billable::Ingress => "ingress",
+        }
     }
-    if legs.peer.sent_packets == 0 {
-        // Strangers' packets raise `received` before coturn's permission check: nothing was relayed yet.
-        return 0;
-    }
-    let down = legs.peer.received_bytes.min(legs.client.sent_bytes);
-    legs.peer.sent_bytes.saturating_add(down)
-}
 
-/// The bytes to bill for the cumulative counters of one allocation.
-#[must_use]
-pub fn billable_bytes(rule: Billable, legs: &Legs, peer_leg: bool) -> u64 {
-    match rule {
-        Billable::Relayed => relayed_bytes(legs, peer_leg),
-        Billable::Client => legs.client.received_bytes.saturating_add(legs.client.sent_bytes),
-        Billable::Egress => legs.client.sent_bytes.saturating_add(legs.peer.sent_bytes),
-        Billable::Ingress => legs
-            .client
-            .received_bytes
-            .saturating_add(legs.peer.received_bytes),
+    /// The bytes to bill for counters of which `relayed` bytes were relayed.
+    #[must_use]
+    pub fn bytes(self, legs: &Legs, relayed: u64) -> u64 {
+        match self {
+            Billable::Relayed => relayed,
+            Billable::Client => legs.client.received_bytes.saturating_add(legs.client.sent_bytes),
+            Billable::Egress => legs.client.sent_bytes.saturating_add(legs.peer.sent_bytes),
+            Billable::Ingress => legs
+                .client
+                .received_bytes
+                .saturating_add(legs.peer.received_bytes),
+        }
     }
 }

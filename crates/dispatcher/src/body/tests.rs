@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use turnhook_reducer::{
     event::{Accuracy, CloseReason, EventId, EventType, SessionEnd, SessionId},
     message::AllocationId,
+    usage::Billable,
 };
 
 use super::*;
@@ -46,7 +47,9 @@ fn end() -> SessionEvent {
             reason: CloseReason::Closed,
             accuracy: Accuracy::Exact,
         }),
+        duration_ms: Some(18_351),
         peer_leg: true,
+        billable: Billable::Relayed,
         usage: Usage {
             legs,
             billable_bytes: 540_000,
@@ -85,7 +88,7 @@ fn an_end_is_the_documented_example_to_the_byte() {
         r#""session_id":"ses_00000000000000000000000000","sequence":3,"continues":null,"#,
         r#""source":"eu-1","realm":"example.org","user":"cust_42","usernames":["1795413634:cust_42"],"labels":{},"#,
         r#""started_at":"2026-11-22T06:00:34.273Z","ended_at":"2026-11-22T06:00:52.624Z","duration_ms":18351,"#,
-        r#""end_reason":"closed","accuracy":"exact","#,
+        r#""end_reason":"closed","accuracy":"exact","billable":"relayed","#,
         &format!(r#""usage":{{"client":{client},"peer":{peer},"billable_bytes":540000}},"#),
         &format!(r#""usage_delta":{{"client":{zero},"peer":{zero},"billable_bytes":0}},"#),
         r#""allocations":[{"id":"000000000000000004","username":"1795413634:cust_42","#,
@@ -103,6 +106,7 @@ fn a_start_and_a_usage_lack_what_only_an_end_has() {
     let mut event = end();
     event.end = None;
     event.event_type = EventType::Usage;
+    event.duration_ms = Some(23_351);
     let usage = parsed(&event);
     assert_eq!(usage["type"], "session.usage");
     assert_eq!(
@@ -110,6 +114,7 @@ fn a_start_and_a_usage_lack_what_only_an_end_has() {
         "up to the event's timestamp"
     );
     event.event_type = EventType::Start;
+    event.duration_ms = None;
     let start = parsed(&event);
     for (value, absent) in [
         (&usage, &["ended_at", "end_reason", "accuracy"][..]),

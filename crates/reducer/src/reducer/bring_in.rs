@@ -8,6 +8,7 @@ use crate::{
     flags::Flags,
     intern::NONE,
     message::Leg,
+    relayed::Carried,
     time::{Moment, Timestamp},
     usage::Legs,
 };
@@ -32,18 +33,24 @@ impl Reducer {
         let has_status = has_status && (life.ended_at.is_none() || life.lifetime > 0);
         let later = has_status && life.status_at > a.status_at.get();
         if later && !a.flags.contains(Flags::CLOSING) {
-            a.status_at = Moment::from(life.status_at);
-            a.lifetime = life.lifetime;
             a.update(details, &mut self.labels);
+            self.set_lifetime(slot, life.lifetime, life.status_at);
         }
-        let legs = a.legs().max(life.legs);
-        if life.counted != legs {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        a.flags |= life.flags & (Flags::MOVED | Flags::WRAPPED);
+        if a.flags.contains(Flags::LEAVING) && life.quiet_at > Timestamp(0) {
+            a.rare().quiet_at = life.quiet_at;
+        }
+        let carried = a.carried().max(life.carried);
+        if life.counted.legs != carried.legs {
             self.counted.insert(slot, life.counted);
         }
         if news || later {
             self.mark(slot, Dirty::Hard);
         }
-        self.count(slot, &legs, life.flags.contains(Flags::REPORTED));
+        self.count(slot, &carried, life.flags.contains(Flags::REPORTED));
         self.arm_allocation(slot);
     }
 
@@ -68,7 +75,7 @@ impl Reducer {
             Opening {
                 seen: life.flags.contains(Flags::OPENED_SEEN),
                 from_snapshot: life.flags.contains(Flags::FROM_SNAPSHOT),
-                legs: life.legs,
+                carried: life.carried,
                 reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
                 told: life.told,
@@ -81,9 +88,19 @@ impl Reducer {
         a.heard_at = Moment::from(life.heard_at);
         a.status_at = Moment::from(life.status_at);
         a.lifetime = life.lifetime;
-        (a.remote, a.labels) = (details.remote, details.labels);
-        a.flags |= life.flags & (Flags::TOUCHED | Flags::SHARED | Flags::DELTAS_ONLY);
-        if life.counted != life.legs {
+        a.remote = details.remote;
+        a.set_labels(details.labels, &self.labels);
+        a.flags |= life.flags
+            & (Flags::TOUCHED
+                | Flags::SHARED
+                | Flags::DELTAS_ONLY
+                | Flags::MOVED
+                | Flags::WRAPPED
+                | Flags::LEAVING);
+        if life.quiet_at > Timestamp(0) {
+            a.rare().quiet_at = life.quiet_at;
+        }
+        if life.counted.legs != life.carried.legs {
             self.counted.insert(slot, life.told.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
@@ -159,8 +176,9 @@ impl Reducer {
             self.begin_closing(slot);
             if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
                 // Whether what was told had missed a wrap is not known any more: not called a total.
+                let before = self.allocation(slot).map(|a| a.carried()).unwrap_or_default();
                 let legs = told.max(Legs { peer, ..told });
-                self.count(slot, &legs, true);
+                self.count(slot, &Carried { legs, ..before }, true);
                 life.peer_total = None;
             }
             self.totals_of_life(slot, &life);

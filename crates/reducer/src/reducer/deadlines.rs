@@ -70,7 +70,8 @@ impl Reducer {
     /// When the next deadline fires; call [`Reducer::advance`] after it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.peek().map(|Reverse(deadline)| deadline.at())
+        let first = self.deadlines.peek().map(|Reverse(deadline)| deadline.at());
+        first.into_iter().chain(self.leftovers.first_expiry()).min()
     }
 
     /// Lets time pass: every deadline before `to` fires. No input before `to` may follow; one that does
@@ -84,11 +85,18 @@ impl Reducer {
         if at <= self.now {
             return;
         }
-        while let Some(Reverse(deadline)) = self.deadlines.peek().copied() {
-            let due = deadline.at();
-            if due >= at {
-                break;
+        loop {
+            let first = self.deadlines.peek().map(|Reverse(deadline)| *deadline);
+            let due = first.map_or(Timestamp::MAX, Deadline::at);
+            if let Some(over) = self.leftovers.first_expiry().filter(|over| *over < due.min(at)) {
+                self.now = self.now.max(over);
+                let leftover = self.leftovers.oldest();
+                leftover.into_iter().for_each(|slot| self.settle_leftover(slot));
+                continue;
             }
+            let Some(deadline) = first.filter(|_| due < at) else {
+                break;
+            };
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
@@ -142,7 +150,7 @@ impl Reducer {
         let key = |slot: &u32| {
             let a = self.allocations.get(*slot as usize)?;
             let name = (self.names.realm(a.name), self.names.username(a.name));
-            Some((a.opened_at.get(), a.id, self.labels.get(a.server), name))
+            Some((a.opened_at.get(), a.id, self.servers.get(a.server), name))
         };
         slots.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
     }

@@ -35,7 +35,7 @@ impl Reducer {
             .members
             .iter()
             .filter_map(|slot| self.allocations.get(*slot as usize));
-        let young = young.filter(|a| !a.flags.intersects(Flags::CLOSING | Flags::REPORTED));
+        let young = young.filter(|a| !a.flags.intersects(Flags::GONE | Flags::REPORTED));
         young
             .map(|a| a.opened_at.get().plus(self.rules.report_grace))
             .max()
@@ -118,7 +118,7 @@ impl Reducer {
         let is_open = |slot: &u32| {
             self.allocations
                 .get(*slot as usize)
-                .is_some_and(|a| !a.flags.contains(Flags::CLOSING))
+                .is_some_and(|a| !a.flags.intersects(Flags::GONE))
         };
         let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
         for slot in idle {
@@ -143,7 +143,7 @@ impl Reducer {
     }
 
     /// The session is over.
-    fn finish(&mut self, session: u32) {
+    pub(crate) fn finish(&mut self, session: u32) {
         let now = self.now;
         let Some(s) = self.sessions.get(session as usize) else {
             return;

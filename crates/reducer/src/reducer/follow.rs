@@ -10,7 +10,7 @@ use super::{
     life::{Life, Sight, Stall, earliest, place},
     parked::{SETTLED_TTL, UNSETTLED_TTL},
     restore::read,
-    rows::{AllocationRow, FORMAT, SOURCE_KEY, SourceRow, TombstoneRow},
+    rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
 };
 use crate::{
     allocation::Details,
@@ -104,7 +104,7 @@ impl Reducer {
             // What was told of one that shared its key, or may have been told before, is not known well enough.
             let known = !t.rest.mixed && (t.rest.opened_seen || self.now >= self.evicted_until);
             if ended_at >= committed && known {
-                let life = Life::of_ended(t, ended_at, self.rules.peer_leg);
+                let life = Life::of_ended(t, ended_at, self.peer_leg());
                 ended.push((ended_at, (t.server, t.id, t.name), life));
             }
         }
@@ -139,6 +139,7 @@ impl Reducer {
         self.soft_allocations.clear();
         self.dirty_sessions.clear();
         self.changed_tombstones.clear();
+        self.changed_leftovers.clear();
         self.refused.changed.clear();
         self.source_dirty = false;
         Output::default()
@@ -265,9 +266,7 @@ impl Reducer {
         let mut judged: HashSet<LifeKey> = HashSet::new();
         for (table, row, bytes) in rows {
             let bad = RestoreError { table, key: row };
-            let Some((&FORMAT, bytes)) = bytes.as_ref().split_first() else {
-                return Err(bad);
-            };
+            let bytes = bytes.as_ref();
             match table {
                 Table::Allocation => {
                     let row: AllocationRow<'_> = read(bytes, bad)?;
@@ -305,7 +304,7 @@ impl Reducer {
                     let row: SourceRow = read(bytes, bad)?;
                     evicted_until = row.evicted_until;
                 }
-                Table::Session | Table::Source => {}
+                Table::Session | Table::Source | Table::Leftover => {}
             }
         }
         let follower = self.follower.as_ref();
@@ -323,7 +322,7 @@ impl Reducer {
         present: &mut HashMap<u32, bool>,
         judged: &mut HashSet<LifeKey>,
     ) {
-        let server = self.labels.optional(server);
+        let server = self.servers.optional(server);
         let key = self.key(server, id, realm, username);
         let open = self.find_allocation(&key);
         let name = self.names.find(realm, username);

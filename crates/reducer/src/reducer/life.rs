@@ -5,6 +5,7 @@ use crate::{
     aside::Tombstone,
     event::CloseReason,
     flags::Flags,
+    relayed::Carried,
     source::Gap,
     time::Timestamp,
     usage::{Counters, Legs},
@@ -27,11 +28,12 @@ pub(crate) struct Life {
     pub(crate) details: Details,
     pub(crate) flags: Flags,
     /// What it carried, as far as is known, and what of that was counted from deltas that came here.
-    pub(crate) legs: Legs,
-    pub(crate) counted: Legs,
+    pub(crate) carried: Carried,
+    pub(crate) counted: Carried,
     /// What was told of an earlier life of its key, and may hold some of this one: not in the above.
-    pub(crate) told: Legs,
+    pub(crate) told: Carried,
     pub(crate) closed: Option<(Timestamp, CloseReason)>,
+    pub(crate) quiet_at: Timestamp,
     pub(crate) client_total: Option<Counters>,
     pub(crate) peer_total: Option<Counters>,
     /// When it was found to be over; `None` while it is open or closing.
@@ -41,10 +43,14 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn of(a: &Allocation, counted: Option<Legs>, seen: bool) -> Life {
+    pub(crate) fn of(a: &Allocation, counted: Option<Carried>, seen: bool) -> Life {
         let (client_total, peer_total) = a.totals();
         let doubted = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
-        let told = if doubted { a.base() } else { Legs::default() };
+        let told = if doubted {
+            a.base_carried()
+        } else {
+            Carried::default()
+        };
         Life {
             opened_at: a.opened_at.get(),
             twin: a.twin(),
@@ -53,10 +59,11 @@ impl Life {
             lifetime: a.lifetime,
             details: a.details(),
             flags: a.flags,
-            legs: a.legs().minus(told),
-            counted: counted.unwrap_or(a.legs()).minus(told),
+            carried: a.carried().minus(told),
+            counted: counted.unwrap_or(a.carried()).minus(told),
             told,
             closed: a.rare.as_ref().and_then(|r| r.closed),
+            quiet_at: a.rare.as_ref().map_or(Timestamp(0), |r| r.quiet_at),
             client_total,
             peer_total,
             ended_at: None,
@@ -68,7 +75,7 @@ impl Life {
     pub(crate) fn of_ended(t: &Tombstone, ended_at: Timestamp, peer_leg: bool) -> Life {
         let all = t.rest.totals_seen;
         // How much of its totals had been seen as deltas is not known any more.
-        let legs = if all { Legs::default() } else { t.rest.told };
+        let carried = if all { Carried::default() } else { t.rest.carried() };
         let mut flags = Flags::TOUCHED | Flags::REPORTED | Flags::CLOSING;
         flags.set(Flags::OPENED_SEEN, t.rest.opened_seen);
         let reason = if all {
@@ -87,10 +94,11 @@ impl Life {
                 ..Details::default()
             },
             flags,
-            legs,
-            counted: legs,
-            told: Legs::default(),
+            carried,
+            counted: carried,
+            told: Carried::default(),
             closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
+            quiet_at: Timestamp(0),
             client_total: all.then_some(t.rest.told.client),
             peer_total: (all && peer_leg).then_some(t.rest.told.peer),
             ended_at: Some(ended_at),
@@ -102,7 +110,7 @@ impl Life {
     /// speaks against is not believed.
     pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
         let most = most_of_peer(self.client_total.unwrap_or(told.client));
-        let seen = told.peer.max(self.legs.peer);
+        let seen = told.peer.max(self.carried.legs.peer);
         Some(unwrap_peer(seen, self.peer_total?, most).0)
     }
 
@@ -129,7 +137,7 @@ impl Life {
         let moved = self.flags.contains(Flags::OPENED_SEEN) && theirs.opened_seen && refreshed;
         let differs = self.details.remote.differs(&theirs.remote) && !moved;
         if differs || theirs.opened_at > earliest(self.opened_at, gaps).plus(SKEW) {
-            (self.legs, self.counted) = Default::default();
+            (self.carried, self.counted) = Default::default();
             let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
             if self
                 .closed

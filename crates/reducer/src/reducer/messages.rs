@@ -1,6 +1,6 @@
 //! coturn's messages, by the state of the allocation that they speak of.
 
-use super::{Key, Notice, Reducer, ServerRef};
+use super::{Key, Notice, Reducer, ServerRef, halves::HALVES_APART, names::Heard};
 use crate::{
     allocation::{Address, Allocation, Details, Dirty},
     aside::Unconfirmed,
@@ -9,6 +9,7 @@ use crate::{
     intern::NONE,
     labels::LabelSet,
     message::{Kind, Leg, Message, Status},
+    relayed::{Carried, has_relayed, largest_framing},
     time::{Moment, Timestamp},
     usage::{Counters, Legs},
 };
@@ -24,9 +25,9 @@ pub(crate) struct Opening {
     pub(crate) seen: bool,
     pub(crate) from_snapshot: bool,
     /// What was heard of it while it was unconfirmed.
-    pub(crate) legs: Legs,
+    pub(crate) carried: Carried,
     /// What was told of an earlier life of its key, and may hold deltas of this one: counted from there on.
-    pub(crate) told: Legs,
+    pub(crate) told: Carried,
     pub(crate) reported: bool,
     pub(crate) twin: u16,
 }
@@ -36,23 +37,19 @@ impl Reducer {
     /// echo of something that has ended.
     pub fn message(&mut self, at: Timestamp, server: ServerRef, message: &Message<'_>) -> bool {
         self.begin(at);
-        if !self.rules.peer_leg
-            && matches!(
-                message.kind,
-                Kind::Traffic(Leg::Peer, _) | Kind::TotalTraffic(Leg::Peer, _)
-            )
-        {
+        if !self.hears_leg(message.kind) {
             return false;
         }
         let key = self.key(server.0, message.id, message.realm, message.username);
         let used = if let Some(used) = self.on_stale(&key, message.kind) {
             used
-        } else if let Some(slot) = self.find_allocation(&key) {
-            self.on_allocation(slot, &key, message.kind)
-        } else if let Some(slot) = self.find_tombstone(&key) {
-            self.on_tombstone(slot, &key, message.kind)
         } else {
-            self.on_unknown(&key, message.kind)
+            match self.heard(&key, message.kind) {
+                Heard::Own(slot) => self.on_allocation(slot, &key, message.kind),
+                Heard::Ended(slot) => self.on_tombstone(slot, &key, message.kind),
+                Heard::Switched(name) => self.on_switched(&key, &name, message.kind),
+                Heard::Unknown => self.on_unknown(&key, message.kind),
+            }
         };
         if !used {
             self.stats.repeats += 1;
@@ -61,6 +58,9 @@ impl Reducer {
     }
 
     fn on_unknown(&mut self, key: &Key<'_>, kind: Kind<'_>) -> bool {
+        if !self.is_welcome(key, kind) {
+            return true;
+        }
         match kind {
             Kind::Traffic(leg, counters) => {
                 self.set_aside(key, leg, counters);
@@ -95,7 +95,7 @@ impl Reducer {
         true
     }
 
-    fn on_allocation(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
+    pub(crate) fn on_allocation(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return false;
@@ -144,19 +144,15 @@ impl Reducer {
             return self.share(slot, &details, status);
         }
         if a.flags.contains(Flags::TOUCHED) || moved {
+            let copied = self.may_be_copy(slot, &details);
             let twin = self.end_now(slot, now, CloseReason::ServerRestarted, Some(now));
-            self.open(
-                key,
-                Some(status),
-                Opening {
-                    seen: true,
-                    twin,
-                    ..Opening::default()
-                },
-            );
+            self.open_next(key, status, true, twin, copied);
             return true;
         }
         let news = !a.flags.contains(Flags::OPENED_SEEN);
+        if !news {
+            a.rare().copied = true;
+        }
         a.flags.insert(Flags::OPENED_SEEN);
         a.flags.remove(Flags::FROM_SNAPSHOT);
         self.refresh(slot, status);
@@ -212,23 +208,34 @@ impl Reducer {
             Kind::Refreshed(status) if status.lifetime == 0 => false,
             Kind::New(status) | Kind::Refreshed(status) => {
                 // The totals will not come any more: coturn tells of one allocation in order.
-                let twin = self.settle(slot);
                 let seen = matches!(kind, Kind::New(_));
-                self.open(
-                    key,
-                    Some(status),
-                    Opening {
-                        seen,
-                        twin,
-                        ..Opening::default()
-                    },
-                );
+                let details = self.details(&status);
+                let copied = seen && self.may_be_copy(slot, &details);
+                let twin = self.settle(slot);
+                self.open_next(key, status, seen, twin, copied);
                 true
             }
             Kind::TotalTraffic(leg, counters) => {
                 self.on_total(slot, leg, counters);
                 true
             }
+        }
+    }
+
+    /// The next life of a key, whose last one has just ended. Where its `new` may be a copy, only what is beyond that
+    /// one's is its own.
+    fn open_next(&mut self, key: &Key<'_>, status: Status<'_>, seen: bool, twin: u16, copied: bool) {
+        let before = self.find_tombstone(key).filter(|_| copied);
+        let before = before.and_then(|slot| self.tombstones.get(slot));
+        let opening = Opening {
+            seen,
+            twin,
+            told: before.map_or_else(Carried::default, |t| t.rest.carried()),
+            ..Opening::default()
+        };
+        let slot = self.open(key, Some(status), opening);
+        if copied && let Some(a) = self.allocations.get_mut(slot as usize) {
+            a.rare().copied = true;
         }
     }
 
@@ -239,41 +246,103 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        a.status_at = Moment::from(now);
-        a.lifetime = status.lifetime;
         a.heard_at = Moment::from(now);
         a.update(details, &mut self.labels);
+        self.set_lifetime(slot, status.lifetime, now);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
     }
 
-    /// A delta.
-    pub(crate) fn on_traffic(&mut self, slot: u32, leg: Leg, counters: Counters) {
-        let last_leg = if self.rules.peer_leg {
-            Leg::Peer
-        } else {
-            Leg::Client
-        };
-        let Some(a) = self.allocations.get(slot as usize) else {
+    /// As of a status of `status_at`. Once its deletion was asked for, an allocation keeps no session alive.
+    pub(crate) fn set_lifetime(&mut self, slot: u32, lifetime: u32, status_at: Timestamp) {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let mut legs = a.legs();
+        let leaving = a.flags.contains(Flags::LEAVING);
+        if leaving && lifetime == 0 {
+            return; // asked again
+        }
+        a.status_at = Moment::from(status_at);
+        a.lifetime = lifetime;
+        let session = a.session;
+        if lifetime == 0 && !a.flags.contains(Flags::CLOSING) {
+            a.flags.insert(Flags::LEAVING);
+            let left = (a.left_at(), CloseReason::Closed);
+            if session != NONE {
+                self.member_closes(session, slot, left);
+                self.review(session);
+            }
+        } else if leaving {
+            a.flags.remove(Flags::LEAVING);
+            a.rare().quiet_at = Timestamp(0);
+            if session != NONE {
+                self.member_returns(session, slot);
+            }
+        }
+    }
+
+    /// A delta.
+    pub(crate) fn on_traffic(&mut self, slot: u32, leg: Leg, counters: Counters) {
+        let now = self.now;
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return;
+        };
+        let late = lateness(&counters);
+        if late != Lateness::InTime {
+            a.flags.set(
+                Flags::WRAPPED,
+                late == Lateness::MayHaveWrapped || a.flags.contains(Flags::WRAPPED),
+            );
+        }
+        if a.flags.contains(Flags::LEAVING) && counters != Counters::ZERO {
+            a.rare().quiet_at = now;
+        }
+        let (framing, shared, session) = (a.framing(), a.flags.contains(Flags::SHARED), a.session);
+        let id = a.id;
+        let mut carried = a.carried();
+        // Of what may come twice, only totals say how much it is.
+        let counters = if a.rare.as_ref().is_some_and(|r| r.copied) {
+            Counters::ZERO
+        } else {
+            counters
+        };
+        let leaving = a.flags.contains(Flags::LEAVING);
         if let Some(counted) = self.counted.get(&slot) {
-            legs = *counted;
+            carried = *counted;
         }
         match leg {
-            Leg::Client => legs.client = legs.client.plus(counters),
-            Leg::Peer => legs.peer = legs.peer.plus(counters),
+            Leg::Client => {
+                carried = carried.plus_client(counters);
+                if self.peer_leg() {
+                    self.halves.put(slot, now, counters, shared);
+                }
+            }
+            Leg::Peer => {
+                let client = self.halves.take(slot, now).unwrap_or_default();
+                carried = carried.plus_peer(counters, client, framing);
+            }
         }
         if !self.counted.is_empty() {
-            legs = self.not_below_told(slot, legs);
+            carried = self.not_below_told(slot, carried);
         }
-        self.count(slot, &legs, leg == last_leg);
+        self.count(slot, &carried, leg == self.last_leg());
+        if late != Lateness::InTime {
+            self.stats.late_reports += 1;
+            self.notice(Notice::LateReport { allocation: id });
+        }
+        if leaving && session != NONE {
+            self.member_left_later(session, slot);
+        }
+    }
+
+    /// The leg with which a report is whole.
+    pub(crate) fn last_leg(&self) -> Leg {
+        if self.peer_leg() { Leg::Peer } else { Leg::Client }
     }
 
     /// A total: with the last of them the allocation is settled.
     pub(crate) fn on_total(&mut self, slot: u32, leg: Leg, counters: Counters) {
-        let peer_leg = self.rules.peer_leg;
+        let peer_leg = self.peer_leg();
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
@@ -289,6 +358,12 @@ impl Reducer {
             Leg::Peer => rare.peer_total = Some(counters),
         }
         let complete = rare.client_total.is_some() && (rare.peer_total.is_some() || !peer_leg);
+        if leg == Leg::Client && !complete {
+            self.mark(slot, Dirty::Hard);
+            // With this, it may become known that nothing else will come.
+            self.closed_with_client_total();
+            return;
+        }
         if complete {
             self.settle(slot);
         } else {
@@ -302,11 +377,7 @@ impl Reducer {
         if self.is_following() {
             return true;
         }
-        let last_leg = if self.rules.peer_leg {
-            Leg::Peer
-        } else {
-            Leg::Client
-        };
+        let (now, last_leg) = (self.now, self.last_leg());
         let slot = match self.find_unconfirmed(key) {
             Some(slot) => slot,
             None if self.rules.unconfirmed_limit == 0 => {
@@ -326,7 +397,8 @@ impl Reducer {
                     id: key.id,
                     server: key.server,
                     name,
-                    legs: Legs::default(),
+                    carried: Carried::default(),
+                    half: None,
                     reported: false,
                 };
                 let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
@@ -341,8 +413,17 @@ impl Reducer {
         };
         if let Some(entry) = self.unconfirmed.get_mut(slot) {
             match leg {
-                Leg::Client => entry.legs.client = entry.legs.client.plus(counters),
-                Leg::Peer => entry.legs.peer = entry.legs.peer.plus(counters),
+                Leg::Client => {
+                    entry.carried = entry.carried.plus_client(counters);
+                    entry.half = Some((now, counters));
+                }
+                Leg::Peer => {
+                    let half = entry.half.take().filter(|(at, _)| now.since(*at) <= HALVES_APART);
+                    let client = half.map_or(Counters::ZERO, |(_, half)| half);
+                    entry.carried = entry
+                        .carried
+                        .plus_peer(counters, client, largest_framing(false, false));
+                }
             }
             entry.reported |= leg == last_leg;
         }
@@ -355,7 +436,7 @@ impl Reducer {
             .find_unconfirmed(key)
             .and_then(|slot| self.forget_unconfirmed(slot));
         kept.map_or_else(Opening::default, |u| Opening {
-            legs: u.legs,
+            carried: u.carried,
             reported: u.reported,
             ..Opening::default()
         })
@@ -412,7 +493,11 @@ impl Reducer {
         flags.set(Flags::FROM_SNAPSHOT, opening.from_snapshot);
         flags.set(Flags::TOUCHED, !opening.seen && !opening.from_snapshot);
         flags.set(Flags::REPORTED, opening.reported);
-        flags.set(Flags::RELAYED, self.has_relayed(&opening.legs, opening.reported));
+        flags.set(
+            Flags::RELAYED,
+            self.has_relayed(&opening.carried.legs, opening.reported),
+        );
+        flags.set(Flags::LEAVING, status.is_some_and(|s| s.lifetime == 0));
         flags.set(Flags::DELTAS_ONLY, !opening.seen && self.now < self.evicted_until);
         flags.set(Flags::OVERCOUNTED, doubted);
         let mut allocation = Allocation::new(key.id, key.server, name, group, self.now);
@@ -420,16 +505,21 @@ impl Reducer {
         allocation.flags = flags;
         allocation.lifetime = status.map_or(0, |s| s.lifetime);
         allocation.remote = details.remote;
-        allocation.labels = details.labels;
-        allocation.set_legs(&opening.told.plus(opening.legs));
+        allocation.realm = key.realm_tag;
+        allocation.set_labels(details.labels, &self.labels);
+        allocation.set_carried(&opening.told.plus(opening.carried));
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
             allocation.rare().twin = twin;
         }
         if doubted {
-            allocation.rare().base = opening.told;
+            let rare = allocation.rare();
+            rare.base = opening.told.legs;
+            rare.base_sent_on = opening.told.sent_on;
+            rare.base_relayed = opening.told.relayed(self.peer_leg());
         }
         let slot = self.allocations.insert(allocation) as u32;
+        self.servers.opened(key.server);
         self.index_allocation(slot, key.hash);
         if let Some(follower) = self.follower.as_mut() {
             follower.unseen.insert(slot);
@@ -457,20 +547,54 @@ impl Reducer {
         }
     }
 
-    /// An allocation has relayed once coturn sent a packet to one of its peers. Where coturn reports no
-    /// peer leg, it has once it reported anything.
+    /// Whether an allocation has relayed. Where coturn reports no peer leg, it has once it reported anything.
     pub(crate) fn has_relayed(&self, legs: &Legs, reported: bool) -> bool {
-        if self.rules.peer_leg {
-            legs.peer.sent_packets > 0
+        if self.peer_leg() {
+            has_relayed(legs)
         } else {
             reported && !legs.client.is_zero()
         }
     }
 
-    /// For the operator. Bounded: who has not listened so long knows already.
+    /// For the operator. Bounded: who has not listened so long knows already, and hears how many there were.
     pub(crate) fn notice(&mut self, notice: Notice) {
-        if self.output.notices.len() < 1000 && !self.is_following() {
-            self.output.notices.push(notice);
+        if self.is_following() {
+            return;
         }
+        if self.output.notices.len() < 1000 {
+            self.output.notices.push(notice);
+        } else {
+            self.stats.notices_dropped += 1;
+        }
+    }
+
+    /// An invariant of this crate does not hold: its tests stop here, and a running turnhook counts and goes on.
+    pub(crate) fn broken(&mut self, what: &'static str) {
+        debug_assert!(false, "{what}");
+        self.stats.internal_errors += 1;
+    }
+}
+
+/// Whether a report was made in time: coturn makes one at 4096 packets, unless it cannot look between two of them
+/// (COTURN.md, trap 29).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lateness {
+    InTime,
+    Late,
+    /// So many packets may hold 4 GiB.
+    MayHaveWrapped,
+}
+
+/// How many packets of less than 64 KiB cannot hold 4 GiB.
+pub(crate) const CANNOT_WRAP: u64 = 65_536;
+
+fn lateness(report: &Counters) -> Lateness {
+    let (received, sent) = (report.received_packets, report.sent_packets);
+    if received > CANNOT_WRAP || sent > CANNOT_WRAP {
+        Lateness::MayHaveWrapped
+    } else if received.saturating_add(sent) > 4096 {
+        Lateness::Late
+    } else {
+        Lateness::InTime
     }
 }

@@ -8,9 +8,13 @@ mod bring_in;
 mod deadlines;
 mod ending;
 mod follow;
+mod halves;
+mod leftovers;
 mod life;
 mod messages;
+pub(crate) mod names;
 mod parked;
+mod peer_leg;
 mod report;
 mod restore;
 mod rows;
@@ -28,7 +32,7 @@ use std::{
     hash::BuildHasher,
 };
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 use slab::Slab;
 
 pub use restore::{RestoreError, Restoring};
@@ -41,14 +45,17 @@ use crate::{
     identity::Identity,
     intern::{NONE, Names},
     labels::Labels,
+    leftover::Leftover,
     message::AllocationId,
+    relayed::Carried,
     rules::Rules,
+    servers::Servers,
     session::{Group, Session},
     snapshot::Refused,
     source::Gap,
     state::Change,
     time::Timestamp,
-    usage::Legs,
+    wall::Wall,
 };
 
 /// A server, as [`Reducer::server`] numbered it. Numbers hold until the reducer is dropped.
@@ -90,6 +97,42 @@ pub enum Notice {
     },
     /// Tombstones were evicted early: raise `limits.tombstones`.
     TombstonesEvicted,
+    /// A report of more than 4096 packets was not made in time: with TCP relay, coturn's counters may wrap unseen. (A
+    /// stranger's flood on an idle allocation makes such a report, too.)
+    LateReport {
+        /// The allocation.
+        allocation: AllocationId,
+    },
+    /// A client had coturn name another realm than the one that it authenticated in. It is billed under its own.
+    RealmSwitched {
+        /// The allocation.
+        allocation: AllocationId,
+        /// Its realm.
+        realm: Box<[u8]>,
+        /// What its messages name instead.
+        claimed: Box<[u8]>,
+    },
+    /// A server has as many allocations open as `limits.allocations` allows: further ones are not counted.
+    TooManyAllocations {
+        /// The server (`direct` sources).
+        server: Option<Box<[u8]>>,
+    },
+    /// With `peer_leg = "auto"`: whether this source's coturn reports the peer leg is known now.
+    PeerLeg {
+        /// Whether it does.
+        reported: bool,
+    },
+    /// `peer_leg = true`, but totals of the client leg come and no peer message was ever heard: nothing is billed.
+    NoPeerLeg,
+    /// A server that was taken to have stopped is heard again: in between it was merely not heard.
+    HadNotStopped {
+        /// The server.
+        server: Option<Box<[u8]>>,
+        /// When it was taken to have stopped.
+        from: Timestamp,
+        /// When it was heard again.
+        to: Timestamp,
+    },
 }
 
 /// What happened, counted since the reducer was made.
@@ -109,6 +152,18 @@ pub struct Stats {
     pub repeats: u64,
     /// Bytes on record as unattributed.
     pub unattributed_bytes: u64,
+    /// Reports of more than 4096 packets.
+    pub late_reports: u64,
+    /// Messages that bore another realm than their allocation.
+    pub switched_realms: u64,
+    /// Messages refused because their realm is none of the source's.
+    pub refused_realms: u64,
+    /// Messages refused because their server has too many allocations open.
+    pub refused_allocations: u64,
+    /// Notices that were given up because nobody took those before them.
+    pub notices_dropped: u64,
+    /// Invariants of this crate that did not hold: faults of turnhook.
+    pub internal_errors: u64,
 }
 
 /// The state machine of one source.
@@ -120,6 +175,16 @@ pub struct Reducer {
 
     pub(crate) names: Names,
     pub(crate) labels: Labels,
+    pub(crate) servers: Servers,
+    /// Reports of which one half was heard.
+    pub(crate) halves: halves::Halves,
+    /// Open allocations of which the operator knows that their realm was switched.
+    pub(crate) switched_realms: HashSet<u32>,
+    pub(crate) leftovers: Aside<Leftover>,
+    pub(crate) changed_leftovers: Vec<u32>,
+    /// Whether the peer leg is reported, as far as is known.
+    pub(crate) peer_leg: peer_leg::Known,
+    pub(crate) wall: Wall,
     pub(crate) groups: Slab<Group>,
     pub(crate) group_table: HashTable<u32>,
     pub(crate) allocations: Slab<Allocation>,
@@ -162,7 +227,7 @@ pub struct Reducer {
     /// which on the ends that it brings in are remembered.
     pub(crate) gaps: Vec<life::Stall>,
     pub(crate) follower: Option<Box<follow::Follower>>,
-    pub(crate) counted: HashMap<u32, Legs>,
+    pub(crate) counted: HashMap<u32, Carried>,
     pub(crate) stale: Option<Box<stale::Stale>>,
     pub(crate) taken_over_at: Timestamp,
 }
@@ -174,7 +239,9 @@ pub(crate) struct Key<'a> {
     pub(crate) id: AllocationId,
     pub(crate) realm: &'a [u8],
     pub(crate) username: &'a [u8],
+    /// Of server, number and username: a realm can be switched.
     pub(crate) hash: u64,
+    pub(crate) realm_tag: u8,
 }
 
 impl Reducer {
@@ -187,6 +254,13 @@ impl Reducer {
             now: Timestamp(0),
             names: Names::default(),
             labels: Labels::default(),
+            servers: Servers::default(),
+            halves: halves::Halves::default(),
+            switched_realms: HashSet::new(),
+            leftovers: Aside::default(),
+            changed_leftovers: Vec::new(),
+            peer_leg: peer_leg::Known::default(),
+            wall: Wall::default(),
             groups: Slab::new(),
             group_table: HashTable::new(),
             allocations: Slab::new(),
@@ -253,7 +327,7 @@ impl Reducer {
 
     /// Numbers a server, so that each of its messages need not name it.
     pub fn server(&mut self, name: &[u8]) -> ServerRef {
-        ServerRef(self.labels.slot(name))
+        ServerRef(self.servers.slot(name))
     }
 
     /// Takes what has happened. With `all`, also counters that merely moved: their loss would be healed by
@@ -287,6 +361,7 @@ impl Reducer {
             || !self.dirty_sessions.is_empty()
             || !self.output.unattributed.is_empty()
             || !self.output.changes.is_empty()
+            || !self.changed_leftovers.is_empty()
     }
 
     pub(crate) fn key<'a>(
@@ -296,13 +371,13 @@ impl Reducer {
         realm: &'a [u8],
         username: &'a [u8],
     ) -> Key<'a> {
-        let hash = self.hasher.hash_one((server, id.0, realm, username));
         Key {
             server,
             id,
             realm,
             username,
-            hash,
+            hash: self.hasher.hash_one((server, id.0, username)),
+            realm_tag: names::realm_tag(realm),
         }
     }
 
@@ -314,22 +389,26 @@ impl Reducer {
         id: AllocationId,
         name: u32,
     ) -> u64 {
-        hasher.hash_one((server, id.0, names.realm(name), names.username(name)))
+        hasher.hash_one((server, id.0, names.username(name)))
     }
 
     pub(crate) fn names_match(&self, key: &Key<'_>, server: u32, id: AllocationId, name: u32) -> bool {
         id == key.id && server == key.server && self.names.is(name, key.realm, key.username)
     }
 
-    /// By id and 64 bits of a hash with a random seed, in place of the server and the names: to read these
-    /// costs three more misses of the cache, and two allocations with one id share the hash once in 10^19 times.
+    /// By id and 64 bits of a hash with a random seed, in place of server and username: two allocations with one id
+    /// share the hash once in 10^19 times.
     pub(crate) fn find_allocation(&self, key: &Key<'_>) -> Option<u32> {
         let is = |slot: &u32| {
-            self.allocations
-                .get(*slot as usize)
-                .is_some_and(|a| a.hash == key.hash && a.id == key.id)
+            self.allocation(*slot).is_some_and(|a| {
+                a.hash == key.hash && a.id == key.id && self.names.realm(a.name) == key.realm
+            })
         };
         self.allocation_table.find(key.hash, is).copied()
+    }
+
+    pub(crate) fn allocation(&self, slot: u32) -> Option<&Allocation> {
+        self.allocations.get(slot as usize)
     }
 
     pub(crate) fn find_tombstone(&self, key: &Key<'_>) -> Option<u32> {
@@ -404,6 +483,16 @@ impl Reducer {
         }
     }
 
+    /// From now on the wall clock is `ahead` milliseconds ahead of the time of the inputs (negative: behind). That
+    /// time never goes back; what is told follows the wall clock at once, but for sessions of which a later time was told
+    /// already.
+    pub fn wall_clock(&mut self, at: Timestamp, ahead: i64) {
+        self.begin(at);
+        if self.wall.set(self.now, ahead) {
+            self.source_dirty = true;
+        }
+    }
+
     /// Messages may have been missed: an allocation that was to be refreshed meanwhile is given one more
     /// lifetime from the end of the gap. Where time stood still (a stall), hand the gap in with `at` its
     /// start: nothing then expires for the time that was slept through.
@@ -414,7 +503,7 @@ impl Reducer {
         match &gap.server {
             None => self.hearing_since = self.hearing_since.max(to),
             Some(server) => {
-                let server = self.labels.slot(server);
+                let server = self.servers.slot(server);
                 let since = self.servers_hearing_since.entry(server).or_default();
                 *since = (*since).max(to);
             }

@@ -3,13 +3,14 @@
 use super::{Key, Reducer, messages::Opening};
 use crate::{
     allocation::{Details, Dirty, most_of_peer, unwrap_peer},
-    aside::{Tombstone, TombstoneRest},
+    aside::{Tombstone, TombstoneMore, TombstoneRest},
     event::{Unattributed, UnattributedReason},
     flags::Flags,
     intern::NONE,
     message::{Kind, Leg, Status},
+    relayed::Carried,
     time::{Moment, Timestamp},
-    usage::{Counters, Legs, relayed_bytes},
+    usage::{Counters, Legs, Usage},
 };
 
 /// How long the tombstone of an allocation is kept whose totals were seen, and of any other.
@@ -19,11 +20,9 @@ pub(crate) const UNSETTLED_TTL: u64 = 24 * 3_600_000;
 impl Reducer {
     /// Relayed bytes that no session has told.
     pub(crate) fn untold_relayed(&self, slot: u32) -> u64 {
-        let peer_leg = self.rules.peer_leg;
-        let Some(a) = self.allocations.get(slot as usize) else {
-            return 0;
-        };
-        relayed_bytes(&a.legs(), peer_leg).saturating_sub(relayed_bytes(&a.base(), peer_leg))
+        let peer_leg = self.peer_leg();
+        self.allocation(slot)
+            .map_or(0, |a| a.relayed(peer_leg).saturating_sub(a.base_relayed()))
     }
 
     /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
@@ -52,44 +51,55 @@ impl Reducer {
 
     /// On record what an allocation carried and no session tells.
     pub(crate) fn record_untold(&mut self, slot: u32, reason: UnattributedReason) {
-        let Some(a) = self.allocations.get(slot as usize) else {
-            return;
-        };
-        let (base, legs) = (a.base(), a.legs());
-        self.record_unattributed(slot, base, legs, legs.minus(base), reason);
+        let part = self.part(slot);
+        self.record_unattributed(slot, part, reason);
     }
 
-    pub(crate) fn record_unattributed(
-        &mut self,
-        slot: u32,
-        from: Legs,
-        to: Legs,
-        rest: Legs,
-        reason: UnattributedReason,
-    ) {
-        if rest.is_zero() || self.is_following() {
+    /// On record what its totals say beyond what is told of it.
+    pub(crate) fn record_beyond(&mut self, slot: u32, all: &Carried) {
+        let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to record");
+        };
+        let (legs, relayed) = (a.legs(), a.relayed(peer_leg));
+        let all_relayed = if self.has_relayed(&all.legs, true) {
+            all.relayed(peer_leg)
+        } else {
+            0
+        };
+        let usage = Usage {
+            legs: all.legs.minus(legs),
+            billable_bytes: rule
+                .bytes(&all.legs, all_relayed.max(relayed))
+                .saturating_sub(rule.bytes(&legs, relayed)),
+        };
+        self.record_unattributed(slot, usage, UnattributedReason::Evicted);
+    }
+
+    fn record_unattributed(&mut self, slot: u32, usage: Usage, reason: UnattributedReason) {
+        if usage.legs.is_zero() || self.is_following() {
             return;
         }
-        let usage = self.difference(&from, &to);
-        let Some(a) = self.allocations.get(slot as usize) else {
-            return;
-        };
         self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to record");
+        };
         self.output.unattributed.push(Unattributed {
-            at: self.now,
-            server: self.labels.owned(a.server),
+            at: self.wall.at(self.now),
+            server: self.servers.owned(a.server),
             realm: self.names.realm(a.name).into(),
             username: self.names.username(a.name).into(),
             allocation: a.id,
-            opened_at: a.opened_at.get(),
+            opened_at: self.wall.at(a.opened_at.get()),
             reason,
             usage,
         });
     }
 
     /// Leaves a tombstone where the allocation was.
-    pub(crate) fn bury(&mut self, slot: u32, told: Legs, totals_seen: bool) {
+    pub(crate) fn bury(&mut self, slot: u32, told: Carried, totals_seen: bool) {
         let stale = self.stale_of(slot);
+        let peer_leg = self.peer_leg();
         let Some(a) = self.remove_allocation(slot) else {
             return;
         };
@@ -115,12 +125,18 @@ impl Reducer {
         let rest = TombstoneRest {
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             twin,
-            remote: a.remote,
-            told,
-            continues: a.rare.and_then(|r| r.continues),
+            told: told.legs,
+            continues: a.rare.as_ref().and_then(|r| r.continues),
             totals_seen,
             mixed,
             expires_at,
+            more: TombstoneMore {
+                sent_on: told.sent_on,
+                relayed: a.relayed(peer_leg).max(a.base_relayed()),
+                reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
+                copied: a.rare.as_ref().is_some_and(|r| r.copied),
+            },
+            remote: a.remote,
         };
         let tombstone = Tombstone {
             id: a.id,
@@ -193,6 +209,7 @@ impl Reducer {
         };
         t.heard_at = now;
         let told = t.rest.told;
+        let copied = t.rest.more.copied;
         let (totals_seen, mixed) = (t.rest.totals_seen, t.rest.mixed);
         let twin = if t.opened_at == now {
             t.rest.twin.saturating_add(1)
@@ -201,8 +218,20 @@ impl Reducer {
         };
         match kind {
             // Perhaps forged, perhaps of a next life: that will be known once a status or totals come.
+            Kind::Traffic(..) if copied => false,
             Kind::Traffic(leg, counters) => self.set_aside(key, leg, counters),
             Kind::New(status) => {
+                let details = self.details(&status);
+                if self.is_copy_of_ended(slot, &details) {
+                    if let Some(t) = self.tombstones.get_mut(slot) {
+                        t.rest.more.copied = true;
+                        self.changed_tombstones.push(slot);
+                    }
+                    return false;
+                }
+                if !self.is_welcome(key, kind) {
+                    return true;
+                }
                 self.take_aside(key);
                 self.open(
                     key,
@@ -281,7 +310,7 @@ impl Reducer {
     pub(crate) fn after_ended(&mut self, tombstone: u32, key: &Key<'_>) -> Opening {
         let ended = self.tombstones.get(tombstone).filter(|t| !t.rest.totals_seen);
         Opening {
-            told: ended.map_or_else(Legs::default, |t| t.rest.told),
+            told: ended.map_or_else(Carried::default, |t| t.rest.carried()),
             ..self.take_aside(key)
         }
     }
@@ -306,7 +335,7 @@ impl Reducer {
         let opening = Opening {
             seen: rest.opened_seen,
             twin: rest.twin,
-            legs: rest.told,
+            carried: rest.carried(),
             ..Opening::default()
         };
         // This also takes the tombstone away.
@@ -320,16 +349,20 @@ impl Reducer {
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
         a.flags.remove(Flags::DELTAS_ONLY);
         if a.remote == crate::allocation::Address::None {
-            a.remote = rest.remote;
+            a.remote = rest.remote.clone();
         }
         let rare = a.rare();
         rare.twin = rest.twin;
+        rare.copied = rest.more.copied;
         rare.base = rest.told;
+        rare.base_sent_on = rest.more.sent_on;
+        rare.base_relayed = rest.more.relayed;
         rare.continues = rest.continues;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
-        if !kept.legs.is_zero() {
-            self.count(slot, &rest.told.plus(kept.legs), kept.reported);
+        if !kept.carried.is_zero() {
+            let carried = rest.carried().plus(kept.carried);
+            self.count(slot, &carried, kept.reported);
         }
         Some(slot)
     }

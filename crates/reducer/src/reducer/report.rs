@@ -3,11 +3,11 @@
 use super::Reducer;
 use crate::{
     allocation::{Details, Dirty},
-    event::{Accuracy, AllocationReport, EventType, SessionEnd, SessionEvent},
+    event::{Accuracy, AllocationReport, CloseReason, EventType, SessionEnd, SessionEvent},
     flags::Flags,
     identity::event_id,
     session::{LISTED, Session},
-    time::Moment,
+    time::{Moment, Timestamp},
     usage::Legs,
 };
 
@@ -26,11 +26,12 @@ impl Reducer {
             }
             return;
         }
-        let event = self.event(s, event_type);
+        let last_event_at = self.now.max(s.last_event_at.get());
+        let event = self.event(s, event_type, last_event_at);
         let members = s.members.clone();
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.sequence += 1;
-            s.last_event_at = Moment::from(event.timestamp);
+            s.last_event_at = Moment::from(last_event_at);
             s.set_told(s.usage());
         }
         for slot in members {
@@ -46,20 +47,27 @@ impl Reducer {
         self.output.events.push(event);
     }
 
-    fn event(&self, s: &Session, event_type: EventType) -> SessionEvent {
-        let timestamp = self.now.max(s.last_event_at.get());
+    fn event(&self, s: &Session, event_type: EventType, now: Timestamp) -> SessionEvent {
         let first = self.names.username(s.first_name);
-        let (ended_at, reason) = s.end(timestamp);
+        let started_at = s.started_at.get();
+        let (ended_at, reason) = s.end(now);
         let accuracy = if s.inexact {
             Accuracy::LowerBound
         } else {
             Accuracy::Exact
         };
+        let lasts_until = match event_type {
+            EventType::Start => None,
+            EventType::End => Some(ended_at),
+            // Those that are left wait for their totals: as in its end.
+            EventType::Usage if s.open == 0 && s.former().last_close.is_some() => Some(ended_at.min(now)),
+            EventType::Usage => Some(now),
+        };
         let allocations = self.reports(s);
         SessionEvent {
-            id: event_id(s.id, s.sequence, timestamp),
+            id: event_id(s.id, s.sequence, now),
             event_type,
-            timestamp,
+            timestamp: self.wall.not_back(started_at, now),
             session_id: s.id,
             sequence: s.sequence,
             continues: s.former().continues,
@@ -72,13 +80,15 @@ impl Reducer {
                 .map(|name| self.names.username(*name).into())
                 .collect(),
             labels: self.rules.labels(first),
-            started_at: s.started_at.get(),
+            started_at: self.wall.at(started_at),
             end: (event_type == EventType::End).then_some(SessionEnd {
-                ended_at,
+                ended_at: self.wall.not_back(started_at, ended_at),
                 reason,
                 accuracy,
             }),
-            peer_leg: self.rules.peer_leg,
+            duration_ms: lasts_until.map(|until| until.since(started_at)),
+            peer_leg: self.peer_leg(),
+            billable: self.rules.billable,
             usage: s.usage(),
             usage_delta: s.usage().minus(s.told()),
             allocations_omitted: (s.allocations() - allocations.len()) as u32,
@@ -89,8 +99,9 @@ impl Reducer {
     /// The first 50 allocations that the session counts, in the order in which they opened.
     fn reports(&self, s: &Session) -> Vec<AllocationReport> {
         // By what they are, not by where they stand in memory: the same after a restart.
-        let key =
-            |opened_at, id, server, name| (opened_at, id, self.labels.get(server), self.names.username(name));
+        let key = |opened_at, id, server, name| {
+            (opened_at, id, self.servers.get(server), self.names.username(name))
+        };
         let past = s
             .former()
             .past
@@ -128,9 +139,9 @@ impl Reducer {
         let base = AllocationReport {
             id: p.id,
             username: self.names.username(p.name).into(),
-            opened_at: p.opened_at,
+            opened_at: self.wall.at(p.opened_at),
             opened_seen: p.opened_seen,
-            closed: p.closed,
+            closed: self.told_close(p.opened_at, p.closed),
             totals_seen: p.totals_seen,
             ..self.described(p.server, &p.details, p.part)
         };
@@ -143,12 +154,20 @@ impl Reducer {
         Some(AllocationReport {
             id: a.id,
             username: self.names.username(a.name).into(),
-            opened_at: a.opened_at.get(),
+            opened_at: self.wall.at(a.opened_at.get()),
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
-            closed: a.rare.as_ref().and_then(|r| r.closed),
-            totals_seen: client.is_some() && (peer.is_some() || !self.rules.peer_leg),
+            closed: self.told_close(a.opened_at.get(), a.rare.as_ref().and_then(|r| r.closed)),
+            totals_seen: client.is_some() && (peer.is_some() || !self.peer_leg()),
             ..self.described(a.server, &a.details(), a.legs().minus(a.base()))
         })
+    }
+
+    fn told_close(
+        &self,
+        opened_at: Timestamp,
+        closed: Option<(Timestamp, CloseReason)>,
+    ) -> Option<(Timestamp, CloseReason)> {
+        closed.map(|(at, reason)| (self.wall.not_back(opened_at, at), reason))
     }
 
     fn described(&self, server: u32, details: &Details, usage: Legs) -> AllocationReport {
@@ -160,7 +179,7 @@ impl Reducer {
             opened_seen: false,
             closed: None,
             totals_seen: false,
-            server: self.labels.owned(server),
+            server: self.servers.owned(server),
             transport: self.labels.owned(labels.transport),
             server_address: self.labels.owned(labels.local),
             client_address: details.remote.to_text(),

@@ -5,23 +5,29 @@ use slab::Slab;
 
 use super::{
     Reducer,
+    leftovers::LEFTOVER_WAITS,
+    names::realm_tag,
     rows::{
-        AllocationRow, DetailsRow, FORMAT, PastRow, RefusedRow, SOURCE_KEY, SessionRow, SourceRow,
-        TombstoneRow,
+        AllocationMore, AllocationRow, DetailsRow, FORMAT, FORMAT_MORE, LeftoverRow, PastRow, RefusedRow,
+        SOURCE_KEY, SessionRow, SourceMore, SourceRow, TombstoneRow,
     },
 };
 use crate::{
     allocation::{Allocation, Details, Dirty},
-    aside::Tombstone,
+    aside::{Tombstone, TombstoneMore, TombstoneRest},
     event::SessionId,
+    flags::Flags,
     identity::Identity,
     intern::NONE,
     labels::LabelSet,
+    leftover::Leftover,
     message::AllocationId,
+    relayed::Carried,
     rules::Rules,
     session::{Past, Phase, Session},
     state::Table,
     time::Timestamp,
+    usage::Legs,
 };
 
 /// A row that cannot be read.
@@ -99,6 +105,7 @@ fn free_holes<T: Hole>(slab: &mut Slab<T>) {
 pub struct Restoring {
     reducer: Reducer,
     tombstones: Vec<(u32, u64, Tombstone)>,
+    leftovers: Vec<(u32, u64, Leftover)>,
     /// Slots of sessions that their groups' allocations join.
     current: Vec<u32>,
 }
@@ -110,6 +117,7 @@ impl Restoring {
         Restoring {
             reducer: Reducer::new(identity, rules),
             tombstones: Vec::new(),
+            leftovers: Vec::new(),
             current: Vec::new(),
         }
     }
@@ -122,13 +130,11 @@ impl Restoring {
         let reducer = &mut self.reducer;
         let bad = RestoreError { table, key };
         let slot = u32::try_from(key).ok().filter(|slot| *slot != NONE);
-        let Some((&FORMAT, bytes)) = bytes.split_first() else {
-            return Err(bad);
-        };
         match table {
             Table::Allocation => {
                 let slot = slot.ok_or(bad)?;
-                let allocation = reducer.read_allocation(read(bytes, bad)?);
+                let (row, more) = read_with(bytes, bad)?;
+                let allocation = reducer.read_allocation(slot, row, more);
                 fill(&mut reducer.allocations, slot, allocation);
             }
             Table::Session => {
@@ -141,15 +147,25 @@ impl Restoring {
                 fill(&mut reducer.sessions, slot, session);
             }
             Table::Tombstone => {
-                let row: TombstoneRow<'_> = read(bytes, bad)?;
+                let (row, more): (TombstoneRow<'_>, _) = read_with(bytes, bad)?;
                 let number = row.number;
                 self.tombstones
-                    .push((slot.ok_or(bad)?, number, reducer.read_tombstone(row)));
+                    .push((slot.ok_or(bad)?, number, reducer.read_tombstone(row, more)));
+            }
+            Table::Leftover => {
+                let row: LeftoverRow<'_> = read(bytes, bad)?;
+                let number = row.number;
+                self.leftovers
+                    .push((slot.ok_or(bad)?, number, reducer.read_leftover(row)));
             }
             Table::Source if key == SOURCE_KEY => {
-                let row: SourceRow = read(bytes, bad)?;
+                let (row, more): (SourceRow, Option<SourceMore>) = read_with(bytes, bad)?;
                 reducer.evicted_until = row.evicted_until;
                 reducer.evicted_at_once = row.evicted_at_once;
+                SourceMore {
+                    peer_leg: reducer.peer_leg,
+                    wall: reducer.wall,
+                } = more.unwrap_or_default();
             }
             Table::Source => {
                 let row: RefusedRow = read(bytes, bad)?;
@@ -165,12 +181,14 @@ impl Restoring {
         let Restoring {
             mut reducer,
             tombstones,
+            leftovers,
             current,
         } = self;
         reducer.now = clock;
         free_holes(&mut reducer.sessions);
         free_holes(&mut reducer.allocations);
         reducer.restore_tombstones(tombstones);
+        reducer.restore_leftovers(leftovers);
         reducer.link(current);
         reducer
     }
@@ -207,9 +225,14 @@ impl Reducer {
         }
     }
 
-    fn read_allocation(&mut self, row: AllocationRow<'_>) -> Allocation {
+    fn read_allocation(
+        &mut self,
+        slot: u32,
+        row: AllocationRow<'_>,
+        more: Option<AllocationMore>,
+    ) -> Allocation {
         let name = self.names.hold(row.realm, row.username);
-        let server = self.labels.optional(row.server);
+        let server = self.servers.optional(row.server);
         let details = self.read_details(row.details);
         let mut allocation = Allocation::new(AllocationId(row.id), server, name, NONE, row.opened_at);
         allocation.session = row.session.unwrap_or(NONE);
@@ -218,10 +241,79 @@ impl Reducer {
         allocation.lifetime = row.lifetime;
         allocation.flags = row.flags;
         allocation.remote = details.remote;
-        allocation.labels = details.labels;
+        allocation.realm = realm_tag(row.realm);
+        allocation.set_labels(details.labels, &self.labels);
         allocation.rare = row.rare.map(Box::new);
         allocation.set_legs(&row.legs);
+        // What is only in a row's second part was reckoned in another way by those who wrote none.
+        let before = |legs: &Legs| legs.peer.received_bytes.min(legs.client.sent_bytes);
+        let base = allocation.base();
+        let more = more.unwrap_or_else(|| AllocationMore {
+            sent_on: Some(before(&row.legs)),
+            base_sent_on: before(&base),
+            base_relayed: if base.peer.sent_packets > 0 || !self.peer_leg() {
+                Carried {
+                    legs: base,
+                    sent_on: before(&base),
+                }
+                .relayed(self.peer_leg())
+            } else {
+                0
+            },
+            ..AllocationMore::default()
+        });
+        allocation.flags |= Flags::from_bits_truncate(more.flags) & Flags::LATER;
+        if more
+            .sent_on
+            .is_some_and(|sent_on| sent_on != row.legs.peer.received_bytes)
+        {
+            allocation.flags.insert(Flags::WITHHELD);
+            allocation.rare().sent_on = more.sent_on.unwrap_or_default();
+        }
+        let news = (more.base_sent_on, more.base_relayed, more.quiet_at, more.copied);
+        if news != Default::default() {
+            let rare = allocation.rare();
+            (rare.base_sent_on, rare.base_relayed, rare.quiet_at, rare.copied) = news;
+        }
+        if let Some(half) = more.half {
+            self.halves.restore(slot, half);
+        }
         allocation
+    }
+
+    fn read_leftover(&mut self, row: LeftoverRow<'_>) -> Leftover {
+        let name = self.names.hold(row.realm, row.username);
+        Leftover {
+            group: self.group_of(name),
+            name,
+            server: self.servers.optional(row.server),
+            id: AllocationId(row.id),
+            opened_at: row.opened_at,
+            twin: row.twin,
+            continues: row.continues,
+            usage: row.usage,
+            relayed: row.relayed,
+            inexact: row.inexact,
+            withheld: row.withheld,
+            last_close: row.last_close,
+            since: row.since,
+            past: row.past.into_iter().map(|p| self.read_past(p)).collect(),
+            past_count: row.past_count,
+        }
+    }
+
+    fn restore_leftovers(&mut self, rows: Vec<(u32, u64, Leftover)>) {
+        for (slot, _, l) in &rows {
+            if let Some(g) = self.groups.get_mut(l.group as usize)
+                && g.leftover == NONE
+            {
+                g.leftover = *slot;
+            }
+        }
+        let rows = rows
+            .into_iter()
+            .map(|(slot, number, l)| (slot, number, 0, l.since.plus(LEFTOVER_WAITS), l));
+        self.leftovers.restore(rows.collect());
     }
 
     fn read_session(&mut self, row: SessionRow<'_>) -> Session {
@@ -263,7 +355,7 @@ impl Reducer {
     fn read_past(&mut self, row: PastRow<'_>) -> Past {
         Past {
             id: AllocationId(row.id),
-            server: self.labels.optional(row.server),
+            server: self.servers.optional(row.server),
             name: self.names.hold(row.realm, row.username),
             opened_at: row.opened_at,
             opened_seen: row.opened_seen,
@@ -274,14 +366,28 @@ impl Reducer {
         }
     }
 
-    fn read_tombstone(&mut self, row: TombstoneRow<'_>) -> Tombstone {
+    fn read_tombstone(&mut self, row: TombstoneRow<'_>, more: Option<TombstoneMore>) -> Tombstone {
+        let told = row.rest.told;
+        let more = more.unwrap_or_else(|| {
+            let sent_on = told.peer.received_bytes.min(told.client.sent_bytes);
+            let relayed = Carried { legs: told, sent_on }.relayed(self.peer_leg());
+            TombstoneMore {
+                sent_on,
+                relayed: if told.peer.sent_packets > 0 || !self.peer_leg() {
+                    relayed
+                } else {
+                    0
+                },
+                ..TombstoneMore::default()
+            }
+        });
         Tombstone {
             id: AllocationId(row.id),
-            server: self.labels.optional(row.server),
+            server: self.servers.optional(row.server),
             name: self.names.hold(row.realm, row.username),
             opened_at: row.opened_at,
             heard_at: row.heard_at,
-            rest: row.rest,
+            rest: TombstoneRest { more, ..row.rest },
         }
     }
 
@@ -303,7 +409,7 @@ impl Reducer {
             let Some(a) = self.allocations.get(*slot as usize) else {
                 continue;
             };
-            let (name, session) = (a.name, a.session);
+            let (name, session, a_server) = (a.name, a.session, a.server);
             let hash = Reducer::hash_of(&self.hasher, &self.names, a.server, a.id, name);
             let group = match self.sessions.get(session as usize) {
                 Some(s) => {
@@ -314,6 +420,7 @@ impl Reducer {
                 None => self.group_of(name),
             };
             self.index_allocation(*slot, hash);
+            self.servers.opened(a_server);
             if let Some(a) = self.allocations.get_mut(*slot as usize) {
                 a.hash = hash;
                 a.group = group;
@@ -337,6 +444,10 @@ impl Reducer {
         }
         let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
         for slot in sessions {
+            // The rules may have changed since: what was told stands.
+            if let Some(s) = self.sessions.get_mut(slot as usize) {
+                s.set_usage(s.usage().max(s.told()));
+            }
             self.arm_usage(slot);
             self.review(slot);
         }
@@ -348,8 +459,28 @@ impl Reducer {
     }
 }
 
+/// A row without a second part, or the first part of one.
 pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
-    postcard::from_bytes(bytes).map_err(|_| bad)
+    match bytes.split_first() {
+        Some((&(FORMAT | FORMAT_MORE), bytes)) => postcard::take_from_bytes(bytes).map(|(row, _)| row),
+        _ => return Err(bad),
+    }
+    .map_err(|_| bad)
+}
+
+/// A row, and its second part, if it has one.
+fn read_with<'r, T, M>(bytes: &'r [u8], bad: RestoreError) -> Result<(T, Option<M>), RestoreError>
+where
+    T: Deserialize<'r>,
+    M: Deserialize<'r>,
+{
+    match bytes.split_first() {
+        Some((&FORMAT, bytes)) => postcard::from_bytes(bytes).map(|row| (row, None)),
+        Some((&FORMAT_MORE, bytes)) => postcard::take_from_bytes(bytes)
+            .and_then(|(row, rest)| postcard::from_bytes(rest).map(|more| (row, Some(more)))),
+        _ => return Err(bad),
+    }
+    .map_err(|_| bad)
 }
 
 #[cfg(test)]

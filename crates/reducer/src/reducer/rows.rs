@@ -2,22 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Reducer;
+use super::{Reducer, peer_leg::Known};
 use crate::{
     allocation::{Address, Allocation, Details, Dirty, Rare},
     aside::{Tombstone, TombstoneRest},
     event::{CloseReason, SessionId},
     flags::Flags,
     intern::NONE,
+    leftover::Leftover,
     session::{Past, Phase, Session},
     snapshot::{RefusedAt, RefusedKey},
     state::{Change, Table},
     time::Timestamp,
-    usage::{Legs, Usage},
+    usage::{Counters, Legs, Usage},
+    wall::Wall,
 };
 
 /// The first byte of every row. A row of another format is refused on reading.
 pub(crate) const FORMAT: u8 = 1;
+/// That of a row with a second part, which follows the first.
+pub(crate) const FORMAT_MORE: u8 = 2;
 
 /// Allocations of which only counters moved that are saved at once: a million rows would take hundreds of MiB.
 const SAVED_AT_ONCE: usize = 32_768;
@@ -51,6 +55,49 @@ pub(crate) struct AllocationRow<'a> {
     pub(crate) details: DetailsRow<'a>,
     pub(crate) flags: Flags,
     pub(crate) rare: Option<Rare>,
+}
+
+/// The second part of an allocation's row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AllocationMore {
+    pub(crate) flags: u16,
+    /// How many bytes from peers went on to the client, where that is not all of them.
+    pub(crate) sent_on: Option<u64>,
+    pub(crate) base_sent_on: u64,
+    pub(crate) base_relayed: u64,
+    pub(crate) quiet_at: Timestamp,
+    pub(crate) copied: bool,
+    /// The client's half of a report of which the peer's has yet to come.
+    pub(crate) half: Option<(Timestamp, Counters)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftoverRow<'a> {
+    /// Its place in the order in which groups left something.
+    pub(crate) number: u64,
+    pub(crate) id: u64,
+    #[serde(borrow)]
+    pub(crate) server: Option<&'a [u8]>,
+    pub(crate) realm: &'a [u8],
+    pub(crate) username: &'a [u8],
+    pub(crate) opened_at: Timestamp,
+    pub(crate) twin: u16,
+    pub(crate) continues: Option<SessionId>,
+    pub(crate) usage: Usage,
+    pub(crate) relayed: u64,
+    pub(crate) inexact: bool,
+    pub(crate) withheld: bool,
+    pub(crate) last_close: (Timestamp, CloseReason),
+    pub(crate) since: Timestamp,
+    pub(crate) past: Vec<PastRow<'a>>,
+    pub(crate) past_count: u32,
+}
+
+/// The second part of the source's row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourceMore {
+    pub(crate) peer_leg: Known,
+    pub(crate) wall: Wall,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -122,13 +169,21 @@ pub(crate) struct RefusedRow {
 /// A row's bytes. Writing to memory cannot fail; a row that could not be written would be an empty one,
 /// which is refused on reading.
 fn encode<T: Serialize>(row: &T) -> Vec<u8> {
-    let start = Vec::with_capacity(160);
-    let start = {
-        let mut v = start;
-        v.push(FORMAT);
-        v
-    };
+    let mut start = Vec::with_capacity(160);
+    start.push(FORMAT);
     postcard::to_extend(row, start).unwrap_or_default()
+}
+
+/// The same with a second part, where that says anything.
+fn encode_with<T: Serialize, M: Serialize + Default + PartialEq>(row: &T, more: &M) -> Vec<u8> {
+    let mut bytes = encode(row);
+    if *more == M::default() {
+        return bytes;
+    }
+    if let Some(format) = bytes.first_mut() {
+        *format = FORMAT_MORE;
+    }
+    postcard::to_extend(more, bytes).unwrap_or_default()
 }
 
 impl Reducer {
@@ -141,8 +196,13 @@ impl Reducer {
             value: Some(value),
         };
         let allocations = self.allocations.iter();
-        let allocations =
-            allocations.map(|(slot, a)| change(Table::Allocation, slot as u64, self.allocation_row(a)));
+        let allocations = allocations.map(|(slot, a)| {
+            change(
+                Table::Allocation,
+                slot as u64,
+                self.allocation_row(slot as u32, a),
+            )
+        });
         let sessions = self.sessions.iter();
         let sessions =
             sessions.map(|(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
@@ -157,33 +217,64 @@ impl Reducer {
             };
             change(Table::Source, SOURCE_KEY + 1 + refused.row, encode(&row))
         });
+        let leftovers = self.leftovers.iter();
+        let leftovers =
+            leftovers.map(|(slot, l)| change(Table::Leftover, u64::from(slot), self.leftover_row(slot, l)));
         let source = change(Table::Source, SOURCE_KEY, self.source_row());
         allocations
             .chain(sessions)
             .chain(tombstones)
+            .chain(leftovers)
             .chain([source])
             .chain(refused)
             .collect()
     }
 
     fn tombstone_row(&self, slot: u32, t: &Tombstone) -> Vec<u8> {
-        encode(&TombstoneRow {
+        let row = TombstoneRow {
             number: self.tombstones.number(slot),
             id: t.id.0,
-            server: self.labels.get(t.server),
+            server: self.servers.get(t.server),
             realm: self.names.realm(t.name),
             username: self.names.username(t.name),
             opened_at: t.opened_at,
             heard_at: t.heard_at,
             rest: t.rest.clone(),
+        };
+        encode_with(&row, &t.rest.more)
+    }
+
+    fn leftover_row(&self, slot: u32, l: &Leftover) -> Vec<u8> {
+        encode(&LeftoverRow {
+            number: self.leftovers.number(slot),
+            id: l.id.0,
+            server: self.servers.get(l.server),
+            realm: self.names.realm(l.name),
+            username: self.names.username(l.name),
+            opened_at: l.opened_at,
+            twin: l.twin,
+            continues: l.continues,
+            usage: l.usage,
+            relayed: l.relayed,
+            inexact: l.inexact,
+            withheld: l.withheld,
+            last_close: l.last_close,
+            since: l.since,
+            past: l.past.iter().map(|p| self.past_row(p)).collect(),
+            past_count: l.past_count,
         })
     }
 
     fn source_row(&self) -> Vec<u8> {
-        encode(&SourceRow {
+        let row = SourceRow {
             evicted_until: self.evicted_until,
             evicted_at_once: self.evicted_at_once,
-        })
+        };
+        let more = SourceMore {
+            peer_leg: self.peer_leg,
+            wall: self.wall.clone(),
+        };
+        encode_with(&row, &more)
     }
 
     /// Turns what is marked as changed into rows.
@@ -200,7 +291,7 @@ impl Reducer {
             let value = self
                 .allocations
                 .get(slot as usize)
-                .map(|a| self.allocation_row(a));
+                .map(|a| self.allocation_row(slot, a));
             if let Some(a) = self.allocations.get_mut(slot as usize) {
                 a.dirty = Dirty::Clean;
             }
@@ -225,6 +316,13 @@ impl Reducer {
         for slot in slots {
             let value = self.tombstones.get(slot).map(|t| self.tombstone_row(slot, t));
             self.change(Table::Tombstone, u64::from(slot), value);
+        }
+        let mut slots = std::mem::take(&mut self.changed_leftovers);
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let value = self.leftovers.get(slot).map(|l| self.leftover_row(slot, l));
+            self.change(Table::Leftover, u64::from(slot), value);
         }
         let mut rows = std::mem::take(&mut self.refused.changed);
         rows.sort();
@@ -259,10 +357,10 @@ impl Reducer {
         }
     }
 
-    fn allocation_row(&self, a: &Allocation) -> Vec<u8> {
-        encode(&AllocationRow {
+    fn allocation_row(&self, slot: u32, a: &Allocation) -> Vec<u8> {
+        let row = AllocationRow {
             id: a.id.0,
-            server: self.labels.get(a.server),
+            server: self.servers.get(a.server),
             realm: self.names.realm(a.name),
             username: self.names.username(a.name),
             session: (a.session != NONE).then_some(a.session),
@@ -274,7 +372,18 @@ impl Reducer {
             details: self.details_row(&a.details()),
             flags: a.flags,
             rare: a.rare_row(),
-        })
+        };
+        let rare = a.rare.as_deref();
+        let more = AllocationMore {
+            flags: (a.flags & Flags::LATER).bits(),
+            sent_on: a.flags.contains(Flags::WITHHELD).then(|| a.carried().sent_on),
+            base_sent_on: rare.map_or(0, |r| r.base_sent_on),
+            base_relayed: rare.map_or(0, |r| r.base_relayed),
+            quiet_at: rare.map_or(Timestamp(0), |r| r.quiet_at),
+            copied: rare.is_some_and(|r| r.copied),
+            half: self.halves.get(slot),
+        };
+        encode_with(&row, &more)
     }
 
     fn session_row(&self, slot: u32, s: &Session) -> Vec<u8> {
@@ -308,7 +417,7 @@ impl Reducer {
     fn past_row<'a>(&'a self, p: &Past) -> PastRow<'a> {
         PastRow {
             id: p.id.0,
-            server: self.labels.get(p.server),
+            server: self.servers.get(p.server),
             realm: self.names.realm(p.name),
             username: self.names.username(p.name),
             opened_at: p.opened_at,

@@ -7,14 +7,15 @@ use hashbrown::{DefaultHashBuilder, hash_table::Entry};
 use super::Reducer;
 use crate::{
     allocation::Dirty,
-    event::{EventType, SessionId, UnattributedReason},
+    event::{CloseReason, EventType, SessionId, UnattributedReason},
     flags::Flags,
     identity::AllocationIdentity,
     intern::NONE,
+    relayed::Carried,
     rules::{GroupBy, StartOn},
     session::{Group, LISTED, Past, Phase, Session, later},
     time::{Moment, Timestamp},
-    usage::{Legs, Usage, billable_bytes, relayed_bytes},
+    usage::Usage,
 };
 
 /// By the number of the realm: as long as a group is of it, it has no other.
@@ -163,7 +164,7 @@ impl Reducer {
         s.members.push(slot);
         s.add_usage(part);
         s.relayed = s.relayed.saturating_add(relayed);
-        if a.flags.contains(Flags::CLOSING) {
+        if a.flags.intersects(Flags::GONE) {
             s.closing += 1;
         } else {
             s.open += 1;
@@ -202,7 +203,7 @@ impl Reducer {
                 (
                     a.opened_at.get(),
                     a.id,
-                    self.labels.get(a.server),
+                    self.servers.get(a.server),
                     self.names.username(a.name),
                 )
             })
@@ -227,7 +228,7 @@ impl Reducer {
             a.opened_at.get().max(s.started_at.get()).max(previous_end)
         };
         let identity = AllocationIdentity {
-            server: self.labels.get(a.server).unwrap_or_default(),
+            server: self.servers.get(a.server).unwrap_or_default(),
             realm: self.names.realm(name),
             username: self.names.username(name),
             id: a.id,
@@ -245,86 +246,158 @@ impl Reducer {
         s.phase = Phase::Open;
         self.release_name(old_name);
         self.tell(session, EventType::Start);
+        self.absorb_leftover(session);
     }
 
-    /// The counters of an allocation are now `legs`; `reports` if this is the last leg of a report.
-    pub(crate) fn count(&mut self, slot: u32, legs: &Legs, reports: bool) {
-        let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
-        let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+    /// What an allocation carried is now `carried`; `reports` if this is the last leg of a report. Between its two
+    /// halves nothing is decided.
+    pub(crate) fn count(&mut self, slot: u32, carried: &Carried, reports: bool) {
+        let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("counters of no allocation");
         };
+        let (old, old_relayed, before) = (a.legs(), a.relayed(peer_leg), a.flags);
         // What may be an earlier life's is no sign that this one has.
-        let next_life = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
-        let reported = a.flags.contains(Flags::REPORTED) || reports;
-        let relayed = if next_life {
-            self.has_relayed(&legs.minus(a.base()), reported)
-        } else {
-            self.has_relayed(legs, reported)
+        let next_life = before.contains(Flags::OVERCOUNTED) && !before.contains(Flags::REVIVED);
+        let reported = before.contains(Flags::REPORTED) || reports;
+        let relays = reports && !before.contains(Flags::RELAYED) && {
+            let base = if next_life {
+                a.base_carried().legs
+            } else {
+                Default::default()
+            };
+            self.has_relayed(&carried.legs.minus(base), reported)
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return;
         };
-        let (old, before) = (a.legs(), a.flags);
-        a.set_legs(legs);
+        a.set_carried(carried);
         let mut news = Flags::empty();
         news.set(Flags::REPORTED, reports);
-        news.set(Flags::RELAYED, relayed);
+        news.set(Flags::RELAYED, relays);
         a.flags |= news;
         let (after, session) = (a.flags, a.session);
+        let relayed = a.relayed(peer_leg);
+        let left_at = a.left_at();
         self.mark(slot, Dirty::Soft);
         if session == NONE {
             return self.join_if_relayed(slot);
         }
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("a member of no session");
         };
-        let more = relayed_bytes(legs, peer_leg) - relayed_bytes(&old, peer_leg);
+        let legs = carried.legs;
         s.add_usage(Usage {
             legs: legs.minus(old),
-            billable_bytes: billable_bytes(rule, legs, peer_leg) - billable_bytes(rule, &old, peer_leg),
+            billable_bytes: rule
+                .bytes(&legs, relayed)
+                .saturating_sub(rule.bytes(&old, old_relayed)),
         });
         let was_call = s.is_call(self.rules.residue);
-        s.relayed = s.relayed.saturating_add(more);
+        s.relayed = s.relayed.saturating_add(relayed.saturating_sub(old_relayed));
         let became_call = !was_call && s.is_call(self.rules.residue);
         let first = after - before;
         let first_relay = first.contains(Flags::RELAYED);
         let first_report = first.contains(Flags::REPORTED);
-        let closing = after.contains(Flags::CLOSING);
-        if !closing {
+        let gone = after.intersects(Flags::GONE);
+        if !gone {
             s.relaying += u32::from(first_relay);
             s.unreported -= u32::from(first_report);
+        } else if first_relay && !after.contains(Flags::CLOSING) {
+            let former = s.former_mut();
+            former.last_counting_close = former.last_counting_close.max(left_at);
         }
         self.arm_usage(session);
         if first_relay {
             self.start(session);
         }
-        if (became_call || first_relay || first_report) && !closing {
+        if became_call || first_relay || (first_report && !gone) {
             self.review(session);
         }
     }
 
-    /// A member was deleted, or is found to be gone: it keeps the session alive no more.
-    pub(crate) fn member_closes(&mut self, session: u32, slot: u32, closed_at: Timestamp) {
-        let grace = self.rules.report_grace;
-        let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+    /// What an allocation carried is less than was counted: `carried`, of which all that was told is a part.
+    pub(crate) fn recount(&mut self, slot: u32, carried: &Carried) {
+        let peer_leg = self.peer_leg();
+        let before = self.part(slot);
+        let relayed_before = self.untold_relayed(slot);
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return self.broken("no allocation to count anew");
         };
-        let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+        a.set_carried(carried);
+        let (session, relayed) = (a.session, a.relayed(peer_leg).saturating_sub(a.base_relayed()));
+        let after = self.part(slot);
+        self.mark(slot, Dirty::Hard);
+        if let Some(s) = self.sessions.get_mut(session as usize) {
+            let told = s.told();
+            s.set_usage(s.usage().minus(before).plus(after).max(told));
+            s.relayed = s.relayed.saturating_sub(relayed_before).saturating_add(relayed);
+            self.mark_session(session);
+        }
+    }
+
+    /// A member was deleted, is about to be, or is found to be gone: it keeps the session alive no more.
+    pub(crate) fn member_closes(&mut self, session: u32, slot: u32, closed: (Timestamp, CloseReason)) {
+        let grace = self.rules.report_grace;
+        let Some((s, a)) = self
+            .sessions
+            .get_mut(session as usize)
+            .zip(self.allocations.get(slot as usize))
+        else {
+            return self.broken("a member of no session closes");
         };
         s.open -= 1;
         s.closing += 1;
         s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
         s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
-        if let Some(closed) = a.rare.as_ref().and_then(|r| r.closed) {
-            s.former_mut().last_close = later(s.former().last_close, closed);
-        }
+        let former = s.former_mut();
+        former.last_close = later(former.last_close, closed);
         if a.flags.contains(Flags::RELAYED)
-            || (!a.flags.contains(Flags::REPORTED) && closed_at < a.opened_at.get().plus(grace))
+            || (!a.flags.contains(Flags::REPORTED) && closed.0 < a.opened_at.get().plus(grace))
         {
-            s.former_mut().last_counting_close = s.former().last_counting_close.max(closed_at);
+            former.last_counting_close = former.last_counting_close.max(closed.0);
         }
         self.mark_session(session);
+    }
+
+    /// A member whose deletion was asked for still carried something.
+    pub(crate) fn member_left_later(&mut self, session: u32, slot: u32) {
+        let Some((s, a)) = self
+            .sessions
+            .get_mut(session as usize)
+            .zip(self.allocations.get(slot as usize))
+        else {
+            return self.broken("a member of no session leaves");
+        };
+        let left_at = a.left_at();
+        let former = s.former_mut();
+        former.last_close = later(former.last_close, (left_at, CloseReason::Closed));
+        if a.flags.contains(Flags::RELAYED) {
+            former.last_counting_close = former.last_counting_close.max(left_at);
+        }
+        self.mark_session(session);
+    }
+
+    /// A member whose deletion was asked for is refreshed after all.
+    pub(crate) fn member_returns(&mut self, session: u32, slot: u32) {
+        let Some((s, a)) = self
+            .sessions
+            .get_mut(session as usize)
+            .zip(self.allocations.get(slot as usize))
+        else {
+            return self.broken("a member of no session returns");
+        };
+        s.closing -= 1;
+        if s.phase == Phase::Ending {
+            // The session waits for nobody who is still there.
+            self.leave(session, slot, false, true);
+        } else {
+            s.open += 1;
+            s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
+            s.unreported += u32::from(!a.flags.contains(Flags::REPORTED));
+            self.mark_session(session);
+        }
+        self.review(session);
     }
 
     /// A closing member's counters are final.
@@ -367,6 +440,7 @@ impl Reducer {
 
     /// Takes an allocation out of the members; if it was counted, what it carried stays.
     pub(crate) fn leave(&mut self, session: u32, slot: u32, totals_seen: bool, counted: bool) {
+        let peer_leg = self.peer_leg();
         let part = self.part(slot);
         let relayed = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -398,15 +472,13 @@ impl Reducer {
             former.past_count += 1;
             former.past_usage = former.past_usage.plus(part);
             former.past_relayed = former.past_relayed.saturating_add(relayed);
-            let (id, legs) = (s.id, a.legs());
-            let rare = a.rare();
-            rare.base = legs;
-            rare.continues = Some(id);
+            let id = s.id;
+            a.rebase(peer_leg);
+            a.rare().continues = Some(id);
         } else {
             s.set_usage(s.usage().minus(part));
             s.relayed = s.relayed.saturating_sub(relayed);
-            let legs = a.legs();
-            a.rare().base = legs;
+            a.rebase(peer_leg);
         }
         if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
             m.place = place;
@@ -417,19 +489,16 @@ impl Reducer {
 
     /// What of the allocation is told in no earlier session.
     pub(crate) fn part(&self, slot: u32) -> Usage {
-        let Some(a) = self.allocations.get(slot as usize) else {
+        let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
+        let Some(a) = self.allocation(slot) else {
             return Usage::default();
         };
-        let base = a.base();
-        self.difference(&base, &a.legs())
-    }
-
-    pub(crate) fn difference(&self, from: &Legs, to: &Legs) -> Usage {
-        let (rule, peer_leg) = (self.rules.billable, self.rules.peer_leg);
+        let (base, legs) = (a.base(), a.legs());
         Usage {
-            legs: to.minus(*from),
-            billable_bytes: billable_bytes(rule, to, peer_leg)
-                .saturating_sub(billable_bytes(rule, from, peer_leg)),
+            legs: legs.minus(base),
+            billable_bytes: rule
+                .bytes(&legs, a.relayed(peer_leg))
+                .saturating_sub(rule.bytes(&base, a.base_relayed())),
         }
     }
 

@@ -1,12 +1,15 @@
 //! The end of an allocation: `deleted`, totals, expiry.
 
-use super::{Notice, Reducer};
+use super::{Notice, Reducer, messages::CANNOT_WRAP};
 use crate::{
-    allocation::{self, Dirty},
+    allocation::{self, Dirty, Settled},
     event::{CloseReason, UnattributedReason},
     flags::Flags,
     intern::NONE,
+    relayed::Carried,
+    rules::Billable,
     time::Timestamp,
+    usage::{Counters, Legs, Usage},
 };
 
 impl Reducer {
@@ -62,14 +65,14 @@ impl Reducer {
             return self.wake_allocation(slot, self.now.plus(patience));
         }
         let lifetime = u64::from(a.lifetime) * 1000;
-        let (reason, since) = match a.lifetime {
-            _ if a.flags.contains(Flags::SHARED) => (CloseReason::Expired, a.heard_at.get()),
-            0 if a.flags.intersects(Flags::OPENED_SEEN | Flags::TOUCHED) => {
-                (CloseReason::Closed, a.status_at.get())
-            }
-            _ => (CloseReason::Expired, a.status_at.get()),
+        let (reason, closed_at) = if a.flags.contains(Flags::LEAVING) {
+            (CloseReason::Closed, a.left_at())
+        } else if a.flags.contains(Flags::SHARED) {
+            (CloseReason::Expired, a.heard_at.get().plus(lifetime))
+        } else {
+            (CloseReason::Expired, a.status_at.get().plus(lifetime))
         };
-        let closed_at = since.plus(lifetime).min(self.now).max(a.opened_at.get());
+        let closed_at = closed_at.min(self.now).max(a.opened_at.get());
         self.end_now(slot, closed_at, reason, None);
     }
 
@@ -77,17 +80,20 @@ impl Reducer {
     pub(crate) fn begin_closing(&mut self, slot: u32) {
         let (now, grace) = (self.now, self.rules.totals_grace);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to close");
         };
+        let leaving = a.flags.contains(Flags::LEAVING);
+        let closed_at = if leaving { a.left_at() } else { now };
         a.flags.insert(Flags::CLOSING | Flags::TOUCHED);
+        a.flags.remove(Flags::LEAVING);
         let rare = a.rare();
-        rare.closed = Some((now, CloseReason::Closed));
+        rare.closed = Some((closed_at, CloseReason::Closed));
         rare.totals_due = now.plus(grace);
         let session = a.session;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
-        if session != NONE {
-            self.member_closes(session, slot, now);
+        if session != NONE && !leaving {
+            self.member_closes(session, slot, (closed_at, CloseReason::Closed));
             self.review(session);
         }
     }
@@ -102,16 +108,28 @@ impl Reducer {
         next: Option<Timestamp>,
     ) -> u16 {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to end");
             return 0;
         };
         let (was_closing, session) = (a.flags.contains(Flags::CLOSING), a.session);
         let same = next == Some(a.opened_at.get());
         let twin = if same { a.twin().saturating_add(1) } else { 0 };
         if !was_closing {
+            let leaving = a.flags.contains(Flags::LEAVING);
+            // One whose deletion was asked for had closed already, whatever ends the wait for its totals.
+            let closed = if leaving {
+                (
+                    a.left_at().min(closed_at.max(a.status_at.get())),
+                    CloseReason::Closed,
+                )
+            } else {
+                (closed_at, reason)
+            };
             a.flags.insert(Flags::CLOSING);
-            a.rare().closed = Some((closed_at, reason));
-            if session != NONE {
-                self.member_closes(session, slot, closed_at);
+            a.flags.remove(Flags::LEAVING);
+            a.rare().closed = Some(closed);
+            if session != NONE && !leaving {
+                self.member_closes(session, slot, closed);
             }
         }
         self.settle(slot);
@@ -122,52 +140,177 @@ impl Reducer {
     /// Returns the twin number for an incarnation that opens now.
     pub(crate) fn settle(&mut self, slot: u32) -> u16 {
         self.keep_end(slot);
-        let Some(a) = self.allocations.get(slot as usize) else {
+        let peer_leg = self.peer_leg();
+        let Some(a) = self.allocation(slot) else {
+            self.broken("no allocation to settle");
             return 0;
         };
         let (client_total, peer_total) = a.totals();
+        let (id, framing) = (a.id, a.framing());
         let deltas_only = a.flags.intersects(Flags::DELTAS_ONLY | Flags::SHARED);
         let doubted = a.flags.contains(Flags::OVERCOUNTED);
-        let settled = allocation::settle(a.legs(), client_total, peer_total, self.rules.peer_leg);
-        let (id, legs) = (a.id, a.legs());
-        let totals_seen = client_total.is_some() && (peer_total.is_some() || !self.rules.peer_leg);
         let twin = if a.opened_at.get() == self.now {
             a.twin().saturating_add(1)
         } else {
             0
         };
-
-        let final_legs = if deltas_only { legs } else { settled.legs };
-        self.count(slot, &final_legs, true);
-        if settled.overcounted {
+        let mut settled = allocation::settle(a.legs(), client_total, peer_total, peer_leg);
+        let overcounted = settled.overcounted;
+        if overcounted {
             self.stats.overcounted += 1;
-            self.notice(Notice::Overcounted { allocation: id });
-            if let Some(a) = self.allocations.get_mut(slot as usize) {
-                a.flags.insert(Flags::OVERCOUNTED);
+            match self.set_right(slot, client_total, peer_total) {
+                Some(right) => settled = right,
+                None => self.notice(Notice::Overcounted { allocation: id }),
             }
+        }
+        let Some(a) = self.allocation(slot) else { return 0 };
+        let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
+        let counted = a.carried();
+        let all = if totals_seen && !settled.overcounted {
+            counted.settled(settled.legs, framing)
+        } else {
+            Carried {
+                legs: settled.legs,
+                ..counted
+            }
+        };
+        let told = if deltas_only { counted } else { all };
+        let exact = settled.exact
+            && !deltas_only
+            && !doubted
+            && !self.may_have_wrapped(slot, &settled.legs)
+            && !self.may_have_dropped(&told);
+        self.count(slot, &told, true);
+        if settled.overcounted
+            && let Some(a) = self.allocations.get_mut(slot as usize)
+        {
+            a.flags.insert(Flags::OVERCOUNTED);
         }
         self.join_if_relayed(slot);
         if deltas_only && !settled.overcounted {
-            let rest = settled.legs.minus(final_legs);
-            self.record_unattributed(slot, final_legs, settled.legs, rest, UnattributedReason::Evicted);
+            self.record_beyond(slot, &all);
         }
-        let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
+        let session = self.allocation(slot).map_or(NONE, |a| a.session);
         if session == NONE {
-            self.record_untold(slot, UnattributedReason::Residue);
+            if self.untold_relayed(slot) > 0 {
+                self.leave_over(slot, totals_seen, exact);
+            } else {
+                self.record_untold(slot, UnattributedReason::Residue);
+            }
         } else {
-            self.member_settles(
-                session,
-                slot,
-                totals_seen,
-                settled.exact && !deltas_only && !doubted,
-            );
+            let unknown = self.reports_peer_leg().is_none();
+            let part = self.part(slot);
+            self.member_settles(session, slot, totals_seen, exact && !unknown);
+            if unknown {
+                self.withhold(slot, totals_seen, part);
+            }
         }
-        let told = if deltas_only { settled.legs } else { final_legs };
-        self.bury(slot, told, totals_seen);
+        let known = if deltas_only { all } else { told };
+        self.bury(slot, known, totals_seen);
         if session != NONE {
             self.review(session);
         }
         twin
+    }
+
+    /// More was counted than the totals say. Where these are of one life for certain, what was counted and not told yet
+    /// is set right: messages that came twice. What it is then, if that is possible.
+    fn set_right(
+        &mut self,
+        slot: u32,
+        client_total: Option<Counters>,
+        peer_total: Option<Counters>,
+    ) -> Option<Settled> {
+        let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
+        let a = self.allocation(slot)?;
+        let copied = a.rare.as_ref().is_some_and(|r| r.copied);
+        let doubt = Flags::MOVED | Flags::OVERCOUNTED;
+        let one_life = a.flags.contains(Flags::OPENED_SEEN)
+            && !a.flags.intersects(Flags::SHARED | Flags::DELTAS_ONLY)
+            && (copied || !(a.flags.intersects(doubt) || self.had_gap(a.server, a.opened_at.get())));
+        if !one_life {
+            return None;
+        }
+        let (old, old_relayed, session) = (a.carried(), a.relayed(peer_leg), a.session);
+        // Each message came twice at most.
+        let half = old.legs.peer.zip(old.legs.peer, |n, _| n / 2);
+        let peer = match peer_total.filter(|_| peer_leg) {
+            Some(total) => half.zip(total, allocation::unwrap_total),
+            None => half,
+        };
+        if peer.exceeds(&old.legs.peer) && peer_total.is_some_and(|total| peer != total) {
+            return None; // a wrap that nothing speaks for
+        }
+        let legs = Legs {
+            client: client_total?,
+            peer,
+        };
+        let right = if peer_total.is_some() || !peer_leg {
+            Carried::default().settled(legs, a.framing())
+        } else {
+            Carried {
+                legs,
+                sent_on: (old.sent_on / 2).min(peer.received_bytes),
+            }
+        };
+        let base = a.base_carried();
+        // What was told stands.
+        let spare = match self.sessions.get(session as usize) {
+            Some(s) => s.usage().minus(s.told()),
+            None => Usage {
+                legs: old.legs.minus(base.legs),
+                billable_bytes: u64::MAX,
+            },
+        };
+        let kept = old.legs.minus(spare.legs).max(base.legs).max(legs);
+        let most_cut = if rule == Billable::Relayed {
+            spare.billable_bytes
+        } else {
+            u64::MAX
+        };
+        let least_relayed = old_relayed.saturating_sub(most_cut).max(a.base_relayed());
+        let relays = self.has_relayed(&legs, true);
+        let relayed = if relays { right.relayed(peer_leg) } else { 0 }.max(least_relayed);
+        let kept = Carried {
+            legs: kept,
+            sent_on: relayed.saturating_sub(kept.peer.sent_bytes).max(right.sent_on),
+        };
+        let whole = kept == right && relayed <= right.relayed(peer_leg);
+        self.recount(slot, &kept);
+        Some(Settled {
+            legs: kept.legs,
+            exact: whole && peer_total.is_some(),
+            overcounted: false,
+        })
+    }
+
+    /// Whether something may have been missed of an allocation that opened then.
+    fn had_gap(&self, server: u32, opened_at: Timestamp) -> bool {
+        self.deaf || self.heard_since(server) > opened_at
+    }
+
+    /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (COTURN.md, trap 29).
+    fn may_have_wrapped(&self, slot: u32, settled: &Legs) -> bool {
+        let Some(a) = self.allocation(slot) else {
+            return true;
+        };
+        if a.flags.contains(Flags::WRAPPED) {
+            return true;
+        }
+        let rest = settled.minus(a.legs());
+        let many = [rest.client, rest.peer]
+            .iter()
+            .any(|leg| leg.received_packets > CANNOT_WRAP || leg.sent_packets > CANNOT_WRAP);
+        // Across a gap, many reports may be missing, each of them made in time: by UDP there is no TCP relay.
+        let by_udp = self.labels.get(self.labels.set(a.labels).transport) == Some(b"UDP");
+        many && !(by_udp && self.had_gap(a.server, a.opened_at.get()))
+    }
+
+    /// Whether more than `residue` may have gone on to the client than is certain.
+    fn may_have_dropped(&self, told: &Carried) -> bool {
+        let Legs { client, peer } = told.legs;
+        let most = peer.received_bytes.min(client.sent_bytes);
+        self.peer_leg() && most.saturating_sub(told.sent_on) > self.rules.residue
     }
 
     /// Takes the allocation's record away.
@@ -180,6 +323,9 @@ impl Reducer {
         self.mark(slot, Dirty::Hard);
         let a = self.allocations.try_remove(slot as usize)?;
         self.forget_counted(slot);
+        self.halves.forget(slot);
+        self.switched_realms.remove(&slot);
+        self.servers.closed(a.server);
         self.release_group(a.group);
         Some(a)
     }

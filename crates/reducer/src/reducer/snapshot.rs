@@ -3,7 +3,7 @@
 use super::{Reducer, ServerRef, messages::Opening};
 use crate::{
     allocation::Dirty,
-    message::{AllocationId, Status},
+    message::{AllocationId, Kind, Status},
     time::{Moment, Timestamp},
 };
 
@@ -26,7 +26,9 @@ impl Reducer {
         };
         let key = self.key(ServerRef::UNKNOWN.0, id, realm, username);
         let ended = |slot| self.tombstones.get(slot).is_some_and(|t| t.heard_at >= since);
-        self.find_allocation(&key).is_none() && !self.find_tombstone(&key).is_some_and(ended)
+        self.find_allocation(&key).is_none()
+            && !self.find_tombstone(&key).is_some_and(ended)
+            && !self.is_switched(&key)
     }
 
     /// A key that was read at `at`, `idle_seconds` after it had last been touched. It opens an allocation
@@ -58,6 +60,9 @@ impl Reducer {
         }
         self.refused.remove(&name);
         let key = self.key(ServerRef::UNKNOWN.0, id, realm, username);
+        if !self.is_welcome(&key, Kind::Refreshed(status)) {
+            return false;
+        }
         let details = self.details(&status);
         let tombstone = self.find_tombstone(&key);
         let slot = match tombstone {

@@ -10,9 +10,10 @@ use crate::{
     allocation::{Address, Details},
     flags::Flags,
     message::{Kind, Leg, Status},
+    relayed::Carried,
     source::Gap,
     time::Timestamp,
-    usage::Legs,
+    usage::Counters,
 };
 
 /// How long after a takeover messages from before it are looked for.
@@ -36,7 +37,7 @@ pub(crate) struct Behind {
     /// Another life of its key is open in our stream: what comes first is of that one.
     pub(crate) skip: bool,
     /// What was counted here, once it has ended.
-    pub(crate) counted: Legs,
+    pub(crate) counted: Carried,
 }
 
 impl Stale {
@@ -78,20 +79,20 @@ impl Reducer {
         }
     }
 
-    /// The cumulative counters after a delta: what was told stands still until as much was counted here.
-    pub(crate) fn not_below_told(&mut self, slot: u32, counted: Legs) -> Legs {
+    /// What it carried in all after a delta: what was told stands still until as much was counted here.
+    pub(crate) fn not_below_told(&mut self, slot: u32, counted: Carried) -> Carried {
         if !self.counted.contains_key(&slot) {
             return counted;
         }
-        let Some(a) = self.allocations.get(slot as usize) else {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
             return counted;
         };
-        let legs = a.legs().max(counted);
+        let all = a.carried().max(counted);
         self.counted.insert(slot, counted);
-        if legs == counted {
+        if all.legs == counted.legs {
             self.counted.remove(&slot);
         }
-        legs
+        all
     }
 
     /// What is stale is known by its tombstone: none that was committed goes while it is looked for.
@@ -113,7 +114,7 @@ impl Reducer {
     pub(crate) fn stale_of(&self, slot: u32) -> Option<Behind> {
         let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
         let counted = self.counted.get(&slot).copied();
-        let counted = counted.or_else(|| self.allocations.get(slot as usize).map(|a| a.legs()));
+        let counted = counted.or_else(|| self.allocation(slot).map(|a| a.carried()));
         Some(Behind {
             counted: counted.unwrap_or_default(),
             ..behind
@@ -208,8 +209,9 @@ impl Reducer {
                 if !behind.skip {
                     let counted = &mut self.stale.as_mut()?.tombstones.get_mut(&slot)?.counted;
                     match leg {
-                        Leg::Client => counted.client = counted.client.plus(counters),
-                        Leg::Peer => counted.peer = counted.peer.plus(counters),
+                        Leg::Client => *counted = counted.plus_client(counters),
+                        // With which half it came is not known any more.
+                        Leg::Peer => *counted = counted.plus_peer(counters, Counters::ZERO, 0),
                     }
                 }
                 Some(false)

@@ -71,6 +71,9 @@ impl Reducer {
         let at = at.max(clock);
         committed.taken_over_at = at;
         committed.deaf = self.deaf;
+        if committed.peer_leg.reported.is_none() {
+            committed.peer_leg = self.peer_leg;
+        }
         committed.hearing_since = committed.hearing_since.max(self.hearing_since);
         // One that has yet to be told may have been overtaken by the next of its group, which has ended.
         for (slot, s) in &committed.sessions {
@@ -82,7 +85,7 @@ impl Reducer {
             }
         }
         for (server, since) in &self.servers_hearing_since {
-            let server = committed.labels.optional(self.labels.get(*server));
+            let server = committed.servers.optional(self.servers.get(*server));
             committed.servers_hearing_since.insert(server, *since);
         }
         let mut take_over = TakeOver {
@@ -145,7 +148,7 @@ impl TakeOver<'_> {
 
         let realm = self.ours.names.realm(key.2);
         let username = self.ours.names.username(key.2);
-        let server = self.base.labels.optional(self.ours.labels.get(key.0));
+        let server = self.base.servers.optional(self.ours.servers.get(key.0));
         let base_key = self.base.key(server, key.1, realm, username);
         let newer_from = if let Some(slot) = self.base.find_allocation(&base_key) {
             let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
@@ -296,7 +299,7 @@ impl TakeOver<'_> {
                 continue;
             }
             let (realm, username) = (self.base.names.realm(t.name), self.base.names.username(t.name));
-            let server = self.base.labels.get(t.server);
+            let server = self.base.servers.get(t.server);
             let behind = match known_end(self.ours, server, t.id, (realm, username), &Sight::of_ended(t)) {
                 // Perhaps only from the rows, of a node that took over before.
                 Some(ended) => self.ours.stale_of_ended(ended),
@@ -325,7 +328,7 @@ impl TakeOver<'_> {
         for step in steps {
             base.begin(step.at);
             let (realm, username) = (ours.names.realm(step.key.2), ours.names.username(step.key.2));
-            let server = base.labels.optional(ours.labels.get(step.key.0));
+            let server = base.servers.optional(ours.servers.get(step.key.0));
             let key = base.key(server, step.key.1, realm, username);
             match step.what {
                 What::Open => {
@@ -397,7 +400,7 @@ fn known_end(
 ) -> Option<u32> {
     let server = match server {
         None => NONE,
-        Some(text) => ours.labels.find(text)?,
+        Some(text) => ours.servers.find(text)?,
     };
     let key = ours.key(server, id, realm, username);
     let slot = ours.find_tombstone(&key)?;

@@ -4,6 +4,7 @@ use turnhook_reducer::{
     event::{CloseReason, UnattributedReason},
     message::{Kind, Leg},
     rules::{Rules, StartOn},
+    source::{Gap, GapReason},
     time::Timestamp,
 };
 
@@ -393,10 +394,17 @@ fn a_peer_report_lost_alone_may_hide_a_wrap() {
 #[test]
 fn without_a_peer_leg_nothing_wraps() {
     let mut w = World::new(Rules {
-        peer_leg: false,
+        peer_leg: false.into(),
         ..Rules::default()
     });
     w.at(0.0).open("bob", 1);
+    let gap = Gap {
+        from: Timestamp(w.now + 1),
+        to: Timestamp(w.now + 10_000),
+        reason: GapReason::Reconnect,
+        server: None,
+    };
+    w.reducer.gap(gap.to, &gap);
     w.at(20.0).close("bob", 1, 5_000_000, 5 << 30);
     w.at(100.0).advance();
     assert!(exact(w.end(0)), "client totals are 64 bits wide");
@@ -466,7 +474,7 @@ fn a_late_peer_total_that_wraps_is_told() {
 fn totals_of_another_life_are_not_told_on_top_of_an_overcount() {
     // The deltas of two allocations under one key were told together with the first one's end.
     let mut w = World::new(Rules::default());
-    w.at(0.0).open("bob", 1);
+    w.at(0.0).refresh("bob", 1);
     w.at(10.0)
         .traffic("bob", 1, 100, 1000)
         .traffic("bob", 1, 100, 1000);

@@ -15,28 +15,28 @@ fn call(w: &mut World, crash: bool) -> Vec<String> {
             w.crash().hears();
         }
     };
-    w.at(0.0).open("7:bob", 1).open("8:bob", 2);
+    w.at(0.0).open("700000000:bob", 1).open("800000000:bob", 2);
     maybe(w);
-    w.at(50.0).traffic("7:bob", 1, 2000, 1_000_000);
+    w.at(50.0).traffic("700000000:bob", 1, 2000, 1_000_000);
     w.at(61.0).advance();
     maybe(w);
     w.at(100.0)
-        .traffic("7:bob", 1, 2000, 1_000_000)
-        .deleted("7:bob", 1);
+        .traffic("700000000:bob", 1, 2000, 1_000_000)
+        .deleted("700000000:bob", 1);
     maybe(w);
-    w.totals("7:bob", 1, 4000, 2_000_000);
+    w.totals("700000000:bob", 1, 4000, 2_000_000);
     maybe(w);
-    w.at(102.0).open("9:bob", 3);
+    w.at(102.0).open("900000000:bob", 3);
     maybe(w);
     w.at(150.0)
-        .traffic("9:bob", 3, 10, 100_000)
-        .close("9:bob", 3, 20, 200_000);
+        .traffic("900000000:bob", 3, 10, 100_000)
+        .close("900000000:bob", 3, 20, 200_000);
     maybe(w);
     w.at(500.0).advance();
     maybe(w);
     w.at(600.0)
-        .traffic("8:bob", 2, 10, 100_000)
-        .close("8:bob", 2, 10, 100_000);
+        .traffic("800000000:bob", 2, 10, 100_000)
+        .close("800000000:bob", 2, 10, 100_000);
     w.at(900.0).advance();
     w.events.iter().map(describe).collect()
 }

@@ -312,7 +312,9 @@ pub(crate) fn event(n: u64, started: u64, sequence: u32, ms: u64, user: &str, en
             reason: CloseReason::Closed,
             accuracy: Accuracy::Exact,
         }),
+        duration_ms: None,
         peer_leg: true,
+        billable: turnhook_reducer::usage::Billable::Relayed,
         usage: usage(u64::from(sequence) * 1000),
         usage_delta: usage(if sequence == 0 { 0 } else { 1000 }),
         allocations: vec![AllocationReport {

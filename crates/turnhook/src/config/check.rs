@@ -144,6 +144,7 @@ impl Check<'_> {
 
     fn limits(&mut self, file: &File) {
         for (name, value) in [
+            ("allocations", file.limits.allocations),
             ("unconfirmed", file.limits.unconfirmed),
             ("tombstones", file.limits.tombstones),
         ] {

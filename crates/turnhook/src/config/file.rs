@@ -6,10 +6,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use turnhook_reducer::rules;
 
 use super::{
     secret::{Secret, SecretUrl},
@@ -61,6 +63,48 @@ impl SourceType {
     }
 }
 
+/// `peer_leg`: `"auto"`, `true` or `false`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerLeg(pub rules::PeerLeg);
+
+impl Serialize for PeerLeg {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            rules::PeerLeg::Auto => to.serialize_str("auto"),
+            rules::PeerLeg::Reported => to.serialize_bool(true),
+            rules::PeerLeg::Absent => to.serialize_bool(false),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerLeg {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<PeerLeg, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = PeerLeg;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#""auto", true or false"#)
+            }
+
+            fn visit_bool<E: de::Error>(self, reported: bool) -> Result<PeerLeg, E> {
+                Ok(PeerLeg(reported.into()))
+            }
+
+            // The environment gives texts.
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PeerLeg, E> {
+                match text {
+                    "auto" => Ok(PeerLeg(rules::PeerLeg::Auto)),
+                    "true" => Ok(PeerLeg(rules::PeerLeg::Reported)),
+                    "false" => Ok(PeerLeg(rules::PeerLeg::Absent)),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}
+
 /// A `[[source]]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -70,8 +114,11 @@ pub struct Source {
     /// Who connects to whom.
     pub r#type: SourceType,
     /// Whether its coturn reports `/peer` messages.
-    #[serde(default = "yes")]
-    pub peer_leg: bool,
+    #[serde(default)]
+    pub peer_leg: PeerLeg,
+    /// The realms that are heard; `*` stands for anything.
+    #[serde(default = "every")]
+    pub realms: Vec<String>,
     /// `direct`: where to listen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
@@ -102,6 +149,10 @@ pub struct Source {
     /// `redis`: close wedged coturn connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heal: Option<bool>,
+}
+
+fn every() -> Vec<String> {
+    vec!["*".to_owned()]
 }
 
 /// `[session]`; the words are METERING's, see the README.
@@ -312,10 +363,18 @@ impl Default for Retry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
+    /// Open allocations of one server.
+    #[serde(default = "allocations")]
+    pub allocations: u32,
     /// Ids that only had traffic, kept aside.
     pub unconfirmed: u32,
     /// Ended allocations that may be heard of again.
     pub tombstones: u32,
+}
+
+/// Recordings of before have none.
+fn allocations() -> u32 {
+    1_000_000
 }
 
 /// `[log]`.
@@ -342,10 +401,6 @@ pub enum LogFormat {
 
 fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn all_events() -> Vec<String> {

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use turnhook_dispatcher::config::EndpointConfig;
+use turnhook_reducer::rules;
 
 mod check;
 mod error;
@@ -19,7 +20,9 @@ mod tests;
 mod units;
 
 pub use error::{ConfigError, Origin, Problem};
-pub use file::{AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, Retry, Session, SourceType, StartOn};
+pub use file::{
+    AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
+};
 pub use load::{Input, load};
 pub use secret::{HIDDEN, Secret, SecretUrl};
 pub use units::{Rate, Size, Span};
@@ -71,7 +74,9 @@ pub struct Source {
     /// Label in payloads and metrics.
     pub name: String,
     /// Whether its coturn reports the peer leg.
-    pub peer_leg: bool,
+    pub peer_leg: rules::PeerLeg,
+    /// The realms that are heard; `*` stands for anything.
+    pub realms: Vec<String>,
     /// What it listens to.
     pub kind: SourceKind,
 }

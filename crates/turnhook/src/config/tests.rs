@@ -127,7 +127,7 @@ fn the_defaults_are_those_of_the_contract() {
     let session = &json["session"];
     for (key, value) in [
         ("group_by", "user"),
-        ("user_pattern", r"^(?:\d+:)?(?P<user>.*)$"),
+        ("user_pattern", r"^(?:\d{9,}:)?(?P<user>.*)$"),
         ("start_on", "allocation"),
         ("alive_while", "relaying"),
         ("linger", "5s"),

@@ -16,6 +16,7 @@ mod commits;
 mod courier;
 mod housekeeper;
 mod lanes;
+mod notices;
 mod outlet;
 mod role;
 pub mod settings;

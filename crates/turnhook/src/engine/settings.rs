@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use turnhook_reducer::{rules, usage};
 use turnhook_subscriber::{direct::DirectConfig, redis::RedisConfig, source::SourceConfig};
 
-use crate::config::{AliveWhile, Billable, GroupBy, Limits, Session, Source, SourceKind, Span, StartOn};
+use crate::config::{
+    AliveWhile, Billable, GroupBy, Limits, PeerLeg, Session, Source, SourceKind, Span, StartOn,
+};
 
 fn millis(span: Span) -> u64 {
     u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
@@ -13,13 +15,14 @@ fn millis(span: Span) -> u64 {
 /// The rules of a source's reducer. Fails with what is wrong about `user_pattern`.
 pub(crate) fn rules(session: &Session, limits: &Limits, source: &Source) -> Result<rules::Rules, String> {
     let direct = matches!(source.kind, SourceKind::Direct(_));
-    rules_of(session, limits, source.peer_leg, direct)
+    rules_of(session, limits, source.peer_leg, &source.realms, direct)
 }
 
 fn rules_of(
     session: &Session,
     limits: &Limits,
-    peer_leg: bool,
+    peer_leg: rules::PeerLeg,
+    realms: &[String],
     direct: bool,
 ) -> Result<rules::Rules, String> {
     Ok(rules::Rules {
@@ -50,9 +53,12 @@ fn rules_of(
             Billable::Ingress => usage::Billable::Ingress,
         },
         peer_leg,
+        realms: rules::Rules::compile_realms(realms)?,
         direct,
         unconfirmed_limit: limits.unconfirmed as usize,
         tombstone_limit: limits.tombstones as usize,
+        allocation_limit: limits.allocations as usize,
+        ..rules::Rules::default()
     })
 }
 
@@ -74,6 +80,11 @@ pub(crate) fn source(source: &Source) -> SourceConfig {
     }
 }
 
+/// Recordings of before name none.
+fn every() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
 /// All that a recorded history needs to be run again (`turnhook record`, `turnhook simulate`).
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct History {
@@ -84,7 +95,10 @@ pub struct History {
     /// Whether it is a `direct` one.
     pub direct: bool,
     /// `peer_leg` of the source.
-    pub peer_leg: bool,
+    pub peer_leg: PeerLeg,
+    /// `realms` of the source.
+    #[serde(default = "every")]
+    pub realms: Vec<String>,
     /// The store's id, in hexadecimal: part of every id.
     pub store_id: String,
     /// The time of the reducer when the recording began, in seconds.
@@ -105,7 +119,8 @@ impl History {
             turnhook_history: History::FORMAT,
             source: source.name.clone(),
             direct: matches!(source.kind, SourceKind::Direct(_)),
-            peer_leg: source.peer_leg,
+            peer_leg: PeerLeg(source.peer_leg),
+            realms: source.realms.clone(),
             store_id: store_id.iter().map(|b| format!("{b:02x}")).collect(),
             at: 0.0,
             session: session.clone(),
@@ -115,7 +130,13 @@ impl History {
 
     /// The rules that held. Fails with what is wrong about `user_pattern`.
     pub fn rules(&self) -> Result<rules::Rules, String> {
-        rules_of(&self.session, &self.limits, self.peer_leg, self.direct)
+        rules_of(
+            &self.session,
+            &self.limits,
+            self.peer_leg.0,
+            &self.realms,
+            self.direct,
+        )
     }
 
     /// The store's id; `None` if it is not one.

@@ -24,6 +24,7 @@ use turnhook_subscriber::{
 use super::{
     clock::{PULSE, Watch},
     commits::{Commits, ready},
+    notices,
     outlet::Outlet,
     role::{self, Confirming, Loader, Role, Sharing},
     tap::{Tap, TapRequests},
@@ -364,23 +365,7 @@ impl SourceTask {
     }
 
     pub(super) fn notice(&self, notice: &Notice) {
-        let source = self.telemetry.name();
-        match notice {
-            Notice::SharedKey {
-                allocation,
-                addresses,
-            } => {
-                let [one, other] = addresses.each_ref().map(|a| String::from_utf8_lossy(a));
-                warn!(source, %allocation, %one, %other,
-                    "two servers share an allocation's key: give each coturn a source or a realm of its own");
-            }
-            Notice::Overcounted { allocation } => {
-                warn!(source, %allocation, "more was counted than coturn's total says: two allocations share a key");
-            }
-            Notice::TombstonesEvicted => {
-                warn!(source, "tombstones evicted early: raise [limits] tombstones");
-            }
-        }
+        notices::log(self.telemetry.name(), notice);
     }
 }
 

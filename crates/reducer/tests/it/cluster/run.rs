@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use turnhook_reducer::{message::AllocationId, source::GapReason, state::Table};
+use turnhook_reducer::{message::AllocationId, rules::PeerLeg, source::GapReason, state::Table};
 
 use super::{
     history::{History, Missed, Step},
@@ -522,7 +522,7 @@ impl Run<'_> {
         // Totals of which each was heard by another node are not promised to come together.
         let by = |map: &BTreeMap<usize, u8>| map.get(&life).copied().unwrap_or(0);
         let halves = by(&self.ears.client_total) & by(&self.ears.peer_total) == 0;
-        if halves && self.history.rules.peer_leg {
+        if halves && self.history.rules.peer_leg != PeerLeg::Absent {
             return Heard::default();
         }
         // With the next life of its key an ended one is forgotten.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use turnhook_reducer::{
     Notice,
     event::{Accuracy, AllocationReport, EventType, SessionEvent, SessionId, UnattributedReason},
-    rules::{Rules, StartOn},
+    rules::{PeerLeg, Rules, StartOn},
     usage::{Billable, Counters, Legs},
 };
 
@@ -115,7 +115,7 @@ impl<'a> Judge<'a> {
     }
 
     fn truth(&self, life: &Life) -> Legs {
-        if self.rules.peer_leg {
+        if self.rules.peer_leg != PeerLeg::Absent {
             life.carried
         } else {
             Legs {
@@ -126,7 +126,7 @@ impl<'a> Judge<'a> {
     }
 
     fn totals_heard(&self, life: &Life) -> bool {
-        life.heard.client_total && (life.heard.peer_total || !self.rules.peer_leg)
+        life.heard.client_total && (life.heard.peer_total || self.rules.peer_leg == PeerLeg::Absent)
     }
 
     /// The lives that an incarnation may be: those of its key of which something was heard just then.
@@ -276,7 +276,11 @@ impl<'a> Judge<'a> {
     /// A record is no way around telling: less than `residue`, or nothing relayed at all.
     fn only_the_untellable_is_recorded(&self) {
         for record in &self.outcome.unattributed {
-            let relayed = bill(Billable::Relayed, &record.usage.legs, self.rules.peer_leg);
+            let relayed = bill(
+                Billable::Relayed,
+                &record.usage.legs,
+                self.rules.peer_leg != PeerLeg::Absent,
+            );
             match record.reason {
                 UnattributedReason::Residue => {
                     assert!(relayed < self.rules.residue.max(1), "{record:#?}");
@@ -292,7 +296,7 @@ impl<'a> Judge<'a> {
 
     /// By user: never above the truth, and true where all was heard.
     pub(crate) fn bills_are_true(&self) {
-        let rule = |legs: &Legs| bill(self.rules.billable, legs, self.rules.peer_leg);
+        let rule = |legs: &Legs| bill(self.rules.billable, legs, self.rules.peer_leg != PeerLeg::Absent);
         let users: BTreeSet<&String> = self.fleet.lives.iter().map(|l| &l.user).collect();
         for user in users {
             let of_user: Vec<usize> = (0..self.fleet.lives.len())

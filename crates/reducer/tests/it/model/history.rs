@@ -260,7 +260,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
             start_on,
             alive_while,
             billable,
-            peer_leg,
+            peer_leg: peer_leg.into(),
             linger,
             totals_grace,
             report_grace,

@@ -1,6 +1,7 @@
 //! `[[source]]`.
 
 use secrecy::SecretString;
+use turnhook_reducer::rules::Rules;
 use turnhook_subscriber::error::SubscriberError;
 
 use super::{Check, key_path};
@@ -32,13 +33,28 @@ impl Check<'_> {
         };
         let built = Source {
             name: source.name.clone(),
-            peer_leg: source.peer_leg,
+            peer_leg: source.peer_leg.0,
+            realms: self.realms(&at, &source.realms)?,
             kind,
         };
         if self.problems.len() == before {
             self.as_the_subscriber_sees_it(&at, source, &built)?;
         }
         Some(built)
+    }
+
+    fn realms(&mut self, at: &[Step], realms: &[String]) -> Option<Vec<String>> {
+        let key = [at, &key_path!["realms"]].concat();
+        if realms.is_empty() {
+            return self.wrong(
+                &key,
+                "names no realm: nothing would be heard; write [\"*\"] for all".to_owned(),
+            );
+        }
+        match Rules::compile_realms(realms) {
+            Ok(_) => Some(realms.to_vec()),
+            Err(why) => self.wrong(&key, why),
+        }
     }
 
     /// What only the crate that will use it can tell: whether the URL can be read, and the certificates.

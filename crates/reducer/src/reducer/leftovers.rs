@@ -1,0 +1,301 @@
+//! Leftovers: what parked allocations carried below `residue`. One row a group; told in the group's next session, or
+//! alone once it reaches `residue`, or after a day.
+
+use super::Reducer;
+use crate::{
+    allocation::Allocation,
+    event::{CloseReason, EventType, SessionId, Unattributed, UnattributedReason},
+    flags::Flags,
+    intern::NONE,
+    leftover::Leftover,
+    rules::Billable,
+    session::{LISTED, Past, Phase, Session, later},
+    time::{Moment, Timestamp},
+    usage::{Legs, Usage},
+};
+
+/// How long a leftover waits for company, in milliseconds.
+pub(crate) const LEFTOVER_WAITS: u64 = 24 * 3_600_000;
+
+/// What one allocation leaves.
+struct Left {
+    usage: Usage,
+    relayed: u64,
+    inexact: bool,
+    withheld: bool,
+}
+
+impl Reducer {
+    /// A parked allocation is over, and what it relayed since it was last told is too little for a session.
+    pub(crate) fn leave_over(&mut self, slot: u32, totals_seen: bool, exact: bool) {
+        let left = Left {
+            usage: self.part(slot),
+            relayed: self.untold_relayed(slot),
+            inexact: !exact,
+            withheld: false,
+        };
+        self.add_leftover(slot, left, totals_seen);
+    }
+
+    /// An allocation is over before it was known whether there is a peer leg: its counters are told, and what is to be
+    /// billed for them waits.
+    pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage) {
+        let client = part.legs.client;
+        let bytes = client.received_bytes.saturating_add(client.sent_bytes);
+        if bytes == 0 || self.rules.billable != Billable::Relayed {
+            return;
+        }
+        let left = Left {
+            usage: Usage {
+                legs: Legs::default(),
+                billable_bytes: bytes,
+            },
+            relayed: bytes,
+            inexact: !totals_seen,
+            withheld: true,
+        };
+        self.add_leftover(slot, left, totals_seen);
+    }
+
+    fn add_leftover(&mut self, slot: u32, left: Left, totals_seen: bool) {
+        if self.is_following() {
+            return;
+        }
+        let now = self.now;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            return self.broken("a leftover of no allocation");
+        };
+        let (group, name) = (a.group, a.name);
+        let past = past_of(a, totals_seen, left.usage.legs);
+        let close = past.closed.unwrap_or((now, CloseReason::Closed));
+        let continues: Option<SessionId> = a.rare.as_ref().and_then(|r| r.continues);
+        let (server, id, opened_at, twin) = (a.server, a.id, a.opened_at.get(), a.twin());
+        let mut found = self.groups.get(group as usize).map_or(NONE, |g| g.leftover);
+        if self
+            .leftovers
+            .get(found)
+            .is_some_and(|l| l.withheld != left.withheld)
+        {
+            // Of two kinds: the one that stands is told, or on record, by itself.
+            self.settle_leftover(found);
+            found = NONE;
+        }
+        if found == NONE {
+            found = self.new_leftover(group, name, close);
+        }
+        self.names.hold_again(name);
+        self.names.hold_again(name);
+        let Some(l) = self.leftovers.get_mut(found) else {
+            return self.broken("a leftover that was just made");
+        };
+        let old_name = std::mem::replace(&mut l.name, name);
+        (l.server, l.id, l.opened_at, l.twin) = (server, id, opened_at, twin);
+        l.continues = continues.or(l.continues);
+        l.usage = l.usage.plus(left.usage);
+        l.relayed = l.relayed.saturating_add(left.relayed);
+        l.inexact |= left.inexact;
+        l.withheld = left.withheld;
+        l.last_close = later(Some(l.last_close), close).unwrap_or(close);
+        l.past_count += 1;
+        let listed = l.past.len() < LISTED;
+        if listed {
+            l.past.push(past);
+        }
+        let ripe = l.relayed >= self.rules.residue && !l.withheld;
+        self.release_name(old_name);
+        if !listed {
+            self.release_name(name);
+        }
+        self.changed_leftovers.push(found);
+        if ripe {
+            self.tell_leftover(found);
+        }
+    }
+
+    fn new_leftover(&mut self, group: u32, name: u32, last_close: (Timestamp, CloseReason)) -> u32 {
+        while self.leftovers.len() >= self.rules.leftover_limit.max(1) {
+            let Some(oldest) = self.leftovers.oldest() else {
+                break;
+            };
+            self.record_leftover(oldest);
+        }
+        self.hold_group(group);
+        self.names.hold_again(name);
+        let leftover = Leftover {
+            group,
+            name,
+            server: NONE,
+            id: crate::message::AllocationId(0),
+            opened_at: self.now,
+            twin: 0,
+            continues: None,
+            usage: Usage::ZERO,
+            relayed: 0,
+            inexact: false,
+            withheld: false,
+            last_close,
+            since: self.now,
+            past: Vec::new(),
+            past_count: 0,
+        };
+        let slot = self.leftovers.insert(leftover, 0, self.now.plus(LEFTOVER_WAITS));
+        if let Some(g) = self.groups.get_mut(group as usize) {
+            g.leftover = slot;
+        }
+        slot
+    }
+
+    /// A leftover's day is over, or it makes room.
+    pub(crate) fn settle_leftover(&mut self, slot: u32) {
+        if self.leftovers.get(slot).is_some_and(|l| l.withheld) {
+            self.record_leftover(slot);
+        } else {
+            self.tell_leftover(slot);
+        }
+    }
+
+    /// It is known that there is no peer leg: what was withheld is told.
+    pub(crate) fn tell_withheld(&mut self) {
+        let withheld = self.leftovers.iter().filter(|(_, l)| l.withheld);
+        let mut slots: Vec<(Timestamp, u64, u32)> = withheld
+            .map(|(slot, l)| (l.since, self.leftovers.number(slot), slot))
+            .collect();
+        slots.sort_unstable();
+        for (.., slot) in slots {
+            if let Some(l) = self.leftovers.get_mut(slot) {
+                l.withheld = false;
+            }
+            self.tell_leftover(slot);
+        }
+    }
+
+    /// In the group's session, if there is one, else in a session of its own.
+    pub(crate) fn tell_leftover(&mut self, slot: u32) {
+        let Some(l) = self.leftovers.get(slot) else {
+            return self.broken("a leftover that is gone");
+        };
+        let current = self.groups.get(l.group as usize).map_or(NONE, |g| g.current);
+        if self
+            .sessions
+            .get(current as usize)
+            .is_some_and(|s| s.phase == Phase::Open)
+        {
+            return self.absorb_leftover(current);
+        }
+        let (group, name, continues, last_close) = (l.group, l.name, l.continues, l.last_close);
+        let previous_end = self
+            .groups
+            .get(group as usize)
+            .map_or(Timestamp(0), |g| g.ended_at);
+        let started_at = self.now.max(previous_end);
+        let identity = l.identity(
+            self.servers.get(l.server).unwrap_or_default(),
+            self.names.realm(name),
+            self.names.username(name),
+        );
+        let id = self.identity.session(&identity, continues, started_at);
+        self.hold_group(group);
+        self.names.hold_again(name);
+        self.names.hold_again(name);
+        let mut new = Session::new(id, group, name, started_at);
+        new.phase = Phase::Open;
+        new.usernames.push(name);
+        let former = new.former_mut();
+        former.continues = continues;
+        former.last_close = Some(last_close);
+        former.last_relayed_close = Some(last_close);
+        let session = self.sessions.insert(new) as u32;
+        self.mark_session(session);
+        self.tell(session, EventType::Start);
+        self.absorb(session, slot);
+        if let Some(s) = self.sessions.get_mut(session as usize) {
+            s.phase = Phase::Ending;
+            s.usage_at = Moment::NEVER;
+        }
+        self.finish(session);
+    }
+
+    /// A session of the group has started: what was left over is told in it.
+    pub(crate) fn absorb_leftover(&mut self, session: u32) {
+        let group = self.sessions.get(session as usize).map_or(NONE, |s| s.group);
+        let slot = self.groups.get(group as usize).map_or(NONE, |g| g.leftover);
+        if self.leftovers.get(slot).is_some_and(|l| !l.withheld) {
+            self.absorb(session, slot);
+            self.arm_usage(session);
+        }
+    }
+
+    fn absorb(&mut self, session: u32, slot: u32) {
+        let Some(l) = self.take_leftover(slot) else {
+            return self.broken("a leftover that is gone");
+        };
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return self.broken("a leftover for a session that is gone");
+        };
+        s.inexact |= l.inexact;
+        s.add_usage(l.usage);
+        let former = s.former_mut();
+        former.past_count = former.past_count.saturating_add(l.past_count);
+        former.past_usage = former.past_usage.plus(l.usage);
+        let room = LISTED.saturating_sub(former.past.len());
+        let mut unlisted = l.past;
+        let rest = unlisted.split_off(room.min(unlisted.len()));
+        former.past.extend(unlisted);
+        for past in rest {
+            self.release_name(past.name);
+        }
+        self.release_name(l.name);
+        self.release_group(l.group);
+        self.mark_session(session);
+    }
+
+    /// On record, told nowhere.
+    fn record_leftover(&mut self, slot: u32) {
+        let Some(l) = self.take_leftover(slot) else {
+            return self.broken("a leftover that is gone");
+        };
+        let usage = l.usage;
+        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
+        self.output.unattributed.push(Unattributed {
+            at: self.wall.at(self.now),
+            server: self.servers.owned(l.server),
+            realm: self.names.realm(l.name).into(),
+            username: self.names.username(l.name).into(),
+            allocation: l.id,
+            opened_at: self.wall.at(l.opened_at),
+            reason: UnattributedReason::Residue,
+            usage,
+        });
+        for past in l.past {
+            self.release_name(past.name);
+        }
+        self.release_name(l.name);
+        self.release_group(l.group);
+    }
+
+    fn take_leftover(&mut self, slot: u32) -> Option<Leftover> {
+        let l = self.leftovers.remove(slot)?;
+        self.changed_leftovers.push(slot);
+        if let Some(g) = self.groups.get_mut(l.group as usize)
+            && g.leftover == slot
+        {
+            g.leftover = NONE;
+        }
+        Some(l)
+    }
+}
+
+/// As an event lists it.
+fn past_of(a: &Allocation, totals_seen: bool, part: Legs) -> Past {
+    Past {
+        id: a.id,
+        server: a.server,
+        name: a.name,
+        opened_at: a.opened_at.get(),
+        opened_seen: a.flags.contains(Flags::OPENED_SEEN),
+        closed: a.rare.as_ref().and_then(|r| r.closed),
+        totals_seen,
+        details: a.details(),
+        part,
+    }
+}

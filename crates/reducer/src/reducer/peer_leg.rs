@@ -1,0 +1,126 @@
+//! Whether a source's coturn reports the peer leg: from 4.5.2 on it does. With `peer_leg = "auto"` what is heard tells.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Notice, Reducer};
+use crate::{
+    flags::Flags,
+    intern::NONE,
+    message::{Kind, Leg},
+    rules::PeerLeg,
+};
+
+/// After so many allocations that closed with the client's totals, and never a word of the peer leg, there is none.
+const CLOSED_WITHOUT: u8 = 3;
+
+/// What was heard so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) reported: Option<bool>,
+    closed_without: u8,
+}
+
+impl Reducer {
+    /// Whether the peer leg counts. Until it is known, it is waited for.
+    pub(crate) fn peer_leg(&self) -> bool {
+        match self.rules.peer_leg {
+            PeerLeg::Reported => true,
+            PeerLeg::Absent => false,
+            PeerLeg::Auto => self.peer_leg.reported.unwrap_or(true),
+        }
+    }
+
+    /// Whether this source's coturn reports the peer leg, as configured or as heard; `None` while nobody knows.
+    #[must_use]
+    pub fn reports_peer_leg(&self) -> Option<bool> {
+        match self.rules.peer_leg {
+            PeerLeg::Reported => Some(true),
+            PeerLeg::Absent => Some(false),
+            PeerLeg::Auto => self.peer_leg.reported,
+        }
+    }
+
+    /// Whether a message's leg is one that counts.
+    pub(crate) fn hears_leg(&mut self, kind: Kind<'_>) -> bool {
+        let of_peer = matches!(
+            kind,
+            Kind::Traffic(Leg::Peer, _) | Kind::TotalTraffic(Leg::Peer, _)
+        );
+        if of_peer && self.rules.peer_leg == PeerLeg::Absent {
+            return false;
+        }
+        if of_peer && self.peer_leg.reported != Some(true) {
+            self.learn(true);
+        }
+        true
+    }
+
+    /// An allocation has closed with the client leg's total.
+    pub(crate) fn closed_with_client_total(&mut self) {
+        if self.peer_leg.reported.is_some() || self.peer_leg.closed_without >= CLOSED_WITHOUT {
+            return;
+        }
+        self.peer_leg.closed_without += 1;
+        self.source_dirty = true;
+        if self.peer_leg.closed_without == CLOSED_WITHOUT {
+            match self.rules.peer_leg {
+                PeerLeg::Auto => self.learn(false),
+                PeerLeg::Reported => self.notice(Notice::NoPeerLeg),
+                PeerLeg::Absent => {}
+            }
+        }
+    }
+
+    fn learn(&mut self, reported: bool) {
+        let before = std::mem::replace(&mut self.peer_leg.reported, Some(reported));
+        self.source_dirty = true;
+        if self.rules.peer_leg != PeerLeg::Auto {
+            return;
+        }
+        self.notice(Notice::PeerLeg { reported });
+        let mut slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
+        self.sort_allocations(&mut slots);
+        match (before, reported) {
+            (None, false) => {
+                for slot in slots {
+                    self.count_by_client_leg(slot);
+                }
+                self.tell_withheld();
+            }
+            // What the client leg was billed for stands; the rest is counted by both legs.
+            (Some(false), true) => {
+                for slot in slots {
+                    self.count_anew(slot);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn count_by_client_leg(&mut self, slot: u32) {
+        let Some(a) = self.allocation(slot) else { return };
+        let (carried, reported) = (
+            a.carried(),
+            a.flags.contains(Flags::REPORTED) || !a.legs().client.is_zero(),
+        );
+        let complete = a.flags.contains(Flags::CLOSING) && a.totals().0.is_some();
+        self.count(slot, &carried, reported);
+        if complete {
+            self.settle(slot);
+        }
+    }
+
+    fn count_anew(&mut self, slot: u32) {
+        let Some(a) = self.allocation(slot) else { return };
+        let session = a.session;
+        if session == NONE {
+            return;
+        }
+        self.leave(session, slot, false, true);
+        let relayed = self.allocation(slot).map_or(0, |a| a.relayed(true));
+        if let Some(a) = self.allocations.get_mut(slot as usize) {
+            a.rare().base_relayed = relayed;
+        }
+        self.join(slot, session);
+    }
+}

@@ -1,0 +1,99 @@
+//! Servers by number: their names, and how many allocations each has open. In a table of their own, so that nothing else
+//! that a stranger can make up uses its numbers up.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::intern::NONE;
+
+#[derive(Debug)]
+struct Server {
+    name: Box<[u8]>,
+    open: usize,
+}
+
+/// All servers that were ever named, and the one that nobody names (`redis` sources).
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    named: Vec<Server>,
+    unnamed: usize,
+    table: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Servers {
+    pub(crate) fn slot(&mut self, name: &[u8]) -> u32 {
+        if let Some(slot) = self.find(name) {
+            return slot;
+        }
+        let slot = self.named.len() as u32;
+        self.named.push(Server {
+            name: name.into(),
+            open: 0,
+        });
+        let (named, hasher) = (&self.named, &self.hasher);
+        self.table.insert_unique(hasher.hash_one(name), slot, |slot| {
+            named.get(*slot as usize).map_or(0, |s| hasher.hash_one(&*s.name))
+        });
+        slot
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Option<u32> {
+        let is = |slot: &u32| self.get(*slot) == Some(name);
+        self.table.find(self.hasher.hash_one(name), is).copied()
+    }
+
+    /// The server of a row or of another reducer; none is the one that nobody names.
+    pub(crate) fn optional(&mut self, name: Option<&[u8]>) -> u32 {
+        name.map_or(NONE, |name| self.slot(name))
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Option<&[u8]> {
+        self.named.get(slot as usize).map(|s| &*s.name)
+    }
+
+    pub(crate) fn owned(&self, slot: u32) -> Option<Box<[u8]>> {
+        self.get(slot).map(Into::into)
+    }
+
+    /// How many allocations it has open.
+    pub(crate) fn open(&self, slot: u32) -> usize {
+        self.named.get(slot as usize).map_or(self.unnamed, |s| s.open)
+    }
+
+    pub(crate) fn opened(&mut self, slot: u32) {
+        *self.count(slot) += 1;
+    }
+
+    pub(crate) fn closed(&mut self, slot: u32) {
+        let count = self.count(slot);
+        *count = count.saturating_sub(1);
+    }
+
+    fn count(&mut self, slot: u32) -> &mut usize {
+        self.named
+            .get_mut(slot as usize)
+            .map_or(&mut self.unnamed, |s| &mut s.open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_told_apart_however_many_there_are() {
+        let mut servers = Servers::default();
+        for n in 0..100_000u32 {
+            assert_eq!(servers.slot(&n.to_be_bytes()), n);
+        }
+        servers.opened(7);
+        servers.opened(NONE);
+        servers.opened(NONE);
+        servers.closed(NONE);
+        assert_eq!((servers.open(7), servers.open(8), servers.open(NONE)), (1, 0, 1));
+        assert_eq!(servers.find(&7u32.to_be_bytes()), Some(7));
+        assert_eq!(servers.optional(None), NONE);
+    }
+}
