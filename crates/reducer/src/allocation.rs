@@ -347,6 +347,8 @@ pub(crate) struct Settled {
     pub(crate) exact: bool,
     /// The deltas were above the total.
     pub(crate) overcounted: bool,
+    /// The peer leg's deltas alone were, and no wrap can be the reason.
+    pub(crate) peer_overcounted: bool,
 }
 
 /// The smallest number that is not below `seen` and is `reported` modulo 2^32.
@@ -413,6 +415,7 @@ pub(crate) fn settle(
             legs,
             exact: false,
             overcounted,
+            peer_overcounted: false,
         };
     }
     let client = client_total.unwrap_or(legs.client);
@@ -433,6 +436,7 @@ pub(crate) fn settle(
         legs: Legs { client, peer },
         exact: all && sure,
         overcounted,
+        peer_overcounted: !believed,
     }
 }
 
@@ -502,7 +506,8 @@ mod tests {
             Settled {
                 legs,
                 exact: false,
-                overcounted: true
+                overcounted: true,
+                peer_overcounted: false,
             }
         );
     }

@@ -25,6 +25,7 @@ pub(crate) struct Unconfirmed {
     /// The client's half of a report of which the peer's has yet to come, and when it came.
     pub(crate) half: Option<(Timestamp, Counters)>,
     pub(crate) reported: bool,
+    pub(crate) wrapped: bool,
 }
 
 /// An allocation that was told to have ended.
@@ -65,6 +66,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) reason: Option<CloseReason>,
     /// Its `new` came twice, so that what follows may, too.
     pub(crate) copied: bool,
+    /// What it carried besides and nobody was told: perhaps one half of a report, of which the other was lost.
+    pub(crate) untold: Option<Carried>,
 }
 
 impl TombstoneRest {

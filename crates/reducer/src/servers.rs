@@ -3,14 +3,16 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use crate::intern::NONE;
+use crate::{intern::NONE, time::Timestamp};
 
 #[derive(Debug)]
 struct Server {
     name: Box<[u8]>,
     open: usize,
+    /// When it was taken to have stopped, if it was not heard of since.
+    stopped_at: Option<Timestamp>,
 }
 
 /// All servers that were ever named, and the one that nobody names (`redis` sources).
@@ -19,6 +21,8 @@ pub(crate) struct Servers {
     named: Vec<Server>,
     unnamed: usize,
     table: HashTable<u32>,
+    /// By what follows the address in their names.
+    kin: HashMap<Vec<u8>, Vec<u32>>,
     hasher: DefaultHashBuilder,
 }
 
@@ -31,7 +35,11 @@ impl Servers {
         self.named.push(Server {
             name: name.into(),
             open: 0,
+            stopped_at: None,
         });
+        if let Some(i) = name.iter().position(|b| *b == b'/') {
+            self.kin.entry(name[i..].to_vec()).or_default().push(slot);
+        }
         let (named, hasher) = (&self.named, &self.hasher);
         self.table.insert_unique(hasher.hash_one(name), slot, |slot| {
             named.get(*slot as usize).map_or(0, |s| hasher.hash_one(&*s.name))
@@ -60,6 +68,32 @@ impl Servers {
     /// How many allocations it has open.
     pub(crate) fn open(&self, slot: u32) -> usize {
         self.named.get(slot as usize).map_or(self.unnamed, |s| s.open)
+    }
+
+    pub(crate) fn stopped(&mut self, slot: u32, at: Timestamp) {
+        if let Some(server) = self.named.get_mut(slot as usize) {
+            server.stopped_at = Some(at);
+        }
+    }
+
+    /// It is heard of again: when it had been taken to have stopped.
+    pub(crate) fn returned(&mut self, slot: u32) -> Option<Timestamp> {
+        self.named.get_mut(slot as usize)?.stopped_at.take()
+    }
+
+    /// The other servers of the same user and database: perhaps the same one, at another address.
+    pub(crate) fn kin(&self, slot: u32) -> Vec<u32> {
+        let of = |name: &[u8]| name.iter().position(|b| *b == b'/').map(|i| name[i..].to_vec());
+        let Some(own) = self.get(slot).and_then(of) else {
+            return Vec::new();
+        };
+        self.kin
+            .get(&own)
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|other| *other != slot)
+            .collect()
     }
 
     pub(crate) fn opened(&mut self, slot: u32) {
@@ -95,5 +129,16 @@ mod tests {
         assert_eq!((servers.open(7), servers.open(8), servers.open(NONE)), (1, 0, 1));
         assert_eq!(servers.find(&7u32.to_be_bytes()), Some(7));
         assert_eq!(servers.optional(None), NONE);
+    }
+
+    #[test]
+    fn kin_have_one_user_and_database() {
+        let mut servers = Servers::default();
+        let [a, b, c] =
+            [&b"10.0.0.1/-/0"[..], b"10.0.0.2/-/0", b"10.0.0.3/-/1"].map(|name| servers.slot(name));
+        assert_eq!(
+            (servers.kin(a), servers.kin(c), servers.kin(NONE)),
+            (vec![b], vec![], vec![])
+        );
     }
 }

@@ -79,6 +79,7 @@ impl Reducer {
                 reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
                 told: life.told,
+                wrapped: life.flags.contains(Flags::WRAPPED),
             },
         );
         let Some(a) = self.allocations.get_mut(slot as usize) else {

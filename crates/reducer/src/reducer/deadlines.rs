@@ -82,43 +82,67 @@ impl Reducer {
 
     /// Fires what was due before `at`; then it is `at`. Time never goes back.
     pub(crate) fn begin(&mut self, at: Timestamp) {
-        if at <= self.now {
-            return;
+        if at > self.now || !self.ending.is_empty() {
+            self.work(at, usize::MAX);
         }
+    }
+
+    /// Lets time pass towards `to`, as [`Reducer::advance`] does, and goes on with what earlier inputs left to be done,
+    /// but only for about `steps` steps of some microseconds each (an allocation that ends, a session that is looked at).
+    /// Whether there is more: then call it again, with `to` or a later time, before anything else is handed in; in
+    /// between, what came of it may be drained. An input finishes what is left. The outcome is the same in all cases.
+    pub fn work(&mut self, to: Timestamp, steps: usize) -> bool {
+        let mut steps = steps;
         loop {
+            if self.end_some(&mut steps) {
+                return true;
+            }
             let first = self.deadlines.peek().map(|Reverse(deadline)| *deadline);
             let due = first.map_or(Timestamp::MAX, Deadline::at);
-            if let Some(over) = self.leftovers.first_expiry().filter(|over| *over < due.min(at)) {
+            let over = self.leftovers.first_expiry().filter(|over| *over < due.min(to));
+            if over.is_none() && due >= to {
+                break;
+            }
+            if steps == 0 {
+                return true;
+            }
+            if let Some(over) = over {
                 self.now = self.now.max(over);
                 let leftover = self.leftovers.oldest();
                 leftover.into_iter().for_each(|slot| self.settle_leftover(slot));
+                steps -= 1;
                 continue;
             }
-            let Some(deadline) = first.filter(|_| due < at) else {
-                break;
-            };
             self.deadlines.pop();
             self.now = self.now.max(due);
             self.expire_aside();
-            match deadline.owner() {
-                Owner::Allocation(slot) => self.fire_allocations(due, slot),
-                Owner::Session(slot) => self.fire_session(due, slot),
+            match first.map(Deadline::owner) {
+                Some(Owner::Allocation(slot)) => self.fire_allocations(due, slot, &mut steps),
+                Some(Owner::Session(slot)) => {
+                    self.fire_session(due, slot);
+                    steps = steps.saturating_sub(1);
+                }
+                None => {}
             }
         }
-        self.now = at;
+        self.now = self.now.max(to);
         self.expire_aside();
+        false
     }
 
-    /// All allocations that are due at one instant, `first` among them.
-    fn fire_allocations(&mut self, due: Timestamp, first: u32) {
+    /// Allocations that are due at one instant, `first` among them. Their sessions are looked at when all of that
+    /// instant are over: the deadlines of sessions come after them.
+    fn fire_allocations(&mut self, due: Timestamp, first: u32, steps: &mut usize) {
         let mut slots = vec![first];
-        while let Some(Reverse(deadline)) = self.deadlines.peek().copied()
+        while slots.len() < *steps
+            && let Some(Reverse(deadline)) = self.deadlines.peek().copied()
             && let Owner::Allocation(slot) = deadline.owner()
             && deadline.at() == due
         {
             self.deadlines.pop();
             slots.push(slot);
         }
+        *steps = steps.saturating_sub(slots.len());
         self.sort_allocations(&mut slots);
         self.reviews_wait = true;
         for slot in slots {

@@ -107,11 +107,7 @@ impl Reducer {
         }
         let group = s.group;
         self.mark_session(session);
-        if let Some(g) = self.groups.get_mut(group as usize)
-            && g.current == session
-        {
-            g.current = NONE;
-        }
+        self.joins_no_more(group, session);
         let Some(s) = self.sessions.get(session as usize) else {
             return;
         };
@@ -122,15 +118,7 @@ impl Reducer {
         };
         let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
         for slot in idle {
-            if let Some((s, a)) = self
-                .sessions
-                .get_mut(session as usize)
-                .zip(self.allocations.get(slot as usize))
-            {
-                s.open -= 1;
-                s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
-                s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
-            }
+            self.departs(session, slot, false);
             self.leave(session, slot, false, told);
         }
         if !told && let Some(s) = self.sessions.get_mut(session as usize) {
@@ -158,11 +146,7 @@ impl Reducer {
         }
         self.mark_session(session);
         let mut s = self.sessions.remove(session as usize);
-        if let Some(g) = self.groups.get_mut(group as usize)
-            && g.current == session
-        {
-            g.current = NONE;
-        }
+        self.joins_no_more(group, session);
         let former = s.take_former();
         for name in s
             .usernames
@@ -173,5 +157,16 @@ impl Reducer {
             self.release_name(name);
         }
         self.release_group(group);
+    }
+
+    /// A group's allocations do not join this session any more.
+    fn joins_no_more(&mut self, group: u32, session: u32) {
+        if self
+            .groups
+            .get(group as usize)
+            .is_some_and(|g| g.current == session)
+        {
+            self.set_current(group, NONE);
+        }
     }
 }

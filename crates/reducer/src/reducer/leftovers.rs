@@ -42,9 +42,6 @@ impl Reducer {
     pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage) {
         let client = part.legs.client;
         let bytes = client.received_bytes.saturating_add(client.sent_bytes);
-        if bytes == 0 || self.rules.billable != Billable::Relayed {
-            return;
-        }
         let left = Left {
             usage: Usage {
                 legs: Legs::default(),
@@ -55,6 +52,11 @@ impl Reducer {
             withheld: true,
         };
         self.add_leftover(slot, left, totals_seen);
+    }
+
+    /// Whether what is to be billed for this hangs on which legs there are.
+    pub(crate) fn bills_by_legs(&self, part: &Usage) -> bool {
+        self.rules.billable == Billable::Relayed && !part.legs.client.is_zero()
     }
 
     fn add_leftover(&mut self, slot: u32, left: Left, totals_seen: bool) {
@@ -71,13 +73,14 @@ impl Reducer {
         let continues: Option<SessionId> = a.rare.as_ref().and_then(|r| r.continues);
         let (server, id, opened_at, twin) = (a.server, a.id, a.opened_at.get(), a.twin());
         let mut found = self.groups.get(group as usize).map_or(NONE, |g| g.leftover);
-        if self
-            .leftovers
-            .get(found)
-            .is_some_and(|l| l.withheld != left.withheld)
-        {
-            // Of two kinds: the one that stands is told, or on record, by itself.
-            self.settle_leftover(found);
+        let other_kind = |l: &Leftover| l.withheld != left.withheld;
+        if self.leftovers.get(found).is_some_and(other_kind) {
+            // Only while nobody knows what legs there are, something may be withheld and something left over.
+            if left.withheld {
+                self.tell_leftover(found);
+            } else {
+                self.record_leftover(found);
+            }
             found = NONE;
         }
         if found == NONE {
@@ -96,8 +99,9 @@ impl Reducer {
         l.inexact |= left.inexact;
         l.withheld = left.withheld;
         l.last_close = later(Some(l.last_close), close).unwrap_or(close);
-        l.past_count += 1;
-        let listed = l.past.len() < LISTED;
+        // What is withheld is listed where its counters were told.
+        l.past_count += u32::from(!left.withheld);
+        let listed = l.past.len() < LISTED && !left.withheld;
         if listed {
             l.past.push(past);
         }
@@ -145,23 +149,37 @@ impl Reducer {
         slot
     }
 
-    /// A leftover's day is over, or it makes room.
+    /// A leftover's day is over. What is withheld waits on.
     pub(crate) fn settle_leftover(&mut self, slot: u32) {
-        if self.leftovers.get(slot).is_some_and(|l| l.withheld) {
-            self.record_leftover(slot);
-        } else {
-            self.tell_leftover(slot);
+        if self.leftovers.get(slot).is_none_or(|l| !l.withheld) {
+            return self.tell_leftover(slot);
         }
+        let Some(mut l) = self.take_leftover(slot) else {
+            return self.broken("a leftover that is gone");
+        };
+        l.since = self.now;
+        let group = l.group;
+        let slot = self.leftovers.insert(l, 0, self.now.plus(LEFTOVER_WAITS));
+        if let Some(g) = self.groups.get_mut(group as usize) {
+            g.leftover = slot;
+        }
+        self.changed_leftovers.push(slot);
     }
 
-    /// It is known that there is no peer leg: what was withheld is told.
-    pub(crate) fn tell_withheld(&mut self) {
+    /// It is known whether there is a peer leg. If there is none, what was withheld is told; else all was told before.
+    pub(crate) fn tell_withheld(&mut self, peer_leg: bool) {
         let withheld = self.leftovers.iter().filter(|(_, l)| l.withheld);
         let mut slots: Vec<(Timestamp, u64, u32)> = withheld
             .map(|(slot, l)| (l.since, self.leftovers.number(slot), slot))
             .collect();
         slots.sort_unstable();
         for (.., slot) in slots {
+            if peer_leg {
+                if let Some(l) = self.take_leftover(slot) {
+                    self.release_leftover(l);
+                }
+                continue;
+            }
             if let Some(l) = self.leftovers.get_mut(slot) {
                 l.withheld = false;
             }
@@ -266,6 +284,10 @@ impl Reducer {
             reason: UnattributedReason::Residue,
             usage,
         });
+        self.release_leftover(l);
+    }
+
+    fn release_leftover(&mut self, l: Leftover) {
         for past in l.past {
             self.release_name(past.name);
         }

@@ -29,6 +29,8 @@ pub(crate) struct Opening {
     /// What was told of an earlier life of its key, and may hold deltas of this one: counted from there on.
     pub(crate) told: Carried,
     pub(crate) reported: bool,
+    /// coturn's counters may have wrapped in a report of that.
+    pub(crate) wrapped: bool,
     pub(crate) twin: u16,
 }
 
@@ -78,6 +80,9 @@ impl Reducer {
                 );
             }
             Kind::Refreshed(status) => {
+                if let Some(slot) = self.goes_on_here(key, status, None) {
+                    return self.on_allocation(slot, key, kind);
+                }
                 let opening = self.take_aside(key);
                 self.open(key, Some(status), opening);
             }
@@ -112,6 +117,9 @@ impl Reducer {
             Kind::Refreshed(status) => {
                 a.flags.insert(Flags::TOUCHED);
                 a.flags.remove(Flags::FROM_SNAPSHOT);
+                if a.flags.contains(Flags::DELTAS_ONLY) {
+                    self.goes_on_here(key, status, Some(slot));
+                }
                 self.refresh(slot, status);
             }
             Kind::Deleted => self.begin_closing(slot),
@@ -400,6 +408,7 @@ impl Reducer {
                     carried: Carried::default(),
                     half: None,
                     reported: false,
+                    wrapped: false,
                 };
                 let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
                 let (aside, names, hasher) = (&self.unconfirmed, &self.names, &self.hasher);
@@ -426,6 +435,7 @@ impl Reducer {
                 }
             }
             entry.reported |= leg == last_leg;
+            entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
         }
         true
     }
@@ -438,6 +448,7 @@ impl Reducer {
         kept.map_or_else(Opening::default, |u| Opening {
             carried: u.carried,
             reported: u.reported,
+            wrapped: u.wrapped,
             ..Opening::default()
         })
     }
@@ -493,12 +504,13 @@ impl Reducer {
         flags.set(Flags::FROM_SNAPSHOT, opening.from_snapshot);
         flags.set(Flags::TOUCHED, !opening.seen && !opening.from_snapshot);
         flags.set(Flags::REPORTED, opening.reported);
-        flags.set(
-            Flags::RELAYED,
-            self.has_relayed(&opening.carried.legs, opening.reported),
-        );
+        // Between the halves of a report nothing is decided.
+        let relays = opening.reported && self.has_relayed(&opening.carried.legs, true);
+        flags.set(Flags::RELAYED, relays);
+        flags.set(Flags::WRAPPED, opening.wrapped);
         flags.set(Flags::LEAVING, status.is_some_and(|s| s.lifetime == 0));
-        flags.set(Flags::DELTAS_ONLY, !opening.seen && self.now < self.evicted_until);
+        let doubted_elsewhere = self.now < self.evicted_until || self.has_kin(key);
+        flags.set(Flags::DELTAS_ONLY, !opening.seen && doubted_elsewhere);
         flags.set(Flags::OVERCOUNTED, doubted);
         let mut allocation = Allocation::new(key.id, key.server, name, group, self.now);
         allocation.hash = key.hash;

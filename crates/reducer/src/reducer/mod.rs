@@ -9,6 +9,7 @@ mod deadlines;
 mod ending;
 mod follow;
 mod halves;
+mod kin;
 mod leftovers;
 mod life;
 mod messages;
@@ -28,7 +29,7 @@ mod takeover;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     hash::BuildHasher,
 };
 
@@ -185,6 +186,10 @@ pub struct Reducer {
     /// Whether the peer leg is reported, as far as is known.
     pub(crate) peer_leg: peer_leg::Known,
     pub(crate) wall: Wall,
+    /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
+    pub(crate) ending: VecDeque<servers::Ending>,
+    /// Relay threads that have a connection open (`direct` sources).
+    pub(crate) threads: HashSet<(u32, u16)>,
     pub(crate) groups: Slab<Group>,
     pub(crate) group_table: HashTable<u32>,
     pub(crate) allocations: Slab<Allocation>,
@@ -219,6 +224,8 @@ pub struct Reducer {
     pub(crate) dirty_sessions: Vec<u32>,
     pub(crate) changed_tombstones: Vec<u32>,
     pub(crate) source_dirty: bool,
+    /// Rows are being collected for the next [`Reducer::drain`].
+    pub(crate) collecting: bool,
     pub(crate) output: Output,
     pub(crate) stats: Stats,
 
@@ -261,6 +268,8 @@ impl Reducer {
             changed_leftovers: Vec::new(),
             peer_leg: peer_leg::Known::default(),
             wall: Wall::default(),
+            ending: VecDeque::new(),
+            threads: HashSet::new(),
             groups: Slab::new(),
             group_table: HashTable::new(),
             allocations: Slab::new(),
@@ -285,6 +294,7 @@ impl Reducer {
             dirty_sessions: Vec::new(),
             changed_tombstones: Vec::new(),
             source_dirty: false,
+            collecting: false,
             output: Output::default(),
             stats: Stats::default(),
             gaps: Vec::new(),
@@ -476,6 +486,7 @@ impl Reducer {
     /// The source hears again.
     pub fn hearing(&mut self, at: Timestamp) {
         self.begin(at);
+        self.threads.clear();
         if self.deaf {
             self.deaf = false;
             self.hearing_since = self.now;

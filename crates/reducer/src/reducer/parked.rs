@@ -97,7 +97,7 @@ impl Reducer {
     }
 
     /// Leaves a tombstone where the allocation was.
-    pub(crate) fn bury(&mut self, slot: u32, told: Carried, totals_seen: bool) {
+    pub(crate) fn bury(&mut self, slot: u32, told: Carried, untold: Option<Carried>, totals_seen: bool) {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
         let Some(a) = self.remove_allocation(slot) else {
@@ -135,6 +135,7 @@ impl Reducer {
                 relayed: a.relayed(peer_leg).max(a.base_relayed()),
                 reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
+                untold,
             },
             remote: a.remote,
         };
@@ -189,6 +190,7 @@ impl Reducer {
     }
 
     pub(crate) fn forget_tombstone(&mut self, slot: u32) -> Option<Tombstone> {
+        self.record_forgotten(slot);
         let t = self.tombstones.get(slot)?;
         let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
         if let Ok(found) = self.tombstone_table.find_entry(hash, |s| *s == slot) {
@@ -199,6 +201,38 @@ impl Reducer {
         self.changed_tombstones.push(slot);
         self.release_name(t.name);
         Some(t)
+    }
+
+    /// What an ended allocation carried and nobody was told is on record once nothing more can be heard of it.
+    fn record_forgotten(&mut self, slot: u32) {
+        let rule = self.rules.billable;
+        let Some(t) = self.tombstones.get_mut(slot) else {
+            return;
+        };
+        let Some(untold) = t.rest.more.untold.take() else {
+            return;
+        };
+        if self.is_following() {
+            return;
+        }
+        let Some(t) = self.tombstones.get(slot) else {
+            return;
+        };
+        let usage = Usage {
+            legs: untold.legs,
+            billable_bytes: rule.bytes(&untold.legs, 0),
+        };
+        self.output.unattributed.push(Unattributed {
+            at: self.wall.at(self.now),
+            server: self.servers.owned(t.server),
+            realm: self.names.realm(t.name).into(),
+            username: self.names.username(t.name).into(),
+            allocation: t.id,
+            opened_at: self.wall.at(t.opened_at),
+            reason: UnattributedReason::Residue,
+            usage,
+        });
+        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
     }
 
     /// A message for an allocation that has ended.
@@ -251,7 +285,11 @@ impl Reducer {
                     let opening = self.after_ended(slot, key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
+                    let stopped = self.was_stopped(slot);
                     self.revive(slot, key, Some(status));
+                    if let Some(server) = stopped {
+                        self.had_not_stopped(server);
+                    }
                 }
                 true
             }
@@ -331,11 +369,15 @@ impl Reducer {
     ) -> Option<u32> {
         let kept = self.take_aside(key);
         let t = self.tombstones.get(tombstone)?;
-        let (opened_at, rest) = (t.opened_at, t.rest.clone());
+        let (opened_at, mut rest) = (t.opened_at, t.rest.clone());
+        let carried = rest.carried().plus(rest.more.untold.take().unwrap_or_default());
+        if let Some(t) = self.tombstones.get_mut(tombstone) {
+            t.rest.more.untold = None;
+        }
         let opening = Opening {
             seen: rest.opened_seen,
             twin: rest.twin,
-            carried: rest.carried(),
+            carried,
             ..Opening::default()
         };
         // This also takes the tombstone away.
@@ -346,6 +388,7 @@ impl Reducer {
         a.opened_at = Moment::from(opened_at);
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
+        a.flags.set(Flags::WRAPPED, kept.wrapped);
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
         a.flags.remove(Flags::DELTAS_ONLY);
         if a.remote == crate::allocation::Address::None {
@@ -361,7 +404,7 @@ impl Reducer {
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         if !kept.carried.is_zero() {
-            let carried = rest.carried().plus(kept.carried);
+            let carried = carried.plus(kept.carried);
             self.count(slot, &carried, kept.reported);
         }
         Some(slot)

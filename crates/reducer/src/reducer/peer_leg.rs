@@ -78,6 +78,9 @@ impl Reducer {
             return;
         }
         self.notice(Notice::PeerLeg { reported });
+        if (before, reported) == (None, true) {
+            return self.tell_withheld(true);
+        }
         let mut slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
         self.sort_allocations(&mut slots);
         match (before, reported) {
@@ -85,7 +88,7 @@ impl Reducer {
                 for slot in slots {
                     self.count_by_client_leg(slot);
                 }
-                self.tell_withheld();
+                self.tell_withheld(false);
             }
             // What the client leg was billed for stands; the rest is counted by both legs.
             (Some(false), true) => {

@@ -281,10 +281,11 @@ impl Reducer {
         allocation
     }
 
+    /// Its group is found when all sessions are there.
     fn read_leftover(&mut self, row: LeftoverRow<'_>) -> Leftover {
         let name = self.names.hold(row.realm, row.username);
         Leftover {
-            group: self.group_of(name),
+            group: row.current.unwrap_or(NONE),
             name,
             server: self.servers.optional(row.server),
             id: AllocationId(row.id),
@@ -302,9 +303,19 @@ impl Reducer {
         }
     }
 
-    fn restore_leftovers(&mut self, rows: Vec<(u32, u64, Leftover)>) {
-        for (slot, _, l) in &rows {
-            if let Some(g) = self.groups.get_mut(l.group as usize)
+    fn restore_leftovers(&mut self, mut rows: Vec<(u32, u64, Leftover)>) {
+        for (slot, _, l) in &mut rows {
+            // One that is a group of its own shares that with the session that its allocation was in.
+            let group = match self.sessions.get(l.group as usize) {
+                Some(s) => {
+                    let group = s.group;
+                    self.hold_group(group);
+                    group
+                }
+                None => self.group_of(l.name),
+            };
+            l.group = group;
+            if let Some(g) = self.groups.get_mut(group as usize)
                 && g.leftover == NONE
             {
                 g.leftover = *slot;

@@ -91,6 +91,8 @@ pub(crate) struct LeftoverRow<'a> {
     pub(crate) since: Timestamp,
     pub(crate) past: Vec<PastRow<'a>>,
     pub(crate) past_count: u32,
+    /// The session that its group's allocations join.
+    pub(crate) current: Option<u32>,
 }
 
 /// The second part of the source's row.
@@ -190,11 +192,18 @@ impl Reducer {
     /// All of the state as rows, without taking anything: what [`Reducer::restore`] would go on from.
     #[must_use]
     pub fn dump(&self) -> Vec<Change> {
-        let change = |table, key, value| Change {
-            table,
-            key,
-            value: Some(value),
-        };
+        self.rows().collect()
+    }
+
+    /// The same, row by row.
+    pub fn rows(&self) -> impl Iterator<Item = Change> + Send + '_ {
+        fn change(table: Table, key: u64, value: Vec<u8>) -> Change {
+            Change {
+                table,
+                key,
+                value: Some(value),
+            }
+        }
         let allocations = self.allocations.iter();
         let allocations = allocations.map(|(slot, a)| {
             change(
@@ -227,7 +236,6 @@ impl Reducer {
             .chain(leftovers)
             .chain([source])
             .chain(refused)
-            .collect()
     }
 
     fn tombstone_row(&self, slot: u32, t: &Tombstone) -> Vec<u8> {
@@ -262,6 +270,11 @@ impl Reducer {
             since: l.since,
             past: l.past.iter().map(|p| self.past_row(p)).collect(),
             past_count: l.past_count,
+            current: self
+                .groups
+                .get(l.group as usize)
+                .map(|g| g.current)
+                .filter(|current| *current != NONE),
         })
     }
 
@@ -277,17 +290,26 @@ impl Reducer {
         encode_with(&row, &more)
     }
 
-    /// Turns what is marked as changed into rows.
-    pub(crate) fn collect_changes(&mut self, all: bool) {
-        let mut slots = std::mem::take(&mut self.dirty_allocations);
-        if all {
-            let some = self.soft_allocations.len().min(SAVED_AT_ONCE);
-            slots.extend(self.soft_allocations.drain(..some));
+    /// Turns up to `most` of the allocations that are marked as changed into rows, ahead of [`Reducer::drain`], which
+    /// turns all that are left, and the other tables, into rows. Whether there are more. Nothing may be handed in
+    /// between this and the `drain`.
+    pub fn collect(&mut self, all: bool, most: usize) -> bool {
+        if self.is_following() {
+            return false;
         }
+        let begins = !std::mem::replace(&mut self.collecting, true);
+        if all && begins {
+            let some = self.soft_allocations.len().min(SAVED_AT_ONCE);
+            self.dirty_allocations.extend(self.soft_allocations.drain(..some));
+        }
+        let mut slots = std::mem::take(&mut self.dirty_allocations);
         // A slot may have been freed and taken again meanwhile: one row, of what is there now.
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
+        if begins {
+            slots.sort_unstable();
+            slots.dedup();
+        }
+        let rest = slots.len().saturating_sub(most);
+        for slot in slots.drain(rest..) {
             let value = self
                 .allocations
                 .get(slot as usize)
@@ -295,8 +317,20 @@ impl Reducer {
             if let Some(a) = self.allocations.get_mut(slot as usize) {
                 a.dirty = Dirty::Clean;
             }
-            self.change(Table::Allocation, u64::from(slot), value);
+            self.output.changes.push(Change {
+                table: Table::Allocation,
+                key: u64::from(slot),
+                value,
+            });
         }
+        self.dirty_allocations = slots;
+        !self.dirty_allocations.is_empty()
+    }
+
+    /// Turns what is marked as changed into rows.
+    pub(crate) fn collect_changes(&mut self, all: bool) {
+        self.collect(all, usize::MAX);
+        self.collecting = false;
         let mut slots = std::mem::take(&mut self.dirty_sessions);
         slots.sort_unstable();
         slots.dedup();

@@ -1,12 +1,25 @@
 //! What `direct` sources know of their servers (METERING.md, "Servers").
 
-use super::{Reducer, ServerRef};
-use crate::{event::CloseReason, time::Timestamp};
+use super::{Notice, Reducer, ServerRef};
+use crate::{event::CloseReason, intern::NONE, time::Timestamp};
+
+/// What remains to be done of a server that is over: its allocations from `next` on, by their places.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    server: u32,
+    closed_at: Timestamp,
+    reason: CloseReason,
+    next: u32,
+}
+
+/// So many allocations are looked at for what it takes to end one.
+const LOOKED_AT: usize = 64;
 
 impl Reducer {
     /// A server has stopped at `stopped_at`: its open allocations are over.
     pub fn server_stopped(&mut self, at: Timestamp, server: ServerRef, stopped_at: Timestamp) {
         self.end_server(at, server, stopped_at, CloseReason::ServerStopped);
+        self.servers.stopped(server.0, stopped_at);
     }
 
     /// A server was started anew, after it had closed the last of its connections at `closed_at`: what was
@@ -15,38 +28,109 @@ impl Reducer {
         self.end_server(at, server, closed_at, CloseReason::ServerRestarted);
     }
 
+    /// A relay thread of a server has a connection open from now on.
+    pub fn thread_connected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
+        self.begin(at);
+        self.threads.insert((server.0, thread));
+    }
+
+    /// The last connection of a relay thread has closed.
+    pub fn thread_disconnected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
+        self.begin(at);
+        self.threads.remove(&(server.0, thread));
+    }
+
     fn end_server(&mut self, at: Timestamp, server: ServerRef, closed_at: Timestamp, reason: CloseReason) {
         self.begin(at);
-        let closed_at = closed_at.min(self.now);
-        // What was heard of later is of the server's next life.
-        let over = self
-            .allocations
-            .iter()
-            .filter(|(_, a)| a.server == server.0 && a.heard_at.get() <= closed_at);
-        let mut slots: Vec<u32> = over.map(|(slot, _)| slot as u32).collect();
-        self.sort_allocations(&mut slots);
-        let mut sessions = Vec::new();
-        // All of them are over at once: none is merely parked because another was looked at first.
-        self.reviews_wait = true;
-        for slot in slots {
-            let Some(a) = self.allocations.get(slot as usize) else {
-                continue;
-            };
-            sessions.push(a.session);
-            let opened_at = a.opened_at.get();
-            self.end_now(slot, closed_at.max(opened_at), reason, None);
-        }
-        self.reviews_wait = false;
+        self.ending.push_back(Ending {
+            server: server.0,
+            closed_at: closed_at.min(self.now),
+            reason,
+            next: 0,
+        });
         // What nobody has confirmed by now was of the life that is over, and may have been forged.
         let unconfirmed = self.unconfirmed.iter().filter(|(_, u)| u.server == server.0);
         let unconfirmed: Vec<u32> = unconfirmed.map(|(slot, _)| slot).collect();
         for slot in unconfirmed {
             self.forget_unconfirmed(slot);
         }
-        sessions.sort_unstable();
-        sessions.dedup();
-        for session in sessions {
-            self.review(session);
+    }
+
+    /// Ends allocations of servers that are over, for about `steps` of them. Whether there are more.
+    pub(crate) fn end_some(&mut self, steps: &mut usize) -> bool {
+        while let Some(job) = self.ending.front() {
+            let Ending {
+                server,
+                closed_at,
+                reason,
+                next,
+            } = *job;
+            if *steps == 0 {
+                return true;
+            }
+            let last = self.allocations.capacity() as u32;
+            let until = last
+                .min(next.saturating_add(u32::try_from(steps.saturating_mul(LOOKED_AT)).unwrap_or(u32::MAX)));
+            // What was heard of later is of the server's next life.
+            let over = |slot: &u32| {
+                self.allocation(*slot)
+                    .is_some_and(|a| a.server == server && a.heard_at.get() <= closed_at)
+            };
+            let found = (next..until).find(|slot| over(slot));
+            let looked_at = found.unwrap_or(until) - next;
+            *steps = steps.saturating_sub(looked_at as usize / LOOKED_AT);
+            let Some(slot) = found else {
+                if until == last {
+                    self.ending.pop_front();
+                } else if let Some(job) = self.ending.front_mut() {
+                    job.next = until;
+                }
+                continue;
+            };
+            // All of a session are over at once: none is merely parked because another was looked at first.
+            let session = self.allocation(slot).map_or(NONE, |a| a.session);
+            let mut slots: Vec<u32> = match self.sessions.get(session as usize) {
+                Some(s) => s.members.iter().copied().filter(over).collect(),
+                None => vec![slot],
+            };
+            self.sort_allocations(&mut slots);
+            *steps = steps.saturating_sub(slots.len());
+            self.reviews_wait = true;
+            for slot in slots {
+                let opened_at = self.allocation(slot).map_or(closed_at, |a| a.opened_at.get());
+                self.end_now(slot, closed_at.max(opened_at), reason, None);
+            }
+            self.reviews_wait = false;
+            if self.sessions.contains(session as usize) {
+                self.review(session);
+            }
+            if let Some(job) = self.ending.front_mut() {
+                job.next = slot + 1;
+            }
         }
+        false
+    }
+
+    /// The server of an allocation that has ended, if that is what ended it.
+    pub(crate) fn was_stopped(&self, tombstone: u32) -> Option<u32> {
+        let t = self.tombstones.get(tombstone)?;
+        (t.rest.more.reason == Some(CloseReason::ServerStopped)).then_some(t.server)
+    }
+
+    /// One of a server's allocations that had been ended is heard of again: the server had not stopped, it was
+    /// merely not heard.
+    pub(crate) fn had_not_stopped(&mut self, server: u32) {
+        let Some(from) = self.servers.returned(server) else {
+            return;
+        };
+        let now = self.now;
+        let since = self.servers_hearing_since.entry(server).or_default();
+        *since = (*since).max(now);
+        self.source_dirty = true;
+        self.notice(Notice::HadNotStopped {
+            server: self.servers.owned(server),
+            from,
+            to: now,
+        });
     }
 }

@@ -69,6 +69,17 @@ impl Reducer {
         group
     }
 
+    /// The session that a group's allocations join. Its leftover's row names it.
+    pub(crate) fn set_current(&mut self, group: u32, session: u32) {
+        let Some(g) = self.groups.get_mut(group as usize) else {
+            return self.broken("a session of no group");
+        };
+        g.current = session;
+        if g.leftover != NONE {
+            self.changed_leftovers.push(g.leftover);
+        }
+    }
+
     pub(crate) fn hold_group(&mut self, group: u32) {
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.refs += 1;
@@ -139,9 +150,7 @@ impl Reducer {
             new.former_mut().continues = continues;
         }
         let session = self.sessions.insert(new) as u32;
-        if let Some(g) = self.groups.get_mut(group as usize) {
-            g.current = session;
-        }
+        self.set_current(group, session);
         self.join(slot, session);
         if self.rules.start_on == StartOn::Allocation {
             self.start(session);
@@ -256,7 +265,9 @@ impl Reducer {
         let Some(a) = self.allocation(slot) else {
             return self.broken("counters of no allocation");
         };
-        let (old, old_relayed, before) = (a.legs(), a.relayed(peer_leg), a.flags);
+        // Until it has relayed, what was relayed of an earlier life stands.
+        let base_relayed = a.base_relayed();
+        let (old, old_relayed, before) = (a.legs(), a.relayed(peer_leg).max(base_relayed), a.flags);
         // What may be an earlier life's is no sign that this one has.
         let next_life = before.contains(Flags::OVERCOUNTED) && !before.contains(Flags::REVIVED);
         let reported = before.contains(Flags::REPORTED) || reports;
@@ -277,7 +288,7 @@ impl Reducer {
         news.set(Flags::RELAYED, relays);
         a.flags |= news;
         let (after, session) = (a.flags, a.session);
-        let relayed = a.relayed(peer_leg);
+        let relayed = a.relayed(peer_leg).max(base_relayed);
         let left_at = a.left_at();
         self.mark(slot, Dirty::Soft);
         if session == NONE {
@@ -307,8 +318,9 @@ impl Reducer {
             let former = s.former_mut();
             former.last_counting_close = former.last_counting_close.max(left_at);
         }
+        let waits = s.phase == Phase::Waiting && s.relayed > 0;
         self.arm_usage(session);
-        if first_relay {
+        if first_relay || waits {
             self.start(session);
         }
         if became_call || first_relay || (first_report && !gone) {

@@ -155,13 +155,15 @@ impl Reducer {
             0
         };
         let mut settled = allocation::settle(a.legs(), client_total, peer_total, peer_leg);
-        let overcounted = settled.overcounted;
-        if overcounted {
-            self.stats.overcounted += 1;
-            match self.set_right(slot, client_total, peer_total) {
-                Some(right) => settled = right,
-                None => self.notice(Notice::Overcounted { allocation: id }),
+        if settled.overcounted || settled.peer_overcounted {
+            let right = self.set_right(slot, client_total, peer_total);
+            if settled.overcounted {
+                self.stats.overcounted += 1;
+                if right.is_none() {
+                    self.notice(Notice::Overcounted { allocation: id });
+                }
             }
+            settled = right.unwrap_or(settled);
         }
         let Some(a) = self.allocation(slot) else { return 0 };
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
@@ -191,22 +193,31 @@ impl Reducer {
             self.record_beyond(slot, &all);
         }
         let session = self.allocation(slot).map_or(NONE, |a| a.session);
+        let mut known = if deltas_only { all } else { told };
+        let mut untold = None;
         if session == NONE {
             if self.untold_relayed(slot) > 0 {
                 self.leave_over(slot, totals_seen, exact);
-            } else {
+            } else if totals_seen || deltas_only {
                 self.record_untold(slot, UnattributedReason::Residue);
+            } else {
+                // Perhaps only one half of what it carried was heard: what its totals say is told with both legs.
+                let base = self
+                    .allocation(slot)
+                    .map(|a| a.base_carried())
+                    .unwrap_or_default();
+                untold = Some(known.minus(base)).filter(|untold| !untold.is_zero());
+                known = base;
             }
         } else {
-            let unknown = self.reports_peer_leg().is_none();
             let part = self.part(slot);
-            self.member_settles(session, slot, totals_seen, exact && !unknown);
-            if unknown {
+            let withheld = self.reports_peer_leg().is_none() && self.bills_by_legs(&part);
+            self.member_settles(session, slot, totals_seen, exact && !withheld);
+            if withheld {
                 self.withhold(slot, totals_seen, part);
             }
         }
-        let known = if deltas_only { all } else { told };
-        self.bury(slot, known, totals_seen);
+        self.bury(slot, known, untold, totals_seen);
         if session != NONE {
             self.review(session);
         }
@@ -281,6 +292,7 @@ impl Reducer {
             legs: kept.legs,
             exact: whole && peer_total.is_some(),
             overcounted: false,
+            peer_overcounted: false,
         })
     }
 

@@ -1,0 +1,190 @@
+//! A coturn that comes back from another address (balancers, NAT, IPv6 privacy addresses) looks like another server: its
+//! allocations are heard of there without their `new`.
+
+use super::{Key, Reducer};
+use crate::{
+    allocation::{Address, Details},
+    flags::Flags,
+    intern::NONE,
+    message::Status,
+};
+
+/// What a server of the same user and database has under this realm, username and number.
+#[derive(Clone, Copy)]
+enum Kin {
+    Open(u32),
+    Ended(u32),
+}
+
+impl Reducer {
+    /// An allocation of a server on which nothing was heard of it, and that was not opened there, may be one that
+    /// another server has.
+    pub(crate) fn has_kin(&self, key: &Key<'_>) -> bool {
+        self.rules.direct && self.kin_of(key).is_some()
+    }
+
+    fn kin_of(&self, key: &Key<'_>) -> Option<(u32, Kin)> {
+        self.servers.kin(key.server).into_iter().find_map(|server| {
+            let there = self.key(server, key.id, key.realm, key.username);
+            let open = self.find_allocation(&there).map(Kin::Open);
+            let kin = open.or_else(|| self.find_tombstone(&there).map(Kin::Ended));
+            kin.map(|kin| (server, kin))
+        })
+    }
+
+    /// A status came from this server of an allocation that another one has, from the same client: it is the same life,
+    /// and its counters go on. Returns its place under this server, if that is so. `here` is what was opened under this
+    /// server before that was known.
+    pub(crate) fn goes_on_here(
+        &mut self,
+        key: &Key<'_>,
+        status: Status<'_>,
+        here: Option<u32>,
+    ) -> Option<u32> {
+        if !self.rules.direct {
+            return None;
+        }
+        let (there, kin) = self.kin_of(key)?;
+        if self.threads.contains(&(there, key.id.relay_thread())) {
+            return None; // it is heard there
+        }
+        let details = self.details(&status);
+        let (remote, labels) = match kin {
+            Kin::Open(slot) => self.allocation(slot).map(|a| (a.remote.clone(), a.labels))?,
+            Kin::Ended(slot) => self
+                .tombstones
+                .get(slot)
+                .map(|t| (t.rest.remote.clone(), crate::labels::NO_LABELS))?,
+        };
+        if !self.is_one_client(&remote, labels, &details) {
+            return None;
+        }
+        match (kin, here) {
+            (Kin::Open(slot), None) => self.move_to(slot, key),
+            (Kin::Ended(slot), None) => {
+                let stopped = self.was_stopped(slot);
+                let revived = self.revive(slot, key, None)?;
+                if let Some(server) = stopped {
+                    self.had_not_stopped(server);
+                }
+                Some(revived)
+            }
+            (kin, Some(here)) => {
+                self.take_in(here, kin);
+                Some(here)
+            }
+        }
+    }
+
+    /// By the client's address, or, of coturn before 4.6, which names none, by nothing that speaks against it.
+    fn is_one_client(&self, remote: &Address, labels: u16, details: &Details) -> bool {
+        if *remote != Address::None || details.remote != Address::None {
+            return *remote == details.remote;
+        }
+        let local = |set| self.labels.set(set).local;
+        local(labels) == NONE || local(labels) == local(details.labels)
+    }
+
+    fn move_to(&mut self, slot: u32, key: &Key<'_>) -> Option<u32> {
+        let a = self.allocations.get_mut(slot as usize)?;
+        let (old_hash, old_server) = (a.hash, a.server);
+        a.hash = key.hash;
+        a.server = key.server;
+        if let Ok(found) = self.allocation_table.find_entry(old_hash, |s| *s == slot) {
+            found.remove();
+        }
+        self.servers.closed(old_server);
+        self.servers.opened(key.server);
+        self.index_allocation(slot, key.hash);
+        // What was heard under the new address before is its own.
+        let kept = self.take_aside(key);
+        if !kept.carried.is_zero() {
+            let carried = self.allocation(slot)?.carried().plus(kept.carried);
+            self.count(slot, &carried, kept.reported);
+        }
+        self.mark(slot, crate::allocation::Dirty::Hard);
+        Some(slot)
+    }
+
+    /// What another server had of it is counted before what was heard here.
+    fn take_in(&mut self, here: u32, kin: Kin) {
+        let peer_leg = self.peer_leg();
+        let before = match kin {
+            Kin::Open(slot) => {
+                let Some(a) = self.allocation(slot) else { return };
+                let before = (
+                    a.carried(),
+                    a.relayed(peer_leg),
+                    a.flags & (Flags::RELAYED | Flags::OPENED_SEEN),
+                );
+                let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
+                if session != NONE {
+                    self.departs(session, slot, gone);
+                    self.leave(session, slot, false, true);
+                }
+                let name = self.remove_allocation(slot).map(|a| a.name);
+                name.into_iter().for_each(|name| self.release_name(name));
+                if self.sessions.contains(session as usize) {
+                    self.review(session);
+                }
+                before
+            }
+            Kin::Ended(slot) => {
+                let Some(t) = self.tombstones.get(slot) else {
+                    return;
+                };
+                let rest = t.rest.clone();
+                let stopped = self.was_stopped(slot);
+                let mut flags = Flags::empty();
+                flags.set(Flags::RELAYED, rest.more.relayed > 0);
+                flags.set(Flags::OPENED_SEEN, rest.opened_seen);
+                self.forget_tombstone(slot);
+                if let Some(server) = stopped {
+                    self.had_not_stopped(server);
+                }
+                (rest.carried(), rest.more.relayed, flags)
+            }
+        };
+        let (carried, relayed, flags) = before;
+        let Some(a) = self.allocations.get_mut(here as usize) else {
+            return self.broken("an allocation that just had a status");
+        };
+        let was_relaying = a.flags.contains(Flags::RELAYED);
+        let (all, base) = (carried.plus(a.carried()), carried.plus(a.base_carried()));
+        let base_relayed = relayed.saturating_add(a.base_relayed());
+        a.set_carried(&all);
+        let rare = a.rare();
+        rare.base = base.legs;
+        rare.base_sent_on = base.sent_on;
+        rare.base_relayed = base_relayed;
+        a.flags |= flags;
+        a.flags.remove(Flags::DELTAS_ONLY);
+        let now_relaying = a.flags.contains(Flags::RELAYED) && !was_relaying;
+        let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
+        if now_relaying
+            && !gone
+            && let Some(s) = self.sessions.get_mut(session as usize)
+        {
+            s.relaying += 1;
+        }
+        self.mark(here, crate::allocation::Dirty::Hard);
+    }
+
+    /// An open member leaves its session without having closed.
+    pub(crate) fn departs(&mut self, session: u32, slot: u32, gone: bool) {
+        let Some((s, a)) = self
+            .sessions
+            .get_mut(session as usize)
+            .zip(self.allocations.get(slot as usize))
+        else {
+            return self.broken("a member of no session departs");
+        };
+        if gone {
+            s.closing -= 1;
+        } else {
+            s.open -= 1;
+            s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
+            s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
+        }
+    }
+}
