@@ -76,6 +76,23 @@ pub(crate) fn gap_reason(text: &str) -> Option<GapReason> {
 pub(crate) const USAGE: &str = "client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
      peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes";
 
+/// For an upsert into `usage_day`: adds what is `excluded` to each of its sums, which `row` names (`o.`, or nothing).
+/// At the largest number that there is a sum stays: beyond, one database would refuse it for good, and another go over to
+/// floating point, which nothing reads.
+pub(crate) fn add_to_sums(row: &str) -> String {
+    let sums = ["started", "ended", "lower_bound", "duration_ms"];
+    sums.into_iter()
+        .chain(USAGE.split(", "))
+        .map(|c| {
+            format!(
+                "{c} = CASE WHEN {row}{c} > {max} - excluded.{c} THEN {max} ELSE {row}{c} + excluded.{c} END",
+                max = i64::MAX
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 pub(crate) fn usage_values(usage: &Usage) -> [i64; 9] {
     <[u64; 9]>::from(*usage).map(int)
 }

@@ -140,6 +140,11 @@ pub(crate) const TABLES: &[Table] = &[
         columns: "source, from_at, to_at, reason, server",
         select: Select::Rows("source, from_at, to_at, reason, server", "id"),
     },
+    Table {
+        name: "refused",
+        columns: "source, at, kind, name, error, data",
+        select: Select::Rows("source, at, kind, name, error, data", "id"),
+    },
 ];
 
 /// What the reading side tells the writing side.

@@ -152,6 +152,15 @@ pub enum Error {
         /// Host and database.
         store: String,
     },
+    /// The database will never take this, however often it is asked: a value that is too large for it, or breaks one of its
+    /// rules.
+    #[error("{store}: the database does not take it: {message}")]
+    Unstorable {
+        /// The store.
+        store: String,
+        /// What it said.
+        message: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -173,6 +182,11 @@ impl Error {
             self,
             Error::Full { .. } | Error::Busy { .. } | Error::Io { .. } | Error::Unavailable { .. }
         )
+    }
+
+    /// Whether it is for the values themselves.
+    pub(crate) fn is_unstorable(&self) -> bool {
+        matches!(self, Error::Unstorable { .. })
     }
 }
 

@@ -34,6 +34,7 @@
 //! that [is transient](Error::is_transient) may hide a commit that went through: it is repeated as it is, all the same.
 //! The functions say nothing of the database: the same contract holds on both.
 
+mod apart;
 mod assign;
 mod cluster;
 mod codec;
@@ -54,7 +55,7 @@ mod sqlite;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -63,6 +64,8 @@ use turnhook_reducer::{
     state::Table,
     time::Timestamp,
 };
+
+use commit::How;
 
 pub use assign::assign;
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
@@ -259,11 +262,41 @@ impl Store {
     /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
     /// being written share the next transaction. The order of a source's commits is that of the calls.
     ///
+    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
+    /// on record in the table `refused`, logged, and counted by [`Store::refused`].
+    ///
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
     pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
         let commit = commit.into();
-        on!(self, db => db.commit(&commit).await)
+        let error = match self.make(&commit, How::Keep(&[])).await {
+            Err(error) if error.is_unstorable() => error,
+            other => return other,
+        };
+        tracing::error!(source = commit.source.0, %error, "a commit cannot be made as it is: it is taken apart");
+        let (done, refused) = apart::commit(self, &commit).await?;
+        for one in &refused {
+            tracing::error!(
+                source = commit.source.0,
+                kind = one.kind,
+                name = one.name,
+                error = one.error,
+                "the database does not take this: it is left out, and on record in the table `refused`; all else is committed"
+            );
+        }
+        let count = refused.len() as u64;
+        on!(self, db => db.refused().fetch_add(count, Ordering::Relaxed));
+        Ok(done)
+    }
+
+    async fn make(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
+        on!(self, db => db.commit(commit, how).await)
+    }
+
+    /// How many parts of commits the database has not taken since the store was opened.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        on!(self, db => db.refused().load(Ordering::Relaxed))
     }
 
     // --- the outbox -----------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ use super::{
     Fault, Postgres, attempt, ledger,
     moves::{self, Moves},
     pipeline::{Pipeline, ROWS, params, undo},
-    rows,
+    rows, text,
 };
 use crate::{
     cluster::LeaseName,
     codes::{PENDING, int, nat, type_code, usage_values},
-    commit::{Commit, Committed, NewEvent},
+    commit::{Commit, Committed, How, NewEvent},
     delivery::Delivery,
     error::{Error, Result},
     facts,
@@ -39,7 +39,11 @@ const PUT: &str = "INSERT INTO state (source, tbl, key, value) SELECT $1, u.tbl,
 
 const GAPS: &str = "INSERT INTO gap (source, from_at, to_at, reason, server) SELECT $1, u.from_at, u.to_at, u.reason, u.server \
      FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bytea[]) AS u (from_at, to_at, reason, server) \
-     ON CONFLICT (source, from_at, to_at, reason, server) DO NOTHING";
+     ON CONFLICT (source, from_at, to_at, reason, sha256(server)) DO NOTHING";
+
+const REFUSED: &str = "INSERT INTO refused (source, at, kind, name, error, data) SELECT $1, $2, u.kind, u.name, u.error, u.data \
+     FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[]) AS u (kind, name, error, data) \
+     ON CONFLICT (source, at, kind, name) DO NOTHING";
 
 const KNOWN: &str = "SELECT event_id, id FROM event WHERE event_id = ANY ($1)";
 
@@ -67,6 +71,7 @@ fn session_key(event: &NewEvent) -> i64 {
 /// A commit that only has to be written: what costs time is done before anything is locked.
 struct Ready<'a> {
     commit: &'a Commit,
+    how: How<'a>,
     source: i32,
     node: i64,
     lease: LeaseName,
@@ -75,9 +80,10 @@ struct Ready<'a> {
 }
 
 impl Postgres {
-    pub(crate) async fn commit(&self, commit: &Commit) -> Result<Committed> {
+    pub(crate) async fn commit(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
         let ready = Ready {
             commit,
+            how,
             source: i32::try_from(commit.source.0).unwrap_or(i32::MAX),
             node: self.cluster.node().0,
             lease: LeaseName::Source(commit.source),
@@ -124,7 +130,13 @@ impl Ready<'_> {
         let has_old = !old.is_empty();
         let still = has_old.then(|| second.add(STILL_PENDING, params![old]));
         self.add_events(&new, &mut second);
-        second.add("COMMIT", params![]);
+        second.add(
+            match self.how {
+                How::Keep(_) => "COMMIT",
+                How::Try => "ROLLBACK",
+            },
+            params![],
+        );
         let answers = second.run(client).await?;
 
         let last: i64 = match numbered.and_then(|i| answers[i].first()) {
@@ -211,6 +223,20 @@ impl Ready<'_> {
             );
         }
         self.add_unattributed(&mut first);
+        let refused = self.how.refused();
+        if !refused.is_empty() {
+            first.add(
+                REFUSED,
+                params![
+                    self.source,
+                    int(commit.clock.0),
+                    refused.iter().map(|r| r.kind).collect::<Vec<_>>(),
+                    refused.iter().map(|r| text(&r.name)).collect::<Vec<_>>(),
+                    refused.iter().map(|r| text(&r.error)).collect::<Vec<_>>(),
+                    refused.iter().map(|r| r.data.as_deref()).collect::<Vec<_>>(),
+                ],
+            );
+        }
         let ids: Vec<&[u8]> = commit.events.iter().map(|e| &e.event.id.0[..]).collect();
         let known = (!ids.is_empty()).then(|| first.add(KNOWN, params![ids]));
         let answers = first.run(client).await?;

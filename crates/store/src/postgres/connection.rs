@@ -178,6 +178,10 @@ impl Fault {
             {
                 Error::Unavailable { store, message }
             }
+            // Data exceptions, constraints, and what is beyond the database's limits: it will say so again and again.
+            code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {
+                Error::Unstorable { store, message }
+            }
             _ => Error::Database {
                 path: store.into(),
                 message,

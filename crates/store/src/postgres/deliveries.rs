@@ -41,6 +41,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     dead: "delivery d JOIN event e ON e.id = d.id >> 16 JOIN endpoint p ON p.id = d.endpoint",
     endpoint: "",
     user_column: "s.user_name",
+    join: "JOIN",
+    by_end: "session",
 };
 
 fn delivery_row(row: &Row) -> Result<DeliveryRow, Fault> {

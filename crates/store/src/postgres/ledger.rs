@@ -13,7 +13,7 @@ use turnhook_reducer::{
 
 use super::pipeline::{Pipeline, ROWS, params};
 use crate::{
-    codes::{USAGE, int, usage_values},
+    codes::{USAGE, add_to_sums, int, usage_values},
     commit::NewEvent,
     facts,
 };
@@ -60,7 +60,7 @@ pub(super) static UNATTRIBUTED: LazyLock<String> = LazyLock::new(|| {
          SELECT $1, u.at, u.server, u.realm, u.username, u.allocation, u.opened_at, u.reason, {UNNESTED} FROM \
          unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[], {}) \
          AS u (at, server, realm, username, allocation, opened_at, reason, a, b, c, d, e, f, g, h, i) \
-         ON CONFLICT (source, at, server, realm, username, allocation, opened_at, reason) DO NOTHING",
+         ON CONFLICT (source, at, allocation, opened_at, reason, sha256(server), sha256(realm), sha256(username)) DO NOTHING",
         arrays(9)
     )
 });
@@ -103,11 +103,9 @@ static DAYS: LazyLock<String> = LazyLock::new(|| {
          SELECT u.day, $1, u.realm, u.user_name, u.started, u.ended, u.lower_bound, u.duration_ms, {UNNESTED} FROM \
          unnest($2::integer[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], {}) \
          AS u (day, realm, user_name, started, ended, lower_bound, duration_ms, a, b, c, d, e, f, g, h, i) \
-         ON CONFLICT (day, source, realm, user_name) DO UPDATE SET started = o.started + excluded.started, \
-         ended = o.ended + excluded.ended, lower_bound = o.lower_bound + excluded.lower_bound, \
-         duration_ms = o.duration_ms + excluded.duration_ms, {}",
+         ON CONFLICT (day, source, realm, user_name) DO UPDATE SET {}",
         arrays(9),
-        each_column(|c| format!("o.{c} + excluded.{c}"))
+        add_to_sums("o.")
     )
 });
 

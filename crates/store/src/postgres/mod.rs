@@ -54,6 +54,7 @@ pub(crate) struct Postgres {
     /// The counter `change` as it was last looked at.
     changes: AtomicI64,
     trim: retention::Trim,
+    refused: AtomicU64,
     turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -82,6 +83,7 @@ impl Postgres {
             lanes: AtomicU64::new(Lanes::ALL.0),
             changes: AtomicI64::new(change),
             trim: retention::Trim::default(),
+            refused: AtomicU64::new(0),
             turns: Mutex::default(),
         };
         Ok(store)
@@ -102,6 +104,11 @@ impl Postgres {
 
     pub(crate) fn describe(&self) -> String {
         self.db.describe().to_owned()
+    }
+
+    /// Parts of commits that were put on record in place of being committed.
+    pub(crate) fn refused(&self) -> &AtomicU64 {
+        &self.refused
     }
 
     pub(crate) fn store_id(&self) -> [u8; 16] {

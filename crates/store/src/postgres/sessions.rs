@@ -16,7 +16,8 @@ use crate::{
     codes::{self, USAGE, int, nat},
     delivery::DeliveryState,
     error::Result,
-    facts, query,
+    facts,
+    query::{self, Part},
     session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
@@ -73,14 +74,20 @@ impl Postgres {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<SessionRow>> {
-        let (conditions, values) = query::sessions(&DIALECT, filter, after, limit);
-        let sql = format!(
-            "SELECT {} FROM session s JOIN source c ON c.id = s.source WHERE {conditions}",
-            *COLUMNS
-        );
         attempt!(&self.db, client => {
-            let found = client.query(&sql, &params(&values)).await?;
-            found.iter().map(session_row).collect()
+            let mut found: Vec<SessionRow> = Vec::new();
+            for part in Part::of(&filter) {
+                let left = limit.saturating_sub(found.len());
+                if left == 0 {
+                    break;
+                }
+                let (from, values) = query::sessions(&DIALECT, &filter, after, left, *part);
+                let sql = format!("SELECT {} FROM {from}", *COLUMNS);
+                for row in client.query(&sql, &params(&values)).await? {
+                    found.push(session_row(&row)?);
+                }
+            }
+            Ok(found)
         })
     }
 

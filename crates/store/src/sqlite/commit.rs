@@ -16,21 +16,23 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
-    commit::{Commit, Committed},
+    commit::{Commit, Committed, How, Refused},
     delivery::Delivery,
-    error::Result,
+    error::{Error, Result},
     facts,
     ids::{DeliveryId, EndpointId, SourceId},
 };
 
 impl Sqlite {
-    pub(crate) async fn commit(&self, commit: &Commit) -> Result<Committed> {
-        let ready = Ready::new(commit);
+    pub(crate) async fn commit(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
+        let ready = Ready::new(commit, how.refused());
+        let tried = matches!(how, How::Try).then_some(false);
         self.writer
             .ask(|reply| {
                 Box::new(CommitJob {
                     ready,
                     done: Committed::default(),
+                    tried,
                     reply,
                 })
             })
@@ -54,6 +56,7 @@ struct Ready {
     events: Vec<ReadyEvent>,
     unattributed: Vec<Unattributed>,
     gaps: Vec<Gap>,
+    refused: Vec<Refused>,
 }
 
 struct ReadyEvent {
@@ -68,7 +71,7 @@ struct ReadyEvent {
 }
 
 impl Ready {
-    fn new(commit: &Commit) -> Ready {
+    fn new(commit: &Commit, refused: &[Refused]) -> Ready {
         let events = commit.events.iter().map(|new| ReadyEvent {
             id: new.event.id,
             session: new.event.session_id,
@@ -86,6 +89,7 @@ impl Ready {
             events: events.collect(),
             unattributed: commit.unattributed.clone(),
             gaps: commit.gaps.clone(),
+            refused: refused.to_vec(),
         }
     }
 }
@@ -93,6 +97,8 @@ impl Ready {
 struct CommitJob {
     ready: Ready,
     done: Committed,
+    /// Where it is only tried: whether it would have gone through.
+    tried: Option<bool>,
     reply: oneshot::Sender<Result<Committed>>,
 }
 
@@ -100,6 +106,9 @@ impl Job for CommitJob {
     fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
         let ready = &self.ready;
         self.done = Committed::default();
+        if let Some(through) = &mut self.tried {
+            *through = false;
+        }
         state::log(conn, mem, ready.source, ready.clock, &ready.changes)?;
         for event in &ready.events {
             match find_event(conn, mem, event.id)? {
@@ -123,11 +132,23 @@ impl Job for CommitJob {
                     gap.server.as_deref().unwrap_or_default(),
                 ])?;
         }
+        for one in &ready.refused {
+            conn.prepare_cached("INSERT OR IGNORE INTO refused (source, at, kind, name, error, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![ready.source.0, int(ready.clock.0), one.kind, one.name, one.error, one.data])?;
+        }
+        if self.tried.is_some() {
+            // Whatever is said here has the transaction undone, and those that shared it made anew.
+            self.tried = Some(true);
+            return Err(Error::Closed.into());
+        }
         Ok(())
     }
 
     fn finish(self: Box<Self>, _: &mut Mem, result: Result<()>) {
-        let Self { done, reply, .. } = *self;
+        let Self {
+            done, tried, reply, ..
+        } = *self;
+        let result = if tried == Some(true) { Ok(()) } else { result };
         let _ = reply.send(result.map(|()| done));
     }
 

@@ -19,7 +19,10 @@ use crate::{
 const APPLICATION_ID: i32 = 0x7475_726e;
 
 /// Each brings the schema from the version before it to its own; the first makes it. Never change one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+];
 
 /// The schema that this program reads and writes.
 #[allow(clippy::cast_possible_truncation)]
@@ -251,6 +254,15 @@ pub(crate) fn error_from(path: &Path, e: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => Error::Full { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
         Some(ErrorCode::NotADatabase) => Error::NotAStore { path },
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TooBig
+            | ErrorCode::TypeMismatch
+            | ErrorCode::ParameterOutOfRange,
+        ) => Error::Unstorable {
+            store: path.display().to_string(),
+            message,
+        },
         Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt { path, message },
         Some(
             ErrorCode::SystemIoFailure

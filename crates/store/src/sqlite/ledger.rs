@@ -17,6 +17,7 @@ use turnhook_reducer::{
 use super::{Sqlite, int, rows};
 use crate::{
     codec::Writer,
+    codes::add_to_sums,
     error::Result,
     facts::{self, Facts},
 };
@@ -251,17 +252,12 @@ fn add_to_day(days: &mut BTreeMap<Vec<u8>, Day>, source: u32, event_type: EventT
 }
 
 static ADD_DAY: LazyLock<String> = LazyLock::new(|| {
-    let add = rows::USAGE
-        .split(", ")
-        .map(|c| format!("{c} = {c} + excluded.{c}"))
-        .collect::<Vec<_>>()
-        .join(", ");
     format!(
         "INSERT INTO usage_day (day, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-         ON CONFLICT DO UPDATE SET started = started + excluded.started, ended = ended + excluded.ended, \
-         lower_bound = lower_bound + excluded.lower_bound, duration_ms = duration_ms + excluded.duration_ms, {add}",
-        rows::USAGE
+         ON CONFLICT DO UPDATE SET {}",
+        rows::USAGE,
+        add_to_sums("")
     )
 });
 

@@ -22,7 +22,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -49,6 +49,7 @@ pub(crate) struct Sqlite {
     readers: Mutex<Vec<Connection>>,
     counts: Arc<Counts>,
     state_size: state::Size,
+    refused: AtomicU64,
 }
 
 impl Sqlite {
@@ -74,6 +75,7 @@ impl Sqlite {
             readers: Mutex::default(),
             counts,
             state_size,
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -83,6 +85,11 @@ impl Sqlite {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Parts of commits that were put on record in place of being committed.
+    pub(crate) fn refused(&self) -> &AtomicU64 {
+        &self.refused
     }
 
     pub(crate) fn next_turn(&self) -> Instant {
