@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use deadpool_postgres::Client;
 use turnhook_reducer::{event::EventId, time::Timestamp};
 
+use super::rows::{Read as _, id32};
 use super::{
     Fault, Postgres, attempt, ledger,
     moves::{self, Moves},
@@ -84,7 +85,7 @@ impl Postgres {
         let ready = Ready {
             commit,
             how,
-            source: i32::try_from(commit.source.0).unwrap_or(i32::MAX),
+            source: id32(commit.source.0).map_err(|fault| fault.at(self.db.describe()))?,
             node: self.cluster.node().0,
             lease: LeaseName::Source(commit.source),
             data: commit
@@ -140,13 +141,13 @@ impl Ready<'_> {
         let answers = second.run(client).await?;
 
         let last: i64 = match numbered.and_then(|i| answers[i].first()) {
-            Some(row) => row.try_get(0)?,
+            Some(row) => row.read(0)?,
             None => 0,
         };
         let mut pending: HashMap<DeliveryId, (u32, Option<Timestamp>, Timestamp)> = HashMap::new();
         for row in still.iter().flat_map(|i| &answers[*i]) {
             pending.insert(
-                DeliveryId(row.try_get(0)?),
+                DeliveryId(row.read(0)?),
                 (
                     rows::number(row, 1)?,
                     rows::maybe_time(row, 2)?,
@@ -245,7 +246,7 @@ impl Ready<'_> {
         }
         let mut found = BTreeMap::new();
         for row in known.iter().flat_map(|i| &answers[*i]) {
-            found.insert(rows::event_id(row, 0)?, row.try_get(1)?);
+            found.insert(rows::event_id(row, 0)?, row.read(1)?);
         }
         Ok(found)
     }

@@ -130,6 +130,7 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         if known.1.event.sequence <= event.sequence {
             *known = (*n, new);
         }
+        // Days later than any that the table can hold are its last: no clock gets there.
         let day = i32::try_from(event.timestamp.0 / DAY_MS).unwrap_or(i32::MAX);
         let user = event.user.as_deref().unwrap_or_default();
         let sum = days.entry((day, &event.realm, user)).or_default();

@@ -34,6 +34,7 @@ pub use cluster::Cluster;
 use connection::{Db, Fault, Limits, attempt};
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
+use rows::{Read as _, one};
 pub use url::PostgresOptions;
 
 use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
@@ -71,8 +72,8 @@ impl Postgres {
         migrations::check(&db, mode).await?;
         let (store_id, change): (Vec<u8>, i64) = attempt!(&db, client => {
             let sql = "SELECT s.store_id, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
-            let row = client.query_one(sql, &[]).await?;
-            Ok((row.try_get(0)?, row.try_get(1)?))
+            let row = one(client, sql, &[]).await?;
+            Ok((row.read(0)?, row.read(1)?))
         })?;
         let store = Postgres {
             cluster: Cluster::new(options, limits, CLUSTER_CONNECTIONS)?,

@@ -8,6 +8,7 @@ use std::{
 use deadpool_postgres::Client;
 use turnhook_reducer::time::Timestamp;
 
+use super::rows::Read as _;
 use super::{
     Postgres,
     connection::{Fault, attempt},
@@ -102,7 +103,7 @@ async fn events(
             break;
         }
         *last = rows::event_id(row, 0)?.0;
-        old.push(row.try_get(1)?);
+        old.push(row.read(1)?);
     }
     if old.is_empty() {
         return Ok((0, through));
@@ -121,7 +122,7 @@ async fn events(
         .await?;
     let (mut over, mut stay) = (Vec::new(), HashSet::new());
     for row in &found {
-        let id: i64 = row.try_get(0)?;
+        let id: i64 = row.read(0)?;
         if [DELIVERED, DISCARDED].contains(&rows::code(row, 1)?) {
             over.push(id);
         } else {
