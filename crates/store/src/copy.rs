@@ -154,6 +154,7 @@ pub(crate) enum Part {
         total: u64,
         store_id: [u8; 16],
         last_event: i64,
+        horizon: Option<i64>,
     },
     /// Some rows of a table, as `COPY` takes them.
     Rows {

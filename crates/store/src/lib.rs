@@ -45,6 +45,7 @@ mod delivery;
 mod endpoint;
 mod error;
 mod facts;
+mod horizon;
 mod ids;
 mod options;
 mod postgres;
@@ -78,6 +79,7 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+use options::Pace;
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
@@ -244,6 +246,28 @@ impl Store {
     /// The disk's.
     pub async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
         on!(self, db => db.sources().await)
+    }
+
+    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
+    /// was told: open sessions go on under the new name, with the ids that they have.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Running`], [`Error::UnknownSource`], [`Error::SourceExists`], or the disk's.
+    pub async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        on!(self, db => db.rename_source(from, to).await)
+    }
+
+    /// How many allocations and sessions of a source are open in its committed state. Reads all of that.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn open_in(&self, source: SourceId) -> Result<(u64, u64)> {
+        let count = |(allocations, sessions): &mut (u64, u64), table, _, _: &[u8]| match table {
+            Table::Allocation => *allocations += 1,
+            Table::Session => *sessions += 1,
+            Table::Tombstone | Table::Source => {}
+        };
+        Ok(self.load(source, (0, 0), count).await?.0)
     }
 
     /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
@@ -539,6 +563,47 @@ impl Store {
     /// The disk's.
     pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
         on!(self, db => db.trim(before, limit.max(1)).await)
+    }
+
+    /// Removes all that is older than `before`, as [`Store::trim`] does, in slices that others hardly notice: each is as large
+    /// as what can be done in a few milliseconds, and as long again is left to them. Ends early where `go_on` says no.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn trim_all(&self, before: Timestamp, go_on: impl Fn() -> bool) -> Result<Trimmed> {
+        let mut pace = Pace::new();
+        let mut all = Trimmed::default();
+        loop {
+            let step = self.trim(before, pace.limit()).await?;
+            all.events += step.events;
+            all.sessions += step.sessions;
+            all.more = step.more;
+            if !step.more || !go_on() {
+                return Ok(all);
+            }
+            tokio::time::sleep(pace.pause(step.took)).await;
+        }
+    }
+
+    /// Moves the horizon by the time that has passed: to the wall clock where that is right, and no faster than twice the
+    /// monotonic clock where it is ahead, whatever it says, also over restarts. What is removed or given up for its age is to
+    /// be older than this says. Call it every second or so.
+    ///
+    /// # Errors
+    /// The disk's, once a minute, when it is written down.
+    pub async fn advance_horizon(&self, wall: Timestamp) -> Result<Timestamp> {
+        let horizon = on!(self, db => db.horizon());
+        let (now, write) = horizon.advance(wall);
+        if let Some((at, back)) = write {
+            horizon.kept(on!(self, db => db.keep_horizon(at, back).await)?);
+        }
+        Ok(now)
+    }
+
+    /// The horizon as [`Store::advance_horizon`] moved it last; 0 before that.
+    #[must_use]
+    pub fn horizon(&self) -> Timestamp {
+        on!(self, db => db.horizon().get())
     }
 
     /// Copies the store as it is at one moment into a new file that only its owner may read, while it is in use.

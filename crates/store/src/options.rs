@@ -1,5 +1,7 @@
 //! How a store is opened, and what upkeep did.
 
+use std::time::Duration;
+
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -43,4 +45,41 @@ pub struct Trimmed {
     pub sessions: u64,
     /// Whether there may be more: call again, after a pause that lets others write.
     pub more: bool,
+    /// How long it kept others from writing, or would have, where they share what it used.
+    pub took: Duration,
+}
+
+/// How much to remove at once, and how long to leave it to others then. It follows from how long the work itself takes: a
+/// disk that is slow to sync must not make upkeep fall behind what is delivered.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    limit: usize,
+}
+
+impl Pace {
+    const LEAST: usize = 100;
+    const MOST: usize = 4000;
+    /// A slice should take no longer.
+    const SLICE: Duration = Duration::from_millis(5);
+    const PAUSE_MIN: Duration = Duration::from_millis(1);
+    const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+    pub(crate) fn new() -> Pace {
+        Pace { limit: 500 }
+    }
+
+    /// Rows to look at.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// After a slice that took so long.
+    pub(crate) fn pause(&mut self, took: Duration) -> Duration {
+        if took > Pace::SLICE {
+            self.limit = (self.limit / 2).max(Pace::LEAST);
+        } else if took < Pace::SLICE / 2 {
+            self.limit = (self.limit * 2).min(Pace::MOST);
+        }
+        took.clamp(Pace::PAUSE_MIN, Pace::PAUSE_MAX)
+    }
 }

@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use turnhook_reducer::time::Timestamp;
 
 use super::rows::{Read as _, one};
-use super::{Fault, Postgres, attempt, rows, text};
+use super::{Fault, Postgres, attempt, cluster::NOW, rows, text};
 use crate::{
     cluster::LeaseName,
     codes::int,
@@ -53,6 +53,30 @@ impl Postgres {
                 sources.insert(row.read(0)?, SourceId(id));
             }
             Ok(sources)
+        })
+    }
+
+    pub(crate) async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            // Whoever makes a source waits here, and so does whoever else renames one.
+            tx.execute("SELECT value FROM counter WHERE name = 'source' FOR UPDATE", &[]).await?;
+            let live = format!("SELECT count(*) FROM node WHERE expires_at > {NOW}");
+            if one(&tx, &live, &[]).await?.read::<i64>(0)? > 0 {
+                return Err(Error::Running { store: self.db.describe().to_owned() }.into());
+            }
+            let found = tx.query("SELECT name FROM source", &[]).await?;
+            let mut names = found.iter().map(|row| row.read(0)).collect::<Result<Vec<String>, Fault>>()?;
+            names.sort();
+            if !names.iter().any(|name| name == from) {
+                return Err(Error::unknown_source(from, &names).into());
+            }
+            if names.iter().any(|name| name == to) {
+                return Err(Error::SourceExists { name: to.to_owned() }.into());
+            }
+            tx.execute("UPDATE source SET name = $2 WHERE name = $1", &[&from, &to]).await?;
+            tx.commit().await?;
+            Ok(())
         })
     }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The database's clock, in milliseconds.
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// A node that has not beaten for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);

@@ -47,6 +47,7 @@ async fn import(
         mut total,
         store_id,
         last_event,
+        horizon,
     }) = parts.recv().await
     else {
         return Err(cut_short());
@@ -101,6 +102,8 @@ async fn import(
     let Some(Part::End) = next else {
         return Err(cut_short());
     };
+    tx.execute("UPDATE store SET horizon = $1 WHERE id = 1", &[&horizon])
+        .await?;
     complete(&tx, &store_id, last_event).await?;
     tx.commit().await?;
     analyze(client).await;

@@ -37,7 +37,14 @@ pub(crate) use migrations::SCHEMA;
 use rows::{Read as _, one};
 pub use url::PostgresOptions;
 
-use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
+use crate::{
+    Mode,
+    cluster::Lanes,
+    codes::{int, nat},
+    error::Result,
+    horizon::Horizon,
+    ids::SourceId,
+};
 
 /// Connections that a running store has at most, besides those of its cluster.
 const RUN_CONNECTIONS: usize = 8;
@@ -56,6 +63,7 @@ pub(crate) struct Postgres {
     changes: AtomicI64,
     trim: retention::Trim,
     refused: AtomicU64,
+    horizon: Horizon,
     turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -70,10 +78,10 @@ impl Postgres {
         };
         let db = Db::new(options, limits, connections)?;
         migrations::check(&db, mode).await?;
-        let (store_id, change): (Vec<u8>, i64) = attempt!(&db, client => {
-            let sql = "SELECT s.store_id, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
+        let (store_id, horizon, change): (Vec<u8>, Option<i64>, i64) = attempt!(&db, client => {
+            let sql = "SELECT s.store_id, s.horizon, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
             let row = one(client, sql, &[]).await?;
-            Ok((row.read(0)?, row.read(1)?))
+            Ok((row.read(0)?, row.read(1)?, row.read(2)?))
         })?;
         let store = Postgres {
             cluster: Cluster::new(options, limits, CLUSTER_CONNECTIONS)?,
@@ -85,6 +93,7 @@ impl Postgres {
             changes: AtomicI64::new(change),
             trim: retention::Trim::default(),
             refused: AtomicU64::new(0),
+            horizon: Horizon::new(horizon.map(nat)),
             turns: Mutex::default(),
         };
         Ok(store)
@@ -110,6 +119,19 @@ impl Postgres {
     /// Parts of commits that were put on record in place of being committed.
     pub(crate) fn refused(&self) -> &AtomicU64 {
         &self.refused
+    }
+
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// Writes it down; what is written. All nodes share it: forwards the furthest counts, and backwards whoever goes back.
+    pub(crate) async fn keep_horizon(&self, at: u64, back: bool) -> Result<u64> {
+        let which = if back { "least" } else { "greatest" };
+        let sql = format!(
+            "UPDATE store SET horizon = {which}(coalesce(horizon, $1), $1) WHERE id = 1 RETURNING horizon"
+        );
+        attempt!(&self.db, client => { Ok(nat(one(client, &sql, &[&int(at)]).await?.read(0)?)) })
     }
 
     pub(crate) fn store_id(&self) -> [u8; 16] {

@@ -9,6 +9,7 @@ mod connection;
 mod counts;
 mod deliveries;
 pub(crate) mod export;
+mod files;
 mod fold;
 mod helper;
 mod ledger;
@@ -32,9 +33,11 @@ use crate::{
     Mode, Options,
     codes::{int, nat},
     error::{Error, Result},
+    horizon::Horizon,
 };
-pub(crate) use connection::{SCHEMA, error_from, is_run_on};
+pub(crate) use connection::{SCHEMA, error_from};
 use counts::Counts;
+pub(crate) use files::is_run_on;
 use writer::{Handle, Job, Mem};
 
 /// Reading connections that are kept for the next reader.
@@ -50,6 +53,7 @@ pub(crate) struct Sqlite {
     counts: Arc<Counts>,
     state_size: state::Size,
     refused: AtomicU64,
+    horizon: Horizon,
 }
 
 impl Sqlite {
@@ -58,6 +62,7 @@ impl Sqlite {
         let opened = connection::open(path, mode, options)?;
         let counts = Arc::new(Counts::default());
         let store_id = opened.store_id;
+        let horizon = Horizon::new(opened.horizon.map(nat));
         let path = opened.path.clone();
         let state_size = state::Size::default();
         let writer = writer::start(
@@ -76,6 +81,7 @@ impl Sqlite {
             counts,
             state_size,
             refused: AtomicU64::new(0),
+            horizon,
         })
     }
 
@@ -90,6 +96,19 @@ impl Sqlite {
     /// Parts of commits that were put on record in place of being committed.
     pub(crate) fn refused(&self) -> &AtomicU64 {
         &self.refused
+    }
+
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// Writes it down; what is written.
+    pub(crate) async fn keep_horizon(&self, at: u64, _back: bool) -> Result<u64> {
+        self.write(move |conn, _| {
+            conn.execute("UPDATE store SET horizon = ?1", [int(at)])?;
+            Ok(at)
+        })
+        .await
     }
 
     pub(crate) fn next_turn(&self) -> Instant {

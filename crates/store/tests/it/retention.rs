@@ -1,12 +1,16 @@
 //! What is old goes, in small steps; what is owed stays.
 
-use turnhook_reducer::source::{Gap, GapReason};
+use turnhook_reducer::{
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
 use turnhook_store::{Commit, DeliveryFilter, DeliveryState, SessionFilter, Store, Trimmed};
 
 use crate::support::{Backend, Fixture, at, dead, delivered, event, retry, session};
 
 crate::support::on_both! {
     old_ones_go_and_dead_letters_stay,
+    a_clock_that_is_ahead_removes_nothing_early,
 }
 
 async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
@@ -21,6 +25,49 @@ async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
         }
     }
     panic!("it never ends");
+}
+
+const DAY: u64 = 86_400_000;
+
+/// One answer of a time server, years ahead: what is thirty days old by such a clock is minutes old. A restart believes it
+/// no more.
+async fn a_clock_that_is_ahead_removes_nothing_early(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let events = vec![event(1, 0, 0, 0, "a", false), event(1, 0, 1, 10, "a", true)];
+    let made = f.store.commit(f.commit(20, events)).await.unwrap().deliveries;
+    let outcomes = made.iter().map(|d| delivered(d.id, 1)).collect();
+    f.store.record(outcomes).await.unwrap();
+    f.store.sessions(SessionFilter::default(), None, 1).await.unwrap();
+    let minute = 60_000;
+    assert_eq!(
+        f.store.horizon(),
+        Timestamp(0),
+        "nothing is old before it is known"
+    );
+    assert_eq!(f.store.advance_horizon(at(minute)).await.unwrap(), at(minute));
+    let mut f = f;
+    for restart in [false, true, true] {
+        if restart {
+            f = f.reopen().await;
+        }
+        for ahead in [DAY, 3650 * DAY] {
+            let horizon = f.store.advance_horizon(at(ahead)).await.unwrap();
+            assert_eq!(horizon, f.store.horizon());
+            assert!((at(minute)..at(DAY / 2)).contains(&horizon), "{horizon:?}");
+            let before = horizon.0.saturating_sub(30 * DAY).saturating_sub(at(0).0);
+            assert_eq!(before, 0);
+            assert_eq!(trim_all(&f.store, before, 500).await.events, 0);
+        }
+        // Put back: never ahead of the clock.
+        assert_eq!(f.store.advance_horizon(at(30_000)).await.unwrap(), at(30_000));
+    }
+    assert_eq!(f.count("event"), 2);
+    let all = f.store.trim_all(at(DAY), || true).await.unwrap();
+    assert_eq!(
+        (all.events, all.sessions, all.more),
+        (2, 1, false),
+        "at its time it goes"
+    );
 }
 
 async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
