@@ -83,3 +83,38 @@ impl Pace {
         took.clamp(Pace::PAUSE_MIN, Pace::PAUSE_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows that are looked at in a second, where each takes so long, and each step waits so long for the disk besides.
+    fn rate(row: Duration, sync: Duration) -> f64 {
+        let (mut pace, mut rows, mut time) = (Pace::new(), 0u32, Duration::ZERO);
+        let mut longest = Duration::ZERO;
+        for n in 0..200 {
+            let limit = u32::try_from(pace.limit()).unwrap_or(u32::MAX);
+            let took = row * limit;
+            if n > 10 {
+                longest = longest.max(took);
+            }
+            rows += limit;
+            time += took + sync + pace.pause(took);
+        }
+        assert!(longest <= 2 * Pace::SLICE, "others wait for {longest:?}");
+        f64::from(rows) / time.as_secs_f64()
+    }
+
+    #[test]
+    fn it_keeps_pace_with_deliveries_and_leaves_room_for_others() {
+        // A row costs some 10 µs. Deliveries are made at 30,000 a second at most, on a disk that syncs fast.
+        for sync in [0, 1] {
+            let rate = rate(Duration::from_micros(10), Duration::from_millis(sync));
+            assert!(rate > 30_000.0, "{rate} rows a second");
+        }
+        // A slow disk holds deliveries back more than this.
+        let slow = rate(Duration::from_micros(10), Duration::from_millis(10));
+        assert!(slow > 10_000.0, "{slow} rows a second");
+        rate(Duration::from_micros(100), Duration::ZERO);
+    }
+}

@@ -71,6 +71,8 @@ pub struct Output {
     pub unattributed: Vec<Unattributed>,
     /// What the operator should hear of.
     pub notices: Vec<Notice>,
+    /// And how many more there were: beyond a bound they are counted alone.
+    pub notices_omitted: u64,
 }
 
 /// Something that is not billing's business, but the operator's.
