@@ -21,7 +21,8 @@ pub(crate) async fn commit(to: &Store, whole: &Commit) -> Result<(Committed, Vec
     to.make(&some_of(whole, &[]), How::Try).await?;
     let mut good: Vec<usize> = Vec::new();
     let mut refused = Vec::new();
-    let mut left: Vec<Range<usize>> = vec![0..count(whole)];
+    let mut left: Vec<Range<usize>> = Vec::new();
+    left.push(0..count(whole));
     while let Some(range) = left.pop() {
         let with: Vec<usize> = good.iter().copied().chain(range.clone()).collect();
         match to.make(&some_of(whole, &with), How::Try).await {

@@ -14,6 +14,14 @@ pub(crate) fn nat(v: i64) -> u64 {
     u64::try_from(v).unwrap_or(0)
 }
 
+/// A server's name as the tables keep it, of which it is a part of an index: a row there must not be larger than a third of
+/// a page, and a name is as long as its coturn likes (it has a name of its own to log in with).
+pub(crate) fn server(name: Option<&[u8]>) -> &[u8] {
+    const MAX: usize = 512;
+    let name = name.unwrap_or_default();
+    name.get(..MAX).unwrap_or(name)
+}
+
 /// `delivery.state` of what is to be delivered, at once or later.
 pub(crate) const PENDING: i64 = 0;
 /// `delivery.state` of what the endpoint took.

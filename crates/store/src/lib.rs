@@ -571,6 +571,9 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn trim_all(&self, before: Timestamp, go_on: impl Fn() -> bool) -> Result<Trimmed> {
+        if let Backend::Sqlite(db) = &self.0 {
+            db.bring_in_old(before).await?;
+        }
         let mut pace = Pace::new();
         let mut all = Trimmed::default();
         loop {

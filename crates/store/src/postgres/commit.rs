@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cluster::LeaseName,
-    codes::{PENDING, int, nat, type_code, usage_values},
+    codes::{PENDING, int, nat, server, type_code, usage_values},
     commit::{Commit, Committed, How, NewEvent},
     delivery::Delivery,
     error::{Error, Result},
@@ -40,7 +40,7 @@ const PUT: &str = "INSERT INTO state (source, tbl, key, value) SELECT $1, u.tbl,
 
 const GAPS: &str = "INSERT INTO gap (source, from_at, to_at, reason, server) SELECT $1, u.from_at, u.to_at, u.reason, u.server \
      FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bytea[]) AS u (from_at, to_at, reason, server) \
-     ON CONFLICT (source, from_at, to_at, reason, sha256(server)) DO NOTHING";
+     ON CONFLICT (source, from_at, to_at, reason, server) DO NOTHING";
 
 const REFUSED: &str = "INSERT INTO refused (source, at, kind, name, error, data) SELECT $1, $2, u.kind, u.name, u.error, u.data \
      FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[]) AS u (kind, name, error, data) \
@@ -218,7 +218,7 @@ impl Ready<'_> {
                     gaps.iter().map(|g| int(g.to.0)).collect::<Vec<_>>(),
                     gaps.iter().map(|g| g.reason.as_str()).collect::<Vec<_>>(),
                     gaps.iter()
-                        .map(|g| g.server.as_deref().unwrap_or_default())
+                        .map(|g| server(g.server.as_deref()))
                         .collect::<Vec<_>>(),
                 ],
             );
@@ -260,7 +260,7 @@ impl Ready<'_> {
             self.source,
             all.iter().map(|u| int(u.at.0)).collect::<Vec<_>>(),
             all.iter()
-                .map(|u| u.server.as_deref().unwrap_or_default())
+                .map(|u| server(u.server.as_deref()))
                 .collect::<Vec<_>>(),
             all.iter().map(|u| &*u.realm).collect::<Vec<_>>(),
             all.iter().map(|u| &*u.username).collect::<Vec<_>>(),

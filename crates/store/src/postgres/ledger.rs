@@ -60,7 +60,7 @@ pub(super) static UNATTRIBUTED: LazyLock<String> = LazyLock::new(|| {
          SELECT $1, u.at, u.server, u.realm, u.username, u.allocation, u.opened_at, u.reason, {UNNESTED} FROM \
          unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[], {}) \
          AS u (at, server, realm, username, allocation, opened_at, reason, a, b, c, d, e, f, g, h, i) \
-         ON CONFLICT (source, at, allocation, opened_at, reason, sha256(server), sha256(realm), sha256(username)) DO NOTHING",
+         ON CONFLICT (source, at, server, realm, username, allocation, opened_at, reason) DO NOTHING",
         arrays(9)
     )
 });

@@ -16,6 +16,7 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
+    codes::server,
     commit::{Commit, Committed, How, Refused},
     delivery::Delivery,
     error::{Error, Result},
@@ -129,7 +130,7 @@ impl Job for CommitJob {
                     int(gap.from.0),
                     int(gap.to.0),
                     gap.reason.as_str(),
-                    gap.server.as_deref().unwrap_or_default(),
+                    server(gap.server.as_deref()),
                 ])?;
         }
         for one in &ready.refused {
@@ -260,7 +261,7 @@ fn insert_unattributed(conn: &Connection, source: SourceId, bytes: &Unattributed
     conn.prepare_cached(&sql)?.execute(params![
         source.0,
         int(bytes.at.0),
-        bytes.server.as_deref().unwrap_or_default(),
+        server(bytes.server.as_deref()),
         &*bytes.realm,
         &*bytes.username,
         int(bytes.allocation.0),

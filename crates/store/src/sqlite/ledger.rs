@@ -11,6 +11,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::{
     event::{Accuracy, EventId, EventType, SessionId},
+    time::Timestamp,
     usage::Usage,
 };
 
@@ -348,6 +349,22 @@ fn write_session(conn: &Connection, session: &Session) -> rusqlite::Result<()> {
 }
 
 impl Sqlite {
+    /// What is not in the ledger cannot go. Where little happens, a batch of events takes months to fill: those that are older
+    /// than this are brought in before.
+    pub(crate) async fn bring_in_old(self: &Arc<Self>, before: Timestamp) -> Result<()> {
+        let old = self
+            .read(move |conn| {
+                super::connection::exists(
+                    conn,
+                    "SELECT 1 FROM event WHERE id = (SELECT min(id) FROM event WHERE id > (SELECT ledger_event FROM store)) \
+                     AND at < ?1",
+                    [int(before.0)],
+                )
+            })
+            .await?;
+        if old { self.catch_up().await } else { Ok(()) }
+    }
+
     /// Brings the ledger up to date with all events that are committed now.
     pub(super) async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let target = self

@@ -11,6 +11,7 @@ use crate::support::{Backend, Fixture, at, dead, delivered, event, retry, sessio
 crate::support::on_both! {
     old_ones_go_and_dead_letters_stay,
     a_clock_that_is_ahead_removes_nothing_early,
+    what_is_old_goes_though_nobody_looks,
 }
 
 async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
@@ -68,6 +69,26 @@ async fn a_clock_that_is_ahead_removes_nothing_early(on: &Backend) {
         (2, 1, false),
         "at its time it goes"
     );
+}
+
+/// A file brings events into its ledger when many have come, or somebody looks: where neither happens, they go all the same,
+/// in a few slices or many, and the books know of them.
+async fn what_is_old_goes_though_nobody_looks(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let mut outcomes = Vec::new();
+    for n in 0..300u64 {
+        let events = vec![event(n, n, 0, n, "a", false), event(n, n, 1, n + 1, "a", true)];
+        let made = f.store.commit(f.commit(n, events)).await.unwrap().deliveries;
+        outcomes.extend(made.iter().map(|d| delivered(d.id, 1)));
+    }
+    f.store.record(outcomes).await.unwrap();
+    let stopped = f.store.trim_all(at(200), || false).await.unwrap();
+    assert!(stopped.more, "it ends where it is told to");
+    let rest = f.store.trim_all(at(200), || true).await.unwrap();
+    assert_eq!((stopped.events + rest.events, rest.more), (399, false));
+    assert_eq!(f.count("event"), 600 - 399);
+    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    assert_eq!((usage[0].started, usage[0].ended), (300, 300));
 }
 
 async fn old_ones_go_and_dead_letters_stay(on: &Backend) {

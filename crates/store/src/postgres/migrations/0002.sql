@@ -15,11 +15,3 @@ CREATE TABLE refused (
 
 -- Sessions by when they were over, the open ones among them.
 CREATE INDEX session_ended ON session (ended_at);
-
--- A row of an index must not be larger than a third of a page, and a server's name is as long as its coturn likes:
--- hashes stand for what is raw.
-ALTER TABLE unattributed DROP CONSTRAINT unattributed_source_at_server_realm_username_allocation_ope_key;
-CREATE UNIQUE INDEX unattributed_once ON unattributed
-    (source, at, allocation, opened_at, reason, sha256(server), sha256(realm), sha256(username));
-ALTER TABLE gap DROP CONSTRAINT gap_source_from_at_to_at_reason_server_key;
-CREATE UNIQUE INDEX gap_once ON gap (source, from_at, to_at, reason, sha256(server));
