@@ -14,6 +14,14 @@ pub(crate) fn nat(v: i64) -> u64 {
     u64::try_from(v).unwrap_or(0)
 }
 
+/// A server's name as the tables keep it, of which it is a part of an index: a row there must not be larger than a third of
+/// a page, and a name is as long as its coturn likes (it has a name of its own to log in with).
+pub(crate) fn server(name: Option<&[u8]>) -> &[u8] {
+    const MAX: usize = 512;
+    let name = name.unwrap_or_default();
+    name.get(..MAX).unwrap_or(name)
+}
+
 /// `delivery.state` of what is to be delivered, at once or later.
 pub(crate) const PENDING: i64 = 0;
 /// `delivery.state` of what the endpoint took.
@@ -75,6 +83,23 @@ pub(crate) fn gap_reason(text: &str) -> Option<GapReason> {
 /// The columns of a usage, in the order of [`usage_values`].
 pub(crate) const USAGE: &str = "client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
      peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes";
+
+/// For an upsert into `usage_day`: adds what is `excluded` to each of its sums, which `row` names (`o.`, or nothing).
+/// At the largest number that there is a sum stays: beyond, one database would refuse it for good, and another go over to
+/// floating point, which nothing reads.
+pub(crate) fn add_to_sums(row: &str) -> String {
+    let sums = ["started", "ended", "lower_bound", "duration_ms"];
+    sums.into_iter()
+        .chain(USAGE.split(", "))
+        .map(|c| {
+            format!(
+                "{c} = CASE WHEN {row}{c} > {max} - excluded.{c} THEN {max} ELSE {row}{c} + excluded.{c} END",
+                max = i64::MAX
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
 
 pub(crate) fn usage_values(usage: &Usage) -> [i64; 9] {
     <[u64; 9]>::from(*usage).map(int)

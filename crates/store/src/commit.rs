@@ -64,6 +64,37 @@ pub struct NewEvent {
     pub endpoints: Arc<[EndpointId]>,
 }
 
+/// A part of a commit that the database would not take by itself, whatever else there was: it is on record in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// `event`, `state`, `unattributed` or `gap`.
+    pub(crate) kind: &'static str,
+    /// Which.
+    pub(crate) name: String,
+    /// What the database said.
+    pub(crate) error: String,
+    /// What it was, if it is not too large to keep.
+    pub(crate) data: Option<Vec<u8>>,
+}
+
+/// How a commit is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum How<'a> {
+    /// For good, with these on record.
+    Keep(&'a [Refused]),
+    /// To see whether it can be: all of it is undone.
+    Try,
+}
+
+impl<'a> How<'a> {
+    pub(crate) fn refused(self) -> &'a [Refused] {
+        match self {
+            How::Keep(refused) => refused,
+            How::Try => &[],
+        }
+    }
+}
+
 /// A commit that is on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {

@@ -140,6 +140,11 @@ pub(crate) const TABLES: &[Table] = &[
         columns: "source, from_at, to_at, reason, server",
         select: Select::Rows("source, from_at, to_at, reason, server", "id"),
     },
+    Table {
+        name: "refused",
+        columns: "source, at, kind, name, error, data",
+        select: Select::Rows("source, at, kind, name, error, data", "id"),
+    },
 ];
 
 /// What the reading side tells the writing side.
@@ -149,6 +154,7 @@ pub(crate) enum Part {
         total: u64,
         store_id: [u8; 16],
         last_event: i64,
+        horizon: Option<i64>,
     },
     /// Some rows of a table, as `COPY` takes them.
     Rows {

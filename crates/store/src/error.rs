@@ -45,6 +45,30 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file belongs to another user.
+    #[error("{}: belongs to user {owner}, and this is user {us}; run turnhook as its owner, or give the file to this user (chown)", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        us: u32,
+    },
+    /// The file has more than one name.
+    #[error("{}: has another name, too (a hard link), by which another turnhook could run on it unnoticed; remove one of the names", path.display())]
+    Linked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A write-ahead log without its store.
+    #[error("{}: there is a write-ahead log ({}), but the store that it belongs to is missing or empty; put the store back beside it, or move the log away to begin anew", path.display(), wal.display())]
+    Orphan {
+        /// The store.
+        path: PathBuf,
+        /// The log.
+        wal: PathBuf,
+    },
     /// A backup never overwrites.
     #[error("{}: exists already; a backup never overwrites a file", path.display())]
     Exists {
@@ -86,6 +110,26 @@ pub enum Error {
         name: String,
         /// The names there are.
         known: String,
+    },
+    /// No source of this name is in the store.
+    #[error("no source named {name:?} in the store; known: {known}")]
+    UnknownSource {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A source of this name is in the store already.
+    #[error("a source named {name:?} is in the store already: two sources cannot become one")]
+    SourceExists {
+        /// The name.
+        name: String,
+    },
+    /// Nodes run on this database.
+    #[error("{store}: a turnhook runs on it; stop all nodes first")]
+    Running {
+        /// Host and database.
+        store: String,
     },
     /// The URL of a database is not one.
     #[error("`[store] url`: {problem}")]
@@ -152,6 +196,15 @@ pub enum Error {
         /// Host and database.
         store: String,
     },
+    /// The database will never take this, however often it is asked: a value that is too large for it, or breaks one of its
+    /// rules.
+    #[error("{store}: the database does not take it: {message}")]
+    Unstorable {
+        /// The store.
+        store: String,
+        /// What it said.
+        message: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -173,6 +226,22 @@ impl Error {
             self,
             Error::Full { .. } | Error::Busy { .. } | Error::Io { .. } | Error::Unavailable { .. }
         )
+    }
+
+    pub(crate) fn unknown_source(name: &str, known: &[String]) -> Error {
+        Error::UnknownSource {
+            name: name.into(),
+            known: if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            },
+        }
+    }
+
+    /// Whether it is for the values themselves.
+    pub(crate) fn is_unstorable(&self) -> bool {
+        matches!(self, Error::Unstorable { .. })
     }
 }
 

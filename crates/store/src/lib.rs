@@ -34,6 +34,7 @@
 //! that [is transient](Error::is_transient) may hide a commit that went through: it is repeated as it is, all the same.
 //! The functions say nothing of the database: the same contract holds on both.
 
+mod apart;
 mod assign;
 mod cluster;
 mod codec;
@@ -44,6 +45,7 @@ mod delivery;
 mod endpoint;
 mod error;
 mod facts;
+mod horizon;
 mod ids;
 mod options;
 mod postgres;
@@ -54,7 +56,7 @@ mod sqlite;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -63,6 +65,8 @@ use turnhook_reducer::{
     state::Table,
     time::Timestamp,
 };
+
+use commit::How;
 
 pub use assign::assign;
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
@@ -75,6 +79,7 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+use options::Pace;
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
@@ -243,6 +248,28 @@ impl Store {
         on!(self, db => db.sources().await)
     }
 
+    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
+    /// was told: open sessions go on under the new name, with the ids that they have.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Running`], [`Error::UnknownSource`], [`Error::SourceExists`], or the disk's.
+    pub async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        on!(self, db => db.rename_source(from, to).await)
+    }
+
+    /// How many allocations and sessions of a source are open in its committed state. Reads all of that.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn open_in(&self, source: SourceId) -> Result<(u64, u64)> {
+        let count = |(allocations, sessions): &mut (u64, u64), table, _, _: &[u8]| match table {
+            Table::Allocation => *allocations += 1,
+            Table::Session => *sessions += 1,
+            Table::Tombstone | Table::Source => {}
+        };
+        Ok(self.load(source, (0, 0), count).await?.0)
+    }
+
     /// Gives every row of a source's committed state to `each`, in no order, then `to` and the last committed
     /// time (`None` for a source that never committed). A million rows take one to two seconds.
     ///
@@ -259,11 +286,41 @@ impl Store {
     /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
     /// being written share the next transaction. The order of a source's commits is that of the calls.
     ///
+    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
+    /// on record in the table `refused`, logged, and counted by [`Store::refused`].
+    ///
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
     pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
         let commit = commit.into();
-        on!(self, db => db.commit(&commit).await)
+        let error = match self.make(&commit, How::Keep(&[])).await {
+            Err(error) if error.is_unstorable() => error,
+            other => return other,
+        };
+        tracing::error!(source = commit.source.0, %error, "a commit cannot be made as it is: it is taken apart");
+        let (done, refused) = apart::commit(self, &commit).await?;
+        for one in &refused {
+            tracing::error!(
+                source = commit.source.0,
+                kind = one.kind,
+                name = one.name,
+                error = one.error,
+                "the database does not take this: it is left out, and on record in the table `refused`; all else is committed"
+            );
+        }
+        let count = refused.len() as u64;
+        on!(self, db => db.refused().fetch_add(count, Ordering::Relaxed));
+        Ok(done)
+    }
+
+    async fn make(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
+        on!(self, db => db.commit(commit, how).await)
+    }
+
+    /// How many parts of commits the database has not taken since the store was opened.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        on!(self, db => db.refused().load(Ordering::Relaxed))
     }
 
     // --- the outbox -----------------------------------------------------------------------------------
@@ -506,6 +563,50 @@ impl Store {
     /// The disk's.
     pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
         on!(self, db => db.trim(before, limit.max(1)).await)
+    }
+
+    /// Removes all that is older than `before`, as [`Store::trim`] does, in slices that others hardly notice: each is as large
+    /// as what can be done in a few milliseconds, and as long again is left to them. Ends early where `go_on` says no.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn trim_all(&self, before: Timestamp, go_on: impl Fn() -> bool) -> Result<Trimmed> {
+        if let Backend::Sqlite(db) = &self.0 {
+            db.bring_in_old(before).await?;
+        }
+        let mut pace = Pace::new();
+        let mut all = Trimmed::default();
+        loop {
+            let step = self.trim(before, pace.limit()).await?;
+            all.events += step.events;
+            all.sessions += step.sessions;
+            all.more = step.more;
+            if !step.more || !go_on() {
+                return Ok(all);
+            }
+            tokio::time::sleep(pace.pause(step.took)).await;
+        }
+    }
+
+    /// Moves the horizon by the time that has passed: to the wall clock where that is right, and no faster than twice the
+    /// monotonic clock where it is ahead, whatever it says, also over restarts. What is removed or given up for its age is to
+    /// be older than this says. Call it every second or so.
+    ///
+    /// # Errors
+    /// The disk's, once a minute, when it is written down.
+    pub async fn advance_horizon(&self, wall: Timestamp) -> Result<Timestamp> {
+        let horizon = on!(self, db => db.horizon());
+        let (now, write) = horizon.advance(wall);
+        if let Some((at, back)) = write {
+            horizon.kept(on!(self, db => db.keep_horizon(at, back).await)?);
+        }
+        Ok(now)
+    }
+
+    /// The horizon as [`Store::advance_horizon`] moved it last; 0 before that.
+    #[must_use]
+    pub fn horizon(&self) -> Timestamp {
+        on!(self, db => db.horizon().get())
     }
 
     /// Copies the store as it is at one moment into a new file that only its owner may read, while it is in use.

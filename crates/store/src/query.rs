@@ -61,6 +61,10 @@ pub(crate) struct Dialect {
     pub(crate) endpoint: &'static str,
     /// The column of `s` that holds the user.
     pub(crate) user_column: &'static str,
+    /// Between two tables, the outer one first.
+    pub(crate) join: &'static str,
+    /// Sessions by when they ended.
+    pub(crate) by_end: &'static str,
 }
 
 /// Where a search begins.
@@ -294,35 +298,81 @@ impl Pace {
     }
 }
 
-/// The conditions for sessions `s` of sources `c`, and their values.
+/// Which of the sessions that are asked for: a listing since some time is made of two, so that neither looks at those
+/// that were long over by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All at once.
+    All,
+    /// Those that began at that time or later: the newest, by their ids.
+    Begun,
+    /// Those that had begun before, and were not over: found by when they ended.
+    Overlapping,
+}
+
+impl Part {
+    /// Those that a listing is made of, in order.
+    pub(crate) fn of(filter: &SessionFilter) -> &'static [Part] {
+        // A user's sessions have an index of their own, and are few.
+        if filter.since.is_some() && filter.user.is_none() {
+            &[Part::Begun, Part::Overlapping]
+        } else {
+            &[Part::All]
+        }
+    }
+}
+
+/// What follows `FROM` for sessions `s` of sources `c`, and its values.
 pub(crate) fn sessions(
     dialect: &Dialect,
-    filter: SessionFilter,
+    filter: &SessionFilter,
     after: Option<SessionId>,
     limit: usize,
+    part: Part,
 ) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = Vec::new();
-    let mut conditions = "TRUE".to_owned();
-    let mut add = |condition: &str, value: Value| {
+    let join = dialect.join;
+    let mut sql = format!("session s {join} source c ON c.id = s.source WHERE TRUE");
+    let mut value = |value: Value| {
         values.push(value);
-        conditions.push_str(&condition.replace('?', &format!("{}{}", dialect.mark, values.len())));
+        format!("{}{}", dialect.mark, values.len())
     };
-    if let Some(source) = filter.source {
-        add(" AND c.name = ?", source.into());
+    if let (Part::Overlapping, Some(since)) = (part, filter.since) {
+        let since = value(int(since.0).into());
+        sql = format!(
+            "(SELECT id FROM {by_end} WHERE ended_at >= {since} UNION ALL \
+             SELECT id FROM {by_end} WHERE ended_at IS NULL) o {join} {sql}",
+            by_end = dialect.by_end,
+        )
+        .replace("session s", "session s ON s.id = o.id");
     }
-    if let Some(realm) = filter.realm {
-        add(" AND s.realm = ?", realm.into());
+    let mut add = |condition: &str, of: Value| {
+        let of = value(of);
+        sql.push_str(&condition.replace('?', &of));
+    };
+    if let Some(source) = &filter.source {
+        add(" AND c.name = ?", source.clone().into());
     }
-    if let Some(user) = filter.user {
-        add(&format!(" AND {} = ?", dialect.user_column), user.into());
+    if let Some(realm) = &filter.realm {
+        add(" AND s.realm = ?", realm.clone().into());
+    }
+    if let Some(user) = &filter.user {
+        add(&format!(" AND {} = ?", dialect.user_column), user.clone().into());
     }
     if let Some(since) = filter.since {
+        match part {
+            Part::All => {}
+            Part::Begun => add(" AND s.id >= ?", first_id_at(since).into()),
+            Part::Overlapping => add(" AND s.id < ?", first_id_at(since).into()),
+        }
         add(
             " AND coalesce(s.ended_at, 9223372036854775807) >= ?",
             int(since.0).into(),
         );
     }
     if let Some(until) = filter.until {
+        // Ids begin with the start: what began later is not even looked at.
+        add(" AND s.id < ?", first_id_at(until).into());
         add(" AND s.started_at < ?", int(until.0).into());
     }
     if let Some(after) = after {
@@ -337,7 +387,7 @@ pub(crate) fn sessions(
         &format!("{open} ORDER BY s.id DESC LIMIT ?"),
         int(limit as u64).into(),
     );
-    (conditions, values)
+    (sql, values)
 }
 
 /// The lowest id of an event or session of that time: they begin with their timestamps.

@@ -24,16 +24,37 @@ pub enum Refusal {
     BadPayload,
     /// Larger than any message of coturn's; it was not kept.
     TooLarge,
+    /// A realm of more than [`REALM_MAX`] bytes.
+    RealmTooLong,
+    /// A username of more than [`USERNAME_MAX`] bytes.
+    UsernameTooLong,
+    /// A value in a status of more than [`VALUE_MAX`] bytes.
+    ValueTooLong,
+    /// A counter above [`COUNTER_MAX`].
+    CounterTooLarge,
 }
+
+/// The longest realm: that of a domain name.
+pub const REALM_MAX: usize = 255;
+/// The longest username: STUN allows 513 bytes, and whatever is below this fits into every index of a store.
+pub const USERNAME_MAX: usize = 1024;
+/// The longest value in a status: addresses and names of ciphers are far shorter.
+pub const VALUE_MAX: usize = 255;
+/// The largest counter in one message: 8 PiB, and all sums of a few hundred of them still fit into what databases hold.
+pub const COUNTER_MAX: u64 = 1 << 53;
 
 impl Refusal {
     /// Every reason, so that metrics can show zeros.
-    pub const ALL: [Refusal; 5] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Foreign,
         Refusal::UnknownKind,
         Refusal::BadId,
         Refusal::BadPayload,
         Refusal::TooLarge,
+        Refusal::RealmTooLong,
+        Refusal::UsernameTooLong,
+        Refusal::ValueTooLong,
+        Refusal::CounterTooLarge,
     ];
 
     /// As in the metric's label.
@@ -45,6 +66,10 @@ impl Refusal {
             Refusal::BadId => "bad_id",
             Refusal::BadPayload => "bad_payload",
             Refusal::TooLarge => "too_large",
+            Refusal::RealmTooLong => "realm_too_long",
+            Refusal::UsernameTooLong => "username_too_long",
+            Refusal::ValueTooLong => "value_too_long",
+            Refusal::CounterTooLarge => "counter_too_large",
         }
     }
 }
@@ -83,7 +108,7 @@ pub fn decode<'a>(channel: &'a [u8], payload: &'a [u8]) -> Result<Message<'a>, R
         realm,
         username,
         id,
-        kind: kind.ok_or(Refusal::BadPayload)?,
+        kind: kind?,
     })
 }
 
@@ -133,6 +158,12 @@ fn decode_channel(channel: &[u8]) -> Result<(ChannelKind, Names<'_>), Refusal> {
     } else {
         (&b""[..], names)
     };
+    if realm.len() > REALM_MAX {
+        return Err(Refusal::RealmTooLong);
+    }
+    if username.len() > USERNAME_MAX {
+        return Err(Refusal::UsernameTooLong);
+    }
     Ok((kind, Names { realm, username, id }))
 }
 
@@ -155,28 +186,29 @@ fn decode_id(digits: &[u8; 18]) -> Option<AllocationId> {
     Some(AllocationId(n))
 }
 
-fn decode_status(payload: &[u8]) -> Option<Kind<'_>> {
+fn decode_status(payload: &[u8]) -> Result<Kind<'_>, Refusal> {
     if payload == b"deleted" {
-        return Some(Kind::Deleted);
+        return Ok(Kind::Deleted);
     }
     if let Some(rest) = payload.strip_prefix(b"refreshed ") {
         return decode_pairs(rest).map(Kind::Refreshed);
     }
-    payload
-        .strip_prefix(b"new ")
-        .and_then(decode_pairs)
-        .map(Kind::New)
+    let rest = payload.strip_prefix(b"new ").ok_or(Refusal::BadPayload)?;
+    decode_pairs(rest).map(Kind::New)
 }
 
 /// `lifetime=600`, then any number of `, key=value`.
-fn decode_pairs(text: &[u8]) -> Option<Status<'_>> {
-    let (lifetime, mut rest) = decode_number(text.strip_prefix(b"lifetime=")?)?;
+fn decode_pairs(text: &[u8]) -> Result<Status<'_>, Refusal> {
+    let (lifetime, mut rest) = text
+        .strip_prefix(b"lifetime=")
+        .and_then(decode_number)
+        .ok_or(Refusal::BadPayload)?;
     let mut status = Status {
-        lifetime: u32::try_from(lifetime).ok()?,
+        lifetime: u32::try_from(lifetime).map_err(|_| Refusal::BadPayload)?,
         ..Status::default()
     };
     while !rest.is_empty() {
-        let (key, value, after) = split_pair(rest)?;
+        let (key, value, after) = split_pair(rest).ok_or(Refusal::BadPayload)?;
         rest = after;
         let field = match key {
             b"type" => &mut status.transport,
@@ -189,10 +221,11 @@ fn decode_pairs(text: &[u8]) -> Option<Status<'_>> {
         *field = match value {
             b"" => None,
             b"NONE" if matches!(key, b"ssl" | b"cipher") => None,
+            value if value.len() > VALUE_MAX => return Err(Refusal::ValueTooLong),
             value => Some(value),
         };
     }
-    Some(status)
+    Ok(status)
 }
 
 /// Takes `, key=value` off the front: key, value, and what follows.
@@ -208,7 +241,20 @@ fn split_pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// `rcvp=1, rcvb=2, sentp=3, sentb=4`, then any number of `, key=value`.
-fn decode_counters(payload: &[u8]) -> Option<Counters> {
+fn decode_counters(payload: &[u8]) -> Result<Counters, Refusal> {
+    let counters = split_counters(payload).ok_or(Refusal::BadPayload)?;
+    let largest = counters
+        .received_packets
+        .max(counters.received_bytes)
+        .max(counters.sent_packets)
+        .max(counters.sent_bytes);
+    if largest > COUNTER_MAX {
+        return Err(Refusal::CounterTooLarge);
+    }
+    Ok(counters)
+}
+
+fn split_counters(payload: &[u8]) -> Option<Counters> {
     let (received_packets, rest) = decode_number(payload.strip_prefix(b"rcvp=")?)?;
     let (received_bytes, rest) = decode_number(rest.strip_prefix(b", rcvb=")?)?;
     let (sent_packets, rest) = decode_number(rest.strip_prefix(b", sentp=")?)?;

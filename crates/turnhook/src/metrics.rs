@@ -187,6 +187,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Commits that failed.
     pub commit_errors: Counter,
+    /// Parts of commits that the database would not take, put on record instead.
+    pub store_refused: Counter,
 }
 
 impl Default for Metrics {
@@ -218,6 +220,7 @@ impl Metrics {
             dead_letters: Family::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             commit_errors: Counter::default(),
+            store_refused: Counter::default(),
         };
         let r = &mut metrics.registry;
         r.register(
@@ -307,6 +310,11 @@ impl Metrics {
             "commit_errors",
             "Commits to the store that failed",
             metrics.commit_errors.clone(),
+        );
+        r.register(
+            "store_refused",
+            "Parts of commits that the database did not take: left out, and on record in its table refused",
+            metrics.store_refused.clone(),
         );
         r.register(
             "build",

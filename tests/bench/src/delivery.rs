@@ -84,7 +84,7 @@ pub fn run() -> Result<()> {
 }
 
 /// Short calls: opened, traffic, deleted, totals.
-fn calls(sessions: std::ops::Range<usize>) -> Vec<u8> {
+pub fn calls(sessions: std::ops::Range<usize>) -> Vec<u8> {
     let mut block = Vec::new();
     for n in sessions {
         load::publish(&mut block, &load::channel(n, "status"), &load::new(n));

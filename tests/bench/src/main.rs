@@ -12,6 +12,7 @@ mod nodes;
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
 mod receiver;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         Some("latency") => latency::run(),
         Some("memory") => memory::run(),
         Some("nodes") => nodes::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes".into()),
+        Some("upkeep") => upkeep::run(),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, upkeep".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,9 @@ pub(crate) struct Opening {
     pub(crate) twin: u16,
 }
 
+/// Notices that are kept until they are taken.
+const NOTICES: usize = 1000;
+
 impl Reducer {
     /// Takes a message that was received at `at`. Returns false where it is of no use: a repeat, or the
     /// echo of something that has ended.
@@ -568,15 +571,15 @@ impl Reducer {
         }
     }
 
-    /// For the operator. Bounded: who has not listened so long knows already, and hears how many there were.
+    /// For the operator. Bounded: who has not listened so long knows already, and is told how many more there were.
     pub(crate) fn notice(&mut self, notice: Notice) {
         if self.is_following() {
             return;
         }
-        if self.output.notices.len() < 1000 {
+        if self.output.notices.len() < NOTICES {
             self.output.notices.push(notice);
         } else {
-            self.stats.notices_dropped += 1;
+            self.output.notices_omitted += 1;
         }
     }
 

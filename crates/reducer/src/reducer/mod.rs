@@ -79,6 +79,8 @@ pub struct Output {
     pub unattributed: Vec<Unattributed>,
     /// What the operator should hear of.
     pub notices: Vec<Notice>,
+    /// And how many more there were: beyond a bound they are counted alone.
+    pub notices_omitted: u64,
 }
 
 /// Something that is not billing's business, but the operator's.
@@ -161,8 +163,6 @@ pub struct Stats {
     pub refused_realms: u64,
     /// Messages refused because their server has too many allocations open.
     pub refused_allocations: u64,
-    /// Notices that were given up because nobody took those before them.
-    pub notices_dropped: u64,
     /// Invariants of this crate that did not hold: faults of turnhook.
     pub internal_errors: u64,
 }

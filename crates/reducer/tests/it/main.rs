@@ -6,6 +6,7 @@ mod cluster;
 mod histories;
 mod lives;
 mod model;
+mod notices;
 mod restarts;
 mod rows;
 mod settings;

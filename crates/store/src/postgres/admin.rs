@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::atomic::Ordering};
 use deadpool_postgres::GenericClient;
 use turnhook_reducer::time::Timestamp;
 
-use super::{Fault, Postgres, attempt, rows, text};
+use super::rows::{Read as _, one};
+use super::{Fault, Postgres, attempt, cluster::NOW, rows, text};
 use crate::{
     cluster::LeaseName,
     codes::int,
@@ -18,14 +19,14 @@ impl Postgres {
     pub(crate) async fn source(&self, name: &str) -> Result<SourceId> {
         attempt!(&self.db, client => {
             if let Some(row) = client.query_opt("SELECT id FROM source WHERE name = $1", &[&name]).await? {
-                return_source(row.get(0))
+                return_source(row.read(0)?)
             } else {
                 let tx = client.transaction().await?;
                 // Whoever else makes one waits here.
                 tx.execute("SELECT value FROM counter WHERE name = 'source' FOR UPDATE", &[]).await?;
                 let found = tx.query_opt("SELECT id FROM source WHERE name = $1", &[&name]).await?;
                 let id: i32 = if let Some(row) = found {
-                    row.get(0)
+                    row.read(0)?
                 } else {
                     let id = next(&tx, "source").await?;
                     tx.execute("INSERT INTO source (id, name) VALUES ($1, $2)", &[&id, &name]).await?;
@@ -47,11 +48,35 @@ impl Postgres {
         attempt!(&self.db, client => {
             let mut sources = BTreeMap::new();
             for row in client.query("SELECT name, id FROM source", &[]).await? {
-                let id: i32 = row.try_get(1)?;
+                let id: i32 = row.read(1)?;
                 let id = u32::try_from(id).map_err(|_| Fault::damaged("source"))?;
-                sources.insert(row.try_get(0)?, SourceId(id));
+                sources.insert(row.read(0)?, SourceId(id));
             }
             Ok(sources)
+        })
+    }
+
+    pub(crate) async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            // Whoever makes a source waits here, and so does whoever else renames one.
+            tx.execute("SELECT value FROM counter WHERE name = 'source' FOR UPDATE", &[]).await?;
+            let live = format!("SELECT count(*) FROM node WHERE expires_at > {NOW}");
+            if one(&tx, &live, &[]).await?.read::<i64>(0)? > 0 {
+                return Err(Error::Running { store: self.db.describe().to_owned() }.into());
+            }
+            let found = tx.query("SELECT name FROM source", &[]).await?;
+            let mut names = found.iter().map(|row| row.read(0)).collect::<Result<Vec<String>, Fault>>()?;
+            names.sort();
+            if !names.iter().any(|name| name == from) {
+                return Err(Error::unknown_source(from, &names).into());
+            }
+            if names.iter().any(|name| name == to) {
+                return Err(Error::SourceExists { name: to.to_owned() }.into());
+            }
+            tx.execute("UPDATE source SET name = $2 WHERE name = $1", &[&from, &to]).await?;
+            tx.commit().await?;
+            Ok(())
         })
     }
 
@@ -65,7 +90,7 @@ impl Postgres {
             for name in &names {
                 let found = tx.query_opt("SELECT id FROM endpoint WHERE name = $1", &[name]).await?;
                 if let Some(row) = found {
-                    ids.push(row.get(0));
+                    ids.push(row.read(0)?);
                     continue;
                 }
                 let id = next(&tx, "endpoint").await?;
@@ -103,11 +128,11 @@ impl Postgres {
                 .await?;
             let mut endpoints: Vec<Endpoint> = Vec::new();
             for row in found {
-                let id = EndpointId(u16::try_from(row.try_get::<_, i32>(0)?).map_err(|_| Fault::damaged("endpoint"))?);
+                let id = EndpointId(u16::try_from(row.read::<i32>(0)?).map_err(|_| Fault::damaged("endpoint"))?);
                 if endpoints.last().is_none_or(|last| last.id != id) {
                     endpoints.push(Endpoint {
                         id,
-                        name: row.try_get(1)?,
+                        name: row.read(1)?,
                         created_at: rows::time(&row, 2)?,
                         removed_at: rows::maybe_time(&row, 3)?,
                         pauses: Vec::new(),
@@ -117,7 +142,7 @@ impl Postgres {
                     last.pauses.push(Pause {
                         from,
                         to: rows::maybe_time(&row, 5)?,
-                        reason: row.try_get(6)?,
+                        reason: row.read(6)?,
                     });
                 }
             }
@@ -167,7 +192,7 @@ impl Postgres {
 
     pub(crate) async fn changed_by_others(&self) -> Result<bool> {
         let now: i64 = attempt!(&self.db, client => {
-            Ok(client.query_one("SELECT value FROM counter WHERE name = 'change'", &[]).await?.get(0))
+            one(client, "SELECT value FROM counter WHERE name = 'change'", &[]).await?.read(0)
         })?;
         Ok(self.changes.swap(now, Ordering::AcqRel) != now)
     }
@@ -191,25 +216,25 @@ fn return_source(id: i32) -> Result<SourceId, Fault> {
 
 /// The next small number; those who want one wait for each other's commits.
 async fn next(tx: &impl GenericClient, name: &str) -> Result<i32, Fault> {
-    let row = tx
-        .query_one(
-            "UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value",
-            &[&name],
-        )
-        .await?;
-    i32::try_from(row.try_get::<_, i64>(0)?).map_err(|_| Fault::damaged("number"))
+    let row = one(
+        tx,
+        "UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value",
+        &[&name],
+    )
+    .await?;
+    i32::try_from(row.read::<i64>(0)?).map_err(|_| Fault::damaged("number"))
 }
 
 /// Has other processes look again at endpoints and outbox. In the transaction that changes them, near its end; give the
 /// result to [`Postgres::note_own`] when it is committed.
 pub(super) async fn note_change(tx: &impl GenericClient) -> Result<i64, Fault> {
-    let row = tx
-        .query_one(
-            "UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value",
-            &[],
-        )
-        .await?;
-    Ok(row.try_get(0)?)
+    let row = one(
+        tx,
+        "UPDATE counter SET value = value + 1 WHERE name = 'change' RETURNING value",
+        &[],
+    )
+    .await?;
+    row.read(0)
 }
 
 /// The number of an endpoint, or the error that names those there are.
@@ -218,12 +243,12 @@ pub(super) async fn endpoint_id(client: &impl GenericClient, name: &str) -> Resu
         .query_opt("SELECT id FROM endpoint WHERE name = $1", &[&name])
         .await?
     {
-        Some(row) => Ok(row.try_get(0)?),
+        Some(row) => Ok(row.read(0)?),
         None => {
             let known = client.query("SELECT name FROM endpoint", &[]).await?;
             let mut known = known
                 .iter()
-                .map(|row| row.try_get(0))
+                .map(|row| row.read(0))
                 .collect::<Result<Vec<String>, _>>()?;
             known.sort();
             Err(Error::UnknownEndpoint {

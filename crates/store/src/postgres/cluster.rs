@@ -6,9 +6,10 @@ use std::time::Duration;
 use deadpool_postgres::GenericClient;
 use futures_util::future::try_join5;
 
+use super::rows::{Read as _, id32, one};
 use super::{
     Fault,
-    connection::{Db, Limits, attempt},
+    connection::{Db, LEASE_MAX, Limits, attempt},
     rows, text,
     url::PostgresOptions,
 };
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The database's clock, in milliseconds.
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// A node that has not beaten for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
@@ -57,7 +58,7 @@ impl Cluster {
             db,
             node: NodeId(i64::from_be_bytes(id)),
             name: text(&options.node),
-            lease: options.lease,
+            lease: options.lease.min(LEASE_MAX),
         })
     }
 
@@ -82,8 +83,9 @@ impl Cluster {
     pub async fn beat(&self, sources: &[SourceId]) -> Result<View> {
         let sources: Vec<i32> = sources
             .iter()
-            .map(|s| i32::try_from(s.0).unwrap_or(i32::MAX))
-            .collect();
+            .map(|s| id32(s.0))
+            .collect::<Result<_, _>>()
+            .map_err(|fault| fault.at(self.db.describe()))?;
         let (node, lease) = (self.node.0, self.lease_ms());
         let forget = int(u64::try_from(FORGET.as_millis()).unwrap_or(u64::MAX));
         // Over a connection that has died without a word it fails soon enough for another beat over a new one.
@@ -147,7 +149,7 @@ impl Cluster {
         attempt!(&self.db, client => {
             let tx = client.transaction().await?;
             // The clock first: while this waits for a row, an expiry must not seem to have come that has not.
-            let now: i64 = tx.query_one(&format!("SELECT {NOW}"), &[]).await?.try_get(0)?;
+            let now: i64 = one(&tx, &format!("SELECT {NOW}"), &[]).await?.read(0)?;
             // Commits share the row (FOR KEY SHARE), beats only change it: of these two, this waits for commits alone.
             let free = tx
                 .query(
@@ -156,7 +158,7 @@ impl Cluster {
                     &[&names, &self.node.0, &now],
                 )
                 .await?;
-            let free = free.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+            let free = free.iter().map(|row| row.read(0)).collect::<Result<Vec<String>, _>>()?;
             let taken = tx
                 .query(
                     &format!(
@@ -169,8 +171,8 @@ impl Cluster {
             tx.commit().await?;
             let mut all = Vec::with_capacity(taken.len());
             for row in taken {
-                if let Ok(name) = row.try_get::<_, String>(0)?.parse::<LeaseName>() {
-                    all.push((name, Epoch(row.try_get(1)?)));
+                if let Ok(name) = row.read::<String>(0)?.parse::<LeaseName>() {
+                    all.push((name, Epoch(row.read(1)?)));
                 }
             }
             all.sort_unstable();
@@ -251,17 +253,21 @@ async fn read_statements(
 fn view(nodes: &[tokio_postgres::Row], leases: &[tokio_postgres::Row]) -> Result<View, Fault> {
     let mut view = View::default();
     for row in nodes {
-        let left: i64 = row.try_get(4)?;
-        let sources: Vec<i32> = row.try_get(5)?;
-        let mut sources: Vec<SourceId> = sources
+        let left: i64 = row.read(4)?;
+        let sources: Vec<i32> = row.read(5)?;
+        let mut sources = sources
             .into_iter()
-            .filter_map(|s| u32::try_from(s).ok().map(SourceId))
-            .collect();
+            .map(|s| {
+                u32::try_from(s)
+                    .map(SourceId)
+                    .map_err(|_| Fault::damaged("source"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         sources.sort_unstable();
         view.nodes.push(NodeRow {
-            id: NodeId(row.try_get(0)?),
-            name: row.try_get(1)?,
-            version: row.try_get(2)?,
+            id: NodeId(row.read(0)?),
+            name: row.read(1)?,
+            version: row.read(2)?,
             started_at: rows::time(row, 3)?,
             live: left > 0,
             expires_in: Duration::from_millis(nat(left)),
@@ -270,14 +276,14 @@ fn view(nodes: &[tokio_postgres::Row], leases: &[tokio_postgres::Row]) -> Result
     }
     for row in leases {
         // One that a newer version made is none of our business.
-        let Ok(name) = row.try_get::<_, String>(0)?.parse::<LeaseName>() else {
+        let Ok(name) = row.read::<String>(0)?.parse::<LeaseName>() else {
             continue;
         };
         view.leases.push(LeaseRow {
             name,
-            holder: row.try_get::<_, Option<i64>>(1)?.map(NodeId),
-            epoch: Epoch(row.try_get(2)?),
-            expired: row.try_get(3)?,
+            holder: row.read::<Option<i64>>(1)?.map(NodeId),
+            epoch: Epoch(row.read(2)?),
+            expired: row.read(3)?,
         });
     }
     view.leases.sort_by_key(|lease| lease.name);

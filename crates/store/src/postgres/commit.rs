@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, HashMap};
 use deadpool_postgres::Client;
 use turnhook_reducer::{event::EventId, time::Timestamp};
 
+use super::rows::{Read as _, id32};
 use super::{
     Fault, Postgres, attempt, ledger,
     moves::{self, Moves},
     pipeline::{Pipeline, ROWS, params, undo},
-    rows,
+    rows, text,
 };
 use crate::{
     cluster::LeaseName,
-    codes::{PENDING, int, nat, type_code, usage_values},
-    commit::{Commit, Committed, NewEvent},
+    codes::{PENDING, int, nat, server, type_code, usage_values},
+    commit::{Commit, Committed, How, NewEvent},
     delivery::Delivery,
     error::{Error, Result},
     facts,
@@ -40,6 +41,10 @@ const PUT: &str = "INSERT INTO state (source, tbl, key, value) SELECT $1, u.tbl,
 const GAPS: &str = "INSERT INTO gap (source, from_at, to_at, reason, server) SELECT $1, u.from_at, u.to_at, u.reason, u.server \
      FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bytea[]) AS u (from_at, to_at, reason, server) \
      ON CONFLICT (source, from_at, to_at, reason, server) DO NOTHING";
+
+const REFUSED: &str = "INSERT INTO refused (source, at, kind, name, error, data) SELECT $1, $2, u.kind, u.name, u.error, u.data \
+     FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[]) AS u (kind, name, error, data) \
+     ON CONFLICT (source, at, kind, name) DO NOTHING";
 
 const KNOWN: &str = "SELECT event_id, id FROM event WHERE event_id = ANY ($1)";
 
@@ -67,6 +72,7 @@ fn session_key(event: &NewEvent) -> i64 {
 /// A commit that only has to be written: what costs time is done before anything is locked.
 struct Ready<'a> {
     commit: &'a Commit,
+    how: How<'a>,
     source: i32,
     node: i64,
     lease: LeaseName,
@@ -75,10 +81,11 @@ struct Ready<'a> {
 }
 
 impl Postgres {
-    pub(crate) async fn commit(&self, commit: &Commit) -> Result<Committed> {
+    pub(crate) async fn commit(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
         let ready = Ready {
             commit,
-            source: i32::try_from(commit.source.0).unwrap_or(i32::MAX),
+            how,
+            source: id32(commit.source.0).map_err(|fault| fault.at(self.db.describe()))?,
             node: self.cluster.node().0,
             lease: LeaseName::Source(commit.source),
             data: commit
@@ -124,17 +131,23 @@ impl Ready<'_> {
         let has_old = !old.is_empty();
         let still = has_old.then(|| second.add(STILL_PENDING, params![old]));
         self.add_events(&new, &mut second);
-        second.add("COMMIT", params![]);
+        second.add(
+            match self.how {
+                How::Keep(_) => "COMMIT",
+                How::Try => "ROLLBACK",
+            },
+            params![],
+        );
         let answers = second.run(client).await?;
 
         let last: i64 = match numbered.and_then(|i| answers[i].first()) {
-            Some(row) => row.try_get(0)?,
+            Some(row) => row.read(0)?,
             None => 0,
         };
         let mut pending: HashMap<DeliveryId, (u32, Option<Timestamp>, Timestamp)> = HashMap::new();
         for row in still.iter().flat_map(|i| &answers[*i]) {
             pending.insert(
-                DeliveryId(row.try_get(0)?),
+                DeliveryId(row.read(0)?),
                 (
                     rows::number(row, 1)?,
                     rows::maybe_time(row, 2)?,
@@ -205,12 +218,26 @@ impl Ready<'_> {
                     gaps.iter().map(|g| int(g.to.0)).collect::<Vec<_>>(),
                     gaps.iter().map(|g| g.reason.as_str()).collect::<Vec<_>>(),
                     gaps.iter()
-                        .map(|g| g.server.as_deref().unwrap_or_default())
+                        .map(|g| server(g.server.as_deref()))
                         .collect::<Vec<_>>(),
                 ],
             );
         }
         self.add_unattributed(&mut first);
+        let refused = self.how.refused();
+        if !refused.is_empty() {
+            first.add(
+                REFUSED,
+                params![
+                    self.source,
+                    int(commit.clock.0),
+                    refused.iter().map(|r| r.kind).collect::<Vec<_>>(),
+                    refused.iter().map(|r| text(&r.name)).collect::<Vec<_>>(),
+                    refused.iter().map(|r| text(&r.error)).collect::<Vec<_>>(),
+                    refused.iter().map(|r| r.data.as_deref()).collect::<Vec<_>>(),
+                ],
+            );
+        }
         let ids: Vec<&[u8]> = commit.events.iter().map(|e| &e.event.id.0[..]).collect();
         let known = (!ids.is_empty()).then(|| first.add(KNOWN, params![ids]));
         let answers = first.run(client).await?;
@@ -219,7 +246,7 @@ impl Ready<'_> {
         }
         let mut found = BTreeMap::new();
         for row in known.iter().flat_map(|i| &answers[*i]) {
-            found.insert(rows::event_id(row, 0)?, row.try_get(1)?);
+            found.insert(rows::event_id(row, 0)?, row.read(1)?);
         }
         Ok(found)
     }
@@ -233,7 +260,7 @@ impl Ready<'_> {
             self.source,
             all.iter().map(|u| int(u.at.0)).collect::<Vec<_>>(),
             all.iter()
-                .map(|u| u.server.as_deref().unwrap_or_default())
+                .map(|u| server(u.server.as_deref()))
                 .collect::<Vec<_>>(),
             all.iter().map(|u| &*u.realm).collect::<Vec<_>>(),
             all.iter().map(|u| &*u.username).collect::<Vec<_>>(),

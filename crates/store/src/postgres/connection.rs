@@ -27,6 +27,9 @@ const ROW: Duration = Duration::from_millis(1);
 /// Requests at once, far more than there are connections.
 const REQUESTS: usize = 1 << 20;
 
+/// Nobody waits longer for a node that has died.
+pub(super) const LEASE_MAX: Duration = Duration::from_secs(86_400);
+
 /// For how long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -44,6 +47,8 @@ impl Limits {
     /// Below the lease where it is not too short for a busy machine: who is stopped inside of a transaction must not
     /// keep others from what it has locked.
     pub(super) fn new(mode: Mode, lease: Duration) -> Limits {
+        // Beyond, the server would not take them as its settings.
+        let lease = lease.min(LEASE_MAX);
         match mode {
             Mode::Run => Limits {
                 statement: (lease / 2).max(Duration::from_secs(2)),
@@ -62,6 +67,13 @@ impl Limits {
     }
 }
 
+/// So long from now; a year, where there is no such time.
+fn later(after: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now + YEAR)
+}
+
 /// Why a request failed: the database, the way there, or a finding of our own.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -71,6 +83,8 @@ pub(crate) enum Fault {
     Lost(String),
     /// A row that makes no sense.
     Damaged(String),
+    /// An answer that is not what was asked for: a mistake in here, or a schema that somebody has changed.
+    Answer(String),
     /// As it is.
     Own(Error),
 }
@@ -120,7 +134,7 @@ impl Fault {
                 !code.starts_with("57") && !["25006", "0A000", "26000"].contains(&code)
             }),
             Fault::Lost(_) => false,
-            Fault::Own(_) | Fault::Damaged(_) => true,
+            Fault::Own(_) | Fault::Damaged(_) | Fault::Answer(_) => true,
         }
     }
 
@@ -137,37 +151,31 @@ impl Fault {
                     message,
                 };
             }
+            Fault::Answer(message) => {
+                return Error::Database {
+                    path: store.into(),
+                    message,
+                };
+            }
             Fault::Sql(e) => e,
         };
         let Some(db) = e.as_db_error() else {
-            // What cannot be sent or read is a mistake in here; all else is between us and the server.
-            let text = e.to_string();
             let message = chain(&e);
-            let mistake = [
-                "error serializing",
-                "error deserializing",
-                "error encoding",
-                "invalid column",
-                "query returned",
-            ];
-            if message.contains("invalid peer certificate") {
-                return Error::Refused { store, message };
-            }
-            return if mistake.iter().any(|m| text.starts_with(m)) {
-                Error::Database {
+            return match kind(&e) {
+                Kind::Certificate => Error::Refused { store, message },
+                Kind::Mistake => Error::Database {
                     path: store.into(),
                     message,
-                }
-            } else {
-                Error::Unavailable { store, message }
+                },
+                Kind::Way => Error::Unavailable { store, message },
             };
         };
         let message = format!("{} (SQLSTATE {})", db.message(), db.code().code());
         match db.code().code() {
             // Insufficient privilege, wrong password or user, no such database.
             "42501" | "28000" | "28P01" | "3D000" => Error::Refused { store, message },
-            // Prepared before another node changed the schema.
-            "0A000" if db.message().contains("cached plan") => Error::Unavailable { store, message },
+            // Prepared before another node changed the schema. Messages are in the server's language, routines are not.
+            "0A000" if db.routine() == Some("RevalidateCachedQuery") => Error::Unavailable { store, message },
             // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or stopping.
             "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
                 Error::Unavailable { store, message }
@@ -178,6 +186,10 @@ impl Fault {
             {
                 Error::Unavailable { store, message }
             }
+            // Data exceptions, constraints, and what is beyond the database's limits: it will say so again and again.
+            code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {
+                Error::Unstorable { store, message }
+            }
             _ => Error::Database {
                 path: store.into(),
                 message,
@@ -186,7 +198,37 @@ impl Fault {
     }
 }
 
-fn chain(e: &dyn std::error::Error) -> String {
+/// What an error is that does not come from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The server is not who it says: no time will change that.
+    Certificate,
+    /// A value that its column does not take: ours.
+    Mistake,
+    /// Between us and the server.
+    Way,
+}
+
+/// By the types of the errors below it; what the driver says of them may change.
+fn kind(e: &(dyn std::error::Error + 'static)) -> Kind {
+    let mut next = Some(e);
+    while let Some(e) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = e.downcast_ref::<rustls::Error>() {
+            return Kind::Certificate;
+        }
+        if e.is::<tokio_postgres::types::WrongType>() || e.is::<tokio_postgres::types::WasNull>() {
+            return Kind::Mistake;
+        }
+        next = match e.downcast_ref::<std::io::Error>() {
+            // Its source is that of the error in it, and not the error.
+            Some(io) => io.get_ref().map(|e| e as &(dyn std::error::Error + 'static)),
+            None => e.source(),
+        };
+    }
+    Kind::Way
+}
+
+pub(super) fn chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut source = e.source();
     while let Some(e) = source {
@@ -289,14 +331,16 @@ impl Db {
     pub(super) fn tries(&self) -> Tries<'_> {
         Tries {
             db: self,
-            until: Instant::now() + self.limits.patience,
+            until: later(self.limits.patience),
             pause: PAUSE,
         }
     }
 
     /// How long a request may take that deals with so many rows.
     pub(super) fn limit_for(&self, rows: usize) -> Duration {
-        self.limits.request + ROW * u32::try_from(rows).unwrap_or(u32::MAX)
+        self.limits
+            .request
+            .saturating_add(ROW * u32::try_from(rows).unwrap_or(u32::MAX))
     }
 
     /// No longer than a request may take.
@@ -368,7 +412,7 @@ impl Tries<'_> {
             Ok(value) => return Some(Ok(value)),
             Err(fault) => fault.at(&self.db.store),
         };
-        if !error.is_transient() || Instant::now() + self.pause >= self.until {
+        if !error.is_transient() || later(self.pause) >= self.until {
             return Some(Err(error));
         }
         tokio::time::sleep(self.pause).await;
@@ -412,3 +456,55 @@ macro_rules! attempt {
     }};
 }
 pub(super) use attempt;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{error::Error as StdError, fmt, io};
+
+    use super::*;
+
+    /// As a driver wraps what went wrong below it.
+    #[derive(Debug)]
+    struct Wrapped(Box<dyn StdError + Send + Sync>);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("error serializing parameter 0, invalid column, query returned")
+        }
+    }
+
+    impl StdError for Wrapped {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_what_they_are() {
+        let certificate = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let lost = || io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(kind(&Wrapped(certificate().into())), Kind::Certificate);
+        assert_eq!(
+            kind(&Wrapped(io::Error::other(certificate()).into())),
+            Kind::Certificate
+        );
+        let other = rustls::Error::HandshakeNotComplete;
+        assert_eq!(kind(&Wrapped(io::Error::other(other).into())), Kind::Way);
+        // Whatever the driver says of it.
+        assert_eq!(kind(&Wrapped(lost().into())), Kind::Way);
+        let null = tokio_postgres::types::WasNull;
+        assert_eq!(kind(&Wrapped(null.into())), Kind::Mistake);
+    }
+
+    #[test]
+    fn no_length_of_time_is_too_long() {
+        let limits = Limits::new(Mode::Run, Duration::MAX);
+        assert!(limits.request <= LEASE_MAX && limits.patience <= LEASE_MAX);
+        assert!(
+            i32::try_from(limits.statement.as_millis()).is_ok(),
+            "the server takes no more"
+        );
+        assert!(later(Duration::MAX) > Instant::now());
+    }
+}

@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::{IsolationLevel, Row, types::ToSql};
 use turnhook_reducer::{event::EventId, time::Timestamp};
 
+use super::rows::{Read as _, one};
 use super::{Postgres, admin, connection::Fault, connection::attempt, moves::Moves, rows, text};
 use crate::{
     codes::{self, int, nat},
@@ -41,24 +42,26 @@ pub(super) const DIALECT: Dialect = Dialect {
     dead: "delivery d JOIN event e ON e.id = d.id >> 16 JOIN endpoint p ON p.id = d.endpoint",
     endpoint: "",
     user_column: "s.user_name",
+    join: "JOIN",
+    by_end: "session",
 };
 
 fn delivery_row(row: &Row) -> Result<DeliveryRow, Fault> {
     Ok(Listed {
-        id: row.try_get(0)?,
-        endpoint: row.try_get(1)?,
+        id: row.read(0)?,
+        endpoint: row.read(1)?,
         event_id: rows::event_id(row, 2)?.0,
         event_type: rows::code(row, 3)?,
         session_id: rows::session_id(row, 4)?.0,
         sequence: rows::number(row, 5)?,
-        timestamp: row.try_get(6)?,
+        timestamp: row.read(6)?,
         state: rows::code(row, 7)?,
         attempts: rows::number(row, 8)?,
-        first_attempt_at: row.try_get(9)?,
-        at: row.try_get(10)?,
-        latency_ms: row.try_get(11)?,
-        reason: row.try_get(12)?,
-        replay: row.try_get(13)?,
+        first_attempt_at: row.read(9)?,
+        at: row.read(10)?,
+        latency_ms: row.read(11)?,
+        reason: row.read(12)?,
+        replay: row.read(13)?,
     }
     .into())
 }
@@ -84,7 +87,7 @@ async fn are_few(client: &impl GenericClient, states: &[DeliveryState]) -> Resul
         [DeliveryState::Dead] => "SELECT count(*) FROM (SELECT 1 FROM delivery WHERE state = 2 LIMIT $1) few",
         _ => return Ok(true),
     };
-    let found: i64 = client.query_one(sql, &[&(FEW + 1)]).await?.try_get(0)?;
+    let found: i64 = one(client, sql, &[&(FEW + 1)]).await?.read(0)?;
     Ok(found <= FEW)
 }
 
@@ -131,15 +134,15 @@ impl Postgres {
             let q = Deliveries::new(&DIALECT, &only, true);
             let columns = format!("{COLUMNS}, d.status, d.latency_ms, e.data");
             let found = tx.query(&q.sql(&columns, "ORDER BY d.id"), &params(&q.values)).await?;
-            let mut attempts = attempts_of(&tx, found.iter().map(|row| row.get(0)).collect()).await?;
+            let mut attempts = attempts_of(&tx, found.iter().map(|row| row.read(0)).collect::<Result<_, _>>()?).await?;
             tx.commit().await?;
             let mut details = Vec::new();
             for row in &found {
                 let shown = delivery_row(row)?;
-                let body = facts::unpack_body(row.try_get(16)?).ok_or_else(|| Fault::damaged("event"))?;
+                let body = facts::unpack_body(row.read(16)?).ok_or_else(|| Fault::damaged("event"))?;
                 let mut attempts = attempts.remove(&shown.id).unwrap_or_default();
                 if shown.state == DeliveryState::Delivered {
-                    attempts.push(shown.success(rows::status(row, 14)?, nat(row.try_get(15)?)));
+                    attempts.push(shown.success(rows::status(row, 14)?, nat(row.read(15)?)));
                 }
                 details.push(DeliveryDetail {
                     row: shown,
@@ -155,8 +158,8 @@ impl Postgres {
         attempt!(&self.db, client => {
             check_endpoint(client, &filter).await?;
             let q = Deliveries::new(&DIALECT, &filter, true);
-            let row = client.query_one(&q.sql("count(*)", ""), &params(&q.values)).await?;
-            Ok(nat(row.try_get(0)?))
+            let row = one(client, &q.sql("count(*)", ""), &params(&q.values)).await?;
+            Ok(nat(row.read(0)?))
         })
     }
 
@@ -170,7 +173,7 @@ impl Postgres {
             let mut found = pin!(found);
             let mut ids: Vec<i64> = Vec::new();
             while let Some(row) = found.try_next().await? {
-                ids.push(row.try_get(0)?);
+                ids.push(row.read(0)?);
             }
             Ok(ids)
         })
@@ -182,7 +185,7 @@ impl Postgres {
         // The number first: a replay that is put on record twice is there once.
         let id: i64 = attempt!(&self.db, client => {
             let sql = "SELECT nextval(pg_get_serial_sequence('replay', 'id'))";
-            Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+            one(client, sql, &[]).await?.read(0)
         })?;
         let (who, what) = (text(&request.who), text(&request.what));
         attempt!(&self.db, client => {
@@ -228,12 +231,12 @@ impl Postgres {
                 .await?;
             let replay = |row: &Row| {
                 Ok(Replay {
-                    id: ReplayId(row.try_get(0)?),
+                    id: ReplayId(row.read(0)?),
                     at: rows::time(row, 1)?,
-                    who: row.try_get(2)?,
-                    what: row.try_get(3)?,
-                    total: nat(row.try_get(4)?),
-                    pending: nat(row.try_get(5)?),
+                    who: row.read(2)?,
+                    what: row.read(3)?,
+                    total: nat(row.read(4)?),
+                    pending: nat(row.read(5)?),
                 })
             };
             found.iter().map(replay).collect()
@@ -304,7 +307,7 @@ async fn queue_again(
     let sql = "UPDATE replay SET total = total + $2 WHERE id = $1 RETURNING total";
     let queued = queued.len() as u64;
     let total = match tx.query_opt(sql, &[&replay, &int(queued)]).await? {
-        Some(row) => nat(row.try_get(0)?),
+        Some(row) => nat(row.read(0)?),
         // Trimmed meanwhile.
         None => total + queued,
     };
@@ -336,7 +339,7 @@ async fn discard(tx: &Transaction<'_>, ids: &[i64], at: i64) -> Result<(u64, i64
     moves.write(tx).await?;
     // Those discarded at that very time were so by a try whose answer was lost.
     let sql = "SELECT count(*) FROM delivery WHERE id = ANY ($1) AND state = 3 AND at = $2";
-    let discarded = nat(tx.query_one(sql, &[&ids, &at]).await?.try_get(0)?);
+    let discarded = nat(one(tx, sql, &[&ids, &at]).await?.read(0)?);
     Ok((discarded, change))
 }
 
@@ -346,7 +349,7 @@ async fn lock(tx: &Transaction<'_>, ids: &[i64]) -> Result<Vec<(i64, i64, i64)>,
     let found = tx.query(sql, &[&ids]).await?;
     found
         .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, rows::code(row, 2)?)))
+        .map(|row| Ok((row.read(0)?, row.read(1)?, rows::code(row, 2)?)))
         .collect()
 }
 
@@ -358,15 +361,15 @@ async fn attempts_of(
     let mut attempts: HashMap<DeliveryId, Vec<Attempt>> = HashMap::new();
     for row in tx.query(sql, &[&ids]).await? {
         attempts
-            .entry(DeliveryId(row.try_get(0)?))
+            .entry(DeliveryId(row.read(0)?))
             .or_default()
             .push(Attempt {
                 number: rows::number(&row, 1)?,
                 at: rows::time(&row, 2)?,
                 latency_ms: rows::number(&row, 3)?,
                 status: rows::status(&row, 4)?,
-                error: row.try_get(5)?,
-                answer: row.try_get::<_, Option<Vec<u8>>>(6)?.map(Into::into),
+                error: row.read(5)?,
+                answer: row.read::<Option<Vec<u8>>>(6)?.map(Into::into),
             });
     }
     Ok(attempts)

@@ -7,6 +7,7 @@ use futures_util::SinkExt;
 use tokio::sync::mpsc;
 use tokio_postgres::CopyInSink;
 
+use super::rows::{Read as _, one};
 use super::{Fault, Postgres};
 use crate::{
     cluster::{Lanes, LeaseName},
@@ -46,6 +47,7 @@ async fn import(
         mut total,
         store_id,
         last_event,
+        horizon,
     }) = parts.recv().await
     else {
         return Err(cut_short());
@@ -100,6 +102,8 @@ async fn import(
     let Some(Part::End) = next else {
         return Err(cut_short());
     };
+    tx.execute("UPDATE store SET horizon = $1 WHERE id = 1", &[&horizon])
+        .await?;
     complete(&tx, &store_id, last_event).await?;
     tx.commit().await?;
     analyze(client).await;
@@ -113,10 +117,9 @@ fn cut_short() -> Fault {
 /// Sees to it that there is nothing, and that nothing comes before the transaction has ended: whoever makes a source, an
 /// endpoint or an event needs one of these rows.
 async fn empty(tx: &Transaction<'_>, store: &str, store_id: &[u8; 16]) -> Result<(), Fault> {
-    let found: Vec<u8> = tx
-        .query_one("SELECT store_id FROM store WHERE id = 1", &[])
+    let found: Vec<u8> = one(tx, "SELECT store_id FROM store WHERE id = 1", &[])
         .await?
-        .try_get(0)?;
+        .read(0)?;
     if found == store_id {
         return Err(Error::AlreadyCopied { store: store.into() }.into());
     }
@@ -125,13 +128,12 @@ async fn empty(tx: &Transaction<'_>, store: &str, store_id: &[u8; 16]) -> Result
         .await?;
     let mut free = true;
     for row in &counters {
-        let (name, value): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (name, value): (&str, i64) = (row.read(0)?, row.read(1)?);
         free &= name == "change" || value == 0;
     }
-    let replayed: bool = tx
-        .query_one("SELECT EXISTS (SELECT 1 FROM replay)", &[])
+    let replayed: bool = one(tx, "SELECT EXISTS (SELECT 1 FROM replay)", &[])
         .await?
-        .try_get(0)?;
+        .read(0)?;
     if !free || replayed {
         return Err(Error::NotEmpty { store: store.into() }.into());
     }
@@ -164,7 +166,7 @@ async fn complete(tx: &Transaction<'_>, store_id: &[u8; 16], last_event: i64) ->
     .await?;
     let mut names = Vec::new();
     for row in tx.query("SELECT id FROM source", &[]).await? {
-        let id: i32 = row.try_get(0)?;
+        let id: i32 = row.read(0)?;
         names.push(
             LeaseName::Source(SourceId(u32::try_from(id).map_err(|_| Fault::damaged("source"))?)).to_string(),
         );

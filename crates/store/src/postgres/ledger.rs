@@ -13,7 +13,7 @@ use turnhook_reducer::{
 
 use super::pipeline::{Pipeline, ROWS, params};
 use crate::{
-    codes::{USAGE, int, usage_values},
+    codes::{USAGE, add_to_sums, int, usage_values},
     commit::NewEvent,
     facts,
 };
@@ -103,11 +103,9 @@ static DAYS: LazyLock<String> = LazyLock::new(|| {
          SELECT u.day, $1, u.realm, u.user_name, u.started, u.ended, u.lower_bound, u.duration_ms, {UNNESTED} FROM \
          unnest($2::integer[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], {}) \
          AS u (day, realm, user_name, started, ended, lower_bound, duration_ms, a, b, c, d, e, f, g, h, i) \
-         ON CONFLICT (day, source, realm, user_name) DO UPDATE SET started = o.started + excluded.started, \
-         ended = o.ended + excluded.ended, lower_bound = o.lower_bound + excluded.lower_bound, \
-         duration_ms = o.duration_ms + excluded.duration_ms, {}",
+         ON CONFLICT (day, source, realm, user_name) DO UPDATE SET {}",
         arrays(9),
-        each_column(|c| format!("o.{c} + excluded.{c}"))
+        add_to_sums("o.")
     )
 });
 
@@ -132,6 +130,7 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         if known.1.event.sequence <= event.sequence {
             *known = (*n, new);
         }
+        // Days later than any that the table can hold are its last: no clock gets there.
         let day = i32::try_from(event.timestamp.0 / DAY_MS).unwrap_or(i32::MAX);
         let user = event.user.as_deref().unwrap_or_default();
         let sum = days.entry((day, &event.realm, user)).or_default();

@@ -6,13 +6,17 @@ use deadpool_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::connection::{Db, Fault};
+use super::rows::{Read as _, id32, one};
 use crate::{
     Mode,
     error::{Error, Result},
 };
 
 /// Each brings the schema from the version before it to its own; the first makes it. Never change one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+];
 
 /// The schema that this program reads and writes.
 #[allow(clippy::cast_possible_truncation)]
@@ -99,18 +103,18 @@ fn newer(db: &Db, found: u32) -> Error {
 
 pub(super) async fn version(db: &Db) -> Result<u32> {
     super::connection::attempt!(db, client => {
-        let made: bool = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?.try_get(0)?;
+        let made: bool = one(client, "SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?.read(0)?;
         if !made {
             Ok(0)
         } else {
             let row = client.query_opt("SELECT version FROM schema_version WHERE id = 1", &[]).await?;
-            Ok(row.map_or(0, |row| number(row.get(0))))
+            row.map_or(Ok(0), |row| number(row.read(0)?))
         }
     })
 }
 
-fn number(version: i32) -> u32 {
-    u32::try_from(version).unwrap_or(0)
+fn number(version: i32) -> Result<u32, Fault> {
+    u32::try_from(version).map_err(|_| Fault::damaged("schema version"))
 }
 
 async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
@@ -124,10 +128,13 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
     let tx = client.transaction().await?;
     // Whoever comes second waits for the row, and finds everything done.
     tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
-    let row = tx
-        .query_one("SELECT version FROM schema_version WHERE id = 1 FOR UPDATE", &[])
-        .await?;
-    let from = number(row.get(0));
+    let row = one(
+        &tx,
+        "SELECT version FROM schema_version WHERE id = 1 FOR UPDATE",
+        &[],
+    )
+    .await?;
+    let from = number(row.read(0)?)?;
     if from >= SCHEMA {
         return Ok(Migrated { from, to: from });
     }
@@ -154,7 +161,7 @@ async fn apply(client: &mut Client) -> Result<Migrated, Fault> {
     }
     tx.execute(
         "UPDATE schema_version SET version = $1, migrated_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE id = 1",
-        &[&i32::try_from(SCHEMA).unwrap_or(i32::MAX)],
+        &[&id32(SCHEMA)?],
     )
     .await?;
     tx.commit().await?;

@@ -34,9 +34,17 @@ pub use cluster::Cluster;
 use connection::{Db, Fault, Limits, attempt};
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
+use rows::{Read as _, one};
 pub use url::PostgresOptions;
 
-use crate::{Mode, cluster::Lanes, error::Result, ids::SourceId};
+use crate::{
+    Mode,
+    cluster::Lanes,
+    codes::{int, nat},
+    error::Result,
+    horizon::Horizon,
+    ids::SourceId,
+};
 
 /// Connections that a running store has at most, besides those of its cluster.
 const RUN_CONNECTIONS: usize = 8;
@@ -54,6 +62,8 @@ pub(crate) struct Postgres {
     /// The counter `change` as it was last looked at.
     changes: AtomicI64,
     trim: retention::Trim,
+    refused: AtomicU64,
+    horizon: Horizon,
     turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -68,10 +78,10 @@ impl Postgres {
         };
         let db = Db::new(options, limits, connections)?;
         migrations::check(&db, mode).await?;
-        let (store_id, change): (Vec<u8>, i64) = attempt!(&db, client => {
-            let sql = "SELECT s.store_id, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
-            let row = client.query_one(sql, &[]).await?;
-            Ok((row.try_get(0)?, row.try_get(1)?))
+        let (store_id, horizon, change): (Vec<u8>, Option<i64>, i64) = attempt!(&db, client => {
+            let sql = "SELECT s.store_id, s.horizon, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";
+            let row = one(client, sql, &[]).await?;
+            Ok((row.read(0)?, row.read(1)?, row.read(2)?))
         })?;
         let store = Postgres {
             cluster: Cluster::new(options, limits, CLUSTER_CONNECTIONS)?,
@@ -82,6 +92,8 @@ impl Postgres {
             lanes: AtomicU64::new(Lanes::ALL.0),
             changes: AtomicI64::new(change),
             trim: retention::Trim::default(),
+            refused: AtomicU64::new(0),
+            horizon: Horizon::new(horizon.map(nat)),
             turns: Mutex::default(),
         };
         Ok(store)
@@ -102,6 +114,24 @@ impl Postgres {
 
     pub(crate) fn describe(&self) -> String {
         self.db.describe().to_owned()
+    }
+
+    /// Parts of commits that were put on record in place of being committed.
+    pub(crate) fn refused(&self) -> &AtomicU64 {
+        &self.refused
+    }
+
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// Writes it down; what is written. All nodes share it: forwards the furthest counts, and backwards whoever goes back.
+    pub(crate) async fn keep_horizon(&self, at: u64, back: bool) -> Result<u64> {
+        let which = if back { "least" } else { "greatest" };
+        let sql = format!(
+            "UPDATE store SET horizon = {which}(coalesce(horizon, $1), $1) WHERE id = 1 RETURNING horizon"
+        );
+        attempt!(&self.db, client => { Ok(nat(one(client, &sql, &[&int(at)]).await?.read(0)?)) })
     }
 
     pub(crate) fn store_id(&self) -> [u8; 16] {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use turnhook_reducer::time::Timestamp;
 
+use super::rows::{Read as _, one};
 use super::{Fault, Postgres, attempt, rows};
 use crate::{
     codes::{event_type, int, nat},
@@ -64,8 +65,8 @@ impl Postgres {
 
     pub(crate) async fn newest_delivery(&self) -> Result<DeliveryId> {
         attempt!(&self.db, client => {
-            let row = client.query_one("SELECT value FROM counter WHERE name = 'event'", &[]).await?;
-            Ok(DeliveryId::last_of(row.try_get(0)?))
+            let row = one(client, "SELECT value FROM counter WHERE name = 'event'", &[]).await?;
+            Ok(DeliveryId::last_of(row.read(0)?))
         })
     }
 
@@ -115,7 +116,7 @@ impl Postgres {
         attempt!(&self.db, client => {
             let statement = client.prepare_cached(sql).await?;
             let found = client.query(&statement, &[&ids, &lanes]).await?;
-            found.iter().map(|row| Ok(DeliveryId(row.try_get(0)?))).collect()
+            found.iter().map(|row| Ok(DeliveryId(row.read(0)?))).collect()
         })
     }
 
@@ -128,12 +129,12 @@ impl Postgres {
             let statement = client.prepare_cached(sql).await?;
             let mut backlog = BTreeMap::new();
             for row in client.query(&statement, &[]).await? {
-                let endpoint: i32 = row.try_get(0)?;
+                let endpoint: i32 = row.read(0)?;
                 backlog.insert(
                     EndpointId(u16::try_from(endpoint).map_err(|_| Fault::damaged("endpoint"))?),
                     Backlog {
-                        pending: nat(row.try_get(1)?),
-                        dead: nat(row.try_get(2)?),
+                        pending: nat(row.read(1)?),
+                        dead: nat(row.read(2)?),
                         oldest: rows::maybe_time(&row, 3)?,
                     },
                 );
@@ -149,7 +150,7 @@ fn numbers(ids: &[DeliveryId]) -> Vec<i64> {
 
 /// From [`COLUMNS`].
 fn delivery(row: &Row) -> Result<Delivery, Fault> {
-    let id = DeliveryId(row.try_get(0)?);
+    let id = DeliveryId(row.read(0)?);
     Ok(Delivery {
         id,
         endpoint: id.endpoint(),
@@ -158,7 +159,7 @@ fn delivery(row: &Row) -> Result<Delivery, Fault> {
         event_type: event_type(rows::code(row, 3)?),
         sequence: rows::number(row, 4)?,
         timestamp: rows::time(row, 5)?,
-        body: facts::unpack_body(row.try_get(6)?)
+        body: facts::unpack_body(row.read(6)?)
             .ok_or_else(|| Fault::damaged("event"))?
             .into(),
         attempts: rows::number(row, 7)?,

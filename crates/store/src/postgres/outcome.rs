@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use turnhook_reducer::time::Timestamp;
 
+use super::rows::Read as _;
 use super::{
     Fault, Postgres, attempt,
     moves::{self, Moves},
@@ -83,19 +84,19 @@ struct Kept {
 
 impl Kept {
     fn read(row: &Row) -> Result<Kept, Fault> {
-        let last: Option<i64> = row.try_get(9)?;
+        let last: Option<i64> = row.read(9)?;
         Ok(Kept {
-            id: row.try_get(0)?,
-            session: row.try_get(1)?,
+            id: row.read(0)?,
+            session: row.read(1)?,
             state: rows::code(row, 2)?,
-            attempts: row.try_get(3)?,
-            at: row.try_get(4)?,
-            latency_ms: row.try_get(5)?,
-            status: row.try_get(6)?,
-            first_attempt_at: row.try_get(7)?,
-            reason: row.try_get(8)?,
+            attempts: row.read(3)?,
+            at: row.read(4)?,
+            latency_ms: row.read(5)?,
+            status: row.read(6)?,
+            first_attempt_at: row.read(7)?,
+            reason: row.read(8)?,
             last: match last {
-                Some(at) => Some((at, row.try_get(10)?, row.try_get(11)?)),
+                Some(at) => Some((at, row.read(10)?, row.read(11)?)),
                 None => None,
             },
             changed: false,

@@ -6,6 +6,7 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::{IsolationLevel, Row};
 use turnhook_reducer::{event::SessionId, source::Gap, time::Timestamp};
 
+use super::rows::{Read as _, one};
 use super::{
     Postgres,
     connection::{Fault, attempt},
@@ -16,7 +17,8 @@ use crate::{
     codes::{self, USAGE, int, nat},
     delivery::DeliveryState,
     error::Result,
-    facts, query,
+    facts,
+    query::{self, Part},
     session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
@@ -28,24 +30,19 @@ static COLUMNS: LazyLock<String> = LazyLock::new(|| {
 });
 
 fn session_row(row: &Row) -> Result<SessionRow, Fault> {
-    let (usernames, labels) =
-        facts::unpack_names(row.try_get(13)?).ok_or_else(|| Fault::damaged("session"))?;
+    let (usernames, labels) = facts::unpack_names(row.read(13)?).ok_or_else(|| Fault::damaged("session"))?;
     Ok(SessionRow {
         id: rows::session_id(row, 0)?,
-        source: row.try_get(1)?,
+        source: row.read(1)?,
         started_at: rows::time(row, 2)?,
         updated_at: rows::time(row, 3)?,
-        end: facts::end(
-            row.try_get(4)?,
-            rows::maybe_code(row, 5)?,
-            rows::maybe_code(row, 6)?,
-        ),
+        end: facts::end(row.read(4)?, rows::maybe_code(row, 5)?, rows::maybe_code(row, 6)?),
         sequence: rows::number(row, 7)?,
         continues: rows::maybe_session_id(row, 8)?,
-        realm: row.try_get(9)?,
-        user: row.try_get(10)?,
-        peer_leg: row.try_get(11)?,
-        allocations: nat(row.try_get(12)?),
+        realm: row.read(9)?,
+        user: row.read(10)?,
+        peer_leg: row.read(11)?,
+        allocations: nat(row.read(12)?),
         usernames,
         labels,
         usage: rows::usage(row, 14)?,
@@ -54,8 +51,8 @@ fn session_row(row: &Row) -> Result<SessionRow, Fault> {
 
 /// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
 fn read_gap(row: &Row, first: usize) -> Result<Option<Gap>, Fault> {
-    let server: Vec<u8> = row.try_get(first + 3)?;
-    let Some(reason) = codes::gap_reason(row.try_get(first + 2)?) else {
+    let server: Vec<u8> = row.read(first + 3)?;
+    let Some(reason) = codes::gap_reason(row.read(first + 2)?) else {
         return Ok(None);
     };
     Ok(Some(Gap {
@@ -73,14 +70,20 @@ impl Postgres {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Vec<SessionRow>> {
-        let (conditions, values) = query::sessions(&DIALECT, filter, after, limit);
-        let sql = format!(
-            "SELECT {} FROM session s JOIN source c ON c.id = s.source WHERE {conditions}",
-            *COLUMNS
-        );
         attempt!(&self.db, client => {
-            let found = client.query(&sql, &params(&values)).await?;
-            found.iter().map(session_row).collect()
+            let mut found: Vec<SessionRow> = Vec::new();
+            for part in Part::of(&filter) {
+                let left = limit.saturating_sub(found.len());
+                if left == 0 {
+                    break;
+                }
+                let (from, values) = query::sessions(&DIALECT, &filter, after, left, *part);
+                let sql = format!("SELECT {} FROM {from}", *COLUMNS);
+                for row in client.query(&sql, &params(&values)).await? {
+                    found.push(session_row(&row)?);
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -117,7 +120,7 @@ impl Postgres {
             let (last, source, realm, user) = match &after {
                 Some(a) => {
                     let source: i32 =
-                        client.query_one("SELECT id FROM source WHERE name = $1", &[&a.source]).await?.try_get(0)?;
+                        one(client, "SELECT id FROM source WHERE name = $1", &[&a.source]).await?.read(0)?;
                     (day(a.day), source, a.realm.clone(), a.user.clone().unwrap_or_default())
                 }
                 None => (-1, -1, Vec::new(), Vec::new()),
@@ -144,7 +147,7 @@ impl Postgres {
             for row in &found {
                 if let Some(gap) = read_gap(row, 1)? {
                     gaps.push(GapRow {
-                        source: row.try_get(0)?,
+                        source: row.read(0)?,
                         gap,
                     });
                 }
@@ -155,16 +158,16 @@ impl Postgres {
 }
 
 fn usage_day(row: &Row) -> Result<UsageDay, Fault> {
-    let user: Vec<u8> = row.try_get(3)?;
+    let user: Vec<u8> = row.read(3)?;
     Ok(UsageDay {
-        day: u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or(0),
-        source: row.try_get(1)?,
-        realm: row.try_get(2)?,
+        day: u32::try_from(row.read::<i32>(0)?).map_err(|_| Fault::damaged("day"))?,
+        source: row.read(1)?,
+        realm: row.read(2)?,
         user: (!user.is_empty()).then_some(user),
-        started: nat(row.try_get(4)?),
-        ended: nat(row.try_get(5)?),
-        lower_bound: nat(row.try_get(6)?),
-        duration_ms: nat(row.try_get(7)?),
+        started: nat(row.read(4)?),
+        ended: nat(row.read(5)?),
+        lower_bound: nat(row.read(6)?),
+        duration_ms: nat(row.read(7)?),
         usage: rows::usage(row, 8)?,
     })
 }
@@ -178,7 +181,7 @@ async fn detail(tx: &Transaction<'_>, id: SessionId) -> Result<Option<SessionDet
         return Ok(None);
     };
     let row = session_row(&found)?;
-    let source: i32 = found.try_get(23)?;
+    let source: i32 = found.read(23)?;
     let (events, last_body) = events_of(tx, id).await?;
     let until = row.end.map_or(Timestamp::MAX, |(at, ..)| at);
     let found = tx
@@ -217,13 +220,13 @@ async fn events_of(tx: &Transaction<'_>, id: SessionId) -> Result<Events, Fault>
         )
         .await?;
     for row in &to {
-        let told = (row.try_get(1)?, codes::state(rows::code(row, 2)?));
-        deliveries.entry(row.try_get(0)?).or_default().push(told);
+        let told = (row.read(1)?, codes::state(rows::code(row, 2)?));
+        deliveries.entry(row.read(0)?).or_default().push(told);
     }
     let mut events = Vec::with_capacity(found.len());
     let mut last_body = None;
     for (i, row) in found.iter().enumerate() {
-        let n: i64 = row.try_get(0)?;
+        let n: i64 = row.read(0)?;
         events.push(SessionEventRow {
             event_id: rows::event_id(row, 1)?,
             event_type: codes::event_type(rows::code(row, 2)?),
@@ -232,10 +235,8 @@ async fn events_of(tx: &Transaction<'_>, id: SessionId) -> Result<Events, Fault>
             deliveries: deliveries.remove(&n).unwrap_or_default(),
         });
         if i + 1 == found.len() {
-            let row = tx
-                .query_one("SELECT data FROM event WHERE id = $1", &[&n])
-                .await?;
-            last_body = facts::unpack_body(row.try_get(0)?).map(Into::into);
+            let row = one(tx, "SELECT data FROM event WHERE id = $1", &[&n]).await?;
+            last_body = facts::unpack_body(row.read(0)?).map(Into::into);
         }
     }
     Ok((events, last_body))

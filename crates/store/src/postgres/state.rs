@@ -5,6 +5,7 @@ use std::{pin::pin, time::Duration};
 use futures_util::{StreamExt, TryStreamExt};
 use turnhook_reducer::{state::Table, time::Timestamp};
 
+use super::rows::{Read as _, id32};
 use super::{Fault, Postgres, rows};
 use crate::{error::Result, ids::SourceId};
 
@@ -42,7 +43,7 @@ impl Postgres {
         T: Send + 'static,
         F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
     {
-        let id = i32::try_from(source.0).unwrap_or(i32::MAX);
+        let id = id32(source.0)?;
         let client = conn.client()?;
         // One snapshot: the time must be that of the rows.
         let (tx, clock) = self
@@ -88,9 +89,9 @@ impl Postgres {
             .await?
         {
             for row in some {
-                let (table, key): (i16, i64) = (row.try_get(0)?, row.try_get(1)?);
+                let (table, key): (i16, i64) = (row.read(0)?, row.read(1)?);
                 match u8::try_from(table).ok().and_then(Table::from_u8) {
-                    Some(table) => each(&mut to, table, key.cast_unsigned(), row.try_get(2)?),
+                    Some(table) => each(&mut to, table, key.cast_unsigned(), row.read(2)?),
                     None => tracing::warn!(
                         table,
                         "rows of a state table that this version does not know are left alone"

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::{source::Gap, time::Timestamp};
 
-use super::{Fault, Sqlite, connection, int, rows};
+use super::{Fault, Sqlite, files, int, rows};
 use crate::{
+    Mode,
     endpoint::{Endpoint, Pause},
     error::{Error, Result},
     ids::{EndpointId, SourceId},
@@ -34,6 +35,34 @@ impl Sqlite {
                 .query_map([], |r| Ok((r.get(0)?, SourceId(r.get(1)?))))?
                 .collect::<Result<_, _>>()?;
             Ok(sources)
+        })
+        .await
+    }
+
+    pub(crate) async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        // Nobody may begin to run on it meanwhile, nor be running.
+        let _lock = match self.mode {
+            Mode::Run => None,
+            Mode::Shared => {
+                let path = self.path().to_path_buf();
+                let locking = tokio::task::spawn_blocking(move || files::lock_to_run(&path));
+                Some(locking.await.unwrap_or(Err(Error::Closed))?)
+            }
+        };
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.write(move |conn, _| {
+            let mut stmt = conn.prepare("SELECT name FROM source ORDER BY name")?;
+            let names = stmt
+                .query_map([], |r| r.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            if !names.contains(&from) {
+                return Err(Error::unknown_source(&from, &names).into());
+            }
+            if names.contains(&to) {
+                return Err(Error::SourceExists { name: to.clone() }.into());
+            }
+            conn.execute("UPDATE source SET name = ?2 WHERE name = ?1", [&from, &to])?;
+            Ok(())
         })
         .await
     }
@@ -156,7 +185,7 @@ impl Sqlite {
 
     pub(crate) async fn backup(self: &Arc<Self>, to: PathBuf) -> Result<()> {
         let source = self.path().to_path_buf();
-        let copying = tokio::task::spawn_blocking(move || connection::backup(&source, &to));
+        let copying = tokio::task::spawn_blocking(move || files::backup(&source, &to));
         copying.await.unwrap_or(Err(Error::Closed))
     }
 }

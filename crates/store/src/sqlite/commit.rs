@@ -16,21 +16,24 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
-    commit::{Commit, Committed},
+    codes::server,
+    commit::{Commit, Committed, How, Refused},
     delivery::Delivery,
-    error::Result,
+    error::{Error, Result},
     facts,
     ids::{DeliveryId, EndpointId, SourceId},
 };
 
 impl Sqlite {
-    pub(crate) async fn commit(&self, commit: &Commit) -> Result<Committed> {
-        let ready = Ready::new(commit);
+    pub(crate) async fn commit(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
+        let ready = Ready::new(commit, how.refused());
+        let tried = matches!(how, How::Try).then_some(false);
         self.writer
             .ask(|reply| {
                 Box::new(CommitJob {
                     ready,
                     done: Committed::default(),
+                    tried,
                     reply,
                 })
             })
@@ -54,6 +57,7 @@ struct Ready {
     events: Vec<ReadyEvent>,
     unattributed: Vec<Unattributed>,
     gaps: Vec<Gap>,
+    refused: Vec<Refused>,
 }
 
 struct ReadyEvent {
@@ -68,7 +72,7 @@ struct ReadyEvent {
 }
 
 impl Ready {
-    fn new(commit: &Commit) -> Ready {
+    fn new(commit: &Commit, refused: &[Refused]) -> Ready {
         let events = commit.events.iter().map(|new| ReadyEvent {
             id: new.event.id,
             session: new.event.session_id,
@@ -86,6 +90,7 @@ impl Ready {
             events: events.collect(),
             unattributed: commit.unattributed.clone(),
             gaps: commit.gaps.clone(),
+            refused: refused.to_vec(),
         }
     }
 }
@@ -93,6 +98,8 @@ impl Ready {
 struct CommitJob {
     ready: Ready,
     done: Committed,
+    /// Where it is only tried: whether it would have gone through.
+    tried: Option<bool>,
     reply: oneshot::Sender<Result<Committed>>,
 }
 
@@ -100,6 +107,9 @@ impl Job for CommitJob {
     fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
         let ready = &self.ready;
         self.done = Committed::default();
+        if let Some(through) = &mut self.tried {
+            *through = false;
+        }
         state::log(conn, mem, ready.source, ready.clock, &ready.changes)?;
         for event in &ready.events {
             match find_event(conn, mem, event.id)? {
@@ -120,14 +130,26 @@ impl Job for CommitJob {
                     int(gap.from.0),
                     int(gap.to.0),
                     gap.reason.as_str(),
-                    gap.server.as_deref().unwrap_or_default(),
+                    server(gap.server.as_deref()),
                 ])?;
+        }
+        for one in &ready.refused {
+            conn.prepare_cached("INSERT OR IGNORE INTO refused (source, at, kind, name, error, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![ready.source.0, int(ready.clock.0), one.kind, one.name, one.error, one.data])?;
+        }
+        if self.tried.is_some() {
+            // Whatever is said here has the transaction undone, and those that shared it made anew.
+            self.tried = Some(true);
+            return Err(Error::Closed.into());
         }
         Ok(())
     }
 
     fn finish(self: Box<Self>, _: &mut Mem, result: Result<()>) {
-        let Self { done, reply, .. } = *self;
+        let Self {
+            done, tried, reply, ..
+        } = *self;
+        let result = if tried == Some(true) { Ok(()) } else { result };
         let _ = reply.send(result.map(|()| done));
     }
 
@@ -239,7 +261,7 @@ fn insert_unattributed(conn: &Connection, source: SourceId, bytes: &Unattributed
     conn.prepare_cached(&sql)?.execute(params![
         source.0,
         int(bytes.at.0),
-        bytes.server.as_deref().unwrap_or_default(),
+        server(bytes.server.as_deref()),
         &*bytes.realm,
         &*bytes.username,
         int(bytes.allocation.0),

@@ -1,15 +1,14 @@
-//! Opening: the file and its lock, the settings of a connection, the schema.
+//! Opening: the settings of a connection, the schema.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, config::DbConfig};
 
+use super::files;
 use crate::{
     Mode, Options,
     error::{Error, Result},
@@ -19,7 +18,10 @@ use crate::{
 const APPLICATION_ID: i32 = 0x7475_726e;
 
 /// Each brings the schema from the version before it to its own; the first makes it. Never change one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+];
 
 /// The schema that this program reads and writes.
 #[allow(clippy::cast_possible_truncation)]
@@ -35,25 +37,27 @@ pub(super) struct Opened {
     /// Held for as long as the store runs.
     pub(super) lock: Option<File>,
     pub(super) store_id: [u8; 16],
+    pub(super) horizon: Option<i64>,
 }
 
 /// Opens the writing connection.
 pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened> {
-    let path = std::path::absolute(path).map_err(|e| io_error(path, &e))?;
-    let lock = match mode {
-        Mode::Run => Some(lock_to_run(&path)?),
-        Mode::Shared if !path.exists() => return Err(Error::NotFound { path }),
-        Mode::Shared => None,
+    let path = files::resolve(path)?;
+    let (lock, opened) = match mode {
+        Mode::Run => {
+            let lock = files::lock_to_run(&path)?;
+            (Some(lock), Some(files::prepare(&path)?))
+        }
+        Mode::Shared => {
+            files::look(&path)?;
+            (None, None)
+        }
     };
-    if mode == Mode::Run {
-        // SQLite gives its side files the mode of this one.
-        create_private(&path).or_else(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(io_error(&path, &e)),
-        })?;
-    }
     let fail = |e: rusqlite::Error| error_from(&path, &e);
     let mut conn = connect(&path, options).map_err(fail)?;
+    if let Some(file) = opened {
+        file.is_still_at(&path)?;
+    }
     let found = schema(&conn).map_err(fail)?;
     let found = match found {
         Found::Ours(version) => version,
@@ -69,7 +73,7 @@ pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened>
     }
     if found < SCHEMA {
         // Whoever looks in may migrate only if nobody runs on the file.
-        let _lock = match (&lock, self::lock(&path)) {
+        let _lock = match (&lock, files::lock(&path)) {
             (Some(_), _) => None,
             (None, Ok(Some(lock))) => Some(lock),
             (None, _) => {
@@ -82,14 +86,17 @@ pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened>
         };
         migrate(&mut conn, found).map_err(fail)?;
     }
-    let store_id = conn
-        .query_row("SELECT store_id FROM store", [], |r| r.get::<_, [u8; 16]>(0))
+    let (store_id, horizon) = conn
+        .query_row("SELECT store_id, horizon FROM store", [], |r| {
+            Ok((r.get::<_, [u8; 16]>(0)?, r.get(1)?))
+        })
         .map_err(fail)?;
     Ok(Opened {
         path,
         conn,
         lock,
         store_id,
+        horizon,
     })
 }
 
@@ -131,53 +138,6 @@ pub(super) fn helper(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(conn)
-}
-
-/// Makes an empty file that only its owner may read; fails if there is one.
-pub(super) fn create_private(path: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-}
-
-/// Whether a process runs on the store.
-pub(crate) fn is_run_on(path: &Path) -> Result<bool> {
-    lock(path).map(|free| free.is_none())
-}
-
-/// Tries for a moment: whoever asks whether somebody runs holds the lock for that long.
-pub(super) fn lock_to_run(path: &Path) -> Result<File> {
-    for _ in 0..10 {
-        if let Some(lock) = lock(path)? {
-            return Ok(lock);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err(Error::InUse {
-        path: path.to_path_buf(),
-    })
-}
-
-/// The lock of whoever runs on the store; `None` if another has it. The system drops it with the process.
-fn lock(path: &Path) -> Result<Option<File>> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&name)
-        .map_err(|e| io_error(Path::new(&name), &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(io_error(Path::new(&name), &e)),
-    }
 }
 
 fn connect(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
@@ -251,6 +211,15 @@ pub(crate) fn error_from(path: &Path, e: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => Error::Full { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
         Some(ErrorCode::NotADatabase) => Error::NotAStore { path },
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TooBig
+            | ErrorCode::TypeMismatch
+            | ErrorCode::ParameterOutOfRange,
+        ) => Error::Unstorable {
+            store: path.display().to_string(),
+            message,
+        },
         Some(ErrorCode::DatabaseCorrupt) => Error::Corrupt { path, message },
         Some(
             ErrorCode::SystemIoFailure
@@ -260,54 +229,6 @@ pub(crate) fn error_from(path: &Path, e: &rusqlite::Error) -> Error {
         ) => Error::Io { path, message },
         _ => Error::Database { path, message },
     }
-}
-
-fn io_error(path: &Path, e: &io::Error) -> Error {
-    match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
-            path: path.to_path_buf(),
-        },
-        _ => Error::Io {
-            path: path.to_path_buf(),
-            message: e.to_string(),
-        },
-    }
-}
-
-/// Copies a store into a new file. Blocks.
-pub(super) fn backup(source: &Path, to: &Path) -> Result<()> {
-    let conn = helper(source).map_err(|e| error_from(source, &e))?;
-    create_private(to).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists {
-            path: to.to_path_buf(),
-        },
-        _ => io_error(to, &e),
-    })?;
-    let copy = || {
-        let name = to.to_str().ok_or_else(|| Error::Io {
-            path: to.to_path_buf(),
-            message: "its name is not UTF-8".into(),
-        })?;
-        // A snapshot, whatever is written meanwhile; SQLite fills the empty file that is ours alone.
-        conn.execute("VACUUM INTO ?1", [name])
-            .map_err(|e| match error_from(source, &e) {
-                Error::Full { .. } => Error::Full {
-                    path: to.to_path_buf(),
-                },
-                other => other,
-            })?;
-        File::open(to)
-            .and_then(|f| f.sync_all())
-            .map_err(|e| io_error(to, &e))?;
-        if let Some(Ok(dir)) = to.parent().map(File::open) {
-            // The name in its directory; not every file system lets one ask for that.
-            let _ = dir.sync_all();
-        }
-        Ok(())
-    };
-    copy().inspect_err(|_| {
-        let _ = std::fs::remove_file(to);
-    })
 }
 
 /// The file's content has been changed by another process since this was asked last; `last` is what it said then.

@@ -39,6 +39,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     dead: "delivery d INDEXED BY delivery_dead CROSS JOIN event e ON e.id = d.id >> 16",
     endpoint: "CROSS JOIN endpoint p ON p.id = d.endpoint",
     user_column: "s.user",
+    join: "CROSS JOIN",
+    by_end: "session INDEXED BY session_ended",
 };
 
 fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {

@@ -5,7 +5,7 @@ use std::{fs::File, sync::Arc};
 use rusqlite::{Connection, types::ValueRef};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Sqlite, connection, error_from, ledger, nat, state};
+use super::{Sqlite, connection, error_from, files, ledger, nat, state};
 use crate::{
     Mode,
     copy::{Part, Select, TABLES, Table},
@@ -35,7 +35,7 @@ pub(crate) async fn start(store: &Arc<Sqlite>, parts: mpsc::Sender<Part>) -> Res
         Mode::Run => None,
         Mode::Shared => {
             let path = store.path().to_path_buf();
-            let locking = tokio::task::spawn_blocking(move || connection::lock_to_run(&path));
+            let locking = tokio::task::spawn_blocking(move || files::lock_to_run(&path));
             Some(locking.await.unwrap_or(Err(Error::Closed))?)
         }
     };
@@ -77,6 +77,7 @@ fn read(conn: &Connection, store_id: [u8; 16], parts: &mpsc::Sender<Part>) -> Re
         total: nat(total),
         store_id,
         last_event: last.max(ledger::done(&tx)?),
+        horizon: tx.query_row("SELECT horizon FROM store", [], |r| r.get(0))?,
     })?;
     for table in TABLES {
         let mut rows = Rows {

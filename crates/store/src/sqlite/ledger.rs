@@ -11,12 +11,14 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::{
     event::{Accuracy, EventId, EventType, SessionId},
+    time::Timestamp,
     usage::Usage,
 };
 
 use super::{Sqlite, int, rows};
 use crate::{
     codec::Writer,
+    codes::add_to_sums,
     error::Result,
     facts::{self, Facts},
 };
@@ -251,17 +253,12 @@ fn add_to_day(days: &mut BTreeMap<Vec<u8>, Day>, source: u32, event_type: EventT
 }
 
 static ADD_DAY: LazyLock<String> = LazyLock::new(|| {
-    let add = rows::USAGE
-        .split(", ")
-        .map(|c| format!("{c} = {c} + excluded.{c}"))
-        .collect::<Vec<_>>()
-        .join(", ");
     format!(
         "INSERT INTO usage_day (day, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-         ON CONFLICT DO UPDATE SET started = started + excluded.started, ended = ended + excluded.ended, \
-         lower_bound = lower_bound + excluded.lower_bound, duration_ms = duration_ms + excluded.duration_ms, {add}",
-        rows::USAGE
+         ON CONFLICT DO UPDATE SET {}",
+        rows::USAGE,
+        add_to_sums("")
     )
 });
 
@@ -352,6 +349,22 @@ fn write_session(conn: &Connection, session: &Session) -> rusqlite::Result<()> {
 }
 
 impl Sqlite {
+    /// What is not in the ledger cannot go. Where little happens, a batch of events takes months to fill: those that are older
+    /// than this are brought in before.
+    pub(crate) async fn bring_in_old(self: &Arc<Self>, before: Timestamp) -> Result<()> {
+        let old = self
+            .read(move |conn| {
+                super::connection::exists(
+                    conn,
+                    "SELECT 1 FROM event WHERE id = (SELECT min(id) FROM event WHERE id > (SELECT ledger_event FROM store)) \
+                     AND at < ?1",
+                    [int(before.0)],
+                )
+            })
+            .await?;
+        if old { self.catch_up().await } else { Ok(()) }
+    }
+
     /// Brings the ledger up to date with all events that are committed now.
     pub(super) async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let target = self

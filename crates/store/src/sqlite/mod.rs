@@ -9,6 +9,7 @@ mod connection;
 mod counts;
 mod deliveries;
 pub(crate) mod export;
+mod files;
 mod fold;
 mod helper;
 mod ledger;
@@ -22,7 +23,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -32,9 +33,11 @@ use crate::{
     Mode, Options,
     codes::{int, nat},
     error::{Error, Result},
+    horizon::Horizon,
 };
-pub(crate) use connection::{SCHEMA, error_from, is_run_on};
+pub(crate) use connection::{SCHEMA, error_from};
 use counts::Counts;
+pub(crate) use files::is_run_on;
 use writer::{Handle, Job, Mem};
 
 /// Reading connections that are kept for the next reader.
@@ -49,6 +52,8 @@ pub(crate) struct Sqlite {
     readers: Mutex<Vec<Connection>>,
     counts: Arc<Counts>,
     state_size: state::Size,
+    refused: AtomicU64,
+    horizon: Horizon,
 }
 
 impl Sqlite {
@@ -57,6 +62,7 @@ impl Sqlite {
         let opened = connection::open(path, mode, options)?;
         let counts = Arc::new(Counts::default());
         let store_id = opened.store_id;
+        let horizon = Horizon::new(opened.horizon.map(nat));
         let path = opened.path.clone();
         let state_size = state::Size::default();
         let writer = writer::start(
@@ -74,6 +80,8 @@ impl Sqlite {
             readers: Mutex::default(),
             counts,
             state_size,
+            refused: AtomicU64::new(0),
+            horizon,
         })
     }
 
@@ -83,6 +91,24 @@ impl Sqlite {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Parts of commits that were put on record in place of being committed.
+    pub(crate) fn refused(&self) -> &AtomicU64 {
+        &self.refused
+    }
+
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// Writes it down; what is written.
+    pub(crate) async fn keep_horizon(&self, at: u64, _back: bool) -> Result<u64> {
+        self.write(move |conn, _| {
+            conn.execute("UPDATE store SET horizon = ?1", [int(at)])?;
+            Ok(at)
+        })
+        .await
     }
 
     pub(crate) fn next_turn(&self) -> Instant {

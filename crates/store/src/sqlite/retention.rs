@@ -1,5 +1,7 @@
 //! Removing what is older than `retention`, some rows at a time, so that commits wait for a few milliseconds at most.
 
+use std::time::Instant;
+
 use rusqlite::{Connection, params};
 use turnhook_reducer::{
     event::{EventId, SessionId},
@@ -29,6 +31,7 @@ impl Sqlite {
 }
 
 fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Result<Trimmed, Fault> {
+    let began = Instant::now();
     let mut trimmed = Trimmed {
         more: true,
         ..Trimmed::default()
@@ -44,6 +47,7 @@ fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Re
         }
     }
     mem.trim = trim;
+    trimmed.took = began.elapsed();
     Ok(trimmed)
 }
 

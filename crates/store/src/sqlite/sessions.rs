@@ -12,7 +12,8 @@ use super::{Sqlite, admin::read_gap, deliveries::DIALECT, int, nat, rows};
 use crate::{
     delivery::DeliveryState,
     error::Result,
-    facts, query,
+    facts,
+    query::{self, Part},
     session::{SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
@@ -58,13 +59,19 @@ impl Sqlite {
             self.catch_up().await?;
         }
         self.read(move |conn| {
-            let (conditions, values) = query::sessions(&DIALECT, filter, after, limit);
-            let sql = format!(
-                "SELECT {} FROM session s CROSS JOIN source c ON c.id = s.source WHERE {conditions}",
-                *COLUMNS
-            );
-            let mut stmt = conn.prepare_cached(&sql)?;
-            stmt.query_map(params_from_iter(values), session_row)?.collect()
+            let mut found: Vec<SessionRow> = Vec::new();
+            for part in Part::of(&filter) {
+                let left = limit.saturating_sub(found.len());
+                if left == 0 {
+                    break;
+                }
+                let (from, values) = query::sessions(&DIALECT, &filter, after, left, *part);
+                let mut stmt = conn.prepare_cached(&format!("SELECT {} FROM {from}", *COLUMNS))?;
+                for row in stmt.query_map(params_from_iter(values), session_row)? {
+                    found.push(row?);
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -171,4 +178,61 @@ fn events_of(conn: &Connection, id: SessionId) -> rusqlite::Result<Events> {
         last_body = facts::unpack_body(row.get_ref(5)?.as_blob()?).map(Into::into);
     }
     Ok((events, last_body))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rusqlite::{Connection, params_from_iter};
+
+    use super::*;
+    use crate::sqlite::connection::MIGRATIONS;
+
+    fn plan(filter: &SessionFilter, part: Part) -> String {
+        let conn = Connection::open_in_memory().unwrap();
+        for sql in MIGRATIONS {
+            conn.execute_batch(sql).unwrap();
+        }
+        let (from, values) = query::sessions(&DIALECT, filter, None, 50, part);
+        let sql = format!("EXPLAIN QUERY PLAN SELECT {} FROM {from}", *COLUMNS);
+        let mut stmt = conn.prepare(&sql).unwrap();
+        let lines = stmt
+            .query_map(params_from_iter(values), |r| r.get::<_, String>(3))
+            .unwrap();
+        lines.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_listing_reads_no_more_than_it_must() {
+        let since = SessionFilter {
+            since: Some(Timestamp(1)),
+            ..SessionFilter::default()
+        };
+        let begun = plan(&since, Part::Begun);
+        assert!(begun.contains("SEARCH s USING PRIMARY KEY (id>?)"), "{begun}");
+        let overlapping = plan(&since, Part::Overlapping);
+        assert!(
+            overlapping.contains("session_ended (ended_at>?)"),
+            "{overlapping}"
+        );
+        assert!(overlapping.contains("session_ended (ended_at=?"), "{overlapping}");
+        assert!(
+            overlapping.contains("SEARCH s USING PRIMARY KEY (id=?)"),
+            "{overlapping}"
+        );
+        let until = SessionFilter {
+            until: Some(Timestamp(1)),
+            ..SessionFilter::default()
+        };
+        let until = plan(&until, Part::All);
+        assert!(until.contains("SEARCH s USING PRIMARY KEY (id<?)"), "{until}");
+        let user = SessionFilter {
+            user: Some(b"cust_42".to_vec()),
+            since: Some(Timestamp(1)),
+            ..SessionFilter::default()
+        };
+        let user = plan(&user, Part::All);
+        assert!(user.contains("INDEX session_of_user (user=?"), "{user}");
+        assert!(!user.contains("TEMP B-TREE"), "{user}");
+    }
 }

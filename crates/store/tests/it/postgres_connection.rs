@@ -57,11 +57,49 @@ fn connections() {
             Box::pin(changes_by_others_are_noticed(on))
         }),
         ("any_text_can_be_kept", |on| Box::pin(any_text_can_be_kept(on))),
+        (
+            "an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name",
+            |on| {
+                Box::pin(an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name(
+                    on,
+                ))
+            },
+        ),
         // Last: the server speaks TLS from here on.
         ("certificates_are_verified", |on| {
             Box::pin(certificates_are_verified(on))
         }),
     ]);
+}
+
+/// Somebody has changed the schema: nothing panics, the column is named, and nobody tries again for ever.
+async fn an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name(on: &Backend) {
+    let db = Database::new(on);
+    let store = Store::connect(postgres_options(&db.url()), Mode::Run)
+        .await
+        .unwrap();
+    store.source("eu-1").await.unwrap();
+    db.sql("ALTER TABLE source ALTER COLUMN id TYPE text; ALTER TABLE endpoint ALTER COLUMN name TYPE bytea USING name::bytea");
+    store.set_endpoints(&["x"; 0], at(0)).await.unwrap();
+    for error in [
+        store.source("eu-1").await.unwrap_err(),
+        store.sources().await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, Error::Database { .. }) && !error.is_transient(),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("(id)"), "{error}");
+    }
+    db.sql("DELETE FROM counter");
+    let error = store.changed_by_others().await.unwrap_err();
+    assert!(matches!(error, Error::Database { .. }), "{error:?}");
+    assert!(error.to_string().contains("there were 0"), "{error}");
+    // A number that has no place in a column is not made into another.
+    let far = Commit::new(turnhook_store::SourceId(u32::MAX), at(1));
+    let error = store.commit(far).await.unwrap_err();
+    assert!(matches!(error, Error::Database { .. }), "{error:?}");
+    assert!(error.to_string().contains("4294967295"), "{error}");
 }
 
 async fn four_come_at_once(on: &Backend) {

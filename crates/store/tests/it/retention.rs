@@ -1,12 +1,17 @@
 //! What is old goes, in small steps; what is owed stays.
 
-use turnhook_reducer::source::{Gap, GapReason};
+use turnhook_reducer::{
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
 use turnhook_store::{Commit, DeliveryFilter, DeliveryState, SessionFilter, Store, Trimmed};
 
 use crate::support::{Backend, Fixture, at, dead, delivered, event, retry, session};
 
 crate::support::on_both! {
     old_ones_go_and_dead_letters_stay,
+    a_clock_that_is_ahead_removes_nothing_early,
+    what_is_old_goes_though_nobody_looks,
 }
 
 async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
@@ -21,6 +26,69 @@ async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
         }
     }
     panic!("it never ends");
+}
+
+const DAY: u64 = 86_400_000;
+
+/// One answer of a time server, years ahead: what is thirty days old by such a clock is minutes old. A restart believes it
+/// no more.
+async fn a_clock_that_is_ahead_removes_nothing_early(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let events = vec![event(1, 0, 0, 0, "a", false), event(1, 0, 1, 10, "a", true)];
+    let made = f.store.commit(f.commit(20, events)).await.unwrap().deliveries;
+    let outcomes = made.iter().map(|d| delivered(d.id, 1)).collect();
+    f.store.record(outcomes).await.unwrap();
+    f.store.sessions(SessionFilter::default(), None, 1).await.unwrap();
+    let minute = 60_000;
+    assert_eq!(
+        f.store.horizon(),
+        Timestamp(0),
+        "nothing is old before it is known"
+    );
+    assert_eq!(f.store.advance_horizon(at(minute)).await.unwrap(), at(minute));
+    let mut f = f;
+    for restart in [false, true, true] {
+        if restart {
+            f = f.reopen().await;
+        }
+        for ahead in [DAY, 3650 * DAY] {
+            let horizon = f.store.advance_horizon(at(ahead)).await.unwrap();
+            assert_eq!(horizon, f.store.horizon());
+            assert!((at(minute)..at(DAY / 2)).contains(&horizon), "{horizon:?}");
+            let before = horizon.0.saturating_sub(30 * DAY).saturating_sub(at(0).0);
+            assert_eq!(before, 0);
+            assert_eq!(trim_all(&f.store, before, 500).await.events, 0);
+        }
+        // Put back: never ahead of the clock.
+        assert_eq!(f.store.advance_horizon(at(30_000)).await.unwrap(), at(30_000));
+    }
+    assert_eq!(f.count("event"), 2);
+    let all = f.store.trim_all(at(DAY), || true).await.unwrap();
+    assert_eq!(
+        (all.events, all.sessions, all.more),
+        (2, 1, false),
+        "at its time it goes"
+    );
+}
+
+/// A file brings events into its ledger when many have come, or somebody looks: where neither happens, they go all the same,
+/// in a few slices or many, and the books know of them.
+async fn what_is_old_goes_though_nobody_looks(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let mut outcomes = Vec::new();
+    for n in 0..300u64 {
+        let events = vec![event(n, n, 0, n, "a", false), event(n, n, 1, n + 1, "a", true)];
+        let made = f.store.commit(f.commit(n, events)).await.unwrap().deliveries;
+        outcomes.extend(made.iter().map(|d| delivered(d.id, 1)));
+    }
+    f.store.record(outcomes).await.unwrap();
+    let stopped = f.store.trim_all(at(200), || false).await.unwrap();
+    assert!(stopped.more, "it ends where it is told to");
+    let rest = f.store.trim_all(at(200), || true).await.unwrap();
+    assert_eq!((stopped.events + rest.events, rest.more), (399, false));
+    assert_eq!(f.count("event"), 600 - 399);
+    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    assert_eq!((usage[0].started, usage[0].ended), (300, 300));
 }
 
 async fn old_ones_go_and_dead_letters_stay(on: &Backend) {

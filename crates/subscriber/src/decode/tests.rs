@@ -212,9 +212,9 @@ fn both_status_forms() {
 fn counters_are_u64_and_no_more() {
     let channel = b"turn/user/u/allocation/000000000000000001/traffic";
     let kind = |payload: &'static [u8]| decode(channel, payload).map(|m| m.kind);
-    let max = u64::MAX;
+    let max = COUNTER_MAX;
     assert_eq!(
-        kind(b"rcvp=18446744073709551615, rcvb=00000000000000000000018446744073709551615, sentp=0, sentb=1, dropped=7"),
+        kind(b"rcvp=9007199254740992, rcvb=000000000000000000000009007199254740992, sentp=0, sentb=1, dropped=7"),
         Ok(Kind::Traffic(
             Leg::Client,
             Counters { received_packets: max, received_bytes: max, sent_packets: 0, sent_bytes: 1 }
@@ -235,6 +235,57 @@ fn counters_are_u64_and_no_more() {
     ] {
         assert_eq!(kind(bad), Err(Refusal::BadPayload), "{}", bad.escape_ascii());
     }
+}
+
+/// One store cannot hold what another can: what is beyond all that coturn can mean is refused here, each for its own reason.
+#[test]
+fn what_is_too_long_or_too_large_is_refused_for_a_reason_of_its_own() {
+    let user = |len: usize| encode(b"r", &vec![b'x'; len], 1, "status");
+    let realm = |len: usize| encode(&vec![b'x'; len], b"u", 1, "status");
+    let refusal = |channel: &[u8], payload: &[u8]| decode(channel, payload).err();
+    assert_eq!(refusal(&user(USERNAME_MAX), b"deleted"), None);
+    assert_eq!(
+        refusal(&user(USERNAME_MAX + 1), b"deleted"),
+        Some(Refusal::UsernameTooLong)
+    );
+    assert_eq!(decode_key(&user(USERNAME_MAX + 1)), Err(Refusal::UsernameTooLong));
+    assert_eq!(refusal(&realm(REALM_MAX), b"deleted"), None);
+    assert_eq!(
+        refusal(&realm(REALM_MAX + 1), b"deleted"),
+        Some(Refusal::RealmTooLong)
+    );
+    assert_eq!(decode_key(&realm(REALM_MAX + 1)), Err(Refusal::RealmTooLong));
+    for key in ["type", "local", "remote", "ssl", "cipher"] {
+        let status = |len: usize| format!("new lifetime=600, {key}={}, next=1", "x".repeat(len));
+        assert_eq!(refusal(&user(1), status(VALUE_MAX).as_bytes()), None, "{key}");
+        let too_long = status(VALUE_MAX + 1);
+        assert_eq!(
+            refusal(&user(1), too_long.as_bytes()),
+            Some(Refusal::ValueTooLong),
+            "{key}"
+        );
+    }
+    for place in 0..4 {
+        let counters = |n: u64| {
+            let mut c = [1u64; 4];
+            c[place] = n;
+            format!("rcvp={}, rcvb={}, sentp={}, sentb={}", c[0], c[1], c[2], c[3])
+        };
+        for kind in ["traffic", "traffic/peer", "total_traffic", "total_traffic/peer"] {
+            let channel = encode(b"r", b"u", 1, kind);
+            assert_eq!(refusal(&channel, counters(COUNTER_MAX).as_bytes()), None);
+            for n in [COUNTER_MAX + 1, u64::MAX] {
+                assert_eq!(
+                    refusal(&channel, counters(n).as_bytes()),
+                    Some(Refusal::CounterTooLarge)
+                );
+            }
+        }
+    }
+    let mut texts = Refusal::ALL.map(Refusal::as_str).to_vec();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), Refusal::ALL.len());
 }
 
 #[test]
@@ -294,7 +345,7 @@ proptest! {
     #[test]
     fn what_coturn_writes_is_read_back(
         realm in realm(), username in nasty(6), id in 0u64..1_000_000_000_000_000_000,
-        leg in any::<bool>(), total in any::<bool>(), n in any::<[u64; 4]>(),
+        leg in any::<bool>(), total in any::<bool>(), n in prop::array::uniform4(0..=COUNTER_MAX),
     ) {
         let kind = format!("{}traffic{}", if total { "total_" } else { "" }, if leg { "/peer" } else { "" });
         let channel = encode(&realm, &username, id, &kind);

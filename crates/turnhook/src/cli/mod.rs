@@ -24,6 +24,7 @@ mod run;
 mod secret;
 mod sessions;
 mod simulate;
+mod sources;
 mod store;
 mod units;
 
@@ -60,6 +61,7 @@ enum Command {
     Store(store::StoreArgs),
     Record(record::Record),
     Simulate(simulate::Simulate),
+    Sources(sources::Sources),
 }
 
 /// Where the configuration is.
@@ -140,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Store(command) => block_on(command.run()),
         Command::Record(command) => block_on(command.run()),
         Command::Simulate(command) => command.run(),
+        Command::Sources(command) => block_on(command.run()),
     };
     match result {
         Ok(()) | Err(CliError::Unread) => ExitCode::SUCCESS,

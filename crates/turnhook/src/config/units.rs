@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Span(pub Duration);
 
 impl Span {
+    /// Ten years: whatever is added to a time that there is gives a time again.
+    pub const MAX: Span = Span::seconds(3650 * 86_400);
+
     /// So many seconds.
     #[must_use]
     pub const fn seconds(n: u64) -> Span {
@@ -21,9 +24,15 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        humantime::parse_duration(text).map(Span).map_err(|_| {
+        let length = humantime::parse_duration(text).map_err(|_| {
             format!("`{text}` is no duration; write one like \"30s\", \"5m\", \"72h\" or \"30d\"")
-        })
+        })?;
+        if length > Span::MAX.0 {
+            return Err(format!(
+                "`{text}` is too long; the longest is \"3650d\", which is ten years"
+            ));
+        }
+        Ok(Span(length))
     }
 }
 
@@ -184,6 +193,11 @@ mod tests {
         assert_eq!("unlimited".parse(), Ok(Rate::Unlimited));
         for wrong in ["", "30", "s", "-5s", "5 parsecs"] {
             wrong.parse::<Span>().unwrap_err();
+        }
+        assert_eq!("3650d".parse(), Ok(Span::MAX));
+        for too_long in ["3651d", "100years", "18446744073709551615s"] {
+            let error = too_long.parse::<Span>().unwrap_err();
+            assert!(error.contains("3650d"), "{error}");
         }
         for wrong in ["", "KiB", "-1KiB", "64 bananas"] {
             wrong.parse::<Size>().unwrap_err();

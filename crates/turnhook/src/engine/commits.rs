@@ -63,6 +63,9 @@ impl SourceTask {
         for notice in &output.notices {
             self.notice(notice);
         }
+        if output.notices_omitted > 0 {
+            warn!(source = %self.telemetry.name(), omitted = output.notices_omitted, "more notices than are shown one by one");
+        }
         let mut commit = Commit::new(self.id, self.reducer.now());
         if let Role::Leader(epoch) = self.role {
             commit.epoch = Some(epoch);

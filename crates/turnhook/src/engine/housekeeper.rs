@@ -4,10 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_reducer::time::Timestamp;
@@ -23,12 +23,8 @@ use crate::{
 /// How often backlogs are measured and other processes' changes looked for.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often old events are looked for.
-const TRIM: Duration = Duration::from_secs(60);
-
-/// Rows looked at in one step of trimming, and the pause after it, so that commits are not held up.
-const TRIM_STEP: usize = 500;
-const TRIM_PAUSE: Duration = Duration::from_millis(50);
+/// How long after a pass over what is old the next one begins.
+const TRIM: Duration = Duration::from_secs(15);
 
 pub(crate) struct Housekeeper {
     store: Store,
@@ -59,9 +55,14 @@ impl Housekeeper {
     }
 
     pub(crate) async fn run(self, stop: CancellationToken) {
+        // Side by side: to remove what is old may take long, and what others did must not wait for it.
+        tokio::join!(self.watch(&stop), self.keep_trimmed(&stop));
+    }
+
+    async fn watch(&self, stop: &CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut trimmed_at = Instant::now();
+        let mut refused = 0;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -71,11 +72,23 @@ impl Housekeeper {
             if let Err(error) = self.follow_others().await {
                 warn!(%error, "changes by other processes cannot be followed");
             }
-            if trimmed_at.elapsed() >= TRIM {
-                if let Err(error) = self.trim(&stop).await {
-                    warn!(%error, "what is past its retention cannot be removed");
-                }
-                trimmed_at = Instant::now();
+            if let Err(error) = self.store.advance_horizon(wall_clock()).await {
+                warn!(%error, "how far time has come cannot be written down: after a restart things are kept longer");
+            }
+            let now = self.store.refused();
+            self.metrics.store_refused.inc_by(now.saturating_sub(refused));
+            refused = now;
+        }
+    }
+
+    async fn keep_trimmed(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TRIM) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.trim(stop).await {
+                warn!(%error, "what is past its retention cannot be removed");
             }
         }
     }
@@ -192,23 +205,22 @@ impl Housekeeper {
 
     async fn trim(&self, stop: &CancellationToken) -> turnhook_store::Result<()> {
         let retention = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp(self.clock.now().0.saturating_sub(retention));
-        let mut removed = (0, 0);
-        loop {
-            let step = self.store.trim(before, TRIM_STEP).await?;
-            removed = (removed.0 + step.events, removed.1 + step.sessions);
-            if !step.more || stop.is_cancelled() {
-                break;
-            }
-            tokio::time::sleep(TRIM_PAUSE).await;
-        }
-        if removed != (0, 0) {
+        // By the horizon, which no clock that is ahead can move: what is removed does not come back.
+        let before = Timestamp(self.store.horizon().0.saturating_sub(retention));
+        let removed = self.store.trim_all(before, || !stop.is_cancelled()).await?;
+        if (removed.events, removed.sessions) != (0, 0) {
             info!(
-                events = removed.0,
-                sessions = removed.1,
+                events = removed.events,
+                sessions = removed.sessions,
                 "removed what is past its retention"
             );
         }
         Ok(())
     }
+}
+
+/// What the machine says, right or wrong.
+fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

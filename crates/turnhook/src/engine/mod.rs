@@ -23,6 +23,7 @@ pub mod settings;
 mod source;
 pub mod tap;
 mod telemetry;
+mod unconfigured;
 mod wedge;
 
 use std::{io, sync::Arc};
@@ -147,6 +148,8 @@ pub async fn run(
         // Whoever holds them delivers; this node holds none yet.
         store.set_lanes(Lanes::NONE);
     }
+    // Before `load` makes the source of a new name: until then it can still be renamed.
+    unconfigured::tell(&config, &store).await?;
     let loaded = load(&config, &store).await?;
     let last_commit = loaded
         .iter()

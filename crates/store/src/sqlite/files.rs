@@ -1,0 +1,311 @@
+//! The store's files: whose they are, who may read them, who runs on them; and a backup as a file.
+//!
+//! They are opened first, and what is asked of them is asked of what was opened: a name may mean another file a moment later.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{CWD, OFlags, RenameFlags};
+
+use super::connection;
+use crate::error::{Error, Result};
+
+/// The name with something after it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The file that a path means, symbolic links followed: its lock and its write-ahead log stand beside it, by whatever name
+/// it is called.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|e| io_error(path, &e))?;
+    match fs::canonicalize(&path) {
+        Ok(real) => Ok(real),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(&path).is_ok() {
+                return Err(Error::Io {
+                    path,
+                    message: "is a symbolic link to a file that does not exist; make `[store] path` the file itself".into(),
+                });
+            }
+            let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+            Ok(match (folder, path.file_name()) {
+                (Some(folder), Some(name)) => folder.join(name),
+                _ => path,
+            })
+        }
+        Err(e) => Err(io_error(&path, &e)),
+    }
+}
+
+/// A file as it was when it was opened.
+pub(super) struct Opened {
+    device: u64,
+    number: u64,
+}
+
+impl Opened {
+    /// Whether the name still means the same file.
+    pub(super) fn is_still_at(&self, path: &Path) -> Result<()> {
+        let now = fs::symlink_metadata(path).map_err(|e| io_error(path, &e))?;
+        if (now.dev(), now.ino()) == (self.device, self.number) {
+            return Ok(());
+        }
+        Err(Error::Io {
+            path: path.to_path_buf(),
+            message: "was replaced by another file while it was being opened; start again".into(),
+        })
+    }
+}
+
+/// To run on it: makes the file if there is none, and sees to it that it is ours alone.
+pub(super) fn prepare(path: &Path) -> Result<Opened> {
+    refuse_orphans(path)?;
+    // SQLite gives its side files the mode of this one.
+    create_private(path).or_else(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(io_error(path, &e)),
+    })?;
+    for suffix in ["-wal", "-shm"] {
+        let side = beside(path, suffix);
+        match open(&side) {
+            Ok(file) => {
+                make_private(&side, &file)?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(refusal(&side, &e)),
+        }
+    }
+    let file = open(path).map_err(|e| refusal(path, &e))?;
+    let found = make_private(path, &file)?;
+    if found.nlink() > 1 {
+        // Under another name it has another lock and another log: two would write to it without a word.
+        return Err(Error::Linked {
+            path: path.to_path_buf(),
+        });
+    }
+    Ok(Opened {
+        device: found.dev(),
+        number: found.ino(),
+    })
+}
+
+/// To look in: it must be there.
+pub(super) fn look(path: &Path) -> Result<()> {
+    refuse_orphans(path)?;
+    match fs::symlink_metadata(path) {
+        // Not opened: SQLite's locks on a file are gone when any descriptor of it in this process is closed.
+        Ok(found) => ours(path, &found),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NotFound {
+            path: path.to_path_buf(),
+        }),
+        Err(e) => Err(refusal(path, &e)),
+    }
+}
+
+/// A log without the file that it belongs to: to begin anew would throw away what is in it.
+fn refuse_orphans(path: &Path) -> Result<()> {
+    let wal = beside(path, "-wal");
+    let len = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.len());
+    if len(path) == 0 && len(&wal) > 0 {
+        return Err(Error::Orphan {
+            path: path.to_path_buf(),
+            wal,
+        });
+    }
+    Ok(())
+}
+
+/// To ask it who it is; a link is not followed.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(no_follow()).open(path)
+}
+
+fn no_follow() -> i32 {
+    // A few low bits on every system.
+    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default()
+}
+
+fn ours(path: &Path, found: &Metadata) -> Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    if !found.is_file() {
+        return Err(Error::NotAStore {
+            path: path.to_path_buf(),
+        });
+    }
+    // Root may: SQLite then makes its side files the owner's.
+    if found.uid() != us && us != 0 {
+        return Err(Error::NotOurs {
+            path: path.to_path_buf(),
+            owner: found.uid(),
+            us,
+        });
+    }
+    Ok(())
+}
+
+/// Only its owner may read it, also where it was restored by a tool that knows nothing of that.
+fn make_private(path: &Path, file: &File) -> Result<Metadata> {
+    let found = file.metadata().map_err(|e| io_error(path, &e))?;
+    ours(path, &found)?;
+    let mode = found.mode() & 0o7777;
+    if mode != 0o600 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(|e| io_error(path, &e))?;
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                "{}: others could read or change it (mode {mode:04o}); it is its owner's alone now (0600)",
+                path.display()
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Makes an empty file that only its owner may read; fails if there is one.
+fn create_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+/// Whether a process runs on the store.
+pub(crate) fn is_run_on(path: &Path) -> Result<bool> {
+    lock(path).map(|free| free.is_none())
+}
+
+/// Tries for a moment: whoever asks whether somebody runs holds the lock for that long.
+pub(super) fn lock_to_run(path: &Path) -> Result<File> {
+    for _ in 0..10 {
+        if let Some(lock) = lock(path)? {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Error::InUse {
+        path: path.to_path_buf(),
+    })
+}
+
+/// The lock of whoever runs on the store; `None` if another has it. The system drops it with the process. It is a file of
+/// its own, since SQLite's locks on the store go with any descriptor that is closed.
+pub(super) fn lock(path: &Path) -> Result<Option<File>> {
+    let name = beside(path, ".lock");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(no_follow())
+        .open(&name)
+        .map_err(|e| refusal(&name, &e))?;
+    make_private(&name, &file)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(io_error(&name, &e)),
+    }
+}
+
+/// Copies a store into a new file, under another name until it is whole. Blocks.
+pub(super) fn backup(source: &Path, to: &Path) -> Result<()> {
+    let conn = connection::helper(source).map_err(|e| connection::error_from(source, &e))?;
+    let exists = || Error::Exists {
+        path: to.to_path_buf(),
+    };
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(exists());
+    }
+    let no_name = |message: &str| Error::Io {
+        path: to.to_path_buf(),
+        message: message.into(),
+    };
+    let name = to.file_name().ok_or_else(|| no_name("is no name of a file"))?;
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = to.with_file_name(partial);
+    // Left behind by one that was killed, whose number the system has given to this process.
+    let _ = fs::remove_file(&partial);
+    let _ = fs::remove_file(beside(&partial, "-journal"));
+    create_private(&partial).map_err(|e| io_error(to, &e))?;
+    let copy = || {
+        let text = partial.to_str().ok_or_else(|| no_name("its name is not UTF-8"))?;
+        // A snapshot, whatever is written meanwhile; SQLite fills the empty file that is ours alone.
+        conn.execute("VACUUM INTO ?1", [text])
+            .map_err(|e| match connection::error_from(source, &e) {
+                Error::Full { .. } => Error::Full {
+                    path: to.to_path_buf(),
+                },
+                other => other,
+            })?;
+        File::open(&partial)
+            .and_then(|f| f.sync_all())
+            .map_err(|e| io_error(to, &e))?;
+        rename_new(&partial, to).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => exists(),
+            _ => io_error(to, &e),
+        })?;
+        if let Some(Ok(dir)) = to.parent().map(File::open) {
+            // The name in its directory; not every file system lets one ask for that.
+            let _ = dir.sync_all();
+        }
+        Ok(())
+    };
+    copy().inspect_err(|_| {
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+/// Renames, and never over a file that is there.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // Not every file system can: a second name never replaces one either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Why it cannot be opened, for people.
+fn refusal(path: &Path, e: &io::Error) -> Error {
+    let message = match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::LOOP) => {
+            "is a symbolic link, which a store's own files never are; remove it".into()
+        }
+        Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+            format!("{e}; it and its folder must belong to the user that turnhook runs as")
+        }
+        _ => return io_error(path, e),
+    };
+    Error::Io {
+        path: path.to_path_buf(),
+        message,
+    }
+}
+
+fn io_error(path: &Path, e: &io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
+            path: path.to_path_buf(),
+        },
+        _ => Error::Io {
+            path: path.to_path_buf(),
+            message: e.to_string(),
+        },
+    }
+}

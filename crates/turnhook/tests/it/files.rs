@@ -1,0 +1,219 @@
+//! The store's files, met by real processes: whose they are, who may read them, and who runs on them.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::Path,
+};
+
+use crate::harness::{
+    billing::Billing,
+    bridge::Bridge,
+    eventually,
+    feeder::Feeder,
+    process::Process,
+    turnhook::{command, run, stderr},
+};
+
+/// One that has told of a call, and was stopped.
+fn stopped() -> (Bridge, Billing) {
+    let billing = Billing::start();
+    let mut bridge = Bridge::new(&billing.endpoint());
+    bridge.start();
+    Feeder::connect(bridge.source).call("1795413634:alice", 1);
+    billing.ended("alice", 1);
+    bridge.stop();
+    (bridge, billing)
+}
+
+/// `turnhook run` on a store, which must be refused.
+#[track_caller]
+fn refused(bridge: &Bridge, path: &str, why: &str) {
+    let output = command(bridge.directory.path())
+        .env("TURNHOOK_STORE__PATH", path)
+        .arg("run")
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains(why), "{}", stderr(&output));
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_second_run_is_refused_by_whatever_name() {
+    let (mut bridge, _billing) = stopped();
+    let store = bridge.directory.path().join("turnhook.db");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let by_link = elsewhere.path().join("link.db");
+    symlink(&store, &by_link).unwrap();
+    bridge.start();
+    refused(
+        &bridge,
+        by_link.to_str().unwrap(),
+        "another `turnhook run` uses this store",
+    );
+    let hard = bridge.directory.path().join("hard.db");
+    fs::hard_link(&store, &hard).unwrap();
+    refused(&bridge, "hard.db", "remove one of the names");
+    bridge.stop();
+    refused(&bridge, "turnhook.db", "remove one of the names");
+    fs::remove_file(hard).unwrap();
+    // The link alone is no obstacle: it is the same store, with the same lock.
+    let name = by_link.to_str().unwrap();
+    let mut by_name = Process::start(
+        command(bridge.directory.path())
+            .env("TURNHOOK_STORE__PATH", name)
+            .arg("run"),
+    );
+    by_name.line("it to run", |line| line.contains("\"running\"").then_some(()));
+    refused(&bridge, "turnhook.db", "another `turnhook run` uses this store");
+    assert_eq!(
+        fs::read_dir(elsewhere.path()).unwrap().count(),
+        1,
+        "nothing stands beside the link"
+    );
+}
+
+#[test]
+fn a_restored_store_is_its_owners_alone_again() {
+    let (mut bridge, _billing) = stopped();
+    let store = bridge.directory.path().join("turnhook.db");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o666)).unwrap();
+    bridge.start();
+    assert_eq!(mode(&store), 0o600);
+    let wal = bridge.directory.path().join("turnhook.db-wal");
+    assert_eq!(mode(&wal), 0o600);
+    let log = bridge.stop();
+    assert!(
+        log.iter()
+            .any(|line| line.contains("WARN") && line.contains("mode 0666")),
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let (bridge, _billing) = stopped();
+    let lock = bridge.directory.path().join("turnhook.db.lock");
+    let (target, new) = (
+        bridge.directory.path().join("target"),
+        bridge.directory.path().join("new"),
+    );
+    fs::write(&target, "something else").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+    for to in [&target, &new] {
+        fs::remove_file(&lock).unwrap();
+        symlink(to, &lock).unwrap();
+        refused(&bridge, "turnhook.db", "turnhook.db.lock: is a symbolic link");
+    }
+    assert_eq!(
+        (mode(&target), fs::read_to_string(&target).unwrap().as_str()),
+        (0o644, "something else")
+    );
+    assert!(!new.exists());
+}
+
+#[test]
+fn a_log_without_its_store_is_not_begun_anew() {
+    let (mut bridge, _billing) = stopped();
+    let here = bridge.directory.path().to_owned();
+    let (store, wal) = (here.join("turnhook.db"), here.join("turnhook.db-wal"));
+    bridge.start();
+    Feeder::connect(bridge.source).call("1795413634:bob", 2);
+    bridge.until("it to be in the log", |_| {
+        fs::metadata(&wal).is_ok_and(|found| found.len() > 0)
+    });
+    bridge.kill();
+    let kept = fs::read(&wal).unwrap();
+    fs::rename(&store, here.join("away.db")).unwrap();
+    for empty in [false, true] {
+        if empty {
+            fs::write(&store, b"").unwrap();
+        }
+        refused(&bridge, "turnhook.db", "turnhook.db-wal");
+        let looked = run(&here, &["sessions", "list"]);
+        assert!(
+            stderr(&looked).contains("put the store back beside it"),
+            "{}",
+            stderr(&looked)
+        );
+        assert_eq!(fs::read(&wal).unwrap(), kept);
+        assert_eq!(fs::metadata(&store).map_or(0, |found| found.len()), 0);
+    }
+    fs::rename(here.join("away.db"), &store).unwrap();
+    bridge.start();
+    assert!(bridge.ask(&["sessions", "list"]).contains("alice"));
+}
+
+/// A store that is written for long enough to be killed on the way.
+#[test]
+fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
+    let (bridge, _billing) = stopped();
+    let here = bridge.directory.path();
+    let db = rusqlite::Connection::open(here.join("turnhook.db")).unwrap();
+    db.execute_batch(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+         INSERT INTO refused (source, at, kind, name, error, data) SELECT 1, i, 'state', 'x', 'x', randomblob(4000) FROM n",
+    )
+    .unwrap();
+    drop(db);
+    let whole = here.join("backup.db");
+    let partial = || {
+        let files = fs::read_dir(here).unwrap().map(|file| file.unwrap().path());
+        let mut partial = files.filter(|path| path.to_string_lossy().contains("/.backup.db.partial-"));
+        partial.next()
+    };
+    let mut killed = Process::start(command(here).args(["backup", "backup.db"]));
+    eventually("the backup to be written", || {
+        assert!(!killed.has_ended(), "{}", killed.output());
+        partial().filter(|path| fs::metadata(path).is_ok_and(|found| found.len() > 0))
+    });
+    killed.signal("KILL");
+    killed.wait();
+    assert!(!whole.exists(), "what is not whole must not have its name");
+    while let Some(left) = partial() {
+        fs::remove_file(left).unwrap();
+    }
+
+    bridge.ask(&["backup", "backup.db"]);
+    assert_eq!((mode(&whole), fs::metadata(&whole).unwrap().nlink()), (0o600, 1));
+    assert_eq!(partial(), None);
+    let again = bridge.command(&["backup", "backup.db"]);
+    assert!(stderr(&again).contains("never overwrites"), "{}", stderr(&again));
+    assert_eq!(partial(), None);
+}
+
+/// Not "unable to open database file", for ever.
+#[test]
+fn another_users_store_is_named_as_such() {
+    let (bridge, _billing) = stopped();
+    // Root may do anything: somebody else asks, where it is root who tests.
+    let mut ask = command(Path::new("/"));
+    if are_root() {
+        ask.uid(65_534).gid(65_534);
+    }
+    let folder = bridge.directory.path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = folder.join("turnhook.toml");
+    let output = ask
+        .env("TURNHOOK_STORE__PATH", "/etc/passwd")
+        .args(["sessions", "list", "--config", config.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("belongs to user 0, and this is user"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+fn are_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
