@@ -34,11 +34,13 @@ pub enum GapReason {
     StoreFull,
     /// A relay thread of coturn fell silent (COTURN.md, trap 11).
     Wedged,
+    /// The listener turned away connections that may have been a coturn's.
+    TurnedAway,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 8] = [
+    pub const ALL: [GapReason; 9] = [
         GapReason::Restart,
         GapReason::Reconnect,
         GapReason::ThrownOut,
@@ -47,6 +49,7 @@ impl GapReason {
         GapReason::ClockStep,
         GapReason::StoreFull,
         GapReason::Wedged,
+        GapReason::TurnedAway,
     ];
 
     /// From its text.
@@ -67,6 +70,7 @@ impl GapReason {
             GapReason::ClockStep => "clock_step",
             GapReason::StoreFull => "store_full",
             GapReason::Wedged => "wedged",
+            GapReason::TurnedAway => "turned_away",
         }
     }
 }

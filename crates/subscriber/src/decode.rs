@@ -167,6 +167,19 @@ fn decode_channel(channel: &[u8]) -> Result<(ChannelKind, Names<'_>), Refusal> {
     Ok((kind, Names { realm, username, id }))
 }
 
+/// The relay thread of coturn whose message this is: the first three digits of the allocation's id. Looks at no more than
+/// that, for it is asked of each message.
+#[must_use]
+pub fn relay_thread(channel: &[u8]) -> Option<u16> {
+    let rest = channel.strip_suffix(b"/peer").unwrap_or(channel);
+    let rest = rest.get(..memchr::memrchr(b'/', rest)?)?;
+    let (names, digits) = rest.split_last_chunk::<18>()?;
+    if !names.ends_with(b"/allocation/") {
+        return None;
+    }
+    decode_id(digits).map(AllocationId::relay_thread)
+}
+
 /// At the first `/user/`.
 fn split_realm(names: &[u8]) -> Option<(&[u8], &[u8])> {
     memchr::memchr_iter(b'/', names)

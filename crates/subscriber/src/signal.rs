@@ -1,6 +1,6 @@
 //! What a source tells the engine, in the order in which it happened.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use turnhook_reducer::{source::Gap, time::Timestamp};
@@ -45,12 +45,40 @@ pub enum Signal {
         /// When it was asked.
         asked: Timestamp,
     },
-    /// A server connected (`direct` sources), for the status page.
-    ServerSeen {
+    /// A server has a connection open, and had none (`direct` sources).
+    ServerConnected {
         /// When.
         at: Timestamp,
         /// Which.
         server: Arc<[u8]>,
+    },
+    /// A server has had no connection for some seconds (`direct` sources). Whether it has stopped is another question.
+    ServerGone {
+        /// When the last one closed.
+        at: Timestamp,
+        /// Which.
+        server: Arc<[u8]>,
+    },
+    /// A connection carries messages of this relay thread, and no open one of the server did. Stands before the
+    /// first of these messages.
+    ThreadConnected {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        server: Arc<[u8]>,
+        /// The first three digits of its allocations' ids.
+        thread: u16,
+    },
+    /// The last open connection that carried messages of this relay thread has closed.
+    ThreadDisconnected {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        server: Arc<[u8]>,
+        /// The first three digits of its allocations' ids.
+        thread: u16,
+        /// Until when all that was sent on it has surely been received.
+        heard: Timestamp,
     },
     /// A server has stopped: its open allocations are over (`direct` sources).
     ServerStopped {
@@ -66,6 +94,20 @@ pub enum Signal {
         /// Which.
         server: Arc<[u8]>,
     },
+    /// A server that was told as stopped is connected again and has not said that it was started: it had not stopped.
+    ServerReturned {
+        /// When it connected.
+        at: Timestamp,
+        /// Which.
+        server: Arc<[u8]>,
+        /// What [`Signal::ServerStopped`] gave as `at`.
+        stopped_at: Timestamp,
+    },
+    /// Connections were turned away (`direct` sources). At most one a second for each reason.
+    TurnedAway(TurnedAway),
+    /// Somebody unknown was turned away for want of a place: one of ours may have been among them. It is on record, but
+    /// no server that is known is concerned, so that strangers cannot make anything of the metering wait.
+    Unheard(Gap),
     /// A snapshot of the status keys begins.
     SnapshotBegan {
         /// When.
@@ -92,6 +134,92 @@ pub enum Signal {
         /// Whether all keys were seen.
         complete: bool,
     },
+}
+
+/// Connections that were turned away for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// Why.
+    pub reason: TurnAwayReason,
+    /// How many, since this was last told.
+    pub count: u64,
+    /// The first of them.
+    pub from: Timestamp,
+    /// The last of them.
+    pub to: Timestamp,
+    /// Where the last one came from.
+    pub peer: IpAddr,
+}
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum TurnAwayReason {
+    /// It gave a wrong user or password.
+    WrongPassword,
+    /// It gave none.
+    NoPassword,
+    /// It said nothing of a login in the time that there is for it.
+    TooSlow,
+    /// There was no place for it, or its place was needed for another.
+    NoPlace,
+    /// It does not speak Redis's protocol, or says what no coturn says.
+    NotRedis,
+    /// The TLS handshake failed.
+    Tls,
+    /// Its address has named more servers than are kept.
+    TooManyServers,
+}
+
+impl TurnAwayReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [TurnAwayReason; 7] = [
+        TurnAwayReason::WrongPassword,
+        TurnAwayReason::NoPassword,
+        TurnAwayReason::TooSlow,
+        TurnAwayReason::NoPlace,
+        TurnAwayReason::NotRedis,
+        TurnAwayReason::Tls,
+        TurnAwayReason::TooManyServers,
+    ];
+
+    /// As in the metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TurnAwayReason::WrongPassword => "wrong_password",
+            TurnAwayReason::NoPassword => "no_password",
+            TurnAwayReason::TooSlow => "too_slow",
+            TurnAwayReason::NoPlace => "no_place",
+            TurnAwayReason::NotRedis => "not_redis",
+            TurnAwayReason::Tls => "tls",
+            TurnAwayReason::TooManyServers => "too_many_servers",
+        }
+    }
+
+    /// What happened, and what to do, for people.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            TurnAwayReason::WrongPassword => {
+                "gave a wrong user or password: compare those of this source with redis-statsdb in turnserver.conf"
+            }
+            TurnAwayReason::NoPassword => {
+                "gave no password: add password=... to redis-statsdb in turnserver.conf"
+            }
+            TurnAwayReason::TooSlow => "did not log in in time",
+            TurnAwayReason::NoPlace => "found no place: the listener has as many connections as it allows",
+            TurnAwayReason::NotRedis => {
+                "does not speak Redis's protocol as coturn does (where this source has TLS, coturn needs tls=true)"
+            }
+            TurnAwayReason::Tls => {
+                "failed in the TLS handshake: coturn 4.17 and later does TLS with tls=true in redis-statsdb"
+            }
+            TurnAwayReason::TooManyServers => {
+                "named one more server (user or dbname) than one address may have connected"
+            }
+        }
+    }
 }
 
 /// One status key and its value.

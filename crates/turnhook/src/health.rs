@@ -93,18 +93,46 @@ pub struct SourceStatus {
     pub since: Option<Timestamp>,
     /// Where it is connected, or listens.
     pub detail: Option<String>,
-    /// Why it is deaf, or was last.
+    /// When a message was last received, give or take a second.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub last_message_at: Option<Timestamp>,
+    /// Why it is deaf, or was last, or why it last turned somebody away.
     pub last_error: Option<String>,
+    /// When it last turned somebody away.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub last_error_at: Option<Timestamp>,
     /// Open and closing.
     pub open_allocations: u64,
     /// Not ended.
     pub open_sessions: u64,
-    /// The servers that were seen (`direct`).
-    pub servers: Vec<String>,
+    /// The servers that are connected, and those that were (`direct`).
+    pub servers: Vec<ServerStatus>,
     /// The latest ones, newest last; the store has all.
     pub recent_gaps: Vec<GapStatus>,
     /// Relay threads of coturn that have fallen silent, by their number.
     pub wedged_threads: Vec<u16>,
+}
+
+/// A server of a `direct` source: one coturn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerStatus {
+    /// Its address, user (`-`: none) and database number.
+    pub server: String,
+    /// Whether it is there.
+    pub state: ServerState,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Timestamp,
+}
+
+/// Whether a server is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerState {
+    /// It has a connection.
+    Connected,
+    /// It has had none for some seconds.
+    Gone,
 }
 
 /// A gap.
@@ -194,7 +222,9 @@ impl Health {
                 state: SourceState::Starting,
                 since: None,
                 detail: None,
+                last_message_at: None,
                 last_error: None,
+                last_error_at: None,
                 open_allocations: 0,
                 open_sessions: 0,
                 servers: Vec::new(),

@@ -173,6 +173,14 @@ pub struct Metrics {
     pub source_up: Family<SourceLabels, Gauge>,
     /// Whether this node leads a source.
     pub source_leads: Family<SourceLabels, Gauge>,
+    /// Servers of a `direct` source that are connected.
+    pub source_servers: Family<SourceLabels, Gauge>,
+    /// When a source last received a message, in seconds since the epoch; 0 if it has not.
+    pub source_last_message: Family<SourceLabels, Gauge>,
+    /// Where its last gap ended, in seconds since the epoch; 0 if there was none since the start.
+    pub last_gap: Family<SourceLabels, Gauge>,
+    /// Connections that a `direct` source turned away.
+    pub logins_refused: Family<ReasonLabels, Counter>,
     /// Attempts, by what became of them.
     pub deliveries: Family<OutcomeLabels, Counter>,
     /// How long requests took.
@@ -213,6 +221,10 @@ impl Metrics {
             wedged_threads: Family::default(),
             source_up: Family::default(),
             source_leads: Family::default(),
+            source_servers: Family::default(),
+            source_last_message: Family::default(),
+            last_gap: Family::default(),
+            logins_refused: Family::default(),
             deliveries: Family::default(),
             delivery_seconds: Family::new_with_constructor(DeliveryBuckets),
             outbox_pending: Family::default(),
@@ -272,6 +284,28 @@ impl Metrics {
             "source_leads",
             "Whether this node tells of the source, and does not just listen along",
             metrics.source_leads.clone(),
+        );
+        r.register(
+            "source_servers",
+            "Servers that are connected to a direct source",
+            metrics.source_servers.clone(),
+        );
+        r.register_with_unit(
+            "source_last_message_timestamp",
+            "When a message of coturn was last received; 0 if none was",
+            Unit::Seconds,
+            metrics.source_last_message.clone(),
+        );
+        r.register_with_unit(
+            "last_gap_timestamp",
+            "Where the last gap ended; 0 if there was none since the start",
+            Unit::Seconds,
+            metrics.last_gap.clone(),
+        );
+        r.register(
+            "logins_refused",
+            "Connections that a direct source turned away",
+            metrics.logins_refused.clone(),
         );
         r.register(
             "deliveries",
@@ -406,6 +440,15 @@ mod tests {
         metrics.outbox_oldest_seconds.get_or_create(&endpoint).set(1.5);
         metrics.dead_letters.get_or_create(&endpoint).set(1);
         metrics.commit_seconds.observe(0.002);
+        let one = SourceLabels { source: source() };
+        metrics.source_servers.get_or_create(&one).set(2);
+        metrics.source_last_message.get_or_create(&one).set(1_795_413_634);
+        metrics.last_gap.get_or_create(&one).set(1_795_413_000);
+        let refused = ReasonLabels {
+            source: source(),
+            reason: "wrong_password",
+        };
+        let _ = metrics.logins_refused.get_or_create(&refused);
         let text = metrics.encode();
         for line in [
             "turnhook_events_total{source=\"eu-1\",kind=\"deleted\"} 1",
@@ -421,6 +464,10 @@ mod tests {
             "turnhook_outbox_oldest_seconds{endpoint=\"billing\"} 1.5",
             "turnhook_dead_letters{endpoint=\"billing\"} 1",
             "turnhook_commit_seconds_count 1",
+            "turnhook_source_servers{source=\"eu-1\"} 2",
+            "turnhook_source_last_message_timestamp_seconds{source=\"eu-1\"} 1795413634",
+            "turnhook_last_gap_timestamp_seconds{source=\"eu-1\"} 1795413000",
+            "turnhook_logins_refused_total{source=\"eu-1\",reason=\"wrong_password\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }

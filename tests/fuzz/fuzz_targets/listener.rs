@@ -44,8 +44,12 @@ fn serve(data: &[u8], piece: usize, password: bool) -> (Vec<(Vec<u8>, Vec<u8>)>,
                         heard.push((channel.to_vec(), payload.to_vec()));
                     }
                     Effect::Keys | Effect::Identified | Effect::Tool => assert!(authenticated),
+                    Effect::Refused(_) => assert!(!authenticated && !session.authenticated()),
                     Effect::Close => return (heard, true),
                     Effect::None => {}
+                }
+                if session.is_hopeless() {
+                    return (heard, true);
                 }
                 assert!(replies.pending().len() <= REPLIES);
                 if heard.len() % 2 == 0 {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use crate::resp::Args;
+use crate::{resp::Args, signal::TurnAwayReason};
 
 /// Who may publish. Without a password everybody may, whatever they say.
 #[derive(Debug, Default)]
@@ -50,6 +50,8 @@ pub enum Effect<'a> {
     Keys,
     /// A command that no relay thread of coturn sends.
     Tool,
+    /// The client was not let in.
+    Refused(TurnAwayReason),
     /// The connection is to be closed.
     Close,
 }
@@ -113,7 +115,10 @@ pub struct Session {
     peer: IpAddr,
     credentials: Arc<Credentials>,
     authenticated: bool,
+    /// Wrong passwords that it gave.
     refused: u8,
+    /// Commands that it gave before it was let in.
+    early: u8,
     user: Option<Box<[u8]>>,
     database: u32,
     resp3: bool,
@@ -124,6 +129,12 @@ pub struct Session {
 
 /// Wrong passwords after which a connection is closed.
 const REFUSALS: u8 = 3;
+/// Commands without a password after which it is.
+const EARLY: u8 = 8;
+/// The longest name of a user, in bytes: it is part of the server's name, which is kept.
+const LONGEST_USER: usize = 128;
+/// The longest name that a client may give itself, in bytes.
+const LONGEST_NAME: usize = 64;
 
 const OK: &[u8] = b"+OK\r\n";
 const EMPTY: &[u8] = b"*0\r\n";
@@ -139,6 +150,7 @@ impl Session {
             credentials,
             authenticated,
             refused: 0,
+            early: 0,
             user: None,
             database: 0,
             resp3: false,
@@ -170,6 +182,13 @@ impl Session {
         .into()
     }
 
+    /// Whether this command gives a password that is to be looked at.
+    #[must_use]
+    pub fn is_login(&self, args: &Args<'_>) -> bool {
+        let mut name = [0u8; 16];
+        !self.authenticated && matches!(upper(args.get(0), &mut name), b"AUTH" | b"HELLO")
+    }
+
     /// Carries out one command.
     pub fn handle<'a>(&mut self, args: &Args<'a>, replies: &mut Replies) -> Effect<'a> {
         if args.is_empty() {
@@ -179,7 +198,7 @@ impl Session {
         let command = upper(args.get(0), &mut name);
         if !self.authenticated && !matches!(command, b"AUTH" | b"HELLO" | b"QUIT") {
             replies.push(b"-NOAUTH Authentication required.\r\n");
-            return Effect::None;
+            return self.too_early(command);
         }
         // coturn's own commands first: one message is a SET or DEL, and a PUBLISH.
         match (command, args.len()) {
@@ -263,22 +282,46 @@ impl Session {
         }
     }
 
+    /// A command from somebody who has yet to log in. A coturn that has no password goes on with its own commands, and
+    /// is told apart by them at once; others, until they have given too many.
+    fn too_early<'a>(&mut self, command: &[u8]) -> Effect<'a> {
+        let before = self.early;
+        self.early = before.saturating_add(1);
+        let of_coturn = matches!(command, b"SELECT" | b"PUBLISH" | b"SET" | b"DEL" | b"KEYS");
+        if of_coturn && before == 0 && self.refused == 0 {
+            return Effect::Refused(TurnAwayReason::NoPassword);
+        }
+        Effect::None
+    }
+
     fn auth<'a>(&mut self, user: Option<&[u8]>, password: &[u8], replies: &mut Replies) -> Effect<'a> {
         if !self.admit(user, password) {
-            replies.push(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
-            return if self.refused >= REFUSALS {
-                Effect::Close
-            } else {
-                Effect::None
-            };
+            return self.refuse(password, replies);
         }
         replies.push(OK);
         Effect::None
     }
 
+    fn refuse<'a>(&self, password: &[u8], replies: &mut Replies) -> Effect<'a> {
+        replies.push(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+        // coturn 4.6.1 sends an empty AUTH where it has no password.
+        Effect::Refused(if password.is_empty() {
+            TurnAwayReason::NoPassword
+        } else {
+            TurnAwayReason::WrongPassword
+        })
+    }
+
+    /// Whether it has given so many wrong passwords, or other commands, that the connection is to be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        !self.authenticated && (self.refused >= REFUSALS || self.early >= EARLY)
+    }
+
     fn admit(&mut self, user: Option<&[u8]>, password: &[u8]) -> bool {
-        if !self.credentials.admit(user, password) {
-            self.refused += 1;
+        let too_long = user.is_some_and(|u| u.len() > LONGEST_USER);
+        if too_long || !self.credentials.admit(user, password) {
+            self.refused = self.refused.saturating_add(1);
             return false;
         }
         self.authenticated = true;
@@ -312,22 +355,18 @@ impl Session {
         while i < args.len() {
             if args.get(i).eq_ignore_ascii_case(b"AUTH") && i + 2 < args.len() {
                 if !self.admit(Some(args.get(i + 1)), args.get(i + 2)) {
-                    replies.push(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
-                    return if self.refused >= REFUSALS {
-                        Effect::Close
-                    } else {
-                        Effect::None
-                    };
+                    return self.refuse(args.get(i + 2), replies);
                 }
                 i += 3;
             } else if args.get(i).eq_ignore_ascii_case(b"SETNAME") && i + 1 < args.len() {
-                self.name = Box::from(args.get(i + 1));
+                self.set_name(args.get(i + 1));
                 i += 2;
             } else {
                 return reply(replies, b"-ERR Syntax error in HELLO\r\n");
             }
         }
         if !self.authenticated {
+            self.early = self.early.saturating_add(1);
             return reply(
                 replies,
                 b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
@@ -346,11 +385,16 @@ impl Session {
         reply(replies, text.as_bytes())
     }
 
+    /// Cut, for it is kept as long as the connection.
+    fn set_name(&mut self, name: &[u8]) {
+        self.name = Box::from(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
+    }
+
     fn client<'a>(&mut self, args: &Args<'_>, replies: &mut Replies) -> Effect<'a> {
         let mut name = [0u8; 16];
         match (upper(args.get(1), &mut name), args.len()) {
             (b"SETNAME", 3) => {
-                self.name = Box::from(args.get(2));
+                self.set_name(args.get(2));
                 replies.push(OK);
             }
             (b"SETINFO", 4) | (b"NO-EVICT" | b"NO-TOUCH", 3) => replies.push(OK),

@@ -59,16 +59,17 @@ fn as_coturn_speaks() {
 #[test]
 fn a_password_is_asked_for() {
     let mut s = session(None, Some("geheim"));
-    for words in [
-        &["PUBLISH", "c", "p"][..],
-        &["PING"],
-        &["KEYS", "*"],
-        &["NONSENSE"],
-        &["INFO"],
+    for (words, effect) in [
+        // What a coturn without a password goes on with; said once.
+        (&["PUBLISH", "c", "p"][..], "Refused(NoPassword)"),
+        (&["SELECT", "1"], "None"),
+        (&["PING"], "None"),
+        (&["NONSENSE"], "None"),
+        (&["INFO"], "None"),
     ] {
         assert_eq!(
             say(&mut s, words),
-            ("-NOAUTH Authentication required.\r\n".into(), "None".into())
+            ("-NOAUTH Authentication required.\r\n".into(), effect.into())
         );
     }
     assert!(answer(&mut s, &["HELLO", "3"]).starts_with("-NOAUTH"));
@@ -89,11 +90,41 @@ fn a_password_is_asked_for() {
 }
 
 #[test]
-fn guessing_ends_the_connection() {
+fn guessing_ends_the_connection_and_so_does_chatter() {
     let mut s = session(None, Some("geheim"));
-    assert_eq!(say(&mut s, &["AUTH", "a"]).1, "None");
-    assert_eq!(say(&mut s, &["AUTH", "b"]).1, "None");
-    assert_eq!(say(&mut s, &["AUTH", "c"]).1, "Close");
+    for (password, reason) in [("a", "WrongPassword"), ("", "NoPassword"), ("c", "WrongPassword")] {
+        assert!(!s.is_hopeless());
+        assert_eq!(say(&mut s, &["AUTH", password]).1, format!("Refused({reason})"));
+    }
+    assert!(s.is_hopeless());
+    let mut s = session(None, Some("geheim"));
+    for _ in 0..EARLY {
+        assert!(!s.is_hopeless());
+        answer(&mut s, &["PING"]);
+    }
+    assert!(s.is_hopeless());
+    // Who is let in says what he likes.
+    let mut s = session(None, Some("geheim"));
+    assert!(answer(&mut s, &["AUTH", "a"]).starts_with("-WRONGPASS"));
+    assert_eq!(answer(&mut s, &["AUTH", "geheim"]), "+OK\r\n");
+    for _ in 0..100 {
+        assert_eq!(answer(&mut s, &["PING"]), "+PONG\r\n");
+    }
+    assert!(!s.is_hopeless());
+}
+
+#[test]
+fn what_is_kept_of_a_client_is_short() {
+    let mut s = session(None, Some("geheim"));
+    let user = "u".repeat(LONGEST_USER + 1);
+    assert!(answer(&mut s, &["AUTH", &user, "geheim"]).starts_with("-WRONGPASS"));
+    assert_eq!(answer(&mut s, &["AUTH", &user[1..], "geheim"]), "+OK\r\n");
+    assert!(s.server().len() < 192);
+    answer(&mut s, &["CLIENT", "SETNAME", &"n".repeat(1000)]);
+    assert_eq!(
+        answer(&mut s, &["CLIENT", "GETNAME"]).len(),
+        LONGEST_NAME + "$64\r\n\r\n".len()
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
+    sync::oneshot,
     time::{Instant, sleep_until},
 };
 use turnhook_reducer::time::Timestamp;
@@ -19,128 +19,268 @@ use turnhook_reducer::time::Timestamp;
 use super::{
     Shared,
     command::{Effect, Replies, Session},
+    guard::block,
     tracker::ClosedBy,
 };
 use crate::{
-    resp::{Frame, Limits, ProtocolError, Reader},
-    signal::Batch,
+    decode,
+    resp::{Frame, Limits, Reader},
+    signal::{Batch, TurnAwayReason},
 };
 
-/// What coturn and a stranger alike may send before they are known.
+/// What coturn and a stranger alike may send before they are known: a command, and all of it.
 const STRANGER: Limits = Limits { frame: 4096, args: 8 };
+const STRANGERS_BYTES: usize = 8192;
 
 /// Why a connection ended, and by whom.
 pub(super) struct End {
     pub(super) by: ClosedBy,
     /// Until when all that was sent on it has surely been received.
     pub(super) heard: Timestamp,
-    /// For the log, where it is worth a line.
+    /// For the log, where there is something to be said.
     pub(super) reason: Option<String>,
+    /// It was turned away, which has not been told yet.
+    pub(super) away: Option<TurnAwayReason>,
+}
+
+impl End {
+    fn by(by: ClosedBy, heard: Timestamp) -> End {
+        End {
+            by,
+            heard,
+            reason: None,
+            away: None,
+        }
+    }
+
+    pub(super) fn turned_away(heard: Timestamp, away: TurnAwayReason, reason: String) -> End {
+        End {
+            reason: Some(reason),
+            away: Some(away),
+            ..End::by(ClosedBy::Us, heard)
+        }
+    }
+}
+
+/// Who has come.
+pub(super) struct Visitor {
+    pub(super) id: u64,
+    pub(super) peer: IpAddr,
+    /// Fires when its place is needed for another.
+    pub(super) leave: oneshot::Receiver<()>,
+}
+
+/// One connection that is being served.
+struct Service<'s> {
+    shared: &'s Shared,
+    id: u64,
+    peer: IpAddr,
+    session: Session,
+    replies: Replies,
+    /// It has a place of its own, and is not sent away for others.
+    seated: bool,
+    /// That it was turned away has been told.
+    refused: bool,
+    published: bool,
+    /// The relay threads whose messages it carries: with coturn, one.
+    threads: Vec<u16>,
+    batch: Option<Batch>,
 }
 
 /// Serves one connection until it ends. `deadline`: by when the client must have authenticated.
-/// `permit`: its place among the handshakes, or among the connections.
-pub(super) async fn serve<S>(
-    mut stream: S,
-    id: u64,
-    peer: IpAddr,
-    shared: &Shared,
-    deadline: Instant,
-    permit: OwnedSemaphorePermit,
-) -> End
+pub(super) async fn serve<S>(mut stream: S, mut visitor: Visitor, shared: &Shared, deadline: Instant) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut session = Session::new(id, peer, Arc::clone(&shared.credentials));
-    let mut replies = Replies::new(shared.limits.replies);
+    let Visitor { id, peer, .. } = visitor;
+    let mut service = Service {
+        shared,
+        id,
+        peer,
+        session: Session::new(id, peer, Arc::clone(&shared.credentials)),
+        replies: Replies::new(shared.limits.replies),
+        seated: false,
+        refused: false,
+        published: false,
+        threads: Vec::new(),
+        batch: None,
+    };
     let limits = shared.limits.resp();
-    let mut known = session.authenticated();
+    let mut known = service.session.authenticated();
     let mut reader = Reader::requests(if known { limits } else { STRANGER });
-    let mut identified = false;
+    let mut allowance = STRANGERS_BYTES;
     let mut heard = (shared.clock)();
-    let mut permit = Some(permit);
-    if known && !shared.seat(&mut permit) {
-        return full(&mut stream, &mut replies, heard).await;
-    }
     loop {
-        let read = exchange(&mut stream, &mut reader, &mut replies);
-        let read = if known {
+        let read = exchange(&mut stream, &mut reader, &mut service.replies);
+        let read = if service.seated {
             read.await
         } else {
             tokio::select! {
                 read = read => read,
-                () = sleep_until(deadline) => {
-                    let reason = "it did not authenticate in time".to_owned();
-                    return End { by: ClosedBy::Us, heard, reason: Some(reason) };
-                }
+                gone = dismissed(&mut visitor.leave, deadline, known) => return service.dismiss(gone, heard),
             }
         };
         let at = (shared.clock)();
         match read {
-            Ok(0) => {
-                return End {
-                    by: ClosedBy::Server,
-                    heard: at,
-                    reason: None,
-                };
+            Ok(0) => return End::by(ClosedBy::Server, at),
+            Ok(n) => {
+                reader.filled(n);
+                allowance = allowance.saturating_sub(if known { 0 } else { n });
             }
-            Ok(n) => reader.filled(n),
-            Err(e) => {
-                let (by, reason) = classify(&e);
-                return End { by, heard, reason };
-            }
+            Err(e) => return classify(&e, heard),
         }
         heard = at;
-        let mut batch: Option<Batch> = None;
         let room = reader.waiting();
-        let end = loop {
+        let mut ended = None;
+        while ended.is_none() {
             let args = match reader.next() {
                 Ok(Some(Frame::Array(args))) => args,
                 Ok(Some(_)) => continue,
-                Ok(None) => break None,
-                Err(e) => break Some(Err(e)),
+                Ok(None) => break,
+                Err(e) => {
+                    service.replies.push(format!("-ERR {e}\r\n").as_bytes());
+                    ended = Some((Some(TurnAwayReason::NotRedis), Some(e.to_string())));
+                    break;
+                }
             };
-            match session.handle(&args, &mut replies) {
-                Effect::None => {}
-                Effect::Message { channel, payload } => {
-                    let batch =
-                        batch.get_or_insert_with(|| Batch::new(at, Some(session.server())).with_room(room));
-                    batch.push(channel, payload);
+            if service.session.is_login(&args) {
+                // Whoever guesses has to wait for his turn before his next guess is looked at.
+                let mut turn = shared.door().guard.wait(block(peer), (shared.clock)());
+                while let Some(millis) = turn {
+                    let until = Instant::now() + std::time::Duration::from_millis(millis);
+                    tokio::select! {
+                        () = sleep_until(until) => {}
+                        gone = dismissed(&mut visitor.leave, deadline, known) => return service.dismiss(gone, heard),
+                    }
+                    turn = shared.door().guard.wait(block(peer), (shared.clock)());
                 }
-                Effect::Identified => shared.track(|t| t.identified(id, &session.server(), at)),
-                Effect::Keys => shared.track(|t| t.keys(id, &session.server(), at)),
-                Effect::Tool => shared.track(|t| t.tool(id)),
-                Effect::Close => break Some(Ok(())),
             }
-            if !known && session.authenticated() {
+            let effect = service.session.handle(&args, &mut service.replies);
+            ended = service.carry_out(effect, room, at);
+            if !known && service.session.authenticated() {
                 known = true;
-                if !shared.seat(&mut permit) {
-                    return full(&mut stream, &mut replies, heard).await;
-                }
                 reader.set_limits(limits, shared.limits.frame);
             }
-        };
-        if let Some(batch) = batch {
-            if !identified {
-                identified = true;
-                shared.track(|t| {
-                    t.identified(id, &session.server(), at);
-                    t.published(id, at);
-                });
-            }
+        }
+        if !known && ended.is_none() && allowance == 0 {
+            ended = Some((
+                Some(TurnAwayReason::NotRedis),
+                Some("it said too much before it logged in".to_owned()),
+            ));
+        }
+        if let Some(batch) = service.batch.take() {
             shared.signals.messages(batch);
         }
-        if let Some(end) = end {
-            let reason = end.err().map(|e: ProtocolError| {
-                replies.push(format!("-ERR {e}\r\n").as_bytes());
-                e.to_string()
-            });
-            farewell(&mut stream, &mut replies).await;
+        if let Some((away, reason)) = ended {
+            farewell(&mut stream, &mut service.replies).await;
             return End {
-                by: ClosedBy::Us,
-                heard,
                 reason,
+                away: away.filter(|_| !service.refused),
+                ..End::by(ClosedBy::Us, heard)
             };
+        }
+    }
+}
+
+/// Ends when the connection has to go: because its place is needed, or because it did not log in in time.
+async fn dismissed(leave: &mut oneshot::Receiver<()>, deadline: Instant, known: bool) -> TurnAwayReason {
+    tokio::select! {
+        _ = leave => TurnAwayReason::NoPlace,
+        () = sleep_until(deadline), if !known => TurnAwayReason::TooSlow,
+    }
+}
+
+/// Why a connection ends, where it does: whether it was turned away, and what the log says.
+type Ended = Option<(Option<TurnAwayReason>, Option<String>)>;
+
+impl Service<'_> {
+    /// Does what a command asked for.
+    fn carry_out(&mut self, effect: Effect<'_>, room: usize, at: Timestamp) -> Ended {
+        let (shared, id) = (self.shared, self.id);
+        let full = |service: &mut Self, away: TurnAwayReason| {
+            service.replies.push(super::FULL);
+            Some((Some(away), Some(away.advice().to_owned())))
+        };
+        if let Effect::Refused(reason) = effect {
+            self.refused = true;
+            if reason == TurnAwayReason::WrongPassword {
+                shared.door().guard.failed(block(self.peer), at);
+            }
+            shared.track(|t| t.turned_away(reason, self.peer, at));
+        }
+        if self.session.is_hopeless() {
+            return Some((
+                Some(TurnAwayReason::NoPassword),
+                Some("it did not log in".to_owned()),
+            ));
+        }
+        // Whoever may say something, and says it, is one of those who are known.
+        if !self.seated && self.session.authenticated() {
+            self.seated = {
+                let mut door = shared.door();
+                if shared.credentials.password.is_some() {
+                    door.guard.passed(block(self.peer), at);
+                }
+                door.places.known(id)
+            };
+            if !self.seated {
+                let server = self.session.server();
+                shared.track(|t| t.no_place(&server, self.peer, at));
+                self.refused = true;
+                return full(self, TurnAwayReason::NoPlace);
+            }
+        }
+        let kept = match effect {
+            Effect::None | Effect::Refused(_) => true,
+            Effect::Message { channel, payload } => {
+                self.message(channel, at) && {
+                    let new = || Batch::new(at, Some(self.session.server())).with_room(room);
+                    self.batch.get_or_insert_with(new).push(channel, payload);
+                    true
+                }
+            }
+            Effect::Identified => shared.track(|t| t.identified(id, &self.session.server(), at)),
+            Effect::Keys => shared.track(|t| t.keys(id, &self.session.server(), at)),
+            Effect::Tool => {
+                shared.track(|t| t.tool(id, at));
+                true
+            }
+            Effect::Close => return Some((None, None)),
+        };
+        if kept {
+            None
+        } else {
+            full(self, TurnAwayReason::TooManyServers)
+        }
+    }
+
+    /// A message is about to be handed over: whose it is, and which relay thread's, is told before. False where there
+    /// are too many servers.
+    fn message(&mut self, channel: &[u8], at: Timestamp) -> bool {
+        if !self.published {
+            let server = self.session.server();
+            if !self.shared.track(|t| t.published(self.id, &server, at)) {
+                return false;
+            }
+            self.published = true;
+        }
+        let Some(thread) = decode::relay_thread(channel).filter(|t| !self.threads.contains(t)) else {
+            return true;
+        };
+        self.threads.push(thread);
+        // What came before stands before it.
+        if let Some(batch) = self.batch.take() {
+            self.shared.signals.messages(batch);
+        }
+        self.shared.track(|t| t.carries(self.id, thread, at));
+        true
+    }
+
+    fn dismiss(&self, away: TurnAwayReason, heard: Timestamp) -> End {
+        let reason = away.advice().to_owned();
+        End {
+            away: Some(away).filter(|_| !self.refused),
+            ..End::turned_away(heard, away, reason)
         }
     }
 }
@@ -183,17 +323,6 @@ where
     Ok(())
 }
 
-async fn full<S: AsyncWrite + Unpin>(stream: &mut S, replies: &mut Replies, heard: Timestamp) -> End {
-    replies.push(super::FULL);
-    farewell(stream, replies).await;
-    let reason = "the listener has as many connections as it allows".to_owned();
-    End {
-        by: ClosedBy::Us,
-        heard,
-        reason: Some(reason),
-    }
-}
-
 /// A last answer, if it goes out at once, and a proper end.
 async fn farewell<S: AsyncWrite + Unpin>(stream: &mut S, replies: &mut Replies) {
     poll_fn(|cx| {
@@ -205,11 +334,14 @@ async fn farewell<S: AsyncWrite + Unpin>(stream: &mut S, replies: &mut Replies) 
 }
 
 /// A process that dies resets connections that hold unread answers, so a reset is its doing too.
-fn classify(e: &io::Error) -> (ClosedBy, Option<String>) {
+fn classify(e: &io::Error, heard: Timestamp) -> End {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
     match e.kind() {
-        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => (ClosedBy::Server, None),
-        InvalidData => (ClosedBy::Us, Some(format!("TLS: {e}"))),
-        _ => (ClosedBy::Network, Some(e.to_string())),
+        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => End::by(ClosedBy::Server, heard),
+        InvalidData => End::turned_away(heard, TurnAwayReason::Tls, format!("TLS: {e}")),
+        _ => End {
+            reason: Some(e.to_string()),
+            ..End::by(ClosedBy::Network, heard)
+        },
     }
 }

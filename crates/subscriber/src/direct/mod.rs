@@ -5,13 +5,17 @@
 
 pub mod command;
 mod connection;
+mod guard;
+mod places;
+mod refusals;
+mod server;
 pub mod tracker;
 
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,23 +25,25 @@ use secrecy::SecretString;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, oneshot},
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use self::{
     command::Credentials,
-    connection::End,
-    tracker::{ClosedBy, ServerTracker},
+    connection::{End, Visitor},
+    guard::{Guard, block},
+    places::{Places, Room},
+    tracker::ServerTracker,
 };
 use crate::{
     error::SubscriberError,
     queue::SignalSender,
     resp::Limits,
-    signal::{Clock, Signal},
+    signal::{Clock, Signal, TurnAwayReason},
     tls,
 };
 
@@ -98,9 +104,11 @@ pub struct DirectLimits {
     pub frame: usize,
     /// The most arguments of a command. coturn's have 2.
     pub args: usize,
-    /// Connections of clients that are known. A coturn opens one for each of its threads.
+    /// Connections of clients that are known; one address has half of them at most. A coturn opens one for each of its
+    /// threads.
     pub connections: usize,
-    /// Connections that have yet to authenticate, or to finish the TLS handshake.
+    /// Connections that have yet to authenticate, or to finish the TLS handshake; one address has half of them at most.
+    /// Where there are more, the oldest leave.
     pub handshakes: usize,
     /// How long they may take.
     pub handshake: Duration,
@@ -139,37 +147,48 @@ struct Shared {
     tracker: Mutex<ServerTracker>,
     /// The tracker's deadline may have changed.
     tracked: Notify,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    door: Mutex<Door>,
+}
+
+/// Who is let in.
+struct Door {
+    places: Places,
+    guard: Guard,
 }
 
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+/// How often it is said that no connection can be accepted.
+const SAID: Duration = Duration::from_secs(60);
 
 impl Shared {
-    /// Changes a place among the handshakes for one among the connections, if there is one.
-    fn seat(&self, permit: &mut Option<OwnedSemaphorePermit>) -> bool {
-        if permit
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p.semaphore(), &self.connections))
-        {
-            return true;
-        }
-        *permit = Arc::clone(&self.connections).try_acquire_owned().ok();
-        permit.is_some()
+    /// Nothing in here panics while it holds the lock; were it so, it would still be whole.
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a newcomer a place. What it gets fires when it has to leave again for another.
+    fn enter(&self, id: u64, peer: IpAddr) -> Option<oneshot::Receiver<()>> {
+        let Door { places, guard } = &mut *self.door();
+        places.enter(id, block(peer), |block| guard.trusts(block))
     }
 
     /// Tells the tracker something, and the engine what the tracker makes of it. Under one lock, so that
     /// the engine hears it in order.
-    fn track(&self, tell: impl FnOnce(&mut ServerTracker)) {
+    fn track<T>(&self, tell: impl FnOnce(&mut ServerTracker) -> T) -> T {
         let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
         let before = tracker.deadline();
-        tell(&mut tracker);
+        let told = tell(&mut tracker);
         for signal in tracker.signals() {
             self.signals.signal(signal);
         }
         if tracker.deadline() != before {
             self.tracked.notify_one();
         }
+        told
+    }
+
+    fn turned_away(&self, reason: TurnAwayReason, peer: IpAddr) {
+        self.track(|t| t.turned_away(reason, peer, (self.clock)()));
     }
 }
 
@@ -197,6 +216,11 @@ impl Listener {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let strangers = config.password.is_some() || acceptor.is_some();
+        let room = Room {
+            known: config.limits.connections,
+            strangers: strangers.then_some(config.limits.handshakes),
+        };
         let shared = Shared {
             clock,
             signals,
@@ -204,11 +228,13 @@ impl Listener {
                 user: config.user,
                 password: config.password,
             }),
-            connections: Arc::new(Semaphore::new(config.limits.connections)),
-            handshakes: Arc::new(Semaphore::new(config.limits.handshakes)),
             limits: config.limits,
             tracker: Mutex::default(),
             tracked: Notify::new(),
+            door: Mutex::new(Door {
+                places: Places::new(room),
+                guard: Guard::default(),
+            }),
         };
         Ok(Listener {
             listener,
@@ -230,8 +256,14 @@ impl Listener {
         // Dropped with this future, and all connections with it.
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_time(Arc::clone(&shared)));
+        // Those who were asked to leave, and have yet to, are not many either.
+        let most = 2 * (shared.limits.connections + shared.limits.handshakes);
         let next = AtomicU64::new(1);
+        let mut said: Option<Instant> = None;
         loop {
+            if tasks.len() > most {
+                tasks.join_next().await;
+            }
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 Some(_) = tasks.join_next() => continue,
@@ -240,40 +272,49 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(e) => {
                     // Out of file descriptors, most likely: some will come free.
-                    warn!("cannot accept a connection on {}: {e}", self.address);
+                    if said.is_none_or(|said| said.elapsed() > SAID) {
+                        warn!(
+                            "cannot accept a connection on {}: {e}; coturn waits",
+                            self.address
+                        );
+                        said = Some(Instant::now());
+                    }
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            let permit = if shared.credentials.password.is_some() || self.acceptor.is_some() {
-                &shared.handshakes
-            } else {
-                &shared.connections
-            };
-            let Ok(permit) = Arc::clone(permit).try_acquire_owned() else {
-                refuse(&stream, peer);
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            let ip = peer.ip().to_canonical();
+            let Some(leave) = shared.enter(id, ip) else {
+                let _ = stream.try_write(FULL);
+                shared.turned_away(TurnAwayReason::NoPlace, ip);
                 continue;
             };
-            let id = next.fetch_add(1, Ordering::Relaxed);
             prepare(&stream);
-            let ip = peer.ip().to_canonical();
             shared.track(|t| t.accepted(id, ip, (shared.clock)()));
             let (shared, acceptor) = (Arc::clone(&shared), self.acceptor.clone());
             tasks.spawn(async move {
-                let End { by, heard, reason } = connect(stream, acceptor, id, ip, &shared, permit).await;
-                shared.track(|t| t.closed(id, by, heard, (shared.clock)()));
-                match reason {
-                    Some(reason) => info!(%peer, "connection closed: {reason}"),
-                    None => debug!(%peer, ?by, "connection closed"),
-                }
+                let visitor = Visitor { id, peer: ip, leave };
+                let End {
+                    by,
+                    heard,
+                    reason,
+                    away,
+                } = connect(stream, acceptor, visitor, &shared).await;
+                shared.door().places.leave(id);
+                shared.track(|t| {
+                    let at = (shared.clock)();
+                    t.closed(id, by, heard, at);
+                    if let Some(away) = away {
+                        t.turned_away(away, ip, at);
+                    }
+                });
+                debug!(%peer, ?by, reason, "connection closed");
             });
+            // So that those who were let in come to say who they are, however many there are at the door.
+            tokio::task::yield_now().await;
         }
     }
-}
-
-fn refuse(stream: &TcpStream, peer: SocketAddr) {
-    warn!(%peer, "connection refused: the listener has as many as it allows");
-    let _ = stream.try_write(FULL);
 }
 
 /// A machine that has gone without a word is noticed after about two minutes, and its connection freed.
@@ -289,24 +330,25 @@ fn prepare(stream: &TcpStream) {
 async fn connect(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    id: u64,
-    peer: IpAddr,
+    mut visitor: Visitor,
     shared: &Shared,
-    permit: OwnedSemaphorePermit,
 ) -> End {
     let deadline = Instant::now() + shared.limits.handshake;
     let Some(acceptor) = acceptor else {
-        return connection::serve(stream, id, peer, shared, deadline, permit).await;
+        return connection::serve(stream, visitor, shared, deadline).await;
     };
-    let failed = |reason: String| End {
-        by: ClosedBy::Us,
-        heard: (shared.clock)(),
-        reason: Some(reason),
+    let accepted = tokio::select! {
+        accepted = timeout_at(deadline, acceptor.accept(stream)) => accepted,
+        _ = &mut visitor.leave => return End::turned_away((shared.clock)(), TurnAwayReason::NoPlace, String::new()),
     };
-    match timeout_at(deadline, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => connection::serve(stream, id, peer, shared, deadline, permit).await,
-        Ok(Err(e)) => failed(format!("TLS: {e}")),
-        Err(_) => failed("the TLS handshake took too long".to_owned()),
+    let failed = |away, reason| End::turned_away((shared.clock)(), away, reason);
+    match accepted {
+        Ok(Ok(stream)) => connection::serve(stream, visitor, shared, deadline).await,
+        Ok(Err(e)) => failed(TurnAwayReason::Tls, format!("TLS: {e}")),
+        Err(_) => failed(
+            TurnAwayReason::TooSlow,
+            "the TLS handshake took too long".to_owned(),
+        ),
     }
 }
 

@@ -1,12 +1,18 @@
 //! Which servers are there, and which have stopped: METERING.md, "Servers (`direct`)". Pure: time is an input.
 //!
 //! What is known of a live coturn (measured): every thread opens its connection at start, all within
-//! milliseconds of the `KEYS` that its auth workers send on short connections of their own. A connection of
-//! that first set, an ORIGINAL, is re-opened at once when it is lost; one that has been re-opened before is
-//! re-opened only when its thread next has something to send. So only the loss of originals proves a stop.
+//! milliseconds of the `KEYS` that its auth workers send on short connections of their own, and says AUTH or SELECT at
+//! once. A connection carries the messages of one relay thread. A connection of that first set, an ORIGINAL, is
+//! re-opened at once when it is lost; one that has been re-opened before is re-opened only when its thread next has
+//! something to send. So only the loss of originals proves a stop.
+//!
+//! Where a coturn is seen from changes while it lives (balancers, NAT). Servers with the same user and database are
+//! KIN: what closed at one and was opened at another at once may be one coturn's, and is no stop.
+
+mod names;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
@@ -16,17 +22,32 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use crate::signal::Signal;
+use super::{
+    refusals::Refusals,
+    server::{Closing, Server},
+};
+use crate::signal::{Signal, TurnAwayReason};
 
 /// All connections of a server that stops close within this, in milliseconds.
 const BURST: u64 = 1_000;
 /// A live server's originals are back within this, in milliseconds.
-const BACK: u64 = 5_000;
+pub(super) const BACK: u64 = 5_000;
 /// A server's first connections are accepted at most this long before or after its `KEYS`, in milliseconds.
-const START: u64 = 5_000;
+pub(super) const START: u64 = 5_000;
 /// Connections that come back together make one gap: so long it waits for more, in milliseconds.
-const GATHER: u64 = 1_000;
-/// Servers without connections that are remembered, so that names made up by a client take no memory.
+pub(super) const GATHER: u64 = 1_000;
+/// A server that is there for so long, in milliseconds, is shown even if it publishes nothing.
+pub(super) const SETTLED: u64 = 1_000;
+/// For so long, in milliseconds, a connection that came from nowhere may be one of a start: its `KEYS` comes by then.
+pub(super) const MOVED: u64 = 1_000;
+/// A connection that has not said for so long whose it is, in milliseconds, is no coturn's (measured: 1 s at most).
+const SILENT: u64 = 5_000;
+/// For so long, in milliseconds, it is remembered that a server was told as stopped, and that an address was turned away.
+pub(super) const KEPT: u64 = 3_600_000;
+/// The most servers of one remote machine, and of all: names are made up easily.
+const OF_ONE: usize = 256;
+const OF_ALL: usize = 4_096;
+/// The most connections of one server that are remembered as away, and addresses that were turned away.
 const REMEMBERED: usize = 1_024;
 
 /// Who ended a connection.
@@ -45,6 +66,13 @@ pub enum ClosedBy {
 pub struct ServerTracker {
     connections: HashMap<u64, Connection>,
     servers: HashMap<Arc<[u8]>, Server>,
+    /// How many of them are of one remote machine.
+    names: HashMap<IpAddr, usize>,
+    refusals: Refusals,
+    /// Addresses that were turned away though a coturn may be there: first and last time.
+    refused: HashMap<IpAddr, (Timestamp, Timestamp)>,
+    /// The earliest deadline of all servers, unless it has to be looked for.
+    next: Option<Option<Timestamp>>,
     out: VecDeque<Signal>,
 }
 
@@ -56,35 +84,8 @@ struct Connection {
     /// It did what no relay thread does, and says nothing about a server's life.
     tool: bool,
     original: bool,
-}
-
-#[derive(Debug)]
-struct Server {
-    peer: IpAddr,
-    open: HashSet<u64>,
-    told: bool,
-    /// When the first connection came after there had been none.
-    generation: Timestamp,
-    /// None of this generation has closed yet: what comes is no reconnect.
-    pristine: bool,
-    /// The last `KEYS`, if no connection closed since.
-    keys: Option<Timestamp>,
-    closing: Option<Closing>,
-    /// The closing that left no connection, until a `KEYS` or its absence has said what it was.
-    emptied: Option<Closing>,
-    stop_due: Option<Timestamp>,
-    /// Connections that closed and are not back: until when each was surely heard.
-    away: VecDeque<Timestamp>,
-    /// Some came back: the gap to tell, and when.
-    back: Option<(Gap, Timestamp)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Closing {
-    first: Timestamp,
-    last: Timestamp,
-    by_server: bool,
-    original: bool,
+    /// The relay threads whose messages it carried: one, if it is coturn's own.
+    threads: Vec<u16>,
 }
 
 impl ServerTracker {
@@ -96,77 +97,176 @@ impl ServerTracker {
             server: None,
             tool: false,
             original: false,
+            threads: Vec::new(),
         };
         self.connections.insert(id, connection);
     }
 
-    /// A connection named its server. It may do so again, as long as nobody published on it.
-    pub fn identified(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) {
-        let Some(connection) = self.connections.get_mut(&id) else {
+    /// A connection, or one that was never accepted, was turned away.
+    pub fn turned_away(&mut self, reason: TurnAwayReason, peer: IpAddr, at: Timestamp) {
+        self.refusals.note(reason, peer, at);
+        self.refusals.tell(at, &mut self.out);
+        if reason == TurnAwayReason::NotRedis {
             return;
+        }
+        if self.refused.len() >= REMEMBERED && !self.refused.contains_key(&peer) {
+            let oldest = self.refused.iter().min_by_key(|(_, (_, last))| *last);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                self.refused.remove(&oldest);
+            }
+        }
+        let (first, last) = self.refused.entry(peer).or_insert((at, at));
+        if at.since(*last) > KEPT {
+            *first = at;
+        }
+        *last = at;
+    }
+
+    /// A server's connection logged in rightly and found no place: what it has to say is missed for certain.
+    pub fn no_place(&mut self, server: &Arc<[u8]>, peer: IpAddr, at: Timestamp) {
+        self.turned_away(TurnAwayReason::NoPlace, peer, at);
+        if let Some(entry) = self.servers.get_mut(server) {
+            let (_, to) = entry.unheard.get_or_insert((at, at));
+            *to = at;
+            self.next = None;
+        }
+    }
+
+    /// A connection named its server. It may do so again, as long as nobody published on it. False where there
+    /// are too many servers.
+    pub fn identified(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return true;
         };
         if connection.tool || connection.server.as_ref() == Some(server) {
-            return;
-        }
-        if let Some(before) = connection.server.replace(Arc::clone(server))
-            && let Some(before) = self.servers.get_mut(&before)
-        {
-            before.open.remove(&id);
+            return true;
         }
         let (peer, accepted) = (connection.peer, connection.accepted);
+        self.look_again(id, at);
+        self.disown(id, at);
+        if !self.make_room(server, peer) {
+            return false;
+        }
+        self.next = None;
+        let refused = self
+            .refused
+            .get(&peer)
+            .filter(|(_, last)| at.since(*last) <= KEPT);
         let entry = entry(&mut self.servers, server, peer, at);
         if entry.open.is_empty() {
             entry.generation = accepted;
             entry.pristine = true;
         }
-        let started = entry
-            .keys
-            .is_some_and(|k| k.since(accepted) <= START && accepted.since(k) <= START);
+        let started = entry.started_with(accepted);
         let original = entry.pristine && started;
         entry.open.insert(id);
+        entry.appeared(at);
         // Somebody is there: whatever closed before was no stop.
         entry.closing = None;
         entry.stop_due = None;
         if let Some(heard) = entry.away.pop_front() {
             entry.came_back(server, heard, at);
+        } else {
+            if !started && entry.strays.len() < REMEMBERED {
+                entry.strays.push_back(accepted);
+            }
+            if let Some((first, last)) = refused
+                && *last > entry.refusals_told
+            {
+                self.out.push_back(Signal::Gap(Gap {
+                    from: (*first).max(entry.refusals_told),
+                    to: at,
+                    reason: GapReason::TurnedAway,
+                    server: Some(Box::from(&server[..])),
+                }));
+            }
         }
+        entry.refusals_told = at;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.original = original;
+            connection.server = Some(Arc::clone(server));
         }
+        true
     }
 
-    /// A connection published: its server is one to show.
-    pub fn published(&mut self, id: u64, at: Timestamp) {
-        let Some(server) = self.connections.get(&id).and_then(|c| c.server.clone()) else {
+    /// A connection published for the first time, as this server: from now on it is nobody else's. False where there
+    /// are too many servers.
+    pub fn published(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) -> bool {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            // Whatever else it can do, it says what coturn says.
+            connection.tool = false;
+        }
+        if !self.identified(id, server, at) {
+            return false;
+        }
+        if let Some(entry) = self.servers.get_mut(server) {
+            self.next = None;
+            entry.show(server, at, &mut self.out);
+            entry.returned(server, &mut self.out);
+        }
+        true
+    }
+
+    /// A connection carries messages of this relay thread, and did not before.
+    pub fn carries(&mut self, id: u64, thread: u16, at: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if let Some(entry) = self.servers.get_mut(&server)
-            && !entry.told
-        {
-            entry.told = true;
-            self.out.push_back(Signal::ServerSeen { at, server });
+        let Some(server) = &connection.server else { return };
+        let Some(entry) = self.servers.get_mut(server) else {
+            return;
+        };
+        if connection.threads.contains(&thread) {
+            return;
+        }
+        connection.threads.push(thread);
+        let count = entry.threads.entry(thread).or_default();
+        *count += 1;
+        if *count == 1 {
+            let server = Arc::clone(server);
+            self.out.push_back(Signal::ThreadConnected { at, server, thread });
         }
     }
 
     /// A connection did what no relay thread of coturn does.
-    pub fn tool(&mut self, id: u64) {
+    pub fn tool(&mut self, id: u64, at: Timestamp) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        connection.tool = true;
-        if let Some(entry) = connection.server.take().and_then(|s| self.servers.get_mut(&s)) {
-            entry.open.remove(&id);
+        // What has published is a coturn's, or as good as one.
+        if connection.threads.is_empty() && !connection.tool {
+            connection.tool = true;
+            self.look_again(id, at);
+            self.disown(id, at);
         }
     }
 
-    /// A connection sent `KEYS`: its server has just been started. It is a short one, and no relay thread's.
-    pub fn keys(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) {
-        self.tool(id);
+    /// A connection is of no server any more, as far as is known.
+    fn disown(&mut self, id: u64, at: Timestamp) {
+        let server = self.connections.get_mut(&id).and_then(|c| c.server.take());
+        if let Some(entry) = server.and_then(|s| self.servers.get_mut(&s))
+            && entry.open.remove(&id)
+            && entry.open.is_empty()
+        {
+            self.next = None;
+            entry.vanished(at);
+        }
+    }
+
+    /// A connection sent `KEYS`: its server has just been started. It is a short one, and no relay thread's. False where
+    /// there are too many servers.
+    pub fn keys(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) -> bool {
+        self.tool(id, at);
         let Some(peer) = self.connections.get(&id).map(|c| c.peer) else {
-            return;
+            return true;
         };
+        if !self.make_room(server, peer) {
+            return false;
+        }
+        self.next = None;
         let entry = entry(&mut self.servers, server, peer, at);
         entry.keys = Some(at);
+        entry.started();
         let fresh = entry.open.is_empty() || at.since(entry.generation) <= START;
         // All that it had before was closed, by its side, before anything of now was opened.
         if fresh
@@ -190,18 +290,38 @@ impl ServerTracker {
                 }
             }
         }
+        true
     }
 
     /// A connection is no more. `heard`: until when all that was sent on it has surely been received.
     pub fn closed(&mut self, id: u64, by: ClosedBy, heard: Timestamp, at: Timestamp) {
+        self.look_again(id, at);
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
-        let Some(entry) = connection.server.and_then(|s| self.servers.get_mut(&s)) else {
+        let Some(server) = connection.server else { return };
+        let Some(entry) = self.servers.get_mut(&server) else {
             return;
         };
         if !entry.open.remove(&id) {
             return;
+        }
+        self.next = None;
+        for thread in connection.threads {
+            let left = entry.threads.get_mut(&thread).map_or(0, |count| {
+                *count = count.saturating_sub(1);
+                *count
+            });
+            if left == 0 {
+                entry.threads.remove(&thread);
+                let server = Arc::clone(&server);
+                self.out.push_back(Signal::ThreadDisconnected {
+                    at,
+                    server,
+                    thread,
+                    heard,
+                });
+            }
         }
         entry.pristine = false;
         entry.keys = None;
@@ -225,6 +345,7 @@ impl ServerTracker {
         };
         entry.closing = Some(closing);
         if entry.open.is_empty() {
+            entry.vanished(at);
             entry.emptied = Some(closing);
             if closing.by_server && closing.original && closing.last.since(closing.first) <= BURST {
                 entry.stop_due = Some(at.plus(BACK));
@@ -232,41 +353,84 @@ impl ServerTracker {
         }
     }
 
+    /// A connection that had not said whose it is has turned out to be nobody's: a stop that waited for that is due.
+    fn look_again(&mut self, id: u64, at: Timestamp) {
+        let Some(c) = self.connections.get(&id).filter(|c| c.server.is_none()) else {
+            return;
+        };
+        for entry in self.servers.values_mut().filter(|s| s.peer == c.peer) {
+            if let (Some(due), Some(closing)) = (&mut entry.stop_due, entry.closing) {
+                *due = (*due).min(at.max(closing.last.plus(BACK)));
+                self.next = None;
+            }
+        }
+    }
+
     /// Time has come to `now`.
     pub fn tick(&mut self, now: Timestamp) {
+        self.refusals.tell(now, &mut self.out);
+        if self.earliest().is_none_or(|due| due > now) {
+            return;
+        }
+        self.next = None;
+        // The order of a map is no order.
+        let mut due: Vec<Arc<[u8]>> = self
+            .servers
+            .iter()
+            .filter(|(_, s)| s.deadline().is_some_and(|d| d <= now))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        due.sort();
+        for name in &due {
+            self.resettle(name, now);
+        }
         let mut stopped = Vec::new();
-        for (server, entry) in &mut self.servers {
-            if let Some((_, due)) = &entry.back
-                && *due <= now
-                && let Some((gap, _)) = entry.back.take()
-            {
-                self.out.push_back(Signal::Gap(gap));
-            }
+        for name in due {
+            let Some(entry) = self.servers.get_mut(&name) else {
+                continue;
+            };
+            entry.tell(&name, now, &mut self.out);
             if entry.stop_due.is_none_or(|due| due > now) {
                 continue;
             }
             entry.stop_due = None;
             let Some(closing) = entry.closing else { continue };
-            // One that has not said whose it is may be this server's: nothing is proven then.
-            let maybe = |c: &Connection| c.peer == entry.peer && c.server.is_none() && !c.tool;
-            if !self.connections.values().any(maybe) {
-                stopped.push((closing.last, Arc::clone(server)));
+            // One that was opened in time and has not said whose it is may be this server's: soon that will be known.
+            let in_time = |at: Timestamp| at >= closing.first && at <= closing.last.plus(BACK);
+            let maybe = |c: &&Connection| {
+                c.peer == entry.peer && c.server.is_none() && !c.tool && in_time(c.accepted)
+            };
+            let known = self
+                .connections
+                .values()
+                .filter(maybe)
+                .map(|c| c.accepted.plus(SILENT));
+            match known.filter(|known| *known > now).max() {
+                Some(known) => entry.stop_due = Some(known),
+                None => {
+                    entry.stop(closing.last);
+                    stopped.push((closing.last, name));
+                }
             }
         }
-        // The order of a map is no order.
         stopped.sort();
         for (at, server) in stopped {
-            self.servers.remove(&server);
             self.out.push_back(Signal::ServerStopped { at, server });
         }
     }
 
+    fn earliest(&mut self) -> Option<Timestamp> {
+        let servers = &self.servers;
+        *self
+            .next
+            .get_or_insert_with(|| servers.values().filter_map(Server::deadline).min())
+    }
+
     /// When [`ServerTracker::tick`] has something to do next.
     #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.servers
-            .values()
-            .flat_map(|s| [s.stop_due, s.back.as_ref().map(|b| b.1)])
+    pub fn deadline(&mut self) -> Option<Timestamp> {
+        [self.earliest(), self.refusals.deadline()]
+            .into_iter()
             .flatten()
             .min()
     }
@@ -283,43 +447,9 @@ fn entry<'s>(
     peer: IpAddr,
     at: Timestamp,
 ) -> &'s mut Server {
-    if servers.len() >= REMEMBERED && !servers.contains_key(server) {
-        servers.retain(|_, s| !s.open.is_empty() || s.stop_due.is_some());
-    }
-    servers.entry(Arc::clone(server)).or_insert_with(|| Server {
-        peer,
-        open: HashSet::new(),
-        told: false,
-        generation: at,
-        pristine: true,
-        keys: None,
-        closing: None,
-        emptied: None,
-        stop_due: None,
-        away: VecDeque::new(),
-        back: None,
-    })
-}
-
-impl Server {
-    fn came_back(&mut self, server: &Arc<[u8]>, heard: Timestamp, at: Timestamp) {
-        match &mut self.back {
-            Some((gap, _)) => {
-                gap.from = gap.from.min(heard);
-                gap.to = gap.to.max(at);
-            }
-            None => {
-                let server = Some(Box::from(&server[..]));
-                let gap = Gap {
-                    from: heard,
-                    to: at,
-                    reason: GapReason::Reconnect,
-                    server,
-                };
-                self.back = Some((gap, at.plus(GATHER)));
-            }
-        }
-    }
+    servers
+        .entry(Arc::clone(server))
+        .or_insert_with(|| Server::new(peer, at))
 }
 
 #[cfg(test)]

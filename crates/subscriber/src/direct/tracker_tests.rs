@@ -4,12 +4,19 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
+#[path = "tracker_tests/moves.rs"]
+mod moves;
+
 /// A fleet on one listener, and all that the tracker has told.
 struct World {
     tracker: ServerTracker,
     now: u64,
     next: u64,
+    /// The server that each connection named.
+    names: HashMap<u64, Arc<[u8]>>,
     told: Vec<String>,
+    /// Whether who is there is told, too.
+    all: bool,
 }
 
 fn ip() -> IpAddr {
@@ -26,7 +33,9 @@ impl World {
             tracker: ServerTracker::default(),
             now: 1_000_000,
             next: 0,
+            names: HashMap::new(),
             told: Vec::new(),
+            all: false,
         }
     }
 
@@ -38,10 +47,32 @@ impl World {
         let text = |s: &[u8]| String::from_utf8_lossy(s).into_owned();
         for signal in self.tracker.signals() {
             self.told.push(match signal {
-                Signal::ServerSeen { server, .. } => format!("seen {}", text(&server)),
+                // Who is there is looked at by tests of its own.
+                Signal::ServerConnected { .. } | Signal::ServerGone { .. } if !self.all => continue,
+                Signal::ServerConnected { server, at } => format!("connected {} {}", text(&server), at.0),
+                Signal::ServerGone { server, at } => format!("gone {} {}", text(&server), at.0),
+                Signal::ServerReturned {
+                    at,
+                    server,
+                    stopped_at,
+                } => {
+                    format!("returned {} {} {}", text(&server), at.0, stopped_at.0)
+                }
+                Signal::ThreadConnected { at, server, thread } => {
+                    format!("+{thread} {} {}", text(&server), at.0)
+                }
+                Signal::ThreadDisconnected {
+                    at, server, thread, ..
+                } => format!("-{thread} {} {}", text(&server), at.0),
                 Signal::ServerStopped { at, server } => format!("stopped {} {}", text(&server), at.0),
                 Signal::ServerRestarted { at, server } => format!("restarted {} {}", text(&server), at.0),
+                Signal::Gap(g) if g.reason == GapReason::TurnedAway => {
+                    format!("unheard {} {}-{}", text(&g.server.unwrap()), g.from.0, g.to.0)
+                }
                 Signal::Gap(g) => format!("gap {} {}-{}", text(&g.server.unwrap()), g.from.0, g.to.0),
+                Signal::TurnedAway(t) => format!("turned away {} {}", t.count, t.reason.as_str()),
+                // On record as the source's: refusals.rs has the tests.
+                Signal::Unheard(_) => continue,
                 other => panic!("{other:?}"),
             });
         }
@@ -66,14 +97,25 @@ impl World {
 
     fn open(&mut self, server: &str) -> u64 {
         let id = self.silent();
-        self.tracker.identified(id, &name(server), self.at());
+        assert!(self.tracker.identified(id, &name(server), self.at()));
+        self.names.insert(id, name(server));
         self.drain();
         id
     }
 
     fn publish(&mut self, id: u64) {
-        self.tracker.published(id, self.at());
+        assert!(self.tracker.published(id, &self.names[&id], self.at()));
         self.drain();
+    }
+
+    fn carry(&mut self, id: u64, thread: u16) {
+        self.publish(id);
+        self.tracker.carries(id, thread, self.at());
+        self.drain();
+    }
+
+    fn tool(&mut self, id: u64) {
+        self.tracker.tool(id, self.at());
     }
 
     fn close(&mut self, id: u64, by: ClosedBy) {
@@ -112,13 +154,46 @@ impl World {
 }
 
 #[test]
-fn a_server_is_seen_once() {
+fn who_is_there_is_told_once_and_who_is_gone_since_when() {
     let mut w = World::new();
+    w.all = true;
     let ids = w.start("a", 3);
+    let at = w.now - 6;
     assert!(w.told().is_empty());
     w.publish(ids[0]);
     w.publish(ids[1]);
-    assert_eq!(w.told(), ["seen a"]);
+    assert_eq!(w.told(), [format!("connected a {}", w.now)]);
+    // One that publishes nothing, but stays.
+    w.start("b", 1);
+    w.pass(1_000);
+    assert_eq!(w.told(), [format!("connected b {}", at + 6)]);
+    // Gone for a moment is not gone.
+    w.close_all(&ids, ClosedBy::Network);
+    w.pass(4_000);
+    let id = w.open("a");
+    w.pass(60_000);
+    assert!(w.told().iter().all(|t| t.starts_with("gap")));
+    w.close(id, ClosedBy::Network);
+    let at = w.now;
+    w.pass(4_999);
+    assert!(w.told().is_empty());
+    w.pass(1);
+    assert_eq!(w.told(), [format!("gone a {at}")]);
+    let id = w.open("a");
+    w.publish(id);
+    assert!(w.told().contains(&format!("connected a {}", w.now)));
+}
+
+/// `redis-cli -n 3 PING` names a server, too.
+#[test]
+fn who_is_there_for_a_moment_and_says_nothing_is_not_told() {
+    let mut w = World::new();
+    w.all = true;
+    let id = w.open("a");
+    w.pass(500);
+    w.close(id, ClosedBy::Server);
+    w.pass(60_000);
+    assert!(w.told().is_empty());
 }
 
 #[test]
@@ -182,10 +257,7 @@ fn the_second_cut_of_a_live_server_proves_nothing() {
     let id = w.open("a");
     w.publish(id);
     w.pass(1_000);
-    assert_eq!(
-        w.told(),
-        ["seen a".to_owned(), format!("gap a {lost}-{}", lost + 113_000)]
-    );
+    assert_eq!(w.told(), [format!("gap a {lost}-{}", lost + 113_000)]);
 }
 
 #[test]
@@ -293,15 +365,81 @@ fn keys_end_nothing_while_a_connection_is_open() {
 }
 
 #[test]
-fn one_that_has_not_said_whose_it_is_may_be_the_servers() {
+fn one_that_has_not_said_whose_it_is_may_be_the_servers_for_a_while() {
     let mut w = World::new();
     let ids = w.start("a", 3);
     w.pass(60_000);
     w.close_all(&ids, ClosedBy::Server);
-    w.pass(10);
+    let at = w.now;
+    w.pass(4_000);
+    let silent = w.silent();
+    w.pass(1_500);
+    assert!(w.told().is_empty());
+    assert!(w.tracker.identified(silent, &name("a"), w.at()));
+    w.pass(60_000);
+    assert_eq!(w.told(), [format!("gap a {at}-{}", at + 5_500)]);
+}
+
+/// A health check is open whenever one looks: now an old one, now a new one.
+#[test]
+fn a_death_is_noticed_whoever_is_silent_beside_it() {
+    // Since before, and for ever.
+    let mut w = World::new();
+    let ids = w.start("a", 3);
     w.silent();
     w.pass(60_000);
+    w.close_all(&ids, ClosedBy::Server);
+    let at = w.now;
+    w.pass(5_000);
+    assert_eq!(w.told(), [format!("stopped a {at}")]);
+
+    // Since then, and for ever: no coturn takes so long to say whose it is.
+    let mut w = World::new();
+    let ids = w.start("a", 3);
+    w.pass(60_000);
+    w.close_all(&ids, ClosedBy::Server);
+    let at = w.now;
+    w.pass(4_900);
+    w.silent();
+    w.pass(4_999);
     assert!(w.told().is_empty());
+    w.pass(1);
+    assert_eq!(w.told(), [format!("stopped a {at}")]);
+
+    // A new one every second, each for two.
+    let mut w = World::new();
+    let ids = w.start("a", 3);
+    w.pass(60_000);
+    w.close_all(&ids, ClosedBy::Server);
+    let at = w.now;
+    for _ in 0..12 {
+        let silent = w.silent();
+        w.pass(1_000);
+        let other = w.silent();
+        w.pass(1_000);
+        w.close(silent, ClosedBy::Server);
+        w.close(other, ClosedBy::Server);
+    }
+    assert_eq!(w.told(), [format!("stopped a {at}")]);
+
+    // It turns out to be another's, or a tool: that is looked at at once.
+    for tool in [true, false] {
+        let mut w = World::new();
+        let ids = w.start("a", 3);
+        w.pass(60_000);
+        w.close_all(&ids, ClosedBy::Server);
+        let at = w.now;
+        w.pass(4_900);
+        let silent = w.silent();
+        w.pass(1_000);
+        if tool {
+            w.tool(silent);
+        } else {
+            assert!(w.tracker.identified(silent, &name("b"), w.at()));
+        }
+        w.pass(1);
+        assert_eq!(w.told(), [format!("stopped a {at}")], "{tool}");
+    }
 }
 
 #[test]
@@ -309,12 +447,12 @@ fn tools_neither_hold_a_server_up_nor_stop_it() {
     let mut w = World::new();
     let ids = w.start("a", 2);
     let tool = w.open("a");
-    w.tracker.tool(tool);
+    w.tool(tool);
     w.close(tool, ClosedBy::Server);
     w.pass(60_000);
     assert!(w.told().is_empty());
     let tool = w.open("a");
-    w.tracker.tool(tool);
+    w.tool(tool);
     w.close_all(&ids, ClosedBy::Server);
     w.pass(60_000);
     assert_eq!(w.told().len(), 1);
@@ -339,16 +477,33 @@ fn gaps_of_connections_that_come_back_together_are_one() {
 }
 
 #[test]
-fn names_made_up_take_no_memory() {
+fn names_made_up_take_no_memory_and_nobodys_place() {
     let mut w = World::new();
+    let honest = w.open("honest");
+    w.publish(honest);
     for i in 0..10_000 {
         let id = w.open(&format!("x{i}"));
+        w.publish(id);
         w.close(id, ClosedBy::Server);
     }
     let id = w.silent();
     for i in 0..10_000 {
         w.tracker.identified(id, &name(&format!("y{i}")), w.at());
     }
-    assert!(w.tracker.servers.len() <= REMEMBERED + 1);
-    assert!(w.tracker.connections.len() <= 1);
+    assert!(w.tracker.servers.len() <= OF_ONE, "{}", w.tracker.servers.len());
+    assert!(w.tracker.connections.len() <= 2);
+    // While connections hold them, no more are taken from that address, and from others they are.
+    let held: Vec<u64> = (0..OF_ONE - 2).map(|i| w.open(&format!("z{i}"))).collect();
+    let id = w.silent();
+    assert!(!w.tracker.identified(id, &name("one too many"), w.at()));
+    assert!(!w.tracker.published(id, &name("one too many"), w.at()));
+    assert!(!w.tracker.keys(id, &name("one too many"), w.at()));
+    w.next += 1;
+    w.tracker
+        .accepted(w.next, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 8)), w.at());
+    assert!(w.tracker.identified(w.next, &name("other"), w.at()));
+    w.close(held[0], ClosedBy::Server);
+    assert!(w.tracker.identified(id, &name("one too many"), w.at()));
+    assert!(w.tracker.servers.contains_key(&name("honest")));
+    assert_eq!(w.tracker.names.values().sum::<usize>(), w.tracker.servers.len());
 }

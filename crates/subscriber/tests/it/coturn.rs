@@ -133,22 +133,8 @@ async fn on_redis_to_the_byte() {
     assert!(ear.gaps.is_empty(), "{:?}", ear.gaps);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_a_wrong_password_nothing_is_heard() {
-    let config = DirectConfig {
-        password: Some(SecretString::from("right")),
-        ..config()
-    };
-    let mut ear = start(SourceConfig::Direct(config)).await;
-    let coturn = Coturn::start(&format!("port={} password=wrong", ear.port()), &[]).await;
-    let _client = coturn.client("bob", &["-n", "3"]);
-    ear.listen(Duration::from_secs(3)).await;
-    assert!(ear.messages.is_empty(), "{:?}", ear.messages);
-    assert_eq!(ear.told.len(), 1, "{:?}", ear.told);
-}
-
 /// An allocation that is open and stays so.
-async fn open_allocation(ear: &mut Ear, coturn: &Coturn, user: &str) -> crate::support::Process {
+pub async fn open_allocation(ear: &mut Ear, coturn: &Coturn, user: &str) -> crate::support::Process {
     let client = coturn.client(user, &["-n", "100000", "-z", "50"]);
     ear.until("an allocation", |e| {
         e.kinds(user).iter().any(|k| matches!(k, Kind::New(_)))

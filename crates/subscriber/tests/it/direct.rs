@@ -1,6 +1,6 @@
 //! The listener, spoken to as coturn and as people do.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use secrecy::SecretString;
 use tokio::{
@@ -38,7 +38,7 @@ async fn messages_come_with_their_server() {
         ear.messages[1].channel,
         b"turn/user/\xff\xfe/allocation/000000000000000002/status"
     );
-    ear.until("the server", |e| e.count("seen 127.0.0.1/-/7") == 1)
+    ear.until("the server", |e| e.count("connected 127.0.0.1/-/7") == 1)
         .await;
     assert!(
         ear.told[0].starts_with("hearing listening on 127.0.0.1:"),
@@ -231,7 +231,7 @@ async fn a_connection_that_comes_back_leaves_a_gap_of_that_server() {
     assert_eq!(coturn.call(&["SELECT", "2"]).await, "+OK");
     coturn.publish(&status("bob", 1), b"new lifetime=600").await;
     drop(coturn);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    ear.until("its end", |e| e.count("-0 127.0.0.1/-/2") == 1).await;
     let mut coturn = Client::connect(ear.port()).await.unwrap();
     assert_eq!(coturn.call(&["SELECT", "2"]).await, "+OK");
     ear.until("the gap", |e| e.gaps.len() == 1).await;

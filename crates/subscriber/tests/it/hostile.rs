@@ -109,42 +109,6 @@ async fn who_says_nothing_is_shown_out() {
     assert_eq!(coturn.call(&["PING"]).await, "+PONG");
 }
 
-#[tokio::test]
-async fn strangers_do_not_take_the_places_of_those_who_are_known() {
-    let limits = DirectLimits {
-        handshakes: 3,
-        connections: 2,
-        ..DirectLimits::default()
-    };
-    let ear = start(locked(limits)).await;
-    let mut known = Vec::new();
-    for _ in 0..2 {
-        let mut client = Client::connect(ear.port()).await.unwrap();
-        assert_eq!(client.call(&["AUTH", "pw"]).await, "+OK");
-        assert_eq!(client.call(&["PING"]).await, "+PONG");
-        known.push(client);
-    }
-    let mut strangers = Vec::new();
-    for _ in 0..3 {
-        let mut client = Client::connect(ear.port()).await.unwrap();
-        assert!(client.call(&["PING"]).await.starts_with("-NOAUTH"));
-        strangers.push(client);
-    }
-    assert_eq!(
-        answered(&ear, b"").await,
-        "-ERR max number of clients reached\r\n"
-    );
-    drop(strangers);
-    // Known, but one too many.
-    let answer = crate::support::until("a place for the handshake", async || {
-        let answer = answered(&ear, &command(&[b"AUTH", b"pw"])).await;
-        answer.starts_with("+OK").then_some(answer)
-    })
-    .await;
-    assert_eq!(answer, "+OK\r\n-ERR max number of clients reached\r\n");
-    assert_eq!(known[0].call(&["PING"]).await, "+PONG");
-}
-
 /// coturn may never read an answer again after it has reconnected: it must be listened to all the same.
 #[tokio::test]
 async fn unread_answers_never_stop_the_reading() {

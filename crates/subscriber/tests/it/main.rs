@@ -8,6 +8,8 @@
 
 mod coturn;
 mod direct;
+mod direct_door;
+mod direct_moves;
 mod hostile;
 mod loss;
 mod redis;

@@ -1,6 +1,7 @@
 //! Processes that end with their test, a client that speaks RESP, and an ear for signals.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -12,14 +13,14 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use turnhook_reducer::{message::Kind, source::Gap, time::Timestamp};
 use turnhook_subscriber::{
     decode,
     queue::{self, SignalReceiver, SignalSender},
-    signal::{Clock, Signal},
+    signal::{Clock, Signal, TurnedAway},
     source::{SourceConfig, SourceHandle},
 };
 
@@ -197,6 +198,14 @@ pub struct Client<S> {
 }
 
 impl Client<TcpStream> {
+    /// From an address of its own on this machine: 127.0.0.`n`.
+    pub async fn connect_from(n: u8, port: u16) -> std::io::Result<Client<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 0, 0, n], 0)))?;
+        let stream = socket.connect(local(port)).await?;
+        Ok(Client { stream })
+    }
+
     pub async fn connect(port: u16) -> std::io::Result<Client<TcpStream>> {
         Ok(Client {
             stream: TcpStream::connect(local(port)).await?,
@@ -290,6 +299,11 @@ pub struct Ear {
     pub told: Vec<String>,
     pub entries: Vec<turnhook_subscriber::signal::SnapshotEntry>,
     pub refused: u64,
+    /// Who was turned away, as it was told, and how many there were for each reason.
+    pub refusals: Vec<TurnedAway>,
+    pub turned_away: BTreeMap<&'static str, u64>,
+    /// Times in which somebody unknown was turned away.
+    pub unheard: Vec<Gap>,
     /// Which of the keys of a snapshot are wanted.
     pub wants: fn(&[u8]) -> bool,
 }
@@ -318,6 +332,9 @@ pub async fn start_on(
         told: Vec::new(),
         entries: Vec::new(),
         refused: 0,
+        refusals: Vec::new(),
+        turned_away: BTreeMap::new(),
+        unheard: Vec::new(),
         wants: |_| true,
     }
 }
@@ -388,7 +405,20 @@ impl Ear {
             }
             Signal::Hearing { detail, .. } => self.told.push(format!("hearing {detail}")),
             Signal::Deaf { error, .. } => self.told.push(format!("deaf {error}")),
-            Signal::ServerSeen { server, .. } => self.told.push(format!("seen {}", text(&server))),
+            Signal::ServerConnected { server, .. } => self.told.push(format!("connected {}", text(&server))),
+            Signal::ServerGone { server, .. } => self.told.push(format!("gone {}", text(&server))),
+            Signal::ServerReturned { server, .. } => self.told.push(format!("returned {}", text(&server))),
+            Signal::ThreadConnected { server, thread, .. } => {
+                self.told.push(format!("+{thread} {}", text(&server)));
+            }
+            Signal::ThreadDisconnected { server, thread, .. } => {
+                self.told.push(format!("-{thread} {}", text(&server)));
+            }
+            Signal::TurnedAway(told) => {
+                *self.turned_away.entry(told.reason.as_str()).or_default() += told.count;
+                self.refusals.push(told);
+            }
+            Signal::Unheard(gap) => self.unheard.push(gap),
             Signal::ServerStopped { server, .. } => self.told.push(format!("stopped {}", text(&server))),
             Signal::ServerRestarted { server, .. } => self.told.push(format!("restarted {}", text(&server))),
             // Every second: no news.
@@ -437,13 +467,24 @@ pub struct Coturn {
 
 pub const SECRET: &str = "tests-only";
 
+/// Every coturn that there is to be tested with: the one on the path, and the one that `TURNBIN` names.
+pub fn turnservers() -> Vec<String> {
+    let newer = std::env::var("TURNBIN").ok();
+    std::iter::once("turnserver".to_owned()).chain(newer).collect()
+}
+
 impl Coturn {
     /// `statsdb`: what follows `ip=127.0.0.1` in `redis-statsdb`.
     pub async fn start(statsdb: &str, args: &[&str]) -> Coturn {
+        Coturn::start_as("turnserver", statsdb, args).await
+    }
+
+    /// Another program than the one on the path.
+    pub async fn start_as(program: &str, statsdb: &str, args: &[&str]) -> Coturn {
         for _ in 0..5 {
             let (dir, port) = (TempDir::new().unwrap(), free_port());
             let mut coturn = Coturn {
-                process: Coturn::spawn(&dir, port, statsdb, args),
+                process: Coturn::spawn_as(program, &dir, port, statsdb, args),
                 port,
                 dir,
             };
@@ -455,7 +496,11 @@ impl Coturn {
     }
 
     pub fn spawn(dir: &TempDir, port: u16, statsdb: &str, args: &[&str]) -> Process {
-        let mut command = Command::new("turnserver");
+        Coturn::spawn_as("turnserver", dir, port, statsdb, args)
+    }
+
+    pub fn spawn_as(program: &str, dir: &TempDir, port: u16, statsdb: &str, args: &[&str]) -> Process {
+        let mut command = Command::new(program);
         command.args([
             "-n",
             "--listening-ip=127.0.0.1",

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, ConfigArgs, Format, print};
+use super::{CliError, ConfigArgs, Format, print, warn};
 use crate::{
     config::{Config, StoreKind},
     store,
@@ -15,7 +15,8 @@ Example:
   $ turnhook check --config /etc/turnhook/turnhook.toml
   $ TURNHOOK_STORE__PATH=/tmp/x.db turnhook check --format json
 
-  Ends with status 78 if something is wrong, and says where and what.")]
+  Ends with status 78 if something is wrong, and says where and what. What is right and can still
+  be a mistake is a warning, on stderr.")]
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
@@ -27,6 +28,9 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
+        for warning in &config.warnings {
+            warn(warning);
+        }
         match self.format {
             Format::Text => print(&(place(&config) + &config.to_toml())),
             Format::Json => print(&format!("{:#}\n", config.to_json())),

@@ -124,6 +124,11 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Says something on stderr, for people. Where that is closed there is nobody left to tell.
+fn warn(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "warning: {what}");
+}
+
 /// Reads the command line and does what it says; 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {

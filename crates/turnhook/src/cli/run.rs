@@ -24,6 +24,9 @@ impl Run {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
         logging::start(&config.log).map_err(CliError::failed)?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(&config));
         runtime()?.block_on(async {

@@ -25,10 +25,14 @@ pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> 
     let mut check = Check {
         layers,
         problems: Vec::new(),
+        warnings: Vec::new(),
     };
     let config = check.file(file);
     match config {
-        Some(config) if check.problems.is_empty() => Ok(config),
+        Some(config) if check.problems.is_empty() => Ok(Config {
+            warnings: check.warnings,
+            ..config
+        }),
         _ => {
             check.problems.sort_by_key(|problem| match problem.origin {
                 Origin::File { line, .. } => line,
@@ -43,6 +47,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> 
 struct Check<'a> {
     layers: &'a Layers,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 /// A path into the file.
@@ -69,6 +74,12 @@ impl Check<'_> {
         let problem = self.layers.problem(path, message.into());
         self.problems.push(problem);
         None
+    }
+
+    /// Puts down what is right and can still be a mistake.
+    fn doubtful(&mut self, path: &[Step], message: impl Into<String>) {
+        let warning = self.layers.problem(path, message.into());
+        self.warnings.push(warning);
     }
 
     fn file(&mut self, mut file: File) -> Option<Config> {
@@ -118,6 +129,7 @@ impl Check<'_> {
             endpoints,
             limits: file.limits,
             log: file.log.clone(),
+            warnings: Vec::new(),
             effective: file,
         })
     }

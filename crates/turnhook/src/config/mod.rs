@@ -49,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+    /// What is right and can still be a mistake: said by `check`, and at each start.
+    pub warnings: Vec<Problem>,
     /// The same as it would stand in a file, for `check`.
     effective: file::File,
 }

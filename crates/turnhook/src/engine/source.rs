@@ -239,7 +239,19 @@ impl SourceTask {
                     self.reducer.caught_up();
                 }
             }
-            Signal::ServerSeen { server, .. } => self.telemetry.server_seen(&server),
+            Signal::ServerConnected { at, server } => self.telemetry.server_connected(at, &server),
+            Signal::ServerGone { at, server } => self.telemetry.server_gone(at, &server),
+            Signal::ServerReturned {
+                at,
+                server,
+                stopped_at,
+            } => {
+                self.telemetry.server_returned(at, &server, stopped_at);
+            }
+            // Whose address has changed is for the reducer to say, once it takes these.
+            Signal::ThreadConnected { .. } | Signal::ThreadDisconnected { .. } => {}
+            Signal::TurnedAway(turned_away) => self.telemetry.turned_away(&turned_away),
+            Signal::Unheard(gap) => self.record_gap(turn, gap),
             Signal::ServerStopped { at, server } => {
                 info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server stopped");
                 let server = self.reducer.server(&server);
@@ -293,6 +305,7 @@ impl SourceTask {
             }
         }
         self.telemetry.messages(&counts);
+        self.telemetry.heard(batch.at);
     }
 
     fn snapshot(&mut self, at: Timestamp, entries: &[SnapshotEntry]) {
@@ -321,6 +334,11 @@ impl SourceTask {
             self.remember_gap(gap);
             return;
         }
+        self.record_gap(turn, gap);
+    }
+
+    /// A gap that is put on record, and no more.
+    fn record_gap(&self, turn: &mut Turn, gap: Gap) {
         self.telemetry.gap(&gap);
         turn.gaps.push(gap);
     }

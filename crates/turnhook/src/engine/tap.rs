@@ -217,7 +217,13 @@ impl Tap {
             // Gaps are told apart, since not all of them come from the source.
             Signal::Gap(_) => return true,
             Signal::Refused { .. }
-            | Signal::ServerSeen { .. }
+            | Signal::ServerConnected { .. }
+            | Signal::ServerGone { .. }
+            | Signal::ServerReturned { .. }
+            | Signal::ThreadConnected { .. }
+            | Signal::ThreadDisconnected { .. }
+            | Signal::TurnedAway(_)
+            | Signal::Unheard(_)
             | Signal::SnapshotScanned { .. }
             | Signal::Answered { .. } => return true,
         };

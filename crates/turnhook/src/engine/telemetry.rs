@@ -1,5 +1,7 @@
 //! What a source's task says of itself: metrics, and its entry in `/status`.
 
+mod servers;
+
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -29,6 +31,7 @@ pub(crate) struct SourceTelemetry {
     leads: Gauge,
     follows: bool,
     levels: (usize, usize),
+    servers: servers::Servers,
 }
 
 /// Messages of a batch by kind: counters are shared, and touched once for all of it.
@@ -67,6 +70,7 @@ impl SourceTelemetry {
             leads,
             follows: false,
             levels: (usize::MAX, usize::MAX),
+            servers: servers::Servers::new(&name, direct, &metrics),
             name,
             direct,
             metrics,
@@ -101,6 +105,7 @@ impl SourceTelemetry {
             reason,
         };
         self.metrics.gaps.get_or_create(&labels).inc();
+        self.servers.gap(gap.to);
         let status = GapStatus {
             from: gap.from,
             to: gap.to,
@@ -111,6 +116,7 @@ impl SourceTelemetry {
 
     pub(crate) fn hearing(&self, at: Timestamp, detail: String) {
         self.up.set(1);
+        self.nobody_connected(at);
         let state = if self.follows {
             SourceState::Following
         } else if self.direct {
@@ -151,17 +157,6 @@ impl SourceTelemetry {
             }
             s.state = SourceState::Deaf;
             s.last_error = Some(error);
-        });
-    }
-
-    pub(crate) fn server_seen(&self, server: &[u8]) {
-        /// More than any fleet on one listener, and less than a stranger could make it hold.
-        const MOST: usize = 256;
-        let server = String::from_utf8_lossy(server).into_owned();
-        self.health.update_source(&self.name, |s| {
-            if s.servers.len() < MOST && !s.servers.contains(&server) {
-                s.servers.push(server);
-            }
         });
     }
 

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use crate::harness::turnhook::{command, run, stderr, stdout};
+use crate::harness::{
+    process::Process,
+    turnhook::{command, run, stderr, stdout},
+};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -256,8 +259,8 @@ fn a_store_in_postgres() {
             check.args(["check", "--format", format]).envs(env);
             let output = check.output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-            let text = format!("{}{}", stdout(&output), stderr(&output));
-            assert!(!text.contains("hunter2"), "{text}");
+            let text = stdout(&output).to_owned();
+            assert!(!(text.clone() + stderr(&output)).contains("hunter2"), "{text}");
             text
         };
         let text = check("text");
@@ -286,6 +289,58 @@ fn a_store_in_postgres() {
         stdout(&output).starts_with(&format!("# The store: SQLite, {path:?}\n")),
         "{}",
         stdout(&output)
+    );
+}
+
+/// A source that anybody on the machine can write to, and passwords that others could guess: right, and warned of, by `check`
+/// and at the start. What coturn could not send is wrong.
+#[test]
+fn sources_that_others_could_write_to_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |listen: &str, more: &str| {
+        let http = "[http]\nlisten = \"127.0.0.1:0\"\n";
+        let text =
+            format!("[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"{listen}\"\n{more}\n{http}");
+        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+    };
+    for (listen, more, warning) in [
+        (
+            "127.0.0.1:0",
+            "",
+            "turnhook.toml:4: source[0].listen: without `password` anybody on this machine",
+        ),
+        ("[::1]:0", "", "anybody on this machine can connect to [::1]:0"),
+        ("127.0.0.1:0", "password = \"short\"", ""),
+        (
+            "0.0.0.0:0",
+            "password = \"fifteen-letters\"",
+            "source[0].password: is shorter than 16 characters",
+        ),
+        ("0.0.0.0:0", "password = \"sixteen-letters-\"", ""),
+    ] {
+        write(listen, more);
+        let output = run(directory.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert_eq!(said.lines().count(), usize::from(!warning.is_empty()), "{said}");
+        assert!(
+            said.contains(warning) && (warning.is_empty() || said.starts_with("warning: ")),
+            "{said}"
+        );
+        assert!(!said.contains("fifteen-letters"), "{said}");
+    }
+    write("127.0.0.1:0", "");
+    let mut process = Process::start(command(directory.path()).arg("run"));
+    process.line("the warning", |line| {
+        line.contains("anybody on this machine").then_some(())
+    });
+    write("127.0.0.1:0", "password = \"two words\"");
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("has a space in it") && !stderr(&output).contains("two words"),
+        "{}",
+        stderr(&output)
     );
 }
 

@@ -25,6 +25,7 @@ mod rename;
 mod restarts;
 mod secrets;
 mod storable;
+mod servers;
 mod strangers;
 mod traps;
 mod wedge;

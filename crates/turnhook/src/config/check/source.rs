@@ -1,6 +1,6 @@
 //! `[[source]]`.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use turnhook_reducer::rules::Rules;
 use turnhook_subscriber::error::SubscriberError;
 
@@ -13,6 +13,9 @@ use crate::{
     },
     engine::settings,
 };
+
+/// A password that can be tried by others should not be shorter: at some guesses a second for years on end.
+const SHORT: usize = 16;
 
 impl Check<'_> {
     pub(super) fn source(&mut self, index: usize, source: &file::Source) -> Option<Source> {
@@ -146,7 +149,8 @@ impl Check<'_> {
             );
         };
         let listen = self.address(&key, listen)?;
-        if !listen.ip().is_loopback() && !has_password {
+        let beyond_loopback = !listen.ip().to_canonical().is_loopback();
+        if beyond_loopback && !has_password {
             return self.wrong(
                 &key,
                 format!("{listen} can be reached from other machines: set `password` (or `password_file`), and the same in coturn's redis-statsdb"),
@@ -158,12 +162,50 @@ impl Check<'_> {
                 "needs `password` or `password_file` beside it",
             );
         }
+        if !has_password {
+            self.doubtful(
+                &key,
+                format!("without `password` anybody on this machine can connect to {listen} and send usage that is billed; set `password`, and the same in coturn's redis-statsdb"),
+            );
+        }
+        if let Some(Some(password)) = &password {
+            self.password(at, source, password, beyond_loopback);
+        }
         Some(Direct {
             listen,
             user: source.user.clone(),
             password: password?,
             tls: tls?,
         })
+    }
+
+    /// What can be said of the password of a `direct` source without showing it.
+    fn password(
+        &mut self,
+        at: &[Step],
+        source: &file::Source,
+        password: &SecretString,
+        beyond_loopback: bool,
+    ) {
+        let name = if source.password_file.is_some() {
+            "password_file"
+        } else {
+            "password"
+        };
+        let key = [at, &key_path![name]].concat();
+        let password = password.expose_secret();
+        if password.contains(char::is_whitespace) {
+            self.wrong::<()>(
+                &key,
+                "has a space in it, where coturn's redis-statsdb would end it; choose one without",
+            );
+        }
+        if beyond_loopback && password.chars().count() < SHORT {
+            self.doubtful(
+                &key,
+                format!("is shorter than {SHORT} characters, and who can connect can guess; `turnhook secret` makes a long one"),
+            );
+        }
     }
 
     fn redis(

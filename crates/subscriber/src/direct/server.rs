@@ -1,0 +1,255 @@
+//! What the tracker keeps of one server.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use turnhook_reducer::{
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
+
+use super::{
+    refusals::PIECE,
+    tracker::{BACK, GATHER, KEPT, MOVED, SETTLED, START},
+};
+use crate::signal::Signal;
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) peer: IpAddr,
+    pub(super) open: HashSet<u64>,
+    /// How many open connections carry messages of which relay thread.
+    pub(super) threads: HashMap<u16, usize>,
+    pub(super) presence: Presence,
+    /// When the first connection came after there had been none.
+    pub(super) generation: Timestamp,
+    /// None of this generation has closed yet: what comes is no reconnect.
+    pub(super) pristine: bool,
+    /// The last `KEYS`, if no connection closed since.
+    pub(super) keys: Option<Timestamp>,
+    pub(super) closing: Option<Closing>,
+    /// The closing that left no connection, until a `KEYS` or its absence has said what it was.
+    pub(super) emptied: Option<Closing>,
+    pub(super) stop_due: Option<Timestamp>,
+    /// Connections that closed and are not back: until when each was surely heard.
+    pub(super) away: VecDeque<Timestamp>,
+    /// Some came back: the gap to tell, and when.
+    pub(super) back: Option<(Gap, Timestamp)>,
+    /// It was told as stopped.
+    pub(super) stopped: Option<Stopped>,
+    /// Connections that are neither of a start nor come back here, by when they were accepted: perhaps of a server
+    /// whose address has changed.
+    pub(super) strays: VecDeque<Timestamp>,
+    /// Its address's refusals up to then have been told as a gap.
+    pub(super) refusals_told: Timestamp,
+    /// Connections of it found no place, though they had the password.
+    pub(super) unheard: Option<(Timestamp, Timestamp)>,
+    /// When it last had a connection, if it has none.
+    pub(super) left: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    pub(super) by_server: bool,
+    pub(super) original: bool,
+}
+
+/// Whether people were told that it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Absent,
+    /// To be told then, if it is still there: some tools look like a server for a moment.
+    Coming {
+        due: Timestamp,
+    },
+    Present,
+    /// To be told as gone then, if it is not back.
+    Leaving {
+        due: Timestamp,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopped {
+    pub(super) at: Timestamp,
+    /// It has a connection again since, and has sent no `KEYS`.
+    pub(super) back: Option<Timestamp>,
+}
+
+impl Server {
+    pub(super) fn new(peer: IpAddr, at: Timestamp) -> Server {
+        Server {
+            peer,
+            open: HashSet::new(),
+            threads: HashMap::new(),
+            presence: Presence::Absent,
+            generation: at,
+            pristine: true,
+            keys: None,
+            closing: None,
+            emptied: None,
+            stop_due: None,
+            away: VecDeque::new(),
+            back: None,
+            stopped: None,
+            strays: VecDeque::new(),
+            refusals_told: Timestamp(0),
+            unheard: None,
+            left: at,
+        }
+    }
+
+    /// Whether a `KEYS` says that a connection that was accepted then is of a start.
+    pub(super) fn started_with(&self, accepted: Timestamp) -> bool {
+        self.keys
+            .is_some_and(|k| k.since(accepted) <= START && accepted.since(k) <= START)
+    }
+
+    /// It has a connection.
+    pub(super) fn appeared(&mut self, at: Timestamp) {
+        self.presence = match self.presence {
+            Presence::Absent => Presence::Coming {
+                due: at.plus(SETTLED),
+            },
+            Presence::Leaving { .. } => Presence::Present,
+            other => other,
+        };
+        if let Some(stopped) = &mut self.stopped {
+            stopped.back.get_or_insert(at);
+        }
+    }
+
+    /// It has none any more.
+    pub(super) fn vanished(&mut self, at: Timestamp) {
+        self.left = at;
+        self.presence = match self.presence {
+            Presence::Present => Presence::Leaving { due: at.plus(BACK) },
+            Presence::Coming { .. } => Presence::Absent,
+            other => other,
+        };
+    }
+
+    /// What is left of it once it was told as stopped.
+    pub(super) fn stop(&mut self, at: Timestamp) {
+        (self.keys, self.closing, self.emptied) = (None, None, None);
+        self.away.clear();
+        self.strays.clear();
+        self.back = None;
+        self.stopped = Some(Stopped { at, back: None });
+    }
+
+    /// It sent `KEYS`: whatever was before is over, and was no absence.
+    pub(super) fn started(&mut self) {
+        self.stopped = None;
+        self.strays.clear();
+    }
+
+    pub(super) fn came_back(&mut self, server: &Arc<[u8]>, heard: Timestamp, at: Timestamp) {
+        match &mut self.back {
+            Some((gap, _)) => {
+                gap.from = gap.from.min(heard);
+                gap.to = gap.to.max(at);
+            }
+            None => {
+                let gap = Gap {
+                    from: heard,
+                    to: at,
+                    reason: GapReason::Reconnect,
+                    server: Some(Box::from(&server[..])),
+                };
+                self.back = Some((gap, at.plus(GATHER)));
+            }
+        }
+    }
+
+    /// People are told that it is there, if they were not.
+    pub(super) fn show(&mut self, server: &Arc<[u8]>, at: Timestamp, out: &mut VecDeque<Signal>) {
+        if matches!(self.presence, Presence::Absent | Presence::Coming { .. }) {
+            self.presence = Presence::Present;
+            let server = Arc::clone(server);
+            out.push_back(Signal::ServerConnected { at, server });
+        }
+    }
+
+    /// It is back after it was told as stopped, without a `KEYS`: it had not stopped.
+    pub(super) fn returned(&mut self, server: &Arc<[u8]>, out: &mut VecDeque<Signal>) {
+        let Some(Stopped {
+            at: stopped_at,
+            back: Some(at),
+        }) = self.stopped
+        else {
+            return;
+        };
+        self.stopped = None;
+        out.push_back(Signal::ServerReturned {
+            at,
+            server: Arc::clone(server),
+            stopped_at,
+        });
+        out.push_back(Signal::Gap(Gap {
+            from: stopped_at,
+            to: at,
+            reason: GapReason::Reconnect,
+            server: Some(Box::from(&server[..])),
+        }));
+    }
+
+    /// Tells what is due but for a stop, which others have a say in.
+    pub(super) fn tell(&mut self, server: &Arc<[u8]>, now: Timestamp, out: &mut VecDeque<Signal>) {
+        match self.presence {
+            Presence::Coming { due } if due <= now => self.show(server, self.generation, out),
+            Presence::Leaving { due } if due <= now => {
+                self.presence = Presence::Absent;
+                let (at, server) = (self.left, Arc::clone(server));
+                out.push_back(Signal::ServerGone { at, server });
+            }
+            _ => {}
+        }
+        if let Some(Stopped { at, back }) = self.stopped {
+            if back.is_some_and(|back| back.plus(START) <= now) {
+                self.returned(server, out);
+            } else if back.is_none() && at.plus(KEPT) <= now {
+                self.stopped = None;
+            }
+        }
+        if let Some((_, due)) = &self.back
+            && *due <= now
+            && let Some((gap, _)) = self.back.take()
+        {
+            out.push_back(Signal::Gap(gap));
+        }
+        if let Some((from, to)) = self.unheard.filter(|(from, _)| from.plus(PIECE) <= now) {
+            self.unheard = None;
+            out.push_back(Signal::Gap(Gap {
+                from,
+                to,
+                reason: GapReason::TurnedAway,
+                server: Some(Box::from(&server[..])),
+            }));
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let presence = match self.presence {
+            Presence::Coming { due } | Presence::Leaving { due } => Some(due),
+            Presence::Absent | Presence::Present => None,
+        };
+        let stopped = self.stopped.map(|s| match s.back {
+            Some(back) => back.plus(START),
+            None => s.at.plus(KEPT),
+        });
+        let back = self.back.as_ref().map(|(_, due)| *due);
+        let stray = self.strays.front().map(|accepted| accepted.plus(MOVED));
+        let unheard = self.unheard.map(|(from, _)| from.plus(PIECE));
+        [self.stop_due, presence, stopped, back, stray, unheard]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
