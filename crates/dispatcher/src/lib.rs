@@ -9,6 +9,7 @@ pub mod address;
 pub mod body;
 pub mod breaker;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod dispatcher;
 pub mod endpoint;

@@ -385,7 +385,8 @@ impl Store {
         on!(self, db => db.pause(endpoint, at, reason).await)
     }
 
-    /// Ends an endpoint's pause; false if it was not paused.
+    /// Ends an endpoint's pause; false if it was not paused: then a pause of no length is put on record, by which a
+    /// running process knows that it is to let go of whatever else it holds back.
     ///
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's.

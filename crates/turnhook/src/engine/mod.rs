@@ -35,6 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_dispatcher::{
+    clock::Clocks,
     config::{ConfigError, EndpointConfig},
     dispatcher::Dispatcher,
 };
@@ -153,7 +154,7 @@ pub async fn run(
         .max()
         .unwrap_or_default();
     let clock = Clock::start(last_commit);
-    let tell_time = clock_fn(&clock);
+    let clocks = Clocks::system();
 
     let listener = TcpListener::bind(config.http)
         .await
@@ -166,12 +167,12 @@ pub async fn run(
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
     let (reports, reported) = mpsc::channel(1024);
-    let pauses = courier::pauses(&store).await?;
+    let pauses = courier::pauses(&store, &clocks).await?;
     let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
     let endpoints = config.endpoints.iter().map(with_pauses).collect();
     let dispatcher = Arc::new(Dispatcher::start(
         endpoints,
-        &tell_time,
+        &clocks,
         &reports,
         &Handle::current(),
     )?);
@@ -180,9 +181,10 @@ pub async fn run(
         &config.endpoints,
         &ids,
         Arc::clone(&dispatcher),
+        clocks,
         shared,
     ));
-    let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics), Arc::clone(&clock));
+    let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics));
     let courier = tokio::spawn(courier.run(reported));
 
     let sources = loaded.iter().map(|source| source.id).collect();

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use turnhook_dispatcher::{body, config::EndpointConfig, dispatcher::Dispatcher, queue};
+use turnhook_dispatcher::{body, clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, queue};
 use turnhook_reducer::event::{EventType, SessionEvent};
 use turnhook_store::{Delivery, EndpointId, Lanes, NewEvent};
 
@@ -19,6 +19,7 @@ pub(crate) struct Outlet {
     wanting: [Arc<[EndpointId]>; 3],
     names: HashMap<EndpointId, Arc<str>>,
     dispatcher: Arc<Dispatcher>,
+    clocks: Clocks,
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
     lanes: AtomicU64,
     handed: Option<Handed>,
@@ -30,6 +31,7 @@ impl Outlet {
         endpoints: &[EndpointConfig],
         ids: &[EndpointId],
         dispatcher: Arc<Dispatcher>,
+        clocks: Clocks,
         shared: bool,
     ) -> Outlet {
         let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
@@ -47,6 +49,7 @@ impl Outlet {
             wanting,
             names,
             dispatcher,
+            clocks,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
             handed: shared.then(Handed::default),
         }
@@ -84,7 +87,7 @@ impl Outlet {
             by_endpoint
                 .entry(delivery.endpoint)
                 .or_default()
-                .push(queued(delivery));
+                .push(queued(delivery, &self.clocks));
         }
         for (endpoint, deliveries) in by_endpoint {
             if let Some(name) = self.names.get(&endpoint) {
@@ -97,14 +100,22 @@ impl Outlet {
         &self.dispatcher
     }
 
+    /// By which deliveries are made.
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
     /// The configured endpoints.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (EndpointId, &Arc<str>)> {
         self.names.iter().map(|(id, name)| (*id, name))
     }
 }
 
-/// A delivery of the store, as the dispatcher takes it.
-pub(crate) fn queued(delivery: Delivery) -> queue::Delivery {
+/// A delivery of the store, as the dispatcher takes it. The store's dates are of the wall clock, which may have been
+/// set since: of a retry its distance counts, and what was neither tried nor queued again is due whatever its date.
+pub(crate) fn queued(delivery: Delivery, clocks: &Clocks) -> queue::Delivery {
+    let untouched = delivery.attempts == 0 && delivery.next_attempt_at <= delivery.timestamp;
+    let next_attempt_at = (!untouched).then(|| clocks.to_steady(delivery.next_attempt_at));
     queue::Delivery {
         id: delivery.id.0,
         event_id: delivery.event_id.to_string().into(),
@@ -114,6 +125,6 @@ pub(crate) fn queued(delivery: Delivery) -> queue::Delivery {
         body: delivery.body,
         attempts: delivery.attempts,
         first_attempt_at: delivery.first_attempt_at,
-        next_attempt_at: Some(delivery.next_attempt_at),
+        next_attempt_at,
     }
 }

@@ -22,6 +22,7 @@ mod postgres;
 mod record;
 mod restarts;
 mod secrets;
+mod standstill;
 mod strangers;
 mod traps;
 mod wedge;
