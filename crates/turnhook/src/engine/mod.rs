@@ -233,13 +233,12 @@ pub async fn run(
     housekeeper.look().await;
     let housekeeper = tokio::spawn(housekeeper.run(stop.clone()));
     let http_address = listener.local_addr().unwrap_or(config.http);
-    let http = tokio::spawn(http::serve(
-        listener,
-        metrics,
-        health,
-        Arc::new(taps),
-        stop.clone(),
-    ));
+    let http = {
+        let (hosts, stop) = (config.http_hosts.clone(), stop.clone());
+        tokio::spawn(
+            async move { http::serve(listener, metrics, health, Arc::new(taps), &hosts, stop).await },
+        )
+    };
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
 
     shutdown.cancelled().await;

@@ -13,6 +13,7 @@ mod delivery;
 mod deploy;
 mod end_to_end;
 mod http;
+mod http_limits;
 mod listen;
 mod metering_direct;
 mod metering_redis;

@@ -66,6 +66,14 @@ impl Bridge {
         self.process = Some(process);
     }
 
+    /// Starts it with so many file descriptors at most, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_with_descriptors(&mut self, most: u32) {
+        let mut command = turnhook::command_with_descriptors(self.directory.path(), most);
+        self.process = Some(Process::start(command.arg("run")));
+        self.line("\"running\"");
+    }
+
     /// Starts it, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(&mut self) {
