@@ -1,4 +1,4 @@
-//! Two clocks for two jobs. Receivers judge a signature by the wall clock, which can be set at any moment; when
+//! Clocks for different jobs. Receivers judge a signature by the wall clock, which can be set at any moment; when
 //! something is due, and for how long it has been tried, must not hang on that.
 
 use std::{
@@ -12,37 +12,41 @@ use crate::verdict::millis;
 
 type Reading = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The wall clock and the steady one. Cheap to clone and to read.
+/// The wall clock, the steady one, and the horizon. Cheap to clone and to read.
 #[derive(Clone)]
 pub struct Clocks {
     wall: Reading,
     steady: Reading,
+    horizon: Reading,
 }
 
 impl Clocks {
-    /// With readings of the caller's. `steady` never jumps and never goes back.
+    /// With readings of the caller's. `steady` never jumps and never goes back; it is the horizon, too.
     pub fn new(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
         steady: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Clocks {
+        let steady: Reading = Arc::new(steady);
         Clocks {
             wall: Arc::new(wall),
-            steady: Arc::new(steady),
+            horizon: Arc::clone(&steady),
+            steady,
         }
     }
 
-    /// The system's. The steady one begins at `at` now, and follows the monotonic clock from there: whoever keeps dates
-    /// over a restart says how far it had come.
+    /// With another horizon: how far time has certainly come, by whatever the caller trusts over a restart. The ages of
+    /// what was written down are told by it.
     #[must_use]
-    pub fn begin_at(at: Timestamp) -> Clocks {
-        let start = Instant::now();
-        Clocks::new(wall, move || at.plus(millis(start.elapsed())))
+    pub fn with_horizon(mut self, horizon: impl Fn() -> Timestamp + Send + Sync + 'static) -> Clocks {
+        self.horizon = Arc::new(horizon);
+        self
     }
 
-    /// The system's, with the steady one beginning at the wall clock.
+    /// The system's. The steady one begins at the wall clock, and follows the monotonic clock from there.
     #[must_use]
     pub fn system() -> Clocks {
-        Clocks::begin_at(wall())
+        let (start, began) = (Instant::now(), wall());
+        Clocks::new(wall, move || began.plus(millis(start.elapsed())))
     }
 
     /// What the wall clock says: for signatures, and for people.
@@ -63,7 +67,15 @@ impl Clocks {
         moved(at, self.steady(), self.wall())
     }
 
-    /// The other way round.
+    /// What the steady clock said when something began that was written down with the date `at`, as far as the horizon
+    /// is to be believed: what is dated later than that has just begun.
+    #[must_use]
+    pub fn began(&self, at: Timestamp) -> Timestamp {
+        let age = (self.horizon)().since(at);
+        Timestamp(self.steady().0.saturating_sub(age))
+    }
+
+    /// What the steady clock says, if nobody sets the wall clock, when that says `at`.
     #[must_use]
     pub fn to_steady(&self, at: Timestamp) -> Timestamp {
         moved(at, self.wall(), self.steady())
@@ -113,8 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn the_steady_one_begins_where_it_is_told() {
-        let clocks = Clocks::begin_at(Timestamp(77_000));
-        assert!((Timestamp(77_000)..clocks.wall()).contains(&clocks.steady()));
+    fn ages_are_told_by_the_horizon_whatever_the_others_say() {
+        let day = 86_400_000;
+        // The process was started while the wall clock was a year ahead.
+        let ahead = Timestamp(400 * day);
+        let clocks = Clocks::new(move || ahead, move || ahead).with_horizon(move || Timestamp(35 * day));
+        assert_eq!(clocks.began(Timestamp(34 * day)), Timestamp(399 * day));
+        assert_eq!(clocks.began(ahead), ahead, "as if it had just begun");
     }
 }

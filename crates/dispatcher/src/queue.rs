@@ -230,10 +230,10 @@ impl Queue {
         }
     }
 
-    /// A retry is never further away than the longest wait that there is. One that was written down by a clock that was
-    /// ahead would be.
+    /// What is read or offered as a retry is no further away than the longest wait between two attempts. One that was
+    /// written down while the clock was ahead would be; and a longer `Retry-After` can be asked for again.
     fn bound(&self, delivery: &mut Delivery, now: Timestamp) {
-        let longest = now.plus(millis(self.retry.max.max(self.retry.retry_after_max)));
+        let longest = now.plus(millis(self.retry.max));
         if delivery.attempts > 0 && delivery.next_attempt_at.is_some_and(|at| at > longest) {
             delivery.next_attempt_at = Some(longest);
         }

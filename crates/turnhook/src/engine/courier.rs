@@ -36,8 +36,8 @@ pub(crate) async fn pauses(
     clocks: &Clocks,
 ) -> store::Result<HashMap<String, Vec<schedule::Pause>>> {
     let pause = |p: &store::Pause| schedule::Pause {
-        from: clocks.to_steady(p.from),
-        to: p.to.map(|at| clocks.to_steady(at)),
+        from: clocks.began(p.from),
+        to: p.to.map(|at| clocks.began(at)),
         reason: p.reason.as_str().into(),
     };
     let endpoints = store.endpoints().await?;

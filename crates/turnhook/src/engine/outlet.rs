@@ -124,7 +124,61 @@ pub(crate) fn queued(delivery: Delivery, clocks: &Clocks) -> queue::Delivery {
         event_type: delivery.event_type,
         body: delivery.body,
         attempts: delivery.attempts,
-        first_attempt_at: delivery.first_attempt_at,
+        first_attempt_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
         next_attempt_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnhook_reducer::{
+        event::{EventId, SessionId},
+        time::Timestamp,
+    };
+    use turnhook_store::DeliveryId;
+
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+    const NOW: Timestamp = Timestamp(20_000 * DAY);
+
+    fn stored(attempts: u32, first: Option<Timestamp>, next: Timestamp) -> Delivery {
+        Delivery {
+            id: DeliveryId(1),
+            endpoint: EndpointId(1),
+            event_id: EventId([0; 16]),
+            event_type: EventType::Start,
+            session_id: SessionId([0; 16]),
+            sequence: 0,
+            timestamp: Timestamp(NOW.0 + DAY),
+            body: Default::default(),
+            attempts,
+            first_attempt_at: first,
+            next_attempt_at: next,
+        }
+    }
+
+    /// While the wall clock was a day ahead an event was committed; it is back, and the process was started anew.
+    #[test]
+    fn what_was_dated_by_a_clock_that_was_ahead_is_due_now_and_young() {
+        let clocks = Clocks::new(|| NOW, || Timestamp(7_000_000));
+        let fresh = queued(stored(0, None, NOW.plus(DAY)), &clocks);
+        assert_eq!((fresh.id, fresh.next_attempt_at), (DeliveryId(1).0, None));
+
+        let clocks = clocks.with_horizon(|| NOW);
+        let tried = queued(stored(1, Some(NOW.plus(DAY)), NOW.plus(1_000)), &clocks);
+        assert_eq!(tried.first_attempt_at, Some(Timestamp(7_000_000)));
+        assert_eq!(tried.next_attempt_at, Some(Timestamp(7_001_000)));
+
+        let old = queued(stored(9, Some(Timestamp(NOW.0 - 1_000)), NOW), &clocks);
+        assert_eq!(old.first_attempt_at, Some(Timestamp(6_999_000)));
+    }
+
+    /// A replay at a rate: not before its turn.
+    #[test]
+    fn what_was_queued_again_waits_for_its_turn() {
+        let clocks = Clocks::new(|| NOW, || NOW);
+        let replayed = queued(stored(0, None, NOW.plus(2 * DAY)), &clocks);
+        assert_eq!(replayed.next_attempt_at, Some(NOW.plus(2 * DAY)));
     }
 }

@@ -6,6 +6,7 @@ mod harness;
 mod captures;
 mod chaos;
 mod cli;
+mod clock;
 mod cluster;
 mod commands;
 mod config;
