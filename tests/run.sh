@@ -30,6 +30,7 @@ need python3 python3
 need curl curl
 need node nodejs
 need npm npm
+need faketime faketime
 python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
 # Debian keeps the server's programs off the PATH.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || need initdb postgresql
@@ -50,13 +51,15 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 say "Tests of the workspace"
-if cargo nextest --version > /dev/null 2>&1; then
-    cargo nextest run --locked --workspace --no-fail-fast
-    # nextest runs no examples in documentation.
-    cargo test --locked --workspace --doc --quiet
-else
-    cargo test --locked --workspace --no-fail-fast
+# Required, since it runs each test in a process of its own: what one leaves behind is no other's.
+if ! cargo nextest --version > /dev/null 2>&1; then
+    cargo install --quiet --locked cargo-nextest
 fi
+cargo nextest run --locked --workspace --no-fail-fast
+
+say "Examples in the documentation"
+# nextest runs none.
+cargo test --locked --workspace --doc --quiet
 
 say "Signatures, by the reference libraries of Standard Webhooks"
 ./tests/interop/run.sh
@@ -70,17 +73,6 @@ cargo build --locked -p turnhook
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/quickstart.sh
 
 say "Fuzz targets, briefly"
-if ! cargo fuzz --version > /dev/null 2>&1; then
-    cargo install --quiet --locked cargo-fuzz
-fi
-# Findings go into a copy: what is committed are the seeds.
-corpus=$(mktemp -d)
-trap 'rm -rf "$corpus"' EXIT
-for target in decode listener replies; do
-    mkdir -p "$corpus/$target"
-    # `-s none`: the sanitizers need a nightly toolchain, and the code has no `unsafe`.
-    (cd tests && cargo fuzz run --fuzz-dir fuzz -s none "$target" "$corpus/$target" "fuzz/corpus/$target" -- \
-        -max_total_time="${TURNHOOK_FUZZ_SECONDS:-15}" -verbosity=0 -print_final_stats=1)
-done
+./tests/fuzz.sh
 
 say "All tests passed"

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -23,16 +23,14 @@ use tokio::{
     sync::mpsc,
 };
 use turnhook_dispatcher::{
+    clock::Clocks,
     config::EndpointConfig,
-    dispatcher::{Clock, Dispatcher},
+    dispatcher::Dispatcher,
     endpoint::Report,
     queue::{Delivery, Next, Page},
     signature::Secret,
 };
-use turnhook_reducer::{
-    event::{EventType, SessionId},
-    time::Timestamp,
-};
+use turnhook_reducer::event::{EventType, SessionId};
 
 #[tokio::main]
 async fn main() {
@@ -148,12 +146,9 @@ async fn dispatched(url: String, concurrency: u64, count: u64, body: Bytes) -> f
     let (secret, _) = Secret::generate().unwrap();
     let mut config = EndpointConfig::new("rate", url.parse().unwrap(), vec![secret]);
     config.concurrency = u32::try_from(concurrency).unwrap();
-    let clock: Clock = Arc::new(|| {
-        Timestamp(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap())
-    });
     let (reports, mut inbox) = mpsc::channel(1024);
-    let dispatcher =
-        Dispatcher::start(vec![(config, Vec::new())], &clock, &reports, &Handle::current()).unwrap();
+    let endpoints = vec![(config, Vec::new())];
+    let dispatcher = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current()).unwrap();
     // It begins by reading the outbox, which is empty. From then on everything fits into memory.
     let Some(Report::Read(read)) = inbox.recv().await else {
         panic!("it reads first")

@@ -24,6 +24,7 @@ pub(crate) struct Breaker {
 
 #[derive(Debug)]
 struct Open {
+    since: Timestamp,
     wait: u64,
     probe: Probe,
 }
@@ -46,6 +47,12 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
+    /// Whether it keeps requests back.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self != BreakerState::Closed
+    }
+
     /// As in `/status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -66,15 +73,19 @@ impl Breaker {
                 probe: Probe::UnderWay(_),
                 ..
             }) => Timestamp::MAX,
-            // A clock that was set back must not lengthen the wait.
             Some(Open {
                 probe: Probe::At(at), ..
-            }) => (*at).min(now.plus(LAST_PROBE)),
+            }) => *at,
         }
     }
 
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Since when it is open.
+    pub(crate) fn open_since(&self) -> Option<Timestamp> {
+        self.open.as_ref().map(|open| open.since)
     }
 
     pub(crate) fn state(&self) -> BreakerState {
@@ -121,6 +132,7 @@ impl Breaker {
         }
         if self.unreachable + self.sessions.len() >= THRESHOLD {
             self.open = Some(Open {
+                since: now,
                 wait: FIRST_PROBE,
                 probe: Probe::At(now.plus(FIRST_PROBE)),
             });

@@ -9,6 +9,11 @@ use url::{Host, Url};
 
 use crate::{address, client::Client, schedule::Retry, signature::Secret};
 
+/// Longer ones are slips of the pen, and what is added to a clock must not overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 86_400);
+const LONGEST_RETRYING: Duration = Duration::from_secs(3650 * 86_400);
+
 /// One endpoint. Neither `Debug` nor any error shows a secret, a header's value or the URL's query.
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
@@ -169,8 +174,8 @@ impl EndpointConfig {
         if self.events.is_empty() {
             return error("events", "it is empty: name at least one event");
         }
-        if self.timeout.is_zero() {
-            return error("timeout", "it must be longer than 0");
+        if self.timeout.is_zero() || self.timeout > LONGEST_TIMEOUT {
+            return error("timeout", "it must be longer than 0, and 1h at most");
         }
         if !(1..=1024).contains(&self.concurrency) {
             return error("concurrency", "it must be 1 to 1024");
@@ -184,11 +189,23 @@ impl EndpointConfig {
                 "it must be more than 0: `turnhook endpoints pause` stops an endpoint",
             );
         }
+        if self.rate_limit.is_some_and(|limit| limit.per > LONGEST_WAIT) {
+            return error("rate_limit", "its time must be 30d at most");
+        }
         if self.retry.initial < Duration::from_millis(1) {
             return error("retry.initial", "it must be at least 1ms");
         }
         if self.retry.max < self.retry.initial {
             return error("retry.max", "it must not be shorter than retry.initial");
+        }
+        if self.retry.max > LONGEST_WAIT {
+            return error("retry.max", "it must be 30d at most");
+        }
+        if self.retry.retry_after_max > LONGEST_WAIT {
+            return error("retry.retry_after_max", "it must be 30d at most");
+        }
+        if self.retry.give_up_after > LONGEST_RETRYING {
+            return error("retry.give_up_after", "it must be 10 years (3650d) at most");
         }
         Ok(())
     }
@@ -293,6 +310,18 @@ mod tests {
             }),
             ("retry.initial", |c| c.retry.initial = Duration::ZERO),
             ("retry.max", |c| c.retry.max = Duration::from_millis(1)),
+            ("timeout", |c| c.timeout = Duration::MAX),
+            ("rate_limit", |c| {
+                c.rate_limit = Some(RateLimit {
+                    count: 1,
+                    per: Duration::MAX,
+                })
+            }),
+            ("retry.max", |c| c.retry.max = Duration::MAX),
+            ("retry.retry_after_max", |c| {
+                c.retry.retry_after_max = Duration::MAX
+            }),
+            ("retry.give_up_after", |c| c.retry.give_up_after = Duration::MAX),
             ("headers", |c| c.headers.push(("bad name".into(), "x".into()))),
             ("headers", |c| {
                 c.headers.push(("x-key".into(), "hunter2\n".into()))

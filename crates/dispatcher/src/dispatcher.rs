@@ -7,17 +7,14 @@ use std::{
 };
 
 use tokio::{runtime::Handle, sync::mpsc};
-use turnhook_reducer::time::Timestamp;
 
 use crate::{
+    clock::Clocks,
     config::{ConfigError, EndpointConfig},
     endpoint::{Endpoint, EndpointStatus, Report},
     queue::Delivery,
     schedule::Pause,
 };
-
-/// Asks for the time. The caller's clock, so that all parts of the program agree on it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Makes deliveries to a number of endpoints until it is shut down.
 ///
@@ -29,7 +26,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Starts an endpoint for each configuration. Beside it stand the times in which the endpoint was
-    /// paused; one without an end says that it is, still.
+    /// paused, by the steady clock; one without an end says that it is, still.
     ///
     /// `reports` may be small: requests wait while it is full, and nothing is lost. It must be read
     /// until the dispatcher is dropped.
@@ -38,7 +35,7 @@ impl Dispatcher {
     /// If a configuration is wrong, or a name is used twice; nothing is started then.
     pub fn start(
         endpoints: Vec<(EndpointConfig, Vec<Pause>)>,
-        clock: &Clock,
+        clocks: &Clocks,
         reports: &mpsc::Sender<Report>,
         runtime: &Handle,
     ) -> Result<Dispatcher, ConfigError> {
@@ -51,8 +48,8 @@ impl Dispatcher {
             checked.push((config.client()?, config, pauses));
         }
         let started = checked.into_iter().map(|(client, config, pauses)| {
-            let (clock, reports) = (Arc::clone(clock), reports.clone());
-            let endpoint = Endpoint::start(&config, client, pauses, clock, reports, runtime.clone());
+            let (clocks, reports) = (clocks.clone(), reports.clone());
+            let endpoint = Endpoint::start(&config, client, pauses, clocks, reports, runtime.clone());
             (Arc::clone(endpoint.name()), endpoint)
         });
         Ok(Dispatcher {
@@ -94,12 +91,13 @@ impl Dispatcher {
             .map_or_else(Vec::new, |endpoint| endpoint.known())
     }
 
-    /// Sends nothing to an endpoint from now on. Says whether there is such an endpoint.
-    pub fn pause(&self, endpoint: &str) -> bool {
-        self.with(endpoint, Endpoint::pause)
+    /// Sends nothing to an endpoint from now on, for this reason. Says whether there is such an endpoint.
+    pub fn pause(&self, endpoint: &str, reason: &str) -> bool {
+        self.with(endpoint, |endpoint| endpoint.pause(reason))
     }
 
-    /// Sends again, at once and also what waited for a retry. Says whether there is such an endpoint.
+    /// Sends again, at once and also what waited for a retry: a pause ends, and so do a `Retry-After` that is being
+    /// waited for and an open circuit breaker. Says whether there is such an endpoint.
     pub fn resume(&self, endpoint: &str) -> bool {
         self.with(endpoint, Endpoint::resume)
     }

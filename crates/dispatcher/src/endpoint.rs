@@ -21,16 +21,19 @@ use turnhook_reducer::{
 };
 
 use crate::{
+    body::rfc3339,
     breaker::BreakerState,
     client::{Answer, Client},
+    clock::Clocks,
     config::EndpointConfig,
-    dispatcher::Clock,
-    queue::{Bounds, Delivery, Next, Page, Queue, Wanted},
+    queue::{Bounds, Delivery, Next, Page, Queue, Standstill, StandstillKind, Wanted},
     schedule::Pause,
+    verdict::retry_after,
 };
 
-/// The longest sleep: the clock may be set forwards meanwhile.
-const NAP: Duration = Duration::from_secs(30);
+/// Standing still for less than this, in milliseconds, is not logged: a receiver that spaces requests out by a
+/// `Retry-After` of a second would fill the log.
+const WORTH_A_LINE: u64 = 10_000;
 
 /// What the dispatcher has to say, in an order that matters: whoever serves a [`Read`] has written the
 /// outcomes that came before it.
@@ -56,12 +59,12 @@ pub struct Outcome {
     pub session: SessionId,
     /// The event's type.
     pub event_type: EventType,
-    /// When the attempt began.
+    /// When the attempt began, by the wall clock.
     pub at: Timestamp,
     /// The attempt's number, 1 for the first.
     pub attempt: u32,
-    /// When the first attempt began.
-    pub first_attempt_at: Timestamp,
+    /// How long ago the first attempt began, by the steady clock, when what follows was decided.
+    pub tried_for: Duration,
     /// The status; `None` if no answer came.
     pub status: Option<u16>,
     /// From the start to the head of the answer, or to the failure.
@@ -70,7 +73,7 @@ pub struct Outcome {
     pub error: Option<String>,
     /// The first KiB of the answer's body.
     pub answer: Bytes,
-    /// What follows.
+    /// What follows; the time of a next attempt is the wall clock's.
     pub next: Next,
 }
 
@@ -85,13 +88,13 @@ pub struct Read {
     pub reply: oneshot::Sender<Page>,
 }
 
-/// How an endpoint is doing.
+/// How an endpoint is doing. All times are the wall clock's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// Since when it is paused.
-    pub paused_since: Option<Timestamp>,
+    /// Why nothing is sent to it, if so.
+    pub standstill: Option<Standstill>,
     /// Deliveries known in memory, those under way included.
     pub in_memory: usize,
     /// Whether there is more in the outbox than that.
@@ -100,8 +103,6 @@ pub struct EndpointStatus {
     pub in_flight: usize,
     /// The circuit breaker.
     pub breaker: BreakerState,
-    /// Until when the endpoint asked to be left alone (`Retry-After`).
-    pub held_until: Option<Timestamp>,
     /// The last failure: when it began, and what it was; no secrets.
     pub last_error: Option<(Timestamp, String)>,
     /// When the last successful attempt began.
@@ -111,7 +112,7 @@ pub struct EndpointStatus {
 pub(crate) struct Endpoint {
     name: Arc<str>,
     client: Client,
-    clock: Clock,
+    clocks: Clocks,
     reports: mpsc::Sender<Report>,
     runtime: Handle,
     state: Mutex<State>,
@@ -128,6 +129,8 @@ struct State {
     wake_at: Option<Timestamp>,
     last_error: Option<(Timestamp, String)>,
     last_success_at: Option<Timestamp>,
+    /// What was last logged of its standing still; `None`: that it moves.
+    logged: Option<StandstillKind>,
 }
 
 /// What a change of state asks to be started, once the lock is released.
@@ -142,21 +145,22 @@ impl Endpoint {
         config: &EndpointConfig,
         client: Client,
         pauses: Vec<Pause>,
-        clock: Clock,
+        clocks: Clocks,
         reports: mpsc::Sender<Report>,
         runtime: Handle,
     ) -> Arc<Endpoint> {
-        let now = clock();
+        let now = clocks.steady();
         let state = State {
             queue: Queue::new(config, pauses, Bounds::default(), now),
             wake_at: None,
             last_error: None,
             last_success_at: None,
+            logged: None,
         };
         let endpoint = Arc::new(Endpoint {
             name: Arc::from(config.name.as_str()),
             client,
-            clock,
+            clocks,
             reports,
             runtime,
             state: Mutex::new(state),
@@ -193,8 +197,8 @@ impl Endpoint {
         self.lock().queue.known()
     }
 
-    pub(crate) fn pause(self: &Arc<Self>) {
-        self.change(|queue, now| queue.pause(now));
+    pub(crate) fn pause(self: &Arc<Self>, reason: &str) {
+        self.change(|queue, now| queue.pause(reason, now));
     }
 
     pub(crate) fn resume(self: &Arc<Self>) {
@@ -223,19 +227,29 @@ impl Endpoint {
     }
 
     pub(crate) fn status(&self) -> EndpointStatus {
-        let now = (self.clock)();
+        let now = self.clocks.steady();
         let state = self.lock();
         EndpointStatus {
             name: Arc::clone(&self.name),
-            paused_since: state.queue.paused(),
+            standstill: self.standstill(&state, now),
             in_memory: state.queue.in_memory(),
             behind: state.queue.is_behind(),
             in_flight: state.queue.in_flight(),
             breaker: state.queue.breaker(),
-            held_until: state.queue.held_until(now),
             last_error: state.last_error.clone(),
             last_success_at: state.last_success_at,
         }
+    }
+
+    /// Why nothing is sent, by the wall clock and with the reason of an open breaker.
+    fn standstill(&self, state: &State, now: Timestamp) -> Option<Standstill> {
+        let mut standstill = state.queue.standstill(now)?;
+        standstill.since = self.clocks.to_wall(standstill.since);
+        standstill.until = standstill.until.map(|at| self.clocks.to_wall(at));
+        if let (StandstillKind::BreakerOpen, Some((_, error))) = (standstill.kind, &state.last_error) {
+            standstill.reason = error.as_str().into();
+        }
+        Some(standstill)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,7 +258,7 @@ impl Endpoint {
 
     /// Changes the queue, and starts what may be started then.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Queue, Timestamp)) {
-        let now = (self.clock)();
+        let now = self.clocks.steady();
         let mut state = self.lock();
         change(&mut state.queue, now);
         let work = self.collect(&mut state, now);
@@ -256,6 +270,7 @@ impl Endpoint {
     fn collect(&self, state: &mut State, now: Timestamp) -> Work {
         let requests = std::iter::from_fn(|| state.queue.claim(now)).collect();
         let read = state.queue.wanted(now);
+        self.log_standstill(state, now);
         let wake_at = state.queue.next_wake(now);
         if state.wake_at != wake_at {
             state.wake_at = wake_at;
@@ -299,7 +314,7 @@ impl Endpoint {
         let mut abort = self.abort.subscribe();
         let mut delivery = first;
         loop {
-            let at = (self.clock)();
+            let at = self.clocks.wall();
             let attempt = self.client.send(&delivery.event_id, delivery.body.clone(), at);
             let answer = tokio::select! {
                 answer = attempt => answer,
@@ -316,7 +331,7 @@ impl Endpoint {
             } else {
                 0
             };
-            let now = (self.clock)();
+            let now = self.clocks.steady();
             let mut state = self.lock();
             permit.send(Report::Outcome(
                 self.finish(&mut state, delivery, answer, at, now, random),
@@ -349,63 +364,80 @@ impl Endpoint {
             event_type: delivery.event_type,
             at,
             attempt: delivery.attempts.saturating_add(1),
-            first_attempt_at: delivery.first_attempt_at.unwrap_or(at),
+            tried_for: Duration::from_millis(now.since(delivery.first_attempt_at.unwrap_or(now))),
             status: answer.status.map(|status| status.as_u16()),
             latency: answer.latency,
             error: answer.error,
             answer: answer.body,
             next: Next::Done,
         };
-        let was = state.queue.breaker();
-        outcome.next = state.queue.finish(
-            delivery,
-            answer.status,
-            answer.retry_after.as_deref(),
-            now,
-            random,
-        );
+        let after = answer.retry_after.as_deref();
+        let after = after.and_then(|header| retry_after(header, self.clocks.wall()));
+        outcome.next = match state.queue.finish(delivery, answer.status, after, now, random) {
+            Next::Retry(at) => Next::Retry(self.clocks.to_wall(at)),
+            next => next,
+        };
         match &outcome.error {
             Some(error) => state.last_error = Some((at, error.clone())),
             None => state.last_success_at = Some(at),
         }
-        self.log(&outcome, was, state.queue.breaker());
+        self.log(&outcome);
         outcome
     }
 
-    fn log(&self, outcome: &Outcome, was: BreakerState, is: BreakerState) {
-        let endpoint = &*self.name;
-        let error = outcome.error.as_deref().unwrap_or_default();
-        match outcome.next {
-            Next::Paused => {
-                warn!(
-                    endpoint,
-                    error,
-                    "endpoint paused: it says that it is gone; resume it with `turnhook endpoints resume`"
-                );
-            }
-            Next::Rejected | Next::GaveUp => {
-                let reason = outcome.next.as_str();
-                warn!(
-                    endpoint,
-                    event = &*outcome.event_id,
-                    error,
-                    reason,
-                    "dead letter: see `turnhook deliveries list --state dead`"
-                );
-            }
-            Next::Done | Next::Retry(_) => {}
+    fn log(&self, outcome: &Outcome) {
+        if let Next::Rejected | Next::GaveUp = outcome.next {
+            warn!(
+                endpoint = &*self.name,
+                event = &*outcome.event_id,
+                error = outcome.error.as_deref().unwrap_or_default(),
+                reason = outcome.next.as_str(),
+                "dead letter: see `turnhook deliveries list --state dead`"
+            );
         }
-        match (was, is) {
-            (BreakerState::Closed, BreakerState::Open) => {
-                warn!(
-                    endpoint,
-                    error, "endpoint fails again and again: tried every few seconds until it is back"
-                );
+    }
+
+    /// One line when it begins to stand still, one when a person paused it meanwhile, and one when it moves again.
+    fn log_standstill(&self, state: &mut State, now: Timestamp) {
+        let endpoint = &*self.name;
+        let kind = state.queue.standstill(now).map(|standstill| standstill.kind);
+        let Some(kind) = kind else {
+            if state.logged.take().is_some() {
+                info!(endpoint, "endpoint moves again");
             }
-            (BreakerState::Open | BreakerState::Probing, BreakerState::Closed) => {
-                info!(endpoint, "endpoint is back")
-            }
-            _ => {}
+            return;
+        };
+        let paused_since = kind == StandstillKind::Paused && state.logged != Some(kind);
+        if state.logged.is_some() && !paused_since {
+            return;
+        }
+        let Some(standstill) = self.standstill(state, now) else {
+            return;
+        };
+        let short = |until: Timestamp| until.since(self.clocks.wall()) < WORTH_A_LINE;
+        if kind == StandstillKind::Held && standstill.until.is_some_and(short) {
+            return;
+        }
+        state.logged = Some(kind);
+        let (reason, until) = (
+            &*standstill.reason,
+            standstill.until.map(rfc3339).unwrap_or_default(),
+        );
+        match kind {
+            StandstillKind::Paused => warn!(
+                endpoint,
+                reason, "endpoint stands still: paused until `turnhook endpoints resume`; everything is kept"
+            ),
+            StandstillKind::Held => warn!(
+                endpoint,
+                reason,
+                until,
+                "endpoint stands still: it asked to be left alone; `turnhook endpoints resume` lets go of that"
+            ),
+            StandstillKind::BreakerOpen => warn!(
+                endpoint,
+                reason, "endpoint stands still: it fails again and again, and is tried every few seconds"
+            ),
         }
     }
 
@@ -414,10 +446,17 @@ impl Endpoint {
         let mut abort = self.abort.subscribe();
         loop {
             let wake_at = self.lock().wake_at;
-            let wait = wake_at.map_or(NAP, |at| Duration::from_millis(at.since((self.clock)())));
-            let nap = wait.clamp(Duration::from_millis(1), NAP);
+            let wake = async {
+                match wake_at {
+                    Some(at) => {
+                        let wait = at.since(self.clocks.steady()).max(1);
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(nap) => self.change(|_, _| ()),
+                () = wake => self.change(|_, _| ()),
                 () = self.rescheduled.notified() => {}
                 _ = abort.wait_for(|abort| *abort) => return,
             }

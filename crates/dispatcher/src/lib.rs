@@ -4,11 +4,27 @@
 //!
 //! [`dispatcher::Dispatcher`] drives all of it. It neither knows the store nor decides what is told to
 //! whom: deliveries come in, [`endpoint::Report`]s go out.
+//!
+//! What an attempt is signed with, and how a receiver checks it:
+//!
+//! ```
+//! use turnhook_dispatcher::{clock::Clocks, signature::{Secret, sign, verify}};
+//!
+//! let secrets = [Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?];
+//! let (id, body) = ("evt_06epcj2hhm0000000000000001", br#"{"type":"session.end"}"#);
+//! let now = Clocks::system().wall().0 / 1000;
+//! let signature = sign(&secrets, id, now, body);
+//! verify(&secrets, id, &now.to_string(), &signature, body, now)?;
+//! // A day later the same request is a replay, and refused.
+//! assert!(verify(&secrets, id, &now.to_string(), &signature, body, now + 86_400).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod address;
 pub mod body;
 pub mod breaker;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod dispatcher;
 pub mod endpoint;

@@ -33,7 +33,7 @@ use crate::{
     config::{EndpointConfig, RateLimit},
     rate::Bucket,
     schedule::{Pause, Retry, Then},
-    verdict::{Verdict, holds_endpoint, is_unreachable, millis, retry_after, verdict},
+    verdict::{Verdict, holds_endpoint, is_unreachable, millis, verdict},
 };
 
 /// One event for one endpoint.
@@ -53,10 +53,46 @@ pub struct Delivery {
     pub body: Bytes,
     /// Attempts made so far.
     pub attempts: u32,
-    /// When the first of them began.
+    /// When the first of them began, by the steady clock: its age decides when it is given up.
     pub first_attempt_at: Option<Timestamp>,
-    /// Not to be tried before.
+    /// Not to be tried before this, by the steady clock.
     pub next_attempt_at: Option<Timestamp>,
+}
+
+/// Why nothing is sent to an endpoint but, perhaps, a request now and then that asks whether it is back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standstill {
+    /// What it is.
+    pub kind: StandstillKind,
+    /// Since when.
+    pub since: Timestamp,
+    /// When something is sent again; `None`: nobody knows.
+    pub until: Option<Timestamp>,
+    /// Why, for people; no secrets.
+    pub reason: Arc<str>,
+}
+
+/// The ways in which an endpoint stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandstillKind {
+    /// By command, or by its own 410; until somebody resumes it.
+    Paused,
+    /// It asked to be left alone (`Retry-After`).
+    Held,
+    /// It failed again and again: the circuit breaker is open.
+    BreakerOpen,
+}
+
+impl StandstillKind {
+    /// As in `/status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StandstillKind::Paused => "paused",
+            StandstillKind::Held => "held",
+            StandstillKind::BreakerOpen => "breaker_open",
+        }
+    }
 }
 
 /// What follows an attempt.
@@ -126,9 +162,17 @@ pub struct Queue {
     breaker: Breaker,
     rate_limit: Option<RateLimit>,
     rate: Option<Bucket>,
-    hold_until: Option<Timestamp>,
+    hold: Option<Hold>,
     pauses: Vec<Pause>,
     stopped: bool,
+}
+
+/// The endpoint asked to be left alone.
+#[derive(Debug)]
+struct Hold {
+    since: Timestamp,
+    until: Timestamp,
+    reason: Arc<str>,
 }
 
 /// Pauses that are remembered.
@@ -150,7 +194,7 @@ impl Queue {
             breaker: Breaker::default(),
             rate_limit: config.rate_limit,
             rate: config.rate_limit.map(|limit| Bucket::new(limit, now)),
-            hold_until: None,
+            hold: None,
             pauses,
             stopped: false,
         }
@@ -176,12 +220,22 @@ impl Queue {
     /// Takes deliveries that were just written to the outbox, or are to be sent again, in the order of
     /// their rows. What does not fit is left there, and read when there is room.
     pub fn offer(&mut self, deliveries: impl IntoIterator<Item = Delivery>, now: Timestamp) {
-        for delivery in deliveries {
+        for mut delivery in deliveries {
+            self.bound(&mut delivery, now);
             if !self.lanes.knows(delivery.id)
                 && let Some(delivery) = self.outbox.offered(delivery, self.lanes.counts(), &self.bounds)
             {
                 self.lanes.insert(delivery, false, now);
             }
+        }
+    }
+
+    /// What is read or offered as a retry is no further away than the longest wait between two attempts. One that was
+    /// written down while the clock was ahead would be; and a longer `Retry-After` can be asked for again.
+    fn bound(&self, delivery: &mut Delivery, now: Timestamp) {
+        let longest = now.plus(millis(self.retry.max));
+        if delivery.attempts > 0 && delivery.next_attempt_at.is_some_and(|at| at > longest) {
+            delivery.next_attempt_at = Some(longest);
         }
     }
 
@@ -214,7 +268,10 @@ impl Queue {
     }
 
     /// What was read; `None` if it could not be: it will be asked for again.
-    pub fn answer(&mut self, page: Option<Page>, now: Timestamp) {
+    pub fn answer(&mut self, mut page: Option<Page>, now: Timestamp) {
+        for delivery in page.iter_mut().flat_map(|page| &mut page.deliveries) {
+            self.bound(delivery, now);
+        }
         self.outbox.answered(page, &mut self.lanes, &self.bounds, now);
     }
 
@@ -242,13 +299,13 @@ impl Queue {
         Some(delivery)
     }
 
-    /// A claimed delivery comes back with the status of its answer (`None` if none came) and its
-    /// `Retry-After`. `random` is uniform over u64.
+    /// A claimed delivery comes back with the status of its answer (`None` if none came) and the milliseconds that its
+    /// `Retry-After` asks for. `random` is uniform over u64.
     pub fn finish(
         &mut self,
         mut delivery: Delivery,
         status: Option<StatusCode>,
-        after: Option<&str>,
+        after: Option<u64>,
         now: Timestamp,
         random: u64,
     ) -> Next {
@@ -267,14 +324,17 @@ impl Queue {
                 Next::Rejected
             }
             Verdict::Gone => {
-                self.pause(now);
+                self.pause("it answered 410 Gone", now);
                 self.put_back(delivery, now, now);
                 Next::Paused
             }
             Verdict::Retry => {
-                let asked = after.and_then(|header| retry_after(header, now, self.retry.retry_after_max));
-                if status.is_some_and(holds_endpoint) && asked.is_some() {
-                    self.hold_until = self.hold_until.max(asked);
+                let most = millis(self.retry.retry_after_max);
+                let asked = after.map(|after| now.plus(after.min(most)));
+                if let (Some(status), Some(until)) = (status, asked)
+                    && holds_endpoint(status)
+                {
+                    self.hold(status, until, now);
                 }
                 self.breaker.failure(id, session, is_unreachable(status), now);
                 let first = delivery.first_attempt_at.unwrap_or(now);
@@ -293,6 +353,18 @@ impl Queue {
                 }
             }
         }
+    }
+
+    fn hold(&mut self, status: StatusCode, until: Timestamp, now: Timestamp) {
+        let held = self.hold.as_ref().filter(|hold| hold.until > now);
+        if held.is_some_and(|hold| hold.until >= until) {
+            return;
+        }
+        self.hold = Some(Hold {
+            since: held.map_or(now, |hold| hold.since),
+            until,
+            reason: format!("it answered {status} with Retry-After").into(),
+        });
     }
 
     /// The endpoint answered: what waited for its return need not wait longer.
@@ -330,16 +402,9 @@ impl Queue {
 
     /// When a request may be sent at all.
     fn gate(&mut self, now: Timestamp) -> Timestamp {
-        // A clock that was set back must not lengthen the wait.
-        let hold = self
-            .hold_until
-            .map(|until| until.min(now.plus(millis(self.retry.retry_after_max))));
-        self.hold_until = hold.filter(|until| *until > now);
+        let hold = self.hold.as_ref().map_or(now, |hold| hold.until);
         let rate = self.rate.as_mut().map_or(now, |rate| rate.gate(now));
-        self.breaker
-            .gate(now)
-            .max(self.hold_until.unwrap_or(now))
-            .max(rate)
+        self.breaker.gate(now).max(hold).max(rate)
     }
 
     /// When to call [`Queue::claim`] and [`Queue::wanted`] again if nothing else happens; `None`: not
@@ -363,11 +428,15 @@ impl Queue {
     }
 
     /// Stops sending. What is under way goes on.
-    pub fn pause(&mut self, now: Timestamp) {
+    pub fn pause(&mut self, reason: &str, now: Timestamp) {
         if self.paused().is_some() {
             return;
         }
-        self.pauses.push(Pause { from: now, to: None });
+        self.pauses.push(Pause {
+            from: now,
+            to: None,
+            reason: reason.into(),
+        });
         if self.pauses.len() > PAUSES {
             // One long pause in place of the two oldest: nothing is given up too early.
             let oldest = self.pauses.remove(0);
@@ -377,14 +446,14 @@ impl Queue {
         }
     }
 
-    /// Sends again, at once: what was held back by an earlier failure too.
+    /// Sends again, at once, whatever held it back: a pause, a `Retry-After`, the circuit breaker, an earlier failure.
     pub fn resume(&mut self, now: Timestamp) {
         if let Some(pause @ Pause { to: None, .. }) = self.pauses.last_mut() {
             pause.to = Some(now.max(pause.from));
-            self.hold_until = None;
-            self.breaker = Breaker::default();
-            self.lanes.hasten_all(now);
         }
+        self.hold = None;
+        self.breaker = Breaker::default();
+        self.lanes.hasten_all(now);
     }
 
     /// Claims nothing any longer.
@@ -392,13 +461,41 @@ impl Queue {
         self.stopped = true;
     }
 
-    /// Since when it is paused.
+    /// The pause that holds.
     #[must_use]
-    pub fn paused(&self) -> Option<Timestamp> {
-        self.pauses
-            .last()
-            .filter(|pause| pause.to.is_none())
-            .map(|pause| pause.from)
+    pub fn paused(&self) -> Option<&Pause> {
+        self.pauses.last().filter(|pause| pause.to.is_none())
+    }
+
+    /// Why nothing is sent but, perhaps, a probe. Of several reasons the one that lasts longest; an open breaker has
+    /// none here, since it is the last error.
+    #[must_use]
+    pub fn standstill(&self, now: Timestamp) -> Option<Standstill> {
+        if let Some(pause) = self.paused() {
+            return Some(Standstill {
+                kind: StandstillKind::Paused,
+                since: pause.from,
+                until: None,
+                reason: Arc::clone(&pause.reason),
+            });
+        }
+        let probe = Some(self.breaker.gate(now)).filter(|at| *at < Timestamp::MAX);
+        if let Some(hold) = self.hold.as_ref().filter(|hold| hold.until > now)
+            && probe.is_some_and(|probe| probe <= hold.until)
+        {
+            return Some(Standstill {
+                kind: StandstillKind::Held,
+                since: hold.since,
+                until: Some(hold.until),
+                reason: Arc::clone(&hold.reason),
+            });
+        }
+        self.breaker.open_since().map(|since| Standstill {
+            kind: StandstillKind::BreakerOpen,
+            since,
+            until: probe,
+            reason: Arc::from(""),
+        })
     }
 
     /// Requests under way.
@@ -417,12 +514,6 @@ impl Queue {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.outbox.cursor().is_some()
-    }
-
-    /// Until when the endpoint asked to be left alone.
-    #[must_use]
-    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.hold_until.filter(|until| *until > now)
     }
 
     /// The circuit breaker's state.

@@ -38,7 +38,6 @@ impl Bucket {
     fn fill(&mut self, now: Timestamp) {
         let brought = now.since(self.at).saturating_mul(self.count);
         self.level = self.level.saturating_add(brought).min(self.capacity);
-        // Also when the clock was set back: the time until then brings nothing, but is not waited for.
         self.at = now;
     }
 
@@ -63,17 +62,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_clock_set_back_does_not_stop_it() {
-        let limit = RateLimit {
-            count: 1,
-            per: Duration::from_secs(1),
-        };
-        let mut bucket = Bucket::new(limit, Timestamp(1_000_000));
-        bucket.take();
-        assert_eq!(bucket.gate(Timestamp(500)), Timestamp(1500));
-    }
 
     proptest! {
         /// Against the definition: in any stretch of time no more than a second's worth and what the time

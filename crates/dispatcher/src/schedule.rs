@@ -1,7 +1,7 @@
 //! When a failed delivery is tried again: exponential backoff with full jitter, until it is given up.
 //! Pure: the time and the randomness are inputs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use turnhook_reducer::time::Timestamp;
 
@@ -32,12 +32,14 @@ impl Default for Retry {
 }
 
 /// A time during which the endpoint was paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// Its beginning.
     pub from: Timestamp,
     /// Its end; `None` while it lasts.
     pub to: Option<Timestamp>,
+    /// Why, for people.
+    pub reason: Arc<str>,
 }
 
 /// What follows a failed attempt.
@@ -100,6 +102,11 @@ mod tests {
     const T0: Timestamp = Timestamp(1_000_000);
     const HOUR: u64 = 3_600_000;
 
+    fn pause(from: Timestamp, to: Option<Timestamp>) -> Pause {
+        let reason = Arc::from("by command");
+        Pause { from, to, reason }
+    }
+
     fn next(attempts: u32, now: Timestamp, random: u64) -> Then {
         Retry::default().next(attempts, T0, now, &[], random, None)
     }
@@ -140,18 +147,9 @@ mod tests {
     #[test]
     fn giving_up_stands_still_while_paused() {
         let pauses = [
-            Pause {
-                from: Timestamp(0),
-                to: Some(T0.plus(1)),
-            },
-            Pause {
-                from: T0.plus(HOUR),
-                to: Some(T0.plus(101 * HOUR)),
-            },
-            Pause {
-                from: T0.plus(102 * HOUR),
-                to: None,
-            },
+            pause(Timestamp(0), Some(T0.plus(1))),
+            pause(T0.plus(HOUR), Some(T0.plus(101 * HOUR))),
+            pause(T0.plus(102 * HOUR), None),
         ];
         assert_eq!(active_millis(T0, T0.plus(500 * HOUR), &pauses), 2 * HOUR - 1);
         let now = T0.plus(500 * HOUR);
@@ -193,7 +191,7 @@ mod tests {
 
         #[test]
         fn a_pause_never_hastens_giving_up(first in 0u64..1000, now in 0u64..5000, from in 0u64..4000, long in 0u64..4000) {
-            let pause = Pause { from: Timestamp(from), to: Some(Timestamp(from + long)) };
+            let pause = pause(Timestamp(from), Some(Timestamp(from + long)));
             let with = active_millis(Timestamp(first), Timestamp(now), &[pause]);
             prop_assert_eq!(with, (first..now).filter(|t| !(from..from + long).contains(t)).count() as u64);
         }

@@ -19,6 +19,28 @@
 //!   but the disk; transactions in a row begin 3 to 12 ms apart, and the outcomes of [`Store::record`] ride on the next
 //!   commit or wait 20 ms for others: both for the sake of what is written to the disk.
 //!
+//! ```
+//! use turnhook_reducer::time::Timestamp;
+//! use turnhook_store::{Commit, Mode, Store};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let store = Store::open(folder.path().join("turnhook.db"), Mode::Run).await?;
+//! store.set_endpoints(&["billing"], Timestamp(1_000)).await?;
+//! let source = store.source("eu-1").await?;
+//! // With the events that a source decided, and the state that it changed.
+//! let committed = store.commit(Commit::new(source, Timestamp(2_000))).await?;
+//! assert!(committed.deliveries.is_empty(), "there was no event");
+//!
+//! store.pause("billing", Timestamp(3_000), "new disks").await?;
+//! let endpoints = store.endpoints().await?;
+//! assert_eq!(endpoints[0].paused().map(|pause| pause.reason.as_str()), Some("new disks"));
+//! store.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Who may open it
 //!
 //! One process runs on a file ([`Mode::Run`]); any number look in ([`Mode::Shared`]): reads, and small writes
@@ -265,7 +287,7 @@ impl Store {
         let count = |(allocations, sessions): &mut (u64, u64), table, _, _: &[u8]| match table {
             Table::Allocation => *allocations += 1,
             Table::Session => *sessions += 1,
-            Table::Tombstone | Table::Source => {}
+            Table::Tombstone | Table::Source | Table::Leftover => {}
         };
         Ok(self.load(source, (0, 0), count).await?.0)
     }
@@ -442,7 +464,8 @@ impl Store {
         on!(self, db => db.pause(endpoint, at, reason).await)
     }
 
-    /// Ends an endpoint's pause; false if it was not paused.
+    /// Ends an endpoint's pause; false if it was not paused: then a pause of no length is put on record, by which a
+    /// running process knows that it is to let go of whatever else it holds back.
     ///
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's.

@@ -184,6 +184,16 @@ pub struct EndpointStatus {
     pub oldest_pending_seconds: Option<f64>,
     /// Deliveries given up.
     pub dead_letters: u64,
+    /// Whether deliveries flow.
+    pub state: EndpointState,
+    /// Where they do not: since when.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub since: Option<Timestamp>,
+    /// When something is sent again, where that is known.
+    #[serde(serialize_with = "option_rfc3339")]
+    pub until: Option<Timestamp>,
+    /// Why it stands still or fails.
+    pub reason: Option<String>,
     /// Whether it was paused, by command or by its own 410.
     pub paused: bool,
     /// `closed` (deliveries flow), `open` (waiting) or `probing`.
@@ -196,6 +206,23 @@ pub struct EndpointStatus {
     /// When a delivery last succeeded.
     #[serde(serialize_with = "option_rfc3339")]
     pub last_delivered_at: Option<Timestamp>,
+}
+
+/// Whether deliveries to an endpoint flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// They do.
+    #[default]
+    Active,
+    /// They do, but the last attempt failed.
+    Failing,
+    /// It asked to be left alone for a while (`Retry-After`).
+    Held,
+    /// It failed again and again: one delivery is tried every few seconds.
+    BreakerOpen,
+    /// A person stopped it, or it answered 410.
+    Paused,
 }
 
 /// The state of an endpoint's circuit breaker.

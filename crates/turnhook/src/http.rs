@@ -1,12 +1,13 @@
 //! `/livez`, `/readyz`, `/metrics` and `/status`.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
     extract::{Path, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{engine::tap::Taps, health::Health, metrics::Metrics};
+
+mod hosts;
+pub(crate) mod server;
 
 /// What `text::encode` writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,17 +30,15 @@ struct Parts {
     taps: Arc<Taps>,
 }
 
-/// Serves until `shutdown`.
-///
-/// # Errors
-/// The listener fails.
+/// Serves until `shutdown`; answers only to `hosts`, besides `localhost` and addresses.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     taps: Arc<Taps>,
+    hosts: &[String],
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -47,12 +49,13 @@ pub async fn serve(
             metrics,
             health,
             taps,
-        });
+        })
+        .layer(middleware::from_fn_with_state(
+            hosts::Hosts::new(hosts),
+            hosts::check,
+        ));
     // No graceful wait: these requests take no time, and a scraper's idle connection must not hold up a stop.
-    tokio::select! {
-        served = axum::serve(listener, router).into_future() => served,
-        () = shutdown.cancelled() => Ok(()),
-    }
+    server::serve(listener, router, Duration::ZERO, shutdown).await;
 }
 
 async fn readyz(State(parts): State<Parts>) -> Response {

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod descriptors;
 pub mod engine;
 pub mod health;
 pub mod http;

@@ -191,6 +191,12 @@ pub struct Metrics {
     pub outbox_oldest_seconds: Family<EndpointLabels, Gauge<f64, AtomicU64>>,
     /// Deliveries that were given up, until replayed or discarded.
     pub dead_letters: Family<EndpointLabels, Gauge>,
+    /// Whether an endpoint is paused: 1 or 0.
+    pub endpoint_paused: Family<EndpointLabels, Gauge>,
+    /// Whether a `Retry-After` of an endpoint is being waited for: 1 or 0.
+    pub endpoint_held: Family<EndpointLabels, Gauge>,
+    /// Whether an endpoint's circuit breaker is open, or a probe of it under way: 1 or 0.
+    pub endpoint_breaker_open: Family<EndpointLabels, Gauge>,
     /// How long commits took, sync to disk included.
     pub commit_seconds: Histogram,
     /// Commits that failed.
@@ -230,6 +236,9 @@ impl Metrics {
             outbox_pending: Family::default(),
             outbox_oldest_seconds: Family::default(),
             dead_letters: Family::default(),
+            endpoint_paused: Family::default(),
+            endpoint_held: Family::default(),
+            endpoint_breaker_open: Family::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             commit_errors: Counter::default(),
             store_refused: Counter::default(),
@@ -334,6 +343,25 @@ impl Metrics {
             "Deliveries given up",
             metrics.dead_letters.clone(),
         );
+        for (name, help, gauge) in [
+            (
+                "endpoint_paused",
+                "1 while nothing is sent to the endpoint until it is resumed",
+                &metrics.endpoint_paused,
+            ),
+            (
+                "endpoint_held",
+                "1 while the endpoint is left alone because it asked for that (Retry-After)",
+                &metrics.endpoint_held,
+            ),
+            (
+                "endpoint_breaker_open",
+                "1 while the endpoint fails again and again, and is only tried every few seconds",
+                &metrics.endpoint_breaker_open,
+            ),
+        ] {
+            r.register(name, help, gauge.clone());
+        }
         r.register_with_unit(
             "commit",
             "How long commits to the store took",

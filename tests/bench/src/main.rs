@@ -8,7 +8,6 @@ mod latency;
 mod load;
 mod memory;
 mod nodes;
-#[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
 mod receiver;

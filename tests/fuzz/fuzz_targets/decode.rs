@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use turnhook_reducer::message::{Kind, Leg};
 use turnhook_subscriber::decode::{decode, decode_key};
 
-/// Input: channel, newline, payload.
+// Input: channel, newline, payload.
 fuzz_target!(|data: &[u8]| {
     let at = data.iter().position(|&b| b == b'\n').unwrap_or(data.len());
     let (channel, payload) = (&data[..at], data.get(at + 1..).unwrap_or_default());

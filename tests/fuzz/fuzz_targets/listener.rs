@@ -14,8 +14,11 @@ use turnhook_subscriber::{
 const LIMITS: Limits = Limits { frame: 512, args: 8 };
 const REPLIES: usize = 1024;
 
+/// A channel, and what was published on it.
+type Message = (Vec<u8>, Vec<u8>);
+
 /// All that came of it: messages, and whether the connection was closed.
-fn serve(data: &[u8], piece: usize, password: bool) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+fn serve(data: &[u8], piece: usize, password: bool) -> (Vec<Message>, bool) {
     let password = password.then(|| SecretString::from("pw"));
     let mut session = Session::new(1, IpAddr::from([127, 0, 0, 1]), Arc::new(Credentials { user: None, password }));
     let mut reader = Reader::requests(LIMITS);
@@ -62,7 +65,7 @@ fn serve(data: &[u8], piece: usize, password: bool) -> (Vec<(Vec<u8>, Vec<u8>)>,
     (heard, false)
 }
 
-/// Input: one byte for the size of the pieces and whether there is a password, then what is sent.
+// Input: one byte for the size of the pieces and whether there is a password, then what is sent.
 fuzz_target!(|data: &[u8]| {
     let Some((&first, data)) = data.split_first() else { return };
     let password = first & 1 == 1;

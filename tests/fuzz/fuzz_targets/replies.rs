@@ -31,7 +31,7 @@ fn read(data: &[u8], piece: usize) -> (Vec<String>, Option<ProtocolError>) {
     (frames, None)
 }
 
-/// Input: one byte for the size of the pieces, then what is sent.
+// Input: one byte for the size of the pieces, then what is sent.
 fuzz_target!(|data: &[u8]| {
     let Some((&first, data)) = data.split_first() else { return };
     assert_eq!(read(data, usize::from(first) + 1), read(data, data.len().max(1)));

@@ -208,11 +208,7 @@ impl Outbox {
         if self.reading.is_some() {
             return None;
         }
-        // Neither too early nor, where the clock was set back, much too late.
-        if self
-            .not_before
-            .is_some_and(|at| at > now && at.since(now) <= READ_AGAIN)
-        {
+        if self.not_before.is_some_and(|at| at > now) {
             return None;
         }
         self.not_before = None;

@@ -138,7 +138,12 @@ fn a_410_pauses_and_keeps_everything() {
         queue.finish(first, Some(StatusCode::GONE), None, T0, 0),
         Next::Paused
     );
-    assert_eq!(queue.paused(), Some(T0));
+    let standstill = queue.standstill(T0).unwrap();
+    assert_eq!(
+        (standstill.kind, standstill.since, standstill.until),
+        (StandstillKind::Paused, T0, None)
+    );
+    assert!(standstill.reason.contains("410"), "{}", standstill.reason);
     assert_eq!(
         (queue.claim(T0), queue.next_wake(T0), queue.wanted(T0)),
         (None, None, None)
@@ -155,10 +160,20 @@ fn retry_after_on_429_and_503_holds_the_whole_endpoint() {
         let first = queue.claim(T0).unwrap();
         let until = T0.plus(30_000);
         assert_eq!(
-            queue.finish(first, Some(status), Some("30"), T0, 0),
+            queue.finish(first, Some(status), Some(30_000), T0, 0),
             Next::Retry(until)
         );
-        assert_eq!(queue.held_until(T0), Some(until));
+        let standstill = queue.standstill(T0).unwrap();
+        assert_eq!(
+            (standstill.kind, standstill.since, standstill.until),
+            (StandstillKind::Held, T0, Some(until))
+        );
+        assert!(
+            standstill.reason.contains(status.as_str()),
+            "{}",
+            standstill.reason
+        );
+        assert_eq!(queue.standstill(until), None, "it is over then");
         assert_eq!(
             (queue.claim(T0.plus(29_999)), queue.next_wake(T0)),
             (None, Some(until))
@@ -171,10 +186,66 @@ fn retry_after_on_429_and_503_holds_the_whole_endpoint() {
     let first = queue.claim(T0).unwrap();
     let six_hours = T0.plus(6 * 3_600_000);
     assert_eq!(
-        queue.finish(first, ERROR, Some("99999999"), T0, 0),
+        queue.finish(first, ERROR, Some(u64::MAX), T0, 0),
         Next::Retry(six_hours)
     );
     assert_eq!(ids(&mut queue, T0), [2]);
+}
+
+/// Before a restart the clock was a month ahead when a retry was written down.
+#[test]
+fn a_retry_that_was_dated_by_a_clock_that_was_ahead_waits_no_longer_than_any() {
+    let mut queue = level(&config(), Bounds::default());
+    let month = T0.plus(30 * 86_400_000);
+    let retry = Delivery {
+        attempts: 1,
+        next_attempt_at: Some(month),
+        ..delivery(1, 1, 0)
+    };
+    let replayed = Delivery {
+        next_attempt_at: Some(month),
+        ..delivery(2, 2, 0)
+    };
+    queue.offer([retry, replayed], T0);
+    assert_eq!(queue.next_wake(T0), Some(T0.plus(3_600_000)));
+    queue.withdraw(&[1], T0);
+    assert_eq!(queue.next_wake(T0), Some(month), "a slow replay may take as long");
+}
+
+/// What a person resumes is sent at once, whatever held it back: without a pause before, too.
+#[test]
+fn resuming_lets_go_of_a_retry_after_and_of_an_open_breaker() {
+    let mut queue = level(&config(), Bounds::default());
+    queue.offer((1..=20).map(|n| delivery(n, n as u128, 0)), T0);
+    let first = queue.claim(T0).unwrap();
+    queue.finish(
+        first,
+        Some(StatusCode::SERVICE_UNAVAILABLE),
+        Some(86_400_000),
+        T0,
+        0,
+    );
+    assert_eq!(queue.claim(T0), None);
+    queue.resume(T0);
+    assert_eq!(queue.standstill(T0), None);
+    let flying: Vec<_> = std::iter::from_fn(|| queue.claim(T0)).collect();
+    assert_eq!(flying.len(), 4, "as many as it may have at once");
+
+    for delivery in flying {
+        queue.finish(delivery, DOWN, None, T0, 0);
+    }
+    let last = queue.claim(T0).unwrap();
+    queue.finish(last, DOWN, None, T0, 0);
+    let standstill = queue.standstill(T0.plus(1)).unwrap();
+    assert_eq!(
+        (standstill.kind, standstill.since),
+        (StandstillKind::BreakerOpen, T0)
+    );
+    assert!(standstill.until.unwrap() > T0, "the next probe");
+    assert_eq!(queue.claim(T0.plus(1)), None);
+    queue.resume(T0.plus(1));
+    assert_eq!(queue.standstill(T0.plus(1)), None);
+    assert_eq!(ids(&mut queue, T0.plus(1)).len(), 4);
 }
 
 #[test]

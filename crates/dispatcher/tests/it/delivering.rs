@@ -72,11 +72,7 @@ async fn signed_posts_in_order_over_kept_connections() {
             .iter()
             .all(|o| o.next == Next::Done && o.attempt == 1 && o.status == Some(204))
     );
-    assert!(
-        outcomes
-            .iter()
-            .all(|o| o.error.is_none() && o.first_attempt_at <= o.at)
-    );
+    assert!(outcomes.iter().all(|o| o.error.is_none()));
     let status = harness.status("billing");
     assert_eq!((status.in_memory, status.in_flight, status.behind), (0, 0, false));
     assert!(status.last_success_at.is_some() && status.last_error.is_none());

@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::mpsc};
 use turnhook_dispatcher::{
+    clock::Clocks,
     config::EndpointConfig,
-    dispatcher::{Clock, Dispatcher},
+    dispatcher::Dispatcher,
     endpoint::{EndpointStatus, Outcome, Report},
     queue::{Delivery, Next, Page, Wanted},
     schedule::{Pause, Retry},
@@ -24,13 +25,6 @@ use turnhook_reducer::{
 use crate::receiver::wait_for;
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-pub(crate) fn clock() -> Clock {
-    Arc::new(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Timestamp(u64::try_from(now.as_millis()).unwrap())
-    })
-}
 
 /// An endpoint whose retries come soon.
 pub(crate) fn config(name: &str, url: &str) -> EndpointConfig {
@@ -89,11 +83,15 @@ impl Harness {
     }
 
     pub(crate) fn start_paused(endpoints: Vec<(EndpointConfig, Vec<Pause>)>) -> Harness {
+        Harness::start_by(Clocks::system(), endpoints)
+    }
+
+    pub(crate) fn start_by(clocks: Clocks, endpoints: Vec<(EndpointConfig, Vec<Pause>)>) -> Harness {
         let store = Arc::new(Mutex::new(Store::default()));
         // Small, so that requests have to wait for the store.
         let (reports, inbox) = mpsc::channel(4);
-        let dispatcher = Dispatcher::start(endpoints, &clock(), &reports, &Handle::current()).unwrap();
-        tokio::spawn(keep(Arc::clone(&store), inbox));
+        let dispatcher = Dispatcher::start(endpoints, &clocks, &reports, &Handle::current()).unwrap();
+        tokio::spawn(keep(clocks, Arc::clone(&store), inbox));
         Harness { dispatcher, store }
     }
 
@@ -148,7 +146,7 @@ impl Harness {
     }
 }
 
-async fn keep(store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
+async fn keep(clocks: Clocks, store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
     while let Some(report) = inbox.recv().await {
         match report {
             Report::Outcome(outcome) => {
@@ -158,9 +156,10 @@ async fn keep(store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
                     .get_mut(&(outcome.endpoint.to_string(), outcome.delivery))
                 {
                     row.attempts = outcome.attempt;
-                    row.first_attempt_at = Some(outcome.first_attempt_at);
+                    let tried_for = u64::try_from(outcome.tried_for.as_millis()).unwrap();
+                    row.first_attempt_at = Some(Timestamp(clocks.steady().0 - tried_for));
                     match outcome.next {
-                        Next::Retry(at) => row.next_attempt_at = Some(at),
+                        Next::Retry(at) => row.next_attempt_at = Some(clocks.to_steady(at)),
                         Next::Paused => {}
                         Next::Done | Next::Rejected | Next::GaveUp => *pending = false,
                     }
@@ -168,7 +167,10 @@ async fn keep(store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
                 store.outcomes.push(outcome);
             }
             Report::Read(read) => {
-                let page = store.lock().unwrap().page(&read.endpoint, &read.wanted);
+                let page = store
+                    .lock()
+                    .unwrap()
+                    .page(&read.endpoint, &read.wanted, clocks.steady());
                 // Nobody listens any longer at the end.
                 let _ = read.reply.send(page);
             }
@@ -177,8 +179,7 @@ async fn keep(store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
 }
 
 impl Store {
-    fn page(&self, endpoint: &str, wanted: &Wanted) -> Page {
-        let now = clock()();
+    fn page(&self, endpoint: &str, wanted: &Wanted, now: Timestamp) -> Page {
         let pending: Vec<&Delivery> = (self.rows.iter())
             .filter(|((name, _), (_, pending))| name == endpoint && *pending)
             .map(|(_, (row, _))| row)

@@ -1,6 +1,7 @@
 //! The dispatcher against a receiver on real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clocks;
 mod delivering;
 mod faults;
 mod harness;

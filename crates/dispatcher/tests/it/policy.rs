@@ -7,13 +7,14 @@ use std::{
 
 use turnhook_dispatcher::{
     breaker::BreakerState,
-    queue::{Next, Wanted},
+    clock::Clocks,
+    queue::{Next, StandstillKind, Wanted},
     schedule::Pause,
 };
 
 use crate::{
     delivering::sequences,
-    harness::{Harness, clock, config, deliveries, delivery},
+    harness::{Harness, config, deliveries, delivery},
     receiver::{Receiver, Reply, wait_for},
 };
 
@@ -74,25 +75,32 @@ async fn a_410_pauses_until_somebody_resumes() {
     harness.commit("billing", deliveries(3, 2));
     let outcome = harness.outcome(|_| true).await;
     assert_eq!(outcome.next, Next::Paused);
-    assert!(harness.status("billing").paused_since.is_some());
+    let standstill = harness.status("billing").standstill.unwrap();
+    assert_eq!(standstill.kind, StandstillKind::Paused);
+    assert!(standstill.reason.contains("410"), "{}", standstill.reason);
     harness.commit("billing", vec![delivery(100, 50, 0)]);
     assert_eq!((harness.pending("billing"), receiver.received().len()), (7, 1));
     back.store(true, Ordering::SeqCst);
     assert!(harness.dispatcher.resume("billing"));
     harness.drained("billing").await;
-    assert!(harness.status("billing").paused_since.is_none());
+    assert_eq!(harness.status("billing").standstill, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_outlives_a_restart() {
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     let pause = Pause {
-        from: clock()(),
+        from: Clocks::system().steady(),
         to: None,
+        reason: "database upgrade".into(),
     };
     let harness = Harness::start_paused(vec![(config("billing", &receiver.url()), vec![pause])]);
     harness.commit("billing", deliveries(3, 3));
-    assert_eq!(harness.status("billing").paused_since, Some(pause.from));
+    let standstill = harness.status("billing").standstill.unwrap();
+    assert_eq!(
+        (standstill.kind, &*standstill.reason),
+        (StandstillKind::Paused, "database upgrade")
+    );
     harness.dispatcher.resume("billing");
     harness.drained("billing").await;
     assert!(!harness.dispatcher.resume("nobody") && !harness.dispatcher.offer("nobody", Vec::new()));
@@ -155,7 +163,7 @@ async fn what_cannot_be_read_is_asked_for_again() {
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     let (reports, mut inbox) = mpsc::channel(4);
     let endpoints = vec![(config("billing", &receiver.url()), Vec::new())];
-    let dispatcher = Dispatcher::start(endpoints, &clock(), &reports, &Handle::current()).unwrap();
+    let dispatcher = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current()).unwrap();
     for readable in [false, false, true] {
         let Some(Report::Read(read)) = inbox.recv().await else {
             panic!()
@@ -188,7 +196,7 @@ async fn wrong_configurations_start_nothing() {
     wrong.concurrency = 0;
     for (second, key) in [(fine.clone(), "name"), (wrong, "concurrency")] {
         let endpoints = vec![(fine.clone(), Vec::new()), (second, Vec::new())];
-        let error = Dispatcher::start(endpoints, &clock(), &reports, &Handle::current())
+        let error = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current())
             .err()
             .unwrap();
         assert_eq!(error.key, key);

@@ -7,7 +7,7 @@ use turnhook_reducer::{
     rules::Rules,
     state::{Change, Table},
     time::Timestamp,
-    usage::{Counters, Legs},
+    usage::Counters,
 };
 
 /// Seconds, from the world's beginning.
@@ -193,12 +193,6 @@ impl World {
             .iter()
             .map(|e| e.usage_delta.legs.peer.sent_bytes)
             .sum()
-    }
-
-    pub(crate) fn unattributed_legs(&self) -> Legs {
-        self.unattributed
-            .iter()
-            .fold(Legs::default(), |sum, u| sum.plus(u.usage.legs))
     }
 }
 

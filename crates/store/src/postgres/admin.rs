@@ -173,7 +173,7 @@ impl Postgres {
     }
 
     pub(crate) async fn resume(&self, endpoint: &str, at: Timestamp) -> Result<bool> {
-        let change = attempt!(&self.db, client => {
+        let (was_paused, change) = attempt!(&self.db, client => {
             let tx = client.transaction().await?;
             let id = endpoint_id(&tx, endpoint).await?;
             let ended = tx
@@ -182,12 +182,20 @@ impl Postgres {
                     &[&id, &int(at.0)],
                 )
                 .await?;
-            let change = if ended > 0 { Some(note_change(&tx).await?) } else { None };
+            if ended == 0 {
+                // For a running process to see that somebody wants it to go on.
+                tx.execute(
+                    "INSERT INTO endpoint_pause (endpoint, from_at, to_at, reason) VALUES ($1, $2, $2, 'resumed')",
+                    &[&id, &int(at.0)],
+                )
+                .await?;
+            }
+            let change = note_change(&tx).await?;
             tx.commit().await?;
-            Ok(change)
+            Ok((ended > 0, change))
         })?;
-        self.note_own(change);
-        Ok(change.is_some())
+        self.note_own(Some(change));
+        Ok(was_paused)
     }
 
     pub(crate) async fn changed_by_others(&self) -> Result<bool> {

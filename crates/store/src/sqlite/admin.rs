@@ -156,7 +156,15 @@ impl Sqlite {
             let id = endpoint_id(conn, &endpoint)?;
             let sql =
                 "UPDATE endpoint_pause SET to_at = max(from_at, ?2) WHERE endpoint = ?1 AND to_at IS NULL";
-            Ok(conn.execute(sql, params![id, int(at.0)])? > 0)
+            let was_paused = conn.execute(sql, params![id, int(at.0)])? > 0;
+            if !was_paused {
+                // For a running process to see that somebody wants it to go on.
+                conn.execute(
+                    "INSERT INTO endpoint_pause (endpoint, from_at, to_at, reason) VALUES (?1, ?2, ?2, 'resumed')",
+                    params![id, int(at.0)],
+                )?;
+            }
+            Ok(was_paused)
         })
         .await
     }

@@ -459,6 +459,13 @@ async fn endpoints_come_and_go_and_keep_what_is_theirs(on: &Backend) {
     assert_eq!(paused.paused_ms(at(5), at(30)), 20);
     assert!(f.store.resume("billing", at(40)).await.unwrap());
     assert!(!f.store.resume("billing", at(41)).await.unwrap());
+    // The wish is on record, for whoever runs and holds something back.
+    let wish = row("billing", &f.store.endpoints().await.unwrap());
+    assert_eq!(wish.paused(), None);
+    assert_eq!(
+        wish.pauses.last().map(|p| (p.from, p.to)),
+        Some((at(41), Some(at(41))))
+    );
     f.store.pause("billing", at(50), "by hand").await.unwrap();
     let twice = row("billing", &f.store.endpoints().await.unwrap());
     assert_eq!(

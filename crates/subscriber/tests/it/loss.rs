@@ -138,7 +138,9 @@ async fn thrown_out_by_its_output_buffer() {
     let (sender, receiver) = queue::channel(queue::DEFAULT_BOUND);
     let (stall, stalled) = std::sync::mpsc::channel::<()>();
     let (resume, resumed) = std::sync::mpsc::channel::<()>();
+    let (stand, stands) = std::sync::mpsc::channel::<std::time::Instant>();
     let source = config(&redis);
+    let ping = source.patience.ping;
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -150,6 +152,7 @@ async fn thrown_out_by_its_output_buffer() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // Blocks the runtime, and with it the source.
+            stand.send(std::time::Instant::now()).unwrap();
             let _ = resumed.recv();
             // Runs on until it is told to end.
             while resumed.try_recv().is_err() {
@@ -161,7 +164,7 @@ async fn thrown_out_by_its_output_buffer() {
     let mut ear = elsewhere(receiver).await;
     ear.hearing().await;
     stall.send(()).unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let since = crate::support::until("the runtime to stand still", async || stands.try_recv().ok()).await;
     let mut coturn = redis.client().await;
     let payload = [b"new lifetime=600, x=".as_slice(), &[b'x'; 8000]].concat();
     crate::support::until("Redis to throw it out", async || {
@@ -175,8 +178,10 @@ async fn thrown_out_by_its_output_buffer() {
             .then_some(())
     })
     .await;
-    // Longer than two PINGs are apart.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    crate::support::until("some PINGs to be overdue", async || {
+        (since.elapsed() > 4 * ping).then_some(())
+    })
+    .await;
     resume.send(()).unwrap();
     ear.until("the gap", |e| e.gaps.len() == 1).await;
     assert_eq!(

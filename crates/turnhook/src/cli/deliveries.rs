@@ -9,7 +9,12 @@ use turnhook_reducer::{
 };
 use turnhook_store::{DeliveryFilter, DeliveryRow, DeliveryState};
 
-use super::{CliError, output::parse_time};
+use super::{
+    CliError,
+    output::{self, parse_time},
+    running::Running,
+    store,
+};
 
 mod discard;
 mod list;
@@ -87,6 +92,11 @@ impl From<TypeArg> for EventType {
 
 impl FilterArgs {
     /// For the store.
+    /// Only to the endpoint of this name.
+    pub(super) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
     pub(super) fn to_filter(&self, states: &[DeliveryState]) -> DeliveryFilter {
         DeliveryFilter {
             ids: self.id.clone(),
@@ -128,7 +138,7 @@ fn parse_event_id(text: &str) -> Result<EventId, String> {
     turnhook_store::event_id(text).ok_or_else(|| "an event's id is evt_ and 26 letters and digits".to_owned())
 }
 
-fn to_json(row: &DeliveryRow) -> Value {
+fn to_json(row: &DeliveryRow, running: &Running) -> Value {
     json!({
         "webhook_id": row.event_id.to_string(),
         "endpoint": row.endpoint,
@@ -139,9 +149,20 @@ fn to_json(row: &DeliveryRow) -> Value {
         "state": row.state.as_str(),
         "attempts": row.attempts,
         "first_attempt_at": row.first_attempt_at.map(rfc3339),
-        "next_attempt_at": row.next_attempt_at.map(rfc3339),
+        "next_attempt_at": running.next_attempt(row, store::now()).map(rfc3339),
         "finished_at": row.finished_at.map(rfc3339),
         "reason": row.reason,
         "replay": row.replay.map(|replay| replay.0),
     })
+}
+
+/// When a delivery is tried next, for people; empty where it is over.
+fn next_attempt(row: &DeliveryRow, running: &Running) -> String {
+    let now = store::now();
+    match (row.next_attempt_at, running.next_attempt(row, now)) {
+        (None, _) => String::new(),
+        (Some(_), None) => "when resumed".to_owned(),
+        (Some(_), Some(at)) if at <= now => "now".to_owned(),
+        (Some(_), Some(at)) => output::time(at),
+    }
 }

@@ -12,7 +12,9 @@ use turnhook_reducer::event::EventId;
 use super::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
-    print, store,
+    print,
+    running::Running,
+    store,
     units::duration,
 };
 
@@ -48,6 +50,12 @@ impl Endpoints {
 Example:
   $ turnhook endpoints list
 
+  One that stands still says until when and why, as far as the running turnhook knows:
+    paused        by `turnhook endpoints pause`, or because it answered 410
+    held          it asked to be left alone (Retry-After)
+    breaker open  it failed again and again: one delivery is tried every few seconds
+  `turnhook endpoints resume` lets go of all three. One that is failing is tried as usual.
+
   One that is no longer configured is listed as removed while it has deliveries: they wait until an
   endpoint of that name is configured again, or they are discarded.")]
 struct List {
@@ -62,6 +70,8 @@ impl List {
     async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
         let backlog = store.backlog().await?;
+        let running = Running::ask(&config, &store).await?;
+        running.say_if_unanswered();
         let now = store::now();
         let mut table = Rows::new(&[
             ("ENDPOINT", false),
@@ -78,11 +88,10 @@ impl List {
                 continue;
             }
             let paused = endpoint.paused();
-            let state = match (configured, paused) {
-                (None, _) => "removed",
-                (_, Some(_)) => "paused",
-                _ => "active",
-            };
+            let mut standing = running.of(&endpoint.name);
+            if configured.is_none() {
+                standing.state = "removed".to_owned();
+            }
             // Without its query, which may hold a token.
             let url = configured.map(|one| {
                 let mut url = one.url.clone();
@@ -93,7 +102,10 @@ impl List {
             match self.format {
                 Format::Json => print_json(&json!({
                     "endpoint": endpoint.name,
-                    "state": state,
+                    "state": standing.state,
+                    "since": standing.since,
+                    "until": standing.until,
+                    "reason": standing.reason,
                     "paused_since": paused.map(|pause| rfc3339(pause.from)),
                     "pause_reason": paused.map(|pause| pause.reason.clone()),
                     "pending": left.pending,
@@ -103,10 +115,7 @@ impl List {
                 }))?,
                 Format::Text => table.push([
                     endpoint.name.clone(),
-                    paused.map_or_else(
-                        || state.to_owned(),
-                        |pause| format!("{state}: {}", output::name(pause.reason.as_bytes())),
-                    ),
+                    standing.told(),
                     left.pending.to_string(),
                     oldest.map(|at| duration(now.since(at))).unwrap_or_default(),
                     left.dead.to_string(),
@@ -204,11 +213,13 @@ impl Pause {
     }
 }
 
-/// Send to a paused endpoint again
+/// Send to an endpoint again that is paused, held by a Retry-After, or left alone by the circuit breaker
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  $ turnhook endpoints resume billing")]
+  $ turnhook endpoints resume billing
+
+  A running turnhook notices within seconds, and sends at once what waited.")]
 struct Resume {
     #[command(flatten)]
     config: ConfigArgs,
@@ -223,7 +234,11 @@ impl Resume {
         print(&format!(
             "{} {}\n",
             self.name,
-            if resumed { "is resumed" } else { "was not paused" }
+            if resumed {
+                "is resumed"
+            } else {
+                "was not paused; whatever else holds it back is let go"
+            }
         ))
     }
 }

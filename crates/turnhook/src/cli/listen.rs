@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -20,7 +20,7 @@ use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_T
 use turnhook_reducer::time::Timestamp;
 
 use super::{CliError, print};
-use crate::shutdown;
+use crate::{http::server, shutdown};
 
 mod show;
 
@@ -52,6 +52,9 @@ pub(super) struct Listen {
     #[arg(long)]
     json: bool,
 }
+
+/// How long requests under way may take after a stop was asked for.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Larger than any webhook of turnhook.
 const BODY_LIMIT: usize = 4 << 20;
@@ -93,12 +96,7 @@ impl Listen {
             .with_state(Arc::new(Receiver { secrets, printer }));
         let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
         let stop = shutdown.clone();
-        let mut server = tokio::spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .into_future()
-                .await
-        });
+        let mut server = tokio::spawn(server::serve(listener, router, GRACE, stop));
         loop {
             tokio::select! {
                 // What was answered is printed before the program ends.
@@ -108,7 +106,7 @@ impl Listen {
                     print(&line)?;
                 }
                 done = &mut server => return match done {
-                    Ok(served) => served.map_err(CliError::failed),
+                    Ok(()) => Ok(()),
                     Err(error) => Err(CliError::failed(error)),
                 },
             }

@@ -21,6 +21,7 @@ mod output;
 mod record;
 mod replay;
 mod run;
+mod running;
 mod secret;
 mod sessions;
 mod simulate;

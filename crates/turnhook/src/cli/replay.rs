@@ -1,6 +1,7 @@
 //! `turnhook replay`.
 
 use std::{
+    collections::BTreeMap,
     io::{IsTerminal, stderr},
     time::Duration,
 };
@@ -9,14 +10,19 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_store::{DeliveryState, Replay as OnRecord, ReplayRequest, Store};
+use turnhook_store::{
+    DeliveryCursor, DeliveryFilter, DeliveryState, Replay as OnRecord, ReplayRequest, Store,
+};
 
 use super::{
     CliError, ConfigArgs, Format,
     deliveries::FilterArgs,
     output::{self, Rows, print_json},
-    print, store,
+    print,
+    running::Running,
+    store,
 };
+use crate::config::Config;
 
 /// Send events again, with their first ids and bytes: dead letters, if nothing else is said
 #[derive(Debug, Args)]
@@ -44,7 +50,7 @@ pub(super) struct Replay {
     /// At most so many a second, besides the endpoint's own limit
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Wait until each is delivered or given up again
+    /// Wait until each is delivered or given up again; the exit status is 1 if not all were delivered
     #[arg(long)]
     wait: bool,
     /// List the replays on record instead: who asked, when, what
@@ -75,7 +81,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 impl Replay {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let (_, store) = store::open(&self.config).await?;
+        let (config, store) = store::open(&self.config).await?;
         if self.history {
             return history(&store, self.format).await;
         }
@@ -124,7 +130,7 @@ impl Replay {
             print("no bridge is running on this store: the next `turnhook run` delivers them\n")?;
         }
         if self.wait {
-            wait(&store, &replay).await
+            self.wait(&config, &store, &replay).await
         } else {
             Ok(())
         }
@@ -139,28 +145,100 @@ fn who() -> String {
     user.unwrap_or_else(|| "(unknown)".to_owned())
 }
 
-async fn wait(store: &Store, replay: &OnRecord) -> Result<(), CliError> {
-    // Without a terminal nothing is drawn: the last line says what came of it.
-    let bar = if stderr().is_terminal() {
-        ProgressBar::new(replay.total)
-    } else {
-        ProgressBar::hidden()
-    };
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} eta {eta}") {
-        bar.set_style(style);
-    }
-    loop {
-        let pending = store
-            .replays(Some(replay.id), 1)
-            .await?
-            .first()
-            .map_or(0, |replay| replay.pending);
-        bar.set_position(replay.total.saturating_sub(pending));
-        if pending == 0 {
-            bar.finish_and_clear();
-            return print(&format!("{} deliveries done\n", replay.total));
+impl Replay {
+    async fn wait(&self, config: &Config, store: &Store, replay: &OnRecord) -> Result<(), CliError> {
+        // Without a terminal nothing is drawn: the last line says what came of it.
+        let bar = if stderr().is_terminal() {
+            ProgressBar::new(replay.total)
+        } else {
+            ProgressBar::hidden()
+        };
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} eta {eta}") {
+            bar.set_style(style);
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        let mut told = BTreeMap::new();
+        for look in 0u32.. {
+            let pending = store
+                .replays(Some(replay.id), 1)
+                .await?
+                .first()
+                .map_or(0, |replay| replay.pending);
+            bar.set_position(replay.total.saturating_sub(pending));
+            if pending == 0 {
+                break;
+            }
+            if look % 8 == 0 {
+                let running = Running::ask(config, store).await?;
+                if look == 0 {
+                    running.say_if_unanswered();
+                }
+                let lines = self.what_waits(&running, store, &mut told).await?;
+                // The bar is drawn again below them.
+                bar.suspend(|| lines.iter().for_each(|line| eprintln!("{line}")));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        bar.finish_and_clear();
+        let failed = self.failed(store, replay).await?;
+        let delivered = replay.total.saturating_sub(failed);
+        print(&format!("{delivered} of {} deliveries done\n", replay.total))?;
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(CliError::failed(format!(
+            "{failed} of them were not taken: `turnhook deliveries list --state dead` says why"
+        )))
+    }
+
+    /// Who stands still, and until when: once for each state that it comes to.
+    async fn what_waits(
+        &self,
+        running: &Running,
+        store: &Store,
+        told: &mut BTreeMap<String, String>,
+    ) -> Result<Vec<String>, CliError> {
+        let mut lines = Vec::new();
+        let backlog = store.backlog().await?;
+        for endpoint in store.endpoints().await? {
+            let asked = self.filter.endpoint().is_none_or(|name| name == endpoint.name);
+            let waits = backlog.get(&endpoint.id).is_some_and(|left| left.pending > 0);
+            let standing = running.of(&endpoint.name);
+            if !(asked && waits && standing.is_still()) {
+                told.remove(&endpoint.name);
+                continue;
+            }
+            if told.insert(endpoint.name.clone(), standing.state.clone()) != Some(standing.state.clone()) {
+                let name = &endpoint.name;
+                lines.push(format!(
+                    "waiting: {name} is {}; `turnhook endpoints resume {name}` lets go of that",
+                    standing.told()
+                ));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// How many of the deliveries that it queued were given up, by the receiver or by a person.
+    async fn failed(&self, store: &Store, replay: &OnRecord) -> Result<u64, CliError> {
+        const PAGE: usize = 1000;
+        let filter = DeliveryFilter {
+            states: vec![DeliveryState::Dead, DeliveryState::Discarded],
+            ..self.filter.to_filter(&[])
+        };
+        let (mut failed, mut after) = (0, None);
+        loop {
+            let page = store.deliveries(filter.clone(), after, PAGE).await?;
+            failed += page.iter().filter(|row| row.replay == Some(replay.id)).count() as u64;
+            match page.last() {
+                Some(last) if page.len() == PAGE => {
+                    after = Some(DeliveryCursor {
+                        event_id: last.event_id,
+                        id: last.id,
+                    });
+                }
+                _ => return Ok(failed),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{CliError, ConfigArgs, runtime};
-use crate::{engine, health::Health, logging, metrics::Metrics, shutdown};
+use crate::{descriptors, engine, health::Health, logging, metrics::Metrics, shutdown};
 
 /// Listen to coturn, tell billing
 #[derive(Debug, Args)]
@@ -27,6 +27,7 @@ impl Run {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        descriptors::check(&config);
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(&config));
         runtime()?.block_on(async {

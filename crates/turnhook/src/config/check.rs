@@ -94,6 +94,7 @@ impl Check<'_> {
             self.wrong::<()>(&key_path!["source"], format!("{why}; {advice}"));
         }
         let http = self.address(&key_path!["http", "listen"], &file.http.listen);
+        self.hosts(&file.http.hosts);
         self.session(&file.session);
         let store = self.store(&file.store);
         self.limits(&file);
@@ -126,6 +127,7 @@ impl Check<'_> {
             session: file.session.clone(),
             store,
             http: http?,
+            http_hosts: file.http.hosts.clone(),
             endpoints,
             limits: file.limits,
             log: file.log.clone(),
@@ -208,6 +210,18 @@ impl Check<'_> {
                 path,
                 format!("`{text}` is no address to listen on; write IP:PORT, like \"127.0.0.1:6380\", \"0.0.0.0:6380\" or \"[::]:6380\""),
             ),
+        }
+    }
+
+    fn hosts(&mut self, hosts: &[String]) {
+        for (index, host) in hosts.iter().enumerate() {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if host.is_empty() || !host.chars().all(is_name) {
+                self.wrong::<()>(
+                    &key_path!["http", "hosts", index],
+                    format!("`{host}` is no host's name; write it without scheme and port, like \"turnhook.example.com\""),
+                );
+            }
         }
     }
 

@@ -271,6 +271,8 @@ pub struct Store {
 pub struct Http {
     /// Where to serve health, metrics and status.
     pub listen: String,
+    /// Names that it may be called by, besides `localhost` and addresses.
+    pub hosts: Vec<String>,
 }
 
 /// An `[[endpoint]]`.

@@ -43,6 +43,8 @@ pub struct Config {
     pub store: Store,
     /// Where health, metrics and status are served.
     pub http: SocketAddr,
+    /// Names that they may be asked for by, besides `localhost` and addresses.
+    pub http_hosts: Vec<String>,
     /// Names are unique.
     pub endpoints: Vec<EndpointConfig>,
     /// Bounds of tables in memory.

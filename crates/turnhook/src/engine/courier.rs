@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 use turnhook_dispatcher::{
+    clock::Clocks,
     endpoint::{Outcome, Read, Report},
     queue::{Next, Page, Wanted},
     schedule,
@@ -12,10 +13,7 @@ use turnhook_dispatcher::{
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{self as store, DeliveryId, EndpointId, Store, Verdict};
 
-use super::{
-    clock::Clock,
-    outlet::{Outlet, queued},
-};
+use super::outlet::{Outlet, queued};
 use crate::metrics::{EndpointLabels, Metrics, OutcomeLabels};
 
 /// Outcomes written in one go.
@@ -29,14 +27,18 @@ pub(crate) struct Courier {
     /// The endpoints' numbers. (Not the dispatcher: it ends only when nobody holds it, and the courier after it.)
     endpoints: HashMap<Arc<str>, EndpointId>,
     metrics: Arc<Metrics>,
-    clock: Arc<Clock>,
+    clocks: Clocks,
 }
 
-/// The times in which endpoints were paused, by name.
-pub(crate) async fn pauses(store: &Store) -> store::Result<HashMap<String, Vec<schedule::Pause>>> {
+/// The times in which endpoints were paused, by name and by the steady clock.
+pub(crate) async fn pauses(
+    store: &Store,
+    clocks: &Clocks,
+) -> store::Result<HashMap<String, Vec<schedule::Pause>>> {
     let pause = |p: &store::Pause| schedule::Pause {
-        from: p.from,
-        to: p.to,
+        from: clocks.began(p.from),
+        to: p.to.map(|at| clocks.began(at)),
+        reason: p.reason.as_str().into(),
     };
     let endpoints = store.endpoints().await?;
     Ok(endpoints
@@ -46,7 +48,7 @@ pub(crate) async fn pauses(store: &Store) -> store::Result<HashMap<String, Vec<s
 }
 
 impl Courier {
-    pub(crate) fn new(store: Store, outlet: &Outlet, metrics: Arc<Metrics>, clock: Arc<Clock>) -> Courier {
+    pub(crate) fn new(store: Store, outlet: &Outlet, metrics: Arc<Metrics>) -> Courier {
         let endpoints = outlet
             .endpoints()
             .map(|(id, name)| (Arc::clone(name), id))
@@ -55,7 +57,7 @@ impl Courier {
             store,
             endpoints,
             metrics,
-            clock,
+            clocks: outlet.clocks().clone(),
         }
     }
 
@@ -153,7 +155,7 @@ impl Courier {
         let reason = outcome.error.as_deref().unwrap_or("410 Gone");
         if let Err(error) = self
             .store
-            .pause(&outcome.endpoint, self.clock.now(), reason)
+            .pause(&outcome.endpoint, self.clocks.wall(), reason)
             .await
         {
             error!(endpoint = %outcome.endpoint, %error, "the endpoint is paused, but not on record");
@@ -181,7 +183,7 @@ impl Courier {
                 self.store.pending_after(id, DeliveryId(after), limit).await?,
                 limit,
             ),
-            Wanted::Newest { limit } => (self.store.newest_due(id, self.clock.now(), limit).await?, limit),
+            Wanted::Newest { limit } => (self.store.newest_due(id, self.clocks.wall(), limit).await?, limit),
             Wanted::Rows(ids) => {
                 let ids: Vec<_> = ids.into_iter().map(DeliveryId).collect();
                 (self.store.pending_rows(ids).await?, usize::MAX)
@@ -189,7 +191,10 @@ impl Courier {
         };
         let end = deliveries.len() < limit;
         Ok(Page {
-            deliveries: deliveries.into_iter().map(queued).collect(),
+            deliveries: deliveries
+                .into_iter()
+                .map(|delivery| queued(delivery, &self.clocks))
+                .collect(),
             end,
         })
     }

@@ -10,13 +10,14 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use turnhook_dispatcher::{endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{DeliveryId, EndpointId, Store};
+use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
 use super::{clock::Clock, courier::age_seconds, outlet::Outlet};
 use crate::{
     config::Config,
-    health::{Breaker, Health},
+    health::{Breaker, EndpointState, Health},
     metrics::{EndpointLabels, Metrics},
 };
 
@@ -33,6 +34,9 @@ pub(crate) struct Housekeeper {
     retention: Duration,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    /// Each endpoint's last pause, as the store was seen to have it. Whoever resumes one that was not paused leaves one
+    /// there that is over.
+    pauses: HashMap<String, Option<Pause>>,
 }
 
 impl Housekeeper {
@@ -51,18 +55,28 @@ impl Housekeeper {
             retention: config.store.retention,
             metrics,
             health,
+            pauses: HashMap::new(),
         }
     }
 
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let trimmer = Trimmer {
+            store: self.store.clone(),
+            retention: self.retention,
+        };
         // Side by side: to remove what is old may take long, and what others did must not wait for it.
-        tokio::join!(self.watch(&stop), self.keep_trimmed(&stop));
+        tokio::join!(self.watch(&stop), trimmer.run(&stop));
     }
 
-    async fn watch(&self, stop: &CancellationToken) {
+    async fn watch(&mut self, stop: &CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refused = 0;
+        // What was resumed before the start is no news.
+        match self.store.endpoints().await {
+            Ok(endpoints) => self.remember(&endpoints),
+            Err(error) => warn!(%error, "the endpoints' pauses cannot be read"),
+        }
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -78,18 +92,6 @@ impl Housekeeper {
             let now = self.store.refused();
             self.metrics.store_refused.inc_by(now.saturating_sub(refused));
             refused = now;
-        }
-    }
-
-    async fn keep_trimmed(&self, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(TRIM) => {}
-                () = stop.cancelled() => return,
-            }
-            if let Err(error) = self.trim(stop).await {
-                warn!(%error, "what is past its retention cannot be removed");
-            }
         }
     }
 
@@ -137,8 +139,8 @@ impl Housekeeper {
             });
         }
         for status in self.outlet.dispatcher().status() {
+            self.show_standstill(&status);
             self.health.update_endpoint(&status.name, |e| {
-                e.paused = status.paused_since.is_some();
                 e.breaker = match status.breaker.as_str() {
                     "open" => Breaker::Open,
                     "probing" => Breaker::Probing,
@@ -154,8 +156,49 @@ impl Housekeeper {
         Ok(())
     }
 
+    fn show_standstill(&self, status: &endpoint::EndpointStatus) {
+        let standstill = status.standstill.as_ref();
+        let is = |kind| standstill.is_some_and(|standstill| standstill.kind == kind);
+        let labels = EndpointLabels {
+            endpoint: status.name.to_string(),
+        };
+        for (gauge, stands) in [
+            (&self.metrics.endpoint_paused, is(StandstillKind::Paused)),
+            (&self.metrics.endpoint_held, is(StandstillKind::Held)),
+            (&self.metrics.endpoint_breaker_open, status.breaker.is_open()),
+        ] {
+            gauge.get_or_create(&labels).set(stands.into());
+        }
+        // What failed last has not been followed by a success.
+        let failing = status
+            .last_error
+            .as_ref()
+            .filter(|(at, _)| status.last_success_at.is_none_or(|success| success < *at));
+        self.health.update_endpoint(&status.name, |e| {
+            e.paused = is(StandstillKind::Paused);
+            e.state = match standstill.map(|standstill| standstill.kind) {
+                Some(StandstillKind::Paused) => EndpointState::Paused,
+                Some(StandstillKind::Held) => EndpointState::Held,
+                Some(StandstillKind::BreakerOpen) => EndpointState::BreakerOpen,
+                None if failing.is_some() => EndpointState::Failing,
+                None => EndpointState::Active,
+            };
+            e.since = standstill.map(|standstill| standstill.since);
+            e.until = standstill.and_then(|standstill| standstill.until);
+            e.reason = match (standstill, failing) {
+                (Some(standstill), _) => Some(standstill.reason.to_string()),
+                (None, failing) => failing.map(|(_, error)| error.clone()),
+            };
+        });
+    }
+
+    fn remember(&mut self, endpoints: &[turnhook_store::Endpoint]) {
+        let last = |e: &turnhook_store::Endpoint| (e.name.clone(), e.pauses.last().cloned());
+        self.pauses = endpoints.iter().map(last).collect();
+    }
+
     /// A command may have paused or resumed an endpoint, queued deliveries again, or discarded some.
-    async fn follow_others(&self) -> turnhook_store::Result<()> {
+    async fn follow_others(&mut self) -> turnhook_store::Result<()> {
         if !self.store.changed_by_others().await? {
             return Ok(());
         }
@@ -163,19 +206,21 @@ impl Housekeeper {
         let paused: HashMap<String, bool> = dispatcher
             .status()
             .into_iter()
-            .map(|s| (s.name.to_string(), s.paused_since.is_some()))
+            .map(|s| (s.name.to_string(), is_paused(&s)))
             .collect();
-        for endpoint in self.store.endpoints().await? {
+        let endpoints = self.store.endpoints().await?;
+        for endpoint in &endpoints {
             let Some(was) = paused.get(&endpoint.name) else {
                 continue;
             };
             match (was, endpoint.paused()) {
                 (false, Some(pause)) => {
-                    info!(endpoint = endpoint.name, reason = pause.reason, "paused");
-                    dispatcher.pause(&endpoint.name);
+                    dispatcher.pause(&endpoint.name, &pause.reason);
                 }
                 (true, None) => {
-                    info!(endpoint = endpoint.name, "resumed");
+                    dispatcher.resume(&endpoint.name);
+                }
+                (false, None) if self.is_resumed_anew(endpoint) => {
                     dispatcher.resume(&endpoint.name);
                 }
                 _ => {}
@@ -200,7 +245,34 @@ impl Housekeeper {
             dispatcher.withdraw(&endpoint.name, &gone);
             dispatcher.read_again(&endpoint.name);
         }
+        self.remember(&endpoints);
         Ok(())
+    }
+
+    /// Whether its last pause, which is over, is one that was not there before.
+    fn is_resumed_anew(&self, endpoint: &turnhook_store::Endpoint) -> bool {
+        let before = self.pauses.get(&endpoint.name).and_then(Option::as_ref);
+        endpoint.pauses.last().is_some_and(|last| before != Some(last))
+    }
+}
+
+/// Removes what is past its retention.
+struct Trimmer {
+    store: Store,
+    retention: Duration,
+}
+
+impl Trimmer {
+    async fn run(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TRIM) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.trim(stop).await {
+                warn!(%error, "what is past its retention cannot be removed");
+            }
+        }
     }
 
     async fn trim(&self, stop: &CancellationToken) -> turnhook_store::Result<()> {
@@ -223,4 +295,11 @@ impl Housekeeper {
 fn wall_clock() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn is_paused(status: &endpoint::EndpointStatus) -> bool {
+    status
+        .standstill
+        .as_ref()
+        .is_some_and(|standstill| standstill.kind == StandstillKind::Paused)
 }

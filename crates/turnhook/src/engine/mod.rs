@@ -37,6 +37,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_dispatcher::{
+    clock::Clocks,
     config::{ConfigError, EndpointConfig},
     dispatcher::Dispatcher,
 };
@@ -157,7 +158,7 @@ pub async fn run(
         .max()
         .unwrap_or_default();
     let clock = Clock::start(last_commit);
-    let tell_time = clock_fn(&clock);
+    let clocks = Clocks::system();
 
     let listener = TcpListener::bind(config.http)
         .await
@@ -170,12 +171,12 @@ pub async fn run(
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
     let (reports, reported) = mpsc::channel(1024);
-    let pauses = courier::pauses(&store).await?;
+    let pauses = courier::pauses(&store, &clocks).await?;
     let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
     let endpoints = config.endpoints.iter().map(with_pauses).collect();
     let dispatcher = Arc::new(Dispatcher::start(
         endpoints,
-        &tell_time,
+        &clocks,
         &reports,
         &Handle::current(),
     )?);
@@ -184,9 +185,10 @@ pub async fn run(
         &config.endpoints,
         &ids,
         Arc::clone(&dispatcher),
+        clocks,
         shared,
     ));
-    let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics), Arc::clone(&clock));
+    let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics));
     let courier = tokio::spawn(courier.run(reported));
 
     let sources = loaded.iter().map(|source| source.id).collect();
@@ -235,13 +237,12 @@ pub async fn run(
     housekeeper.look().await;
     let housekeeper = tokio::spawn(housekeeper.run(stop.clone()));
     let http_address = listener.local_addr().unwrap_or(config.http);
-    let http = tokio::spawn(http::serve(
-        listener,
-        metrics,
-        health,
-        Arc::new(taps),
-        stop.clone(),
-    ));
+    let http = {
+        let (hosts, stop) = (config.http_hosts.clone(), stop.clone());
+        tokio::spawn(
+            async move { http::serve(listener, metrics, health, Arc::new(taps), &hosts, stop).await },
+        )
+    };
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
 
     shutdown.cancelled().await;

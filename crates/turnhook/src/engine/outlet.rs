@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use turnhook_dispatcher::{body, config::EndpointConfig, dispatcher::Dispatcher, queue};
+use turnhook_dispatcher::{body, clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, queue};
 use turnhook_reducer::event::{EventType, SessionEvent};
 use turnhook_store::{Delivery, EndpointId, Lanes, NewEvent};
 
@@ -19,6 +19,7 @@ pub(crate) struct Outlet {
     wanting: [Arc<[EndpointId]>; 3],
     names: HashMap<EndpointId, Arc<str>>,
     dispatcher: Arc<Dispatcher>,
+    clocks: Clocks,
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
     lanes: AtomicU64,
     handed: Option<Handed>,
@@ -30,6 +31,7 @@ impl Outlet {
         endpoints: &[EndpointConfig],
         ids: &[EndpointId],
         dispatcher: Arc<Dispatcher>,
+        clocks: Clocks,
         shared: bool,
     ) -> Outlet {
         let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
@@ -47,6 +49,7 @@ impl Outlet {
             wanting,
             names,
             dispatcher,
+            clocks,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
             handed: shared.then(Handed::default),
         }
@@ -84,7 +87,7 @@ impl Outlet {
             by_endpoint
                 .entry(delivery.endpoint)
                 .or_default()
-                .push(queued(delivery));
+                .push(queued(delivery, &self.clocks));
         }
         for (endpoint, deliveries) in by_endpoint {
             if let Some(name) = self.names.get(&endpoint) {
@@ -97,14 +100,22 @@ impl Outlet {
         &self.dispatcher
     }
 
+    /// By which deliveries are made.
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
     /// The configured endpoints.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (EndpointId, &Arc<str>)> {
         self.names.iter().map(|(id, name)| (*id, name))
     }
 }
 
-/// A delivery of the store, as the dispatcher takes it.
-pub(crate) fn queued(delivery: Delivery) -> queue::Delivery {
+/// A delivery of the store, as the dispatcher takes it. The store's dates are of the wall clock, which may have been
+/// set since: of a retry its distance counts, and what was neither tried nor queued again is due whatever its date.
+pub(crate) fn queued(delivery: Delivery, clocks: &Clocks) -> queue::Delivery {
+    let untouched = delivery.attempts == 0 && delivery.next_attempt_at <= delivery.timestamp;
+    let next_attempt_at = (!untouched).then(|| clocks.to_steady(delivery.next_attempt_at));
     queue::Delivery {
         id: delivery.id.0,
         event_id: delivery.event_id.to_string().into(),
@@ -113,7 +124,61 @@ pub(crate) fn queued(delivery: Delivery) -> queue::Delivery {
         event_type: delivery.event_type,
         body: delivery.body,
         attempts: delivery.attempts,
-        first_attempt_at: delivery.first_attempt_at,
-        next_attempt_at: Some(delivery.next_attempt_at),
+        first_attempt_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
+        next_attempt_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnhook_reducer::{
+        event::{EventId, SessionId},
+        time::Timestamp,
+    };
+    use turnhook_store::DeliveryId;
+
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+    const NOW: Timestamp = Timestamp(20_000 * DAY);
+
+    fn stored(attempts: u32, first: Option<Timestamp>, next: Timestamp) -> Delivery {
+        Delivery {
+            id: DeliveryId(1),
+            endpoint: EndpointId(1),
+            event_id: EventId([0; 16]),
+            event_type: EventType::Start,
+            session_id: SessionId([0; 16]),
+            sequence: 0,
+            timestamp: Timestamp(NOW.0 + DAY),
+            body: Default::default(),
+            attempts,
+            first_attempt_at: first,
+            next_attempt_at: next,
+        }
+    }
+
+    /// While the wall clock was a day ahead an event was committed; it is back, and the process was started anew.
+    #[test]
+    fn what_was_dated_by_a_clock_that_was_ahead_is_due_now_and_young() {
+        let clocks = Clocks::new(|| NOW, || Timestamp(7_000_000));
+        let fresh = queued(stored(0, None, NOW.plus(DAY)), &clocks);
+        assert_eq!((fresh.id, fresh.next_attempt_at), (DeliveryId(1).0, None));
+
+        let clocks = clocks.with_horizon(|| NOW);
+        let tried = queued(stored(1, Some(NOW.plus(DAY)), NOW.plus(1_000)), &clocks);
+        assert_eq!(tried.first_attempt_at, Some(Timestamp(7_000_000)));
+        assert_eq!(tried.next_attempt_at, Some(Timestamp(7_001_000)));
+
+        let old = queued(stored(9, Some(Timestamp(NOW.0 - 1_000)), NOW), &clocks);
+        assert_eq!(old.first_attempt_at, Some(Timestamp(6_999_000)));
+    }
+
+    /// A replay at a rate: not before its turn.
+    #[test]
+    fn what_was_queued_again_waits_for_its_turn() {
+        let clocks = Clocks::new(|| NOW, || NOW);
+        let replayed = queued(stored(0, None, NOW.plus(2 * DAY)), &clocks);
+        assert_eq!(replayed.next_attempt_at, Some(NOW.plus(2 * DAY)));
     }
 }

@@ -251,7 +251,7 @@ impl World {
             Step::Answer(readable) => self.answer(readable),
             Step::Write(count) => self.write(usize::from(count)),
             Step::Pass(ms) => self.now = self.now.plus(u64::from(ms)),
-            Step::Pause => self.queue.pause(self.now),
+            Step::Pause => self.queue.pause("by command", self.now),
             Step::Resume => self.queue.resume(self.now),
         }
         self.check_memory();

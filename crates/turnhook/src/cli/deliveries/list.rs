@@ -3,10 +3,11 @@
 use clap::{Args, ValueEnum};
 use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryState};
 
-use super::{FilterArgs, parse_event_id, to_json};
+use super::{FilterArgs, next_attempt, parse_event_id, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
+    running::Running,
     store,
 };
 
@@ -70,7 +71,7 @@ fn parse_cursor(text: &str) -> Result<DeliveryCursor, String> {
 
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let (_, store) = store::open(&self.config).await?;
+        let (config, store) = store::open(&self.config).await?;
         let states: Vec<DeliveryState> = self.state.iter().map(|state| (*state).into()).collect();
         let limit = self.limit as usize;
         // One more than is shown tells whether there is a next page.
@@ -83,8 +84,16 @@ impl List {
             .await?;
         let more = rows.len() > limit;
         rows.truncate(limit);
+        let running = if rows.iter().any(|row| row.next_attempt_at.is_some()) {
+            Running::ask(&config, &store).await?
+        } else {
+            Running::default()
+        };
+        running.say_if_unanswered();
         match self.format {
-            Format::Json => rows.iter().try_for_each(|row| print_json(&to_json(row)))?,
+            Format::Json => rows
+                .iter()
+                .try_for_each(|row| print_json(&to_json(row, &running)))?,
             Format::Text => {
                 let mut table = Rows::new(&[
                     ("AT", false),
@@ -106,7 +115,7 @@ impl List {
                             |reason| format!("{}: {}", row.state.as_str(), output::name(reason.as_bytes())),
                         ),
                         row.attempts.to_string(),
-                        row.next_attempt_at.map(output::time).unwrap_or_default(),
+                        next_attempt(row, &running),
                         row.event_id.to_string(),
                         row.session_id.to_string(),
                     ]);

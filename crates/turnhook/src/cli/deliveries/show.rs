@@ -6,11 +6,13 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{Attempt, DeliveryDetail};
 
-use super::{parse_event_id, to_json};
+use super::{next_attempt, parse_event_id, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
-    print, store,
+    print,
+    running::Running,
+    store,
 };
 
 /// Show an event's deliveries: the payload, and each attempt
@@ -35,7 +37,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let (_, store) = store::open(&self.config).await?;
+        let (config, store) = store::open(&self.config).await?;
         let mut found = store.delivery(self.id).await?;
         found.retain(|detail| {
             self.endpoint
@@ -48,11 +50,13 @@ impl Show {
                 self.id
             )));
         }
+        let running = Running::ask(&config, &store).await?;
+        running.say_if_unanswered();
         match self.format {
             Format::Json => found
                 .iter()
-                .try_for_each(|detail| print_json(&detail_json(detail))),
-            Format::Text => text(&found),
+                .try_for_each(|detail| print_json(&detail_json(detail, &running))),
+            Format::Text => text(&found, &running),
         }
     }
 }
@@ -66,7 +70,7 @@ fn answer(attempt: &Attempt) -> String {
         .into_owned()
 }
 
-fn detail_json(detail: &DeliveryDetail) -> Value {
+fn detail_json(detail: &DeliveryDetail, running: &Running) -> Value {
     let attempts = detail.attempts.iter().map(|attempt| {
         json!({
             "number": attempt.number,
@@ -77,14 +81,14 @@ fn detail_json(detail: &DeliveryDetail) -> Value {
             "answer": attempt.answer.is_some().then(|| answer(attempt)),
         })
     });
-    let mut object = to_json(&detail.row);
+    let mut object = to_json(&detail.row, running);
     object["attempts"] = attempts.collect();
     // As a string: the bytes that are signed, and nothing that was parsed and printed again.
     object["body"] = String::from_utf8_lossy(&detail.body).into();
     object
 }
 
-fn text(found: &[DeliveryDetail]) -> Result<(), CliError> {
+fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
     for (index, detail) in found.iter().enumerate() {
         let row = &detail.row;
         if index == 0 {
@@ -98,10 +102,10 @@ fn text(found: &[DeliveryDetail]) -> Result<(), CliError> {
             ))?;
             print(&format!("{body:#}\n"))?;
         }
-        let next = row
-            .next_attempt_at
-            .map(|at| format!(", next attempt {}", output::time(at)))
-            .unwrap_or_default();
+        let next = match next_attempt(row, running) {
+            none if none.is_empty() => none,
+            at => format!(", next attempt {at}"),
+        };
         let finished = row
             .finished_at
             .map(|at| format!(" {}", output::time(at)))

@@ -41,6 +41,19 @@ fn stopped_past_its_lease_and_resumed() {
     balance(&shared, &nodes, &billing, &coturn, &users);
 }
 
+/// How often Redis was asked whether it is there.
+fn pings(shared: &Shared) -> u64 {
+    let stats = shared.redis.ask(&["INFO", "commandstats"]);
+    let calls = |line: &str| {
+        line.strip_prefix("cmdstat_ping:calls=")?
+            .split(',')
+            .next()?
+            .parse()
+            .ok()
+    };
+    stats.lines().find_map(calls).unwrap_or(0)
+}
+
 /// One that slept hears what waited for it, and then all that is said: what it hears after that is as good as what it
 /// heard before.
 #[test]
@@ -54,8 +67,9 @@ fn one_that_slept_takes_over_soon_after() {
     assert_eq!(leader(&nodes), 1 - first);
     nodes[first].resume();
     assert_eq!(ready(&nodes), 1 - first);
-    // By now what is heard next is later than anything that can have waited.
-    std::thread::sleep(Duration::from_secs(4));
+    // What is heard after the answer to a PING is later than anything that can have waited: four of each node.
+    let pinged = pings(&shared);
+    eventually("PINGs", || (pings(&shared) >= pinged + 8).then_some(()));
     let mut client = TurnClient::tcp(&coturn, "caller").call(&coturn);
     client.relay(20, 200);
     billing.started("caller");

@@ -66,6 +66,23 @@ impl Bridge {
         self.process = Some(process);
     }
 
+    /// Starts it with these variables in its environment, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let mut command = turnhook::command(self.directory.path());
+        command.arg("run").envs(environment.iter().copied());
+        self.process = Some(Process::start(&mut command));
+        self.line("\"running\"");
+    }
+
+    /// Starts it with so many file descriptors at most, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_with_descriptors(&mut self, most: u32) {
+        let mut command = turnhook::command_with_descriptors(self.directory.path(), most);
+        self.process = Some(Process::start(command.arg("run")));
+        self.line("\"running\"");
+    }
+
     /// Starts it, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(&mut self) {

@@ -17,6 +17,23 @@ pub(crate) fn command(directory: &Path) -> Command {
     command
 }
 
+/// The same, with so many file descriptors at most.
+pub(crate) fn command_with_descriptors(directory: &Path, most: u32) -> Command {
+    let command = command(directory);
+    let mut shell = Command::new("sh");
+    shell
+        .current_dir(directory)
+        .args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")])
+        .arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// Runs it to its end.
 pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Output {
     command(directory).args(arguments).output().unwrap()

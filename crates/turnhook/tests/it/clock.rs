@@ -1,0 +1,111 @@
+//! The wall clock of a running program is set, by libfaketime: only its own, and not its monotonic clock.
+
+use std::{
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use turnhook_dispatcher::signature::{self, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
+
+use crate::harness::{
+    bridge::{Bridge, SECRET, endpoint},
+    eventually,
+    feeder::Feeder,
+    receiver::{Receiver, Reply},
+};
+
+/// Debian's, of the package that `tests/run.sh` installs.
+fn libfaketime() -> String {
+    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let path = format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1");
+    assert!(Path::new(&path).exists(), "no {path}: tests/run.sh installs it");
+    path
+}
+
+/// A program whose wall clock is off by what the file says.
+fn start(bridge: &mut Bridge) {
+    let file = bridge.directory.path().join("clock");
+    let file = file.to_str().unwrap();
+    bridge.start_with(&[
+        ("LD_PRELOAD", &libfaketime()),
+        ("FAKETIME_TIMESTAMP_FILE", file),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+}
+
+fn set(bridge: &Bridge, off: &str) {
+    fs::write(bridge.directory.path().join("clock"), off).unwrap();
+}
+
+/// A receiver that takes what verifies by its own clock, which is right, and answers 401 to the rest, as those do that
+/// use a library of Standard Webhooks.
+async fn strict() -> Receiver {
+    let secret = Secret::parse(SECRET).unwrap();
+    Receiver::start(move |request| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let verified = signature::verify(
+            std::slice::from_ref(&secret),
+            request.id(),
+            request.header(HEADER_TIMESTAMP),
+            request.header(HEADER_SIGNATURE),
+            &request.body,
+            now,
+        );
+        Reply::Status(if verified.is_ok() { 200 } else { 401 })
+    })
+    .await
+}
+
+/// A day ahead for a while: what is signed then is refused, and is delivered as soon as the clock is right again,
+/// without a restart. Nothing is given up for its age.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_ahead_for_a_while() {
+    let receiver = strict().await;
+    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
+    set(&bridge, "+0");
+    start(&mut bridge);
+    let mut feeder = Feeder::connect(bridge.source);
+    feeder.call("1795413634:before", 1);
+    eventually("what came before", || {
+        (bridge.deliveries("delivered").len() == 2).then_some(())
+    });
+
+    set(&bridge, "+1d");
+    feeder.call("1795413634:during", 2);
+    bridge.until("a refusal", |status| {
+        let error = status["endpoints"]["billing"]["last_error"].as_str();
+        error.is_some_and(|error| error.contains("401"))
+    });
+    set(&bridge, "+0");
+    feeder.call("1795413634:after", 3);
+    eventually("what came during and after", || {
+        (bridge.deliveries("delivered").len() == 6).then_some(())
+    });
+    assert!(bridge.deliveries("dead").is_empty());
+}
+
+/// What was committed and tried while it was ahead is not waited for until that day has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_after_the_clock_was_ahead() {
+    let down = Receiver::start(|_| Reply::Status(503)).await;
+    let mut bridge = Bridge::new(&endpoint("billing", &down.url(), ""));
+    set(&bridge, "+1d");
+    start(&mut bridge);
+    Feeder::connect(bridge.source).call("1795413634:during", 1);
+    eventually("an attempt", || {
+        let pending = bridge.deliveries("pending");
+        (pending.len() == 2 && !down.received().is_empty()).then_some(())
+    });
+    bridge.stop();
+
+    set(&bridge, "+0");
+    let receiver = strict().await;
+    bridge.configure(&endpoint("billing", &receiver.url(), ""));
+    start(&mut bridge);
+    eventually("what waited", || {
+        (bridge.deliveries("delivered").len() == 2).then_some(())
+    });
+    assert!(bridge.deliveries("dead").is_empty());
+}
