@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod accounts;
 mod captures;
 mod chaos;
 mod cli;
@@ -14,18 +15,22 @@ mod deploy;
 mod end_to_end;
 mod files;
 mod http;
+mod leftovers;
 mod listen;
 mod metering_direct;
 mod metering_redis;
 mod outages;
 mod outbox;
 mod postgres;
+mod realm_switch;
 mod record;
+mod relayed;
 mod rename;
 mod restarts;
 mod secrets;
 mod storable;
 mod servers;
 mod strangers;
+mod tcp_relay;
 mod traps;
 mod wedge;
