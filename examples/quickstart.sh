@@ -4,6 +4,7 @@
 #   ./examples/quickstart.sh
 #
 # Needs Debian or Ubuntu and Rust; installs coturn if it is missing (asks sudo, unless you are root).
+# TURNBIN=/opt/coturn/bin/turnserver takes another coturn, with its utilities, than the one on the PATH.
 # Everything runs on 127.0.0.1, on free ports, in a temporary directory, and is gone at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,7 @@ trap 'exit 130' INT TERM
 
 if ! command -v cargo >/dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
 command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs" >&2; exit 1; }
+if [ -n "${TURNBIN:-}" ]; then PATH="$(dirname "$TURNBIN"):$PATH"; fi
 missing=()
 command -v turnserver >/dev/null && command -v turnutils_uclient >/dev/null || missing+=(coturn)
 command -v openssl >/dev/null || missing+=(openssl)

@@ -7,6 +7,7 @@
 # Needs Debian or Ubuntu and Rust; installs what else it lacks (asks sudo, unless you are root) and says what.
 # Tests start their own redis-server, turnserver and PostgreSQL on free loopback ports, and stop them. Of PostgreSQL only
 # the programs are needed: where it has to be installed, no server of it is set up or started.
+# TURNBIN=/opt/coturn/bin/turnserver tests with another coturn, and its utilities, than the one on the PATH.
 # TURNHOOK_HISTORIES=1000000 runs the reducer's model on so many generated histories;
 # TURNHOOK_FUZZ_SECONDS=300 fuzzes each target for so long.
 set -euo pipefail

@@ -463,23 +463,30 @@ pub struct Coturn {
     pub process: Process,
     pub port: u16,
     pub dir: TempDir,
+    program: String,
 }
 
 pub const SECRET: &str = "tests-only";
 
-/// Every coturn that there is to be tested with: the one on the path, and the one that `TURNBIN` names.
+/// The one on the PATH, or the one that `TURNBIN` names.
+fn turnserver() -> String {
+    std::env::var("TURNBIN").unwrap_or_else(|_| "turnserver".to_owned())
+}
+
+/// Every coturn that there is to be tested with: the one on the PATH, and the one that `TURNBIN` names.
 pub fn turnservers() -> Vec<String> {
-    let newer = std::env::var("TURNBIN").ok();
-    std::iter::once("turnserver".to_owned()).chain(newer).collect()
+    let mut all = vec!["turnserver".to_owned(), turnserver()];
+    all.dedup();
+    all
 }
 
 impl Coturn {
     /// `statsdb`: what follows `ip=127.0.0.1` in `redis-statsdb`.
     pub async fn start(statsdb: &str, args: &[&str]) -> Coturn {
-        Coturn::start_as("turnserver", statsdb, args).await
+        Coturn::start_as(&turnserver(), statsdb, args).await
     }
 
-    /// Another program than the one on the path.
+    /// Of [`turnservers`].
     pub async fn start_as(program: &str, statsdb: &str, args: &[&str]) -> Coturn {
         for _ in 0..5 {
             let (dir, port) = (TempDir::new().unwrap(), free_port());
@@ -487,6 +494,7 @@ impl Coturn {
                 process: Coturn::spawn_as(program, &dir, port, statsdb, args),
                 port,
                 dir,
+                program: program.to_owned(),
             };
             if coturn.serves().await {
                 return coturn;
@@ -496,7 +504,7 @@ impl Coturn {
     }
 
     pub fn spawn(dir: &TempDir, port: u16, statsdb: &str, args: &[&str]) -> Process {
-        Coturn::spawn_as("turnserver", dir, port, statsdb, args)
+        Coturn::spawn_as(&turnserver(), dir, port, statsdb, args)
     }
 
     pub fn spawn_as(program: &str, dir: &TempDir, port: u16, statsdb: &str, args: &[&str]) -> Process {
@@ -541,7 +549,9 @@ impl Coturn {
 
     /// A client that relays to an echo peer; `-y` makes it talk to itself instead, so that no peer is needed.
     pub fn client(&self, user: &str, args: &[&str]) -> Process {
-        let mut command = Command::new("turnutils_uclient");
+        // The one that comes with the server: 4.17 refuses the channel numbers of 4.6's.
+        let beside = Path::new(&self.program).with_file_name("turnutils_uclient");
+        let mut command = Command::new(beside);
         command.args([
             "-W", SECRET, "-u", user, "-y", "-m", "2", "-l", "170", "-z", "5", "-c",
         ]);

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use serde_json::Value;
 
 use crate::harness::{
-    coturn::{Coturn, Transport},
+    coturn::{Coturn, Transport, turnserver},
     eventually, free_port,
     process::Process,
     redis::Redis,
@@ -24,7 +24,7 @@ fn complaints(config: &str) -> Vec<String> {
     let file = directory.path().join("turnserver.conf");
     fs::write(&file, config).unwrap();
     let port = free_port();
-    let mut turnserver = Process::start(Command::new("turnserver").arg("-c").arg(&file).args([
+    let mut turnserver = Process::start(turnserver().arg("-c").arg(&file).args([
         "--log-file=stdout".to_owned(),
         "--no-tls".to_owned(),
         "--no-dtls".to_owned(),

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod accounts;
 mod captures;
 mod chaos;
 mod cli;
@@ -16,13 +17,16 @@ mod end_to_end;
 mod files;
 mod http;
 mod http_limits;
+mod leftovers;
 mod listen;
 mod metering_direct;
 mod metering_redis;
 mod outages;
 mod outbox;
 mod postgres;
+mod realm_switch;
 mod record;
+mod relayed;
 mod rename;
 mod restarts;
 mod secrets;
@@ -30,5 +34,6 @@ mod servers;
 mod standstill;
 mod storable;
 mod strangers;
+mod tcp_relay;
 mod traps;
 mod wedge;

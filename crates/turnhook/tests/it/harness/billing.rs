@@ -284,11 +284,9 @@ pub(crate) fn sum(all: impl IntoIterator<Item = Logged>) -> Logged {
     sum
 }
 
-/// METERING.md, "Counters": what of it was relayed.
+/// What of it was relayed, where no stranger sent anything: what peers were sent, and what came from them and was
+/// sent on.
 pub(crate) fn relayed(logged: &Logged) -> u64 {
-    if logged.peer[2] == 0 {
-        return 0;
-    }
     logged.peer[3] + logged.peer[1].min(logged.client[3])
 }
 

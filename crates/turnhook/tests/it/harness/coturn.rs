@@ -1,13 +1,18 @@
 //! A real coturn, its clients, and what its own log says that it carried.
 
-use std::{collections::BTreeMap, net::SocketAddrV4, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::{free_port, process::Process};
 
 /// The secret of the TURN REST API.
 pub(crate) const AUTH_SECRET: &str = "north";
 /// Peers on the address of a configured database are refused by newer versions, hence the other one.
-const PEER_ADDRESS: &str = "127.0.0.2";
+pub(crate) const PEER_ADDRESS: &str = "127.0.0.2";
 
 /// How a client talks to coturn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +28,22 @@ pub(crate) struct Coturn {
     before: Vec<Process>,
     arguments: Vec<String>,
     pub(crate) port: u16,
-    tls_port: u16,
+    pub(crate) tls_port: u16,
+    /// What it shows to clients over TLS.
+    pub(crate) certificate: PathBuf,
     _peer: Process,
     peer_port: u16,
+}
+
+/// The program: the one on the PATH, or the one that `TURNBIN` names.
+pub(crate) fn turnserver() -> Command {
+    Command::new(std::env::var_os("TURNBIN").unwrap_or_else(|| "turnserver".into()))
+}
+
+/// One of the programs that come with it: 4.17 refuses the channel numbers of the `turnutils_uclient` of 4.6.
+fn utility(name: &str) -> Command {
+    let beside = std::env::var_os("TURNBIN").map(|program| Path::new(&program).with_file_name(name));
+    Command::new(beside.unwrap_or_else(|| name.into()))
 }
 
 /// What coturn's log says of an allocation, both legs: packets and bytes received, packets and bytes sent.
@@ -42,25 +60,9 @@ impl Coturn {
         let (port, tls_port, peer_port) = (free_port(), free_port(), free_port());
         let (certificate, key) = (directory.join("turn-cert.pem"), directory.join("turn-key.pem"));
         if !key.exists() {
-            let made = Command::new("openssl")
-                .args([
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "rsa:2048",
-                    "-nodes",
-                    "-days",
-                    "2",
-                    "-subj",
-                    "/CN=localhost",
-                ])
-                .arg("-out")
-                .arg(&certificate)
-                .arg("-keyout")
-                .arg(&key)
-                .output()
-                .unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            std::fs::write(&certificate, made.cert.pem()).unwrap();
+            std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         }
         let mut arguments: Vec<String> = [
             "-n",
@@ -71,12 +73,15 @@ impl Coturn {
             "--listening-ip=127.0.0.1",
             "--relay-ip=127.0.0.1",
             "--allow-loopback-peers",
-            "--use-auth-secret",
         ]
         .map(str::to_owned)
         .to_vec();
+        // Accounts, where it has a database of them; else the TURN REST API.
+        if !more.contains(&"--lt-cred-mech") {
+            arguments.push("--use-auth-secret".to_owned());
+            arguments.push(format!("--static-auth-secret={AUTH_SECRET}"));
+        }
         arguments.extend([
-            format!("--static-auth-secret={AUTH_SECRET}"),
             format!("--listening-port={port}"),
             format!("--tls-listening-port={tls_port}"),
             format!("--cert={}", certificate.display()),
@@ -96,7 +101,7 @@ impl Coturn {
         }
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let process = launch(&arguments, tls_port);
-        let peer = Process::start(Command::new("turnutils_peer").args([
+        let peer = Process::start(utility("turnutils_peer").args([
             "-L",
             PEER_ADDRESS,
             "-p",
@@ -108,6 +113,7 @@ impl Coturn {
             arguments,
             port,
             tls_port,
+            certificate,
             _peer: peer,
             peer_port,
         }
@@ -121,6 +127,23 @@ impl Coturn {
         self.before.push(std::mem::replace(&mut self.process, process));
     }
 
+    /// Its version, as it logs it: 4.6.1 is `[4, 6, 1]`.
+    #[track_caller]
+    pub(crate) fn version(&self) -> Vec<u32> {
+        let lines = self.process.stdout();
+        let version = lines
+            .iter()
+            .find_map(|line| line.split_once("Version Coturn-")?.1.split(' ').next())
+            .unwrap();
+        version.split('.').map(|number| number.parse().unwrap()).collect()
+    }
+
+    /// How many bytes it counts for each packet of ChannelData that went to a peer, beyond its payload: the header,
+    /// from 4.11 on.
+    pub(crate) fn channel_header(&self) -> u64 {
+        if self.version() >= vec![4, 11] { 4 } else { 0 }
+    }
+
     /// Where its peer sends back whatever it gets.
     pub(crate) fn peer_address(&self) -> SocketAddrV4 {
         SocketAddrV4::new(PEER_ADDRESS.parse().unwrap(), self.peer_port)
@@ -128,7 +151,7 @@ impl Coturn {
 
     /// A client that sends `packets` packets of `length` bytes on two channels and hangs up.
     pub(crate) fn client(&self, user: &str, transport: Transport, packets: u32, length: u32) -> Process {
-        let mut command = Command::new("turnutils_uclient");
+        let mut command = utility("turnutils_uclient");
         command.args([
             "-W",
             AUTH_SECRET,
@@ -182,7 +205,7 @@ impl Coturn {
 
 #[track_caller]
 fn launch(arguments: &[String], tls_port: u16) -> Process {
-    let mut process = Process::start(Command::new("turnserver").args(arguments));
+    let mut process = Process::start(turnserver().args(arguments));
     let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
     process.line("its last listener", |line| line.contains(&last).then_some(()));
     process

@@ -5,7 +5,9 @@ pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod counter;
 pub(crate) mod feeder;
+pub(crate) mod line;
 pub(crate) mod nodes;
+pub(crate) mod peer;
 /// The store's own: a PostgreSQL for a test.
 #[path = "../../../../store/tests/it/postgres.rs"]
 pub(crate) mod postgres;
@@ -15,8 +17,11 @@ pub(crate) mod process;
 #[allow(dead_code)] // what only the dispatcher's tests use
 pub(crate) mod receiver;
 pub(crate) mod redis;
+pub(crate) mod stun;
+pub(crate) mod tcp_relay;
 pub(crate) mod turn;
 pub(crate) mod turnhook;
+pub(crate) mod wire;
 
 use std::{
     net::TcpListener,
