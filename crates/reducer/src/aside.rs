@@ -66,6 +66,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) reason: Option<CloseReason>,
     /// Its `new` came twice, so that what follows may, too.
     pub(crate) copied: bool,
+    /// The client leg's total, if it was heard after the end and said nothing new.
+    pub(crate) client_total: Option<Counters>,
     /// What it carried besides and nobody was told: perhaps one half of a report, of which the other was lost.
     pub(crate) untold: Option<Carried>,
 }

@@ -37,14 +37,14 @@ impl Reducer {
         self.add_leftover(slot, left, totals_seen);
     }
 
-    /// An allocation is over before it was known whether there is a peer leg: its counters are told, and what is to be
-    /// billed for them waits.
-    pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage) {
+    /// An allocation is over before it was known whether there is a peer leg, and so what is to be billed for `part`: that
+    /// waits, and so does what of its counters (`legs`) no session has told.
+    pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage, legs: Legs) {
         let client = part.legs.client;
         let bytes = client.received_bytes.saturating_add(client.sent_bytes);
         let left = Left {
             usage: Usage {
-                legs: Legs::default(),
+                legs,
                 billable_bytes: bytes,
             },
             relayed: bytes,
@@ -175,9 +175,10 @@ impl Reducer {
         slots.sort_unstable();
         for (.., slot) in slots {
             if peer_leg {
-                if let Some(l) = self.take_leftover(slot) {
-                    self.release_leftover(l);
+                if let Some(l) = self.leftovers.get_mut(slot) {
+                    l.usage.billable_bytes = 0;
                 }
+                self.record_leftover(slot);
                 continue;
             }
             if let Some(l) = self.leftovers.get_mut(slot) {
@@ -273,6 +274,9 @@ impl Reducer {
             return self.broken("a leftover that is gone");
         };
         let usage = l.usage;
+        if usage.legs.is_zero() && usage.billable_bytes == 0 {
+            return self.release_leftover(l);
+        }
         self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
         self.output.unattributed.push(Unattributed {
             at: self.wall.at(self.now),

@@ -135,6 +135,7 @@ impl Reducer {
                 relayed: a.relayed(peer_leg).max(a.base_relayed()),
                 reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
+                client_total: None,
                 untold,
             },
             remote: a.remote,
@@ -326,7 +327,15 @@ impl Reducer {
         };
         let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
         if total == told || (leg == Leg::Peer && wrapped(total) == wrapped(told)) {
-            return false; // told already
+            // Told already. With the other leg's total it may be more.
+            if leg == Leg::Client
+                && let Some(t) = self.tombstones.get_mut(slot)
+                && !t.rest.totals_seen
+            {
+                t.rest.more.client_total = Some(total);
+                self.changed_tombstones.push(slot);
+            }
+            return false;
         }
         if lives_on {
             if let Some(slot) = self.revive(slot, key, None) {
@@ -397,6 +406,7 @@ impl Reducer {
         let rare = a.rare();
         rare.twin = rest.twin;
         rare.copied = rest.more.copied;
+        rare.client_total = rest.more.client_total;
         rare.base = rest.told;
         rare.base_sent_on = rest.more.sent_on;
         rare.base_relayed = rest.more.relayed;

@@ -168,7 +168,8 @@ impl Reducer {
         let Some(a) = self.allocation(slot) else { return 0 };
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
         let counted = a.carried();
-        let all = if totals_seen && !settled.overcounted {
+        // Only totals of one life say what went on.
+        let all = if totals_seen && !settled.overcounted && !settled.peer_overcounted && !doubted {
             counted.settled(settled.legs, framing)
         } else {
             Carried {
@@ -196,8 +197,11 @@ impl Reducer {
         let mut known = if deltas_only { all } else { told };
         let mut untold = None;
         if session == NONE {
+            let part = self.part(slot);
             if self.untold_relayed(slot) > 0 {
                 self.leave_over(slot, totals_seen, exact);
+            } else if self.reports_peer_leg().is_none() && self.bills_by_legs(&part) {
+                self.withhold(slot, totals_seen, part, part.legs);
             } else if totals_seen || deltas_only {
                 self.record_untold(slot, UnattributedReason::Residue);
             } else {
@@ -214,7 +218,7 @@ impl Reducer {
             let withheld = self.reports_peer_leg().is_none() && self.bills_by_legs(&part);
             self.member_settles(session, slot, totals_seen, exact && !withheld);
             if withheld {
-                self.withhold(slot, totals_seen, part);
+                self.withhold(slot, totals_seen, part, Legs::default());
             }
         }
         self.bury(slot, known, untold, totals_seen);
