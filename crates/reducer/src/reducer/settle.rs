@@ -168,8 +168,9 @@ impl Reducer {
         let Some(a) = self.allocation(slot) else { return 0 };
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
         let counted = a.carried();
-        // Only totals of one life say what went on.
-        let all = if totals_seen && !settled.overcounted && !settled.peer_overcounted && !doubted {
+        // Only totals of one life say what went on: what was counted of another must not be in them.
+        let one_life = !doubted || peer_total.is_none_or(|total| total == settled.legs.peer);
+        let all = if totals_seen && one_life && !settled.overcounted && !settled.peer_overcounted {
             counted.settled(settled.legs, framing)
         } else {
             Carried {
