@@ -115,6 +115,11 @@ mod tests {
         // A slow disk holds deliveries back more than this.
         let slow = rate(Duration::from_micros(10), Duration::from_millis(10));
         assert!(slow > 10_000.0, "{slow} rows a second");
+        let cheap = rate(Duration::from_micros(2), Duration::from_millis(10));
+        assert!(
+            cheap > 60_000.0,
+            "{cheap} rows a second: slices grow where rows are cheap"
+        );
         rate(Duration::from_micros(100), Duration::ZERO);
     }
 }
