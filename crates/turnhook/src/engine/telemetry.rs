@@ -136,6 +136,9 @@ impl SourceTelemetry {
         self.follows = role == Role::Follower;
         self.leads.set(i64::from(!self.follows));
         let (follows, direct) = (self.follows, self.direct);
+        if follows && direct {
+            self.forget_servers();
+        }
         self.health.update_source(&self.name, |s| {
             s.role = role;
             s.state = match s.state {

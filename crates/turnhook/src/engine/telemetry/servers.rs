@@ -160,6 +160,14 @@ impl SourceTelemetry {
         }
     }
 
+    /// This node does not listen any more: who is connected is another's to say.
+    pub(super) fn forget_servers(&self) {
+        self.health.update_source(&self.name, |s| s.servers.clear());
+        if let Some(connected) = &self.servers.connected {
+            connected.set(0);
+        }
+    }
+
     fn server(&self, server: String, since: Timestamp, state: ServerState) {
         let mut connected = 0;
         self.health.update_source(&self.name, |s| {
