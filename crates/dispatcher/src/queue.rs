@@ -14,6 +14,7 @@
 
 mod lanes;
 mod outbox;
+mod standstill;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +27,11 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-pub use self::outbox::{Page, Wanted};
-use self::{lanes::Lanes, outbox::Outbox};
+use self::{lanes::Lanes, outbox::Outbox, standstill::Hold};
+pub use self::{
+    outbox::{Page, Wanted},
+    standstill::{Standstill, StandstillKind},
+};
 use crate::{
     breaker::{Breaker, BreakerState},
     config::{EndpointConfig, RateLimit},
@@ -57,42 +61,6 @@ pub struct Delivery {
     pub first_attempt_at: Option<Timestamp>,
     /// Not to be tried before this, by the steady clock.
     pub next_attempt_at: Option<Timestamp>,
-}
-
-/// Why nothing is sent to an endpoint but, perhaps, a request now and then that asks whether it is back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standstill {
-    /// What it is.
-    pub kind: StandstillKind,
-    /// Since when.
-    pub since: Timestamp,
-    /// When something is sent again; `None`: nobody knows.
-    pub until: Option<Timestamp>,
-    /// Why, for people; no secrets.
-    pub reason: Arc<str>,
-}
-
-/// The ways in which an endpoint stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandstillKind {
-    /// By command, or by its own 410; until somebody resumes it.
-    Paused,
-    /// It asked to be left alone (`Retry-After`).
-    Held,
-    /// It failed again and again: the circuit breaker is open.
-    BreakerOpen,
-}
-
-impl StandstillKind {
-    /// As in `/status`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StandstillKind::Paused => "paused",
-            StandstillKind::Held => "held",
-            StandstillKind::BreakerOpen => "breaker_open",
-        }
-    }
 }
 
 /// What follows an attempt.
@@ -165,14 +133,6 @@ pub struct Queue {
     hold: Option<Hold>,
     pauses: Vec<Pause>,
     stopped: bool,
-}
-
-/// The endpoint asked to be left alone.
-#[derive(Debug)]
-struct Hold {
-    since: Timestamp,
-    until: Timestamp,
-    reason: Arc<str>,
 }
 
 /// Pauses that are remembered.
