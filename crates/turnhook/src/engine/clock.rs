@@ -106,7 +106,8 @@ impl Watch {
             clock,
             Box::new(|| {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-                Duration::try_from(time).unwrap_or_default()
+                // One that is negative would be no time of a thread: then all of it counts as waited.
+                Duration::try_from(time).unwrap_or(Duration::ZERO)
             }),
         )
     }

@@ -177,10 +177,15 @@ impl SourceTask {
     /// Applies what the source said last, and commits everything.
     pub(super) async fn finish(mut self, mut turn: Turn, deadline: Deadline) -> Ended {
         self.telemetry.stopped();
-        while self.work(&mut turn, None) {
-            tokio::task::yield_now().await;
-        }
-        while self.role != Role::Follower {
+        loop {
+            let more = self.work(&mut turn, None);
+            if more && !self.is_held_back(&turn) {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if self.role == Role::Follower {
+                return Ok(());
+            }
             if let Some(at) = turn.again_at.take() {
                 tokio::time::sleep_until(at.min(deadline.for_parts())).await;
             }
@@ -199,7 +204,6 @@ impl SourceTask {
                 }
             }
         }
-        Ok(())
     }
 }
 

@@ -213,7 +213,7 @@ impl SourceTask {
 
     /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
     /// end.
-    fn is_held_back(&self, turn: &Turn) -> bool {
+    pub(super) fn is_held_back(&self, turn: &Turn) -> bool {
         self.role != Role::Follower && turn.again_at.is_none() && self.reducer.pending_events() >= HELD_BACK
     }
 

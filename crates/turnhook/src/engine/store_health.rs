@@ -93,7 +93,11 @@ impl StoreHealth {
     pub(crate) fn commit_failed(&self, error: &Error) {
         let mut state = self.state();
         state.unwritable = true;
-        self.is_away(&mut state, error);
+        self.is_away(
+            &mut state,
+            error,
+            "commit failed; it is repeated every second until the store takes it",
+        );
     }
 
     /// A beat was answered. A commit that failed is another node's to make, once that one leads.
@@ -110,7 +114,11 @@ impl StoreHealth {
     pub(crate) fn unanswered(&self, error: &Error) {
         let mut state = self.state();
         state.unreachable = true;
-        self.is_away(&mut state, error);
+        self.is_away(
+            &mut state,
+            error,
+            "the store cannot be reached: this node's leases are not renewed; tried again and again",
+        );
     }
 
     /// Some other request failed. While the store is away that is no news; and where nodes share it, the beats tell soon
@@ -136,7 +144,7 @@ impl StoreHealth {
                 .is_some_and(|(since, until)| since <= to && until >= from)
     }
 
-    fn is_away(&self, state: &mut State, error: &Error) {
+    fn is_away(&self, state: &mut State, error: &Error, words: &'static str) {
         let now = self.clock.now();
         let since = *state.away_since.get_or_insert(now);
         self.metrics.store_up.set(0);
@@ -147,10 +155,9 @@ impl StoreHealth {
             s.last_error_at = Some(now);
         });
         if state.may_say("away") {
-            warn!(%error, store = self.name, for_ms = now.since(since),
-                "the store cannot be used: nothing is committed or delivered until it is back; tried again and again");
+            warn!(%error, store = self.name, for_ms = now.since(since), "{words}");
         } else {
-            debug!(%error, store = self.name, "the store cannot be used");
+            debug!(%error, store = self.name, "{words}");
         }
     }
 

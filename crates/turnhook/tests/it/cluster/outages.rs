@@ -180,7 +180,7 @@ fn an_outage_is_told_as_what_it_is() {
     assert_eq!(counted(&bridge, &["turnhook_gaps_total", "store_unavailable"]), 1);
     let log = bridge.stop();
     let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(lines("the store cannot be used"), 1, "{log:#?}");
+    assert_eq!(lines("the store cannot be reached: this node"), 1, "{log:#?}");
     assert_eq!(lines("the store is back"), 1, "{log:#?}");
     // That, and that the leases have run out and the source is deaf.
     let warnings = log
