@@ -44,6 +44,7 @@ pub mod event;
 mod flags;
 mod identity;
 mod intern;
+mod internal;
 mod labels;
 mod leftover;
 pub mod message;
@@ -62,4 +63,6 @@ pub mod usage;
 mod wall;
 
 pub use identity::Identity;
-pub use reducer::{Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilentThread, Stats};
+pub use reducer::{
+    Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread, Stats,
+};

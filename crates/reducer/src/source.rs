@@ -32,6 +32,8 @@ pub enum GapReason {
     ClockStep,
     /// The store could not take what was heard.
     StoreFull,
+    /// The store could not be reached, so that nobody could lead the source.
+    StoreUnavailable,
     /// A relay thread of coturn fell silent (COTURN.md, trap 11).
     Wedged,
     /// The listener turned away connections that may have been a coturn's.
@@ -40,7 +42,7 @@ pub enum GapReason {
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 9] = [
+    pub const ALL: [GapReason; 10] = [
         GapReason::Restart,
         GapReason::Reconnect,
         GapReason::ThrownOut,
@@ -48,6 +50,7 @@ impl GapReason {
         GapReason::Stall,
         GapReason::ClockStep,
         GapReason::StoreFull,
+        GapReason::StoreUnavailable,
         GapReason::Wedged,
         GapReason::TurnedAway,
     ];
@@ -69,6 +72,7 @@ impl GapReason {
             GapReason::Stall => "stall",
             GapReason::ClockStep => "clock_step",
             GapReason::StoreFull => "store_full",
+            GapReason::StoreUnavailable => "store_unavailable",
             GapReason::Wedged => "wedged",
             GapReason::TurnedAway => "turned_away",
         }

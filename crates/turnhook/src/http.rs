@@ -1,21 +1,19 @@
 //! `/livez`, `/readyz`, `/metrics` and `/status`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{engine::tap::Taps, health::Health, metrics::Metrics};
+use crate::{health::Health, metrics::Metrics};
 
 mod hosts;
 pub(crate) mod server;
@@ -27,7 +25,6 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    taps: Arc<Taps>,
 }
 
 /// Serves until `shutdown`; answers only to `hosts`, besides `localhost` and addresses.
@@ -35,7 +32,6 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    taps: Arc<Taps>,
     hosts: &[String],
     shutdown: CancellationToken,
 ) {
@@ -44,12 +40,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
-        .route("/record/{source}", get(record))
-        .with_state(Parts {
-            metrics,
-            health,
-            taps,
-        })
+        .with_state(Parts { metrics, health })
         .layer(middleware::from_fn_with_state(
             hosts::Hosts::new(hosts),
             hosts::check,
@@ -70,19 +61,6 @@ async fn readyz(State(parts): State<Parts>) -> Response {
 
 async fn scrape(State(parts): State<Parts>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, OPENMETRICS)], parts.metrics.encode())
-}
-
-/// What a source's reducer is told, from now on: see `turnhook record`.
-async fn record(State(parts): State<Parts>, Path(source): Path<String>) -> Response {
-    let Some(mut history) = parts.taps.record(&source).await else {
-        return (StatusCode::NOT_FOUND, format!("no source named {source:?}\n")).into_response();
-    };
-    let chunks = futures_util::stream::poll_fn(move |cx| history.poll_recv(cx)).map(Ok::<_, Infallible>);
-    (
-        [(header::CONTENT_TYPE, "application/x-ndjson")],
-        Body::from_stream(chunks),
-    )
-        .into_response()
 }
 
 async fn status(State(parts): State<Parts>) -> impl IntoResponse {

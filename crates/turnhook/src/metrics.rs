@@ -159,6 +159,14 @@ pub struct Metrics {
     pub events_ignored: Family<ReasonLabels, Counter>,
     /// Times in which messages may have been missed.
     pub gaps: Family<ReasonLabels, Counter>,
+    /// Allocations of which more was counted than their totals say.
+    pub overcounted: Family<SourceLabels, Counter>,
+    /// Reports of more than 4096 packets.
+    pub late_reports: Family<SourceLabels, Counter>,
+    /// Messages that bore another realm than their allocation.
+    pub switched_realms: Family<SourceLabels, Counter>,
+    /// By how much the wall clock is ahead of the time that never goes back.
+    pub wall_clock_ahead_seconds: Family<SourceLabels, Gauge<f64, AtomicU64>>,
     /// Allocations that are open or closing.
     pub open_allocations: Family<SourceLabels, Gauge>,
     /// Sessions that have not ended.
@@ -203,6 +211,12 @@ pub struct Metrics {
     pub commit_errors: Counter,
     /// Parts of commits that the database would not take, put on record instead.
     pub store_refused: Counter,
+    /// Whether the store can be used: 1 or 0.
+    pub store_up: Gauge,
+    /// Broken invariants of our own.
+    pub internal_errors: Counter,
+    /// The longest time for which a source's task worked without giving others their turn.
+    pub source_longest_slice_seconds: Family<SourceLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -220,6 +234,10 @@ impl Metrics {
             events: Family::default(),
             events_ignored: Family::default(),
             gaps: Family::default(),
+            overcounted: Family::default(),
+            late_reports: Family::default(),
+            switched_realms: Family::default(),
+            wall_clock_ahead_seconds: Family::default(),
             open_allocations: Family::default(),
             open_sessions: Family::default(),
             sessions_ended: Family::default(),
@@ -242,6 +260,9 @@ impl Metrics {
             commit_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             commit_errors: Counter::default(),
             store_refused: Counter::default(),
+            store_up: Gauge::default(),
+            internal_errors: Counter::default(),
+            source_longest_slice_seconds: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register(
@@ -379,6 +400,43 @@ impl Metrics {
             metrics.store_refused.clone(),
         );
         r.register(
+            "overcounted",
+            "Allocations of which more was counted than coturn's totals say",
+            metrics.overcounted.clone(),
+        );
+        r.register(
+            "late_reports",
+            "Reports of more than 4096 packets: a TCP relay, or a flood by strangers",
+            metrics.late_reports.clone(),
+        );
+        r.register(
+            "switched_realms",
+            "Messages that bore another realm than their allocation, and were counted for its own",
+            metrics.switched_realms.clone(),
+        );
+        r.register_with_unit(
+            "wall_clock_ahead",
+            "By how much the wall clock is ahead of the time that never goes back (negative: it was ahead before)",
+            Unit::Seconds,
+            metrics.wall_clock_ahead_seconds.clone(),
+        );
+        r.register(
+            "store_up",
+            "Whether the store can be used",
+            metrics.store_up.clone(),
+        );
+        r.register(
+            "internal_errors",
+            "Broken invariants of turnhook's own: see the log",
+            metrics.internal_errors.clone(),
+        );
+        r.register_with_unit(
+            "source_longest_slice",
+            "The longest time for which a source's task worked without a pause",
+            Unit::Seconds,
+            metrics.source_longest_slice_seconds.clone(),
+        );
+        r.register(
             "build",
             "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
@@ -403,8 +461,9 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a `String` cannot fail.
-        let _ = text::encode(&mut text, &self.registry);
+        if let Err(error) = text::encode(&mut text, &self.registry) {
+            turnhook_reducer::internal_error!("the metrics cannot be written: {error}");
+        }
         text
     }
 }
@@ -477,6 +536,7 @@ mod tests {
             reason: "wrong_password",
         };
         let _ = metrics.logins_refused.get_or_create(&refused);
+        metrics.store_up.set(1);
         let text = metrics.encode();
         for line in [
             "turnhook_events_total{source=\"eu-1\",kind=\"deleted\"} 1",
@@ -496,6 +556,8 @@ mod tests {
             "turnhook_source_last_message_timestamp_seconds{source=\"eu-1\"} 1795413634",
             "turnhook_last_gap_timestamp_seconds{source=\"eu-1\"} 1795413000",
             "turnhook_logins_refused_total{source=\"eu-1\",reason=\"wrong_password\"} 0",
+            "turnhook_store_up 1",
+            "turnhook_internal_errors_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }

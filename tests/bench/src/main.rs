@@ -8,6 +8,8 @@ mod latency;
 mod load;
 mod memory;
 mod nodes;
+mod pauses;
+#[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
 mod receiver;
@@ -24,8 +26,9 @@ fn main() -> ExitCode {
         Some("latency") => latency::run(),
         Some("memory") => memory::run(),
         Some("nodes") => nodes::run(),
+        Some("pauses") => pauses::run(),
         Some("upkeep") => upkeep::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, upkeep".into()),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, upkeep".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -195,7 +195,7 @@ impl Reducer {
         self.rows().collect()
     }
 
-    /// The same, row by row.
+    /// The rows of [`Reducer::dump`], one at a time: all of them at once are much where there are many allocations.
     pub fn rows(&self) -> impl Iterator<Item = Change> + Send + '_ {
         fn change(table: Table, key: u64, value: Vec<u8>) -> Change {
             Change {
@@ -205,7 +205,7 @@ impl Reducer {
             }
         }
         let allocations = self.allocations.iter();
-        let allocations = allocations.map(|(slot, a)| {
+        let allocations = allocations.map(move |(slot, a)| {
             change(
                 Table::Allocation,
                 slot as u64,
@@ -213,13 +213,13 @@ impl Reducer {
             )
         });
         let sessions = self.sessions.iter();
-        let sessions =
-            sessions.map(|(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
+        let sessions = sessions
+            .map(move |(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
         let tombstones = self.tombstones.iter();
         let tombstones = tombstones
-            .map(|(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(slot, t)));
+            .map(move |(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(slot, t)));
         let refused = self.refused.iter();
-        let refused = refused.map(|(key, refused)| {
+        let refused = refused.map(move |(key, refused)| {
             let row = RefusedRow {
                 key: key.clone(),
                 refused,

@@ -99,9 +99,11 @@ impl Cluster {
                      ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, sources = excluded.sources"
                 ))
                 .await?;
+            // One that is being given back may be locked for as long as that takes: the others are renewed all the same.
             let renew = client
                 .prepare_cached(&format!(
-                    "UPDATE lease SET expires_at = {NOW} + $2 WHERE holder = $1 AND expires_at > {NOW}"
+                    "UPDATE lease SET expires_at = {NOW} + $2 WHERE holder = $1 AND expires_at > {NOW} \
+                     AND name IN (SELECT name FROM lease WHERE holder = $1 FOR NO KEY UPDATE SKIP LOCKED)"
                 ))
                 .await?;
             let forget_dead = client

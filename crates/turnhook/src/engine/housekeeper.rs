@@ -14,7 +14,7 @@ use turnhook_dispatcher::{endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
-use super::{clock::Clock, courier::age_seconds, outlet::Outlet};
+use super::{clock::Clock, courier::age_seconds, outlet::Outlet, store_health::StoreHealth};
 use crate::{
     config::Config,
     health::{Breaker, EndpointState, Health},
@@ -37,6 +37,7 @@ pub(crate) struct Housekeeper {
     /// Each endpoint's last pause, as the store was seen to have it. Whoever resumes one that was not paused leaves one
     /// there that is over.
     pauses: HashMap<String, Option<Pause>>,
+    store_health: Arc<StoreHealth>,
 }
 
 impl Housekeeper {
@@ -47,6 +48,7 @@ impl Housekeeper {
         clock: &Arc<Clock>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        store_health: Arc<StoreHealth>,
     ) -> Housekeeper {
         Housekeeper {
             store: store.clone(),
@@ -56,6 +58,7 @@ impl Housekeeper {
             metrics,
             health,
             pauses: HashMap::new(),
+            store_health,
         }
     }
 
@@ -84,10 +87,14 @@ impl Housekeeper {
             }
             self.look().await;
             if let Err(error) = self.follow_others().await {
-                warn!(%error, "changes by other processes cannot be followed");
+                self.store_health
+                    .failed("changes by other processes cannot be followed", &error);
             }
             if let Err(error) = self.store.advance_horizon(wall_clock()).await {
-                warn!(%error, "how far time has come cannot be written down: after a restart things are kept longer");
+                self.store_health.failed(
+                    "how far time has come cannot be written down: after a restart things are kept longer",
+                    &error,
+                );
             }
             let now = self.store.refused();
             self.metrics.store_refused.inc_by(now.saturating_sub(refused));
@@ -98,7 +105,7 @@ impl Housekeeper {
     /// Shows in `/status` and the metrics how much waits.
     pub(crate) async fn look(&self) {
         if let Err(error) = self.measure().await {
-            warn!(%error, "backlogs cannot be measured");
+            self.store_health.failed("backlogs cannot be measured", &error);
         }
     }
 

@@ -2,10 +2,9 @@
 //! for the disk. While a commit is under way, or waits for the store's turn, everything goes on; what has piled up by
 //! then is the next one. So latency is low when it is quiet and commits are large when it is busy.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use turnhook_reducer::{
     Notice, Reducer, ServerRef,
@@ -24,9 +23,15 @@ use turnhook_subscriber::{
 use super::{
     clock::{PULSE, Watch},
     commits::{Commits, ready},
+    deadline::Stop,
     notices,
     outlet::Outlet,
-    role::{self, Confirming, Loader, Role, Sharing},
+    recording::{Reason, Sink},
+    role::{self, Change, Confirming, Loader, Role, Sharing, TakingOver},
+    settings::History,
+    slices::{self, Slice},
+    store_health::StoreHealth,
+    supervisor::Ended,
     tap::{Tap, TapRequests},
     telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
@@ -43,12 +48,20 @@ const MOST_PENDING: usize = 100_000;
 /// less than what counts as a stall.
 const RUN: usize = 8192;
 
+/// Servers that had not stopped of which it is remembered that their gap is on record.
+const RETURNED: usize = 64;
+
+/// While this many events wait for a commit that is due, nothing more is decided: own work alone must not come to the
+/// bound past which messages are given up. What is heard meanwhile waits in its queue.
+const HELD_BACK: usize = 50_000;
+
 pub(crate) struct SourceTask {
     pub(crate) id: SourceId,
     pub(crate) reducer: Reducer,
     pub(crate) signals: SignalReceiver,
     pub(crate) watch: Watch,
     pub(crate) store: Store,
+    pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) telemetry: SourceTelemetry,
     pub(crate) taps: TapRequests,
@@ -65,8 +78,12 @@ pub(crate) struct SourceTask {
 
 /// The part of the task that changes from turn to turn.
 pub(crate) struct Turn {
+    /// The signal that is next, while what is due before it has yet to be done.
+    held: Option<Signal>,
+    /// There is more to do at once.
+    busy: bool,
     pub(crate) gaps: Vec<Gap>,
-    /// The commit that is under way or failed; kept until the store has it.
+    /// The commit that failed; kept until the store has it.
     pub(crate) commit: Option<Arc<Commit>>,
     pub(crate) under_way: Option<Commits>,
     pub(crate) again_at: Option<Instant>,
@@ -76,6 +93,10 @@ pub(crate) struct Turn {
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
+    /// By how much the wall clock was ahead when the reducer was last told.
+    pub(super) wall_ahead: Option<i64>,
+    /// Servers that had not stopped, and since when that was thought: their gaps are on record.
+    returned: VecDeque<(Box<[u8]>, Timestamp)>,
     pub(crate) server: Option<(Arc<[u8]>, ServerRef)>,
     /// The time of the last commit that is known to have succeeded.
     pub(crate) committed: Timestamp,
@@ -87,14 +108,16 @@ pub(crate) struct Turn {
     pub(crate) role_again_at: Option<Instant>,
     pub(crate) listen_again_at: Option<Instant>,
     pub(crate) confirming: Option<Confirming>,
+    pub(crate) taking_over: Option<TakingOver>,
     /// What is heard may have waited since before then, while others went on.
     pub(crate) behind_since: Option<Timestamp>,
 }
 
-impl SourceTask {
-    /// Runs until `stop`, then commits what was heard. Gives back whether that last commit was made.
-    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> bool {
-        let mut turn = Turn {
+impl Turn {
+    fn new(committed: Timestamp) -> Turn {
+        Turn {
+            held: None,
+            busy: false,
             gaps: Vec::new(),
             commit: None,
             under_way: None,
@@ -103,99 +126,245 @@ impl SourceTask {
             saved_at: Instant::now(),
             deafened: None,
             tap: None,
+            wall_ahead: None,
+            returned: VecDeque::new(),
             server: None,
-            committed: self.last_commit.unwrap_or_default(),
+            committed,
             leaving: false,
             saved_last: false,
             role_again_at: None,
             listen_again_at: None,
             confirming: None,
+            taking_over: None,
             behind_since: None,
-        };
+        }
+    }
+}
+
+impl SourceTask {
+    /// Runs until `stop`, then commits what was heard. Fails with what keeps it from going on, or from that last commit.
+    pub(crate) async fn run(mut self, stop: Stop) -> Ended {
+        let mut turn = Turn::new(self.last_commit.unwrap_or_default());
         let mut open = true;
         // What this node may do may be known before it is first waited for.
         self.change_role(&mut turn).await;
-        while open && !stop.is_cancelled() {
+        while !stop.has_begun() {
+            self.follow_if_over(&mut turn).await;
             let everything = turn.leaving || turn.saved_at.elapsed() >= SAVE_PROGRESS;
             self.leave_if_done(&mut turn).await;
             self.start_commit(&mut turn, everything);
             self.look_for_ends(&mut turn);
-            let nap = self.nap(&turn);
+            if let Some(gap) = self.watch.rest() {
+                self.unwatched(&mut turn, gap);
+            }
+            // Nothing is heard while the state is another thread's, or while the store has enough to do.
+            let hears =
+                !self.is_held_back(&turn) && !turn.taking_over.as_ref().is_some_and(TakingOver::has_begun);
+            let nap = if hears { self.nap(&turn) } else { PULSE };
+            let busy = turn.busy && hears;
             let signal = tokio::select! {
                 biased;
-                done = ready(&mut turn.under_way) => {
-                    self.committed(&mut turn, done).await;
+                made = ready(&mut turn.under_way) => {
+                    self.look(&mut turn);
+                    self.committed(&mut turn, made).await?;
                     continue;
                 }
-                () = stop.cancelled() => break,
-                () = role::changed(&mut self.sharing) => {
-                    self.change_role(&mut turn).await;
-                    continue;
-                }
+                () = stop.begun() => break,
+                change = role::changed(&mut self.sharing) => match change {
+                    Change::Role => {
+                        self.look(&mut turn);
+                        self.change_role(&mut turn).await;
+                        continue;
+                    }
+                    Change::Listener(how) => return Err(format!("its listener has ended: {how}")),
+                },
                 () = at(turn.turn_at) => None,
                 () = at(turn.role_again_at) => {
+                    self.look(&mut turn);
                     turn.role_again_at = None;
                     self.change_role(&mut turn).await;
                     continue;
                 }
                 () = at(turn.listen_again_at) => {
+                    self.look(&mut turn);
                     self.listen(&mut turn).await;
                     continue;
                 }
                 read = role::confirmed(&mut turn.confirming) => {
+                    self.look(&mut turn);
                     self.ends_read(&mut turn, read);
                     continue;
                 }
-                Some(request) = self.taps.recv() => {
-                    turn.tap = Tap::start(request, &self.reducer);
-                    None
+                taken = role::taken_over(&mut turn.taking_over) => {
+                    self.look(&mut turn);
+                    self.taken_over(&mut turn, taken).await?;
+                    continue;
                 }
-                signal = self.signals.recv() => {
+                Some((sink, history)) = self.taps.recv(), if hears => {
+                    self.look(&mut turn);
+                    self.record(&mut turn, sink, history, &stop).await?;
+                    continue;
+                }
+                () = tokio::task::yield_now(), if busy => None,
+                signal = self.signals.recv(), if open && hears && !busy && turn.held.is_none() => {
+                    // Its subscriber is a part of its own: whoever watches that one stops this one.
                     open = signal.is_some();
                     signal
                 }
-                () = tokio::time::sleep(nap) => None,
+                () = tokio::time::sleep(nap), if !busy => None,
             };
-            self.follow_if_over(&mut turn).await;
-            self.turn(&mut turn, signal);
+            self.look(&mut turn);
+            if hears {
+                turn.busy = self.work(&mut turn, signal);
+            }
         }
-        self.finish(turn, grace).await
+        self.finish(turn, stop.deadline()).await
     }
 
-    /// Applies what has arrived, and lets time pass up to now if that was all.
-    fn turn(&mut self, turn: &mut Turn, first: Option<Signal>) {
-        let (now, stall) = self.watch.look();
-        if let Some(gap) = stall {
-            turn.behind_since = Some(now).filter(|_| self.sharing.is_some());
-            warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
-                "time passed unwatched: messages may have been missed");
-            self.gap(turn, gap);
+    /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
+    /// end.
+    pub(super) fn is_held_back(&self, turn: &Turn) -> bool {
+        self.role != Role::Follower && turn.again_at.is_none() && self.reducer.pending_events() >= HELD_BACK
+    }
+
+    /// A wait is over.
+    fn look(&mut self, turn: &mut Turn) {
+        if let (_, Some(gap)) = self.watch.look() {
+            self.unwatched(turn, gap);
         }
-        let mut next = first;
+    }
+
+    fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
+        turn.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
+        warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
+            "time passed unwatched: messages may have been missed");
+        self.gap(turn, gap);
+    }
+
+    /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all. Whether
+    /// there is more to do at once.
+    pub(super) fn work(&mut self, turn: &mut Turn, first: Option<Signal>) -> bool {
+        let slice = Slice::begin();
+        let now = self.watch.now();
+        self.follow_wall_clock(turn, now);
+        let mut next = turn.held.take().or(first);
         let mut left = RUN;
-        while let Some(signal) = next {
+        let more = loop {
+            let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
+                break turn.deafened.is_none() && self.pass(turn, now, &slice);
+            };
+            let due = slices::time_of(&signal).is_some_and(|at| slices::pass(&mut self.reducer, at, &slice));
+            if due || self.is_held_back(turn) {
+                turn.held = Some(signal);
+                break true;
+            }
             left = left.saturating_sub(match &signal {
                 Signal::Messages(batch) => batch.len(),
                 _ => 1,
             });
             self.apply(turn, signal);
-            next = if left > 0 { self.signals.try_recv() } else { None };
-        }
-        if left > 0 && turn.deafened.is_none() {
-            self.reducer.advance(now);
-            if let Some(tap) = &mut turn.tap
-                && !tap.time(now)
-            {
-                turn.tap = None;
+            if left == 0 || slice.is_over() {
+                break true;
             }
+        };
+        if self.role != Role::Follower {
+            self.wedges
+                .look(&self.reducer, now, &self.telemetry, &mut turn.gaps, &slice);
         }
-        if self.role == Role::Follower {
-            self.telemetry.levels(&self.reducer);
+        self.telemetry.levels(&self.reducer);
+        self.telemetry.stats(&self.reducer.stats());
+        self.telemetry.slice(slice.took());
+        more
+    }
+
+    /// Times are told by the wall clock, however far it was put back; within a session that was told later ones, they
+    /// stand still meanwhile.
+    fn follow_wall_clock(&mut self, turn: &mut Turn, now: Timestamp) {
+        let ahead = self.watch.wall_ahead();
+        if turn.wall_ahead.is_some_and(|told| told.abs_diff(ahead) < 1000) {
             return;
         }
-        self.wedges
-            .look(&self.reducer, now, &self.telemetry, &mut turn.gaps);
-        self.telemetry.levels(&self.reducer);
+        if ahead != 0 || turn.wall_ahead.is_some() {
+            error!(source = %self.telemetry.name(), seconds = ahead / 1000,
+                "the wall clock has been put back, or was ahead before: times are told by it from now on; within sessions \
+                 that were told later times, they stand still");
+        }
+        turn.wall_ahead = Some(ahead);
+        self.telemetry.wall_ahead(ahead);
+        self.reducer.wall_clock(now.min(self.reducer.now()), ahead);
+    }
+
+    /// Time passes up to now, as far as the slice goes.
+    fn pass(&mut self, turn: &mut Turn, now: Timestamp, slice: &Slice) -> bool {
+        if slices::pass(&mut self.reducer, now, slice) {
+            return true;
+        }
+        if turn.tap.as_mut().is_some_and(|tap| !tap.time(now)) {
+            turn.tap = None;
+        }
+        false
+    }
+
+    /// Begins a recording: with the state, during which nothing is applied, so that it is that of one moment.
+    async fn record(&mut self, turn: &mut Turn, sink: Sink, history: History, stop: &Stop) -> Ended {
+        let tap = Tap::new(sink);
+        let (mut made, mut complete) = (None, false);
+        let mut unwatched = Vec::new();
+        {
+            let mut rows = Tap::rows(history, &self.reducer);
+            let mut slice = Slice::begin();
+            loop {
+                let chunk = match rows.step() {
+                    None => {
+                        complete = true;
+                        break;
+                    }
+                    Some(None) if !slice.is_over() => continue,
+                    Some(chunk) => chunk,
+                };
+                self.telemetry.slice(slice.took());
+                unwatched.extend(self.watch.rest());
+                // Commits and leases are looked after meanwhile.
+                let sending = async {
+                    match chunk {
+                        Some(chunk) => tap.sink().send(chunk).await,
+                        None => {
+                            tokio::task::yield_now().await;
+                            true
+                        }
+                    }
+                };
+                tokio::pin!(sending);
+                let sent = loop {
+                    tokio::select! {
+                        sent = &mut sending => break sent,
+                        done = ready(&mut turn.under_way) => {
+                            turn.under_way = None;
+                            made = Some(done);
+                        }
+                    }
+                };
+                unwatched.extend(self.watch.look().1);
+                let changing = self.sharing.as_ref().is_some_and(Sharing::is_changing);
+                if changing {
+                    tap.sink().end(Reason::RoleChanged);
+                }
+                if !sent || changing || stop.has_begun() {
+                    break;
+                }
+                slice = Slice::begin();
+            }
+        }
+        if complete {
+            turn.tap = Some(tap);
+        }
+        for gap in unwatched {
+            self.unwatched(turn, gap);
+        }
+        match made {
+            Some(made) => self.committed(turn, made).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn apply(&mut self, turn: &mut Turn, signal: Signal) {
@@ -218,10 +387,15 @@ impl SourceTask {
                 self.reducer.hearing(at);
                 self.telemetry.hearing(at, detail);
                 if let Some(from) = self.last_commit.take() {
+                    let reason = if self.store_health.was_away(from, at) {
+                        GapReason::StoreUnavailable
+                    } else {
+                        GapReason::Restart
+                    };
                     let gap = Gap {
                         from,
                         to: at,
-                        reason: GapReason::Restart,
+                        reason,
                         server: None,
                     };
                     self.gap(turn, gap);
@@ -247,9 +421,21 @@ impl SourceTask {
                 stopped_at,
             } => {
                 self.telemetry.server_returned(at, &server, stopped_at);
+                turn.returned.push_back(((*server).into(), stopped_at));
+                if turn.returned.len() > RETURNED {
+                    turn.returned.pop_front();
+                }
             }
-            // Whose address has changed is for the reducer to say, once it takes these.
-            Signal::ThreadConnected { .. } | Signal::ThreadDisconnected { .. } => {}
+            Signal::ThreadConnected { at, server, thread } => {
+                let server = self.reducer.server(&server);
+                self.reducer.thread_connected(at, server, thread);
+            }
+            Signal::ThreadDisconnected {
+                at, server, thread, ..
+            } => {
+                let server = self.reducer.server(&server);
+                self.reducer.thread_disconnected(at, server, thread);
+            }
             Signal::TurnedAway(turned_away) => self.telemetry.turned_away(&turned_away),
             Signal::Unheard(gap) => self.record_gap(turn, gap),
             Signal::ServerStopped { at, server } => {
@@ -375,6 +561,7 @@ impl SourceTask {
         let deadline = self
             .reducer
             .next_deadline()
+            .filter(|_| turn.deafened.is_none())
             .map_or(PULSE, |at| Duration::from_millis(at.plus(1).since(now)));
         let again = turn
             .again_at
@@ -382,8 +569,23 @@ impl SourceTask {
         deadline.min(again).min(PULSE)
     }
 
-    pub(super) fn notice(&self, notice: &Notice) {
+    pub(super) fn notice(&self, turn: &mut Turn, notice: &Notice) {
         notices::log(self.telemetry.name(), notice);
+        if let Notice::HadNotStopped { server, from, to } = notice {
+            let is_known =
+                |(name, since): &(Box<[u8]>, Timestamp)| Some(name) == server.as_ref() && since == from;
+            if !turn.returned.iter().any(is_known) {
+                self.record_gap(
+                    turn,
+                    Gap {
+                        from: *from,
+                        to: *to,
+                        reason: GapReason::Reconnect,
+                        server: server.clone(),
+                    },
+                );
+            }
+        }
     }
 }
 
