@@ -194,6 +194,51 @@ async fn a_user_with_a_name_without_end_is_not_let_in() {
     assert_eq!(client.call(&["AUTH", &"u".repeat(128), "right"]).await, "+OK");
 }
 
+/// Strangers on a coturn's own address (behind one NAT, on one machine) come without a pause, hold what they have and guess:
+/// a coturn that restarts meanwhile is heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_beside_a_coturn_do_not_keep_it_out() {
+    for program in turnservers() {
+        let mut ear = start(locked(DirectLimits::default())).await;
+        let statsdb = format!("port={} dbname=1 password=right", ear.port());
+        let mut coturn = Coturn::start_as(&program, &statsdb, &[]).await;
+        ear.until("the server", |e| e.count("connected 127.0.0.1/-/1") == 1)
+            .await;
+        let port = ear.port();
+        let strangers = tokio::spawn(async move {
+            let mut held = std::collections::VecDeque::new();
+            let mut pace = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                pace.tick().await;
+                if let Ok(mut stranger) = Client::connect(port).await {
+                    let _ = stranger.send(&[b"AUTH", b"guess"]).await;
+                    held.push_back(stranger);
+                }
+                // More than there are places, and fewer than there are descriptors.
+                if held.len() > 400 {
+                    held.pop_front();
+                }
+            }
+        });
+        // More than there are places for.
+        ear.until("strangers", |e| e.turned_away.get("wrong_password") >= Some(&200))
+            .await;
+        coturn.process.kill();
+        ear.until("its end", |e| e.count("gone 127.0.0.1/-/1") == 1).await;
+        coturn.process = Coturn::spawn_as(&program, &coturn.dir, coturn.port, &statsdb, &[]);
+        assert!(coturn.serves().await);
+        let clients = std::sync::Mutex::new(Vec::new());
+        crate::support::until("its messages", async || {
+            clients.lock().unwrap().push(coturn.client("bob", &["-n", "3"]));
+            ear.listen(Duration::from_secs(1)).await;
+            (!ear.kinds("bob").is_empty()).then_some(())
+        })
+        .await;
+        assert!(!strangers.is_finished());
+        strangers.abort();
+    }
+}
+
 /// Guesses as fast as they can be made, from 127.0.0.`n`, until the task is dropped.
 fn guess(tasks: &mut JoinSet<()>, n: u8, port: u16) {
     for _ in 0..4 {
@@ -231,7 +276,7 @@ async fn guessing_is_slow_and_keeps_no_coturn_out() {
                 |e: &Ear| e.turned_away["wrong_password"] - before.0.get("wrong_password").unwrap_or(&0);
             let seconds = usize::try_from(before.2.elapsed().as_secs()).unwrap();
             // From an address where a coturn has logged in the turns are shorter.
-            assert!(count(&ear) < if n == 2 { 60 } else { 700 }, "{}", count(&ear));
+            assert!(count(&ear) < if n == 2 { 60 } else { 2_500 }, "{}", count(&ear));
             assert!(
                 ear.refusals.len() - before.1 <= 3 * (seconds + 2),
                 "{}",

@@ -439,12 +439,12 @@ impl SourceTask {
             Signal::TurnedAway(turned_away) => self.telemetry.turned_away(&turned_away),
             Signal::Unheard(gap) => self.record_gap(turn, gap),
             Signal::ServerStopped { at, server } => {
-                info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server stopped");
+                self.telemetry.server_over(at, &server, "stopped");
                 let server = self.reducer.server(&server);
                 self.reducer.server_stopped(at, server, at);
             }
             Signal::ServerRestarted { at, server } => {
-                info!(source = %self.telemetry.name(), server = %String::from_utf8_lossy(&server), "server restarted");
+                self.telemetry.server_over(at, &server, "restarted");
                 let server = self.reducer.server(&server);
                 self.reducer.server_restarted(at, server, at);
             }

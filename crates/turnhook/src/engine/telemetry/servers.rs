@@ -112,6 +112,13 @@ impl SourceTelemetry {
         self.server(server, at, ServerState::Gone);
     }
 
+    /// What it relayed has ended: it has stopped, or was started anew.
+    pub(crate) fn server_over(&mut self, at: Timestamp, server: &[u8], what: &'static str) {
+        if self.servers.lines.allows(at, &self.name) {
+            info!(source = %self.name, server = text(server), "server {what}");
+        }
+    }
+
     pub(crate) fn server_returned(&mut self, at: Timestamp, server: &[u8], stopped_at: Timestamp) {
         let server = text(server);
         if self.servers.lines.allows(at, &self.name) {
