@@ -1,22 +1,67 @@
 //! A commit that can never succeed, taken apart: what the database will not take is found by halves and put on record, and all
 //! else is committed, in one transaction, as ever. Nobody waits for what will never come.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use turnhook_reducer::event::EventId;
 
 use crate::{
-    Store,
+    Backend, Store,
     commit::{Commit, Committed, How, Refused},
     error::{Error, Result},
-    facts,
+    facts, on,
 };
 
 /// What is larger is not kept.
 const DATA_MAX: usize = 1 << 20;
 
+impl Store {
+    /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
+    /// being written share the next transaction. The order of a source's commits is that of the calls.
+    ///
+    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
+    /// on record in the table `refused`, logged, and counted by [`Store::refused`].
+    ///
+    /// # Errors
+    /// The disk's; then nothing of it was written, and it may be repeated as it is.
+    pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
+        let commit = commit.into();
+        let error = match self.make(&commit, How::Keep(&[])).await {
+            Err(error) if error.is_unstorable() => error,
+            other => return other,
+        };
+        tracing::error!(source = commit.source.0, %error, "a commit cannot be made as it is: it is taken apart");
+        let (done, refused) = take_apart(self, &commit).await?;
+        for one in &refused {
+            tracing::error!(
+                source = commit.source.0,
+                kind = one.kind,
+                name = one.name,
+                error = one.error,
+                "the database does not take this: it is left out, and on record in the table `refused`; all else is committed"
+            );
+        }
+        let count = refused.len() as u64;
+        on!(self, db => db.refused().fetch_add(count, Ordering::Relaxed));
+        Ok(done)
+    }
+
+    async fn make(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
+        on!(self, db => db.commit(commit, how).await)
+    }
+
+    /// How many parts of commits the database has not taken since the store was opened.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        on!(self, db => db.refused().load(Ordering::Relaxed))
+    }
+}
+
 /// Commits all of it that can be committed.
-pub(crate) async fn commit(to: &Store, whole: &Commit) -> Result<(Committed, Vec<Refused>)> {
+async fn take_apart(to: &Store, whole: &Commit) -> Result<(Committed, Vec<Refused>)> {
     // Where not even the time can be written, it is not for what the commit holds.
     to.make(&some_of(whole, &[]), How::Try).await?;
     let mut good: Vec<usize> = Vec::new();

@@ -74,21 +74,15 @@ mod postgres;
 mod query;
 mod session;
 mod sqlite;
+mod upkeep;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use turnhook_reducer::{
     event::{EventId, SessionId},
     state::Table,
     time::Timestamp,
 };
-
-use commit::How;
 
 pub use assign::assign;
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
@@ -101,7 +95,6 @@ pub use delivery::{
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
-use options::Pace;
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
@@ -128,6 +121,7 @@ macro_rules! on {
         }
     };
 }
+pub(crate) use on;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -303,46 +297,6 @@ impl Store {
         F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
     {
         on!(self, db => db.load(source, to, each).await)
-    }
-
-    /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
-    /// being written share the next transaction. The order of a source's commits is that of the calls.
-    ///
-    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
-    /// on record in the table `refused`, logged, and counted by [`Store::refused`].
-    ///
-    /// # Errors
-    /// The disk's; then nothing of it was written, and it may be repeated as it is.
-    pub async fn commit(&self, commit: impl Into<Arc<Commit>>) -> Result<Committed> {
-        let commit = commit.into();
-        let error = match self.make(&commit, How::Keep(&[])).await {
-            Err(error) if error.is_unstorable() => error,
-            other => return other,
-        };
-        tracing::error!(source = commit.source.0, %error, "a commit cannot be made as it is: it is taken apart");
-        let (done, refused) = apart::commit(self, &commit).await?;
-        for one in &refused {
-            tracing::error!(
-                source = commit.source.0,
-                kind = one.kind,
-                name = one.name,
-                error = one.error,
-                "the database does not take this: it is left out, and on record in the table `refused`; all else is committed"
-            );
-        }
-        let count = refused.len() as u64;
-        on!(self, db => db.refused().fetch_add(count, Ordering::Relaxed));
-        Ok(done)
-    }
-
-    async fn make(&self, commit: &Commit, how: How<'_>) -> Result<Committed> {
-        on!(self, db => db.commit(commit, how).await)
-    }
-
-    /// How many parts of commits the database has not taken since the store was opened.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        on!(self, db => db.refused().load(Ordering::Relaxed))
     }
 
     // --- the outbox -----------------------------------------------------------------------------------
@@ -573,77 +527,5 @@ impl Store {
     /// The disk's.
     pub async fn gaps(&self, since: Option<Timestamp>, limit: usize) -> Result<Vec<GapRow>> {
         on!(self, db => db.gaps(since, limit).await)
-    }
-
-    // --- upkeep -------------------------------------------------------------------------------------------
-
-    /// Removes some of what is older than `before`, looking at no more than `limit` rows: events all of whose
-    /// deliveries are delivered or discarded, sessions ended before then that have no events left, gaps, pauses
-    /// and replays. Dead letters and what is pending stay. Usage by day stays for 400 days more.
-    /// Call it until there is no `more`; 500 is a good limit.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        on!(self, db => db.trim(before, limit.max(1)).await)
-    }
-
-    /// Removes all that is older than `before`, as [`Store::trim`] does, in slices that others hardly notice: each is as large
-    /// as what can be done in a few milliseconds, and as long again is left to them. Ends early where `go_on` says no.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn trim_all(&self, before: Timestamp, go_on: impl Fn() -> bool) -> Result<Trimmed> {
-        if let Backend::Sqlite(db) = &self.0 {
-            db.bring_in_old(before).await?;
-        }
-        let mut pace = Pace::new();
-        let mut all = Trimmed::default();
-        loop {
-            let step = self.trim(before, pace.limit()).await?;
-            all.events += step.events;
-            all.sessions += step.sessions;
-            all.more = step.more;
-            if !step.more || !go_on() {
-                return Ok(all);
-            }
-            tokio::time::sleep(pace.pause(step.took)).await;
-        }
-    }
-
-    /// Moves the horizon by the time that has passed: to the wall clock where that is right, and no faster than twice the
-    /// monotonic clock where it is ahead, whatever it says, also over restarts. What is removed or given up for its age is to
-    /// be older than this says. Call it every second or so.
-    ///
-    /// # Errors
-    /// The disk's, once a minute, when it is written down.
-    pub async fn advance_horizon(&self, wall: Timestamp) -> Result<Timestamp> {
-        let horizon = on!(self, db => db.horizon());
-        let (now, write) = horizon.advance(wall);
-        if let Some((at, back)) = write {
-            horizon.kept(on!(self, db => db.keep_horizon(at, back).await)?);
-        }
-        Ok(now)
-    }
-
-    /// The horizon as [`Store::advance_horizon`] moved it last; 0 before that.
-    #[must_use]
-    pub fn horizon(&self) -> Timestamp {
-        on!(self, db => db.horizon().get())
-    }
-
-    /// Copies the store as it is at one moment into a new file that only its owner may read, while it is in use.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], or the disk's; then no file is left behind. [`Error::Unsupported`] on PostgreSQL, which has
-    /// tools of its own (`pg_dump`).
-    pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<()> {
-        match &self.0 {
-            Backend::Sqlite(db) => db.backup(to.into()).await,
-            Backend::Postgres(db) => Err(Error::Unsupported {
-                store: db.describe(),
-                advice: "use pg_dump, or your database's own backups".into(),
-            }),
-        }
     }
 }

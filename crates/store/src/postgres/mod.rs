@@ -9,6 +9,7 @@ mod cluster;
 mod commit;
 mod connection;
 mod deliveries;
+mod fault;
 mod import;
 mod ledger;
 mod migrations;

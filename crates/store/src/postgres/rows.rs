@@ -11,7 +11,7 @@ use turnhook_reducer::{
     usage::Usage,
 };
 
-use super::{Fault, connection::chain};
+use super::{Fault, fault::chain};
 use crate::codes::{nat, usage_of};
 
 /// Reads a column, and says which one it was that is not what it should be. (`Row::get` panics there.)
