@@ -5,6 +5,8 @@ use turnhook_reducer::{event::SessionId, time::Timestamp};
 
 /// Failures in a row that open it.
 const THRESHOLD: usize = 5;
+/// So many answers of 400 in a row open it: then it is not the events that are wrong, but the signatures.
+const DOUBTS: usize = 20;
 /// The first probe follows its opening after this many milliseconds; the wait doubles from probe to probe.
 const FIRST_PROBE: u64 = 2_000;
 /// The longest wait between probes in milliseconds: five requests a minute, and the endpoint's return is
@@ -19,6 +21,7 @@ const LAST_PROBE: u64 = 12_000;
 pub(crate) struct Breaker {
     unreachable: usize,
     sessions: Vec<SessionId>,
+    doubts: usize,
     open: Option<Open>,
 }
 
@@ -112,17 +115,14 @@ impl Breaker {
     pub(crate) fn success(&mut self) -> bool {
         self.unreachable = 0;
         self.sessions.clear();
+        self.doubts = 0;
         self.open.take().is_some()
     }
 
     /// The request for this delivery failed.
     pub(crate) fn failure(&mut self, delivery: i64, session: SessionId, unreachable: bool, now: Timestamp) {
-        if let Some(open) = &mut self.open {
-            // Requests that began before it opened tell nothing new.
-            if matches!(open.probe, Probe::UnderWay(probe) if probe == delivery) {
-                open.wait = (open.wait * 2).min(LAST_PROBE);
-                open.probe = Probe::At(now.plus(open.wait));
-            }
+        if self.is_open() {
+            self.probe_failed(delivery, now);
             return;
         }
         if unreachable {
@@ -131,11 +131,37 @@ impl Breaker {
             self.sessions.push(session);
         }
         if self.unreachable + self.sessions.len() >= THRESHOLD {
-            self.open = Some(Open {
-                since: now,
-                wait: FIRST_PROBE,
-                probe: Probe::At(now.plus(FIRST_PROBE)),
-            });
+            self.trip(now);
+        }
+    }
+
+    /// The request for this delivery was answered with 400.
+    pub(crate) fn doubt(&mut self, delivery: i64, now: Timestamp) {
+        if self.is_open() {
+            self.probe_failed(delivery, now);
+            return;
+        }
+        self.doubts += 1;
+        if self.doubts >= DOUBTS {
+            self.trip(now);
+        }
+    }
+
+    fn trip(&mut self, now: Timestamp) {
+        self.open = Some(Open {
+            since: now,
+            wait: FIRST_PROBE,
+            probe: Probe::At(now.plus(FIRST_PROBE)),
+        });
+    }
+
+    fn probe_failed(&mut self, delivery: i64, now: Timestamp) {
+        if let Some(open) = &mut self.open
+            // Requests that began before it opened tell nothing new.
+            && matches!(open.probe, Probe::UnderWay(probe) if probe == delivery)
+        {
+            open.wait = (open.wait * 2).min(LAST_PROBE);
+            open.probe = Probe::At(now.plus(open.wait));
         }
     }
 }

@@ -12,6 +12,7 @@
 //! Order: of a session's deliveries that are known only the lowest sequence is ever claimed, and what
 //! is not known lies behind the cursor, where sequences are higher.
 
+mod doubts;
 mod lanes;
 mod outbox;
 mod standstill;
@@ -27,7 +28,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use self::{lanes::Lanes, outbox::Outbox, standstill::Hold};
+use self::{doubts::Doubts, lanes::Lanes, outbox::Outbox, standstill::Hold};
 pub use self::{
     outbox::{Page, Wanted},
     standstill::{Standstill, StandstillKind},
@@ -131,6 +132,7 @@ pub struct Queue {
     rate_limit: Option<RateLimit>,
     rate: Option<Bucket>,
     hold: Option<Hold>,
+    doubts: Doubts,
     pauses: Vec<Pause>,
     stopped: bool,
 }
@@ -155,6 +157,7 @@ impl Queue {
             rate_limit: config.rate_limit,
             rate: config.rate_limit.map(|limit| Bucket::new(limit, now)),
             hold: None,
+            doubts: Doubts::default(),
             pauses,
             stopped: false,
         }
@@ -203,6 +206,7 @@ impl Queue {
     pub fn withdraw(&mut self, ids: &[i64], now: Timestamp) {
         self.outbox.withdrawn(ids);
         for id in ids {
+            self.doubts.forget(*id);
             self.lanes.withdraw(*id, now);
         }
     }
@@ -288,6 +292,15 @@ impl Queue {
                 self.put_back(delivery, now, now);
                 Next::Paused
             }
+            Verdict::Doubted => {
+                self.breaker.doubt(id, now);
+                // While nothing at all is taken it is not this one that is wrong.
+                if self.doubts.answered(id, now) && !self.breaker.is_open() {
+                    self.done(id, session, now);
+                    return Next::Rejected;
+                }
+                self.try_again(delivery, None, now, random)
+            }
             Verdict::Retry => {
                 let most = millis(self.retry.retry_after_max);
                 let asked = after.map(|after| now.plus(after.min(most)));
@@ -297,20 +310,30 @@ impl Queue {
                     self.hold(status, until, now);
                 }
                 self.breaker.failure(id, session, is_unreachable(status), now);
-                let first = delivery.first_attempt_at.unwrap_or(now);
-                match self
-                    .retry
-                    .next(delivery.attempts, first, now, &self.pauses, random, asked)
-                {
-                    Then::GiveUp => {
-                        self.done(id, session, now);
-                        Next::GaveUp
-                    }
-                    Then::At(due) => {
-                        self.put_back(delivery, due, now);
-                        Next::Retry(due)
-                    }
-                }
+                self.try_again(delivery, asked, now, random)
+            }
+        }
+    }
+
+    fn try_again(
+        &mut self,
+        delivery: Delivery,
+        asked: Option<Timestamp>,
+        now: Timestamp,
+        random: u64,
+    ) -> Next {
+        let first = delivery.first_attempt_at.unwrap_or(now);
+        let then = self
+            .retry
+            .next(delivery.attempts, first, now, &self.pauses, random, asked);
+        match then {
+            Then::GiveUp => {
+                self.done(delivery.id, delivery.session, now);
+                Next::GaveUp
+            }
+            Then::At(due) => {
+                self.put_back(delivery, due, now);
+                Next::Retry(due)
             }
         }
     }
@@ -335,6 +358,7 @@ impl Queue {
     }
 
     fn done(&mut self, id: i64, session: SessionId, now: Timestamp) {
+        self.doubts.forget(id);
         let newest = self.lanes.remove(id, now);
         self.outbox.finished(id, session, newest);
     }

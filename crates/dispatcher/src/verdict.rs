@@ -5,7 +5,8 @@
 //! | 2xx | delivered |
 //! | no answer: refused, reset, timeout, DNS, TLS | retry |
 //! | 1xx, 3xx (redirects are not followed), 408, 425, 429, 5xx, every other 4xx | retry |
-//! | 400, 413, 422 | rejected: the receiver says that it will never take this; dead letter at once |
+//! | 400 | doubted: the receiver will never take this, or it cannot verify any signature; tried again for an hour |
+//! | 413, 422 | rejected: the receiver says that it will never take this; dead letter at once |
 //! | 410 | gone: the endpoint is paused, and everything is kept |
 //!
 //! `Retry-After`, in seconds or as an HTTP date, delays the retry: on 429 and 503 of the whole
@@ -23,6 +24,9 @@ pub enum Verdict {
     Delivered,
     /// Try again later.
     Retry,
+    /// Perhaps never: libraries of Standard Webhooks answer 400 to a signature that they cannot verify, as after a
+    /// rotation that went wrong. Try again for a while.
+    Doubted,
     /// Never: trying again cannot help.
     Rejected,
     /// The endpoint is gone: pause it.
@@ -34,7 +38,8 @@ pub enum Verdict {
 pub fn verdict(status: Option<StatusCode>) -> Verdict {
     match status.map(|status| status.as_u16()) {
         Some(200..=299) => Verdict::Delivered,
-        Some(400 | 413 | 422) => Verdict::Rejected,
+        Some(400) => Verdict::Doubted,
+        Some(413 | 422) => Verdict::Rejected,
         Some(410) => Verdict::Gone,
         _ => Verdict::Retry,
     }
@@ -101,7 +106,8 @@ mod tests {
         ] {
             assert_eq!(of(status), Verdict::Retry, "{status}");
         }
-        for status in [400, 413, 422] {
+        assert_eq!(of(400), Verdict::Doubted);
+        for status in [413, 422] {
             assert_eq!(of(status), Verdict::Rejected, "{status}");
         }
         assert_eq!(of(410), Verdict::Gone);

@@ -6,6 +6,7 @@ use super::*;
 use crate::{config::RateLimit, signature::Secret};
 
 mod model;
+mod standstill;
 
 const T0: Timestamp = Timestamp(1_795_327_234_000);
 const OK: Option<StatusCode> = Some(StatusCode::OK);
@@ -107,7 +108,7 @@ fn dead_letters_are_passed_over() {
     queue.offer((1..=3).map(|n| delivery(n.into(), 1, n)), T0);
     let first = queue.claim(T0).unwrap();
     assert_eq!(
-        queue.finish(first, Some(StatusCode::BAD_REQUEST), None, T0, 0),
+        queue.finish(first, Some(StatusCode::UNPROCESSABLE_ENTITY), None, T0, 0),
         Next::Rejected
     );
     let second = queue.claim(T0).unwrap();
@@ -190,62 +191,6 @@ fn retry_after_on_429_and_503_holds_the_whole_endpoint() {
         Next::Retry(six_hours)
     );
     assert_eq!(ids(&mut queue, T0), [2]);
-}
-
-/// Before a restart the clock was a month ahead when a retry was written down.
-#[test]
-fn a_retry_that_was_dated_by_a_clock_that_was_ahead_waits_no_longer_than_any() {
-    let mut queue = level(&config(), Bounds::default());
-    let month = T0.plus(30 * 86_400_000);
-    let retry = Delivery {
-        attempts: 1,
-        next_attempt_at: Some(month),
-        ..delivery(1, 1, 0)
-    };
-    let replayed = Delivery {
-        next_attempt_at: Some(month),
-        ..delivery(2, 2, 0)
-    };
-    queue.offer([retry, replayed], T0);
-    assert_eq!(queue.next_wake(T0), Some(T0.plus(3_600_000)));
-    queue.withdraw(&[1], T0);
-    assert_eq!(queue.next_wake(T0), Some(month), "a slow replay may take as long");
-}
-
-/// What a person resumes is sent at once, whatever held it back: without a pause before, too.
-#[test]
-fn resuming_lets_go_of_a_retry_after_and_of_an_open_breaker() {
-    let mut queue = level(&config(), Bounds::default());
-    queue.offer((1..=20).map(|n| delivery(n, n as u128, 0)), T0);
-    let first = queue.claim(T0).unwrap();
-    queue.finish(
-        first,
-        Some(StatusCode::SERVICE_UNAVAILABLE),
-        Some(86_400_000),
-        T0,
-        0,
-    );
-    assert_eq!(queue.claim(T0), None);
-    queue.resume(T0);
-    assert_eq!(queue.standstill(T0), None);
-    let flying: Vec<_> = std::iter::from_fn(|| queue.claim(T0)).collect();
-    assert_eq!(flying.len(), 4, "as many as it may have at once");
-
-    for delivery in flying {
-        queue.finish(delivery, DOWN, None, T0, 0);
-    }
-    let last = queue.claim(T0).unwrap();
-    queue.finish(last, DOWN, None, T0, 0);
-    let standstill = queue.standstill(T0.plus(1)).unwrap();
-    assert_eq!(
-        (standstill.kind, standstill.since),
-        (StandstillKind::BreakerOpen, T0)
-    );
-    assert!(standstill.until.unwrap() > T0, "the next probe");
-    assert_eq!(queue.claim(T0.plus(1)), None);
-    queue.resume(T0.plus(1));
-    assert_eq!(queue.standstill(T0.plus(1)), None);
-    assert_eq!(ids(&mut queue, T0.plus(1)).len(), 4);
 }
 
 #[test]
@@ -390,7 +335,7 @@ fn a_hundred_thousand_failing() {
             good = (good + 1) % 4;
             if good == 0 {
                 over[id as usize] = true;
-                queue.finish(d, Some(StatusCode::BAD_REQUEST), None, now, 0);
+                queue.finish(d, Some(StatusCode::PAYLOAD_TOO_LARGE), None, now, 0);
             } else {
                 let Next::Retry(at) = queue.finish(d, ERROR, None, now, u64::MAX) else {
                     panic!()

@@ -143,14 +143,14 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
     let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
     bridge.start();
     let mut feeder = Feeder::connect(bridge.source);
-    for (id, user) in ["400", "413", "422"].into_iter().enumerate() {
+    for (id, user) in ["413", "422"].into_iter().enumerate() {
         feeder.call(user, id as u64 + 1);
     }
-    let status = bridge.until("three dead letters and no backlog", |status| {
-        dead(status, "billing") == 3 && pending(status, "billing") == 0
+    let status = bridge.until("two dead letters and no backlog", |status| {
+        dead(status, "billing") == 2 && pending(status, "billing") == 0
     });
     assert_eq!(status["endpoints"]["billing"]["breaker"], "closed");
-    for user in ["400", "413", "422"] {
+    for user in ["413", "422"] {
         assert_eq!(
             types(&receiver, user),
             ["session.start", "session.end"],
@@ -158,7 +158,7 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
         );
     }
     let letters = bridge.deliveries("dead");
-    assert_eq!(letters.len(), 3);
+    assert_eq!(letters.len(), 2);
     for letter in &letters {
         assert_eq!(
             (&letter["type"], &letter["attempts"]),
@@ -172,7 +172,7 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
     }
     let metrics = bridge.get("/metrics").1;
     assert!(
-        metrics.contains("turnhook_dead_letters{endpoint=\"billing\"} 3"),
+        metrics.contains("turnhook_dead_letters{endpoint=\"billing\"} 2"),
         "{metrics}"
     );
 }

@@ -30,7 +30,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let status = prop_oneof![6 => Just(200u16), 2 => Just(500), 2 => Just(0), 1 => Just(400), 1 => Just(503)];
+    let status = prop_oneof![6 => Just(200u16), 2 => Just(500), 2 => Just(0), 1 => Just(400), 1 => Just(422), 1 => Just(503)];
     prop_oneof![
         4 => proptest::collection::vec(0u8..12, 1..12).prop_map(Step::Commit),
         1 => any::<u8>().prop_map(Step::Replay),
