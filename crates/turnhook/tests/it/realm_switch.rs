@@ -111,25 +111,56 @@ fn another_users_name_on_a_direct_source() {
     assert_eq!(billing.sessions().len(), 2, "nobody else has any");
 }
 
-/// On a `redis` source, where nothing names the server.
+/// On a `redis` source, where nothing names the server, whichever realms it hears.
 #[test]
 fn another_realm_on_a_redis_source() {
+    for realms in ["*", "example.org"] {
+        let billing = Billing::start();
+        let directory = tempfile::tempdir().unwrap();
+        let redis_server = Redis::start(directory.path(), &[]);
+        let source = format!(
+            "url = \"redis://127.0.0.1:{}\"\nrealms = [\"{realms}\"]",
+            redis_server.port
+        );
+        let mut bridge = redis(&billing, &source);
+        bridge.start();
+        bridge.until("the subscription", |status| {
+            status["sources"]["eu-1"]["state"] == "connected"
+        });
+        let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
+        for (user, claimed) in [("ann", CLAIMED[0]), ("bob", CLAIMED[1])] {
+            let mut line = call(&coturn, Transport::Tcp, user, claimed);
+            assert_eq!(line.client().refresh(0), 0);
+        }
+        nothing_open(&mut bridge);
+        check(&billing, &coturn, "ann");
+        check(&billing, &coturn, "bob");
+        assert_eq!(billing.sessions().len(), 2, "nobody else has any");
+    }
+}
+
+/// What is heard of a realm that a source does not serve is told of nobody.
+#[test]
+fn a_realm_that_a_source_does_not_serve() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let redis_server = Redis::start(directory.path(), &[]);
-    let source = format!("url = \"redis://127.0.0.1:{}\"", redis_server.port);
+    let source = format!(
+        "url = \"redis://127.0.0.1:{}\"\nrealms = [\"example.org\"]",
+        redis_server.port
+    );
     let mut bridge = redis(&billing, &source);
     bridge.start();
     bridge.until("the subscription", |status| {
         status["sources"]["eu-1"]["state"] == "connected"
     });
-    let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
-    for (user, claimed) in [("ann", CLAIMED[0]), ("bob", CLAIMED[1])] {
-        let mut line = call(&coturn, Transport::Tcp, user, claimed);
+    let start = |realm| Coturn::start(directory.path(), &redis_server.statsdb(), &[realm]);
+    let (own, others) = (start("--realm=example.org"), start("--realm=tenant-b.example"));
+    for (coturn, user) in [(&others, "bob"), (&own, "ann")] {
+        let mut line = TcpLine::new(coturn, Transport::Tcp, user);
+        line.up(PACKETS);
         assert_eq!(line.client().refresh(0), 0);
     }
-    nothing_open(&mut bridge);
-    check(&billing, &coturn, "ann");
-    check(&billing, &coturn, "bob");
-    assert_eq!(billing.sessions().len(), 2, "nobody else has any");
+    assert_eq!(billing.ended("ann", 1)[0].billable(), BYTES);
+    assert_eq!(billing.sessions().len(), 1);
 }
