@@ -138,6 +138,8 @@ pub(crate) struct Member {
     turn: Arc<Semaphore>,
     /// Leases that are being taken or released: what a view says of them is not the last word.
     asked: BTreeSet<LeaseName>,
+    /// Those of them that are being released: they are not renewed, so that they expire should that hang.
+    given_up: BTreeSet<LeaseName>,
     /// When the answer came. A view that was asked for before may not know of it.
     settled: BTreeMap<LeaseName, Instant>,
 }
@@ -166,6 +168,7 @@ impl Member {
             work: JoinSet::new(),
             turn: Arc::new(Semaphore::new(1)),
             asked: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             settled: BTreeMap::new(),
         };
         let validity = member.validity.clone();
@@ -198,10 +201,11 @@ impl Member {
                 }
                 () = tokio::time::sleep_until(next), if beat.is_none() => {
                     let (store, sources) = (store.clone(), self.sources.clone());
+                    let given_up: Vec<LeaseName> = self.given_up.iter().copied().collect();
                     beat = Some(Box::pin(async move {
                         let sent = Instant::now();
                         let answer = match store.cluster() {
-                            Some(cluster) => cluster.beat(&sources).await,
+                            Some(cluster) => cluster.beat_without(&sources, &given_up).await,
                             None => Err(turnhook_store::Error::Closed),
                         };
                         (sent, answer)
@@ -304,6 +308,7 @@ impl Member {
 
     fn release(&mut self, lease: LeaseName, epoch: Epoch) {
         self.asked.insert(lease);
+        self.given_up.insert(lease);
         let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
         self.work.spawn(async move {
             let _turn = turn.acquire().await;
@@ -337,6 +342,7 @@ impl Member {
             }
             Answer::Released(lease, released) => {
                 settle(lease);
+                self.given_up.remove(&lease);
                 // What fails is done again after a beat.
                 if let Err(error) = released {
                     self.store_health

@@ -25,8 +25,9 @@ pub(crate) fn on_postgres(postgres: &Postgres, more: &str) -> Bridge {
 pub(crate) fn hears(bridge: &Bridge, id: u64) -> Feeder {
     let mut feeder = Feeder::connect(bridge.source);
     feeder.open(&Allocation::new("cust_42", id), 600).unwrap();
-    eventually("the allocation", || {
-        (counted(bridge, &["turnhook_open_allocations"]) > 0).then_some(())
+    eventually("the allocation, and its commit", || {
+        let committed = counted(bridge, &["turnhook_commit_seconds_count"]) > 0;
+        (committed && counted(bridge, &["turnhook_open_allocations"]) > 0).then_some(())
     });
     feeder
 }

@@ -12,11 +12,13 @@ use crate::{
     stopping::{hears, on_postgres},
 };
 
-/// The first node is to give half of its lanes to the second, and each release hangs. It keeps all the rest, and leads on.
+/// The first node is to give half of its lanes to the second, and each release hangs. It keeps all the rest and leads on,
+/// and what it gives back goes over when it expires.
 #[test]
 fn releases_that_hang_cost_no_lease() {
     let billing = Billing::start();
-    let shared = Shared::start("2s", billing.endpoint());
+    // Long enough for a beat to come in time on a busy machine; each release hangs for half of it.
+    let shared = Shared::start("5s", billing.endpoint());
     let mut nodes = shared.nodes(1);
     shared.sql(
         "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
