@@ -191,5 +191,50 @@ fn lives(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, reports, lives);
+/// Which of 100 coturns' 64 threads have fallen silent, with as many tombstones as there may be.
+fn silence(c: &mut Criterion) {
+    const COTURNS: u64 = 100;
+    const THREADS: u64 = 64;
+    let rules = Rules::default();
+    let ended = rules.tombstone_limit as u64;
+    let mut reducer = reducer();
+    let mut tell = |n: u64, kinds: &[Kind<'_>]| {
+        let thread = n % (COTURNS * THREADS);
+        let id = AllocationId(thread % THREADS * 1_000_000_000_000_000 + n + 1);
+        let local = format!("192.0.2.{}:3478", thread / THREADS);
+        let username = format!("cust_{n}").into_bytes();
+        let mut say = |kind| {
+            let message = Message {
+                realm: b"example.org",
+                username: &username,
+                id,
+                kind,
+            };
+            reducer.message(Timestamp(T0 + n / 1000), ServerRef::UNKNOWN, &message);
+        };
+        say(Kind::New(Status {
+            lifetime: 600,
+            local: Some(local.as_bytes()),
+            ..Status::default()
+        }));
+        kinds.iter().for_each(|kind| say(*kind));
+    };
+    let end = [
+        Kind::Deleted,
+        Kind::TotalTraffic(Leg::Client, REPORT),
+        Kind::TotalTraffic(Leg::Peer, REPORT),
+    ];
+    for n in 0..ended {
+        tell(n, &end);
+    }
+    for n in ended..ended + COTURNS * THREADS {
+        tell(n, &[]);
+    }
+    drop(reducer.drain(true));
+    c.bench_function("silent threads of 100 coturns, 200,000 tombstones", |b| {
+        b.iter(|| black_box(reducer.silent_threads(5_000)));
+    });
+}
+
+criterion_group!(benches, reports, lives, silence);
 criterion_main!(benches);

@@ -117,6 +117,11 @@ impl<T> Aside<T> {
         self.slots.len()
     }
 
+    /// Slots, whether or not they are filled.
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
     /// One that expires before `now`.
     pub(crate) fn expired(&mut self, now: Timestamp) -> Option<u32> {
         (0..2).find_map(|class| {

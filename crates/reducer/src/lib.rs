@@ -10,6 +10,7 @@ pub mod event;
 mod flags;
 mod identity;
 mod intern;
+mod internal;
 mod labels;
 pub mod message;
 mod packed;
@@ -24,4 +25,6 @@ pub mod time;
 pub mod usage;
 
 pub use identity::Identity;
-pub use reducer::{Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilentThread, Stats};
+pub use reducer::{
+    Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread, Stats,
+};

@@ -32,13 +32,15 @@ pub enum GapReason {
     ClockStep,
     /// The store could not take what was heard.
     StoreFull,
+    /// The store could not be reached, so that nobody could lead the source.
+    StoreUnavailable,
     /// A relay thread of coturn fell silent (COTURN.md, trap 11).
     Wedged,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 8] = [
+    pub const ALL: [GapReason; 9] = [
         GapReason::Restart,
         GapReason::Reconnect,
         GapReason::ThrownOut,
@@ -46,6 +48,7 @@ impl GapReason {
         GapReason::Stall,
         GapReason::ClockStep,
         GapReason::StoreFull,
+        GapReason::StoreUnavailable,
         GapReason::Wedged,
     ];
 
@@ -66,6 +69,7 @@ impl GapReason {
             GapReason::Stall => "stall",
             GapReason::ClockStep => "clock_step",
             GapReason::StoreFull => "store_full",
+            GapReason::StoreUnavailable => "store_unavailable",
             GapReason::Wedged => "wedged",
         }
     }

@@ -32,7 +32,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slab::Slab;
 
 pub use restore::{RestoreError, Restoring};
-pub use silence::SilentThread;
+pub use silence::{SilenceLook, SilentThread};
 
 use crate::{
     allocation::{Allocation, Dirty},

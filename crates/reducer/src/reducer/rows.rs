@@ -135,22 +135,29 @@ impl Reducer {
     /// All of the state as rows, without taking anything: what [`Reducer::restore`] would go on from.
     #[must_use]
     pub fn dump(&self) -> Vec<Change> {
-        let change = |table, key, value| Change {
-            table,
-            key,
-            value: Some(value),
-        };
+        self.rows().collect()
+    }
+
+    /// The rows of [`Reducer::dump`], one at a time: all of them at once are much where there are many allocations.
+    pub fn rows(&self) -> impl Iterator<Item = Change> + Send + '_ {
+        fn change(table: Table, key: u64, value: Vec<u8>) -> Change {
+            Change {
+                table,
+                key,
+                value: Some(value),
+            }
+        }
         let allocations = self.allocations.iter();
         let allocations =
-            allocations.map(|(slot, a)| change(Table::Allocation, slot as u64, self.allocation_row(a)));
+            allocations.map(move |(slot, a)| change(Table::Allocation, slot as u64, self.allocation_row(a)));
         let sessions = self.sessions.iter();
-        let sessions =
-            sessions.map(|(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
+        let sessions = sessions
+            .map(move |(slot, s)| change(Table::Session, slot as u64, self.session_row(slot as u32, s)));
         let tombstones = self.tombstones.iter();
         let tombstones = tombstones
-            .map(|(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(slot, t)));
+            .map(move |(slot, t)| change(Table::Tombstone, u64::from(slot), self.tombstone_row(slot, t)));
         let refused = self.refused.iter();
-        let refused = refused.map(|(key, refused)| {
+        let refused = refused.map(move |(key, refused)| {
             let row = RefusedRow {
                 key: key.clone(),
                 refused,
@@ -163,7 +170,6 @@ impl Reducer {
             .chain(tombstones)
             .chain([source])
             .chain(refused)
-            .collect()
     }
 
     fn tombstone_row(&self, slot: u32, t: &Tombstone) -> Vec<u8> {

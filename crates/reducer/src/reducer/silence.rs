@@ -1,9 +1,9 @@
 //! Relay threads of coturn that have fallen silent (COTURN.md, trap 11).
 
-use std::collections::BTreeMap;
+use hashbrown::HashMap;
 
 use super::Reducer;
-use crate::{flags::Flags, intern::NONE, time::Timestamp};
+use crate::{flags::Flags, time::Timestamp};
 
 /// A relay thread that ought to have said something, and has not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,10 @@ pub struct SilentThread {
     pub heard_at: Timestamp,
 }
 
-#[derive(Default)]
+/// A server's address and a thread of it.
+type Key = (u32, u16);
+
+#[derive(Clone, Copy, Debug, Default)]
 struct Thread {
     heard_at: Timestamp,
     overdue: usize,
@@ -26,40 +29,88 @@ struct Thread {
     first_due: Timestamp,
 }
 
+/// A look at all allocations, as far as it has come.
+#[derive(Debug)]
+pub struct SilenceLook {
+    slack: u64,
+    next: usize,
+    threads: HashMap<Key, Thread>,
+    /// When ended allocations were last heard of, by thread: which server's they were is not kept. What their own end
+    /// said is enough to know that a thread was not silent.
+    ended: HashMap<u16, Timestamp>,
+}
+
+impl SilenceLook {
+    /// One that begins. Threads count that are at least `slack` milliseconds overdue.
+    #[must_use]
+    pub fn new(slack: u64) -> SilenceLook {
+        SilenceLook {
+            slack,
+            next: 0,
+            threads: HashMap::new(),
+            ended: HashMap::new(),
+        }
+    }
+}
+
 impl Reducer {
     /// Relay threads of which nothing was heard since an allocation of theirs was to be refreshed or
     /// deleted, at least `slack` milliseconds ago, while other threads went on. coturn says `deleted` when
     /// a lifetime runs out, so that silence means a lost message, a server that is gone, or a thread that
-    /// is wedged. Looks at every allocation: to be asked every few seconds at most.
+    /// is wedged. Looks at every allocation once.
     #[must_use]
     pub fn silent_threads(&self, slack: u64) -> Vec<SilentThread> {
-        if self.deaf {
-            return Vec::new();
-        }
-        let mut threads: BTreeMap<(u32, u16), Thread> = BTreeMap::new();
-        let mut last_heard = [(Timestamp(0), (NONE, 0u16)); 2];
-        let hear = |key: (u32, u16), at: Timestamp, last_heard: &mut [(Timestamp, (u32, u16)); 2]| {
-            // The two latest, of different threads.
-            if last_heard[0].1 == key || at > last_heard[0].0 {
-                if last_heard[0].1 != key {
-                    last_heard[1] = last_heard[0];
-                }
-                last_heard[0] = (at.max(last_heard[0].0), key);
-            } else if at > last_heard[1].0 {
-                last_heard[1] = (at, key);
+        let mut look = SilenceLook::new(slack);
+        loop {
+            if let Some(found) = self.look_for_silence(&mut look, usize::MAX) {
+                return found;
             }
-        };
-        for (_, a) in &self.allocations {
+        }
+    }
+
+    /// The same in steps, of so many allocations and tombstones each: what is silent, once all were looked at. What is
+    /// heard between two steps may have come too late for this look: only a thread that two looks in a row find was
+    /// silent for certain. Each look is to be made with one reducer.
+    pub fn look_for_silence(&self, look: &mut SilenceLook, most: usize) -> Option<Vec<SilentThread>> {
+        if self.deaf {
+            return Some(Vec::new());
+        }
+        // Slots in use and free ones, tombstones behind allocations.
+        let (open, all) = (
+            self.allocations.capacity(),
+            self.allocations.capacity() + self.tombstones.capacity(),
+        );
+        let end = look.next.saturating_add(most).min(all);
+        let (mut last, mut thread) = (None, Thread::default());
+        for slot in look.next..end.min(open) {
+            let Some(a) = self.allocations.get(slot) else {
+                continue;
+            };
             let key = (self.labels.set(a.labels).local, a.id.relay_thread());
-            hear(key, a.heard_at.get(), &mut last_heard);
-            let thread = threads.entry(key).or_default();
+            // Neighbours are often of one thread.
+            if last != Some(key) {
+                if let Some(last) = last.replace(key) {
+                    look.threads.insert(last, thread);
+                }
+                thread = look.threads.get(&key).copied().unwrap_or_default();
+            }
             thread.heard_at = thread.heard_at.max(a.heard_at.get());
+            let known = !a.flags.intersects(Flags::CLOSING | Flags::SHARED);
+            if !known || a.lifetime == 0 {
+                continue;
+            }
             // A refresh may have been missed in a gap: then one more lifetime counts from its end. A wedge
             // begins in one, since what wedges a thread is a Redis that stands still.
-            let from = a.status_at.get().max(self.heard_since(a.server));
-            let due = from.plus(u64::from(a.lifetime) * 1000);
-            let known = !a.flags.intersects(Flags::CLOSING | Flags::SHARED);
-            if known && a.lifetime > 0 && due.plus(slack) < self.now {
+            let due = |from: Timestamp| from.plus(u64::from(a.lifetime) * 1000);
+            let overdue = |from| due(from).plus(look.slack) < self.now;
+            let from = a.status_at.get();
+            // Most are not, whatever was missed.
+            if !overdue(from) {
+                continue;
+            }
+            let from = from.max(self.heard_since(a.server));
+            if overdue(from) {
+                let due = due(from);
                 thread.first_due = if thread.overdue == 0 {
                     due
                 } else {
@@ -68,29 +119,46 @@ impl Reducer {
                 thread.overdue += 1;
             }
         }
-        for (_, t) in self.tombstones.iter() {
-            let thread = t.id.relay_thread();
-            for (key, heard) in threads
-                .range_mut((0, thread)..)
-                .filter(|((_, n), _)| *n == thread)
-            {
-                // Which server it was is not kept; what its own end said is enough to know it was not silent.
-                if t.rest.totals_seen {
-                    heard.heard_at = heard.heard_at.max(t.heard_at);
-                    hear(*key, t.heard_at, &mut last_heard);
-                }
+        if let Some(last) = last {
+            look.threads.insert(last, thread);
+        }
+        for slot in look.next.max(open)..end {
+            let tombstone = u32::try_from(slot - open)
+                .ok()
+                .and_then(|slot| self.tombstones.get(slot));
+            if let Some(t) = tombstone.filter(|t| t.rest.totals_seen) {
+                let heard_at = look.ended.entry(t.id.relay_thread()).or_default();
+                *heard_at = t.heard_at.max(*heard_at);
             }
         }
-        let silent = threads.into_iter().filter(|(key, t)| {
+        look.next = end;
+        (end >= all).then(|| self.silent_of(look))
+    }
+
+    fn silent_of(&self, look: &mut SilenceLook) -> Vec<SilentThread> {
+        // The two that were heard last.
+        let mut last_heard: [(Timestamp, Option<Key>); 2] = Default::default();
+        for (key, thread) in &mut look.threads {
+            let ended = look.ended.get(&key.1).copied().unwrap_or_default();
+            thread.heard_at = thread.heard_at.max(ended);
+            if thread.heard_at >= last_heard[0].0 {
+                last_heard = [(thread.heard_at, Some(*key)), last_heard[0]];
+            } else if thread.heard_at > last_heard[1].0 {
+                last_heard[1] = (thread.heard_at, Some(*key));
+            }
+        }
+        let mut silent: Vec<(Key, Thread)> = look.threads.iter().map(|(key, t)| (*key, *t)).collect();
+        silent.retain(|(key, t)| {
             let others = last_heard
                 .iter()
-                .filter(|(_, k)| k != key)
-                .map(|(at, _)| *at)
-                .max()
-                .unwrap_or_default();
+                .find(|(_, k)| *k != Some(*key))
+                .map_or(Timestamp(0), |(at, _)| *at);
             t.overdue > 0 && t.heard_at < t.first_due && others > t.first_due
         });
+        // The same order in every process.
+        silent.sort_unstable_by_key(|(key, _)| (key.1, self.labels.get(key.0)));
         silent
+            .into_iter()
             .map(|((local, thread), t)| SilentThread {
                 server_address: self.labels.owned(local),
                 thread,
