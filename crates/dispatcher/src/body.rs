@@ -15,7 +15,8 @@ use turnhook_reducer::{
 /// The `type` of a trial webhook, which `turnhook endpoints test` sends.
 pub const PING: &str = "endpoint.ping";
 
-/// The payload of a session's event: JSON, its fields always in the same order.
+/// The payload of a session's event: JSON, its fields always in the same order. Empty if it cannot be written, which is an
+/// internal error: nothing that is empty is ever signed.
 #[must_use]
 pub fn body(event: &SessionEvent) -> Bytes {
     to_bytes(&Envelope {
@@ -45,8 +46,14 @@ pub fn rfc3339(at: Timestamp) -> String {
 }
 
 fn to_bytes(value: &impl Serialize) -> Bytes {
-    // Nothing in these types can fail to serialise: keys are strings, and the writer is memory.
-    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+    match serde_json::to_vec(value) {
+        Ok(body) => Bytes::from(body),
+        // Nothing in these types can fail to serialise: keys are strings, and the writer is memory.
+        Err(error) => {
+            turnhook_reducer::internal_error!("a payload cannot be written: {error}");
+            Bytes::new()
+        }
+    }
 }
 
 #[derive(Serialize)]

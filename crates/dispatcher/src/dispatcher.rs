@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use turnhook_reducer::time::Timestamp;
 
 use crate::{
     config::{ConfigError, EndpointConfig},
-    endpoint::{Endpoint, EndpointStatus, Report},
+    endpoint::{Endpoint, EndpointStatus, Gate, Report},
     queue::Delivery,
     schedule::Pause,
 };
@@ -25,6 +28,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// and what came of each attempt is reported. At start it knows nothing, and reads.
 pub struct Dispatcher {
     endpoints: HashMap<Arc<str>, Arc<Endpoint>>,
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Dispatcher {
@@ -50,14 +54,41 @@ impl Dispatcher {
             }
             checked.push((config.client()?, config, pauses));
         }
+        let failed = watch::Sender::new(None);
         let started = checked.into_iter().map(|(client, config, pauses)| {
             let (clock, reports) = (Arc::clone(clock), reports.clone());
-            let endpoint = Endpoint::start(&config, client, pauses, clock, reports, runtime.clone());
+            let (failed, runtime) = (failed.clone(), runtime.clone());
+            let endpoint = Endpoint::start(&config, client, pauses, clock, reports, failed, runtime);
             (Arc::clone(endpoint.name()), endpoint)
         });
         Ok(Dispatcher {
             endpoints: started.collect(),
+            failed,
         })
+    }
+
+    /// Resolves when one of the dispatcher's tasks has panicked, with what there is to say: from then on deliveries may
+    /// stand still, and whoever started the dispatcher should start anew.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut failed = self.failed.subscribe();
+        async move {
+            loop {
+                if let Some(said) = failed.borrow_and_update().clone() {
+                    return said;
+                }
+                if failed.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    /// From now on requests begin only while `gate` says so: it is asked before each. Where several nodes share the outbox,
+    /// that is while this one's leases hold. To be called once, before anything is offered.
+    pub fn only_while(&self, gate: &Gate) {
+        for endpoint in self.endpoints.values() {
+            endpoint.only_while(Arc::clone(gate));
+        }
     }
 
     /// Hands deliveries to an endpoint that were just committed to the outbox, or are to be sent again

@@ -5,7 +5,7 @@
 //! is work; one more task wakes the queue when time alone brings work.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -31,6 +31,12 @@ use crate::{
 
 /// The longest sleep: the clock may be set forwards meanwhile.
 const NAP: Duration = Duration::from_secs(30);
+
+/// While a gate is closed, how soon it is looked at again.
+const GATE: Duration = Duration::from_millis(500);
+
+/// Whether requests may begin now. Asked before each of them.
+pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What the dispatcher has to say, in an order that matters: whoever serves a [`Read`] has written the
 /// outcomes that came before it.
@@ -121,6 +127,28 @@ pub(crate) struct Endpoint {
     idle: Notify,
     /// True when requests under way are to be given up.
     abort: watch::Sender<bool>,
+    gate: OnceLock<Gate>,
+    /// What is said of a task that panicked.
+    failed: watch::Sender<Option<String>>,
+}
+
+/// Says so when the task that holds it panics: nobody waits for these tasks.
+struct Watched {
+    endpoint: Arc<str>,
+    what: &'static str,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = format!(
+                "endpoint {:?}: the task that {} panicked",
+                self.endpoint, self.what
+            );
+            self.failed.send_replace(Some(said));
+        }
+    }
 }
 
 struct State {
@@ -144,6 +172,7 @@ impl Endpoint {
         pauses: Vec<Pause>,
         clock: Clock,
         reports: mpsc::Sender<Report>,
+        failed: watch::Sender<Option<String>>,
         runtime: Handle,
     ) -> Arc<Endpoint> {
         let now = clock();
@@ -163,14 +192,33 @@ impl Endpoint {
             rescheduled: Notify::new(),
             idle: Notify::new(),
             abort: watch::Sender::new(false),
+            gate: OnceLock::new(),
+            failed,
         });
-        endpoint.runtime.spawn(Arc::clone(&endpoint).keep_time());
+        endpoint.spawn("keeps time", Arc::clone(&endpoint).keep_time());
         endpoint.change(|_, _| ());
         endpoint
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Begins requests only while this says so. Whoever comes first decides.
+    pub(crate) fn only_while(&self, gate: Gate) {
+        let _ = self.gate.set(gate);
+    }
+
+    fn spawn(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let watched = Watched {
+            endpoint: Arc::clone(&self.name),
+            what,
+            failed: self.failed.clone(),
+        };
+        self.runtime.spawn(async move {
+            let _watched = watched;
+            work.await;
+        });
     }
 
     pub(crate) fn offer(self: &Arc<Self>, deliveries: Vec<Delivery>) {
@@ -254,9 +302,18 @@ impl Endpoint {
 
     /// All that may be started now.
     fn collect(&self, state: &mut State, now: Timestamp) -> Work {
-        let requests = std::iter::from_fn(|| state.queue.claim(now)).collect();
+        let open = self.gate.get().is_none_or(|gate| gate());
+        let requests = if open {
+            std::iter::from_fn(|| state.queue.claim(now)).collect()
+        } else {
+            Vec::new()
+        };
         let read = state.queue.wanted(now);
-        let wake_at = state.queue.next_wake(now);
+        let wake_at = if open {
+            state.queue.next_wake(now)
+        } else {
+            Some(now.plus(GATE.as_millis() as u64))
+        };
         if state.wake_at != wake_at {
             state.wake_at = wake_at;
             self.rescheduled.notify_one();
@@ -269,10 +326,10 @@ impl Endpoint {
 
     fn begin(self: &Arc<Self>, work: Work) {
         for delivery in work.requests {
-            self.runtime.spawn(Arc::clone(self).send(delivery));
+            self.spawn("sends", Arc::clone(self).send(delivery));
         }
         if let Some(wanted) = work.read {
-            self.runtime.spawn(Arc::clone(self).read(wanted));
+            self.spawn("reads the outbox", Arc::clone(self).read(wanted));
         }
     }
 

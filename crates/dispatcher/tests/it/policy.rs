@@ -1,12 +1,18 @@
 //! Endpoint policy: whom one endpoint's trouble concerns.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use tokio::runtime::Handle;
 use turnhook_dispatcher::{
     breaker::BreakerState,
+    dispatcher::{Clock, Dispatcher},
+    endpoint::Gate,
     queue::{Next, Wanted},
     schedule::Pause,
 };
@@ -195,4 +201,80 @@ async fn wrong_configurations_start_nothing() {
     }
     drop(reports);
     assert!(inbox.recv().await.is_none(), "nothing runs");
+}
+
+/// Requests begin only while the gate is open, and what waited goes on once it opens.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_while_the_gate_is_closed() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    let open = Arc::new(AtomicBool::new(true));
+    let gate = Arc::clone(&open);
+    harness
+        .dispatcher
+        .only_while(&(Arc::new(move || gate.load(Ordering::SeqCst)) as Gate));
+    harness.commit("billing", deliveries(2, 1));
+    harness.drained("billing").await;
+    open.store(false, Ordering::SeqCst);
+    harness.commit("billing", vec![delivery(100, 9, 0)]);
+    // Whatever is changed meanwhile begins nothing: each of these looks for what may be begun.
+    for _ in 0..100 {
+        harness.dispatcher.read_again("billing");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        (receiver.received().len(), harness.status("billing").in_flight),
+        (2, 0)
+    );
+    open.store(true, Ordering::SeqCst);
+    harness.drained("billing").await;
+    assert_eq!(receiver.received().len(), 3);
+}
+
+/// Nobody waits for the dispatcher's tasks: one that panics is told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_panics_is_told() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let broken = Arc::new(AtomicBool::new(false));
+    let (breaks, time) = (Arc::clone(&broken), clock());
+    let here = std::thread::current().id();
+    let clock: Clock = Arc::new(move || {
+        assert!(
+            !breaks.load(Ordering::SeqCst) || std::thread::current().id() == here,
+            "this clock is broken"
+        );
+        time()
+    });
+    let (reports, _inbox) = tokio::sync::mpsc::channel(16);
+    let endpoints = vec![(config("billing", &receiver.url()), Vec::new())];
+    let dispatcher = Dispatcher::start(endpoints, &clock, &reports, &Handle::current()).unwrap();
+    let failed = dispatcher.failed();
+    broken.store(true, Ordering::SeqCst);
+    dispatcher.offer("billing", vec![delivery(1, 1, 0)]);
+    let said = failed.await;
+    assert!(
+        said.contains("\"billing\"") && said.contains("panicked"),
+        "{said}"
+    );
+    // It is told to whoever asks later, too.
+    assert_eq!(dispatcher.failed().await, said);
+    broken.store(false, Ordering::SeqCst);
+}
+
+/// An event without a payload is not signed, whatever became of it on the way: an assertion here, an error in a release.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_empty_is_signed() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    let mut empty = delivery(1, 1, 0);
+    empty.body = bytes::Bytes::new();
+    let failed = harness.dispatcher.failed();
+    harness.commit("billing", vec![empty]);
+    tokio::select! {
+        _ = failed => assert!(cfg!(debug_assertions)),
+        outcome = harness.outcome(|o| o.delivery == 1) => {
+            assert!(outcome.error.unwrap().contains("has no payload"));
+        }
+    }
+    assert!(receiver.received().is_empty());
 }
