@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 use crate::{
     direct::{DirectConfig, Listener},
@@ -83,11 +83,24 @@ impl SourceHandle {
         self.redis.as_ref()
     }
 
+    /// Waits until the source has ended by itself, which it never should: how it did. To be asked once; cancel safe.
+    pub async fn ended(&mut self) -> Result<(), JoinError> {
+        (&mut self.task).await
+    }
+
+    /// Ends the source as if it had ended by itself, for tests.
+    #[must_use]
+    pub fn abort_handle(&self) -> AbortHandle {
+        self.task.abort_handle()
+    }
+
     /// Stops reading, and closes all connections. What was read is in the queue; nothing is told about the stop,
     /// since whoever stops a source knows.
     pub async fn stop(mut self) {
         self.task.abort();
-        let _ = (&mut self.task).await;
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
     }
 }
 
