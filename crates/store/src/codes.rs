@@ -58,18 +58,7 @@ pub(crate) fn event_type(code: i64) -> EventType {
 }
 
 pub(crate) fn gap_reason(text: &str) -> Option<GapReason> {
-    [
-        GapReason::Restart,
-        GapReason::Reconnect,
-        GapReason::ThrownOut,
-        GapReason::Overflow,
-        GapReason::Stall,
-        GapReason::ClockStep,
-        GapReason::StoreFull,
-        GapReason::Wedged,
-    ]
-    .into_iter()
-    .find(|r| r.as_str() == text)
+    GapReason::from_text(text)
 }
 
 /// The columns of a usage, in the order of [`usage_values`].

@@ -80,6 +80,15 @@ impl Cluster {
     /// # Errors
     /// [`crate::Error::Unavailable`]. Not tried again by itself: beat again.
     pub async fn beat(&self, sources: &[SourceId]) -> Result<View> {
+        self.beat_without(sources, &[]).await
+    }
+
+    /// The same, but lets those leases expire that this node acts on no more: their release may be under way, and hang.
+    ///
+    /// # Errors
+    /// As [`Cluster::beat`].
+    pub async fn beat_without(&self, sources: &[SourceId], given_up: &[LeaseName]) -> Result<View> {
+        let given_up: Vec<String> = given_up.iter().map(ToString::to_string).collect();
         let sources: Vec<i32> = sources
             .iter()
             .map(|s| i32::try_from(s.0).unwrap_or(i32::MAX))
@@ -97,9 +106,11 @@ impl Cluster {
                      ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, sources = excluded.sources"
                 ))
                 .await?;
+            // One that is being given back may be locked for as long as that takes: the others are renewed all the same.
             let renew = client
                 .prepare_cached(&format!(
-                    "UPDATE lease SET expires_at = {NOW} + $2 WHERE holder = $1 AND expires_at > {NOW}"
+                    "UPDATE lease SET expires_at = {NOW} + $2 WHERE holder = $1 AND expires_at > {NOW} \
+                     AND name IN (SELECT name FROM lease WHERE holder = $1 AND name <> ALL($3) FOR NO KEY UPDATE SKIP LOCKED)"
                 ))
                 .await?;
             let forget_dead = client
@@ -113,7 +124,7 @@ impl Cluster {
                     [&node, &self.name, &version, &lease, &sources];
                 let (_, _, _, nodes, leases) = try_join5(
                     client.execute(&upsert, &upsert_values),
-                    client.execute(&renew, &[&node, &lease]),
+                    client.execute(&renew, &[&node, &lease, &given_up]),
                     client.execute(&forget_dead, &[&forget]),
                     client.query(&read_nodes, &[]),
                     client.query(&read_leases, &[]),

@@ -176,6 +176,23 @@ impl Postgres {
         panic!("PostgreSQL does not start again:\n{}", self.log());
     }
 
+    /// Stands still, with all its connections, until this is dropped.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let server = self.server().as_ref().map(Child::id).unwrap();
+        // First the one that would start others.
+        signal("STOP", &[server]);
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let children = processes.filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent: u32 = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
+            (parent == server).then_some(pid)
+        });
+        let pids: Vec<u32> = children.chain([server]).collect();
+        signal("STOP", &pids);
+        Frozen(pids)
+    }
+
     /// Stops and starts again.
     pub(crate) fn restart(&self) {
         self.stop();
@@ -283,6 +300,20 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.crash();
     }
+}
+
+/// A server that stands still.
+pub(crate) struct Frozen(Vec<u32>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal("CONT", &self.0);
+    }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).status();
 }
 
 /// Where PostgreSQL's programs are: Debian keeps them off the PATH.
