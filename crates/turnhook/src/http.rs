@@ -1,20 +1,18 @@
 //! `/livez`, `/readyz`, `/metrics` and `/status`.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{engine::tap::Taps, health::Health, metrics::Metrics};
+use crate::{health::Health, metrics::Metrics};
 
 /// What `text::encode` writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,7 +21,6 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    taps: Arc<Taps>,
 }
 
 /// Serves until `shutdown`.
@@ -34,7 +31,6 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    taps: Arc<Taps>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -42,12 +38,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
-        .route("/record/{source}", get(record))
-        .with_state(Parts {
-            metrics,
-            health,
-            taps,
-        });
+        .with_state(Parts { metrics, health });
     // No graceful wait: these requests take no time, and a scraper's idle connection must not hold up a stop.
     tokio::select! {
         served = axum::serve(listener, router).into_future() => served,
@@ -67,19 +58,6 @@ async fn readyz(State(parts): State<Parts>) -> Response {
 
 async fn scrape(State(parts): State<Parts>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, OPENMETRICS)], parts.metrics.encode())
-}
-
-/// What a source's reducer is told, from now on: see `turnhook record`.
-async fn record(State(parts): State<Parts>, Path(source): Path<String>) -> Response {
-    let Some(mut history) = parts.taps.record(&source).await else {
-        return (StatusCode::NOT_FOUND, format!("no source named {source:?}\n")).into_response();
-    };
-    let chunks = futures_util::stream::poll_fn(move |cx| history.poll_recv(cx)).map(Ok::<_, Infallible>);
-    (
-        [(header::CONTENT_TYPE, "application/x-ndjson")],
-        Body::from_stream(chunks),
-    )
-        .into_response()
 }
 
 async fn status(State(parts): State<Parts>) -> impl IntoResponse {

@@ -187,6 +187,12 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Commits that failed.
     pub commit_errors: Counter,
+    /// Whether the store can be used: 1 or 0.
+    pub store_up: Gauge,
+    /// Broken invariants of our own.
+    pub internal_errors: Counter,
+    /// The longest time for which a source's task worked without giving others their turn.
+    pub source_longest_slice_seconds: Family<SourceLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -218,6 +224,9 @@ impl Metrics {
             dead_letters: Family::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
             commit_errors: Counter::default(),
+            store_up: Gauge::default(),
+            internal_errors: Counter::default(),
+            source_longest_slice_seconds: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register(
@@ -309,6 +318,22 @@ impl Metrics {
             metrics.commit_errors.clone(),
         );
         r.register(
+            "store_up",
+            "Whether the store can be used",
+            metrics.store_up.clone(),
+        );
+        r.register(
+            "internal_errors",
+            "Broken invariants of turnhook's own: see the log",
+            metrics.internal_errors.clone(),
+        );
+        r.register_with_unit(
+            "source_longest_slice",
+            "The longest time for which a source's task worked without a pause",
+            Unit::Seconds,
+            metrics.source_longest_slice_seconds.clone(),
+        );
+        r.register(
             "build",
             "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
@@ -333,8 +358,9 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a `String` cannot fail.
-        let _ = text::encode(&mut text, &self.registry);
+        if let Err(error) = text::encode(&mut text, &self.registry) {
+            turnhook_reducer::internal_error!("the metrics cannot be written: {error}");
+        }
         text
     }
 }
@@ -398,6 +424,7 @@ mod tests {
         metrics.outbox_oldest_seconds.get_or_create(&endpoint).set(1.5);
         metrics.dead_letters.get_or_create(&endpoint).set(1);
         metrics.commit_seconds.observe(0.002);
+        metrics.store_up.set(1);
         let text = metrics.encode();
         for line in [
             "turnhook_events_total{source=\"eu-1\",kind=\"deleted\"} 1",
@@ -413,6 +440,8 @@ mod tests {
             "turnhook_outbox_oldest_seconds{endpoint=\"billing\"} 1.5",
             "turnhook_dead_letters{endpoint=\"billing\"} 1",
             "turnhook_commit_seconds_count 1",
+            "turnhook_store_up 1",
+            "turnhook_internal_errors_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }

@@ -12,7 +12,10 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let token = CancellationToken::new();
     let shutdown = token.clone();
+    // Should this end by itself, nobody could stop the program any more: so it stops.
+    let guard = token.clone().drop_guard();
     tokio::spawn(async move {
+        let _guard = guard;
         let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",

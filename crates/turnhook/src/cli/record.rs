@@ -3,16 +3,24 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
-use url::Url;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 use super::{CliError, ConfigArgs};
-use crate::shutdown;
+use crate::{
+    engine::recorder::{self, Answer, Question},
+    shutdown,
+};
+
+/// The longest first answer.
+const ANSWER: usize = 64 * 1024;
 
 /// Record what a running source hears, for support and for `turnhook simulate`
 #[derive(Debug, Args)]
@@ -21,9 +29,10 @@ Example:
   $ turnhook record --source eu-1 --output history.jsonl
   $ turnhook simulate history.jsonl
 
-  Asks the running bridge at [http] listen, until interrupted. The first lines are the rules and the
-  state of the moment; then come coturn's messages as [seconds, channel, payload], and connections,
-  gaps and snapshots as objects. It holds usernames and addresses: treat it accordingly.")]
+  Asks the running bridge over its socket beside the store, as the user that it runs as or as root,
+  until interrupted; there is one recording at a time. The first lines are the rules and the state of
+  the moment; then come coturn's messages as [seconds, channel, payload], and connections, gaps and
+  snapshots as objects. It holds usernames and addresses: treat it accordingly.")]
 pub(super) struct Record {
     #[command(flatten)]
     config: ConfigArgs,
@@ -33,9 +42,9 @@ pub(super) struct Record {
     /// Where to write to; made readable for its owner alone [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Where the bridge serves http, if not at its `[http] listen`
-    #[arg(long, value_name = "IP:PORT")]
-    http: Option<SocketAddr>,
+    /// The bridge's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for temporary files]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 impl Record {
@@ -50,21 +59,7 @@ impl Record {
             );
             return Err(CliError::failed(message));
         }
-        let mut url = Url::parse("http://localhost/record").map_err(CliError::failed)?;
-        let address = self.http.unwrap_or(config.http);
-        // One that listens everywhere is reached here, too.
-        let ip = match address.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        let set = url
-            .set_ip_host(ip)
-            .and_then(|()| url.set_port(Some(address.port())));
-        set.map_err(|()| CliError::failed(format!("cannot ask {address}")))?;
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(&self.source);
-        }
+        let socket = self.socket.unwrap_or_else(|| recorder::socket_path(&config));
         let mut out: Box<dyn Write> = match &self.output {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -77,50 +72,90 @@ impl Record {
             }
         };
         let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
-        let mut response = ask(url).await?;
+        let (mut stream, mut pending) = ask(&socket, self.source).await?;
         eprintln!("recording; Ctrl-C ends it");
-        let mut pending = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
         loop {
-            let chunk = tokio::select! {
-                chunk = response.chunk() => chunk,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            let Ok(Some(chunk)) = chunk else {
-                return Err(CliError::failed(
-                    "the recording was cut off: the bridge stopped, or this was too slow to follow",
-                ));
-            };
             // Whole lines only, so that an end at any time leaves a good file.
-            pending.extend_from_slice(&chunk);
             let whole = pending
                 .iter()
                 .rposition(|byte| *byte == b'\n')
                 .map_or(0, |last| last + 1);
-            let written = out.write_all(&pending[..whole]).and_then(|()| out.flush());
+            let (lines, ended) = until_the_end(&pending[..whole]);
+            let written = out.write_all(lines).and_then(|()| out.flush());
             pending.drain(..whole);
             match written {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(CliError::Unread),
                 Err(error) => return Err(CliError::failed(error)),
             }
+            if let Some(reason) = ended {
+                return Err(CliError::failed(format!("the recording has ended: {reason}")));
+            }
+            let read = tokio::select! {
+                read = stream.read(&mut buffer) => read,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match read {
+                Ok(read @ 1..) => pending.extend_from_slice(&buffer[..read]),
+                _ => {
+                    return Err(CliError::failed(
+                        "the recording was cut off: the bridge has gone, or this was too slow to follow",
+                    ));
+                }
+            }
         }
     }
 }
 
-async fn ask(url: Url) -> Result<reqwest::Response, CliError> {
-    // It never speaks TLS here, but is not built without knowing how to.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .map_err(CliError::failed)?;
-    let response = client.get(url.clone()).send().await.map_err(|_| {
+/// The history's lines, and why there are no more, if that is the last line.
+fn until_the_end(lines: &[u8]) -> (&[u8], Option<String>) {
+    let without_newline = lines.strip_suffix(b"\n").unwrap_or(lines);
+    let start = without_newline
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let last = &without_newline[start..];
+    // Cheap to tell from all lines of a history.
+    if !last.starts_with(b"{\"ended\"") {
+        return (lines, None);
+    }
+    match serde_json::from_slice(last) {
+        Ok(Answer::Ended(reason)) => (&lines[..start], Some(reason)),
+        _ => (lines, None),
+    }
+}
+
+/// Asks for a recording: the stream, and what was read of it already.
+async fn ask(socket: &Path, source: String) -> Result<(UnixStream, Vec<u8>), CliError> {
+    let mut stream = UnixStream::connect(socket).await.map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => "only the user that the bridge runs as, and root, may record",
+            _ => "does the bridge run, and with this configuration? (--socket, if its store is elsewhere)",
+        };
         CliError::failed(format!(
-            "no bridge answers at {url}: is it running? (--http, if its `[http] listen` is another)"
+            "no bridge answers at {}: {error}; {advice}",
+            socket.display()
         ))
     })?;
-    if !response.status().is_success() {
-        return Err(CliError::failed(format!("{url}: {}", response.status())));
+    let question = serde_json::to_string(&Question { record: source }).map_err(CliError::failed)?;
+    stream
+        .write_all(format!("{question}\n").as_bytes())
+        .await
+        .map_err(CliError::failed)?;
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some(newline) = read.iter().position(|byte| *byte == b'\n') {
+            let answer = serde_json::from_slice(&read[..newline]).map_err(CliError::failed)?;
+            read.drain(..=newline);
+            return match answer {
+                Answer::Recording(_) => Ok((stream, read)),
+                Answer::Error(error) | Answer::Ended(error) => Err(CliError::failed(error)),
+            };
+        }
+        match stream.read(&mut buffer).await {
+            Ok(count @ 1..) if read.len() < ANSWER => read.extend_from_slice(&buffer[..count]),
+            _ => return Err(CliError::failed("the bridge has gone without an answer")),
+        }
     }
-    Ok(response)
 }

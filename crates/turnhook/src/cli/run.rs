@@ -23,10 +23,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
-        logging::start(&config.log).map_err(CliError::failed)?;
         let metrics = Arc::new(Metrics::new());
+        logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
         let health = Arc::new(Health::new(&config));
-        runtime()?.block_on(async {
+        let runtime = runtime()?;
+        let ended = runtime.block_on(async {
             let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
             let ended = engine::run(config, metrics, health, shutdown).await;
             ended.map_err(|error| {
@@ -36,6 +37,9 @@ impl Run {
                     CliError::failed(error)
                 }
             })
-        })
+        });
+        // What still stands in a call to the system is not waited for.
+        runtime.shutdown_background();
+        ended
     }
 }

@@ -82,17 +82,46 @@ impl Clock {
     }
 }
 
-/// Notices time that went by unwatched.
+/// Reads how long this thread has computed.
+type Computed = Box<dyn Fn() -> Duration + Send + Sync>;
+
+/// Notices time that went by unwatched. Only time in which the task waited can be that: own work takes as long as it
+/// takes, while others read the sockets.
+///
+/// ```text
+/// look() ── work ──▶ rest() ── wait ──▶ look() …
+/// ```
 pub(crate) struct Watch {
     clock: Arc<Clock>,
+    computed: Computed,
     last: Timestamp,
+    /// How long the thread had computed when the work began.
+    computed_before: Duration,
     stepped: u64,
 }
 
 impl Watch {
     pub(crate) fn new(clock: Arc<Clock>) -> Watch {
+        Watch::with(
+            clock,
+            Box::new(|| {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                // One that is negative would be no time of a thread: then all of it counts as waited.
+                Duration::try_from(time).unwrap_or(Duration::ZERO)
+            }),
+        )
+    }
+
+    fn with(clock: Arc<Clock>, computed: Computed) -> Watch {
         let (last, stepped) = (clock.now(), clock.stepped());
-        Watch { clock, last, stepped }
+        let computed_before = computed();
+        Watch {
+            clock,
+            computed,
+            last,
+            computed_before,
+            stepped,
+        }
     }
 
     /// The time, unwatched.
@@ -100,13 +129,27 @@ impl Watch {
         self.clock.now()
     }
 
-    /// The time, and a gap if too much of it has passed since this was last asked for.
+    /// A wait is over, and work begins: the time, and a gap if the wait was too long.
     pub(crate) fn look(&mut self) -> (Timestamp, Option<Gap>) {
+        self.computed_before = (self.computed)();
+        self.passed(Duration::ZERO)
+    }
+
+    /// Work is over, and a wait begins: a gap if the process did not run for a while in the midst of it. On the thread on
+    /// which [`Watch::look`] was called.
+    pub(crate) fn rest(&mut self) -> Option<Gap> {
+        let computed = (self.computed)().saturating_sub(self.computed_before);
+        self.passed(computed).1
+    }
+
+    fn passed(&mut self, computed: Duration) -> (Timestamp, Option<Gap>) {
         let now = self.clock.now();
         let stepped = self.clock.stepped();
         let from = std::mem::replace(&mut self.last, now);
         let was_stepped = std::mem::replace(&mut self.stepped, stepped) != stepped;
-        if now.since(from) <= TOLERANCE + PULSE.as_millis() as u64 {
+        let computed = u64::try_from(computed.as_millis()).unwrap_or(u64::MAX);
+        let idle = now.since(from).saturating_sub(computed);
+        if idle <= TOLERANCE + PULSE.as_millis() as u64 {
             return (now, None);
         }
         let reason = if was_stepped {
@@ -199,6 +242,36 @@ mod tests {
             server: None,
         };
         assert_eq!(watch.look(), (Timestamp(1_009_250), Some(gap)));
+    }
+
+    #[test]
+    fn own_work_is_no_stall_however_long_it_takes_and_a_process_that_does_not_run_is() {
+        let (hands, clock) = by_hand(0);
+        let computed = Arc::new(Mutex::new(Duration::ZERO));
+        let read = Arc::clone(&computed);
+        let compute = |by| *computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
+        let mut watch = Watch::with(
+            Arc::clone(&clock),
+            Box::new(move || *read.lock().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        );
+        set(&hands, 100, 1_000_100);
+        assert_eq!(watch.look().1, None);
+        // Six seconds of work.
+        set(&hands, 6_100, 1_006_100);
+        compute(Duration::from_secs(6));
+        assert_eq!(watch.rest(), None);
+        set(&hands, 6_300, 1_006_300);
+        assert_eq!(watch.look().1, None, "nor is it one afterwards");
+        // Stopped in the midst of a little work.
+        set(&hands, 9_300, 1_009_300);
+        compute(Duration::from_millis(5));
+        let gap = Gap {
+            from: Timestamp(1_006_300),
+            to: Timestamp(1_009_300),
+            reason: GapReason::Stall,
+            server: None,
+        };
+        assert_eq!(watch.rest(), Some(gap));
     }
 
     #[test]

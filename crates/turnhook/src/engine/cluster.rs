@@ -5,9 +5,12 @@
 //! beat ─▶ view ─▶ assign ─▶ take, ask back ─▶ Holdings ─▶ source tasks (lead, follow), lanes (deliver)
 //!                                   release ◀── given back ◀────────┘
 //! ```
+//!
+//! A beat waits for nothing but the database's answer to it. Taking and releasing go on beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,14 +19,18 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_store::{Cluster, Epoch, Lanes, LeaseName, SourceId, Store, View, assign};
 
-use super::clock::Clock;
+use super::{
+    store_health::StoreHealth,
+    supervisor::{Ended, words_of_join},
+};
 use crate::health::{Health, NodeStatus};
 
 /// What this node may do now.
@@ -81,20 +88,42 @@ impl Validity {
         self.until.store(ms, Ordering::Release);
     }
 
+    fn left(&self) -> Duration {
+        let until = Duration::from_millis(self.until.load(Ordering::Acquire));
+        until.saturating_sub(self.start.elapsed())
+    }
+
     /// Whether the leases have run out.
     pub(crate) fn is_over(&self) -> bool {
-        self.start.elapsed().as_millis() >= u128::from(self.until.load(Ordering::Acquire))
+        self.left().is_zero()
+    }
+
+    /// Resolves when the leases have run out.
+    pub(crate) async fn over(&self) {
+        // They may have been renewed meanwhile.
+        while !self.is_over() {
+            tokio::time::sleep(self.left()).await;
+        }
     }
 }
 
 /// Leases that are given back: whoever acted on them, in this epoch, does so no more.
 pub(crate) type GivenBack = mpsc::UnboundedSender<(LeaseName, Epoch)>;
 
+/// What came of a request that was made beside the beats.
+enum Answer {
+    /// Of these, those that were taken.
+    Taken(Vec<LeaseName>, turnhook_store::Result<Vec<(LeaseName, Epoch)>>),
+    Released(LeaseName, turnhook_store::Result<()>),
+}
+
+type Beat = Pin<Box<dyn Future<Output = (Instant, turnhook_store::Result<View>)> + Send>>;
+
 pub(crate) struct Member {
     store: Store,
     sources: Vec<SourceId>,
-    clock: Arc<Clock>,
     health: Arc<Health>,
+    store_health: Arc<StoreHealth>,
     holdings: watch::Sender<Holdings>,
     given_back: Option<mpsc::UnboundedReceiver<(LeaseName, Epoch)>>,
     held: BTreeMap<LeaseName, Epoch>,
@@ -103,22 +132,32 @@ pub(crate) struct Member {
     /// By this node's own clock; the database's says the same, or later.
     valid_until: Option<Instant>,
     validity: Validity,
+    /// Takings and releases under way. A beat never waits for them: whatever hangs, leases are renewed.
+    work: JoinSet<Answer>,
+    /// One at a time, so that a connection is left for the beats.
+    turn: Arc<Semaphore>,
+    /// Leases that are being taken or released: what a view says of them is not the last word.
+    asked: BTreeSet<LeaseName>,
+    /// Those of them that are being released: they are not renewed, so that they expire should that hang.
+    given_up: BTreeSet<LeaseName>,
+    /// When the answer came. A view that was asked for before may not know of it.
+    settled: BTreeMap<LeaseName, Instant>,
 }
 
 impl Member {
     pub(crate) fn new(
         store: &Store,
         sources: Vec<SourceId>,
-        clock: &Arc<Clock>,
         health: &Arc<Health>,
+        store_health: &Arc<StoreHealth>,
     ) -> (Member, watch::Receiver<Holdings>, GivenBack, Validity) {
         let (holdings, watched) = watch::channel(Holdings::none());
         let (give_back, given_back) = mpsc::unbounded_channel();
         let member = Member {
             store: store.clone(),
             sources,
-            clock: Arc::clone(clock),
             health: Arc::clone(health),
+            store_health: Arc::clone(store_health),
             holdings,
             given_back: Some(given_back),
             held: BTreeMap::new(),
@@ -126,78 +165,90 @@ impl Member {
             nodes: 1,
             valid_until: None,
             validity: Validity::new(),
+            work: JoinSet::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            asked: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            settled: BTreeMap::new(),
         };
         let validity = member.validity.clone();
         (member, watched, give_back, validity)
     }
 
     /// Beats until `stop`; takes nothing more once `stopping`. Then gives back all that is left.
-    pub(crate) async fn run(mut self, stopping: CancellationToken, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stopping: CancellationToken, stop: CancellationToken) -> Ended {
         let store = self.store.clone();
         let (Some(cluster), Some(mut given_back)) = (store.cluster(), self.given_back.take()) else {
-            return;
+            return Err("this store is not shared".to_owned());
         };
         let lease = cluster.lease();
         let every = (lease / 10).clamp(Duration::from_millis(200), Duration::from_secs(1));
         let mut next = Instant::now();
-        while !stop.is_cancelled() {
+        let mut beat: Option<Beat> = None;
+        loop {
             let until = expiry(self.valid_until);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = until => self.lose_all(),
-                Some((lease, epoch)) = given_back.recv() => self.give_back(cluster, lease, epoch).await,
-                () = self.beat_at(next, cluster, lease, &stopping) => next = Instant::now() + every,
+                (sent, answer) = answered(&mut beat) => {
+                    beat = None;
+                    next = Instant::now() + every;
+                    match answer {
+                        Ok(view) => self.beaten(cluster, &view, sent, lease, stopping.is_cancelled()),
+                        Err(error) => self.store_health.unanswered(&error),
+                    }
+                }
+                () = tokio::time::sleep_until(next), if beat.is_none() => {
+                    let (store, sources) = (store.clone(), self.sources.clone());
+                    let given_up: Vec<LeaseName> = self.given_up.iter().copied().collect();
+                    beat = Some(Box::pin(async move {
+                        let sent = Instant::now();
+                        let answer = match store.cluster() {
+                            Some(cluster) => cluster.beat_without(&sources, &given_up).await,
+                            None => Err(turnhook_store::Error::Closed),
+                        };
+                        (sent, answer)
+                    }));
+                }
+                Some((lease, epoch)) = given_back.recv() => self.give_back(lease, epoch),
+                Some(done) = self.work.join_next() => match done {
+                    Ok(answer) => self.done(answer),
+                    Err(error) => return Err(format!("a request for leases: {}", words_of_join(error))),
+                },
             }
         }
+        // Their connection is needed for the last request.
+        drop(beat);
+        self.work.shutdown().await;
         if let Err(error) = cluster.leave().await {
             warn!(%error, "the leases of this node could not be given back: they expire by themselves");
         }
+        Ok(())
     }
 
-    async fn beat_at(
-        &mut self,
-        at: Instant,
-        cluster: &Cluster,
-        lease: Duration,
-        stopping: &CancellationToken,
-    ) {
-        tokio::time::sleep_until(at).await;
-        let sent = Instant::now();
-        match cluster.beat(&self.sources).await {
-            Ok(view) => {
-                self.valid_until = Some(sent + lease);
-                self.validity.set(self.valid_until);
-                let leads = self
-                    .held
-                    .keys()
-                    .any(|lease| matches!(lease, LeaseName::Source(_)));
-                self.health.update_store(|s| {
-                    s.reachable = true;
-                    // A commit that failed is another node's to make, once that one leads.
-                    s.writable |= !leads;
-                });
-                self.act(cluster, &view, stopping.is_cancelled()).await;
-            }
-            Err(error) => {
-                warn!(%error, "the store cannot be reached: this node's leases are not renewed");
-                let at = self.clock.now();
-                self.health.update_store(|s| {
-                    s.reachable = false;
-                    s.last_error = Some(error.to_string());
-                    s.last_error_at = Some(at);
-                });
-            }
-        }
+    fn beaten(&mut self, cluster: &Cluster, view: &View, sent: Instant, lease: Duration, stopping: bool) {
+        self.valid_until = Some(sent + lease);
+        self.validity.set(self.valid_until);
+        let leads = self
+            .held
+            .keys()
+            .any(|lease| matches!(lease, LeaseName::Source(_)));
+        self.store_health.answered(leads);
+        self.act(cluster, view, sent, stopping);
     }
 
-    async fn act(&mut self, cluster: &Cluster, view: &View, stopping: bool) {
+    fn act(&mut self, cluster: &Cluster, view: &View, sent: Instant, stopping: bool) {
         let me = cluster.node();
         let others_live = |node| view.nodes.iter().any(|n| n.id == node && n.live && n.id != me);
         let wanted = assign(view);
         let mut take = Vec::new();
         let mut unknown = Vec::new();
+        self.settled.retain(|_, at| *at >= sent);
         for lease in &view.leases {
+            if self.asked.contains(&lease.name) || self.settled.contains_key(&lease.name) {
+                continue;
+            }
             let mine = lease.holder == Some(me) && !lease.expired;
             if !mine && self.held.remove(&lease.name).is_some() {
                 warn!(lease = %lease.name, "lost");
@@ -221,13 +272,11 @@ impl Member {
         self.nodes = view.nodes.iter().filter(|n| n.live).count().max(1);
         self.publish();
         for (lease, epoch) in unknown {
-            release(cluster, lease, epoch).await;
+            self.release(lease, epoch);
         }
-        match cluster.take_all(&take).await {
-            Ok(taken) => self.held.extend(taken),
-            Err(error) => warn!(%error, "leases could not be taken; tried again at the next beat"),
+        if !take.is_empty() {
+            self.take(take);
         }
-        self.publish();
         let names = view
             .nodes
             .iter()
@@ -244,13 +293,72 @@ impl Member {
         });
     }
 
-    async fn give_back(&mut self, cluster: &Cluster, lease: LeaseName, epoch: Epoch) {
+    fn take(&mut self, leases: Vec<LeaseName>) {
+        self.asked.extend(&leases);
+        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        self.work.spawn(async move {
+            let _turn = turn.acquire().await;
+            let taken = match store.cluster() {
+                Some(cluster) => cluster.take_all(&leases).await,
+                None => Ok(Vec::new()),
+            };
+            Answer::Taken(leases, taken)
+        });
+    }
+
+    fn release(&mut self, lease: LeaseName, epoch: Epoch) {
+        self.asked.insert(lease);
+        self.given_up.insert(lease);
+        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        self.work.spawn(async move {
+            let _turn = turn.acquire().await;
+            let released = match store.cluster() {
+                Some(cluster) => cluster.release(lease, epoch).await,
+                None => Ok(()),
+            };
+            Answer::Released(lease, released)
+        });
+    }
+
+    fn done(&mut self, answer: Answer) {
+        let now = Instant::now();
+        let mut settle = |lease: LeaseName| {
+            self.asked.remove(&lease);
+            self.settled.insert(lease, now);
+        };
+        match answer {
+            Answer::Taken(leases, taken) => {
+                leases.into_iter().for_each(&mut settle);
+                match taken {
+                    // Where the leases ran out meanwhile, the next view says how these stand.
+                    Ok(taken) if !self.validity.is_over() => self.held.extend(taken),
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.store_health
+                            .failed("leases could not be taken; tried again at the next beat", &error);
+                    }
+                }
+                self.publish();
+            }
+            Answer::Released(lease, released) => {
+                settle(lease);
+                self.given_up.remove(&lease);
+                // What fails is done again after a beat.
+                if let Err(error) = released {
+                    self.store_health
+                        .failed("a lease could not be given back; tried again", &error);
+                }
+            }
+        }
+    }
+
+    fn give_back(&mut self, lease: LeaseName, epoch: Epoch) {
         // It may have been lost and taken again since, or be wanted no more by the other node.
         if self.held.get(&lease) != Some(&epoch) || !self.wanted_back.remove(&lease) {
             return;
         }
         self.held.remove(&lease);
-        release(cluster, lease, epoch).await;
+        self.release(lease, epoch);
         self.publish();
     }
 
@@ -320,10 +428,11 @@ impl Member {
     }
 }
 
-/// What fails is done again at a beat.
-async fn release(cluster: &Cluster, lease: LeaseName, epoch: Epoch) {
-    if let Err(error) = cluster.release(lease, epoch).await {
-        warn!(%error, %lease, "could not be given back; tried again");
+/// The answer to the beat that is under way; never ready if there is none.
+async fn answered(beat: &mut Option<Beat>) -> (Instant, turnhook_store::Result<View>) {
+    match beat {
+        Some(beat) => beat.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,20 +2,81 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-use tracing::{error, warn};
-use turnhook_store::{Commit, Committed};
+use tokio::{
+    runtime::Handle,
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
+use tracing::error;
+use turnhook_reducer::Output;
+use turnhook_store::{Commit, Committed, Error, Store};
 
 use super::{
+    deadline::Deadline,
+    outlet::Outlet,
     role::Role,
     source::{SourceTask, Turn},
+    supervisor::{Ended, words_of_join},
+    telemetry::Decided,
 };
 
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
-pub(crate) type Commits =
-    Pin<Box<dyn Future<Output = (Duration, Result<Committed, turnhook_store::Error>)> + Send>>;
+/// More events, or rows, than this are packed on a thread of their own: it takes longer than others should wait.
+const MANY: usize = 512;
+
+pub(crate) type Commits = Pin<Box<dyn Future<Output = Made> + Send>>;
+
+/// What came of a commit.
+pub(crate) struct Made {
+    /// As it was tried; none if it could not even be made.
+    commit: Option<Arc<Commit>>,
+    result: Result<(), Failure>,
+    /// Of the store alone.
+    took: Duration,
+}
+
+enum Failure {
+    Store(Error),
+    /// A panic of our own.
+    Own(String),
+}
+
+/// What is to be committed.
+enum Step {
+    /// What was decided, and is yet to be packed.
+    New(Box<Commit>, Output),
+    /// As it was tried before.
+    Again(Arc<Commit>),
+}
+
+impl Step {
+    fn is_large(&self) -> bool {
+        let (events, changes) = match self {
+            Step::New(_, output) => (output.events.len(), output.changes.len()),
+            Step::Again(commit) => (commit.events.len(), commit.changes.len()),
+        };
+        events.saturating_add(changes) > MANY
+    }
+
+    fn pack(self, outlet: &Outlet, counts: &Decided) -> Arc<Commit> {
+        match self {
+            Step::Again(commit) => commit,
+            Step::New(mut commit, output) => {
+                counts.count(&output.events, &output.unattributed);
+                commit.changes = output.changes;
+                commit.unattributed = output.unattributed;
+                commit.events = output
+                    .events
+                    .into_iter()
+                    .map(|event| outlet.new_event(event))
+                    .collect();
+                Arc::new(*commit)
+            }
+        }
+    }
+}
 
 impl SourceTask {
     pub(super) fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
@@ -39,20 +100,27 @@ impl SourceTask {
             if turn.turn_at.is_some() {
                 return;
             }
-            turn.commit = self.next_commit(turn, everything).map(Arc::new);
-            turn.saved_last = turn.leaving;
         }
-        if let Some(commit) = &turn.commit {
-            let (store, commit) = (self.store.clone(), Arc::clone(commit));
-            turn.under_way = Some(Box::pin(async move {
-                let start = Instant::now();
-                let result = store.commit(commit).await;
-                (start.elapsed(), result)
-            }));
+        self.commit_now(turn, everything);
+    }
+
+    /// Begins a commit if there is something to commit, and none is under way.
+    fn commit_now(&mut self, turn: &mut Turn, everything: bool) {
+        let step = match turn.commit.take() {
+            Some(commit) => Some(Step::Again(commit)),
+            None => {
+                let step = self.next_commit(turn, everything);
+                turn.saved_last = turn.leaving;
+                step
+            }
+        };
+        if let Some(step) = step {
+            let (store, outlet) = (self.store.clone(), Arc::clone(&self.outlet));
+            turn.under_way = Some(Box::pin(make(store, outlet, self.telemetry.counts(), step)));
         }
     }
 
-    fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Commit> {
+    fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Step> {
         if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
             return None;
         }
@@ -67,86 +135,132 @@ impl SourceTask {
         if let Role::Leader(epoch) = self.role {
             commit.epoch = Some(epoch);
         }
-        commit.changes = output.changes;
         commit.gaps = std::mem::take(&mut turn.gaps);
-        self.telemetry.decided(&output.events, &output.unattributed);
-        commit.unattributed = output.unattributed;
-        commit.events = output
-            .events
-            .into_iter()
-            .map(|event| self.outlet.new_event(event))
-            .collect();
-        let nothing = commit.changes.is_empty()
-            && commit.events.is_empty()
+        let nothing = output.changes.is_empty()
+            && output.events.is_empty()
             && commit.gaps.is_empty()
-            && commit.unattributed.is_empty();
+            && output.unattributed.is_empty();
         // Where others may take over, they should know that all is well up to now, though nothing happened.
         let tell_time = everything && self.role != Role::Alone && commit.clock > turn.committed;
-        (!nothing || tell_time).then_some(commit)
+        (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
     }
 
-    pub(super) async fn committed(
-        &mut self,
-        turn: &mut Turn,
-        (took, result): (Duration, Result<Committed, turnhook_store::Error>),
-    ) {
+    /// Takes note of what came of a commit. Fails with what cannot be got over.
+    pub(super) async fn committed(&mut self, turn: &mut Turn, made: Made) -> Ended {
         turn.under_way = None;
-        match result {
-            Ok(committed) => {
-                if let Some(commit) = turn.commit.take() {
+        match made.result {
+            Ok(()) => {
+                if let Some(commit) = made.commit {
                     turn.committed = commit.clock;
                 }
-                self.telemetry.committed(took);
-                self.outlet.deliver(committed.deliveries);
+                self.telemetry.committed(made.took);
+                self.store_health.committed();
             }
-            Err(error @ turnhook_store::Error::LeaseLost { .. }) => {
-                warn!(source = %self.telemetry.name(), %error, "not committed");
+            Err(Failure::Store(error @ Error::LeaseLost { .. })) => {
+                self.store_health
+                    .failed("a commit was refused: another node leads the source", &error);
                 self.follow(turn).await;
             }
-            Err(error) => {
-                error!(source = %self.telemetry.name(), %error, "commit failed; it is repeated every second");
-                self.telemetry.commit_failed(&error, self.watch.now());
+            // It was not closed from here: what wrote to it has gone.
+            Err(Failure::Store(Error::Closed)) => return Err("the store has closed by itself".to_owned()),
+            Err(Failure::Store(error)) => {
+                turn.commit = made.commit;
+                self.telemetry.commit_failed();
+                self.store_health.commit_failed(&error);
                 turn.again_at = Some(Instant::now() + COMMIT_AGAIN);
             }
+            Err(Failure::Own(error)) => return Err(format!("a commit cannot be made: {error}")),
         }
+        Ok(())
     }
 
     /// Applies what the source said last, and commits everything.
-    pub(super) async fn finish(mut self, mut turn: Turn, grace: Duration) -> bool {
-        while let Some(signal) = self.signals.try_recv() {
-            self.apply(&mut turn, signal);
-        }
-        let until = Instant::now() + grace;
-        while self.role != Role::Follower {
-            if turn.under_way.is_none() {
-                if turn.again_at.is_none() && turn.commit.is_none() {
-                    turn.commit = self.next_commit(&mut turn, true).map(Arc::new);
-                    if turn.commit.is_none() {
-                        return true;
-                    }
-                }
-                if let Some(at) = turn.again_at.take() {
-                    tokio::time::sleep_until(at.min(until)).await;
-                }
-                self.start_commit(&mut turn, true);
+    pub(super) async fn finish(mut self, mut turn: Turn, deadline: Deadline) -> Ended {
+        self.telemetry.stopped();
+        loop {
+            let more = self.work(&mut turn, None);
+            if more && !self.is_held_back(&turn) {
+                tokio::task::yield_now().await;
+                continue;
             }
-            match tokio::time::timeout_at(until, ready(&mut turn.under_way)).await {
-                Ok(done) => self.committed(&mut turn, done).await,
+            if self.role == Role::Follower {
+                return Ok(());
+            }
+            if let Some(at) = turn.again_at.take() {
+                tokio::time::sleep_until(at.min(deadline.for_parts())).await;
+            }
+            if turn.under_way.is_none() {
+                self.commit_now(&mut turn, true);
+            }
+            if turn.under_way.is_none() {
+                return Ok(());
+            }
+            match timeout_at(deadline.for_parts(), ready(&mut turn.under_way)).await {
+                Ok(made) => self.committed(&mut turn, made).await?,
                 Err(_) => {
                     error!(source = %self.telemetry.name(),
                         "stopped before the last commit: what was heard since the one before counts as missed");
-                    return false;
+                    return Err("the last commit could not be made in time".to_owned());
                 }
             }
         }
-        true
+    }
+}
+
+/// Packs, commits, and hands the deliveries on: in this order, and before the next commit is begun.
+async fn make(store: Store, outlet: Arc<Outlet>, counts: Decided, step: Step) -> Made {
+    let own = |commit, error| Made {
+        commit,
+        result: Err(Failure::Own(error)),
+        took: Duration::ZERO,
+    };
+    let large = step.is_large();
+    let packed = if large {
+        let outlet = Arc::clone(&outlet);
+        spawn_blocking(move || step.pack(&outlet, &counts)).await
+    } else {
+        Ok(step.pack(&outlet, &counts))
+    };
+    let commit = match packed {
+        Ok(commit) => commit,
+        Err(error) => return own(None, words_of_join(error)),
+    };
+    let start = Instant::now();
+    let committed: Result<Committed, Error> = if large {
+        // The store packs, too, before it waits.
+        let (runtime, packed) = (Handle::current(), Arc::clone(&commit));
+        let committing = spawn_blocking(move || runtime.block_on(store.commit(packed)));
+        match committing.await {
+            Ok(committed) => committed,
+            Err(error) => return own(Some(commit), words_of_join(error)),
+        }
+    } else {
+        store.commit(Arc::clone(&commit)).await
+    };
+    let took = start.elapsed();
+    let result = match committed {
+        Ok(committed) if committed.deliveries.len() > MANY => {
+            let handing = spawn_blocking(move || outlet.deliver(committed.deliveries));
+            match handing.await {
+                Ok(()) => Ok(()),
+                Err(error) => return own(Some(commit), words_of_join(error)),
+            }
+        }
+        Ok(committed) => {
+            outlet.deliver(committed.deliveries);
+            Ok(())
+        }
+        Err(error) => Err(Failure::Store(error)),
+    };
+    Made {
+        commit: Some(commit),
+        result,
+        took,
     }
 }
 
 /// The commit that is under way; never ready if there is none.
-pub(super) async fn ready(
-    under_way: &mut Option<Commits>,
-) -> (Duration, Result<Committed, turnhook_store::Error>) {
+pub(super) async fn ready(under_way: &mut Option<Commits>) -> Made {
     match under_way {
         Some(commit) => commit.await,
         None => std::future::pending().await,

@@ -2,8 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tracing::error;
 use turnhook_dispatcher::{
     endpoint::{Outcome, Read, Report},
     queue::{Next, Page, Wanted},
@@ -15,6 +18,8 @@ use turnhook_store::{self as store, DeliveryId, EndpointId, Store, Verdict};
 use super::{
     clock::Clock,
     outlet::{Outlet, queued},
+    store_health::StoreHealth,
+    supervisor::{Ended, words_of_join},
 };
 use crate::metrics::{EndpointLabels, Metrics, OutcomeLabels};
 
@@ -30,6 +35,7 @@ pub(crate) struct Courier {
     endpoints: HashMap<Arc<str>, EndpointId>,
     metrics: Arc<Metrics>,
     clock: Arc<Clock>,
+    store_health: Arc<StoreHealth>,
 }
 
 /// The times in which endpoints were paused, by name.
@@ -46,7 +52,13 @@ pub(crate) async fn pauses(store: &Store) -> store::Result<HashMap<String, Vec<s
 }
 
 impl Courier {
-    pub(crate) fn new(store: Store, outlet: &Outlet, metrics: Arc<Metrics>, clock: Arc<Clock>) -> Courier {
+    pub(crate) fn new(
+        store: Store,
+        outlet: &Outlet,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+        store_health: Arc<StoreHealth>,
+    ) -> Courier {
         let endpoints = outlet
             .endpoints()
             .map(|(id, name)| (Arc::clone(name), id))
@@ -56,55 +68,60 @@ impl Courier {
             endpoints,
             metrics,
             clock,
+            store_health,
         }
     }
 
     /// Until the dispatcher is gone.
-    pub(crate) async fn run(self, mut reports: mpsc::Receiver<Report>) {
-        let courier = self;
-        let mut taken = Vec::new();
-        let permits = Arc::new(tokio::sync::Semaphore::new(WRITES));
-        while reports.recv_many(&mut taken, MOST).await > 0 {
+    pub(crate) async fn run(self, mut reports: mpsc::Receiver<Report>) -> Ended {
+        let mut writes = JoinSet::new();
+        loop {
+            let mut taken = Vec::new();
+            tokio::select! {
+                written = writes.join_next(), if !writes.is_empty() => {
+                    written_well(written)?;
+                    continue;
+                }
+                count = reports.recv_many(&mut taken, MOST) => if count == 0 {
+                    break;
+                },
+            }
             let mut outcomes = Vec::new();
             let mut reads = Vec::new();
-            for report in taken.drain(..) {
+            for report in taken {
                 match report {
                     Report::Outcome(outcome) => outcomes.push(outcome),
                     Report::Read(read) => reads.push(read),
                 }
             }
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
+            while writes.len() >= WRITES {
+                written_well(writes.join_next().await)?;
+            }
             let paused: Vec<_> = outcomes
                 .iter()
                 .filter(|o| o.next == Next::Paused)
                 .cloned()
                 .collect();
-            let writing = courier.write(outcomes);
+            writes.spawn(self.write(outcomes));
             if reads.is_empty() && paused.is_empty() {
-                tokio::spawn(async move {
-                    writing.await;
-                    drop(permit);
-                });
                 continue;
             }
             // A read must see the outcomes that were reported before it.
-            writing.await;
-            drop(permit);
-            let Ok(all) = permits.acquire_many(WRITES as u32).await else {
-                return;
-            };
-            drop(all);
+            while !writes.is_empty() {
+                written_well(writes.join_next().await)?;
+            }
             for outcome in paused {
-                courier.paused(&outcome).await;
+                self.paused(&outcome).await;
             }
             for read in reads {
-                courier.read(read).await;
+                self.read(read).await;
             }
         }
         // What is still being written must be on the disk before the store is closed.
-        drop(permits.acquire_many(WRITES as u32).await);
+        while !writes.is_empty() {
+            written_well(writes.join_next().await)?;
+        }
+        Ok(())
     }
 
     /// Writes outcomes, again and again if the disk is full: a delivery that was made must not be made anew.
@@ -113,7 +130,7 @@ impl Courier {
             self.count(outcome);
         }
         let rows: Vec<store::Outcome> = outcomes.into_iter().map(row).collect();
-        let store = self.store.clone();
+        let (store, health) = (self.store.clone(), Arc::clone(&self.store_health));
         async move {
             if rows.is_empty() {
                 return;
@@ -122,7 +139,10 @@ impl Courier {
                 match store.record(rows.clone()).await {
                     Ok(_) => return,
                     Err(error) if error.is_transient() && attempt < 60 => {
-                        warn!(%error, "what came of deliveries could not be written; tried again");
+                        health.failed(
+                            "what came of deliveries could not be written; tried again",
+                            &error,
+                        );
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                     Err(error) => {
@@ -165,7 +185,7 @@ impl Courier {
             // Who asked may be gone.
             Ok(page) => drop(read.reply.send(page)),
             // Not answered, the same is asked for again.
-            Err(error) => warn!(endpoint = %read.endpoint, %error, "the outbox cannot be read"),
+            Err(error) => self.store_health.failed("the outbox cannot be read", &error),
         }
     }
 
@@ -192,6 +212,13 @@ impl Courier {
             deliveries: deliveries.into_iter().map(queued).collect(),
             end,
         })
+    }
+}
+
+fn written_well(written: Option<Result<(), JoinError>>) -> Ended {
+    match written {
+        Some(Err(error)) => Err(format!("a write of outcomes: {}", words_of_join(error))),
+        Some(Ok(())) | None => Ok(()),
     }
 }
 

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryId, EndpointId, Store};
 
-use super::{clock::Clock, courier::age_seconds, outlet::Outlet};
+use super::{clock::Clock, courier::age_seconds, outlet::Outlet, store_health::StoreHealth};
 use crate::{
     config::Config,
     health::{Breaker, Health},
@@ -37,6 +37,7 @@ pub(crate) struct Housekeeper {
     retention: Duration,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    store_health: Arc<StoreHealth>,
 }
 
 impl Housekeeper {
@@ -47,6 +48,7 @@ impl Housekeeper {
         clock: &Arc<Clock>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
+        store_health: Arc<StoreHealth>,
     ) -> Housekeeper {
         Housekeeper {
             store: store.clone(),
@@ -55,6 +57,7 @@ impl Housekeeper {
             retention: config.store.retention,
             metrics,
             health,
+            store_health,
         }
     }
 
@@ -69,11 +72,13 @@ impl Housekeeper {
             }
             self.look().await;
             if let Err(error) = self.follow_others().await {
-                warn!(%error, "changes by other processes cannot be followed");
+                self.store_health
+                    .failed("changes by other processes cannot be followed", &error);
             }
             if trimmed_at.elapsed() >= TRIM {
                 if let Err(error) = self.trim(&stop).await {
-                    warn!(%error, "what is past its retention cannot be removed");
+                    self.store_health
+                        .failed("what is past its retention cannot be removed", &error);
                 }
                 trimmed_at = Instant::now();
             }
@@ -83,7 +88,7 @@ impl Housekeeper {
     /// Shows in `/status` and the metrics how much waits.
     pub(crate) async fn look(&self) {
         if let Err(error) = self.measure().await {
-            warn!(%error, "backlogs cannot be measured");
+            self.store_health.failed("backlogs cannot be measured", &error);
         }
     }
 

@@ -8,13 +8,14 @@ use std::{
 };
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 use turnhook_store::{Delivery, DeliveryId, Lanes, Store};
 
 use super::{
-    cluster::{GivenBack, Holdings},
+    cluster::{GivenBack, Holdings, Validity},
+    deadline::Stop,
     outlet::Outlet,
+    store_health::StoreHealth,
+    supervisor::Ended,
 };
 
 /// How often is asked what other nodes committed: what a delivery takes longer that is another node's to make.
@@ -63,23 +64,32 @@ pub(crate) fn read_again(outlet: &Outlet) {
 
 pub(crate) struct LaneKeeper {
     pub(crate) store: Store,
+    pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) holdings: watch::Receiver<Holdings>,
     pub(crate) give_back: GivenBack,
+    pub(crate) validity: Validity,
 }
 
 impl LaneKeeper {
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Until `stop`.
+    pub(crate) async fn run(mut self, stop: Stop) -> Ended {
         let mut mine = Lanes::NONE;
         let mut nodes = 1;
         // News are what was committed after the outbox was read as a whole.
         let mut read_upto = None;
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.begun() => return Ok(()),
+                () = self.validity.over(), if mine != Lanes::NONE => {
+                    mine = Lanes::NONE;
+                    self.give_up();
+                }
                 changed = self.holdings.changed() => {
                     if changed.is_err() {
-                        return;
+                        // The member ends first only where the process is about to.
+                        stop.begun().await;
+                        return Ok(());
                     }
                     let holdings = self.holdings.borrow_and_update().clone();
                     if holdings.nodes != nodes {
@@ -99,8 +109,18 @@ impl LaneKeeper {
                         self.outlet.set_lanes(mine);
                         read_again(&self.outlet);
                     }
-                    if lost != Lanes::NONE {
-                        self.withdraw().await;
+                    if mine == Lanes::NONE {
+                        self.give_up();
+                    } else if lost != Lanes::NONE {
+                        // What the database has to be asked for may take longer than the leases hold.
+                        let validity = self.validity.clone();
+                        tokio::select! {
+                            () = self.withdraw() => {}
+                            () = validity.over() => {
+                                mine = Lanes::NONE;
+                                self.give_up();
+                            }
+                        }
                     }
                     for lease in holdings.leaving {
                         // A member that has ended gives all back itself.
@@ -110,17 +130,39 @@ impl LaneKeeper {
                         read_upto = None;
                     }
                 }
+                // Leases that had run out here may have been renewed by a beat that came just in time.
+                () = tokio::time::sleep(NEWS), if mine == Lanes::NONE => {
+                    if !self.validity.is_over() && self.holdings.borrow().lanes != Lanes::NONE {
+                        self.holdings.mark_changed();
+                    }
+                }
                 () = tokio::time::sleep(NEWS), if mine != Lanes::NONE => {
-                    let result = match read_upto {
-                        None => self.read_all().await,
-                        Some(upto) => self.news(upto).await,
+                    let news = async {
+                        match read_upto {
+                            None => self.read_all().await,
+                            Some(upto) => self.news(upto).await,
+                        }
                     };
-                    match result {
-                        Ok(upto) => read_upto = Some(upto),
-                        Err(error) => warn!(%error, "what other nodes committed cannot be read"),
+                    tokio::select! {
+                        result = news => match result {
+                            Ok(upto) => read_upto = Some(upto),
+                            Err(error) => self.store_health.failed("what other nodes committed cannot be read", &error),
+                        },
+                        () = self.validity.over() => {}
                     }
                 }
             }
+        }
+    }
+
+    /// Delivers nothing more, whether or not the database can be asked: what is under way alone goes on. What was withdrawn
+    /// is read from the outbox by whoever gets the lanes next.
+    fn give_up(&self) {
+        self.outlet.set_lanes(Lanes::NONE);
+        self.store.set_lanes(Lanes::NONE);
+        let dispatcher = self.outlet.dispatcher();
+        for (_, name) in self.outlet.endpoints() {
+            dispatcher.withdraw(name, &dispatcher.known(name));
         }
     }
 
@@ -169,9 +211,10 @@ impl LaneKeeper {
                     waiting.push((Arc::clone(name), gone.into_iter().collect::<HashSet<i64>>()));
                 }
                 // They are made once more by the next holder, with the same ids.
-                Err(error) => {
-                    warn!(%error, "deliveries of lanes that were given up cannot be told from others")
-                }
+                Err(error) => self.store_health.failed(
+                    "deliveries of lanes that were given up cannot be told from others",
+                    &error,
+                ),
             }
         }
         let until = Instant::now() + UNDER_WAY;

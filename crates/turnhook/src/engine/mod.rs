@@ -8,18 +8,26 @@
 //! A source task owns its reducer and never waits for the disk (`source.rs`). Deliveries are handed on from
 //! memory once they are committed (`outlet.rs`); what came of them, and what has to be read again, goes
 //! through the courier (`courier.rs`). The housekeeper measures, trims, and notices what others did to the
-//! store (`housekeeper.rs`).
+//! store (`housekeeper.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
+//! its time ends the process. A stop has one deadline (`deadline.rs`).
 
 mod clock;
 mod cluster;
 mod commits;
 mod courier;
+mod deadline;
+mod fault;
 mod housekeeper;
 mod lanes;
 mod outlet;
+pub mod recorder;
+mod recording;
 mod role;
 pub mod settings;
+mod slices;
 mod source;
+mod store_health;
+mod supervisor;
 pub mod tap;
 mod telemetry;
 mod wedge;
@@ -30,13 +38,13 @@ use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use turnhook_dispatcher::{
     config::{ConfigError, EndpointConfig},
     dispatcher::Dispatcher,
+    endpoint::{Gate, Report},
 };
 use turnhook_reducer::{Identity, Reducer, RestoreError, time::Timestamp};
 use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
@@ -50,20 +58,24 @@ use self::{
     clock::{Clock, Watch},
     cluster::{GivenBack, Holdings, Member, Validity},
     courier::Courier,
+    deadline::{Deadline, Stop},
     housekeeper::Housekeeper,
     lanes::LaneKeeper,
     outlet::Outlet,
+    recorder::Recorder,
     role::{Listening, LoadError, Loader, Role, Sharing},
     source::SourceTask,
+    store_health::StoreHealth,
+    supervisor::{Cause, Ended, Part, Supervisor, words_of_join},
     tap::Taps,
     telemetry::SourceTelemetry,
     wedge::Wedges,
 };
 use crate::{
     config::{self, Config},
-    health::Health,
+    health::{Health, SourceState},
     http,
-    metrics::Metrics,
+    metrics::{Metrics, SourceLabels},
     store,
 };
 
@@ -103,6 +115,14 @@ pub enum RunError {
         /// What the system said.
         error: io::Error,
     },
+    /// A part of the program ended before its time.
+    #[error("the {part} has ended before its time ({cause}): stopped, so that all of it can be started anew")]
+    Part {
+        /// Which.
+        part: String,
+        /// How.
+        cause: String,
+    },
     /// A last commit could not be made.
     #[error("stopped, but the last commit could not be made: see the log")]
     Unfinished,
@@ -124,22 +144,24 @@ impl RunError {
                         | turnhook_store::Error::BadUrl { .. }
                 )
             }
-            RunError::State { .. } | RunError::Http { .. } | RunError::Unfinished => false,
+            RunError::State { .. } | RunError::Http { .. } | RunError::Part { .. } | RunError::Unfinished => {
+                false
+            }
         }
     }
 }
 
-/// Runs until `shutdown`: then stops reading, commits, finishes requests under way within `shutdown_grace`.
+/// Runs until `shutdown`, or until the first of its parts ends before its time: then stops reading, commits, and finishes
+/// requests under way, all of it within `shutdown_grace`.
 ///
 /// # Errors
-/// Whatever keeps it from starting, or from the last commit.
+/// Whatever keeps it from starting, from going on, or from the last commit.
 pub async fn run(
     config: Config,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let grace = config.shutdown_grace;
     let store = store::open(&config.store.kind, Mode::Run).await?;
     let shared = store.cluster().is_some();
     if shared {
@@ -161,7 +183,9 @@ pub async fn run(
             address: config.http,
             error,
         })?;
-    health.update_store(|s| s.writable = true);
+    let store_health = Arc::new(StoreHealth::new(&store, &clock, &metrics, &health));
+    let mut parts = Supervisor::default();
+    let stops = Stops::default();
 
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
@@ -175,49 +199,64 @@ pub async fn run(
         &reports,
         &Handle::current(),
     )?);
-    drop(reports);
+    parts.start(
+        Part::Dispatcher,
+        watch_dispatcher(&dispatcher, stops.last.clone()),
+    );
     let outlet = Arc::new(Outlet::new(
         &config.endpoints,
         &ids,
         Arc::clone(&dispatcher),
         shared,
     ));
-    let courier = Courier::new(store.clone(), &outlet, Arc::clone(&metrics), Arc::clone(&clock));
-    let courier = tokio::spawn(courier.run(reported));
+    let courier = Courier::new(
+        store.clone(),
+        &outlet,
+        Arc::clone(&metrics),
+        Arc::clone(&clock),
+        Arc::clone(&store_health),
+    );
+    parts.start(Part::Courier, courier.run(reported));
 
     let sources = loaded.iter().map(|source| source.id).collect();
-    let (member, holdings, give_back, validity) = Member::new(&store, sources, &clock, &health);
-    let (stopping, leave) = (CancellationToken::new(), CancellationToken::new());
-    let member = shared.then(|| tokio::spawn(member.run(stopping.clone(), leave.clone())));
-    let stop = CancellationToken::new();
-    let others = shared.then(|| (holdings.clone(), give_back.clone(), validity));
-    let lane_keeper = shared.then(|| {
+    let (member, holdings, give_back, validity) = Member::new(&store, sources, &health, &store_health);
+    let others = shared.then(|| (holdings.clone(), give_back.clone(), validity.clone()));
+    if shared {
+        let gate = validity.clone();
+        dispatcher.only_while(&(Arc::new(move || !gate.is_over()) as Gate));
+        parts.start(
+            Part::Member,
+            member.run(stops.taking.clone(), stops.leave.clone()),
+        );
         let keeper = LaneKeeper {
             store: store.clone(),
+            store_health: Arc::clone(&store_health),
             outlet: Arc::clone(&outlet),
             holdings: holdings.clone(),
-            give_back: give_back.clone(),
+            give_back,
+            validity,
         };
-        tokio::spawn(keeper.run(stop.clone()))
-    });
-    let mut tasks = JoinSet::new();
-    let mut handles = Vec::new();
+        parts.start(Part::LaneKeeper, keeper.run(stops.parts.clone()));
+    }
     let mut taps = Taps::default();
     for source in loaded {
-        let (task, handle) = start(
-            source,
-            &config,
-            &clock,
-            &store,
-            &outlet,
-            &metrics,
-            &health,
-            &mut taps,
-            others.clone(),
-        )
-        .await?;
-        tasks.spawn(task.run(stop.clone(), grace));
-        handles.extend(handle);
+        let name: Arc<str> = source.config.name.as_str().into();
+        let wiring = Wiring {
+            config: &config,
+            clock: &clock,
+            store: &store,
+            store_health: &store_health,
+            outlet: &outlet,
+            metrics: &metrics,
+            health: &health,
+        };
+        let (task, handle) = wiring.start(source, &mut taps, others.clone()).await?;
+        if let Some(handle) = handle {
+            let part = Part::Subscriber(Arc::clone(&name));
+            let listens = listen(part.clone(), handle, stops.reading.clone());
+            parts.start(part, listens);
+        }
+        parts.start(Part::Source(name), task.run(stops.parts.clone()));
     }
     let housekeeper = Housekeeper::new(
         &config,
@@ -226,63 +265,183 @@ pub async fn run(
         &clock,
         Arc::clone(&metrics),
         Arc::clone(&health),
+        Arc::clone(&store_health),
     );
     // Before the first answer, so that no `/status` says that nothing is pending because nobody has looked.
     housekeeper.look().await;
-    let housekeeper = tokio::spawn(housekeeper.run(stop.clone()));
+    let until = stops.parts.token();
+    parts.start(Part::Housekeeper, async move {
+        housekeeper.run(until).await;
+        Ok(())
+    });
+    let socket = recorder::socket_path(&config);
+    match Recorder::bind(socket.clone(), taps) {
+        Ok(recorder) => parts.start(Part::Recorder, recorder.run(stops.parts.clone())),
+        Err(error) => {
+            warn!(path = %socket.display(), %error, "`turnhook record` cannot be used: its socket cannot be made")
+        }
+    }
     let http_address = listener.local_addr().unwrap_or(config.http);
-    let http = tokio::spawn(http::serve(
-        listener,
-        metrics,
-        health,
-        Arc::new(taps),
-        stop.clone(),
-    ));
+    let (last, served) = (stops.last.clone(), (Arc::clone(&metrics), Arc::clone(&health)));
+    parts.start(Part::Http, async move {
+        let served = http::serve(listener, served.0, served.1, last).await;
+        served.map_err(|error| error.to_string())
+    });
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
 
-    shutdown.cancelled().await;
-    stopping.cancel();
-    for handle in handles {
-        handle.stop().await;
+    let early = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = parts.first() => Some(ended),
+    };
+    let deadline = Deadline::after(config.shutdown_grace);
+    deadline.enforce();
+    if let Some((part, cause)) = &early {
+        ended_early(part, cause, &metrics, &health);
     }
-    stop.cancel();
-    let mut all_committed = true;
-    while let Some(committed) = tasks.join_next().await {
-        all_committed &= committed.unwrap_or(false);
-    }
-    if let Some(cluster) = store.cluster() {
-        // Others need not wait for the requests that are under way here.
-        for (source, lead) in holdings.borrow().sources.clone() {
-            if let Err(error) = cluster.release(LeaseName::Source(source), lead.epoch).await {
-                warn!(%error, "a source could not be handed over: its lease expires by itself");
-            }
-        }
-    }
-    dispatcher.shutdown(grace).await;
-    leave.cancel();
-    if let Some(member) = member
-        && let Err(error) = member.await
-    {
-        warn!("the beat ended badly: {error}");
-    }
-    if let Some(keeper) = lane_keeper {
-        // It holds the dispatcher.
-        let _ = keeper.await;
-    }
-    drop(dispatcher);
-    drop(outlet);
-    for (name, ended) in [("housekeeper", housekeeper.await), ("courier", courier.await)] {
-        if let Err(error) = ended {
-            warn!("{name} ended badly: {error}");
-        }
-    }
-    http.abort();
-    store.close().await;
+    let parted = Parted {
+        store,
+        holdings: shared.then_some(holdings),
+        dispatcher,
+        outlet,
+        reports,
+    };
+    let well = parted.stop(parts, stops, deadline).await;
     info!("stopped");
-    if all_committed {
-        Ok(())
-    } else {
-        Err(RunError::Unfinished)
+    match early {
+        Some((part, cause)) => Err(RunError::Part {
+            part: part.to_string(),
+            cause: cause.to_string(),
+        }),
+        None if well => Ok(()),
+        None => Err(RunError::Unfinished),
+    }
+}
+
+/// Says which part it was, and that its source is served no more.
+fn ended_early(part: &Part, cause: &Cause, metrics: &Metrics, health: &Health) {
+    error!(%part, %cause, "a part has ended before its time: the program stops, to be started anew");
+    if let Some(source) = part.source() {
+        let labels = SourceLabels {
+            source: source.to_string(),
+        };
+        metrics.source_up.get_or_create(&labels).set(0);
+        health.update_source(source, |s| {
+            s.state = SourceState::Deaf;
+            s.last_error = Some(format!("the {part} has ended before its time: {cause}"));
+        });
+    }
+}
+
+/// What tells parts to stop, in this order.
+#[derive(Default)]
+struct Stops {
+    /// Subscribers.
+    reading: CancellationToken,
+    /// The member takes no more leases.
+    taking: CancellationToken,
+    /// Sources, with all that they have yet to commit, and whoever only looks on.
+    parts: Stop,
+    /// The member gives back what is left.
+    leave: CancellationToken,
+    /// What is there to the end.
+    last: CancellationToken,
+}
+
+/// What a stop needs.
+struct Parted {
+    store: Store,
+    /// Where several nodes share the store.
+    holdings: Option<watch::Receiver<Holdings>>,
+    dispatcher: Arc<Dispatcher>,
+    outlet: Arc<Outlet>,
+    /// What keeps the courier: there may be no endpoint that does.
+    reports: mpsc::Sender<Report>,
+}
+
+impl Parted {
+    /// Stops all parts by the deadline. Whether all was committed, and nothing went wrong.
+    async fn stop(self, mut parts: Supervisor, stops: Stops, deadline: Deadline) -> bool {
+        let Parted {
+            store,
+            holdings,
+            dispatcher,
+            outlet,
+            reports,
+        } = self;
+        stops.taking.cancel();
+        stops.reading.cancel();
+        let is_reader = |part: &Part| matches!(part, Part::Subscriber(_));
+        let sources = async {
+            // What they have read is then in the queues.
+            let mut well = parts.wait_for(is_reader, deadline).await;
+            stops.parts.begin(deadline);
+            well &= parts
+                .wait_for(|part| matches!(part, Part::Source(_)), deadline)
+                .await;
+            if let Some(holdings) = &holdings {
+                // Others need not wait for the requests that are under way here.
+                let leads = holdings.borrow().sources.clone();
+                deadline.within(hand_over(&store, leads)).await;
+            }
+            well
+        };
+        // Requests under way need not wait for a store that takes its time.
+        let (mut well, ()) = tokio::join!(sources, dispatcher.shutdown(deadline.for_requests()));
+        stops.leave.cancel();
+        // It ends when nobody holds it, and the courier after it.
+        drop((dispatcher, outlet, reports));
+        let is_left = |part: &Part| !matches!(part, Part::Http | Part::Dispatcher);
+        well &= parts.wait_for(is_left, deadline).await;
+        if deadline.within(store.close()).await.is_none() {
+            warn!("the store does not answer: left as it is");
+        }
+        // The rest has nothing to lose, and ends with the runtime.
+        stops.last.cancel();
+        well
+    }
+}
+
+async fn hand_over(store: &Store, leads: std::collections::BTreeMap<SourceId, cluster::Lead>) {
+    let Some(cluster) = store.cluster() else { return };
+    for (source, lead) in leads {
+        if let Err(error) = cluster.release(LeaseName::Source(source), lead.epoch).await {
+            warn!(%error, "a source could not be handed over: its lease expires by itself");
+        }
+    }
+}
+
+/// The dispatcher's tasks, watched as one part.
+fn watch_dispatcher(
+    dispatcher: &Dispatcher,
+    last: CancellationToken,
+) -> impl Future<Output = Ended> + Send + use<> {
+    let failed = dispatcher.failed();
+    async move {
+        tokio::select! {
+            said = failed => Err(said),
+            () = last.cancelled() => Ok(()),
+        }
+    }
+}
+
+/// A source's subscriber, as a part: it runs until it is stopped.
+async fn listen(part: Part, mut handle: SourceHandle, reading: CancellationToken) -> Ended {
+    let abort = handle.abort_handle();
+    let ended = tokio::select! {
+        ended = handle.ended() => ended,
+        () = async {
+            fault::abort(&part).await;
+            abort.abort();
+            std::future::pending().await
+        } => Ok(()),
+        () = reading.cancelled() => {
+            handle.stop().await;
+            return Ok(());
+        }
+    };
+    match ended {
+        Ok(()) => Ok(()),
+        Err(error) => Err(words_of_join(error)),
     }
 }
 
@@ -336,75 +495,91 @@ async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, RunError> {
     Ok(loaded)
 }
 
-#[allow(clippy::too_many_arguments)] // wiring: each is handed to one part
-async fn start(
-    source: Loaded,
-    config: &Config,
-    clock: &Arc<Clock>,
-    store: &Store,
-    outlet: &Arc<Outlet>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
-    taps: &mut Taps,
-    others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
-) -> Result<(SourceTask, Option<SourceHandle>), RunError> {
-    let name = source.config.name.clone();
-    let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
-    let wrong = |error| RunError::Source {
-        name: name.clone(),
-        error,
-    };
-    let listener = settings::source(&source.config);
-    let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
-    let (handle, listening) = if direct && others.is_some() {
-        listener.validate().map_err(wrong)?;
-        let listening = Listening {
-            config: listener,
-            clock: clock_fn(clock),
-            signals: sender,
-            handle: None,
+/// What sources are wired with.
+struct Wiring<'a> {
+    config: &'a Config,
+    clock: &'a Arc<Clock>,
+    store: &'a Store,
+    store_health: &'a Arc<StoreHealth>,
+    outlet: &'a Arc<Outlet>,
+    metrics: &'a Arc<Metrics>,
+    health: &'a Arc<Health>,
+}
+
+impl Wiring<'_> {
+    async fn start(
+        &self,
+        source: Loaded,
+        taps: &mut Taps,
+        others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
+    ) -> Result<(SourceTask, Option<SourceHandle>), RunError> {
+        let (config, clock) = (self.config, self.clock);
+        let name = source.config.name.clone();
+        let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
+        let wrong = |error| RunError::Source {
+            name: name.clone(),
+            error,
         };
-        (None, Some(listening))
-    } else {
-        let handle = listener.start(clock_fn(clock), sender).await.map_err(wrong)?;
-        (Some(handle), None)
-    };
-    let control = handle.as_ref().and_then(|handle| handle.redis().cloned());
-    let wedges = match &source.config.kind {
-        config::SourceKind::Redis(redis) => Wedges::new(control.clone().filter(|_| redis.heal)),
-        config::SourceKind::Direct(_) => Wedges::off(),
-    };
-    let history = settings::History::new(&config.session, &config.limits, &source.config, store.store_id());
-    let mut reducer = source.reducer;
-    let mut telemetry = SourceTelemetry::new(name.clone(), direct, Arc::clone(metrics), Arc::clone(health));
-    let role = if others.is_some() {
-        reducer.follow(source.last_commit.unwrap_or_default());
-        telemetry.role(crate::health::Role::Follower);
-        if let Some(control) = &control {
-            control.take_snapshots(false);
-        }
-        Role::Follower
-    } else {
-        Role::Alone
-    };
-    let task = SourceTask {
-        id: source.id,
-        loader: source.loader,
-        control,
-        role,
-        sharing: others
-            .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening)),
-        reducer,
-        signals,
-        watch: Watch::new(Arc::clone(clock)),
-        store: store.clone(),
-        outlet: Arc::clone(outlet),
-        telemetry,
-        taps: taps.of(&name, history),
-        wedges,
-        last_commit: source.last_commit,
-    };
-    Ok((task, handle))
+        let listener = settings::source(&source.config);
+        let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
+        let (handle, listening) = if direct && others.is_some() {
+            listener.validate().map_err(wrong)?;
+            let listening = Listening {
+                config: listener,
+                clock: clock_fn(clock),
+                signals: sender,
+                handle: None,
+            };
+            (None, Some(listening))
+        } else {
+            let handle = listener.start(clock_fn(clock), sender).await.map_err(wrong)?;
+            (Some(handle), None)
+        };
+        let control = handle.as_ref().and_then(|handle| handle.redis().cloned());
+        let wedges = match &source.config.kind {
+            config::SourceKind::Redis(redis) => Wedges::new(control.clone().filter(|_| redis.heal)),
+            config::SourceKind::Direct(_) => Wedges::off(),
+        };
+        let store_id = self.store.store_id();
+        let history = settings::History::new(&config.session, &config.limits, &source.config, store_id);
+        let mut reducer = source.reducer;
+        let mut telemetry = SourceTelemetry::new(
+            name.clone(),
+            direct,
+            Arc::clone(self.metrics),
+            Arc::clone(self.health),
+        );
+        let role = if others.is_some() {
+            reducer.follow(source.last_commit.unwrap_or_default());
+            telemetry.role(crate::health::Role::Follower);
+            if let Some(control) = &control {
+                control.take_snapshots(false);
+            }
+            Role::Follower
+        } else {
+            Role::Alone
+        };
+        let sharing = others
+            .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening));
+        let task = SourceTask {
+            id: source.id,
+            loader: source.loader,
+            control,
+            role,
+            sharing,
+            reducer,
+            signals,
+            watch: Watch::new(Arc::clone(clock)),
+            store: self.store.clone(),
+            store_health: Arc::clone(self.store_health),
+            outlet: Arc::clone(self.outlet),
+            telemetry,
+            taps: taps.of(&name, history),
+            wedges,
+            last_commit: source.last_commit,
+        };
+        Ok((task, handle))
+    }
 }
 
 fn clock_fn(clock: &Arc<Clock>) -> Arc<dyn Fn() -> Timestamp + Send + Sync> {

@@ -8,11 +8,15 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use turnhook_dispatcher::{body, config::EndpointConfig, dispatcher::Dispatcher, queue};
 use turnhook_reducer::event::{EventType, SessionEvent};
 use turnhook_store::{Delivery, EndpointId, Lanes, NewEvent};
 
 use super::lanes::Handed;
+
+/// What stands in the place of a payload that could not be written.
+const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;
 
 pub(crate) struct Outlet {
     /// Who wants starts, usages and ends.
@@ -64,9 +68,18 @@ impl Outlet {
             EventType::Usage => usages,
             EventType::End => ends,
         };
+        let body = body::body(&event);
+        let (body, endpoints) = if body.is_empty() {
+            // It is in the ledger, and nobody is told of it by something that is signed and says nothing.
+            tracing::error!(session = %event.session_id, sequence = event.sequence,
+                "an event whose payload could not be written is delivered to nobody");
+            (Bytes::from_static(UNWRITTEN), Arc::from([]))
+        } else {
+            (body, Arc::clone(endpoints))
+        };
         NewEvent {
-            body: body::body(&event),
-            endpoints: Arc::clone(endpoints),
+            body,
+            endpoints,
             event,
         }
     }

@@ -4,8 +4,13 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
-use tracing::{error, info, warn};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::Instant,
+};
+use tracing::{error, info};
 use turnhook_reducer::{
     Identity, Reducer, RestoreError, Restoring,
     rules::Rules,
@@ -23,7 +28,9 @@ use turnhook_subscriber::{
 use super::{
     cluster::{GivenBack, Holdings, Validity},
     lanes,
+    recording::Reason,
     source::{SourceTask, Turn},
+    supervisor::{Ended, words_of_join},
 };
 use crate::health;
 
@@ -46,6 +53,9 @@ pub(crate) enum Role {
     /// Another node does.
     Follower,
 }
+
+/// A reducer as it was committed, and the time of its last commit.
+pub(crate) type Restored = (Reducer, Option<Timestamp>);
 
 /// Makes the source's reducer of what is committed.
 pub(crate) struct Loader {
@@ -104,7 +114,7 @@ impl Loader {
 
     /// The source's reducer as it was committed, and the time of the last commit. It is made as the rows are read: a
     /// million of them need not be in memory as well.
-    pub(crate) async fn reducer(&self) -> Result<(Reducer, Option<Timestamp>), LoadError> {
+    pub(crate) async fn reducer(&self) -> Result<Restored, LoadError> {
         let restoring = Restoring::new(self.identity.clone(), self.rules.clone());
         let add = |restored: &mut Result<Restoring, RestoreError>, table, key, row: &[u8]| {
             if let Ok(restoring) = restored
@@ -137,6 +147,8 @@ pub(crate) struct Sharing {
     confirm_at: Instant,
     /// Nothing was asked of this task yet.
     anew: bool,
+    /// The leases have run out, and that was said.
+    leaseless: bool,
 }
 
 /// Rows that are being read for a follower.
@@ -158,18 +170,86 @@ impl Sharing {
             gaps: Vec::new(),
             confirm_at: Instant::now() + CONFIRM,
             anew: true,
+            leaseless: true,
         }
+    }
+
+    /// Whether what this node may do has changed, or is about to.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.validity.is_over() || self.holdings.has_changed().unwrap_or(true)
     }
 }
 
-/// The next change of what this node may do; never where it is alone.
-pub(crate) async fn changed(sharing: &mut Option<Sharing>) {
-    if let Some(sharing) = sharing
-        && sharing.holdings.changed().await.is_ok()
-    {
-        return;
+/// A takeover that has not come to its end: however much there is to be read and to be put together, the task goes on.
+pub(crate) struct TakingOver {
+    epoch: Epoch,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What is committed is read; the source is followed meanwhile.
+    Reads(JoinHandle<Result<Restored, LoadError>>),
+    /// What is committed, and what was heard here, become one; what is heard meanwhile waits in its queue.
+    Joins(JoinHandle<Reducer>, Option<Timestamp>),
+}
+
+impl TakingOver {
+    /// Whether the state is another thread's.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.stage, Stage::Joins(..))
     }
-    std::future::pending().await
+}
+
+/// A stage of a takeover that is done.
+pub(crate) enum Taken {
+    Read(Result<Result<Restored, LoadError>, JoinError>),
+    Joined(Result<Reducer, JoinError>, Option<Timestamp>),
+}
+
+/// The end of the takeover's stage; never, if there is none.
+pub(crate) async fn taken_over(taking_over: &mut Option<TakingOver>) -> (Epoch, Taken) {
+    match taking_over {
+        Some(TakingOver { epoch, stage }) => match stage {
+            Stage::Reads(read) => (*epoch, Taken::Read(read.await)),
+            Stage::Joins(joined, clock) => (*epoch, Taken::Joined(joined.await, *clock)),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// What happens to a task that has others beside it.
+pub(crate) enum Change {
+    /// What this node may do is another, perhaps.
+    Role,
+    /// The listener that a leader opened has ended, which it should not: how.
+    Listener(String),
+}
+
+/// The next change; never where the node is alone.
+pub(crate) async fn changed(sharing: &mut Option<Sharing>) -> Change {
+    let Some(sharing) = sharing else {
+        return std::future::pending().await;
+    };
+    let handle = sharing.listening.as_mut().and_then(|l| l.handle.as_mut());
+    let listener = async {
+        match handle {
+            Some(handle) => match handle.ended().await {
+                Ok(()) => "it returned".to_owned(),
+                Err(error) => words_of_join(error),
+            },
+            None => std::future::pending().await,
+        }
+    };
+    let role = async {
+        if sharing.holdings.changed().await.is_err() {
+            // The member has ended, and the process will.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = role => Change::Role,
+        how = listener => Change::Listener(how),
+    }
 }
 
 /// What is being read; never ready if nothing is.
@@ -204,17 +284,24 @@ impl SourceTask {
             return;
         }
         turn.leaving = lead.is_some_and(|lead| lead.wanted_back);
+        if turn.taking_over.as_ref().is_some_and(TakingOver::has_begun) {
+            // Once it is done this is looked at again.
+            return;
+        }
         match (self.role, lead) {
             (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
-            (Role::Follower, None) => {}
+            (Role::Follower, None) => turn.taking_over = None,
             // A takeover that had not succeeded yet: there is nothing to commit.
-            (Role::Follower, Some(lead)) if turn.leaving => self.give_back(turn, lead.epoch),
-            (Role::Follower, Some(lead)) => self.lead(turn, lead.epoch).await,
+            (Role::Follower, Some(lead)) if turn.leaving => {
+                turn.taking_over = None;
+                self.give_back(turn, lead.epoch);
+            }
+            (Role::Follower, Some(lead)) => self.read_committed(turn, lead.epoch),
             (_, None) => self.follow(turn).await,
             (_, Some(lead)) => {
                 // It was lost and taken again before this was noticed: others may have written.
                 self.follow(turn).await;
-                self.lead(turn, lead.epoch).await;
+                self.read_committed(turn, lead.epoch);
             }
         }
     }
@@ -229,38 +316,92 @@ impl SourceTask {
     }
 
     /// The lease is this node's: whatever earlier leaders committed can be read, and nothing more will come.
-    async fn lead(&mut self, turn: &mut Turn, epoch: Epoch) {
-        let (committed, clock) = match self.loader.reducer().await {
-            Ok(read) => read,
-            Err(LoadError::Store(error)) => {
-                warn!(source = %self.telemetry.name(), %error, "the source cannot be taken over yet; tried again");
-                turn.role_again_at = Some(Instant::now() + AGAIN);
-                return;
-            }
-            Err(LoadError::State(error)) => {
-                error!(source = %self.telemetry.name(), %error, "the source cannot be taken over: its state cannot be read");
-                turn.role_again_at = Some(Instant::now() + AGAIN * 20);
-                return;
-            }
-        };
-        let now = self.watch.now();
-        let sharing = self.sharing.as_mut();
-        if sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
-            // Nobody has spoken to this node: it goes on as after a restart.
-            self.reducer = committed;
-            self.last_commit = clock;
-        } else {
-            let identity = self.loader.identity.clone();
-            let empty = Reducer::new(identity, self.loader.rules.clone());
-            let follower = std::mem::replace(&mut self.reducer, empty);
-            self.reducer = follower.take_over(committed, now);
-            turn.behind_since = Some(self.watch.now());
+    fn read_committed(&self, turn: &mut Turn, epoch: Epoch) {
+        if turn.taking_over.as_ref().is_some_and(|t| t.epoch == epoch) {
+            return;
         }
+        let (loader, runtime) = (Arc::clone(&self.loader), Handle::current());
+        // On a thread of its own: a million rows are read without a pause.
+        let stage = Stage::Reads(spawn_blocking(move || runtime.block_on(loader.reducer())));
+        turn.taking_over = Some(TakingOver { epoch, stage });
+    }
+
+    /// A stage of the takeover is done. Fails with what keeps the source from going on.
+    pub(crate) async fn taken_over(&mut self, turn: &mut Turn, (epoch, taken): (Epoch, Taken)) -> Ended {
+        turn.taking_over = None;
+        let panicked = |error| format!("a takeover: {}", words_of_join(error));
+        match taken {
+            Taken::Read(read) => match read.map_err(panicked)? {
+                Ok((committed, clock)) => self.join(turn, epoch, committed, clock).await,
+                Err(LoadError::Store(error)) => {
+                    self.store_health
+                        .failed("the source cannot be taken over yet; tried again", &error);
+                    turn.role_again_at = Some(Instant::now() + AGAIN);
+                }
+                Err(LoadError::State(error)) => {
+                    error!(source = %self.telemetry.name(), %error, "the source cannot be taken over: its state cannot be read");
+                    turn.role_again_at = Some(Instant::now() + AGAIN * 20);
+                }
+            },
+            Taken::Joined(joined, clock) => {
+                self.reducer = joined.map_err(panicked)?;
+                if self.may_lead(epoch) {
+                    turn.behind_since = Some(self.watch.now());
+                    self.lead(turn, epoch, clock).await;
+                } else {
+                    // The lease was lost meanwhile: what this node would have told, another one does.
+                    turn.committed = clock.unwrap_or_default();
+                    self.reducer.follow(turn.committed);
+                }
+                self.change_role(turn).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_lead(&self, epoch: Epoch) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| {
+            let lead = sharing.holdings.borrow().sources.get(&self.id).copied();
+            !sharing.validity.is_over() && lead.is_some_and(|lead| lead.epoch == epoch)
+        })
+    }
+
+    /// What is committed was read: it and what was heard here become one.
+    async fn join(&mut self, turn: &mut Turn, epoch: Epoch, committed: Reducer, clock: Option<Timestamp>) {
+        if !self.may_lead(epoch) {
+            spawn_blocking(move || drop(committed));
+            turn.role_again_at = Some(Instant::now());
+            return;
+        }
+        // One that slices work on is none that can be looked at to the end.
+        self.wedges.begin_anew();
+        turn.confirming = None;
+        if self.sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
+            // Nobody has spoken to this node: it goes on as after a restart.
+            let follower = std::mem::replace(&mut self.reducer, committed);
+            spawn_blocking(move || drop(follower));
+            self.last_commit = clock;
+            self.lead(turn, epoch, clock).await;
+            return;
+        }
+        let identity = self.loader.identity.clone();
+        let empty = Reducer::new(identity, self.loader.rules.clone());
+        let follower = std::mem::replace(&mut self.reducer, empty);
+        let now = self.watch.now();
+        let joining = spawn_blocking(move || follower.take_over(committed, now));
+        let stage = Stage::Joins(joining, clock);
+        turn.taking_over = Some(TakingOver { epoch, stage });
+    }
+
+    /// From now on this node tells of the source.
+    async fn lead(&mut self, turn: &mut Turn, epoch: Epoch, clock: Option<Timestamp>) {
         // What other leaders committed, and this node has yet to read, goes before what this one will commit.
         lanes::read_again(&self.outlet);
         self.role = Role::Leader(epoch);
         turn.server = None;
-        turn.tap = None;
+        if let Some(tap) = turn.tap.take() {
+            tap.sink().end(Reason::RoleChanged);
+        }
         turn.confirming = None;
         turn.committed = clock.unwrap_or_default();
         self.telemetry.role(health::Role::Leader);
@@ -311,7 +452,9 @@ impl SourceTask {
         turn.commit = None;
         turn.under_way = None;
         turn.again_at = None;
-        turn.tap = None;
+        if let Some(tap) = turn.tap.take() {
+            tap.sink().end(Reason::RoleChanged);
+        }
         turn.deafened = None;
         turn.listen_again_at = None;
         turn.saved_last = false;
@@ -334,17 +477,30 @@ impl SourceTask {
     /// A process that was stopped past its lease finds out before it does anything else: what others have done meanwhile
     /// it does not know.
     pub(crate) async fn follow_if_over(&mut self, turn: &mut Turn) {
-        let leads = matches!(self.role, Role::Leader(_));
-        if leads && self.sharing.as_ref().is_some_and(|s| s.validity.is_over()) {
+        let Some(over) = self.sharing.as_ref().map(|s| s.validity.is_over()) else {
+            return;
+        };
+        if over && matches!(self.role, Role::Leader(_)) {
             self.follow(turn).await;
             turn.role_again_at = Some(Instant::now() + AGAIN);
+        }
+        let said = self
+            .sharing
+            .as_mut()
+            .map(|s| std::mem::replace(&mut s.leaseless, over));
+        if self.role == Role::Follower && said != Some(over) {
+            if over {
+                self.telemetry.nobody_leads(self.watch.now());
+            } else {
+                self.telemetry.role(health::Role::Follower);
+            }
         }
     }
 
     /// Whether the lease may go: nothing is left to commit.
     pub(crate) async fn leave_if_done(&mut self, turn: &mut Turn) {
         let Role::Leader(epoch) = self.role else { return };
-        if !turn.leaving || !turn.saved_last || turn.commit.is_some() {
+        if !turn.leaving || !turn.saved_last || turn.commit.is_some() || turn.under_way.is_some() {
             return;
         }
         self.follow(turn).await;
@@ -374,7 +530,9 @@ impl SourceTask {
         let Some(sharing) = &mut self.sharing else {
             return;
         };
-        if self.role != Role::Follower || turn.confirming.is_some() || Instant::now() < sharing.confirm_at {
+        let waits =
+            turn.confirming.is_some() || turn.taking_over.is_some() || Instant::now() < sharing.confirm_at;
+        if self.role != Role::Follower || waits {
             return;
         }
         sharing.confirm_at = Instant::now() + CONFIRM;
@@ -395,9 +553,9 @@ impl SourceTask {
                 }
             }
             Ok(_) => {}
-            Err(error) => {
-                warn!(source = %self.telemetry.name(), %error, "what is committed cannot be read now")
-            }
+            Err(error) => self
+                .store_health
+                .failed("what is committed cannot be read now", &error),
         }
     }
 }

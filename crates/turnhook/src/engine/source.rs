@@ -5,7 +5,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use turnhook_reducer::{
     Notice, Reducer, ServerRef,
@@ -24,8 +23,14 @@ use turnhook_subscriber::{
 use super::{
     clock::{PULSE, Watch},
     commits::{Commits, ready},
+    deadline::Stop,
     outlet::Outlet,
-    role::{self, Confirming, Loader, Role, Sharing},
+    recording::{Reason, Sink},
+    role::{self, Change, Confirming, Loader, Role, Sharing, TakingOver},
+    settings::History,
+    slices::{self, Slice},
+    store_health::StoreHealth,
+    supervisor::Ended,
     tap::{Tap, TapRequests},
     telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
@@ -42,12 +47,17 @@ const MOST_PENDING: usize = 100_000;
 /// less than what counts as a stall.
 const RUN: usize = 8192;
 
+/// While this many events wait for a commit that is due, nothing more is decided: own work alone must not come to the
+/// bound past which messages are given up. What is heard meanwhile waits in its queue.
+const HELD_BACK: usize = 50_000;
+
 pub(crate) struct SourceTask {
     pub(crate) id: SourceId,
     pub(crate) reducer: Reducer,
     pub(crate) signals: SignalReceiver,
     pub(crate) watch: Watch,
     pub(crate) store: Store,
+    pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) telemetry: SourceTelemetry,
     pub(crate) taps: TapRequests,
@@ -64,8 +74,12 @@ pub(crate) struct SourceTask {
 
 /// The part of the task that changes from turn to turn.
 pub(crate) struct Turn {
+    /// The signal that is next, while what is due before it has yet to be done.
+    held: Option<Signal>,
+    /// There is more to do at once.
+    busy: bool,
     pub(crate) gaps: Vec<Gap>,
-    /// The commit that is under way or failed; kept until the store has it.
+    /// The commit that failed; kept until the store has it.
     pub(crate) commit: Option<Arc<Commit>>,
     pub(crate) under_way: Option<Commits>,
     pub(crate) again_at: Option<Instant>,
@@ -86,14 +100,16 @@ pub(crate) struct Turn {
     pub(crate) role_again_at: Option<Instant>,
     pub(crate) listen_again_at: Option<Instant>,
     pub(crate) confirming: Option<Confirming>,
+    pub(crate) taking_over: Option<TakingOver>,
     /// What is heard may have waited since before then, while others went on.
     pub(crate) behind_since: Option<Timestamp>,
 }
 
-impl SourceTask {
-    /// Runs until `stop`, then commits what was heard. Gives back whether that last commit was made.
-    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> bool {
-        let mut turn = Turn {
+impl Turn {
+    fn new(committed: Timestamp) -> Turn {
+        Turn {
+            held: None,
+            busy: false,
             gaps: Vec::new(),
             commit: None,
             under_way: None,
@@ -103,98 +119,223 @@ impl SourceTask {
             deafened: None,
             tap: None,
             server: None,
-            committed: self.last_commit.unwrap_or_default(),
+            committed,
             leaving: false,
             saved_last: false,
             role_again_at: None,
             listen_again_at: None,
             confirming: None,
+            taking_over: None,
             behind_since: None,
-        };
+        }
+    }
+}
+
+impl SourceTask {
+    /// Runs until `stop`, then commits what was heard. Fails with what keeps it from going on, or from that last commit.
+    pub(crate) async fn run(mut self, stop: Stop) -> Ended {
+        let mut turn = Turn::new(self.last_commit.unwrap_or_default());
         let mut open = true;
         // What this node may do may be known before it is first waited for.
         self.change_role(&mut turn).await;
-        while open && !stop.is_cancelled() {
+        while !stop.has_begun() {
+            self.follow_if_over(&mut turn).await;
             let everything = turn.leaving || turn.saved_at.elapsed() >= SAVE_PROGRESS;
             self.leave_if_done(&mut turn).await;
             self.start_commit(&mut turn, everything);
             self.look_for_ends(&mut turn);
-            let nap = self.nap(&turn);
+            if let Some(gap) = self.watch.rest() {
+                self.unwatched(&mut turn, gap);
+            }
+            // Nothing is heard while the state is another thread's, or while the store has enough to do.
+            let hears =
+                !self.is_held_back(&turn) && !turn.taking_over.as_ref().is_some_and(TakingOver::has_begun);
+            let nap = if hears { self.nap(&turn) } else { PULSE };
+            let busy = turn.busy && hears;
             let signal = tokio::select! {
                 biased;
-                done = ready(&mut turn.under_way) => {
-                    self.committed(&mut turn, done).await;
+                made = ready(&mut turn.under_way) => {
+                    self.look(&mut turn);
+                    self.committed(&mut turn, made).await?;
                     continue;
                 }
-                () = stop.cancelled() => break,
-                () = role::changed(&mut self.sharing) => {
-                    self.change_role(&mut turn).await;
-                    continue;
-                }
+                () = stop.begun() => break,
+                change = role::changed(&mut self.sharing) => match change {
+                    Change::Role => {
+                        self.look(&mut turn);
+                        self.change_role(&mut turn).await;
+                        continue;
+                    }
+                    Change::Listener(how) => return Err(format!("its listener has ended: {how}")),
+                },
                 () = at(turn.turn_at) => None,
                 () = at(turn.role_again_at) => {
+                    self.look(&mut turn);
                     turn.role_again_at = None;
                     self.change_role(&mut turn).await;
                     continue;
                 }
                 () = at(turn.listen_again_at) => {
+                    self.look(&mut turn);
                     self.listen(&mut turn).await;
                     continue;
                 }
                 read = role::confirmed(&mut turn.confirming) => {
+                    self.look(&mut turn);
                     self.ends_read(&mut turn, read);
                     continue;
                 }
-                Some(request) = self.taps.recv() => {
-                    turn.tap = Tap::start(request, &self.reducer);
-                    None
+                taken = role::taken_over(&mut turn.taking_over) => {
+                    self.look(&mut turn);
+                    self.taken_over(&mut turn, taken).await?;
+                    continue;
                 }
-                signal = self.signals.recv() => {
+                Some((sink, history)) = self.taps.recv(), if hears => {
+                    self.look(&mut turn);
+                    self.record(&mut turn, sink, history, &stop).await?;
+                    continue;
+                }
+                () = tokio::task::yield_now(), if busy => None,
+                signal = self.signals.recv(), if open && hears && !busy && turn.held.is_none() => {
+                    // Its subscriber is a part of its own: whoever watches that one stops this one.
                     open = signal.is_some();
                     signal
                 }
-                () = tokio::time::sleep(nap) => None,
+                () = tokio::time::sleep(nap), if !busy => None,
             };
-            self.follow_if_over(&mut turn).await;
-            self.turn(&mut turn, signal);
+            self.look(&mut turn);
+            if hears {
+                turn.busy = self.work(&mut turn, signal);
+            }
         }
-        self.finish(turn, grace).await
+        self.finish(turn, stop.deadline()).await
     }
 
-    /// Applies what has arrived, and lets time pass up to now if that was all.
-    fn turn(&mut self, turn: &mut Turn, first: Option<Signal>) {
-        let (now, stall) = self.watch.look();
-        if let Some(gap) = stall {
-            turn.behind_since = Some(now).filter(|_| self.sharing.is_some());
-            warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
-                "time passed unwatched: messages may have been missed");
-            self.gap(turn, gap);
+    /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
+    /// end.
+    pub(super) fn is_held_back(&self, turn: &Turn) -> bool {
+        self.role != Role::Follower && turn.again_at.is_none() && self.reducer.pending_events() >= HELD_BACK
+    }
+
+    /// A wait is over.
+    fn look(&mut self, turn: &mut Turn) {
+        if let (_, Some(gap)) = self.watch.look() {
+            self.unwatched(turn, gap);
         }
-        let mut next = first;
+    }
+
+    fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
+        turn.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
+        warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
+            "time passed unwatched: messages may have been missed");
+        self.gap(turn, gap);
+    }
+
+    /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all. Whether
+    /// there is more to do at once.
+    pub(super) fn work(&mut self, turn: &mut Turn, first: Option<Signal>) -> bool {
+        let slice = Slice::begin();
+        let now = self.watch.now();
+        let mut next = turn.held.take().or(first);
         let mut left = RUN;
-        while let Some(signal) = next {
+        let more = loop {
+            let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
+                break turn.deafened.is_none() && self.pass(turn, now, &slice);
+            };
+            let due = slices::time_of(&signal).is_some_and(|at| slices::pass(&mut self.reducer, at, &slice));
+            if due || self.is_held_back(turn) {
+                turn.held = Some(signal);
+                break true;
+            }
             left = left.saturating_sub(match &signal {
                 Signal::Messages(batch) => batch.len(),
                 _ => 1,
             });
             self.apply(turn, signal);
-            next = if left > 0 { self.signals.try_recv() } else { None };
+            if left == 0 || slice.is_over() {
+                break true;
+            }
+        };
+        if self.role != Role::Follower {
+            self.wedges
+                .look(&self.reducer, now, &self.telemetry, &mut turn.gaps, &slice);
         }
-        if left > 0 && turn.deafened.is_none() {
-            self.reducer.advance(now);
-            if let Some(tap) = &mut turn.tap
-                && !tap.time(now)
-            {
-                turn.tap = None;
+        self.telemetry.levels(&self.reducer);
+        self.telemetry.slice(slice.took());
+        more
+    }
+
+    /// Time passes up to now, as far as the slice goes.
+    fn pass(&mut self, turn: &mut Turn, now: Timestamp, slice: &Slice) -> bool {
+        if slices::pass(&mut self.reducer, now, slice) {
+            return true;
+        }
+        if turn.tap.as_mut().is_some_and(|tap| !tap.time(now)) {
+            turn.tap = None;
+        }
+        false
+    }
+
+    /// Begins a recording: with the state, during which nothing is applied, so that it is that of one moment.
+    async fn record(&mut self, turn: &mut Turn, sink: Sink, history: History, stop: &Stop) -> Ended {
+        let tap = Tap::new(sink);
+        let (mut made, mut complete) = (None, false);
+        let mut unwatched = Vec::new();
+        {
+            let mut rows = Tap::rows(history, &self.reducer);
+            let mut slice = Slice::begin();
+            loop {
+                let chunk = match rows.step() {
+                    None => {
+                        complete = true;
+                        break;
+                    }
+                    Some(None) if !slice.is_over() => continue,
+                    Some(chunk) => chunk,
+                };
+                self.telemetry.slice(slice.took());
+                unwatched.extend(self.watch.rest());
+                // Commits and leases are looked after meanwhile.
+                let sending = async {
+                    match chunk {
+                        Some(chunk) => tap.sink().send(chunk).await,
+                        None => {
+                            tokio::task::yield_now().await;
+                            true
+                        }
+                    }
+                };
+                tokio::pin!(sending);
+                let sent = loop {
+                    tokio::select! {
+                        sent = &mut sending => break sent,
+                        done = ready(&mut turn.under_way) => {
+                            turn.under_way = None;
+                            made = Some(done);
+                        }
+                    }
+                };
+                unwatched.extend(self.watch.look().1);
+                let changing = self.sharing.as_ref().is_some_and(Sharing::is_changing);
+                if changing {
+                    tap.sink().end(Reason::RoleChanged);
+                }
+                if !sent || changing || stop.has_begun() {
+                    break;
+                }
+                slice = Slice::begin();
             }
         }
-        if self.role == Role::Follower {
-            self.telemetry.levels(&self.reducer);
-            return;
+        if complete {
+            turn.tap = Some(tap);
         }
-        self.wedges
-            .look(&self.reducer, now, &self.telemetry, &mut turn.gaps);
-        self.telemetry.levels(&self.reducer);
+        for gap in unwatched {
+            self.unwatched(turn, gap);
+        }
+        match made {
+            Some(made) => self.committed(turn, made).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn apply(&mut self, turn: &mut Turn, signal: Signal) {
@@ -217,10 +358,15 @@ impl SourceTask {
                 self.reducer.hearing(at);
                 self.telemetry.hearing(at, detail);
                 if let Some(from) = self.last_commit.take() {
+                    let reason = if self.store_health.was_away(from, at) {
+                        GapReason::StoreUnavailable
+                    } else {
+                        GapReason::Restart
+                    };
                     let gap = Gap {
                         from,
                         to: at,
-                        reason: GapReason::Restart,
+                        reason,
                         server: None,
                     };
                     self.gap(turn, gap);
@@ -356,6 +502,7 @@ impl SourceTask {
         let deadline = self
             .reducer
             .next_deadline()
+            .filter(|_| turn.deafened.is_none())
             .map_or(PULSE, |at| Duration::from_millis(at.plus(1).since(now)));
         let again = turn
             .again_at

@@ -13,22 +13,19 @@ use turnhook_reducer::{
     Reducer,
     event::SessionEvent,
     source::{Gap, GapReason},
-    state::Table,
+    state::{Change, Table},
     time::Timestamp,
 };
 use turnhook_subscriber::signal::Signal;
 
-use super::settings::History;
+use super::{recording::Sink, settings::History};
 
-/// Chunks that may wait for whoever records; one that reads more slowly is cut off.
-const WAITING: usize = 4096;
-
-/// Rows in one chunk.
-const ROWS: usize = 256;
+/// Bytes of rows in one chunk.
+const CHUNK: usize = 64 * 1024;
 
 /// Asks running sources for their history.
 #[derive(Debug, Default)]
-pub struct Taps(BTreeMap<String, mpsc::Sender<mpsc::Sender<String>>>);
+pub(crate) struct Taps(BTreeMap<String, mpsc::Sender<Sink>>);
 
 impl Taps {
     /// The source's end.
@@ -38,29 +35,54 @@ impl Taps {
         TapRequests { requests, history }
     }
 
-    /// The history of a source from now on, in chunks of whole lines; `None` if there is no such source. The
-    /// stream ends when the source does, or when it is read too slowly.
-    pub async fn record(&self, source: &str) -> Option<mpsc::Receiver<String>> {
-        let (lines, history) = mpsc::channel(WAITING);
-        self.0.get(source)?.send(lines).await.ok()?;
-        Some(history)
+    /// Has the history of a source written from now on. Whether there is such a source.
+    pub(crate) async fn record(&self, source: &str, sink: Sink) -> bool {
+        match self.0.get(source) {
+            Some(requests) => requests.send(sink).await.is_ok(),
+            None => false,
+        }
     }
 }
 
 pub(crate) struct TapRequests {
-    requests: mpsc::Receiver<mpsc::Sender<String>>,
+    requests: mpsc::Receiver<Sink>,
     history: History,
 }
 
 impl TapRequests {
-    pub(crate) async fn recv(&mut self) -> Option<(mpsc::Sender<String>, History)> {
+    pub(crate) async fn recv(&mut self) -> Option<(Sink, History)> {
         Some((self.requests.recv().await?, self.history.clone()))
     }
 }
 
-/// A recording under way.
+/// A recording under way. One that is dropped says that the source stops, if no other reason was given.
 pub(crate) struct Tap {
-    lines: mpsc::Sender<String>,
+    sink: Sink,
+}
+
+/// The state that a recording begins with, in chunks of lines.
+pub(crate) struct Rows<I> {
+    rows: I,
+    chunk: String,
+}
+
+impl<I: Iterator<Item = Change>> Rows<I> {
+    /// Adds one row; a chunk, once there is enough of it. `None` at the end.
+    pub(crate) fn step(&mut self) -> Option<Option<String>> {
+        match self.rows.next() {
+            Some(change) => {
+                self.chunk += &json(&Line::Row {
+                    table: change.table as u8,
+                    key: change.key,
+                    row: BASE64.encode(change.value.unwrap_or_default()),
+                });
+                let full = self.chunk.len() >= CHUNK;
+                Some(full.then(|| std::mem::take(&mut self.chunk)))
+            }
+            None if self.chunk.is_empty() => None,
+            None => Some(Some(std::mem::take(&mut self.chunk))),
+        }
+    }
 }
 
 /// One line of a history, but for messages.
@@ -155,26 +177,24 @@ pub enum Line {
 }
 
 impl Tap {
-    /// Begins with the history's first lines. `None` if nobody listens any more.
-    pub(crate) fn start(
-        (lines, mut history): (mpsc::Sender<String>, History),
+    pub(crate) fn new(sink: Sink) -> Tap {
+        Tap { sink }
+    }
+
+    /// The first lines of a history: the rules, then the state.
+    pub(crate) fn rows(
+        mut history: History,
         reducer: &Reducer,
-    ) -> Option<Tap> {
+    ) -> Rows<impl Iterator<Item = Change> + Send + '_> {
         history.at = seconds(reducer.now());
-        let tap = Tap { lines };
-        let mut chunk = json(&history);
-        for (n, change) in reducer.dump().into_iter().enumerate() {
-            let row = BASE64.encode(change.value.unwrap_or_default());
-            chunk += &json(&Line::Row {
-                table: change.table as u8,
-                key: change.key,
-                row,
-            });
-            if n % ROWS == ROWS - 1 && !tap.send(std::mem::take(&mut chunk)) {
-                return None;
-            }
+        Rows {
+            rows: reducer.rows(),
+            chunk: json(&history),
         }
-        tap.send(chunk).then_some(tap)
+    }
+
+    pub(crate) fn sink(&self) -> &Sink {
+        &self.sink
     }
 
     /// An input that is about to take effect. False if nobody listens any more.
@@ -240,15 +260,22 @@ impl Tap {
     }
 
     fn send(&self, chunk: String) -> bool {
-        self.lines.try_send(chunk).is_ok()
+        self.sink.try_send(chunk)
     }
 }
 
 fn json<T: Serialize>(line: &T) -> String {
-    // Plain data with string keys: this cannot fail.
-    let mut text = serde_json::to_string(line).unwrap_or_default();
-    text.push('\n');
-    text
+    match serde_json::to_string(line) {
+        Ok(mut text) => {
+            text.push('\n');
+            text
+        }
+        // Plain data with string keys. A history with a line that is none is refused, and not played with a hole in it.
+        Err(error) => {
+            turnhook_reducer::internal_error!("a line of a recording cannot be written: {error}");
+            "{\"lost\":\"a line that could not be written\"}\n".to_owned()
+        }
+    }
 }
 
 fn seconds(at: Timestamp) -> f64 {

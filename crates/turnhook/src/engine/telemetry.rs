@@ -1,6 +1,10 @@
 //! What a source's task says of itself: metrics, and its entry in `/status`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use turnhook_reducer::{
@@ -27,6 +31,7 @@ pub(crate) struct SourceTelemetry {
     sessions: Gauge,
     up: Gauge,
     leads: Gauge,
+    longest_slice: Gauge<f64, AtomicU64>,
     follows: bool,
     levels: (usize, usize),
 }
@@ -57,6 +62,10 @@ impl SourceTelemetry {
         leads.set(1);
         // So that rates can be computed from the first byte on.
         let _ = metrics.unattributed_bytes.get_or_create(&labels);
+        let longest_slice = metrics
+            .source_longest_slice_seconds
+            .get_or_create(&labels)
+            .clone();
         let allocations = metrics.open_allocations.get_or_create(&labels).clone();
         let sessions = metrics.open_sessions.get_or_create(&labels).clone();
         SourceTelemetry {
@@ -65,6 +74,7 @@ impl SourceTelemetry {
             sessions,
             up,
             leads,
+            longest_slice,
             follows: false,
             levels: (usize::MAX, usize::MAX),
             name,
@@ -130,17 +140,45 @@ impl SourceTelemetry {
         self.follows = role == Role::Follower;
         self.leads.set(i64::from(!self.follows));
         let (follows, direct) = (self.follows, self.direct);
+        if follows && direct {
+            // Nobody speaks to the one that does not lead.
+            self.up.set(0);
+        }
         self.health.update_source(&self.name, |s| {
             s.role = role;
             s.state = match s.state {
-                // Nobody speaks to the one that does not lead, and that is in order.
+                // And that is in order.
                 _ if follows && direct => SourceState::Following,
-                SourceState::Connected if follows => SourceState::Following,
+                SourceState::Connected | SourceState::Following if follows => SourceState::Following,
                 SourceState::Following if direct => SourceState::Starting,
                 SourceState::Following => SourceState::Connected,
                 state => state,
             };
+            if direct {
+                s.detail = None;
+            }
         });
+    }
+
+    /// A follower of a source of which nobody can lead, as far as it knows, since the store is away.
+    pub(crate) fn nobody_leads(&self, at: Timestamp) {
+        if self.direct {
+            let error = "the store cannot be reached: no node leads the source, and nobody listens";
+            self.deaf(at, error.to_owned());
+        }
+    }
+
+    /// Nobody listens any more: the program stops.
+    pub(crate) fn stopped(&self) {
+        self.up.set(0);
+    }
+
+    /// How long the task worked without giving others their turn.
+    pub(crate) fn slice(&self, took: Duration) {
+        let took = took.as_secs_f64();
+        if took > self.longest_slice.get() {
+            self.longest_slice.set(took);
+        }
     }
 
     pub(crate) fn deaf(&self, at: Timestamp, error: String) {
@@ -192,17 +230,49 @@ impl SourceTelemetry {
         });
     }
 
-    pub(crate) fn decided(&self, events: &[SessionEvent], unattributed: &[Unattributed]) {
+    /// What counts what was decided, on whatever thread.
+    pub(crate) fn counts(&self) -> Decided {
+        Decided {
+            name: self.name.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    pub(crate) fn committed(&self, took: Duration) {
+        self.metrics.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn commit_failed(&self) {
+        self.metrics.commit_errors.inc();
+    }
+}
+
+/// Counts decisions when they are packed: there may be very many.
+pub(crate) struct Decided {
+    name: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Decided {
+    pub(crate) fn count(&self, events: &[SessionEvent], unattributed: &[Unattributed]) {
+        let mut ends: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
         for end in events.iter().filter_map(|e| e.end) {
-            let (reason, accuracy) = (end.reason.as_str(), end.accuracy.as_str());
+            *ends
+                .entry((end.reason.as_str(), end.accuracy.as_str()))
+                .or_default() += 1;
+        }
+        for ((reason, accuracy), count) in ends {
             let labels = EndLabels {
                 source: self.name.clone(),
                 reason,
                 accuracy,
             };
-            self.metrics.sessions_ended.get_or_create(&labels).inc();
+            self.metrics.sessions_ended.get_or_create(&labels).inc_by(count);
         }
-        let bytes = unattributed.iter().map(|u| u.usage.billable_bytes).sum();
+        // A metric that stands at its end is better than one that begins anew.
+        let bytes = unattributed
+            .iter()
+            .fold(0u64, |sum, u| sum.saturating_add(u.usage.billable_bytes));
         if bytes > 0 {
             let labels = SourceLabels {
                 source: self.name.clone(),
@@ -212,19 +282,5 @@ impl SourceTelemetry {
                 .get_or_create(&labels)
                 .inc_by(bytes);
         }
-    }
-
-    pub(crate) fn committed(&self, took: Duration) {
-        self.metrics.commit_seconds.observe(took.as_secs_f64());
-        self.health.update_store(|s| s.writable = true);
-    }
-
-    pub(crate) fn commit_failed(&self, error: &turnhook_store::Error, at: Timestamp) {
-        self.metrics.commit_errors.inc();
-        self.health.update_store(|s| {
-            s.writable = false;
-            s.last_error = Some(error.to_string());
-            s.last_error_at = Some(at);
-        });
     }
 }

@@ -3,16 +3,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
 use turnhook_reducer::{
-    Reducer, SilentThread,
+    Reducer, SilenceLook, SilentThread,
     source::{Gap, GapReason},
     time::Timestamp,
 };
 use turnhook_subscriber::redis::{self, Healing, RedisControl};
 
-use super::telemetry::SourceTelemetry;
+use super::{slices::Slice, supervisor::words_of_join, telemetry::SourceTelemetry};
 
 /// How often all allocations are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How far past its time, in milliseconds, a refresh or an end must be: coturn's timers and the way through
 /// Redis take some.
 const SLACK: u64 = 5_000;
+
+/// Allocations looked at before the clock is.
+const STEP: usize = 4096;
 
 type Key = (Option<Box<[u8]>>, u16);
 
@@ -31,7 +34,10 @@ pub(crate) struct Wedges {
     looked_at: Instant,
     /// Those that are silent, and when they were heard last.
     silent: BTreeMap<Key, Timestamp>,
-    healed: (mpsc::UnboundedSender<Healed>, mpsc::UnboundedReceiver<Healed>),
+    /// A look under way, and what the one just before it found.
+    look: Option<SilenceLook>,
+    suspected: Option<BTreeMap<Key, Timestamp>>,
+    healing: JoinSet<Healed>,
 }
 
 impl Wedges {
@@ -42,8 +48,15 @@ impl Wedges {
             control,
             looked_at: Instant::now(),
             silent: BTreeMap::new(),
-            healed: mpsc::unbounded_channel(),
+            look: None,
+            suspected: None,
+            healing: JoinSet::new(),
         }
+    }
+
+    /// The reducer is another one from now on.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.look, self.suspected) = (None, None);
     }
 
     /// `direct` sources see connections close.
@@ -60,19 +73,51 @@ impl Wedges {
         now: Timestamp,
         telemetry: &SourceTelemetry,
         gaps: &mut Vec<Gap>,
+        slice: &Slice,
     ) {
-        while let Ok((key, healing)) = self.healed.1.try_recv() {
-            self.say(&key, &healing, telemetry);
+        while let Some(healed) = self.healing.try_join_next() {
+            match healed {
+                Ok((key, healing)) => self.say(&key, &healing, telemetry),
+                Err(error) => {
+                    let how = words_of_join(error);
+                    turnhook_reducer::internal_error!("the healing of a silent relay thread: {how}");
+                }
+            }
         }
-        if !self.on || self.looked_at.elapsed() < LOOK {
+        if !self.on || (self.look.is_none() && self.looked_at.elapsed() < LOOK) {
             return;
         }
-        self.looked_at = Instant::now();
-        let threads = reducer.silent_threads(SLACK);
-        let found: BTreeMap<Key, SilentThread> = threads
+        let look = self.look.get_or_insert_with(|| SilenceLook::new(SLACK));
+        let threads = loop {
+            if let Some(threads) = reducer.look_for_silence(look, STEP) {
+                break threads;
+            }
+            if slice.is_over() {
+                return;
+            }
+        };
+        self.look = None;
+        let mut found: BTreeMap<Key, SilentThread> = threads
             .into_iter()
             .map(|t| ((t.server_address.clone(), t.thread), t))
             .collect();
+        // One that was heard while its allocations were looked at was found wrongly: a second look, at once, tells.
+        let suspects: BTreeMap<Key, Timestamp> =
+            found.iter().map(|(key, t)| (key.clone(), t.heard_at)).collect();
+        let suspected = self.suspected.take();
+        match suspected {
+            None if suspects.keys().any(|key| !self.silent.contains_key(key)) => {
+                self.suspected = Some(suspects);
+                self.look = Some(SilenceLook::new(SLACK));
+                return;
+            }
+            None => {}
+            Some(suspected) => found.retain(|key, t| {
+                self.silent.contains_key(key)
+                    || suspected.get(key).is_some_and(|heard_at| *heard_at == t.heard_at)
+            }),
+        }
+        self.looked_at = Instant::now();
         for (key, thread) in &found {
             if !self.silent.contains_key(key) {
                 warn!(source = telemetry.name(), thread = thread.thread, server = %server(key), overdue = thread.overdue,
@@ -103,7 +148,7 @@ impl Wedges {
     }
 
     /// Asks for the connection to be closed; how often that is done at most is the source's business.
-    fn heal(&self, key: &Key, silent: u64) {
+    fn heal(&mut self, key: &Key, silent: u64) {
         let Some(control) = self.control.clone() else {
             return;
         };
@@ -111,11 +156,10 @@ impl Wedges {
             server_address: key.0.as_deref().map(<[u8]>::to_vec),
             silent: Duration::from_millis(silent),
         };
-        let (key, healed) = (key.clone(), self.healed.0.clone());
-        tokio::spawn(async move {
+        let key = key.clone();
+        self.healing.spawn(async move {
             let healing = control.close_relay_connection(thread).await;
-            // The source may have stopped meanwhile.
-            let _ = healed.send((key, healing));
+            (key, healing)
         });
     }
 

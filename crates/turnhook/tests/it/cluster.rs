@@ -5,6 +5,7 @@ mod books;
 mod failing;
 mod joining;
 mod killed;
+mod leases;
 mod outages;
 mod stopped;
 mod together;

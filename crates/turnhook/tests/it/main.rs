@@ -22,6 +22,8 @@ mod postgres;
 mod record;
 mod restarts;
 mod secrets;
+mod stopping;
 mod strangers;
+mod supervision;
 mod traps;
 mod wedge;

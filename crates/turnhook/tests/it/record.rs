@@ -1,14 +1,20 @@
 //! `turnhook record` on a running bridge, and `turnhook simulate` on what it wrote: the same events, to the byte.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+};
 
 use serde_json::value::RawValue;
 
 use crate::harness::{
+    DEADLINE,
     billing::{Billing, counted, direct, redis as bridge_on, statsdb},
     bridge::{Bridge, text},
     coturn::Coturn,
     eventually,
+    feeder::{Allocation, Feeder},
     process::Process,
     redis::Redis,
     turn::TurnClient,
@@ -130,4 +136,100 @@ fn a_subscriptions_history_simulates_to_the_same_bytes() {
     for input in ["hearing", "deaf", "gap", "snapshot_began", "snapshot_ended"] {
         assert!(history.contains(&format!("{{\"{input}\"")), "{input}\n{history}");
     }
+}
+
+/// Where the bridge is asked.
+fn socket(bridge: &Bridge) -> std::path::PathBuf {
+    bridge.directory.path().join("turnhook.db.sock")
+}
+
+/// Asks by hand; the answer.
+fn ask(bridge: &Bridge, source: &str) -> (BufReader<UnixStream>, String) {
+    let mut stream = UnixStream::connect(socket(bridge)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    writeln!(stream, "{{\"record\":\"{source}\"}}").unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut answer = String::new();
+    reader.read_line(&mut answer).unwrap();
+    (reader, answer)
+}
+
+#[test]
+fn only_the_owner_can_record_and_one_at_a_time() {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    bridge.start();
+    assert_eq!(bridge.get("/record/eu-1").0, 404, "HTTP serves no history");
+    let mode = std::fs::metadata(socket(&bridge)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(ask(&bridge, "us-1").1.contains("no source named"));
+    let (mut first, answer) = ask(&bridge, "eu-1");
+    assert!(answer.contains("recording"), "{answer}");
+    let file = bridge.directory.path().join("second.jsonl");
+    let second = bridge.command(&["record", "--source", "eu-1", "--output", text(&file)]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = turnhook::stderr(&second);
+    assert!(said.contains("another recording is under way"), "{said}");
+    // The first one goes on.
+    let mut feeder = Feeder::connect(bridge.source);
+    feeder.call("cust_42", 1);
+    eventually("the call in the first recording", || {
+        let mut line = String::new();
+        first.read_line(&mut line).unwrap();
+        line.contains("total_traffic/peer").then_some(())
+    });
+    drop(first);
+    eventually("another one to be taken", || {
+        ask(&bridge, "eu-1").1.contains("recording\"").then_some(())
+    });
+    // A bridge that stops says so, and takes its socket with it.
+    let (mut last, _) = eventually("another one to be taken", || {
+        Some(ask(&bridge, "eu-1")).filter(|(_, answer)| answer.contains("recording\""))
+    });
+    bridge.stop();
+    let mut rest = String::new();
+    last.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("{\"ended\":\"the bridge stops\"}\n"), "{rest}");
+    assert!(!socket(&bridge).exists());
+}
+
+/// Who does not read costs what is bounded, ends its own recording, and is told why.
+#[test]
+fn who_reads_too_slowly_is_cut_off() {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    bridge.start();
+    let mut feeder = Feeder::connect(bridge.source);
+    let mut allocation = Allocation::new("cust_42", 1);
+    feeder.open(&allocation, 3600).unwrap();
+    let before = bridge.memory("VmRSS");
+    let (mut reader, answer) = ask(&bridge, "eu-1");
+    assert!(answer.contains("recording"), "{answer}");
+    let ended = |bridge: &Bridge| bridge.log().iter().any(|line| line.contains("read too slowly"));
+    let mut told = 0u64;
+    while !ended(&bridge) {
+        for _ in 0..2_000 {
+            feeder.relay(&mut allocation, 3, 2).unwrap();
+        }
+        told += 4_000;
+        assert!(told < 4_000_000, "never cut off");
+    }
+    let after = bridge.memory("VmRSS");
+    assert!(
+        after < before + 200 * 1024,
+        "{before} KiB before, {after} KiB after"
+    );
+    // It gets what had been sent to it, and no more; and all messages were heard.
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(rest.starts_with(b"{\"turnhook_history\""));
+    assert!(rest.len() < 33 * 1024 * 1024, "{}", rest.len());
+    eventually("all of it to be heard", || {
+        let heard = counted(&bridge, &["turnhook_events_total", "\"traffic"]);
+        (heard == told).then_some(())
+    });
+    assert_eq!(counted(&bridge, &["turnhook_gaps_total"]), 0);
+    // And the next one can begin.
+    assert!(ask(&bridge, "eu-1").1.contains("recording\""));
+    bridge.stop();
 }

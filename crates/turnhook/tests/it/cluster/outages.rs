@@ -11,12 +11,16 @@ use std::{
 };
 
 use super::{books::balance, knob, random, traffic::Traffic};
-use crate::harness::{
-    billing::{Billing, counted},
-    bridge::endpoint,
-    eventually,
-    nodes::{Shared, leader, ready},
-    turn::TurnClient,
+use crate::{
+    harness::{
+        billing::{Billing, counted},
+        bridge::endpoint,
+        eventually,
+        nodes::{Shared, leader, ready},
+        postgres::Postgres,
+        turn::TurnClient,
+    },
+    stopping::{hears, on_postgres},
 };
 
 #[test]
@@ -123,4 +127,64 @@ fn what_a_node_does_not_know_to_hold_it_releases() {
         (lanes_of(&first) == 32 && lanes_of(&second) == 32).then_some(())
     });
     ready(&nodes);
+}
+
+/// A PostgreSQL that is away: nobody listens, and that is what is said, everywhere; once it is back, so is all the rest,
+/// and the gap says that it was the store.
+#[test]
+fn an_outage_is_told_as_what_it_is() {
+    let postgres = Postgres::start();
+    let mut bridge = on_postgres(&postgres, "");
+    bridge.start();
+    let _feeder = hears(&bridge, 1);
+    assert_eq!(counted(&bridge, &["turnhook_store_up 1"]), 1);
+    postgres.stop();
+    let status = bridge.until("the source to be deaf", |status| {
+        status["sources"]["eu-1"]["state"] == "deaf"
+    });
+    let source = &status["sources"]["eu-1"];
+    assert_eq!(
+        source["detail"],
+        serde_json::Value::Null,
+        "nobody listens: {status:#}"
+    );
+    assert!(
+        source["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("the store cannot be reached"),
+        "{status:#}"
+    );
+    assert_eq!(status["store"]["reachable"], false);
+    let (_, metrics) = bridge.get("/metrics");
+    for line in ["turnhook_source_up{source=\"eu-1\"} 0", "turnhook_store_up 0"] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "no `{line}` in\n{metrics}"
+        );
+    }
+    // Some seconds of it, and of tries.
+    std::thread::sleep(Duration::from_secs(4));
+    postgres.go();
+    bridge.until("the source to be listened to", |status| {
+        status["sources"]["eu-1"]["state"] == "listening"
+    });
+    eventually("the store to be told as up", || {
+        (counted(&bridge, &["turnhook_store_up 1"]) == 1).then_some(())
+    });
+    let status = bridge.until("the gap", |status| {
+        let gaps = status["sources"]["eu-1"]["recent_gaps"].as_array();
+        gaps.is_some_and(|gaps| gaps.iter().any(|gap| gap["reason"] == "store_unavailable"))
+    });
+    assert!(!status.to_string().contains("\"restart\""), "{status:#}");
+    assert_eq!(counted(&bridge, &["turnhook_gaps_total", "store_unavailable"]), 1);
+    let log = bridge.stop();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("the store cannot be reached: this node"), 1, "{log:#?}");
+    assert_eq!(lines("the store is back"), 1, "{log:#?}");
+    // That, and that the leases have run out and the source is deaf.
+    let warnings = log
+        .iter()
+        .filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+    assert!(warnings.count() <= 3, "{log:#?}");
 }

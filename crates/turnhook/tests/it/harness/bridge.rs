@@ -61,9 +61,23 @@ impl Bridge {
 
     /// Starts it, and does not wait for anything.
     pub(crate) fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn launch_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.process.is_none(), "it runs already");
-        let process = Process::start(turnhook::command(self.directory.path()).arg("run"));
-        self.process = Some(process);
+        let mut command = turnhook::command(self.directory.path());
+        command.arg("run").envs(environment.iter().copied());
+        self.process = Some(Process::start(&mut command));
+    }
+
+    /// Waits for it to end by itself: its status, and what it logged.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> (Option<i32>, Vec<String>) {
+        let mut process = self.process.take().unwrap();
+        let status = process.wait();
+        (status.code(), process.stderr())
     }
 
     /// Starts it, and waits until it is ready.

@@ -1,0 +1,142 @@
+//! A stop has one deadline, whatever stands in its way.
+
+use std::{fs, io::Read, net::TcpListener};
+
+use crate::harness::{
+    billing::counted,
+    bridge::{Bridge, endpoint},
+    eventually,
+    feeder::{Allocation, Feeder},
+    nodes::{Shared, ready},
+    postgres::Postgres,
+};
+
+/// A bridge with a `direct` source on a PostgreSQL of its own.
+pub(crate) fn on_postgres(postgres: &Postgres, more: &str) -> Bridge {
+    let database = postgres.database();
+    Bridge::new(&format!(
+        "[store]\nurl = \"{}\"\nlease = \"2s\"\n{more}",
+        postgres.url(&database)
+    ))
+}
+
+/// It hears an allocation, and has committed it.
+#[track_caller]
+pub(crate) fn hears(bridge: &Bridge, id: u64) -> Feeder {
+    let mut feeder = Feeder::connect(bridge.source);
+    feeder.open(&Allocation::new("cust_42", id), 600).unwrap();
+    eventually("the allocation, and its commit", || {
+        let committed = counted(bridge, &["turnhook_commit_seconds_count"]) > 0;
+        (committed && counted(bridge, &["turnhook_open_allocations"]) > 0).then_some(())
+    });
+    feeder
+}
+
+/// The database stands still, with a commit under way.
+#[test]
+fn with_a_postgres_that_stands_still() {
+    let postgres = Postgres::start();
+    let mut bridge = on_postgres(&postgres, "");
+    bridge.start();
+    let mut feeder = hears(&bridge, 1);
+    let frozen = postgres.freeze();
+    feeder.open(&Allocation::new("cust_43", 2), 600).unwrap();
+    eventually("what cannot be committed", || {
+        (counted(&bridge, &["turnhook_open_allocations"]) == 2).then_some(())
+    });
+    bridge.process().signal("TERM");
+    let (status, log) = bridge.ended();
+    assert_eq!(status, Some(1), "{log:#?}");
+    assert!(
+        log.iter()
+            .any(|line| line.contains("stopped before the last commit")),
+        "{log:#?}"
+    );
+    drop(frozen);
+}
+
+/// The same, before anything is heard, and with a follower.
+#[test]
+fn nodes_with_a_postgres_that_stands_still() {
+    let shared = Shared::start("2s", String::new());
+    let mut nodes = shared.nodes(2);
+    let frozen = shared.postgres.freeze();
+    for node in &mut nodes {
+        node.bridge.process().signal("TERM");
+    }
+    for node in &mut nodes {
+        let (status, log) = node.bridge.ended();
+        assert!(status.is_some(), "ended by a signal: {log:#?}");
+    }
+    drop(frozen);
+}
+
+/// What a leader gives back takes its time, and meanwhile what it may do changes with every beat.
+#[test]
+fn with_releases_that_take_their_time() {
+    let shared = Shared::start("2s", String::new());
+    let mut nodes = shared.nodes(2);
+    let leads = ready(&nodes);
+    shared.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF NEW.holder IS NULL THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER slow BEFORE UPDATE ON lease FOR EACH ROW WHEN (NEW.name LIKE 'source/%') EXECUTE FUNCTION slow()",
+    );
+    nodes[leads].bridge.process().signal("TERM");
+    nodes[1 - leads].kill();
+    let (status, log) = nodes[leads].bridge.ended();
+    assert_eq!(status, Some(0), "{log:#?}");
+}
+
+/// A receiver that never answers does not keep what came of other requests from being written down.
+#[test]
+fn with_a_request_that_is_never_answered() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let (asked, asks) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut connection in silent.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = asked.send(connection);
+        }
+    });
+    let mut bridge = Bridge::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
+    bridge.start();
+    let _feeder = hears(&bridge, 1);
+    let _connection = asks.recv_timeout(crate::harness::DEADLINE).unwrap();
+    bridge.stop();
+    assert_eq!(bridge.deliveries("pending").len(), 1);
+}
+
+/// What kills from outside waits for the deadline, and for the second after which the process ends itself.
+#[test]
+fn the_units_kill_after_the_deadline() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).unwrap();
+    let seconds = |text: &str, key: &str| -> Vec<u64> {
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(key));
+        let digits = values.map(|value| value.chars().filter(char::is_ascii_digit).collect::<String>());
+        digits.map(|digits| digits.parse().unwrap()).collect()
+    };
+    let grace = seconds(
+        &read("crates/turnhook/src/config/default.toml"),
+        "shutdown_grace = ",
+    )[0];
+    let units = [
+        ("deploy/turnhook.service", "TimeoutStopSec="),
+        ("deploy/kubernetes.yaml", "terminationGracePeriodSeconds: "),
+        ("deploy/compose.yaml", "stop_grace_period: "),
+        ("deploy/compose.redis.yaml", "stop_grace_period: "),
+        ("deploy/compose.cluster.yaml", "stop_grace_period: "),
+    ];
+    for (file, key) in units {
+        let text = read(file);
+        // None of them changes the grace; one that does must change its kill time too.
+        assert!(!text.to_lowercase().contains("shutdown_grace ="), "{file}");
+        let kills = seconds(&text, key);
+        assert!(!kills.is_empty(), "{file} says nothing of {key}");
+        for kill in kills {
+            assert_eq!(kill, grace + 10, "{file}: {key}");
+        }
+    }
+}

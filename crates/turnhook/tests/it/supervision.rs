@@ -1,0 +1,172 @@
+//! Any part of the program that ends before its time, by a panic or a return, ends the process with status 1, and the log
+//! names it: nothing goes on half.
+
+use std::{
+    io::Read,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::harness::{
+    billing::{Billing, counted},
+    bridge::{Bridge, endpoint},
+    eventually,
+    feeder::{Allocation, Feeder},
+    nodes::Shared,
+};
+
+/// The line that names the part and the cause.
+fn ended_early(log: &[String]) -> Option<(String, String)> {
+    log.iter().find_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let text = |key: &str| line[key].as_str().map(str::to_owned);
+        text("message")?
+            .contains("ended before its time")
+            .then(|| text("part").zip(text("cause")))?
+    })
+}
+
+fn trigger(directory: &Path) -> PathBuf {
+    directory.join("fault")
+}
+
+/// Starts a bridge with a fault that waits for its trigger.
+fn launch(bridge: &mut Bridge, fault: &str, part: &str) {
+    let asked = format!("{fault}:{part}@{}", trigger(bridge.directory.path()).display());
+    bridge.launch_with(&[("FAULT_INJECTION", &asked)]);
+    bridge.line("\"running\"");
+}
+
+/// Ends each way in which a part can end; what was heard until then is committed.
+fn ends_the_process(part: &str, faults: &[&str]) {
+    let billing = Billing::start();
+    for fault in faults {
+        let mut bridge = Bridge::new(&billing.endpoint());
+        launch(&mut bridge, fault, part);
+        let mut feeder = Feeder::connect(bridge.source);
+        feeder.open(&Allocation::new("cust_42", 1), 600).unwrap();
+        eventually("the allocation", || {
+            (counted(&bridge, &["turnhook_open_allocations"]) == 1).then_some(())
+        });
+        std::fs::write(trigger(bridge.directory.path()), "").unwrap();
+        let (status, log) = bridge.ended();
+        assert_eq!(status, Some(1), "{log:#?}");
+        let (named, cause) =
+            ended_early(&log).unwrap_or_else(|| panic!("{fault} of the {part} is not told: {log:#?}"));
+        assert_eq!(named, part);
+        let told = match *fault {
+            "panic" => "it panicked: a fault was asked for",
+            "abort" => "it was aborted",
+            _ => "it returned",
+        };
+        assert_eq!(cause, told);
+        assert!(
+            log.last().unwrap().contains("has ended before its time"),
+            "{log:#?}"
+        );
+        // What was heard was committed.
+        bridge.start();
+        bridge.line("\"source\":\"eu-1\",\"allocations\":1");
+        bridge.stop();
+    }
+}
+
+#[test]
+fn a_source() {
+    ends_the_process("source \"eu-1\"", &["panic", "return"]);
+}
+
+/// `abort` ends the subscriber's own task, as a panic in it would.
+#[test]
+fn a_subscriber() {
+    ends_the_process("subscriber of source \"eu-1\"", &["panic", "return", "abort"]);
+}
+
+#[test]
+fn the_courier() {
+    ends_the_process("courier", &["panic", "return"]);
+}
+
+#[test]
+fn the_dispatcher() {
+    ends_the_process("dispatcher", &["panic", "return"]);
+}
+
+#[test]
+fn the_housekeeper() {
+    ends_the_process("housekeeper", &["panic", "return"]);
+}
+
+#[test]
+fn the_http_server() {
+    ends_the_process("HTTP server", &["panic", "return"]);
+}
+
+#[test]
+fn the_recorder() {
+    ends_the_process("recorder", &["panic", "return"]);
+}
+
+/// The parts that there are only where nodes share a store.
+#[test]
+fn the_cluster_member_and_the_lane_keeper() {
+    let shared = Shared::start("2s", String::new());
+    for part in [
+        "cluster member",
+        "lane keeper",
+        "source \"eu-1\"",
+        "subscriber of source \"eu-1\"",
+    ] {
+        for fault in ["panic", "return"] {
+            let mut node = shared.node("node-1");
+            launch(&mut node.bridge, fault, part);
+            std::fs::write(trigger(node.bridge.directory.path()), "").unwrap();
+            let (status, log) = node.bridge.ended();
+            assert_eq!(status, Some(1), "{log:#?}");
+            assert_eq!(
+                ended_early(&log).map(|(named, _)| named).as_deref(),
+                Some(part),
+                "{log:#?}"
+            );
+        }
+    }
+}
+
+/// While the rest is being committed and requests are finished, nobody takes the source for one that is served.
+#[test]
+fn its_source_is_not_ready() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let (asked, asks) = std::sync::mpsc::channel();
+    // Ends with the process: requests are read, and none is answered.
+    std::thread::spawn(move || {
+        for mut connection in silent.incoming().flatten() {
+            let asked = asked.clone();
+            std::thread::spawn(move || {
+                while connection.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
+                    let _ = asked.send(());
+                }
+            });
+        }
+    });
+    let mut bridge = Bridge::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
+    launch(&mut bridge, "return", "source \"eu-1\"");
+    let mut feeder = Feeder::connect(bridge.source);
+    feeder.open(&Allocation::new("cust_42", 1), 600).unwrap();
+    asks.recv_timeout(crate::harness::DEADLINE).unwrap();
+    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
+    // A request is under way until the deadline, and so long the bridge answers.
+    let said = eventually("the source to be told as dead", || {
+        let (code, body) = bridge.try_get("/readyz")?;
+        (code == 503).then_some(body)
+    });
+    assert!(said.contains("has ended before its time"), "{said}");
+    let (_, metrics) = bridge.get("/metrics");
+    assert!(
+        metrics.contains("turnhook_source_up{source=\"eu-1\"} 0"),
+        "{metrics}"
+    );
+    assert_eq!(bridge.ended().0, Some(1));
+}
