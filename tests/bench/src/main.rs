@@ -8,6 +8,7 @@ mod latency;
 mod load;
 mod memory;
 mod nodes;
+mod pauses;
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         Some("latency") => latency::run(),
         Some("memory") => memory::run(),
         Some("nodes") => nodes::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes".into()),
+        Some("pauses") => pauses::run(),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use crate::{
     load,
 };
 
-const ALLOCATIONS: usize = 1_000_000;
+pub const ALLOCATIONS: usize = 1_000_000;
 /// Opened at once.
 const PART: usize = 50_000;
 
