@@ -253,7 +253,9 @@ impl Allocation {
 
     /// All that it carried so far is told, or on record: what follows is counted from here.
     pub(crate) fn rebase(&mut self, peer_leg: bool) {
-        let (carried, relayed) = (self.carried(), self.relayed(peer_leg));
+        let carried = self.carried();
+        // Until it has relayed, what an earlier life did stands.
+        let relayed = self.relayed(peer_leg).max(self.base_relayed());
         let rare = self.rare();
         rare.base = carried.legs;
         rare.base_sent_on = carried.sent_on;
@@ -400,12 +402,13 @@ fn no_wrap_was_missed(seen: Legs, settled: Legs) -> bool {
         && few(peer.received_packets, client.sent_packets)
 }
 
-/// Settles the counters when an allocation has ended.
+/// Settles the counters when an allocation has ended; `one_life` if they are of no other.
 pub(crate) fn settle(
     legs: Legs,
     client_total: Option<Counters>,
     peer_total: Option<Counters>,
     peer_leg: bool,
+    one_life: bool,
 ) -> Settled {
     let overcounted = client_total.is_some_and(|total| legs.client.exceeds(&total));
     if overcounted {
@@ -426,6 +429,8 @@ pub(crate) fn settle(
                 || legs.peer.zip(legs.peer, |n, _| n.saturating_add(n / 8)),
                 most_of_peer,
             );
+            // Beside what was counted of another life, a total below it is no wrap: it is of this one alone.
+            let most = if one_life { most } else { legs.peer.max(total) };
             unwrap_peer(legs.peer, total, most)
         }
         _ => (legs.peer, true),
@@ -479,7 +484,7 @@ mod tests {
             client: bytes(100),
             peer: bytes(90),
         };
-        let settled = settle(legs, Some(bytes(1000)), Some(bytes(900)), true);
+        let settled = settle(legs, Some(bytes(1000)), Some(bytes(900)), true, true);
         assert_eq!(
             settled.legs,
             Legs {
@@ -488,10 +493,10 @@ mod tests {
             }
         );
         assert!(settled.exact);
-        assert!(!settle(legs, Some(bytes(1000)), None, true).exact);
-        assert!(settle(legs, Some(bytes(1000)), None, false).exact);
-        assert!(!settle(legs, None, Some(bytes(900)), true).exact);
-        assert!(!settle(legs, Some(bytes(1 << 33)), Some(bytes(900)), true).exact);
+        assert!(!settle(legs, Some(bytes(1000)), None, true, true).exact);
+        assert!(settle(legs, Some(bytes(1000)), None, false, true).exact);
+        assert!(!settle(legs, None, Some(bytes(900)), true, true).exact);
+        assert!(!settle(legs, Some(bytes(1 << 33)), Some(bytes(900)), true, true).exact);
     }
 
     #[test]
@@ -500,7 +505,7 @@ mod tests {
             client: bytes(1000),
             peer: bytes(900),
         };
-        let settled = settle(legs, Some(bytes(100)), Some(bytes(90)), true);
+        let settled = settle(legs, Some(bytes(100)), Some(bytes(90)), true, true);
         assert_eq!(
             settled,
             Settled {

@@ -23,12 +23,15 @@ impl Reducer {
         self.rules.direct && self.kin_of(key).is_some()
     }
 
-    fn kin_of(&self, key: &Key<'_>) -> Option<(u32, Kin)> {
+    fn kin_of(&self, key: &Key<'_>) -> Option<Kin> {
+        let thread = key.id.relay_thread();
         self.servers.kin(key.server).into_iter().find_map(|server| {
+            if self.threads.contains(&(server, thread)) {
+                return None; // it is heard there
+            }
             let there = self.key(server, key.id, key.realm, key.username);
             let open = self.find_allocation(&there).map(Kin::Open);
-            let kin = open.or_else(|| self.find_tombstone(&there).map(Kin::Ended));
-            kin.map(|kin| (server, kin))
+            open.or_else(|| self.find_tombstone(&there).map(Kin::Ended))
         })
     }
 
@@ -44,10 +47,7 @@ impl Reducer {
         if !self.rules.direct {
             return None;
         }
-        let (there, kin) = self.kin_of(key)?;
-        if self.threads.contains(&(there, key.id.relay_thread())) {
-            return None; // it is heard there
-        }
+        let kin = self.kin_of(key)?;
         let details = self.details(&status);
         let (remote, labels) = match kin {
             Kin::Open(slot) => self.allocation(slot).map(|a| (a.remote.clone(), a.labels))?,

@@ -125,6 +125,9 @@ impl Reducer {
         // What was heard of it while it was unconfirmed may have been relayed.
         let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
         self.start_if_relayed(session);
+        if self.sessions.contains(session as usize) {
+            self.review(session);
+        }
     }
 
     /// Opens a session with this allocation. One that continues another starts now, and so does one with an
@@ -175,6 +178,14 @@ impl Reducer {
         s.relayed = s.relayed.saturating_add(relayed);
         if a.flags.intersects(Flags::GONE) {
             s.closing += 1;
+            if a.flags.contains(Flags::LEAVING) {
+                let left_at = a.left_at();
+                let former = s.former_mut();
+                former.last_close = later(former.last_close, (left_at, CloseReason::Closed));
+                if a.flags.contains(Flags::RELAYED) {
+                    former.last_counting_close = former.last_counting_close.max(left_at);
+                }
+            }
         } else {
             s.open += 1;
             s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
@@ -413,12 +424,19 @@ impl Reducer {
     }
 
     /// A closing member's counters are final.
-    pub(crate) fn member_settles(&mut self, session: u32, slot: u32, totals_seen: bool, exact: bool) {
+    pub(crate) fn member_settles(
+        &mut self,
+        session: u32,
+        slot: u32,
+        totals_seen: bool,
+        exact: bool,
+        withheld: bool,
+    ) {
         let Some(s) = self.sessions.get(session as usize) else {
             return;
         };
         let waiting = s.phase == Phase::Waiting;
-        if waiting {
+        if waiting && !withheld {
             // It never relayed, so nothing of it is told; a session that starts later does without it.
             self.record_untold(slot, UnattributedReason::NeverRelayed);
         }

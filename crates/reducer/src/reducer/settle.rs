@@ -8,8 +8,17 @@ use crate::{
     intern::NONE,
     relayed::Carried,
     rules::Billable,
+    session::Phase,
     time::Timestamp,
     usage::{Counters, Legs, Usage},
+};
+
+/// What halving loses.
+const ONE: Counters = Counters {
+    received_packets: 1,
+    received_bytes: 1,
+    sent_packets: 1,
+    sent_bytes: 1,
 };
 
 impl Reducer {
@@ -154,7 +163,7 @@ impl Reducer {
         } else {
             0
         };
-        let mut settled = allocation::settle(a.legs(), client_total, peer_total, peer_leg);
+        let mut settled = allocation::settle(a.legs(), client_total, peer_total, peer_leg, !doubted);
         if settled.overcounted || settled.peer_overcounted {
             let right = self.set_right(slot, client_total, peer_total);
             if settled.overcounted {
@@ -217,9 +226,15 @@ impl Reducer {
         } else {
             let part = self.part(slot);
             let withheld = self.reports_peer_leg().is_none() && self.bills_by_legs(&part);
-            self.member_settles(session, slot, totals_seen, exact && !withheld);
+            let waiting = self
+                .sessions
+                .get(session as usize)
+                .is_some_and(|s| s.phase == Phase::Waiting);
+            self.member_settles(session, slot, totals_seen, exact && !withheld, withheld);
             if withheld {
-                self.withhold(slot, totals_seen, part, Legs::default());
+                // In a session that is not told, its counters are not either.
+                let legs = if waiting { part.legs } else { Legs::default() };
+                self.withhold(slot, totals_seen, part, legs);
             }
         }
         self.bury(slot, known, untold, totals_seen);
@@ -254,13 +269,20 @@ impl Reducer {
             Some(total) => half.zip(total, allocation::unwrap_total),
             None => half,
         };
-        if peer.exceeds(&old.legs.peer) && peer_total.is_some_and(|total| peer != total) {
-            return None; // a wrap that nothing speaks for
-        }
         let legs = Legs {
             client: client_total?,
             peer,
         };
+        // Copies of all of it, or of some: nowhere less than there was, or more than twice as much.
+        let twice = legs.plus(legs);
+        let copies =
+            |seen: &Counters, all: &Counters, most: &Counters| !all.exceeds(seen) && !seen.exceeds(most);
+        if !copies(&old.legs.peer, &legs.peer, &twice.peer.plus(ONE))
+            || !copies(&old.legs.client.max(legs.client), &legs.client, &twice.client)
+        {
+            return None;
+        }
+        let may_wrap = peer.received_packets > CANNOT_WRAP || peer.sent_packets > CANNOT_WRAP;
         let right = if peer_total.is_some() || !peer_leg {
             Carried::default().settled(legs, a.framing())
         } else {
@@ -295,7 +317,7 @@ impl Reducer {
         self.recount(slot, &kept);
         Some(Settled {
             legs: kept.legs,
-            exact: whole && peer_total.is_some(),
+            exact: whole && peer_total.is_some() && !may_wrap,
             overcounted: false,
             peer_overcounted: false,
         })
