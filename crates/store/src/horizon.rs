@@ -36,7 +36,7 @@ struct State {
     wall: u64,
     /// When that was.
     seen: Instant,
-    /// When it was written down last.
+    /// When it was to be written down last.
     kept: Option<Instant>,
 }
 
@@ -71,18 +71,18 @@ impl Horizon {
         let due = state
             .kept
             .is_none_or(|kept| now.saturating_duration_since(kept) >= KEEP);
-        let write = state
-            .at
-            .filter(|_| due)
-            .map(|at| (at, before.is_some_and(|before| at < before)));
+        if due {
+            // Once, whether it succeeds or not: a database that is away is not to be asked every second.
+            state.kept = Some(now);
+        }
+        let back = |at: u64| before.is_some_and(|before| at < before);
+        let write = state.at.filter(|_| due).map(|at| (at, back(at)));
         (state.told(), write)
     }
 
     /// It is written down, as this: other nodes may have been further.
     pub(crate) fn kept(&self, at: u64) {
-        let mut state = self.state();
-        state.at = Some(at);
-        state.kept = Some(Instant::now());
+        self.state().at = Some(at);
     }
 }
 
