@@ -180,7 +180,14 @@ pub async fn run(
         .max()
         .unwrap_or_default();
     let clock = Clock::start(last_commit);
+    // What was written down before the start is as old as the store says: it knows how far time has come, whatever the
+    // wall clock is set to.
     let clocks = Clocks::system();
+    store.advance_horizon(clocks.wall()).await?;
+    let clocks = clocks.with_horizon({
+        let store = store.clone();
+        move || store.horizon()
+    });
 
     let listener = TcpListener::bind(config.http)
         .await

@@ -109,3 +109,35 @@ async fn a_restart_after_the_clock_was_ahead() {
     });
     assert!(bridge.deliveries("dead").is_empty());
 }
+
+/// A restart while the clock is more than a year ahead: what was tried before it has not been tried for a year.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_the_clock_is_ahead_gives_nothing_up() {
+    let down = Receiver::start(|_| Reply::Status(503)).await;
+    let retry = "retry = { initial = \"50ms\", max = \"200ms\", give_up_after = \"1h\" }\n";
+    let mut bridge = Bridge::new(&endpoint("billing", &down.url(), retry));
+    set(&bridge, "+0");
+    start(&mut bridge);
+    Feeder::connect(bridge.source).call("1795413634:before", 1);
+    let tried = |bridge: &Bridge, times: u64| {
+        let pending = bridge.deliveries("pending");
+        let is_tried = |one: &serde_json::Value| one["attempts"].as_u64().is_some_and(|n| n >= times);
+        assert!(bridge.deliveries("dead").is_empty());
+        (pending.len() == 2 && pending.iter().any(is_tried)).then(|| down.received().len() as u64)
+    };
+    let times = eventually("an attempt", || tried(&bridge, 1));
+    bridge.stop();
+
+    set(&bridge, "+400d");
+    start(&mut bridge);
+    eventually("attempts while it is ahead", || tried(&bridge, times + 2));
+    bridge.stop();
+
+    set(&bridge, "+0");
+    let receiver = strict().await;
+    bridge.configure(&endpoint("billing", &receiver.url(), retry));
+    start(&mut bridge);
+    eventually("what waited", || {
+        (bridge.deliveries("delivered").len() == 2).then_some(())
+    });
+}
