@@ -15,6 +15,7 @@ mod delivery;
 mod deploy;
 mod end_to_end;
 mod files;
+mod histories;
 mod http;
 mod http_limits;
 mod leftovers;

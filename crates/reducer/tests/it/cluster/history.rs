@@ -1,9 +1,12 @@
 //! What may happen to a cluster.
 
 use proptest::{collection::vec, prelude::*, strategy::BoxedStrategy};
-use turnhook_reducer::rules::Rules;
+use turnhook_reducer::rules::{PeerLeg, Rules};
 
-use crate::model::history::{Size, rules, size, strangers};
+use crate::model::{
+    call::Size,
+    strategy::{rules, size, strangers},
+};
 
 /// Which nodes miss a message, by bits.
 pub(crate) type Missed = u8;
@@ -159,6 +162,11 @@ pub(crate) fn histories(nodes: usize) -> BoxedStrategy<History> {
                 // Without tombstones nobody knows what was told.
                 rules: Rules {
                     tombstone_limit: rules.tombstone_limit.max(100),
+                    // While that is not known, some things wait for ever.
+                    peer_leg: match rules.peer_leg {
+                        PeerLeg::Auto => PeerLeg::Reported,
+                        known => known,
+                    },
                     ..rules
                 },
                 addresses,

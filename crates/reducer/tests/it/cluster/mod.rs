@@ -31,6 +31,7 @@ fn holds(history: &History) {
     // What a follower keeps has the same bound.
     judge.evicted |= history.rules.tombstone_limit < 100;
     judge.unpromised = true;
+    judge.several_nodes = true;
     judge.check_soundness();
     if !judge.evicted {
         judge.fleet = &promised;
@@ -41,7 +42,9 @@ fn holds(history: &History) {
 }
 
 fn hold(nodes: usize) {
-    hold_for_all(REGRESSIONS, 8, &histories(nodes), holds);
+    hold_for_all(REGRESSIONS, 8, &histories(nodes), holds, |history| {
+        format!("{history:#?}")
+    });
 }
 
 #[test]

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::model::{
     coturn::{Said, Word},
-    run::{Mark, Outcome, REALM, status},
+    run::{Mark, Outcome},
+    wire::{REALM, status},
 };
 use crate::world::START;
 

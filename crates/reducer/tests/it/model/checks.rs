@@ -3,43 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnhook_reducer::{
-    Notice,
-    event::{Accuracy, AllocationReport, EventType, SessionEvent, SessionId, UnattributedReason},
+    event::{Accuracy, AllocationReport, CloseReason, SessionEvent, UnattributedReason},
     rules::{PeerLeg, Rules, StartOn},
     usage::{Billable, Counters, Legs},
 };
 
 use super::{
-    coturn::{Fleet, Key, Life, legs_sum},
-    run::{Outcome, key_of},
+    call::{each, within},
+    coturn::{Fleet, Key, Life},
+    knowledge::{Knowledge, is_namesake},
+    run::Outcome,
+    shape::sessions_have_their_shape,
+    wire::key_of,
 };
 
-const WRAP: u64 = 1 << 32;
-
-/// The true bill for what one allocation carried (METERING.md, "Relayed"; CONTRACT.md, `billable`).
-fn bill(rule: Billable, legs: &Legs, peer_leg: bool) -> u64 {
-    let (client, peer) = (&legs.client, &legs.peer);
-    match rule {
-        Billable::Relayed if !peer_leg => client.received_bytes + client.sent_bytes,
-        Billable::Relayed if peer.sent_packets == 0 => 0,
-        Billable::Relayed => peer.sent_bytes + peer.received_bytes.min(client.sent_bytes),
-        Billable::Client => client.received_bytes + client.sent_bytes,
-        Billable::Egress => client.sent_bytes + peer.sent_bytes,
-        Billable::Ingress => client.received_bytes + peer.received_bytes,
-    }
-}
-
-fn each(c: &Counters) -> [u64; 4] {
-    [c.received_packets, c.received_bytes, c.sent_packets, c.sent_bytes]
-}
-
-fn eight(legs: &Legs) -> Vec<u64> {
-    [each(&legs.client), each(&legs.peer)].concat()
-}
-
-fn within(part: &Legs, whole: &Legs) -> bool {
-    eight(part).iter().zip(eight(whole)).all(|(p, w)| *p <= w)
-}
+pub(super) const WRAP: u64 = 1 << 32;
+/// When a client has let an allocation go, it is over so soon, whenever coturn says so.
+const LEAVES_WITHIN: u64 = 2_000;
 
 /// Equal, but for whole wraps of the peer leg that nobody could see. A wrap by strangers is never believed.
 fn equal_but_for_wraps(told: &Legs, truth: &Legs, strangers: bool) -> bool {
@@ -52,17 +32,22 @@ fn equal_but_for_wraps(told: &Legs, truth: &Legs, strangers: bool) -> bool {
 
 /// A history that was played, and what is needed to judge it.
 pub(crate) struct Judge<'a> {
-    rules: &'a Rules,
+    pub(super) rules: &'a Rules,
+    /// Whether the peer leg counts.
+    pub(super) peer_leg: bool,
     pub(crate) fleet: &'a Fleet,
-    outcome: &'a Outcome,
-    /// Lives that cannot be told from others of their key by what was heard.
-    mistakable: Vec<bool>,
+    pub(super) outcome: &'a Outcome,
+    pub(super) known: Knowledge,
     /// Tombstones were given up: some things may be on record twice.
     pub(crate) evicted: bool,
+    /// The wall clock was never put back.
+    pub(crate) steady: bool,
+    /// More than one node heard it: whose client moves looks like another one to a node that did not hear all.
+    pub(crate) several_nodes: bool,
     /// Not all that was heard is promised to be told.
     pub(crate) unpromised: bool,
-    pub(crate) told: BTreeMap<(Key, u64), Legs>,
-    recorded: BTreeMap<(Key, u64), Legs>,
+    pub(super) told: BTreeMap<(Key, u64), Legs>,
+    pub(super) recorded: BTreeMap<(Key, u64), Legs>,
 }
 
 impl<'a> Judge<'a> {
@@ -70,8 +55,8 @@ impl<'a> Judge<'a> {
         let mut told: BTreeMap<(Key, u64), Legs> = BTreeMap::new();
         for event in &outcome.events {
             for report in event.end.iter().flat_map(|_| &event.allocations) {
-                let sum = told.entry((key(report), report.opened_at.0)).or_default();
-                *sum = legs_sum(*sum, report.usage);
+                let sum = told.entry((key(event, report), report.opened_at.0)).or_default();
+                *sum = sum.plus(report.usage);
             }
         }
         let mut recorded: BTreeMap<(Key, u64), Legs> = BTreeMap::new();
@@ -79,16 +64,28 @@ impl<'a> Judge<'a> {
             if record.reason == UnattributedReason::Evicted {
                 continue; // perhaps told before
             }
-            let key = key_of(record.server.as_deref(), &record.username, record.allocation);
+            let key = key_of(
+                record.server.as_deref(),
+                &record.realm,
+                &record.username,
+                record.allocation,
+            );
             let sum = recorded.entry((key, record.opened_at.0)).or_default();
-            *sum = legs_sum(*sum, record.usage.legs);
+            *sum = sum.plus(record.usage.legs);
         }
         Judge {
             rules,
+            peer_leg: match rules.peer_leg {
+                PeerLeg::Reported => true,
+                PeerLeg::Absent => false,
+                PeerLeg::Auto => fleet.peer_messages,
+            },
             fleet,
             outcome,
-            mistakable: mistakable(fleet),
+            known: Knowledge::of(fleet, rules, outcome),
             evicted: outcome.tombstones_evicted > 0 || rules.tombstone_limit == 0,
+            steady: true,
+            several_nodes: false,
             unpromised: false,
             told,
             recorded,
@@ -98,15 +95,18 @@ impl<'a> Judge<'a> {
     /// All of it.
     pub(crate) fn check(&self) {
         self.check_soundness();
-        if !self.evicted {
+        if !self.evicted && !self.was_taken_for_old() {
             self.the_books_balance();
         }
     }
 
     /// What holds whoever heard what.
     pub(crate) fn check_soundness(&self) {
-        self.sessions_have_their_shape();
+        sessions_have_their_shape(self.rules, self.outcome, self.steady);
         self.nothing_is_above_the_truth();
+        if self.was_taken_for_old() {
+            return;
+        }
         self.bills_are_true();
         self.only_the_untellable_is_recorded();
         if !self.evicted {
@@ -114,19 +114,24 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn truth(&self, life: &Life) -> Legs {
-        if self.rules.peer_leg != PeerLeg::Absent {
-            life.carried
+    fn of_source(&self, legs: Legs) -> Legs {
+        if self.peer_leg {
+            legs
         } else {
             Legs {
                 peer: Counters::default(),
-                ..life.carried
+                ..legs
             }
         }
     }
 
-    fn totals_heard(&self, life: &Life) -> bool {
-        life.heard.client_total && (life.heard.peer_total || self.rules.peer_leg == PeerLeg::Absent)
+    /// What coturn itself counted and said, or was about to say.
+    pub(super) fn truth(&self, life: &Life) -> Legs {
+        self.of_source(life.known)
+    }
+
+    pub(super) fn totals_heard(&self, life: &Life) -> bool {
+        life.heard.client_total && (life.heard.peer_total || !self.peer_leg)
     }
 
     /// The lives that an incarnation may be: those of its key of which something was heard just then.
@@ -143,83 +148,150 @@ impl<'a> Judge<'a> {
         let l = &self.fleet.lives[life];
         let all = self.told.iter().chain(&self.recorded);
         all.filter(|((key, at), _)| *key == l.key && l.heard.at.contains(at))
-            .fold(Legs::default(), |sum, (_, legs)| legs_sum(sum, *legs))
+            .fold(Legs::default(), |sum, (_, legs)| sum.plus(*legs))
+    }
+
+    /// Told and recorded under a key.
+    fn told_under(&self, key: &Key) -> Legs {
+        let all = self.told.iter().chain(&self.recorded);
+        all.filter(|((k, _), _)| k == key)
+            .fold(Legs::default(), |sum, (_, legs)| sum.plus(*legs))
+    }
+
+    /// Whether it was told as more than one.
+    fn told_under_many(&self, key: &Key) -> bool {
+        let all = self.told.keys().chain(self.recorded.keys());
+        let of_key = all.filter(|(k, _)| k == key).map(|(_, at)| at);
+        of_key.collect::<BTreeSet<_>>().len() > 1
     }
 
     /// Whether nothing else was heard under the same name at the same time.
-    fn is_plain(&self, life: usize) -> bool {
+    pub(super) fn is_plain(&self, life: usize) -> bool {
         let l = &self.fleet.lives[life];
-        !self.mistakable[life]
-            && !self.is_hopeless(&l.key)
+        !self.known.is_mistakable(life)
+            && !self.known.is_hopeless(life)
             && l.heard.at.iter().all(|at| self.lives(&l.key, *at) == [life])
     }
 
-    fn nothing_is_above_the_truth(&self) {
-        let mut told: BTreeMap<&Key, Legs> = BTreeMap::new();
-        for ((key, _), legs) in self.told.iter().chain(&self.recorded) {
-            let sum = told.entry(key).or_default();
-            *sum = legs_sum(*sum, *legs);
+    /// How often any of its bytes were told before it was over.
+    fn was_told_early(&self, life: &Life) -> bool {
+        let early = |event: &&SessionEvent| {
+            event.allocations.iter().any(|report| {
+                key(event, report) == life.key && report.closed.is_none() && !report.usage.is_zero()
+            })
+        };
+        self.outcome.events.iter().any(|event| early(&event))
+    }
+
+    /// What copies of messages may have added. Where a whole life was heard, from its `new` to its totals, and
+    /// nothing was told on the way, the totals set that right.
+    pub(super) fn echo(&self, life: &Life) -> Legs {
+        let namesakes = self.lives_of(&life.key);
+        let copied = |i: &usize| self.fleet.lives[*i].new_copied;
+        let split = if namesakes.len() > 1 {
+            namesakes.iter().any(copied)
+        } else {
+            life.opened_again && (life.moved() || !life.says_addresses())
+        };
+        if split {
+            return self.truth(life).plus(self.of_source(life.copies)); // it looks like two
         }
-        for (key, told) in told {
-            if self.is_hopeless(key) {
-                continue;
+        let whole = life.heard.new && self.totals_heard(life) && !life.moved() && !life.missed && !life.gap;
+        if whole && !self.was_told_early(life) {
+            return Legs::default();
+        }
+        self.of_source(life.copies)
+    }
+
+    pub(super) fn forged(&self, key: &Key) -> Legs {
+        let of_key = self.fleet.forged.iter().filter(|(k, _)| is_namesake(k, key));
+        of_key.fold(Legs::default(), |sum, (_, legs)| sum.plus(*legs))
+    }
+
+    pub(super) fn lives_of(&self, key: &Key) -> Vec<usize> {
+        let lives = 0..self.fleet.lives.len();
+        lives.filter(|i| self.fleet.lives[*i].key == *key).collect()
+    }
+
+    /// Nothing that was said under this name can be told from what somebody else said.
+    pub(super) fn is_hopeless(&self, key: &Key) -> bool {
+        let number = |l: &Life| {
+            l.key.server == key.server && l.key.id == key.id && key.username.ends_with(&l.key.username)
+        };
+        let lives = self.fleet.lives.iter().enumerate();
+        let mut namesakes = lives.filter(|(_, l)| number(l));
+        let moved = |l: &Life| self.several_nodes && l.moved() && self.told_under_many(key);
+        namesakes.any(|(i, l)| self.known.is_hopeless(i) || moved(l))
+    }
+
+    fn nothing_is_above_the_truth(&self) {
+        let keys: BTreeSet<&Key> = self
+            .told
+            .keys()
+            .chain(self.recorded.keys())
+            .map(|(k, _)| k)
+            .collect();
+        for key in keys.into_iter().filter(|key| !self.is_hopeless(key)) {
+            let told = self.told_under(key);
+            let lives = self.lives_of(key);
+            let mut most = Legs::default();
+            for i in &lives {
+                let life = &self.fleet.lives[*i];
+                most = most.plus(self.truth(life)).plus(self.echo(life));
             }
-            let true_ones = self.fleet.lives.iter().filter(|l| l.key == *key);
-            let mut truth = true_ones.fold(Legs::default(), |sum, l| legs_sum(sum, self.truth(l)));
-            let lives = self.fleet.lives.iter().zip(&self.mistakable);
-            if lives.filter(|(l, m)| l.key == *key && **m).count() > 0 {
-                truth = legs_sum(truth, self.forged(key));
+            if lives.iter().any(|i| self.known.is_mistakable(*i)) {
+                most = most.plus(self.forged(key));
             }
             assert!(
-                within(&told, &truth),
-                "{key:?}: told {told:#?}, the truth is {truth:#?}"
+                within(&told, &most),
+                "{key:?}: told {told:#?}, the truth is {most:#?}"
             );
         }
         for (key, opened_at) in self.told.keys() {
             assert!(
-                !self.lives(key, *opened_at).is_empty(),
+                !self.lives(key, *opened_at).is_empty() || self.is_hopeless(key),
                 "{key:?} of {opened_at} never was"
             );
         }
     }
 
-    /// What METERING.md accepts: a client that moves while its allocation is thought to have ended looks
-    /// like another one; and where it was not seen that two servers share a key, each is billed for both.
-    fn is_hopeless(&self, key: &Key) -> bool {
-        let lives: Vec<_> = self.fleet.lives.iter().filter(|l| l.key == *key).collect();
-        let told = self.told.keys().chain(self.recorded.keys());
-        let told = told.filter(|(k, _)| k == key).collect::<BTreeSet<_>>().len();
-        let unseen = !self
-            .outcome
-            .notices
-            .iter()
-            .any(|n| matches!(n, Notice::SharedKey { allocation, .. } if allocation.0 == key.id));
-        let servers: BTreeSet<usize> = lives.iter().map(|l| l.server).collect();
-        (told > 1 && lives.iter().any(|l| l.moved())) || (unseen && servers.len() > 1)
-    }
-
-    fn forged(&self, key: &Key) -> Legs {
-        let of_key = self.fleet.forged.iter().filter(|(k, _)| k == key);
-        of_key.fold(Legs::default(), |sum, (_, legs)| legs_sum(sum, *legs))
-    }
-
     /// Conservation: what was heard in full is told or on record in full.
     pub(crate) fn the_books_balance(&self) {
         for (i, life) in self.fleet.lives.iter().enumerate() {
-            if !self.totals_heard(life) || !self.is_plain(i) {
+            if !self.totals_heard(life) || !self.is_plain(i) || !self.counts_on(life) {
                 continue;
             }
             let (told, truth) = (self.told_of(i), self.truth(life));
-            if each(&truth.peer).iter().all(|n| *n < WRAP) {
+            if !self.echo(life).is_zero() {
+                let mut least = told;
+                least.peer = truth.peer;
+                assert!(
+                    within(&truth, &least),
+                    "{:?}: told {told:#?}, the truth is {truth:#?}",
+                    life.key
+                );
+            } else if life.lost_by_wraps() {
+                // The client's leg, which says what to believe of the peer's, lost something itself.
+                assert_eq!(told.client, truth.client, "{:?}", life.key);
+            } else if each(&truth.peer).iter().all(|n| *n < WRAP) {
                 assert_eq!(told, truth, "{:?}", life.key);
             } else {
                 assert!(
-                    equal_but_for_wraps(&told, &truth, life.strangers),
+                    equal_but_for_wraps(&told, &truth, life.carried.more_came),
                     "{:?}: told {told:#?}, the truth is {truth:#?}",
                     life.key
                 );
             }
         }
+    }
+
+    /// Whether its totals say what is missing: not where its client moved while it was thought to have ended, nor
+    /// where its server came from another address and no status said so.
+    pub(super) fn counts_on(&self, life: &Life) -> bool {
+        if life.moved() && self.told_under_many(&life.key) {
+            return false;
+        }
+        !life.readdressed || (life.says_addresses() && life.heard.new && !life.missed && !life.unrecognised)
     }
 
     /// Right after a takeover, the `new` of a key's next life cannot be told from one that waited, by a node
@@ -232,14 +304,22 @@ impl<'a> Judge<'a> {
 
     /// `exact` is said where it is true, and wherever it can be said.
     fn exact_is_exact(&self) {
-        if !self.mistakable.contains(&true) && !self.may_have_waited() {
+        let copies = self.fleet.lives.iter().any(|l| !l.copies.is_zero());
+        let claims = self.fleet.lives.iter().any(|l| l.claim.is_some());
+        if self.known.all_are_clear() && !self.may_have_waited() && !copies && !claims {
             assert_eq!(self.outcome.overcounted, 0);
         }
         for event in &self.outcome.events {
             let Some(end) = event.end else { continue };
-            let mut could_be_exact = true;
+            // What waited until it was known whether there is a peer leg is told with less than that.
+            let waited = self.rules.peer_leg == PeerLeg::Auto && !self.fleet.peer_messages;
+            let mut could_be_exact = !waited;
             for report in &event.allocations {
-                let key = key(report);
+                let key = key(event, report);
+                let is_exact = end.accuracy == Accuracy::Exact && report.closed.is_some();
+                if is_exact && !self.is_hopeless(&key) {
+                    self.is_the_truth(event, &key, report);
+                }
                 let lives = self.lives(&key, report.opened_at.0);
                 let [life] = lives[..] else {
                     could_be_exact = false;
@@ -249,22 +329,29 @@ impl<'a> Judge<'a> {
                     could_be_exact = false;
                     continue;
                 }
-                let (told, truth) = (self.told_of(life), self.truth(&self.fleet.lives[life]));
-                let heard = &self.fleet.lives[life].heard;
+                let life = &self.fleet.lives[life];
                 assert!(
-                    !report.opened_seen || heard.new,
+                    !report.opened_seen || life.heard.new,
                     "{key:?}: its `new` was not heard"
                 );
                 assert!(
-                    !report.totals_seen || self.totals_heard(&self.fleet.lives[life]),
+                    !report.totals_seen || self.totals_heard(life),
                     "{key:?}: its totals were not heard"
                 );
-                if end.accuracy == Accuracy::Exact && report.closed.is_some() {
-                    assert_eq!(told, truth, "{key:?}: exact, it says");
+                if let (Some(asked), Some((closed_at, CloseReason::Closed))) = (life.asked_at, report.closed)
+                    && !life.missed
+                    && !life.gap
+                {
+                    assert!(
+                        (asked..=asked + LEAVES_WITHIN).contains(&closed_at.0),
+                        "{key:?}: its client let it go at {asked}, and it closed at {closed_at:?}"
+                    );
                 }
-                // What so few packets can hold does not wrap.
-                let few = truth.peer.sent_packets < 65_536 && truth.peer.received_packets < 65_536;
-                let sure = report.totals_seen && few;
+                let sure = report.totals_seen
+                    && life.copies.is_zero()
+                    && self.counts_on(life)
+                    && cannot_have_wrapped(life)
+                    && (!life.carried.more_came || life.carried.doubt() <= self.rules.residue);
                 could_be_exact &= sure || report.closed.is_none();
             }
             if could_be_exact {
@@ -273,18 +360,50 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A record is no way around telling: less than `residue`, or nothing relayed at all.
+    /// What was told of this incarnation up to its session's end, or in all, is what one of the key's lives really
+    /// carried, or several that nobody could tell apart.
+    fn is_the_truth(&self, end: &SessionEvent, key: &Key, report: &AllocationReport) {
+        let incarnation = (key.clone(), report.opened_at.0);
+        let part = |of: &BTreeMap<(Key, u64), Legs>| of.get(&incarnation).copied().unwrap_or_default();
+        let in_all = part(&self.told).plus(part(&self.recorded));
+        let ends = self.outcome.events.iter().filter(|e| e.end.is_some());
+        let before = ends.take_while(|e| e.id != end.id).flat_map(|e| {
+            let of = |r: &&AllocationReport| self::key(e, r) == *key && r.opened_at == report.opened_at;
+            e.allocations.iter().filter(of)
+        });
+        let by_then = before.fold(report.usage, |sum, r| sum.plus(r.usage));
+        let lives = self.lives_of(key);
+        let again = |i: &usize| self.fleet.lives[*i].opened_again && !self.fleet.lives[*i].says_addresses();
+        if self.lives(key, report.opened_at.0).len() > 1 || lives.iter().any(again) {
+            return; // two incarnations of one millisecond, or one that looks like two
+        }
+        let carried = |i: &usize| self.of_source(self.fleet.lives[*i].carried.legs);
+        let is_true = |told: Legs| {
+            (0..lives.len()).any(|from| {
+                let mut sum = Legs::default();
+                lives[from..].iter().any(|i| {
+                    sum = sum.plus(carried(i));
+                    sum == told
+                })
+            })
+        };
+        assert!(
+            is_true(in_all) || (lives.len() > 1 && is_true(by_then)),
+            "{key:?}: exact, it says, with {in_all:#?}; true is {:#?}",
+            lives.iter().map(carried).collect::<Vec<_>>()
+        );
+    }
+
+    /// A record is no way around telling: of what is on record nothing was relayed.
     fn only_the_untellable_is_recorded(&self) {
+        let is_known = self.knows_the_peer_leg();
         for record in &self.outcome.unattributed {
-            let relayed = bill(
-                Billable::Relayed,
-                &record.usage.legs,
-                self.rules.peer_leg != PeerLeg::Absent,
-            );
+            let relayed = match self.rules.billable {
+                Billable::Relayed if is_known => record.usage.billable_bytes,
+                _ => 0,
+            };
             match record.reason {
-                UnattributedReason::Residue => {
-                    assert!(relayed < self.rules.residue.max(1), "{record:#?}");
-                }
+                UnattributedReason::Residue => assert_eq!(relayed, 0, "{record:#?}"),
                 UnattributedReason::NeverRelayed => {
                     assert!(self.rules.start_on == StartOn::Relay, "{record:#?}");
                     assert_eq!(relayed, 0, "{record:#?}");
@@ -293,177 +412,25 @@ impl<'a> Judge<'a> {
             }
         }
     }
-
-    /// By user: never above the truth, and true where all was heard.
-    pub(crate) fn bills_are_true(&self) {
-        let rule = |legs: &Legs| bill(self.rules.billable, legs, self.rules.peer_leg != PeerLeg::Absent);
-        let users: BTreeSet<&String> = self.fleet.lives.iter().map(|l| &l.user).collect();
-        for user in users {
-            let of_user: Vec<usize> = (0..self.fleet.lives.len())
-                .filter(|i| self.fleet.lives[*i].user == *user)
-                .collect();
-            if of_user
-                .iter()
-                .any(|i| self.is_hopeless(&self.fleet.lives[*i].key))
-            {
-                continue;
-            }
-            let told: u64 = self
-                .outcome
-                .events
-                .iter()
-                .filter(|e| e.user.as_deref() == Some(user.as_bytes()))
-                .map(|e| e.usage_delta.billable_bytes)
-                .sum();
-            let recorded: u64 = self
-                .outcome
-                .unattributed
-                .iter()
-                .filter(|u| u.reason != UnattributedReason::Evicted)
-                .filter(|u| u.username.ends_with(user.as_bytes()))
-                .map(|u| u.usage.billable_bytes)
-                .sum();
-            if of_user.iter().all(|i| !self.mistakable[*i]) {
-                let truth: u64 = of_user
-                    .iter()
-                    .map(|i| rule(&self.truth(&self.fleet.lives[*i])))
-                    .sum();
-                assert!(told + recorded <= truth, "{user}: {told} + {recorded} > {truth}");
-                let wraps = |l: &Life| each(&l.carried.peer).iter().any(|n| *n >= WRAP);
-                let all_heard = of_user.iter().all(|i| {
-                    let life = &self.fleet.lives[*i];
-                    self.totals_heard(life) && !wraps(life) && self.is_plain(*i)
-                });
-                if all_heard && !self.evicted && !self.unpromised {
-                    assert_eq!(told + recorded, truth, "{user}: the bill is not true");
-                }
-            } else {
-                // Lives that were taken for one are billed as one.
-                let mut truth: BTreeMap<&Key, Legs> = BTreeMap::new();
-                for i in of_user {
-                    let life = &self.fleet.lives[i];
-                    let sum = truth.entry(&life.key).or_default();
-                    *sum = legs_sum(*sum, self.truth(life));
-                }
-                let most: u64 = truth
-                    .iter()
-                    .map(|(key, legs)| rule(&legs_sum(*legs, self.forged(key))))
-                    .sum();
-                assert!(told + recorded <= most, "{user}: {told} + {recorded} > {most}");
-            }
-        }
-    }
-
-    fn sessions_have_their_shape(&self) {
-        let mut sessions: BTreeMap<SessionId, Vec<&SessionEvent>> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
-        let mut ended: BTreeMap<(Vec<u8>, Vec<u8>), u64> = BTreeMap::new();
-        for event in &self.outcome.events {
-            assert!(ids.insert(event.id), "an event id twice");
-            sessions.entry(event.session_id).or_default().push(event);
-            // Sessions of one group follow each other.
-            let username = event.usernames.first().cloned().unwrap_or_default();
-            let group = match self.rules.group_by {
-                turnhook_reducer::rules::GroupBy::User => event.user.clone().unwrap_or_default(),
-                turnhook_reducer::rules::GroupBy::Username => username,
-                turnhook_reducer::rules::GroupBy::Allocation => continue,
-            };
-            let last = ended.entry((event.realm.to_vec(), group.to_vec())).or_default();
-            match (event.event_type, event.end) {
-                (EventType::Start, _) => assert!(
-                    event.started_at.0 >= *last,
-                    "it started before the one before ended: {event:#?}"
-                ),
-                (_, Some(end)) => *last = (*last).max(end.ended_at.0),
-                _ => {}
-            }
-        }
-        for events in sessions.values() {
-            session_has_its_shape(events);
-            if let Some(continued) = events[0].continues {
-                let before = sessions
-                    .get(&continued)
-                    .expect("it continues a session that was told");
-                assert!(before.last().unwrap().end.is_some(), "of one that is over");
-                assert!(before[0].timestamp <= events[0].timestamp);
-            }
-        }
-    }
 }
 
-fn session_has_its_shape(events: &[&SessionEvent]) {
-    let last = events.len() - 1;
-    let mut sum = Legs::default();
-    let mut billed = 0;
-    for (n, event) in events.iter().enumerate() {
-        assert_eq!(event.sequence as usize, n, "a hole, or a repeat: {event:#?}");
-        let expected = match n {
-            0 => EventType::Start,
-            _ if n == last => EventType::End,
-            _ => EventType::Usage,
-        };
-        assert_eq!(event.event_type, expected, "{event:#?}");
-        assert_eq!(event.end.is_some(), n == last);
-        assert_eq!(
-            (event.started_at, event.continues),
-            (events[0].started_at, events[0].continues)
-        );
-        assert!(event.started_at <= event.timestamp, "{event:#?}");
-        assert!(
-            n == 0 || events[n - 1].timestamp <= event.timestamp,
-            "time went back: {event:#?}"
-        );
-        assert!(
-            event.event_type != EventType::Usage || !event.usage_delta.is_zero(),
-            "nothing to tell"
-        );
-        sum = legs_sum(sum, event.usage_delta.legs);
-        billed += event.usage_delta.billable_bytes;
-        assert_eq!((sum, billed), (event.usage.legs, event.usage.billable_bytes));
-        assert_eq!(event.allocations_omitted, 0, "fleets are small here");
-        let parts = event
-            .allocations
-            .iter()
-            .fold(Legs::default(), |sum, r| legs_sum(sum, r.usage));
-        assert_eq!(
-            parts, event.usage.legs,
-            "its allocations do not add up: {event:#?}"
-        );
-        for report in &event.allocations {
-            if let Some((closed_at, _)) = report.closed {
-                assert!(report.opened_at <= closed_at, "{report:#?}");
-            }
-        }
-    }
-    assert!(last > 0, "it has no end");
-    let end = events[last].end.unwrap();
-    assert!(events[0].started_at <= end.ended_at, "{:#?}", events[last]);
-    assert!(end.ended_at <= events[last].timestamp, "{:#?}", events[last]);
+/// So few packets do not wrap a counter of 32 bits.
+fn cannot_have_wrapped(life: &Life) -> bool {
+    let legs = &life.carried.legs;
+    let packets = [
+        legs.client.received_packets,
+        legs.client.sent_packets,
+        legs.peer.received_packets,
+        legs.peer.sent_packets,
+    ];
+    packets.iter().all(|n| *n <= 65_536)
 }
 
-fn key(report: &AllocationReport) -> Key {
-    key_of(report.server.as_deref(), &report.username, report.id)
-}
-
-/// Nobody could tell a life from an earlier one of the same key whose `new` was lost, or came from the
-/// same client address when nothing else had been heard; or where two servers use one key, or somebody with
-/// a wrong password had it.
-fn mistakable(fleet: &Fleet) -> Vec<bool> {
-    let mut flags = vec![false; fleet.lives.len()];
-    for (i, life) in fleet.lives.iter().enumerate() {
-        flags[i] |= fleet.forged.iter().any(|(key, _)| *key == life.key);
-        let earlier: Vec<usize> = (0..i).filter(|e| fleet.lives[*e].key == life.key).collect();
-        let Some(before) = earlier.last().map(|e| &fleet.lives[*e]) else {
-            continue;
-        };
-        let servers = earlier.iter().any(|e| fleet.lives[*e].server != life.server);
-        let lost = !life.heard.new || !(life.came_from_elsewhere(before) || before.heard.other);
-        if servers || lost {
-            flags[i] = true;
-            for e in earlier {
-                flags[e] = true;
-            }
-        }
-    }
-    flags
+fn key(event: &SessionEvent, report: &AllocationReport) -> Key {
+    key_of(
+        report.server.as_deref(),
+        &event.realm,
+        &report.username,
+        report.id,
+    )
 }

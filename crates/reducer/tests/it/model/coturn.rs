@@ -8,18 +8,25 @@ use turnhook_reducer::{
     usage::{Counters, Legs},
 };
 
-use super::history::{Fate, Size};
+use super::{
+    call::{Carried, Load, Way, wrapped},
+    history::{Claim, Fate, LAST, Opening},
+};
 
 pub(crate) const THREADS: usize = 2;
 const LIFETIME: u32 = 600;
 /// A client refreshes a minute before its time is over.
 const REFRESH: u64 = 540_000;
+/// How long coturn keeps an allocation whose client asked for its deletion; with mobility, longer.
+const DELETION: u64 = 1_000;
+const MOBILE_DELETION: u64 = 58_000;
 
 /// What names an allocation in all that is heard of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// `direct` sources only.
     pub(crate) server: Option<usize>,
+    pub(crate) realm: String,
     pub(crate) username: String,
     pub(crate) id: u64,
 }
@@ -27,6 +34,7 @@ pub(crate) struct Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) lifetime: u32,
+    pub(crate) transport: &'static str,
     pub(crate) local: Option<String>,
     pub(crate) remote: Option<String>,
 }
@@ -48,6 +56,8 @@ pub(crate) struct Said {
     /// `None`: a connection that never had an allocation.
     pub(crate) life: Option<usize>,
     pub(crate) key: Key,
+    /// The realm that its client claims now.
+    pub(crate) claim: Option<Claim>,
     pub(crate) word: Word,
     pub(crate) fate: Fate,
 }
@@ -71,6 +81,7 @@ pub(crate) struct Life {
     pub(crate) thread: usize,
     pub(crate) key: Key,
     pub(crate) user: String,
+    pub(crate) way: Way,
     /// Where its client is now, and was when it opened.
     remote: u16,
     opened_from: u16,
@@ -78,14 +89,36 @@ pub(crate) struct Life {
     pub(crate) alive: bool,
     granted_at: u64,
     expires_at: u64,
-    /// What it carried, and what of that was reported.
-    pub(crate) carried: Legs,
-    reported: Legs,
-    /// Strangers sent packets to its relay address.
-    pub(crate) strangers: bool,
+    pub(crate) carried: Carried,
+    /// What of that was reported, and what coturn's counters of 32 bits made of it.
+    pub(crate) reported: Carried,
+    pub(crate) known: Legs,
+    /// The most that may be told as relayed downwards, and that of each report by itself.
+    pub(crate) most_down: u64,
+    most_by_report: u64,
+    pub(crate) claim: Option<Claim>,
+    /// Its server's connections changed their address, and no status was heard since.
+    pub(crate) readdressed: bool,
+    pub(crate) unrecognised: bool,
     /// Whether coturn says `remote=`.
     addresses: bool,
     pub(crate) heard: Heard,
+    /// Something that was said of it was not heard, or was lost again.
+    pub(crate) missed: bool,
+    /// A message of it was heard that tells it from earlier ones of its key; something was heard before that.
+    pub(crate) signed: bool,
+    pub(crate) unsigned: bool,
+    /// The source was deaf, turnhook crashed or time leapt while it lived.
+    pub(crate) gap: bool,
+    /// Its `new` came once more; and other messages had come before.
+    pub(crate) new_copied: bool,
+    pub(crate) opened_again: bool,
+    /// Some of its messages, and these deltas, were heard once more.
+    pub(crate) echoed: bool,
+    pub(crate) copies: Legs,
+    pub(crate) opened_at: u64,
+    /// When it was heard, by turnhook's clock, that its client lets it go, and nothing else since.
+    pub(crate) asked_at: Option<u64>,
 }
 
 impl Life {
@@ -97,6 +130,25 @@ impl Life {
     /// Whether its `new` names another client address than any that an earlier life can have had.
     pub(crate) fn came_from_elsewhere(&self, earlier: &Life) -> bool {
         self.addresses && self.opened_from != earlier.remote
+    }
+
+    /// Whether a status of it shows that it is not the earlier one (or that its client has moved).
+    pub(crate) fn looks_other_than(&self, earlier: &Life) -> bool {
+        self.addresses && self.remote != earlier.remote
+    }
+
+    /// Reports of it were missed: framing and answers may pass for payload where strangers' packets were.
+    pub(crate) fn guess_down(&mut self) {
+        self.most_down = self.most_down.max(self.reported.most_down_unheard());
+    }
+
+    pub(crate) fn says_addresses(&self) -> bool {
+        self.addresses
+    }
+
+    /// Whether counters of 32 bits lost something on the way.
+    pub(crate) fn lost_by_wraps(&self) -> bool {
+        self.known != self.reported.legs
     }
 }
 
@@ -118,13 +170,30 @@ pub(crate) struct Thread {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) up: bool,
+    /// How often its connections' address changed.
+    pub(crate) address: u8,
     pub(crate) threads: [Thread; THREADS],
+}
+
+impl Server {
+    /// Its name in a `direct` source.
+    pub(crate) fn name(&self, number: usize) -> String {
+        format!("10.0.{}.{number}/-/0", self.address)
+    }
+}
+
+/// The number of the server with that name.
+pub(crate) fn server_of(name: &[u8]) -> usize {
+    let address = name.split(|b| *b == b'/').next().unwrap();
+    usize::from(address.last().unwrap() - b'0')
 }
 
 #[derive(Debug)]
 pub(crate) struct Fleet {
     direct: bool,
     addresses: bool,
+    /// False for coturn before 4.5.2.
+    pub(crate) peer_messages: bool,
     pub(crate) servers: Vec<Server>,
     pub(crate) lives: Vec<Life>,
     /// What those carried who had a wrong password, by the name that they claimed.
@@ -134,50 +203,20 @@ pub(crate) struct Fleet {
     remotes: u16,
 }
 
-fn sum(a: Counters, b: Counters) -> Counters {
-    Counters {
-        received_packets: a.received_packets + b.received_packets,
-        received_bytes: a.received_bytes + b.received_bytes,
-        sent_packets: a.sent_packets + b.sent_packets,
-        sent_bytes: a.sent_bytes + b.sent_bytes,
-    }
-}
-
-pub(crate) fn legs_sum(a: Legs, b: Legs) -> Legs {
-    Legs {
-        client: sum(a.client, b.client),
-        peer: sum(a.peer, b.peer),
-    }
-}
-
-fn rest(all: Counters, part: Counters) -> Counters {
-    Counters {
-        received_packets: all.received_packets - part.received_packets,
-        received_bytes: all.received_bytes - part.received_bytes,
-        sent_packets: all.sent_packets - part.sent_packets,
-        sent_bytes: all.sent_bytes - part.sent_bytes,
-    }
-}
-
-/// coturn's peer totals are 32 bits wide.
-fn wrapped(c: Counters) -> Counters {
-    Counters {
-        received_packets: c.received_packets % (1 << 32),
-        received_bytes: c.received_bytes % (1 << 32),
-        sent_packets: c.sent_packets % (1 << 32),
-        sent_bytes: c.sent_bytes % (1 << 32),
-    }
-}
+pub(crate) const TENANT: &str = "example.org";
+pub(crate) const OTHER_TENANT: &str = "tenant-b.example";
 
 impl Fleet {
     pub(crate) fn new(direct: bool, addresses: bool) -> Fleet {
         let server = || Server {
             up: true,
+            address: 0,
             threads: Default::default(),
         };
         Fleet {
             direct,
             addresses,
+            peer_messages: true,
             servers: vec![server(), server()],
             lives: Vec::new(),
             forged: Vec::new(),
@@ -189,6 +228,9 @@ impl Fleet {
     /// The living allocation that a number of a step means.
     pub(crate) fn pick(&self, n: u8) -> Option<usize> {
         let alive: Vec<usize> = (0..self.lives.len()).filter(|l| self.lives[*l].alive).collect();
+        if n == LAST {
+            return alive.last().copied();
+        }
         alive.get(usize::from(n) % alive.len().max(1)).copied()
     }
 
@@ -196,6 +238,7 @@ impl Fleet {
         let life = &self.lives[life];
         Grant {
             lifetime,
+            transport: if life.way == Way::TcpRelay { "TCP" } else { "UDP" },
             local: self.addresses.then(|| format!("10.0.0.{}:3478", life.server)),
             remote: self.addresses.then(|| format!("192.0.2.1:{}", life.remote)),
         }
@@ -203,83 +246,99 @@ impl Fleet {
 
     fn say(&mut self, life: usize, word: Word, fate: Fate) {
         let l = &self.lives[life];
+        if !self.peer_messages && matches!(word, Word::Traffic(Leg::Peer, _) | Word::Total(Leg::Peer, _)) {
+            return;
+        }
         self.said.push(Said {
             server: l.server,
             thread: l.thread,
             life: Some(life),
             key: l.key.clone(),
+            claim: l.claim,
             word,
             fate,
         });
     }
 
-    fn next_key(&mut self, server: usize, thread: usize, username: String) -> Key {
+    fn next_key(&mut self, server: usize, thread: usize, realm: &str, username: String) -> Key {
         let t = &mut self.servers[server].threads[thread];
         t.last_id += 1;
         Key {
             server: self.direct.then_some(server),
+            realm: realm.into(),
             username,
             id: thread as u64 * 1_000_000_000_000_000 + t.last_id,
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // a step's fields
-    pub(crate) fn open(
-        &mut self,
-        now: u64,
-        server: usize,
-        thread: usize,
-        user: u8,
-        keeps: bool,
-        same_remote: bool,
-        fate: Fate,
-    ) {
+    pub(crate) fn open(&mut self, now: u64, opening: &Opening) {
+        let (server, thread) = (usize::from(opening.server), usize::from(opening.thread));
         if !self.servers[server].up {
             return;
         }
         // One user's credentials change (COTURN.md, trap 15).
-        let username = format!("{}:u{user}", 1_790_000_000 + u32::from(keeps));
-        let key = self.next_key(server, thread, username);
-        if !same_remote {
+        let user = format!("u{}", opening.user);
+        let username = format!("{}:{user}", 1_790_000_000 + u32::from(opening.keeps));
+        let realm = if opening.other_realm { OTHER_TENANT } else { TENANT };
+        let key = self.next_key(server, thread, realm, username);
+        if !opening.same_remote {
             self.remotes += 1;
         }
         self.lives.push(Life {
             server,
             thread,
             key,
-            user: format!("u{user}"),
+            user,
+            way: opening.way,
             remote: self.remotes,
             opened_from: self.remotes,
             addresses: self.addresses,
-            keeps,
+            keeps: opening.keeps,
             alive: true,
             granted_at: now,
             expires_at: now + u64::from(LIFETIME) * 1000,
-            carried: Legs::default(),
-            reported: Legs::default(),
-            strangers: false,
+            carried: Carried::default(),
+            reported: Carried::default(),
+            known: Legs::default(),
+            most_down: 0,
+            most_by_report: 0,
+            claim: None,
+            readdressed: false,
+            unrecognised: false,
             heard: Heard::default(),
+            missed: false,
+            signed: false,
+            unsigned: false,
+            gap: false,
+            new_copied: false,
+            opened_again: false,
+            echoed: false,
+            copies: Legs::default(),
+            opened_at: now,
+            asked_at: None,
         });
         let life = self.lives.len() - 1;
         let grant = self.grant(life, LIFETIME);
-        self.say(life, Word::New(grant), fate);
+        self.say(life, Word::New(grant), opening.fate);
     }
 
     /// Authentication failed: traffic under the name that was claimed, and nothing else.
-    pub(crate) fn forge(&mut self, server: usize, thread: usize, user: u8, size: Size) {
+    pub(crate) fn forge(&mut self, server: usize, thread: usize, user: u8, load: &Load) {
         if !self.servers[server].up {
             return;
         }
-        let key = self.next_key(server, thread, format!("1790000000:u{user}"));
-        let (packets, bytes) = size.packets_and_bytes();
-        let client = Counters {
-            received_packets: packets,
-            received_bytes: bytes,
-            sent_packets: packets,
-            sent_bytes: bytes,
+        let key = self.next_key(server, thread, TENANT, format!("1790000000:u{user}"));
+        // He is answered, and nothing else.
+        let load = Load {
+            junk: load.junk,
+            requests: load.requests,
+            answer: load.answer,
+            ..Load::default()
         };
+        let mut carried = Carried::default();
+        carried.add(Way::Channel, &load);
         let legs = Legs {
-            client,
+            client: wrapped(carried.legs.client),
             peer: Counters::default(),
         };
         self.forged.push((key.clone(), legs));
@@ -287,57 +346,54 @@ impl Fleet {
             Word::Traffic(Leg::Client, legs.client),
             Word::Traffic(Leg::Peer, legs.peer),
         ] {
+            if !self.peer_messages && matches!(word, Word::Traffic(Leg::Peer, _)) {
+                continue;
+            }
             self.said.push(Said {
                 server,
                 thread,
                 life: None,
                 key: key.clone(),
+                claim: None,
                 word,
                 fate: Fate::Heard,
             });
         }
     }
 
-    pub(crate) fn carry(&mut self, life: usize, up: Size, down: Size, strangers: Size) {
-        let (up_packets, up_bytes) = up.packets_and_bytes();
-        let (down_packets, down_bytes) = down.packets_and_bytes();
-        let (strange_packets, strange_bytes) = strangers.packets_and_bytes();
-        let framing = 4;
-        let l = &mut self.lives[life];
-        l.strangers |= strange_packets > 0;
-        l.carried = legs_sum(
-            l.carried,
-            Legs {
-                client: Counters {
-                    received_packets: up_packets + 1,
-                    received_bytes: up_bytes + framing * up_packets + 108,
-                    sent_packets: down_packets + 1,
-                    sent_bytes: down_bytes + framing * down_packets + 92,
-                },
-                peer: Counters {
-                    received_packets: down_packets + strange_packets,
-                    received_bytes: down_bytes + strange_bytes,
-                    sent_packets: up_packets,
-                    sent_bytes: up_bytes,
-                },
-            },
-        );
+    pub(crate) fn carry(&mut self, life: usize, load: &Load) {
+        let way = self.lives[life].way;
+        if way == Way::TcpRelay {
+            self.lives[life].carried.add(way, load);
+            return;
+        }
+        // Else a report is made in time, whatever comes.
+        for part in load.parts() {
+            let l = &mut self.lives[life];
+            l.carried.add(way, &part);
+            if l.carried.since(&l.reported).needs_a_report() {
+                self.report(life, [Fate::Heard; 2]);
+            }
+        }
     }
 
-    /// What was carried since the last report.
+    /// What was carried since the last report, in counters of 32 bits.
     pub(crate) fn report(&mut self, life: usize, fates: [Fate; 2]) {
         let l = &mut self.lives[life];
-        let client = rest(l.carried.client, l.reported.client);
-        let peer = rest(l.carried.peer, l.reported.peer);
+        let since = l.carried.since(&l.reported);
+        let delta = Legs {
+            client: wrapped(since.legs.client),
+            peer: wrapped(since.legs.peer),
+        };
+        l.most_by_report += since.most_down();
         l.reported = l.carried;
-        self.say_delta(life, Leg::Client, client, fates[0]);
-        self.say_delta(life, Leg::Peer, peer, fates[1]);
-    }
-
-    fn say_delta(&mut self, life: usize, leg: Leg, delta: Counters, fate: Fate) {
-        // Deltas are never said twice: nobody could tell (trap 4).
-        let fate = if fate == Fate::Repeated { Fate::Heard } else { fate };
-        self.say(life, Word::Traffic(leg, delta), fate);
+        l.known = l.known.plus(delta);
+        l.most_down = l.most_down.max(l.carried.most_down()).max(l.most_by_report);
+        if l.missed || l.lost_by_wraps() {
+            l.guess_down();
+        }
+        self.say(life, Word::Traffic(Leg::Client, delta.client), fates[0]);
+        self.say(life, Word::Traffic(Leg::Peer, delta.peer), fates[1]);
     }
 
     pub(crate) fn refresh(&mut self, now: u64, life: usize, moves: bool, fate: Fate) {
@@ -352,11 +408,11 @@ impl Fleet {
         self.say(life, Word::Refreshed(grant), fate);
     }
 
-    /// coturn deletes it about a second later.
-    pub(crate) fn ask_deletion(&mut self, now: u64, life: usize, fate: Fate) {
+    /// coturn deletes it about a second later, or about a minute, if it has mobility.
+    pub(crate) fn ask_deletion(&mut self, now: u64, life: usize, mobile: bool, fate: Fate) {
         let l = &mut self.lives[life];
         l.keeps = false;
-        l.expires_at = now + 1000;
+        l.expires_at = now + if mobile { MOBILE_DELETION } else { DELETION };
         let grant = self.grant(life, 0);
         self.say(life, Word::Refreshed(grant), fate);
     }
@@ -365,7 +421,7 @@ impl Fleet {
         self.report(life, [fates[0], fates[1]]);
         let l = &mut self.lives[life];
         l.alive = false;
-        let total = l.carried;
+        let total = l.known;
         self.say(life, Word::Deleted, fates[2]);
         self.say(life, Word::Total(Leg::Client, total.client), fates[3]);
         self.say(life, Word::Total(Leg::Peer, wrapped(total.peer)), fates[4]);
@@ -375,9 +431,16 @@ impl Fleet {
     pub(crate) fn kill(&mut self, server: usize) {
         let s = &mut self.servers[server];
         s.up = false;
+        for held in s.threads.iter_mut().flat_map(|t| &mut t.held) {
+            if let Some(life) = held.life {
+                self.lives[life].missed = true;
+            }
+        }
         s.threads = Default::default();
-        for life in self.lives.iter_mut().filter(|l| l.server == server) {
+        for life in self.lives.iter_mut().filter(|l| l.server == server && l.alive) {
             life.alive = false;
+            life.missed = true;
+            life.guess_down();
         }
     }
 

@@ -1,23 +1,41 @@
 //! Generated fleets, played through a lossy world into the reducer, and held against what was true.
 //!
-//! `history` is what proptest makes and shrinks, `coturn` the truth, `run` the way from there to the
-//! reducer, `turnhook` what goes wrong on this side, `checks` what must hold. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000).
+//! `history` is what a history is made of and `strategy` how proptest makes it, `call` and `coturn` the truth, `run`
+//! and `wire` the way from there to the reducer, `turnhook` what goes wrong on this side. `checks`, `bills` and `shape` say what
+//! must hold, and `knowledge` where nobody can know. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000). What
+//! fails is shrunk, and then told in words by `show`.
 
+mod bills;
+pub(crate) mod call;
 pub(crate) mod checks;
 pub(crate) mod coturn;
 pub(crate) mod history;
+mod knowledge;
 pub(crate) mod run;
+mod shape;
+mod show;
+pub(crate) mod strategy;
 mod turnhook;
+pub(crate) mod wire;
 
 use proptest::{
     strategy::{BoxedStrategy, Strategy},
-    test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner},
+    test_runner::{
+        Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
+    },
+};
+use turnhook_reducer::{
+    event::{EventId, EventType, SessionEvent},
+    rules::{PeerLeg, Rules},
+    usage::{Billable, Usage},
 };
 
 use self::{
     checks::Judge,
-    history::{History, histories},
-    run::{Manner, Outcome, play},
+    history::{History, Step},
+    run::{Manner, Outcome, play, play_by},
+    show::in_words,
+    strategy::histories,
 };
 use crate::world::describe;
 
@@ -25,7 +43,7 @@ const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regress
 
 /// Four properties share the histories.
 fn hold(histories: BoxedStrategy<History>, property: impl Fn(&History)) {
-    hold_for_all(REGRESSIONS, 4, &histories, property);
+    hold_for_all(REGRESSIONS, 4, &histories, property, in_words);
 }
 
 /// The property holds for one of so many `parts` of the histories that are asked for: the same ones each time, others
@@ -35,6 +53,7 @@ pub(crate) fn hold_for_all<S: Strategy>(
     parts: u32,
     histories: &S,
     property: impl Fn(&S::Value),
+    in_words: impl Fn(&S::Value) -> String,
 ) {
     let wanted = std::env::var("TURNHOOK_HISTORIES").ok();
     let is_default = wanted.is_none();
@@ -54,8 +73,10 @@ pub(crate) fn hold_for_all<S: Strategy>(
         property(&history);
         Ok::<(), TestCaseError>(())
     });
-    if let Err(failure) = result {
-        panic!("{failure}");
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, smallest)) => panic!("{reason}\n{}", in_words(&smallest)),
+        Err(failure) => panic!("{failure}"),
     }
 }
 
@@ -85,9 +106,47 @@ fn assert_same(what: &str, a: &[String], b: &[String]) {
     }
 }
 
+const BILLABLE: [Billable; 4] = [
+    Billable::Relayed,
+    Billable::Client,
+    Billable::Egress,
+    Billable::Ingress,
+];
+
+/// Under each rule of what is billed. Sessions and counters are the same by all of them; but where it turns out at the
+/// end what was relayed, there is one usage more to tell.
 fn is_true(history: &History) {
-    let run = play(history, Manner::Plain);
-    Judge::new(&history.setting.rules, &run.fleet, &run.outcome).check();
+    let mut before: Option<Vec<SessionEvent>> = None;
+    for billable in BILLABLE {
+        let run = play_by(history, Manner::Plain, billable);
+        let rules = Rules {
+            billable,
+            ..history.setting.rules.clone()
+        };
+        let mut judge = Judge::new(&rules, &run.fleet, &run.outcome);
+        judge.steady = !history.steps().any(|step| matches!(step, Step::ClockBack(_)));
+        judge.check();
+        let events: Vec<SessionEvent> = run.outcome.events.iter().filter_map(without_bill).collect();
+        // Until it is known that there is no peer leg, what is to be billed for it waits, and nothing else.
+        let waits = history.setting.rules.peer_leg == PeerLeg::Auto && !history.setting.peer_messages;
+        if let Some(before) = before.replace(events.clone()).filter(|_| !waits) {
+            assert_eq!(events, before, "{billable:?}: it is not only billed otherwise");
+        }
+    }
+}
+
+fn without_bill(event: &SessionEvent) -> Option<SessionEvent> {
+    (event.event_type != EventType::Usage).then(|| SessionEvent {
+        id: EventId([0; 16]),
+        sequence: 0,
+        billable: Billable::Relayed,
+        usage_delta: Usage::default(),
+        usage: Usage {
+            billable_bytes: 0,
+            ..event.usage
+        },
+        ..event.clone()
+    })
 }
 
 fn is_the_same_however_it_is_played(history: &History) {

@@ -1,23 +1,24 @@
 //! Plays a history: from coturn, over a lossy way, into a reducer, and into rows that outlive it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use turnhook_reducer::{
     Notice, Reducer, ServerRef,
     event::{SessionEvent, Unattributed},
-    message::{AllocationId, Kind, Leg, Message, Status},
+    rules::Rules,
     source::{Gap, GapReason},
     state::{Change, Table},
     time::Timestamp,
+    usage::Billable,
 };
 
 use super::{
-    coturn::{Fleet, Flow, Grant, Key, Said, THREADS, Word},
+    coturn::{Fleet, Flow, Grant, Said, THREADS},
     history::{Fate, History, Step},
+    wire::Name,
 };
 use crate::world::{START, identity};
 
-pub(crate) const REALM: &[u8] = b"example.org";
 /// How long a `direct` source waits before it believes that a server has stopped.
 const STOPPED_AFTER: u64 = 5_000;
 /// A history is shorter than a tombstone's life: what comes later than that is told twice, and METERING.md
@@ -67,67 +68,112 @@ pub(crate) enum Mark {
     Snapshot,
 }
 
+/// A server's connections are away, since when by the wall clock, and when the source will say so.
+#[derive(Clone, Debug)]
+pub(super) struct Absence {
+    pub(super) name: String,
+    pub(super) since: u64,
+    pub(super) told_at: u64,
+}
+
 pub(crate) struct Run<'h> {
     pub(super) history: &'h History,
+    pub(super) rules: Rules,
     pub(super) manner: Manner,
     pub(crate) fleet: Fleet,
     pub(super) reducer: Reducer,
-    /// True time, and how far the wall clock is behind it.
+    /// True time; how far the source's clock was put ahead of it; and how far the wall clock is behind that one.
     pub(super) clock: u64,
+    pub(super) ahead: u64,
     pub(super) behind: u64,
     pub(super) deaf: bool,
     pub(super) deaf_since: u64,
-    /// When a server was killed, by the wall clock, and when the source will say so.
-    pub(super) killed: [Option<(u64, u64)>; 2],
-    pub(super) keys: BTreeMap<(String, u64), StatusKey>,
-    pub(super) snapshot: Option<BTreeSet<(String, u64)>>,
+    pub(super) absent: Vec<Absence>,
+    pub(super) keys: BTreeMap<Name, StatusKey>,
+    pub(super) snapshot: Option<BTreeSet<Name>>,
+    /// Copies on their way, and when they come.
+    pub(super) echoes: VecDeque<(u64, Said)>,
     pub(super) uncommitted: Vec<(usize, Mark, u64)>,
     pub(super) committed_at: Timestamp,
     pub(super) rows: BTreeMap<(Table, u64), Vec<u8>>,
     pub(crate) outcome: Outcome,
+    /// What happened, in words, where somebody reads it.
+    pub(super) diary: Option<Vec<String>>,
 }
 
 /// Plays a history to its end, when everything is over.
 pub(crate) fn play(history: &History, manner: Manner) -> Run<'_> {
-    let setting = &history.setting;
-    let mut run = Run {
-        history,
-        manner,
-        fleet: Fleet::new(setting.direct, setting.addresses),
-        reducer: Reducer::new(identity(), setting.rules.clone()),
-        clock: START,
-        behind: 0,
-        deaf: false,
-        deaf_since: START,
-        killed: [None; 2],
-        keys: BTreeMap::new(),
-        snapshot: None,
-        uncommitted: Vec::new(),
-        committed_at: Timestamp(START),
-        rows: BTreeMap::new(),
-        outcome: Outcome::default(),
-    };
-    run.reducer.hearing(Timestamp(START));
-    for (n, step) in history.steps.iter().enumerate() {
-        run.step(step);
-        if (n + 1) % setting.commit_every == 0 {
-            run.commit(false);
-        }
-        run.interrupt(n + 1);
-        run.check_bounds();
-    }
-    run.finish();
+    play_by(history, manner, history.setting.rules.billable)
+}
+
+/// The same, with another rule of what is billed.
+pub(crate) fn play_by(history: &History, manner: Manner, billable: Billable) -> Run<'_> {
+    let mut run = Run::new(history, manner, billable);
+    run.play();
     run
 }
 
-impl Run<'_> {
-    pub(super) fn wall(&self) -> Timestamp {
-        Timestamp(self.clock - self.behind)
+impl<'h> Run<'h> {
+    pub(super) fn new(history: &'h History, manner: Manner, billable: Billable) -> Run<'h> {
+        let setting = &history.setting;
+        let rules = Rules {
+            billable,
+            ..setting.rules.clone()
+        };
+        let mut fleet = Fleet::new(setting.direct, setting.addresses);
+        fleet.peer_messages = setting.peer_messages;
+        Run {
+            history,
+            manner,
+            fleet,
+            reducer: Reducer::new(identity(), rules.clone()),
+            rules,
+            clock: START,
+            ahead: 0,
+            behind: 0,
+            deaf: false,
+            deaf_since: START,
+            absent: Vec::new(),
+            keys: BTreeMap::new(),
+            snapshot: None,
+            echoes: VecDeque::new(),
+            uncommitted: Vec::new(),
+            committed_at: Timestamp(START),
+            rows: BTreeMap::new(),
+            outcome: Outcome::default(),
+            diary: None,
+        }
+    }
+
+    pub(super) fn play(&mut self) {
+        self.reducer.hearing(Timestamp(START));
+        for server in 0..2 {
+            self.threads_of(server, true);
+        }
+        for (n, step) in self.history.steps().enumerate() {
+            self.step(step);
+            if (n + 1) % self.history.setting.commit_every == 0 {
+                self.commit(false);
+            }
+            self.interrupt(n + 1);
+            self.check_bounds();
+        }
+        self.finish();
+    }
+
+    /// By the source's clock, which never goes back.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp(self.clock + self.ahead)
+    }
+
+    /// The same moment by the wall clock, as it is told.
+    pub(super) fn wall(&self, at: Timestamp) -> u64 {
+        at.0 - self.behind
     }
 
     /// The time of an input. Deadlines before it have fired, whichever way.
     pub(super) fn at(&mut self) -> Timestamp {
-        let at = self.wall();
+        let at = self.now();
         if self.manner == Manner::FineSteps {
             while let Some(due) = self.reducer.next_deadline().filter(|due| *due < at) {
                 let before = self.reducer.now();
@@ -141,49 +187,35 @@ impl Run<'_> {
     }
 
     fn check_bounds(&mut self) {
-        let rules = &self.history.setting.rules;
         if let Some(due) = self.reducer.next_deadline() {
             assert!(due >= self.reducer.now(), "a deadline lies in the past");
         }
         let (tombstones, unconfirmed) = self.reducer.kept_aside();
-        assert!(tombstones <= rules.tombstone_limit, "{tombstones} tombstones");
         assert!(
-            unconfirmed <= rules.unconfirmed_limit,
+            tombstones <= self.rules.tombstone_limit,
+            "{tombstones} tombstones"
+        );
+        assert!(
+            unconfirmed <= self.rules.unconfirmed_limit,
             "{unconfirmed} unconfirmed"
         );
-        assert!(self.reducer.open_allocations() <= self.fleet.lives.len());
     }
 
     fn step(&mut self, step: &Step) {
         let now = self.clock;
+        self.note(|| format!("{step:?}"));
         match *step {
-            Step::Wait(millis) => self.wait_until((now + millis).min(START + LONGEST)),
-            Step::Open {
-                server,
-                thread,
-                user,
-                keeps,
-                same_remote,
-                fate,
-            } => {
-                self.fleet
-                    .open(now, server.into(), thread.into(), user, keeps, same_remote, fate);
-            }
+            Step::Wait(millis) => self.wait_until(now + millis),
+            Step::Open(opening) => self.fleet.open(now, &opening),
             Step::Forge {
                 server,
                 thread,
                 user,
-                size,
-            } => self.fleet.forge(server.into(), thread.into(), user, size),
-            Step::Carry {
-                life,
-                up,
-                down,
-                strangers,
-                report,
-            } => {
+                load,
+            } => self.fleet.forge(server.into(), thread.into(), user, &load),
+            Step::Carry { life, load, report } => {
                 if let Some(life) = self.fleet.pick(life) {
-                    self.fleet.carry(life, up, down, strangers);
+                    self.fleet.carry(life, &load);
                     if let Some(fates) = report {
                         self.fleet.report(life, fates);
                     }
@@ -194,9 +226,9 @@ impl Run<'_> {
                     self.fleet.refresh(now, life, moves, fate);
                 }
             }
-            Step::AskDeletion { life, fate } => {
+            Step::AskDeletion { life, mobile, fate } => {
                 if let Some(life) = self.fleet.pick(life) {
-                    self.fleet.ask_deletion(now, life, fate);
+                    self.fleet.ask_deletion(now, life, mobile, fate);
                 }
             }
             Step::Close { life, fates } => {
@@ -204,8 +236,14 @@ impl Run<'_> {
                     self.fleet.close(life, fates);
                 }
             }
+            Step::ClaimRealm { life, claim } => {
+                if let Some(life) = self.fleet.pick(life) {
+                    self.fleet.lives[life].claim = Some(claim);
+                }
+            }
             Step::Kill { server } => self.kill(server.into()),
             Step::Restart { server } => self.restart(server.into()),
+            Step::Readdress { server } => self.readdress(server.into()),
             Step::Hold { server, thread } => self.flow(server.into(), thread.into(), Flow::Held),
             Step::Wedge { server, thread } => self.flow(server.into(), thread.into(), Flow::Wedged),
             Step::Flow { server, thread } => self.flow(server.into(), thread.into(), Flow::Free),
@@ -214,37 +252,40 @@ impl Run<'_> {
             Step::SnapshotBegin => self.begin_snapshot(),
             Step::SnapshotEnd => self.end_snapshot(),
             Step::Crash(loss) => self.crash(loss),
-            Step::ClockBack(seconds) => {
-                let most = self.clock - START;
-                self.behind = (self.behind + u64::from(seconds) * 1000).min(most);
-            }
+            Step::ClockBack(seconds) => self.put_back(u64::from(seconds) * 1000),
+            Step::ClockAhead(seconds) => self.put_ahead(u64::from(seconds) * 1000),
         }
         self.carry_messages();
     }
 
-    fn wait(&mut self, millis: u64) {
-        let until = self.clock + millis;
-        self.wait_until(until);
+    /// Nothing takes longer than a history may.
+    fn wait_until(&mut self, until: u64) {
+        let until = until
+            .min(START + LONGEST.saturating_sub(self.ahead))
+            .max(self.clock);
+        self.pass_until(until);
     }
 
-    fn wait_until(&mut self, until: u64) {
+    fn pass_until(&mut self, until: u64) {
         loop {
-            let told = self.killed.iter().flatten().map(|(_, told_at)| *told_at).min();
-            let due = self.fleet.next_due().into_iter().chain(told).min();
+            let absence = self.absent.iter().map(|a| a.told_at).min();
+            let echo = self.echoes.front().map(|(due, _)| *due);
+            let due = self.fleet.next_due().into_iter().chain(absence).chain(echo).min();
             let Some(due) = due.filter(|due| *due <= until) else {
                 break;
             };
             self.clock = self.clock.max(due);
             self.fleet.pass(self.clock);
             self.carry_messages();
-            for server in 0..2 {
-                if let Some((wall, told_at)) = self.killed[server].filter(|(_, at)| *at <= self.clock) {
-                    assert!(told_at <= self.clock);
-                    self.killed[server] = None;
-                    let at = self.at();
-                    let name = self.server_ref(Some(server));
-                    self.reducer.server_stopped(at, name, Timestamp(wall));
-                }
+            self.carry_echoes();
+            let (told, waits): (Vec<_>, Vec<_>) =
+                self.absent.drain(..).partition(|a| a.told_at <= self.clock);
+            self.absent = waits;
+            for absence in told {
+                self.note(|| format!("{} has stopped", absence.name));
+                let at = self.at();
+                let server = self.reducer.server(absence.name.as_bytes());
+                self.reducer.server_stopped(at, server, Timestamp(absence.since));
             }
         }
         self.clock = until;
@@ -253,35 +294,89 @@ impl Run<'_> {
         self.check_bounds();
     }
 
-    fn server_ref(&mut self, server: Option<usize>) -> ServerRef {
+    pub(super) fn server_ref(&mut self, server: Option<usize>) -> ServerRef {
         match server {
-            Some(server) => self.reducer.server(format!("10.0.0.{server}/-/0").as_bytes()),
+            Some(server) => {
+                let name = self.fleet.servers[server].name(server);
+                self.reducer.server(name.as_bytes())
+            }
             None => ServerRef::UNKNOWN,
         }
     }
 
     // What goes wrong with coturn.
 
-    fn kill(&mut self, server: usize) {
-        if !self.fleet.servers[server].up {
+    /// In a `direct` source its relay threads connect, or their connections close.
+    pub(super) fn threads_of(&mut self, server: usize, connected: bool) {
+        if !self.history.setting.direct || !self.fleet.servers[server].up {
             return;
         }
-        self.fleet.kill(server);
+        for thread in 0..THREADS as u16 {
+            let at = self.at();
+            let server = self.server_ref(Some(server));
+            if connected {
+                self.reducer.thread_connected(at, server, thread);
+            } else {
+                self.reducer.thread_disconnected(at, server, thread);
+            }
+        }
+    }
+
+    fn goes_away(&mut self, server: usize) {
         if self.history.setting.direct && !self.deaf {
-            self.killed[server] = Some((self.wall().0, self.clock + STOPPED_AFTER));
+            self.threads_of(server, false);
+            self.absent.push(Absence {
+                name: self.fleet.servers[server].name(server),
+                since: self.now().0,
+                told_at: self.clock + STOPPED_AFTER,
+            });
+        }
+    }
+
+    fn kill(&mut self, server: usize) {
+        if self.fleet.servers[server].up {
+            self.goes_away(server);
+            self.fleet.kill(server);
         }
     }
 
     fn restart(&mut self, server: usize) {
         self.kill(server);
         self.fleet.servers[server].up = true;
-        if let Some((wall, _)) = self.killed[server].take() {
+        let name = self.fleet.servers[server].name(server);
+        if let Some(n) = self.absent.iter().position(|a| a.name == name) {
+            let absence = self.absent.remove(n);
             let at = self.at();
-            let name = self.server_ref(Some(server));
-            self.reducer.server_restarted(at, name, Timestamp(wall));
+            let server = self.reducer.server(name.as_bytes());
+            self.reducer
+                .server_restarted(at, server, Timestamp(absence.since));
+        }
+        if !self.deaf {
+            self.threads_of(server, true);
         }
         if !self.history.setting.direct {
             self.keys.clear(); // those of the other server too (trap 10)
+        }
+    }
+
+    /// The same server comes from another address; at the old one nobody is left.
+    fn readdress(&mut self, server: usize) {
+        if !self.history.setting.direct || !self.fleet.servers[server].up {
+            return;
+        }
+        self.goes_away(server);
+        self.fleet.servers[server].address += 1;
+        if !self.deaf {
+            self.threads_of(server, true);
+        }
+        for life in self
+            .fleet
+            .lives
+            .iter_mut()
+            .filter(|l| l.server == server && l.alive)
+        {
+            life.readdressed = true;
+            life.unrecognised = true;
         }
     }
 
@@ -300,91 +395,16 @@ impl Run<'_> {
                 from: Timestamp(START),
                 to: at,
                 reason: GapReason::Reconnect,
-                server: Some(format!("10.0.0.{server}/-/0").into_bytes().into()),
+                server: Some(self.fleet.servers[server].name(server).into_bytes().into()),
             };
             self.reducer.gap(at, &gap);
-        }
-    }
-
-    // The way of a message.
-
-    fn carry_messages(&mut self) {
-        for said in std::mem::take(&mut self.fleet.said) {
-            let thread = &mut self.fleet.servers[said.server].threads[said.thread];
-            match thread.flow {
-                Flow::Free => self.pass_on(&said),
-                Flow::Held => thread.held.push_back(said),
-                Flow::Wedged => {}
-            }
-        }
-    }
-
-    /// It has reached Redis, or the listener.
-    fn pass_on(&mut self, said: &Said) {
-        if !self.history.setting.direct
-            && let Some(life) = said.life
-        {
-            let name = (said.key.username.clone(), said.key.id);
-            match &said.word {
-                Word::New(grant) | Word::Refreshed(grant) => {
-                    let grant = grant.clone();
-                    let touched_at = self.clock;
-                    self.keys.insert(
-                        name,
-                        StatusKey {
-                            life,
-                            grant,
-                            touched_at,
-                        },
-                    );
-                }
-                Word::Deleted => {
-                    self.keys.remove(&name);
-                }
-                Word::Traffic(..) | Word::Total(..) => {}
-            }
-        }
-        let times = match said.fate {
-            _ if self.deaf => 0,
-            Fate::Lost => 0,
-            Fate::Heard => 1,
-            Fate::Repeated => 2,
-        };
-        for _ in 0..times {
-            self.hear(said);
-        }
-    }
-
-    fn hear(&mut self, said: &Said) {
-        let at = self.at();
-        let server = self.server_ref(said.key.server);
-        let (kind, mark) = match &said.word {
-            Word::New(grant) => (Kind::New(status(grant)), Some(Mark::New)),
-            Word::Refreshed(grant) => (Kind::Refreshed(status(grant)), Some(Mark::Other)),
-            Word::Deleted => (Kind::Deleted, Some(Mark::Other)),
-            Word::Traffic(leg, counters) => (Kind::Traffic(*leg, *counters), None),
-            Word::Total(leg, counters) => {
-                let mark = match leg {
-                    Leg::Client => Some(Mark::ClientTotal),
-                    Leg::Peer => Some(Mark::PeerTotal),
-                };
-                (Kind::TotalTraffic(*leg, *counters), mark)
-            }
-        };
-        let message = Message {
-            realm: REALM,
-            username: said.key.username.as_bytes(),
-            id: AllocationId(said.key.id),
-            kind,
-        };
-        self.reducer.message(at, server, &message);
-        if let (Some(life), Some(mark)) = (said.life, mark) {
-            self.uncommitted.push((life, mark, self.reducer.now().0));
+            self.note_gap();
         }
     }
 
     /// All that is open ends, and is heard of or expires; then all that is remembered is forgotten.
     fn finish(&mut self) {
+        self.note(|| "the end".into());
         for server in 0..2 {
             for thread in 0..THREADS {
                 self.flow(server, thread, Flow::Free);
@@ -399,41 +419,23 @@ impl Run<'_> {
             }
         }
         self.carry_messages();
+        self.pass_until(self.clock + self.history.setting.echo);
         for server in 0..2 {
             self.kill(server);
         }
         self.commit(false);
-        self.behind = 0;
-        self.wait(8 * 3_600_000);
+        self.pass_until(self.clock + 8 * 3_600_000);
         self.commit(false);
         assert_eq!(self.reducer.open_allocations(), 0, "an allocation never ends");
         assert_eq!(self.reducer.open_sessions(), 0, "a session never ends");
-        assert_eq!(self.reducer.next_deadline(), None);
-        self.wait(48 * 3_600_000);
+        self.pass_until(self.clock + 48 * 3_600_000);
         self.commit(true);
+        if self.reducer.reports_peer_leg().is_some() {
+            assert_eq!(self.reducer.next_deadline(), None, "something waits for ever");
+            let left: Vec<_> = self.rows.keys().filter(|(t, _)| *t != Table::Source).collect();
+            assert!(left.is_empty(), "rows stay: {left:?}");
+        } // else what it is that was relayed waits for the day when that is known
         assert_eq!(self.reducer.kept_aside(), (0, 0));
-        let left: Vec<_> = self.rows.keys().filter(|(t, _)| *t != Table::Source).collect();
-        assert!(left.is_empty(), "rows stay: {left:?}");
         self.note_stats();
-    }
-}
-
-pub(crate) fn status(grant: &Grant) -> Status<'_> {
-    Status {
-        lifetime: grant.lifetime,
-        transport: grant.local.is_some().then_some(b"UDP"),
-        local: grant.local.as_deref().map(str::as_bytes),
-        remote: grant.remote.as_deref().map(str::as_bytes),
-        ..Status::default()
-    }
-}
-
-/// The key under which an event or a record tells of an allocation.
-pub(crate) fn key_of(server: Option<&[u8]>, username: &[u8], id: AllocationId) -> Key {
-    let server = server.map(|name| usize::from(name[7] - b'0'));
-    Key {
-        server,
-        username: String::from_utf8(username.to_vec()).unwrap(),
-        id: id.0,
     }
 }

@@ -11,9 +11,13 @@ use turnhook_reducer::{
 
 use super::{
     history::Loss,
-    run::{Manner, Mark, REALM, Run, status},
+    run::{Manner, Mark, Run},
+    wire::status,
 };
-use crate::world::identity;
+use crate::world::{START, describe, identity};
+
+/// The longest that a history may take by the source's clock, in milliseconds.
+const LONGEST_LEAP: u64 = 10 * 3_600_000;
 
 impl Run<'_> {
     pub(super) fn go_deaf(&mut self) {
@@ -21,8 +25,12 @@ impl Run<'_> {
             return;
         }
         self.deaf = true;
-        self.deaf_since = self.wall().0;
-        self.killed = [None; 2]; // absence proves nothing now
+        self.deaf_since = self.now().0;
+        for server in 0..2 {
+            self.threads_of(server, false);
+        }
+        self.absent.clear(); // absence proves nothing now
+        self.note_gap();
         self.snapshot = None;
         let at = self.at();
         self.reducer.snapshot_ended(at);
@@ -43,6 +51,9 @@ impl Run<'_> {
             server: None,
         };
         self.reducer.gap(at, &gap);
+        for server in 0..2 {
+            self.threads_of(server, true);
+        }
     }
 
     pub(super) fn begin_snapshot(&mut self) {
@@ -57,22 +68,23 @@ impl Run<'_> {
     pub(super) fn end_snapshot(&mut self) {
         for name in self.snapshot.take().into_iter().flatten() {
             let at = self.at();
-            let (username, id) = (name.0.as_bytes(), AllocationId(name.1));
+            let (realm, username, id) = (name.0.as_bytes(), name.1.as_bytes(), AllocationId(name.2));
             let now = self.clock;
             let Some(key) = self.keys.get_mut(&name) else {
                 continue;
             };
-            if !self.reducer.snapshot_wants(REALM, username, id) {
+            if !self.reducer.snapshot_wants(realm, username, id) {
                 continue;
             }
             let idle = (now - key.touched_at) / 1000;
             key.touched_at = now; // GET resets it (trap 21)
             let opened = self
                 .reducer
-                .snapshot_key(at, REALM, username, id, status(&key.grant), Some(idle));
+                .snapshot_key(at, realm, username, id, status(&key.grant), Some(idle));
             if opened {
-                self.uncommitted
-                    .push((key.life, Mark::Snapshot, self.reducer.now().0));
+                let life = key.life;
+                let at = self.wall(self.reducer.now());
+                self.uncommitted.push((life, Mark::Snapshot, at));
             }
         }
         let at = self.at();
@@ -94,6 +106,12 @@ impl Run<'_> {
                 Some(value) => self.rows.insert((change.table, change.key), value.clone()),
                 None => self.rows.remove(&(change.table, change.key)),
             };
+        }
+        for event in &output.events {
+            self.note(|| format!("   tells: {}", describe(event)));
+        }
+        for record in &output.unattributed {
+            self.note(|| format!("   records: {record:?}"));
         }
         self.outcome.events.extend(output.events);
         self.outcome.unattributed.extend(output.unattributed);
@@ -119,9 +137,17 @@ impl Run<'_> {
             Loss::Progress => self.commit(false),
             Loss::Uncommitted => {}
         }
+        if !matches!(loss, Loss::Nothing) {
+            for life in &mut self.fleet.lives {
+                life.missed = true;
+                life.asked_at = None;
+                life.guess_down();
+            }
+        }
         let was_deaf = self.deaf;
         self.go_deaf();
         self.restore();
+        self.tell_wall_clock();
         if !was_deaf {
             self.hear_again(GapReason::Restart);
         }
@@ -134,13 +160,66 @@ impl Run<'_> {
             .rows
             .iter()
             .map(|((table, key), value)| (*table, *key, value));
-        self.reducer = Reducer::restore(
-            identity(),
-            self.history.setting.rules.clone(),
-            self.committed_at,
-            rows,
-        )
-        .unwrap();
+        self.reducer = Reducer::restore(identity(), self.rules.clone(), self.committed_at, rows).unwrap();
+    }
+
+    /// The wall clock was put ahead. Past the source's clock, that is anchored anew, and what may have been missed is a
+    /// gap.
+    pub(super) fn put_ahead(&mut self, millis: u64) {
+        self.clock += 1;
+        // Copies that are on their way come before: what is remembered of the ended is forgotten by this clock.
+        for (due, _) in &mut self.echoes {
+            *due = self.clock;
+        }
+        self.carry_echoes();
+        let from = self.at();
+        let caught_up = millis.min(self.behind);
+        self.behind -= caught_up;
+        // A history must not take longer than tombstones are kept, by this clock either.
+        let room = LONGEST_LEAP.saturating_sub(from.0.saturating_sub(START));
+        let leap = (millis - caught_up).min(room);
+        if leap > 0 {
+            self.ahead += leap;
+            let gap = Gap {
+                from,
+                to: self.now(),
+                reason: GapReason::ClockStep,
+                server: None,
+            };
+            self.reducer.gap(from, &gap);
+        }
+        self.note_gap();
+        self.tell_wall_clock();
+    }
+
+    /// The wall clock was put back: what is told follows it.
+    pub(super) fn put_back(&mut self, millis: u64) {
+        self.clock += 1;
+        let most = self.now().0 - START;
+        self.behind = (self.behind + millis).min(most);
+        self.note_gap();
+        self.tell_wall_clock();
+    }
+
+    fn tell_wall_clock(&mut self) {
+        let at = self.at();
+        let behind = i64::try_from(self.behind).unwrap();
+        self.reducer.wall_clock(at, -behind);
+    }
+
+    /// All that lives now may have said something that nobody heard, for all that turnhook knows.
+    pub(super) fn note_gap(&mut self) {
+        for life in self.fleet.lives.iter_mut().filter(|l| l.alive) {
+            life.gap = true;
+        }
+    }
+
+    /// In words, for whoever reads how a history went.
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(diary) = &mut self.diary {
+            let seconds = (self.clock - START) as f64 / 1000.0;
+            diary.push(format!("{seconds:>9.3} {}", what()));
+        }
     }
 
     pub(super) fn note_stats(&mut self) {

@@ -1,0 +1,96 @@
+//! What can be known of lives by whoever heard what was heard: where the messages themselves leave something
+//! open, less is asked for.
+
+use turnhook_reducer::{Notice, rules::Rules};
+
+use super::{
+    coturn::{Fleet, Key, Life},
+    run::Outcome,
+};
+
+/// A copy of a message comes within a minute.
+const COPY: u64 = 60_000;
+
+/// What is known of each life of a fleet, by its place.
+#[derive(Debug)]
+pub(crate) struct Knowledge {
+    /// Nobody could tell it from another life of its key.
+    mistakable: Vec<bool>,
+    /// Whose it is cannot be known.
+    hopeless: Vec<bool>,
+}
+
+impl Knowledge {
+    pub(crate) fn of(fleet: &Fleet, rules: &Rules, outcome: &Outcome) -> Knowledge {
+        let _ = rules;
+        Knowledge {
+            mistakable: mistakable(fleet),
+            hopeless: (0..fleet.lives.len())
+                .map(|life| is_hopeless(fleet, outcome, life))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn is_mistakable(&self, life: usize) -> bool {
+        self.mistakable[life]
+    }
+
+    pub(crate) fn is_hopeless(&self, life: usize) -> bool {
+        self.hopeless[life]
+    }
+
+    pub(crate) fn all_are_clear(&self) -> bool {
+        !self.mistakable.contains(&true) && !self.hopeless.contains(&true)
+    }
+}
+
+/// Nobody could tell a life from an earlier one of the same key whose `new` was lost, or came from the
+/// same client address when nothing else had been heard (or so soon that it may be a copy); or where two servers use
+/// one key, or somebody with a wrong password had it.
+fn mistakable(fleet: &Fleet) -> Vec<bool> {
+    let mut flags = vec![false; fleet.lives.len()];
+    for (i, life) in fleet.lives.iter().enumerate() {
+        flags[i] |= fleet.forged.iter().any(|(key, _)| is_namesake(key, &life.key));
+        let earlier: Vec<usize> = (0..i).filter(|e| fleet.lives[*e].key == life.key).collect();
+        let Some(before) = earlier.last().map(|e| &fleet.lives[*e]) else {
+            continue;
+        };
+        let servers = earlier.iter().any(|e| fleet.lives[*e].server != life.server);
+        let soon = life.opened_at < before.opened_at + COPY;
+        let known = life.came_from_elsewhere(before) || (before.heard.other && !soon);
+        if servers || !life.heard.new || !known {
+            flags[i] = true;
+            for e in earlier {
+                flags[e] = true;
+            }
+        }
+    }
+    flags
+}
+
+/// Where it was not seen that two servers share a key, each is billed for both; and where a client claims another realm,
+/// only what was open then, and is the only one of its name and number, is known for what it is.
+fn is_hopeless(fleet: &Fleet, outcome: &Outcome, life: usize) -> bool {
+    let life = &fleet.lives[life];
+    let namesakes = || fleet.lives.iter().filter(|l| is_namesake(&l.key, &life.key));
+    let shared = namesakes().any(|l| l.key == life.key && l.server != life.server);
+    let unseen = !outcome
+        .notices
+        .iter()
+        .any(|n| matches!(n, Notice::SharedKey { allocation, .. } if allocation.0 == life.key.id));
+    let claims = namesakes().any(|l| l.claim.is_some());
+    let alone = namesakes().count() == 1;
+    // Of two tenants, and one looks like the other with another realm.
+    let tenants = namesakes().any(|l| l.key.realm != life.key.realm);
+    let unheard = namesakes().any(|l| !l.heard.new);
+    (shared && unseen) || (claims && !(alone && is_known_throughout(life))) || (tenants && unheard)
+}
+
+fn is_known_throughout(life: &Life) -> bool {
+    life.heard.new && !life.missed && !life.gap && !life.echoed && !life.readdressed
+}
+
+/// Of the same number and name, of whatever tenant: a realm can be switched.
+pub(crate) fn is_namesake(a: &Key, b: &Key) -> bool {
+    a.server == b.server && a.username == b.username && a.id == b.id
+}

@@ -1,0 +1,222 @@
+//! METERING.md, "Histories that must come out so", 14 and 15: two lives of one number, and one that is heard twice.
+
+use turnhook_reducer::{
+    message::{Kind, Leg, Status},
+    rules::Rules,
+    source::{Gap, GapReason},
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
+
+use crate::{
+    model::call::{Carried, Load, Size, Way},
+    world::{START, World, bytes},
+};
+
+impl World {
+    fn report(&mut self, id: u64, legs: Legs) {
+        self.message("ann", id, Kind::Traffic(Leg::Client, legs.client))
+            .message("ann", id, Kind::Traffic(Leg::Peer, legs.peer));
+    }
+
+    fn close_of(&mut self, id: u64, legs: Legs) {
+        self.deleted("ann", id)
+            .message("ann", id, Kind::TotalTraffic(Leg::Client, legs.client))
+            .message("ann", id, Kind::TotalTraffic(Leg::Peer, legs.peer));
+    }
+
+    fn billed_in_all(&self) -> u64 {
+        let told: u64 = self.events.iter().map(|e| e.usage_delta.billable_bytes).sum();
+        let recorded: u64 = self.unattributed.iter().map(|u| u.usage.billable_bytes).sum();
+        told + recorded
+    }
+}
+
+fn from(remote: Option<&'static str>) -> Status<'static> {
+    Status {
+        lifetime: 600,
+        local: remote.map(|_| &b"203.0.113.9:3478"[..]),
+        remote: remote.map(str::as_bytes),
+        ..Status::default()
+    }
+}
+
+/// The first is flooded and killed, of the second `new` is lost: in whatever order the rest is heard, nobody is
+/// billed for what the stranger sent.
+#[test]
+fn h14_two_lives_are_never_above_the_truth_of_both() {
+    let of = |loads: &[Load]| {
+        let mut carried = Carried::default();
+        for load in loads {
+            carried.add(Way::Channel, load);
+        }
+        carried
+    };
+    let flood = Load {
+        strangers: Size::Many,
+        ..Load::call(Size::Call, Size::Call, Size::Nothing)
+    };
+    let call = Load {
+        answer: 500,
+        ..Load::call(Size::Call, Size::Call, Size::Nothing)
+    };
+    let (first, second) = (of(&[flood]), of(&[call, call]));
+    let truth = first.up() + first.down + second.up() + second.down;
+    let remotes = [None, Some("198.51.100.7:4001"), Some("198.51.100.7:4002")];
+    for remote in remotes {
+        for silence in [10.0, 300.0, 2000.0] {
+            for new_heard in [true, false] {
+                for traffic_first in [false, true] {
+                    let mut w = World::new(Rules::default());
+                    let before = remotes[1].filter(|_| remote.is_some());
+                    if new_heard {
+                        w.message("ann", 1, Kind::New(from(before)));
+                    }
+                    w.at(5.0).report(1, first.legs);
+                    w.at(5.0 + silence);
+                    // Of the second life nothing tells it from the first before its status.
+                    let undecided = traffic_first && (new_heard && silence < 600.0);
+                    if traffic_first {
+                        w.report(1, of(&[call]).legs);
+                        w.message("ann", 1, Kind::Refreshed(from(remote)));
+                    } else {
+                        w.message("ann", 1, Kind::Refreshed(from(remote)));
+                        w.report(1, of(&[call]).legs);
+                    }
+                    w.at(50.0 + silence).report(1, of(&[call]).legs);
+                    w.close_of(1, second.legs);
+                    w.at(200_000.0).advance();
+                    let billed = w.billed_in_all();
+                    let slack = if undecided || remote.is_none() || remote == before {
+                        // As one life they look so: what the client was sent, and peers sent, of both.
+                        4 * 340 + 92 + 500 * 2 + 4 * 170
+                    } else {
+                        0
+                    };
+                    assert!(
+                        billed <= truth + slack,
+                        "{remote:?} after {silence} s, new: {new_heard}, traffic first: {traffic_first}: \
+                         {billed} of {truth}: {:#?} {:#?}",
+                        w.told(),
+                        w.ends()
+                    );
+                }
+            }
+        }
+    }
+}
+
+const HALF: u64 = 100_000;
+
+fn legs(times: u64) -> Legs {
+    Legs {
+        client: bytes(100 * times, 101_000 * times),
+        peer: bytes(100 * times, HALF * times),
+    }
+}
+
+/// Every message of an allocation twice; the copy comes so many seconds later.
+fn heard_twice(copy: f64, gap: bool, usage_interval: u64) -> World {
+    let mut w = World::new(Rules {
+        usage_interval,
+        ..Rules::default()
+    });
+    let status = from(Some("198.51.100.7:4001"));
+    let total = legs(2);
+    let said: [(f64, Kind<'_>); 8] = [
+        (0.0, Kind::New(status)),
+        (8.0, Kind::Traffic(Leg::Client, legs(1).client)),
+        (8.0, Kind::Traffic(Leg::Peer, legs(1).peer)),
+        (100.0, Kind::Traffic(Leg::Client, legs(1).client)),
+        (100.0, Kind::Traffic(Leg::Peer, legs(1).peer)),
+        (101.0, Kind::Deleted),
+        (101.0, Kind::TotalTraffic(Leg::Client, total.client)),
+        (101.0, Kind::TotalTraffic(Leg::Peer, total.peer)),
+    ];
+    let mut heard: Vec<(f64, usize, Kind<'_>)> = Vec::new();
+    for (n, (at, kind)) in said.into_iter().enumerate() {
+        heard.push((at, 2 * n, kind));
+        heard.push((at + copy, 2 * n + 1, kind));
+    }
+    if copy > 0.0 {
+        heard.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    }
+    for (at, n, kind) in heard {
+        w.at(at);
+        if gap && n == 6 {
+            let gap = Gap {
+                from: Timestamp(START + 90_000),
+                to: Timestamp(w.now),
+                reason: GapReason::Reconnect,
+                server: None,
+            };
+            w.reducer.gap(Timestamp(w.now), &gap);
+        }
+        w.message("ann", 1, kind);
+    }
+    w.at(200_000.0).advance();
+    w
+}
+
+#[test]
+fn h15_every_message_twice_is_one_life_and_told_once() {
+    for copy in [0.0, 0.04, 1.0] {
+        let w = heard_twice(copy, false, 0);
+        assert_eq!(w.ends().len(), 1, "copies after {copy} s: {:#?}", w.told());
+        assert_eq!(w.end(0).usage.legs, legs(2), "copies after {copy} s");
+        assert_eq!(w.billed_in_all(), 4 * HALF);
+    }
+}
+
+/// The copies of a life that is over are not another life.
+#[test]
+fn h15_copies_that_come_late_are_not_told_again() {
+    for copy in [7.0, 20.0, 50.0] {
+        let w = heard_twice(copy, false, 0);
+        assert!(
+            w.billed_in_all() <= 4 * HALF,
+            "copies after {copy} s: {:#?}",
+            w.told()
+        );
+    }
+}
+
+/// With a gap they may be of two lives: what was counted stays, and is called a lower bound, if it is that.
+#[test]
+fn h15_after_a_gap_no_more_is_told_than_was_counted() {
+    let w = heard_twice(0.0, true, 0);
+    let counted = legs(4);
+    assert!(w.billed_in_all() <= 8 * HALF, "{:#?}", w.told());
+    assert!(
+        w.ends()
+            .iter()
+            .all(|e| !e.usage.legs.client.exceeds(&counted.client))
+    );
+}
+
+/// Some of it was told before the totals came: that cannot be taken back, and no more is told.
+#[test]
+fn h15_what_was_told_twice_is_kept_and_called_a_lower_bound() {
+    let w = heard_twice(0.0, false, 60_000);
+    // By the usage at 60 s twice as much as was true had been told, and by then it was all that there will be.
+    assert_eq!(w.ends().len(), 1, "{:#?}", w.told());
+    assert_eq!(w.billed_in_all(), 4 * HALF, "{:#?}", w.told());
+    assert_eq!(w.end(0).usage.legs.client, legs(2).client);
+}
+
+/// `new, new, traffic, traffic` is one life.
+#[test]
+fn h15_a_new_that_comes_twice_opens_once() {
+    let mut w = World::new(Rules::default());
+    let status = from(Some("198.51.100.7:4001"));
+    w.message("ann", 1, Kind::New(status))
+        .message("ann", 1, Kind::New(status));
+    w.at(8.0).report(1, legs(1));
+    w.report(1, legs(1));
+    w.at(9.0).close_of(1, legs(2));
+    w.at(5000.0).advance();
+    assert_eq!(w.ends().len(), 1, "{:#?}", w.told());
+    assert_eq!(w.end(0).allocations.len(), 1);
+    assert_eq!(w.end(0).usage.legs, legs(2));
+    assert_ne!(w.end(0).usage.legs.client, Counters::default());
+}
