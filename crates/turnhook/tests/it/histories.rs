@@ -95,7 +95,8 @@ fn an_old_coturn_is_billed_by_its_client_leg() {
     let call = ends(&events)
         .into_iter()
         .max_by_key(|end| end["usage"]["billable_bytes"].as_u64());
-    assert_eq!(call.unwrap()["duration_ms"], 83_000);
+    // Its client let it go after 82 s, and it was deleted a second later.
+    assert_eq!(call.unwrap()["duration_ms"], 82_000);
 }
 
 /// The client's half of a report was heard, the peer's was lost; both totals came in the end.
@@ -109,6 +110,9 @@ fn a_parked_allocation_is_told_with_both_legs() {
     );
 }
 
+/// What coturn adds to a packet for its client at most, in bytes.
+const FRAMING: u64 = 128;
+
 /// The first life of a number was flooded by a stranger; the `new` of the second was lost.
 #[test]
 fn a_second_life_is_not_billed_for_the_flood_of_the_first() {
@@ -119,7 +123,7 @@ fn a_second_life_is_not_billed_for_the_flood_of_the_first() {
         let events = told(name, None);
         let billed = billed(&events);
         assert!(billed <= first + second, "{name}: {billed}");
-        assert!(billed >= first - 48 * 1003 - 500 * 3, "{name}: {billed}");
+        assert!(billed >= first - FRAMING * 1003 - 500 * 4, "{name}: {billed}");
         // What was told as exact is not told on.
         for end in ends(&events) {
             let continued = &end["continues"];
@@ -133,7 +137,10 @@ fn a_second_life_is_not_billed_for_the_flood_of_the_first() {
     let events = told("two-lives-traffic-then-refreshed.jsonl", None);
     let billed = billed(&events);
     let most = 692_736 + 2_717_750;
-    assert!((most - 48 * 1958 - 500 * 3..=most).contains(&billed), "{billed}");
+    assert!(
+        (most - FRAMING * 1958 - 500 * 4..=most).contains(&billed),
+        "{billed}"
+    );
 }
 
 /// A coturn's connections come back from another address, as behind a pair of balancers.
