@@ -378,6 +378,17 @@ pub(crate) fn most_of_peer(client: Counters) -> Counters {
 /// life under the same number, and 4 GiB would be billed that never were. Such a counter stays as it was
 /// seen; the second value says whether there was none.
 pub(crate) fn unwrap_peer(seen: Counters, reported: Counters, most: Counters) -> (Counters, bool) {
+    // Fewer packets than were counted are another life's: of them there are not 4 thousand million.
+    let fewer = |seen: u64, reported: u64| reported < seen && seen < 1 << 31;
+    let mut most = most;
+    if fewer(seen.received_packets, reported.received_packets) {
+        most.received_packets = 0;
+        most.received_bytes = 0;
+    }
+    if fewer(seen.sent_packets, reported.sent_packets) {
+        most.sent_packets = 0;
+        most.sent_bytes = 0;
+    }
     let total = seen.zip(reported, unwrap_total);
     let wrapped = total.minus(seen.max(reported));
     // Where nothing was added by a wrap, nothing needs to be believed.

@@ -68,6 +68,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) copied: bool,
     /// The client leg's total, if it was heard after the end and said nothing new.
     pub(crate) client_total: Option<Counters>,
+    /// How many bytes wait to be told until it is known whether there is a peer leg.
+    pub(crate) withheld: u64,
     /// What it carried besides and nobody was told: perhaps one half of a report, of which the other was lost.
     pub(crate) untold: Option<Carried>,
 }

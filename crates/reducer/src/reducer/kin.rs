@@ -26,7 +26,7 @@ impl Reducer {
     fn kin_of(&self, key: &Key<'_>) -> Option<Kin> {
         let thread = key.id.relay_thread();
         self.servers.kin(key.server).into_iter().find_map(|server| {
-            if self.threads.contains(&(server, thread)) {
+            if self.threads.get(&(server, thread)) == Some(&true) {
                 return None; // it is heard there
             }
             let there = self.key(server, key.id, key.realm, key.username);
@@ -50,6 +50,8 @@ impl Reducer {
         let kin = self.kin_of(key)?;
         let details = self.details(&status);
         let (remote, labels) = match kin {
+            // Since we began to hear, nothing was heard of that thread: perhaps it only has nothing to say.
+            Kin::Open(slot) if self.is_unheard(slot) => return None,
             Kin::Open(slot) => self.allocation(slot).map(|a| (a.remote.clone(), a.labels))?,
             Kin::Ended(slot) => self
                 .tombstones
@@ -76,13 +78,19 @@ impl Reducer {
         }
     }
 
-    /// By the client's address, or, of coturn before 4.6, which names none, by nothing that speaks against it.
+    /// Whether an open allocation's thread is one of which nobody knows whether it has a connection.
+    fn is_unheard(&self, slot: u32) -> bool {
+        let thread = self.allocation(slot).map(|a| (a.server, a.id.relay_thread()));
+        !self.threads.is_empty() && thread.is_some_and(|thread| !self.threads.contains_key(&thread))
+    }
+
+    /// By the client's address, or, where a status names none, by the server's own.
     fn is_one_client(&self, remote: &Address, labels: u16, details: &Details) -> bool {
         if *remote != Address::None || details.remote != Address::None {
             return *remote == details.remote;
         }
         let local = |set| self.labels.set(set).local;
-        local(labels) == NONE || local(labels) == local(details.labels)
+        local(labels) != NONE && local(labels) == local(details.labels)
     }
 
     fn move_to(&mut self, slot: u32, key: &Key<'_>) -> Option<u32> {

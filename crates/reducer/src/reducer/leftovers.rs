@@ -37,14 +37,14 @@ impl Reducer {
         self.add_leftover(slot, left, totals_seen);
     }
 
-    /// An allocation is over before it was known whether there is a peer leg, and so what is to be billed for `part`: that
-    /// waits, and so does what of its counters (`legs`) no session has told.
-    pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage, legs: Legs) {
+    /// An allocation is over before it was known whether there is a peer leg: its counters are told, or on record, and
+    /// what is to be billed for them waits. Returns how many bytes that is if there is none.
+    pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage) -> u64 {
         let client = part.legs.client;
         let bytes = client.received_bytes.saturating_add(client.sent_bytes);
         let left = Left {
             usage: Usage {
-                legs,
+                legs: Legs::default(),
                 billable_bytes: bytes,
             },
             relayed: bytes,
@@ -52,6 +52,7 @@ impl Reducer {
             withheld: true,
         };
         self.add_leftover(slot, left, totals_seen);
+        bytes
     }
 
     /// Whether what is to be billed for this hangs on which legs there are.
@@ -101,7 +102,7 @@ impl Reducer {
         l.last_close = later(Some(l.last_close), close).unwrap_or(close);
         // What is withheld is listed where its counters were told.
         l.past_count += u32::from(!left.withheld);
-        let listed = l.past.len() < LISTED && !left.withheld;
+        let listed = !left.withheld && l.past.len() < LISTED;
         if listed {
             l.past.push(past);
         }
@@ -175,10 +176,9 @@ impl Reducer {
         slots.sort_unstable();
         for (.., slot) in slots {
             if peer_leg {
-                if let Some(l) = self.leftovers.get_mut(slot) {
-                    l.usage.billable_bytes = 0;
+                if let Some(l) = self.take_leftover(slot) {
+                    self.release_leftover(l);
                 }
-                self.record_leftover(slot);
                 continue;
             }
             if let Some(l) = self.leftovers.get_mut(slot) {
@@ -274,9 +274,6 @@ impl Reducer {
             return self.broken("a leftover that is gone");
         };
         let usage = l.usage;
-        if usage.legs.is_zero() && usage.billable_bytes == 0 {
-            return self.release_leftover(l);
-        }
         self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
         self.output.unattributed.push(Unattributed {
             at: self.wall.at(self.now),

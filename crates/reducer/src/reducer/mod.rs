@@ -188,8 +188,8 @@ pub struct Reducer {
     pub(crate) wall: Wall,
     /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
     pub(crate) ending: VecDeque<servers::Ending>,
-    /// Relay threads that have a connection open (`direct` sources).
-    pub(crate) threads: HashSet<(u32, u16)>,
+    /// Relay threads of which it was heard whether they have a connection open (`direct` sources).
+    pub(crate) threads: HashMap<(u32, u16), bool>,
     pub(crate) groups: Slab<Group>,
     pub(crate) group_table: HashTable<u32>,
     pub(crate) allocations: Slab<Allocation>,
@@ -269,7 +269,7 @@ impl Reducer {
             peer_leg: peer_leg::Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),
-            threads: HashSet::new(),
+            threads: HashMap::new(),
             groups: Slab::new(),
             group_table: HashTable::new(),
             allocations: Slab::new(),

@@ -97,7 +97,14 @@ impl Reducer {
     }
 
     /// Leaves a tombstone where the allocation was.
-    pub(crate) fn bury(&mut self, slot: u32, told: Carried, untold: Option<Carried>, totals_seen: bool) {
+    pub(crate) fn bury(
+        &mut self,
+        slot: u32,
+        told: Carried,
+        untold: Option<Carried>,
+        withheld: u64,
+        totals_seen: bool,
+    ) {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
         let Some(a) = self.remove_allocation(slot) else {
@@ -136,6 +143,7 @@ impl Reducer {
                 reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
                 client_total: None,
+                withheld,
                 untold,
             },
             remote: a.remote,
@@ -224,7 +232,8 @@ impl Reducer {
             billable_bytes: rule.bytes(&untold.legs, 0),
         };
         self.output.unattributed.push(Unattributed {
-            at: self.wall.at(self.now),
+            // Whenever that is looked for.
+            at: self.wall.at(self.now.min(t.rest.expires_at)),
             server: self.servers.owned(t.server),
             realm: self.names.realm(t.name).into(),
             username: self.names.username(t.name).into(),
@@ -389,6 +398,12 @@ impl Reducer {
             carried,
             ..Opening::default()
         };
+        // What waits is told by itself, if there is no peer leg.
+        let withheld = if self.reports_peer_leg() == Some(true) {
+            0
+        } else {
+            rest.more.withheld
+        };
         // This also takes the tombstone away.
         let slot = self.insert_allocation(key, status, opening);
         let a = self.allocations.get(slot as usize)?;
@@ -409,7 +424,7 @@ impl Reducer {
         rare.client_total = rest.more.client_total;
         rare.base = rest.told;
         rare.base_sent_on = rest.more.sent_on;
-        rare.base_relayed = rest.more.relayed;
+        rare.base_relayed = rest.more.relayed.saturating_add(withheld);
         rare.continues = rest.continues;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);

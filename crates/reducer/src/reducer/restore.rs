@@ -338,6 +338,7 @@ impl Reducer {
             .collect();
         let has_former = row.continues.is_some()
             || row.past_count > 0
+            || !row.past_usage.is_zero()
             || row.last_close.is_some()
             || row.last_counting_close > Timestamp(0);
         let mut session = Session::new(row.id, group, first_name, row.started_at);

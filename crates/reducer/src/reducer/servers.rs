@@ -31,13 +31,13 @@ impl Reducer {
     /// A relay thread of a server has a connection open from now on.
     pub fn thread_connected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
         self.begin(at);
-        self.threads.insert((server.0, thread));
+        self.threads.insert((server.0, thread), true);
     }
 
     /// The last connection of a relay thread has closed.
     pub fn thread_disconnected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
         self.begin(at);
-        self.threads.remove(&(server.0, thread));
+        self.threads.insert((server.0, thread), false);
     }
 
     fn end_server(&mut self, at: Timestamp, server: ServerRef, closed_at: Timestamp, reason: CloseReason) {

@@ -424,19 +424,12 @@ impl Reducer {
     }
 
     /// A closing member's counters are final.
-    pub(crate) fn member_settles(
-        &mut self,
-        session: u32,
-        slot: u32,
-        totals_seen: bool,
-        exact: bool,
-        withheld: bool,
-    ) {
+    pub(crate) fn member_settles(&mut self, session: u32, slot: u32, totals_seen: bool, exact: bool) {
         let Some(s) = self.sessions.get(session as usize) else {
             return;
         };
         let waiting = s.phase == Phase::Waiting;
-        if waiting && !withheld {
+        if waiting {
             // It never relayed, so nothing of it is told; a session that starts later does without it.
             self.record_untold(slot, UnattributedReason::NeverRelayed);
         }

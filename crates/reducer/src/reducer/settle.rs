@@ -8,7 +8,6 @@ use crate::{
     intern::NONE,
     relayed::Carried,
     rules::Billable,
-    session::Phase,
     time::Timestamp,
     usage::{Counters, Legs, Usage},
 };
@@ -205,13 +204,15 @@ impl Reducer {
         }
         let session = self.allocation(slot).map_or(NONE, |a| a.session);
         let mut known = if deltas_only { all } else { told };
-        let mut untold = None;
+        let (mut untold, mut withheld_bytes) = (None, 0);
+        let unknown = self.reports_peer_leg().is_none();
         if session == NONE {
             let part = self.part(slot);
             if self.untold_relayed(slot) > 0 {
                 self.leave_over(slot, totals_seen, exact);
-            } else if self.reports_peer_leg().is_none() && self.bills_by_legs(&part) {
-                self.withhold(slot, totals_seen, part, part.legs);
+            } else if unknown && self.bills_by_legs(&part) {
+                self.record_untold(slot, UnattributedReason::Residue);
+                withheld_bytes = self.withhold(slot, totals_seen, part);
             } else if totals_seen || deltas_only {
                 self.record_untold(slot, UnattributedReason::Residue);
             } else {
@@ -225,19 +226,13 @@ impl Reducer {
             }
         } else {
             let part = self.part(slot);
-            let withheld = self.reports_peer_leg().is_none() && self.bills_by_legs(&part);
-            let waiting = self
-                .sessions
-                .get(session as usize)
-                .is_some_and(|s| s.phase == Phase::Waiting);
-            self.member_settles(session, slot, totals_seen, exact && !withheld, withheld);
+            let withheld = unknown && self.bills_by_legs(&part);
+            self.member_settles(session, slot, totals_seen, exact && !withheld);
             if withheld {
-                // In a session that is not told, its counters are not either.
-                let legs = if waiting { part.legs } else { Legs::default() };
-                self.withhold(slot, totals_seen, part, legs);
+                withheld_bytes = self.withhold(slot, totals_seen, part);
             }
         }
-        self.bury(slot, known, untold, totals_seen);
+        self.bury(slot, known, untold, withheld_bytes, totals_seen);
         if session != NONE {
             self.review(session);
         }
