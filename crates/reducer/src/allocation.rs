@@ -106,6 +106,9 @@ pub(crate) struct Rare {
     /// Its `new` came twice, so that what followed may have, too.
     #[serde(skip)]
     pub(crate) copied: bool,
+    /// Another server may have it: what its totals say beyond the deltas may have been told there.
+    #[serde(skip)]
+    pub(crate) kin: bool,
 }
 
 /// How long after its deletion was asked for an allocation may still carry something, in milliseconds: coturn
@@ -315,6 +318,7 @@ impl Allocation {
             base_relayed: 0,
             quiet_at: Timestamp(0),
             copied: false,
+            kin: false,
             ..rare
         };
         Some(first).filter(|rare| *rare != Rare::default())

@@ -66,7 +66,9 @@ pub(crate) struct TombstoneMore {
     pub(crate) reason: Option<CloseReason>,
     /// Its `new` came twice, so that what follows may, too.
     pub(crate) copied: bool,
-    /// The client leg's total, if it was heard after the end and said nothing new.
+    /// Another server may have it.
+    pub(crate) kin: bool,
+    /// The client leg's total, if it was heard.
     pub(crate) client_total: Option<Counters>,
     /// How many bytes wait to be told until it is known whether there is a peer leg.
     pub(crate) withheld: u64,

@@ -35,9 +35,33 @@ impl Identity {
         continues: Option<SessionId>,
         started_at: Timestamp,
     ) -> SessionId {
+        self.named(b"session", allocation, continues, started_at)
+    }
+
+    /// The session that tells what was left over, `allocation`'s part last. It may begin at one instant with others that
+    /// continue the same one: `since` tells it from them.
+    pub(crate) fn leftover(
+        &self,
+        since: Timestamp,
+        allocation: &AllocationIdentity<'_>,
+        continues: Option<SessionId>,
+        started_at: Timestamp,
+    ) -> SessionId {
+        let mut kind = *b"leftover........";
+        kind[8..].copy_from_slice(&since.0.to_be_bytes());
+        self.named(&kind, allocation, continues, started_at)
+    }
+
+    fn named(
+        &self,
+        kind: &[u8],
+        allocation: &AllocationIdentity<'_>,
+        continues: Option<SessionId>,
+        started_at: Timestamp,
+    ) -> SessionId {
         let mut hash = Sha256::new();
         for part in [
-            b"session",
+            kind,
             &self.store[..],
             self.source.as_bytes(),
             allocation.server,

@@ -6,6 +6,7 @@ use crate::{
     allocation::{Address, Details},
     flags::Flags,
     intern::NONE,
+    labels::NO_LABELS,
     message::Status,
 };
 
@@ -17,19 +18,20 @@ enum Kin {
 }
 
 impl Reducer {
-    /// An allocation of a server on which nothing was heard of it, and that was not opened there, may be one that
+    /// Whether an allocation of a server on which nothing was heard of it, and that was not opened there, may be one that
     /// another server has.
     pub(crate) fn has_kin(&self, key: &Key<'_>) -> bool {
-        self.rules.direct && self.kin_of(key).is_some()
+        self.rules.direct && self.kin_of(key).next().is_some()
     }
 
-    fn kin_of(&self, key: &Key<'_>) -> Option<Kin> {
-        let thread = key.id.relay_thread();
-        self.servers.kin(key.server).into_iter().find_map(|server| {
-            if self.threads.get(&(server, thread)) == Some(&true) {
-                return None; // it is heard there
-            }
-            let there = self.key(server, key.id, key.realm, key.username);
+    /// Where its thread has no connection open: elsewhere it is heard by itself.
+    fn kin_of(&self, key: &Key<'_>) -> impl Iterator<Item = Kin> {
+        let (id, realm, username) = (key.id, key.realm, key.username);
+        let servers = self.servers.kin(key.server).into_iter();
+        let away =
+            servers.filter(move |server| self.threads.get(&(*server, id.relay_thread())) != Some(&true));
+        away.filter_map(move |server| {
+            let there = self.key(server, id, realm, username);
             let open = self.find_allocation(&there).map(Kin::Open);
             open.or_else(|| self.find_tombstone(&there).map(Kin::Ended))
         })
@@ -47,20 +49,21 @@ impl Reducer {
         if !self.rules.direct {
             return None;
         }
-        let kin = self.kin_of(key)?;
         let details = self.details(&status);
-        let (remote, labels) = match kin {
+        let is_it = |kin: &Kin| match *kin {
             // Since we began to hear, nothing was heard of that thread: perhaps it only has nothing to say.
-            Kin::Open(slot) if self.is_unheard(slot) => return None,
-            Kin::Open(slot) => self.allocation(slot).map(|a| (a.remote.clone(), a.labels))?,
+            Kin::Open(slot) => {
+                !self.is_unheard(slot)
+                    && self
+                        .allocation(slot)
+                        .is_some_and(|a| self.is_one_client(&a.remote, a.labels, &details))
+            }
             Kin::Ended(slot) => self
                 .tombstones
                 .get(slot)
-                .map(|t| (t.rest.remote.clone(), crate::labels::NO_LABELS))?,
+                .is_some_and(|t| self.is_one_client(&t.rest.remote, NO_LABELS, &details)),
         };
-        if !self.is_one_client(&remote, labels, &details) {
-            return None;
-        }
+        let kin = self.kin_of(key).find(is_it)?;
         match (kin, here) {
             (Kin::Open(slot), None) => self.move_to(slot, key),
             (Kin::Ended(slot), None) => {
@@ -165,6 +168,7 @@ impl Reducer {
         rare.base = base.legs;
         rare.base_sent_on = base.sent_on;
         rare.base_relayed = base_relayed;
+        rare.kin = false;
         a.flags |= flags;
         a.flags.remove(Flags::DELTAS_ONLY);
         let now_relaying = a.flags.contains(Flags::RELAYED) && !was_relaying;

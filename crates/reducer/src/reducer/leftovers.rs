@@ -212,7 +212,7 @@ impl Reducer {
             self.names.realm(name),
             self.names.username(name),
         );
-        let id = self.identity.session(&identity, continues, started_at);
+        let id = self.identity.leftover(l.since, &identity, continues, started_at);
         self.hold_group(group);
         self.names.hold_again(name);
         self.names.hold_again(name);
@@ -232,6 +232,17 @@ impl Reducer {
             s.usage_at = Moment::NEVER;
         }
         self.finish(session);
+        // One that waits to be told begins after it.
+        let ended_at = self
+            .groups
+            .get(group as usize)
+            .map_or(Timestamp(0), |g| g.ended_at);
+        if let Some(s) = self.sessions.get_mut(current as usize)
+            && s.phase == Phase::Waiting
+        {
+            s.started_at = Moment::from(s.started_at.get().max(ended_at));
+            self.mark_session(current);
+        }
     }
 
     /// A session of the group has started: what was left over is told in it.

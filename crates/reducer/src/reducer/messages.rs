@@ -512,8 +512,11 @@ impl Reducer {
         flags.set(Flags::RELAYED, relays);
         flags.set(Flags::WRAPPED, opening.wrapped);
         flags.set(Flags::LEAVING, status.is_some_and(|s| s.lifetime == 0));
-        let doubted_elsewhere = self.now < self.evicted_until || self.has_kin(key);
-        flags.set(Flags::DELTAS_ONLY, !opening.seen && doubted_elsewhere);
+        let kin = !opening.seen && self.has_kin(key);
+        flags.set(
+            Flags::DELTAS_ONLY,
+            kin || !opening.seen && self.now < self.evicted_until,
+        );
         flags.set(Flags::OVERCOUNTED, doubted);
         let mut allocation = Allocation::new(key.id, key.server, name, group, self.now);
         allocation.hash = key.hash;
@@ -527,11 +530,20 @@ impl Reducer {
         if twin > 0 {
             allocation.rare().twin = twin;
         }
+        if kin {
+            allocation.rare().kin = true;
+        }
         if doubted {
             let rare = allocation.rare();
             rare.base = opening.told.legs;
             rare.base_sent_on = opening.told.sent_on;
-            rare.base_relayed = opening.told.relayed(self.peer_leg());
+            let by_legs = opening.told.relayed(self.peer_leg());
+            // What waits until it is known which legs there are is told by itself.
+            let withheld = match self.reports_peer_leg() {
+                None => opening.told.relayed(false),
+                Some(_) => 0,
+            };
+            rare.base_relayed = by_legs.max(withheld);
         }
         let slot = self.allocations.insert(allocation) as u32;
         self.servers.opened(key.server);

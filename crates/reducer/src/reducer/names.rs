@@ -206,7 +206,7 @@ impl Reducer {
 /// under the same number, looks the same: what follows is told as far as it is beyond what was told, since else all of it
 /// might be told twice.
 fn is_copy(direct: bool, now: Timestamp, opened_at: Timestamp, remote: &Address, details: &Details) -> bool {
-    !direct && now.since(opened_at) <= COPY_WITHIN && *remote != Address::None && *remote == details.remote
+    !direct && now.since(opened_at) <= COPY_WITHIN && *remote == details.remote
 }
 
 fn holds_another(username: &[u8]) -> bool {

@@ -142,7 +142,8 @@ impl Reducer {
                 relayed: a.relayed(peer_leg).max(a.base_relayed()),
                 reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
-                client_total: None,
+                kin: a.rare.as_ref().is_some_and(|r| r.kin),
+                client_total: a.totals().0,
                 withheld,
                 untold,
             },
@@ -414,13 +415,14 @@ impl Reducer {
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
         a.flags.set(Flags::WRAPPED, kept.wrapped);
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
-        a.flags.remove(Flags::DELTAS_ONLY);
+        a.flags.set(Flags::DELTAS_ONLY, rest.more.kin);
         if a.remote == crate::allocation::Address::None {
             a.remote = rest.remote.clone();
         }
         let rare = a.rare();
         rare.twin = rest.twin;
         rare.copied = rest.more.copied;
+        rare.kin = rest.more.kin;
         rare.client_total = rest.more.client_total;
         rare.base = rest.told;
         rare.base_sent_on = rest.more.sent_on;

@@ -107,9 +107,11 @@ impl Reducer {
             a.flags.contains(Flags::REPORTED) || !a.legs().client.is_zero(),
         );
         let complete = a.flags.contains(Flags::CLOSING) && a.totals().0.is_some();
-        self.count(slot, &carried, reported);
         if complete {
+            // Its totals may set right what was counted.
             self.settle(slot);
+        } else {
+            self.count(slot, &carried, reported);
         }
     }
 

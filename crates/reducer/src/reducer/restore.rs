@@ -270,10 +270,16 @@ impl Reducer {
             allocation.flags.insert(Flags::WITHHELD);
             allocation.rare().sent_on = more.sent_on.unwrap_or_default();
         }
-        let news = (more.base_sent_on, more.base_relayed, more.quiet_at, more.copied);
+        let news = (
+            more.base_sent_on,
+            more.base_relayed,
+            more.quiet_at,
+            more.copied,
+            more.kin,
+        );
         if news != Default::default() {
-            let rare = allocation.rare();
-            (rare.base_sent_on, rare.base_relayed, rare.quiet_at, rare.copied) = news;
+            let r = allocation.rare();
+            (r.base_sent_on, r.base_relayed, r.quiet_at, r.copied, r.kin) = news;
         }
         if let Some(half) = more.half {
             self.halves.restore(slot, half);

@@ -67,6 +67,7 @@ pub(crate) struct AllocationMore {
     pub(crate) base_relayed: u64,
     pub(crate) quiet_at: Timestamp,
     pub(crate) copied: bool,
+    pub(crate) kin: bool,
     /// The client's half of a report of which the peer's has yet to come.
     pub(crate) half: Option<(Timestamp, Counters)>,
 }
@@ -415,6 +416,7 @@ impl Reducer {
             base_relayed: rare.map_or(0, |r| r.base_relayed),
             quiet_at: rare.map_or(Timestamp(0), |r| r.quiet_at),
             copied: rare.is_some_and(|r| r.copied),
+            kin: rare.is_some_and(|r| r.kin),
             half: self.halves.get(slot),
         };
         encode_with(&row, &more)

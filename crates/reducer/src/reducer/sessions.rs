@@ -272,6 +272,11 @@ impl Reducer {
     /// What an allocation carried is now `carried`; `reports` if this is the last leg of a report. Between its two
     /// halves nothing is decided.
     pub(crate) fn count(&mut self, slot: u32, carried: &Carried, reports: bool) {
+        self.count_as(slot, carried, reports, false);
+    }
+
+    /// The same; `whole` if the counters are the totals of this life alone.
+    pub(crate) fn count_as(&mut self, slot: u32, carried: &Carried, reports: bool, whole: bool) {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {
             return self.broken("counters of no allocation");
@@ -283,7 +288,7 @@ impl Reducer {
         let next_life = before.contains(Flags::OVERCOUNTED) && !before.contains(Flags::REVIVED);
         let reported = before.contains(Flags::REPORTED) || reports;
         let relays = reports && !before.contains(Flags::RELAYED) && {
-            let base = if next_life {
+            let base = if next_life && !whole {
                 a.base_carried().legs
             } else {
                 Default::default()

@@ -192,14 +192,19 @@ impl Reducer {
             && !doubted
             && !self.may_have_wrapped(slot, &settled.legs)
             && !self.may_have_dropped(&told);
-        self.count(slot, &told, true);
+        let whole = totals_seen && one_life && !deltas_only && !settled.overcounted;
+        self.count_as(slot, &told, true, whole && !settled.peer_overcounted);
         if settled.overcounted
             && let Some(a) = self.allocations.get_mut(slot as usize)
         {
             a.flags.insert(Flags::OVERCOUNTED);
         }
         self.join_if_relayed(slot);
-        if deltas_only && !settled.overcounted {
+        let kin = self
+            .allocation(slot)
+            .and_then(|a| a.rare.as_ref())
+            .is_some_and(|r| r.kin);
+        if deltas_only && !settled.overcounted && !kin {
             self.record_beyond(slot, &all);
         }
         let session = self.allocation(slot).map_or(NONE, |a| a.session);

@@ -1,13 +1,14 @@
 //! A restart goes on where the last commit was.
 
 use turnhook_reducer::{
+    message::{Kind, Leg, Status},
     rules::Rules,
     source::{Gap, GapReason},
     state::Table,
     time::Timestamp,
 };
 
-use crate::world::{World, describe, exact};
+use crate::world::{World, bytes, describe, exact};
 
 fn call(w: &mut World, crash: bool) -> Vec<String> {
     let maybe = |w: &mut World| {
@@ -108,4 +109,66 @@ fn no_row_outlives_what_it_is_about() {
         ),
         (0, 0, (0, 0))
     );
+}
+
+/// What waits until it is known whether there is a peer leg is told all the same after crashes.
+#[test]
+fn what_is_withheld_survives_a_crash() {
+    let tell = |crash: bool| {
+        let mut w = World::new(Rules {
+            start_on: turnhook_reducer::rules::StartOn::Relay,
+            direct: true,
+            ..Rules::default()
+        });
+        let old = w.reducer.server(b"10.0.0.0/-/0");
+        w.server = old;
+        let client = |n| Kind::Traffic(Leg::Client, bytes(n, n * 108));
+        let total = |n| Kind::TotalTraffic(Leg::Client, bytes(n, n * 108));
+        let close = |w: &mut World, id| {
+            w.deleted("bob", id).message("bob", id, total(0));
+        };
+        let plain = Status {
+            lifetime: 600,
+            ..Status::default()
+        };
+        w.at(0.0)
+            .open("bob", 1)
+            .message("eve", 2, Kind::New(plain))
+            .message("eve", 2, client(1));
+        w.server = w.reducer.server(b"10.0.0.1/-/0");
+        w.message("eve", 2, Kind::Refreshed(plain));
+        w.server = old;
+        w.at(1.0).open("bob", 3).open("bob", 4);
+        let stopped = Timestamp(w.now);
+        let server = w.server;
+        w.reducer
+            .server_stopped(Timestamp(w.now + 5_000), server, stopped);
+        w.at(6.0).advance();
+        if crash {
+            w.crash().hears();
+        }
+        w.server = w.reducer.server(b"10.0.0.1/-/0");
+        w.at(7.0)
+            .open("bob", 5)
+            .open("bob", 6)
+            .open("bob", 7)
+            .message("eve", 2, Kind::Refreshed(plain));
+        if crash {
+            w.crash().hears();
+            w.server = w.reducer.server(b"10.0.0.1/-/0");
+        }
+        for id in [5, 6, 7] {
+            w.at(id as f64 + 3.0);
+            close(&mut w, id);
+            if crash {
+                w.crash().hears();
+                w.server = w.reducer.server(b"10.0.0.1/-/0");
+            }
+        }
+        w.at(5000.0).advance();
+        w.events.iter().map(describe).collect::<Vec<_>>()
+    };
+    let calm = tell(false);
+    assert!(calm.iter().any(|e| e.contains("216 bytes")), "{calm:#?}");
+    assert_eq!(calm, tell(true));
 }

@@ -286,6 +286,17 @@ impl<'a> Judge<'a> {
         if life.moved() && self.told_under_many(&life.key) {
             return false;
         }
+        // Where its `new` was lost, it may be one that another server had until its address changed.
+        let is_it =
+            |l: &Life| l.readdressed && (&l.key.username, l.key.id) == (&life.key.username, life.key.id);
+        let elsewhere = self
+            .fleet
+            .lives
+            .iter()
+            .any(|l| l.key.server != life.key.server && is_it(l));
+        if elsewhere && !life.heard.new {
+            return false;
+        }
         !life.readdressed || (life.says_addresses() && life.heard.new && !life.missed && !life.unrecognised)
     }
 
