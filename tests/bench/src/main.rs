@@ -9,7 +9,6 @@ mod load;
 mod memory;
 mod nodes;
 mod pauses;
-#[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
 mod receiver;

@@ -1,6 +1,6 @@
 //! A PostgreSQL of the tests' own: a temporary cluster on a free loopback port, stopped and removed with the value,
 //! and also when the test's process dies in whatever way. Knows nothing of the store.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "whoever includes it uses a part of it")]
 
 use std::{
     fs::{self, File},

@@ -66,7 +66,9 @@ pub enum Answer {
 pub fn socket_path(config: &Config) -> PathBuf {
     match &config.store.kind {
         StoreKind::Sqlite(path) => {
-            let mut path = path.clone().into_os_string();
+            // Beside the file itself, as all that belongs to it, by whatever name it is called.
+            let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let mut path = path.into_os_string();
             path.push(".sock");
             path.into()
         }
