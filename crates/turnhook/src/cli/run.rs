@@ -23,12 +23,12 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
+        let metrics = Arc::new(Metrics::new());
+        logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         descriptors::check(&config);
-        let metrics = Arc::new(Metrics::new());
-        logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
         let health = Arc::new(Health::new(&config));
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
