@@ -82,8 +82,8 @@ pub struct Rules {
     pub expiry_grace: u64,
     /// How often usage is told; 0 for never.
     pub usage_interval: u64,
-    /// Relayed bytes below which an untold rest is recorded instead of told, and below which a session has
-    /// seen only connectivity checks.
+    /// Relayed bytes below which an untold rest waits before it is told, and below which a session has seen only
+    /// connectivity checks.
     pub residue: u64,
     /// Which bytes are billed.
     pub billable: Billable,

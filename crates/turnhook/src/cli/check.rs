@@ -1,10 +1,11 @@
 //! `turnhook check`.
 
 use clap::Args;
+use turnhook_reducer::rules::Rules;
 
 use super::{CliError, ConfigArgs, Format, print, warn};
 use crate::{
-    config::{Config, StoreKind},
+    config::{Config, GroupBy, StoreKind},
     store,
 };
 
@@ -32,10 +33,40 @@ impl Check {
             warn(warning);
         }
         match self.format {
-            Format::Text => print(&(place(&config) + &config.to_toml())),
+            Format::Text => print(&(place(&config) + &names(&config) + &config.to_toml())),
             Format::Json => print(&format!("{:#}\n", config.to_json())),
         }
     }
+}
+
+/// A name of the TURN REST API, its expiry alone, an account's own name, and one that only looks like a REST name.
+const USERNAMES: [&str; 4] = ["1795413634:cust_42", "1795413634", "cust_42", "1:victim"];
+
+/// What some usernames come to under the configured pattern, as comments: whom a session is billed to hangs on it.
+fn names(config: &Config) -> String {
+    let session = &config.session;
+    // It was checked before, or nothing would be printed.
+    let Ok(user_pattern) = Rules::compile_user_pattern(&session.user_pattern) else {
+        return String::new();
+    };
+    let rules = Rules {
+        user_pattern,
+        ..Rules::default()
+    };
+    let nobody = match session.group_by {
+        GroupBy::User => "no user, so that each allocation is a session of its own",
+        GroupBy::Username | GroupBy::Allocation => "no user",
+    };
+    let lines = USERNAMES.map(|username| {
+        let user = rules.user(username.as_bytes());
+        let user = user.map(|user| format!("user {:?}", String::from_utf8_lossy(user)));
+        let shown = format!("{username:?}");
+        format!("#   {shown:<20}  {}\n", user.as_deref().unwrap_or(nobody))
+    });
+    format!(
+        "# What usernames come to under `user_pattern`:\n{}\n",
+        lines.concat()
+    )
 }
 
 /// Where the store is, as a comment: what is printed is a configuration again. A URL may stand in a file.

@@ -177,7 +177,7 @@ pub struct Session {
     pub expiry_grace: Span,
     /// How often usage is told; 0: never.
     pub usage_interval: Span,
-    /// Less than this, left over from a parked allocation, is recorded and not told.
+    /// Less than this, left over from a parked allocation, waits before it is told.
     pub residue: Size,
     /// Which bytes are billed.
     pub billable: Billable,
@@ -219,7 +219,7 @@ pub enum AliveWhile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Billable {
-    /// Peer sent plus min(peer received, client sent).
+    /// Peer sent plus what for certain went on to the client.
     Relayed,
     /// Client received plus client sent.
     Client,

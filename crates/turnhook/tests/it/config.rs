@@ -292,6 +292,50 @@ fn a_store_in_postgres() {
     );
 }
 
+/// Whom a username would be billed to can be seen before anybody is billed.
+#[test]
+fn check_shows_what_usernames_come_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = "no user, so that each allocation is a session of its own";
+    for (session, users) in [
+        (
+            "",
+            [
+                r#"user "cust_42""#,
+                nobody,
+                r#"user "cust_42""#,
+                r#"user "1:victim""#,
+            ],
+        ),
+        (
+            r"user_pattern = '^(?P<user>.*)$'",
+            [
+                r#"user "1795413634:cust_42""#,
+                r#"user "1795413634""#,
+                r#"user "cust_42""#,
+                r#"user "1:victim""#,
+            ],
+        ),
+        (
+            "user_pattern = '^\\d+:(?P<user>.+)$'\ngroup_by = \"username\"",
+            [r#"user "cust_42""#, "no user", "no user", r#"user "victim""#],
+        ),
+    ] {
+        let source = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n";
+        let text = format!("{source}[session]\n{session}\n");
+        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+        let output = run(directory.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let shown = stdout(&output);
+        let usernames = ["1795413634:cust_42", "1795413634", "cust_42", "1:victim"];
+        for (username, user) in usernames.iter().zip(users) {
+            let line = format!("#   {:<20}  {user}", format!("{username:?}"));
+            assert!(shown.lines().any(|one| one == line), "no `{line}` in\n{shown}");
+        }
+        shown.parse::<toml::Table>().unwrap();
+    }
+}
+
 /// A source that anybody on the machine can write to, and passwords that others could guess: right, and warned of, by `check`
 /// and at the start. What coturn could not send is wrong.
 #[test]

@@ -355,6 +355,7 @@ impl<'a> Judge<'a> {
                 }
                 let sure = report.totals_seen
                     && life.copies.is_zero()
+                    && !life.new_copied
                     && self.counts_on(life)
                     && cannot_have_wrapped(life)
                     && (!life.carried.more_came || life.carried.doubt() <= self.rules.residue);
