@@ -221,7 +221,9 @@ impl Reducer {
                 // The totals will not come any more: coturn tells of one allocation in order.
                 let seen = matches!(kind, Kind::New(_));
                 let details = self.details(&status);
-                let copied = seen && self.may_be_copy(slot, &details);
+                let same_client = self.allocation(slot).is_some_and(|a| a.remote == details.remote);
+                // A refresh after the end may be one that was heard before.
+                let copied = self.may_be_copy(slot, &details) || (!seen && !self.rules.direct && same_client);
                 let twin = self.settle(slot);
                 self.open_next(key, status, seen, twin, copied);
                 true

@@ -399,6 +399,7 @@ impl Reducer {
             carried,
             ..Opening::default()
         };
+        let copied_or_settled = rest.more.copied || (rest.totals_seen && !self.rules.direct);
         // What waits is told by itself, if there is no peer leg.
         let withheld = if self.reports_peer_leg() == Some(true) {
             0
@@ -421,7 +422,8 @@ impl Reducer {
         }
         let rare = a.rare();
         rare.twin = rest.twin;
-        rare.copied = rest.more.copied;
+        // Both its totals were heard: what comes a moment later may be a copy, of which only totals say how much it is.
+        rare.copied = copied_or_settled;
         rare.kin = rest.more.kin;
         rare.client_total = rest.more.client_total;
         rare.base = rest.told;

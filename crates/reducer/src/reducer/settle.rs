@@ -318,7 +318,7 @@ impl Reducer {
         Some(Settled {
             legs: kept.legs,
             exact: whole && peer_total.is_some() && !may_wrap,
-            overcounted: false,
+            overcounted: !whole,
             peer_overcounted: false,
         })
     }

@@ -102,13 +102,6 @@ fn assert_same(what: &str, a: &[String], b: &[String]) {
                 .take(300)
                 .collect::<String>()
         };
-        if a != b && std::env::var("ZZ").is_ok() {
-            eprintln!(
-                "ZZ A {}\nZZ B {}",
-                a.get(..900.min(a.len())).unwrap_or(a),
-                b.get(..900.min(b.len())).unwrap_or(b)
-            );
-        }
         assert!(a == b, "{what}\n{}\n{}", around(a), around(b));
     }
 }
