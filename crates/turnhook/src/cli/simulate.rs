@@ -15,7 +15,7 @@ use turnhook_reducer::event::SessionEvent;
 use super::{CliError, output::print_json};
 use crate::{
     config::{self, Input},
-    engine::{settings::History, tap::Player},
+    engine::{player::Player, settings::History},
 };
 
 /// Tell a recorded history to the reducer, and print the events that it makes

@@ -21,6 +21,7 @@ mod housekeeper;
 mod lanes;
 mod notices;
 mod outlet;
+pub mod player;
 pub mod recorder;
 mod recording;
 mod role;

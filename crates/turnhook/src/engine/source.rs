@@ -32,7 +32,7 @@ use super::{
     slices::{self, Slice},
     store_health::StoreHealth,
     supervisor::Ended,
-    tap::{Tap, TapRequests},
+    tap::{Heard, Tap, TapRequests},
     telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
 };
@@ -93,6 +93,7 @@ pub(crate) struct Turn {
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
+    heard: Heard,
     /// By how much the wall clock was ahead when the reducer was last told.
     pub(super) wall_ahead: Option<i64>,
     /// Servers that had not stopped, and since when that was thought: their gaps are on record.
@@ -126,6 +127,7 @@ impl Turn {
             saved_at: Instant::now(),
             deafened: None,
             tap: None,
+            heard: Heard::default(),
             wall_ahead: None,
             returned: VecDeque::new(),
             server: None,
@@ -291,7 +293,11 @@ impl SourceTask {
         }
         turn.wall_ahead = Some(ahead);
         self.telemetry.wall_ahead(ahead);
-        self.reducer.wall_clock(now.min(self.reducer.now()), ahead);
+        let at = now.min(self.reducer.now());
+        if turn.tap.as_mut().is_some_and(|tap| !tap.wall_clock(at, ahead)) {
+            turn.tap = None;
+        }
+        self.reducer.wall_clock(at, ahead);
     }
 
     /// Time passes up to now, as far as the slice goes.
@@ -311,7 +317,7 @@ impl SourceTask {
         let (mut made, mut complete) = (None, false);
         let mut unwatched = Vec::new();
         {
-            let mut rows = Tap::rows(history, &self.reducer);
+            let mut rows = Tap::rows(history, &self.reducer, &turn.heard);
             let mut slice = Slice::begin();
             loop {
                 let chunk = match rows.step() {
@@ -379,6 +385,7 @@ impl SourceTask {
         {
             turn.tap = None;
         }
+        turn.heard.signal(&signal);
         match signal {
             Signal::Messages(batch) => self.messages(turn, &batch),
             Signal::Refused { reason, count } => self.telemetry.ignored(reason.as_str(), count),
@@ -410,6 +417,9 @@ impl SourceTask {
             Signal::Answered { asked } => {
                 if turn.behind_since.is_some_and(|since| asked > since) {
                     turn.behind_since = None;
+                    if turn.tap.as_mut().is_some_and(|tap| !tap.caught_up()) {
+                        turn.tap = None;
+                    }
                     self.reducer.caught_up();
                 }
             }

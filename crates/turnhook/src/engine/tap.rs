@@ -1,21 +1,15 @@
 //! Recorded histories: what a reducer was told, line by line, so that it can be told again.
 //!
-//! The first line is the [`History`]: all that the source's reducer was made of. Then its state as rows, then
-//! its inputs, each with the time at which it took effect: messages as `[seconds, channel, payload]` (and the
+//! The first line is the [`History`]: all that the source's reducer was made of. Then its state as rows, what it
+//! knows of its source besides (`Heard`), and its inputs, each with the time at which it took effect: messages as `[seconds, channel, payload]` (and the
 //! server, in `direct` sources), everything else as an object. Names that are not UTF-8 are given in base64.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use turnhook_reducer::{
-    Reducer,
-    event::SessionEvent,
-    source::{Gap, GapReason},
-    state::{Change, Table},
-    time::Timestamp,
-};
+use turnhook_reducer::{Reducer, source::Gap, state::Change, time::Timestamp};
 use turnhook_subscriber::signal::Signal;
 
 use super::{recording::Sink, settings::History};
@@ -64,6 +58,8 @@ pub(crate) struct Tap {
 pub(crate) struct Rows<I> {
     rows: I,
     chunk: String,
+    /// What comes after the rows.
+    heard: String,
 }
 
 impl<I: Iterator<Item = Change>> Rows<I> {
@@ -79,8 +75,11 @@ impl<I: Iterator<Item = Change>> Rows<I> {
                 let full = self.chunk.len() >= CHUNK;
                 Some(full.then(|| std::mem::take(&mut self.chunk)))
             }
-            None if self.chunk.is_empty() => None,
-            None => Some(Some(std::mem::take(&mut self.chunk))),
+            None => {
+                self.chunk += &std::mem::take(&mut self.heard);
+                let chunk = std::mem::take(&mut self.chunk);
+                (!chunk.is_empty()).then_some(Some(chunk))
+            }
         }
     }
 }
@@ -169,11 +168,78 @@ pub enum Line {
         /// When, in milliseconds.
         at: u64,
     },
+    /// A relay thread of a server has a connection from then on.
+    ThreadConnected {
+        /// When, in milliseconds.
+        at: u64,
+        /// In base64.
+        server: String,
+        /// The first three digits of its allocations' ids.
+        thread: u16,
+    },
+    /// The last connection of a relay thread has closed.
+    ThreadDisconnected {
+        /// When, in milliseconds.
+        at: u64,
+        /// In base64.
+        server: String,
+        /// The first three digits of its allocations' ids.
+        thread: u16,
+    },
+    /// The wall clock differs from the time of the inputs from then on.
+    WallClock {
+        /// When, in milliseconds.
+        at: u64,
+        /// By how much it is ahead (or, negative, behind), in milliseconds.
+        ahead: i64,
+    },
+    /// Everything that was published before a standstill has been heard.
+    CaughtUp,
     /// Time passed.
     Time {
         /// Up to then, in milliseconds.
         at: u64,
     },
+}
+
+/// What a reducer was told of its source that is not in its rows. A recording begins with it.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    hears: bool,
+    /// The relay threads that were heard of, and whether they have a connection.
+    threads: BTreeMap<(Arc<[u8]>, u16), bool>,
+}
+
+impl Heard {
+    pub(crate) fn signal(&mut self, signal: &Signal) {
+        match signal {
+            Signal::Hearing { .. } => {
+                self.hears = true;
+                self.threads.clear();
+            }
+            Signal::Deaf { .. } => self.hears = false,
+            Signal::ThreadConnected { server, thread, .. } => {
+                self.threads.insert((Arc::clone(server), *thread), true);
+            }
+            Signal::ThreadDisconnected { server, thread, .. } => {
+                self.threads.insert((Arc::clone(server), *thread), false);
+            }
+            _ => {}
+        }
+    }
+
+    fn lines(&self, at: Timestamp) -> String {
+        let hearing = self.hears.then(|| json(&Line::Hearing { at: at.0 }));
+        let threads = self.threads.iter().map(|((server, thread), connected)| {
+            let (at, server, thread) = (at.0, BASE64.encode(server), *thread);
+            json(&if *connected {
+                Line::ThreadConnected { at, server, thread }
+            } else {
+                Line::ThreadDisconnected { at, server, thread }
+            })
+        });
+        hearing.into_iter().chain(threads).collect()
+    }
 }
 
 impl Tap {
@@ -182,14 +248,16 @@ impl Tap {
     }
 
     /// The first lines of a history: the rules, then the state.
-    pub(crate) fn rows(
+    pub(crate) fn rows<'a>(
         mut history: History,
-        reducer: &Reducer,
-    ) -> Rows<impl Iterator<Item = Change> + Send + '_> {
+        reducer: &'a Reducer,
+        heard: &Heard,
+    ) -> Rows<impl Iterator<Item = Change> + Send + use<'a>> {
         history.at = seconds(reducer.now());
         Rows {
             rows: reducer.rows(),
             chunk: json(&history),
+            heard: heard.lines(reducer.now()),
         }
     }
 
@@ -221,6 +289,18 @@ impl Tap {
                 closed_at: at.0,
                 server: BASE64.encode(server),
             },
+            Signal::ThreadConnected { at, server, thread } => Line::ThreadConnected {
+                at: effective(at),
+                server: BASE64.encode(server),
+                thread: *thread,
+            },
+            Signal::ThreadDisconnected {
+                at, server, thread, ..
+            } => Line::ThreadDisconnected {
+                at: effective(at),
+                server: BASE64.encode(server),
+                thread: *thread,
+            },
             Signal::SnapshotBegan { at } => Line::SnapshotBegan { at: effective(at) },
             Signal::SnapshotRead { at, entries } => {
                 let entry = |e: &turnhook_subscriber::signal::SnapshotEntry| {
@@ -240,11 +320,10 @@ impl Tap {
             | Signal::ServerConnected { .. }
             | Signal::ServerGone { .. }
             | Signal::ServerReturned { .. }
-            | Signal::ThreadConnected { .. }
-            | Signal::ThreadDisconnected { .. }
             | Signal::TurnedAway(_)
             | Signal::Unheard(_)
             | Signal::SnapshotScanned { .. }
+            // Said by whoever knows what it means.
             | Signal::Answered { .. } => return true,
         };
         self.send(json(&line))
@@ -258,6 +337,16 @@ impl Tap {
             reason: gap.reason.as_str().to_owned(),
             server: gap.server.as_ref().map(|s| BASE64.encode(s)),
         }))
+    }
+
+    /// The wall clock was set. False if nobody listens any more.
+    pub(crate) fn wall_clock(&mut self, at: Timestamp, ahead: i64) -> bool {
+        self.send(json(&Line::WallClock { at: at.0, ahead }))
+    }
+
+    /// A standstill has been caught up with. False if nobody listens any more.
+    pub(crate) fn caught_up(&mut self) -> bool {
+        self.send(json(&Line::CaughtUp))
     }
 
     /// Time passed. False if nobody listens any more.
@@ -303,214 +392,4 @@ fn message(at: Timestamp, channel: &[u8], payload: &[u8], server: Option<&[u8]>)
             server: server.map(|s| BASE64.encode(s)),
         }),
     }
-}
-
-/// Tells a reducer a recorded history again, and hands each event that comes of it to `each`.
-pub struct Player {
-    reducer: Option<Reducer>,
-    history: History,
-    rows: Vec<(Table, u64, Vec<u8>)>,
-}
-
-/// What is wrong with a line of a history.
-#[derive(Debug, thiserror::Error)]
-pub enum PlayError {
-    /// Not a line of a history.
-    #[error("not a line of a history: {0}")]
-    Line(#[from] serde_json::Error),
-    /// Something in it is not what it should be.
-    #[error("{0}")]
-    Value(String),
-}
-
-impl Player {
-    /// Begins with the rules of `history`; the first line of a recording replaces it.
-    #[must_use]
-    pub fn new(history: History) -> Player {
-        Player {
-            reducer: None,
-            history,
-            rows: Vec::new(),
-        }
-    }
-
-    /// Plays one line, and returns the events that were decided.
-    ///
-    /// # Errors
-    /// The line is none of a history.
-    pub fn line(&mut self, text: &str) -> Result<Vec<SessionEvent>, PlayError> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        if text.starts_with('[') {
-            return self.message(text);
-        }
-        let value: serde_json::Value = serde_json::from_str(text)?;
-        if value.get("turnhook_history").is_some() {
-            self.history = serde_json::from_value(value)?;
-            if self.history.turnhook_history != History::FORMAT {
-                return Err(PlayError::Value(
-                    "a history of another version of turnhook".to_owned(),
-                ));
-            }
-            return Ok(Vec::new());
-        }
-        let line: Line = serde_json::from_value(value)?;
-        if let Line::Row { table, key, row } = line {
-            let table = Table::from_u8(table).ok_or_else(|| PlayError::Value(format!("no table {table}")))?;
-            self.rows.push((table, key, decode(&row)?));
-            return Ok(Vec::new());
-        }
-        let reducer = self.reducer()?;
-        play(reducer, line)?;
-        Ok(reducer.drain(true).events)
-    }
-
-    fn message(&mut self, text: &str) -> Result<Vec<SessionEvent>, PlayError> {
-        let parts: Vec<serde_json::Value> = serde_json::from_str(text)?;
-        let text = |i: usize| parts.get(i).and_then(serde_json::Value::as_str);
-        let at = parts.first().and_then(serde_json::Value::as_f64);
-        let (Some(at), Some(channel), Some(payload)) = (at, text(1), text(2)) else {
-            return Err(PlayError::Value(
-                "a message is [seconds, channel, payload]".to_owned(),
-            ));
-        };
-        let server = text(3).map(str::as_bytes);
-        let reducer = self.reducer()?;
-        tell(
-            reducer,
-            Timestamp((at * 1000.0).round() as u64),
-            channel.as_bytes(),
-            payload.as_bytes(),
-            server,
-        );
-        Ok(reducer.drain(true).events)
-    }
-
-    /// Lets time pass until everything that can end has ended, and returns the events of that.
-    ///
-    /// # Errors
-    /// The history's rules cannot be used.
-    pub fn settle(&mut self) -> Result<Vec<SessionEvent>, PlayError> {
-        /// Longer than any tombstone.
-        const LONG: u64 = 48 * 3_600_000;
-        let reducer = self.reducer()?;
-        reducer.advance(reducer.now().plus(LONG));
-        Ok(reducer.drain(true).events)
-    }
-
-    fn reducer(&mut self) -> Result<&mut Reducer, PlayError> {
-        if self.reducer.is_none() {
-            let rules = self.history.rules().map_err(PlayError::Value)?;
-            let store = self
-                .history
-                .store_id()
-                .ok_or_else(|| PlayError::Value("store_id: not 32 digits".to_owned()))?;
-            let identity = turnhook_reducer::Identity {
-                store,
-                source: self.history.source.as_str().into(),
-            };
-            let clock = Timestamp((self.history.at * 1000.0).round() as u64);
-            let rows = std::mem::take(&mut self.rows);
-            let recorded = !rows.is_empty() || clock.0 > 0;
-            let mut reducer = Reducer::restore(identity, rules, clock, rows)
-                .map_err(|error| PlayError::Value(error.to_string()))?;
-            // A recording says when the source heard; plain messages were heard.
-            if !recorded {
-                reducer.hearing(clock);
-            }
-            return Ok(self.reducer.insert(reducer));
-        }
-        self.reducer
-            .as_mut()
-            .ok_or_else(|| PlayError::Value("no reducer".to_owned()))
-    }
-}
-
-fn play(reducer: &mut Reducer, line: Line) -> Result<(), PlayError> {
-    match line {
-        Line::Row { .. } => {}
-        Line::Message {
-            at,
-            channel,
-            payload,
-            server,
-        } => {
-            let server = server.as_deref().map(decode).transpose()?;
-            tell(
-                reducer,
-                Timestamp(at),
-                &decode(&channel)?,
-                &decode(&payload)?,
-                server.as_deref(),
-            );
-        }
-        Line::Hearing { at } => reducer.hearing(Timestamp(at)),
-        Line::Deaf { at } => reducer.deaf(Timestamp(at)),
-        Line::Gap {
-            from,
-            to,
-            reason,
-            server,
-        } => {
-            let reason = GapReason::from_text(&reason)
-                .ok_or_else(|| PlayError::Value(format!("no gap reason {reason:?}")))?;
-            let server = server
-                .as_deref()
-                .map(decode)
-                .transpose()?
-                .map(Vec::into_boxed_slice);
-            let gap = Gap {
-                from: Timestamp(from),
-                to: Timestamp(to),
-                reason,
-                server,
-            };
-            reducer.gap(gap.from, &gap);
-        }
-        Line::ServerStopped {
-            at,
-            stopped_at,
-            server,
-        } => {
-            let server = reducer.server(&decode(&server)?);
-            reducer.server_stopped(Timestamp(at), server, Timestamp(stopped_at));
-        }
-        Line::ServerRestarted {
-            at,
-            closed_at,
-            server,
-        } => {
-            let server = reducer.server(&decode(&server)?);
-            reducer.server_restarted(Timestamp(at), server, Timestamp(closed_at));
-        }
-        Line::SnapshotBegan { at } => reducer.snapshot_began(Timestamp(at)),
-        Line::SnapshotKey {
-            at,
-            key,
-            value,
-            idle_seconds,
-        } => {
-            let (key, value) = (decode(&key)?, decode(&value)?);
-            super::source::tell_snapshot_key(reducer, Timestamp(at), &key, &value, idle_seconds);
-        }
-        Line::SnapshotEnded { at } => reducer.snapshot_ended(Timestamp(at)),
-        Line::Time { at } => reducer.advance(Timestamp(at)),
-    }
-    Ok(())
-}
-
-fn tell(reducer: &mut Reducer, at: Timestamp, channel: &[u8], payload: &[u8], server: Option<&[u8]>) {
-    let server = server.map_or(turnhook_reducer::ServerRef::UNKNOWN, |s| reducer.server(s));
-    // What turnhook passes over is passed over here too.
-    if let Ok(message) = turnhook_subscriber::decode::decode(channel, payload) {
-        reducer.message(at, server, &message);
-    }
-}
-
-fn decode(text: &str) -> Result<Vec<u8>, PlayError> {
-    BASE64
-        .decode(text)
-        .map_err(|error| PlayError::Value(format!("not base64: {error}")))
 }

@@ -150,3 +150,24 @@ fn a_coturn_that_comes_from_another_address_is_told_once() {
     let events = told("source-address-changes.jsonl", Some(config));
     assert_eq!(billed(&events), 8_000_000, "{events:#?}");
 }
+
+/// Two coturns have the same client under the same number. The first one's relay thread is still connected, so what the
+/// second one says is of a life of its own.
+#[test]
+fn what_a_connected_thread_has_is_not_taken_for_anothers() {
+    let config = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\n";
+    let events = told("two-coturns-with-one-number.jsonl", Some(config));
+    let allocations = ends(&events)
+        .into_iter()
+        .flat_map(|end| end["allocations"].as_array().unwrap());
+    let bytes: BTreeMap<&str, u64> = allocations
+        .map(|a| {
+            (
+                a["server"].as_str().unwrap(),
+                a["usage"]["peer"]["sent_bytes"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = BTreeMap::from([("10.0.0.2/-/0", 3_000_000), ("10.0.0.3/-/0", 1_000_000)]);
+    assert_eq!(bytes, expected, "{events:#?}");
+}

@@ -167,6 +167,7 @@ fn crowd(descriptors: u32) {
     let billing = Billing::start();
     let mut bridge = Bridge::new(&billing.endpoint());
     bridge.start_with_descriptors(descriptors);
+    bridge.line("fewer file descriptors");
     let address = format!("127.0.0.1:{}", bridge.http);
     let mut crowd = Vec::new();
     for _ in 0..300 {
