@@ -72,7 +72,7 @@ impl Reducer {
     }
 
     fn learn(&mut self, reported: bool) {
-        let before = std::mem::replace(&mut self.peer_leg.reported, Some(reported));
+        let before = self.peer_leg.reported.replace(reported);
         self.source_dirty = true;
         if self.rules.peer_leg != PeerLeg::Auto {
             return;
