@@ -15,6 +15,7 @@ use super::{
     deadline::Deadline,
     outlet::Outlet,
     role::Role,
+    slices::Slice,
     source::{SourceTask, Turn},
     supervisor::{Ended, words_of_join},
     telemetry::Decided,
@@ -25,6 +26,9 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// More events, or rows, than this are packed on a thread of their own: it takes longer than others should wait.
 const MANY: usize = 512;
+
+/// Rows that are made in one slice: a few milliseconds.
+const ROWS: usize = 8192;
 
 pub(crate) type Commits = Pin<Box<dyn Future<Output = Made> + Send>>;
 
@@ -79,7 +83,7 @@ impl Step {
 }
 
 impl SourceTask {
-    pub(super) fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
+    pub(super) async fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
         let turn_at = turn.turn_at.take();
         if self.role == Role::Follower {
             // Whatever it decided is not told.
@@ -101,7 +105,29 @@ impl SourceTask {
                 return;
             }
         }
+        if turn.commit.is_none() && (everything || self.reducer.is_pending()) {
+            self.collect_rows(turn, everything).await;
+        }
         self.commit_now(turn, everything);
+    }
+
+    /// Makes rows of what has changed, in slices: others get their turn between them, and nothing is handed in.
+    async fn collect_rows(&mut self, turn: &mut Turn, everything: bool) {
+        let mut unwatched = Vec::new();
+        loop {
+            let slice = Slice::begin();
+            let more = self.reducer.collect(everything, ROWS);
+            self.telemetry.slice(slice.took());
+            if !more {
+                break;
+            }
+            unwatched.extend(self.watch.rest());
+            tokio::task::yield_now().await;
+            unwatched.extend(self.watch.look().1);
+        }
+        for gap in unwatched {
+            self.unwatched(turn, gap);
+        }
     }
 
     /// Begins a commit if there is something to commit, and none is under way.

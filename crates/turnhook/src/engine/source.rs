@@ -154,7 +154,7 @@ impl SourceTask {
             self.follow_if_over(&mut turn).await;
             let everything = turn.leaving || turn.saved_at.elapsed() >= SAVE_PROGRESS;
             self.leave_if_done(&mut turn).await;
-            self.start_commit(&mut turn, everything);
+            self.start_commit(&mut turn, everything).await;
             self.look_for_ends(&mut turn);
             if let Some(gap) = self.watch.rest() {
                 self.unwatched(&mut turn, gap);
@@ -236,7 +236,7 @@ impl SourceTask {
         }
     }
 
-    fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
+    pub(super) fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
         turn.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
         warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
             "time passed unwatched: messages may have been missed");
