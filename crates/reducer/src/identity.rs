@@ -39,16 +39,16 @@ impl Identity {
     }
 
     /// The session that tells what was left over, `allocation`'s part last. It may begin at one instant with others that
-    /// continue the same one: `since` tells it from them.
+    /// continue the same one: `number`, which no two have, tells it from them.
     pub(crate) fn leftover(
         &self,
-        since: Timestamp,
+        number: u64,
         allocation: &AllocationIdentity<'_>,
         continues: Option<SessionId>,
         started_at: Timestamp,
     ) -> SessionId {
         let mut kind = *b"leftover........";
-        kind[8..].copy_from_slice(&since.0.to_be_bytes());
+        kind[8..].copy_from_slice(&number.to_be_bytes());
         self.named(&kind, allocation, continues, started_at)
     }
 

@@ -212,7 +212,11 @@ impl Reducer {
             self.names.realm(name),
             self.names.username(name),
         );
-        let id = self.identity.leftover(l.since, &identity, continues, started_at);
+        let id = self
+            .identity
+            .leftover(self.leftovers_told, &identity, continues, started_at);
+        self.leftovers_told += 1;
+        self.source_dirty = true;
         self.hold_group(group);
         self.names.hold_again(name);
         self.names.hold_again(name);

@@ -183,6 +183,8 @@ pub struct Reducer {
     pub(crate) switched_realms: HashSet<u32>,
     pub(crate) leftovers: Aside<Leftover>,
     pub(crate) changed_leftovers: Vec<u32>,
+    /// How many were told in sessions of their own: part of those sessions' ids.
+    pub(crate) leftovers_told: u64,
     /// Whether the peer leg is reported, as far as is known.
     pub(crate) peer_leg: peer_leg::Known,
     pub(crate) wall: Wall,
@@ -266,6 +268,7 @@ impl Reducer {
             switched_realms: HashSet::new(),
             leftovers: Aside::default(),
             changed_leftovers: Vec::new(),
+            leftovers_told: 0,
             peer_leg: peer_leg::Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),

@@ -165,6 +165,7 @@ impl Restoring {
                 SourceMore {
                     peer_leg: reducer.peer_leg,
                     wall: reducer.wall,
+                    leftovers_told: reducer.leftovers_told,
                 } = more.unwrap_or_default();
             }
             Table::Source => {

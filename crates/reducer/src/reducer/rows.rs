@@ -101,6 +101,7 @@ pub(crate) struct LeftoverRow<'a> {
 pub(crate) struct SourceMore {
     pub(crate) peer_leg: Known,
     pub(crate) wall: Wall,
+    pub(crate) leftovers_told: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -287,6 +288,7 @@ impl Reducer {
         let more = SourceMore {
             peer_leg: self.peer_leg,
             wall: self.wall.clone(),
+            leftovers_told: self.leftovers_told,
         };
         encode_with(&row, &more)
     }

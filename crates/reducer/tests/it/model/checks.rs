@@ -319,7 +319,8 @@ impl<'a> Judge<'a> {
             let Some(end) = event.end else { continue };
             // What waited until it was known whether there is a peer leg is told with less than that.
             let waited = self.rules.peer_leg == PeerLeg::Auto && !self.fleet.peer_messages;
-            let mut could_be_exact = !waited;
+            // What comes twice looks like more than there was, for the life that it is taken for.
+            let mut could_be_exact = !waited && !copies;
             for report in &event.allocations {
                 let key = key(event, report);
                 let is_exact = end.accuracy == Accuracy::Exact && report.closed.is_some();
