@@ -13,8 +13,8 @@ use turnhook_dispatcher::{
     breaker::BreakerState,
     clock::Clocks,
     dispatcher::Dispatcher,
-    endpoint::Gate,
-    queue::{Next, StandstillKind, Wanted},
+    endpoint::{Gate, Report},
+    queue::{Next, Page, StandstillKind, Wanted},
     schedule::Pause,
 };
 
@@ -242,7 +242,6 @@ async fn nothing_begins_while_the_gate_is_closed() {
 /// Nobody waits for the dispatcher's tasks: one that panics is told all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_panics_is_told() {
-    let receiver = Receiver::start(|_| Reply::Status(200)).await;
     let broken = Arc::new(AtomicBool::new(false));
     let (breaks, time) = (Arc::clone(&broken), Clocks::system());
     let here = std::thread::current().id();
@@ -257,12 +256,16 @@ async fn a_task_that_panics_is_told() {
             time.steady()
         },
     );
-    let (reports, _inbox) = tokio::sync::mpsc::channel(16);
-    let endpoints = vec![(config("billing", &receiver.url()), Vec::new())];
+    let (reports, mut inbox) = tokio::sync::mpsc::channel(16);
+    let endpoints = vec![(config("billing", "http://127.0.0.1:1/"), Vec::new())];
     let dispatcher = Dispatcher::start(endpoints, &clocks, &reports, &Handle::current()).unwrap();
     let failed = dispatcher.failed();
+    // The first thing that it does is to read its outbox. Who reads looks at the clock once the answer is there.
+    let Some(Report::Read(read)) = inbox.recv().await else {
+        panic!("it reads no outbox");
+    };
     broken.store(true, Ordering::SeqCst);
-    dispatcher.offer("billing", vec![delivery(1, 1, 0)]);
+    read.reply.send(Page::default()).unwrap();
     let said = failed.await;
     assert!(
         said.contains("\"billing\"") && said.contains("panicked"),
