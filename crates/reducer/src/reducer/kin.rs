@@ -192,11 +192,21 @@ impl Reducer {
             return self.broken("a member of no session departs");
         };
         if gone {
-            s.closing -= 1;
+            self.internal_errors
+                .take(&mut s.closing, 1, "more closing members leave than there are");
         } else {
-            s.open -= 1;
-            s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
-            s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
+            self.internal_errors
+                .take(&mut s.open, 1, "more open members leave than there are");
+            self.internal_errors.take(
+                &mut s.relaying,
+                u32::from(a.flags.contains(Flags::RELAYED)),
+                "more relaying members leave than there are",
+            );
+            self.internal_errors.take(
+                &mut s.unreported,
+                u32::from(!a.flags.contains(Flags::REPORTED)),
+                "more unreported members leave than there are",
+            );
         }
     }
 }

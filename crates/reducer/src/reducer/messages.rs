@@ -596,12 +596,6 @@ impl Reducer {
             self.output.notices_omitted += 1;
         }
     }
-
-    /// An invariant of this crate does not hold: its tests stop here, and a running turnhook counts and goes on.
-    pub(crate) fn broken(&mut self, what: &'static str) {
-        debug_assert!(false, "{what}");
-        self.stats.internal_errors += 1;
-    }
 }
 
 /// Whether a report was made in time: coturn makes one at 4096 packets, unless it cannot look between two of them

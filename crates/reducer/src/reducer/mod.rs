@@ -45,6 +45,7 @@ use crate::{
     event::{SessionEvent, Unattributed},
     identity::Identity,
     intern::{NONE, Names},
+    internal::InternalErrors,
     labels::Labels,
     leftover::Leftover,
     message::AllocationId,
@@ -227,7 +228,9 @@ pub struct Reducer {
     /// Rows are being collected for the next [`Reducer::drain`].
     pub(crate) collecting: bool,
     pub(crate) output: Output,
+    /// `internal_errors` are counted beside it.
     pub(crate) stats: Stats,
+    pub(crate) internal_errors: InternalErrors,
 
     /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
     /// another node had counted more; what may still be heard of from before a takeover, and the time from
@@ -297,6 +300,7 @@ impl Reducer {
             collecting: false,
             output: Output::default(),
             stats: Stats::default(),
+            internal_errors: InternalErrors::default(),
             gaps: Vec::new(),
             follower: None,
             counted: HashMap::new(),
@@ -332,7 +336,15 @@ impl Reducer {
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats {
+            internal_errors: self.internal_errors.count(),
+            ..self.stats
+        }
+    }
+
+    /// An invariant does not hold: see [`InternalErrors::broken`].
+    pub(crate) fn broken(&self, what: &'static str) {
+        self.internal_errors.broken(what);
     }
 
     /// Numbers a server, so that each of its messages need not name it.

@@ -90,7 +90,8 @@ impl Reducer {
         let Some(g) = self.groups.get_mut(group as usize) else {
             return;
         };
-        g.refs -= 1;
+        self.internal_errors
+            .take(&mut g.refs, 1, "a group is released more often than held");
         if g.refs > 0 {
             return;
         }
@@ -329,7 +330,11 @@ impl Reducer {
         let gone = after.intersects(Flags::GONE);
         if !gone {
             s.relaying += u32::from(first_relay);
-            s.unreported -= u32::from(first_report);
+            self.internal_errors.take(
+                &mut s.unreported,
+                u32::from(first_report),
+                "more unreported members leave than there are",
+            );
         } else if first_relay && !after.contains(Flags::CLOSING) {
             let former = s.former_mut();
             former.last_counting_close = former.last_counting_close.max(left_at);
@@ -374,10 +379,19 @@ impl Reducer {
         else {
             return self.broken("a member of no session closes");
         };
-        s.open -= 1;
+        self.internal_errors
+            .take(&mut s.open, 1, "more open members leave than there are");
         s.closing += 1;
-        s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
-        s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
+        self.internal_errors.take(
+            &mut s.relaying,
+            u32::from(a.flags.contains(Flags::RELAYED)),
+            "more relaying members leave than there are",
+        );
+        self.internal_errors.take(
+            &mut s.unreported,
+            u32::from(!a.flags.contains(Flags::REPORTED)),
+            "more unreported members leave than there are",
+        );
         let former = s.former_mut();
         former.last_close = later(former.last_close, closed);
         if a.flags.contains(Flags::RELAYED)
@@ -415,7 +429,8 @@ impl Reducer {
         else {
             return self.broken("a member of no session returns");
         };
-        s.closing -= 1;
+        self.internal_errors
+            .take(&mut s.closing, 1, "more closing members leave than there are");
         if s.phase == Phase::Ending {
             // The session waits for nobody who is still there.
             self.leave(session, slot, false, true);
@@ -451,7 +466,8 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return;
         };
-        s.closing -= 1;
+        self.internal_errors
+            .take(&mut s.closing, 1, "more closing members leave than there are");
         if let Some(closed) = closed {
             // One that joined while it was closing has not been seen to close.
             s.former_mut().last_close = later(s.former().last_close, closed);
