@@ -46,7 +46,7 @@ impl Reducer {
     pub(crate) fn session_due(&mut self, session: u32) {
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("a deadline of no session");
         };
         if s.usage_at.get() <= now {
             s.usage_at = Moment::NEVER;
@@ -68,7 +68,7 @@ impl Reducer {
 
     fn review_until(&mut self, session: u32, due: Timestamp) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to review");
         };
         if s.phase != Phase::Ending {
             let end_at = self.horizon(s);
@@ -84,7 +84,7 @@ impl Reducer {
             }
         }
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to review");
         };
         if s.phase == Phase::Ending {
             s.end_at = Moment::NEVER;
@@ -99,7 +99,7 @@ impl Reducer {
     /// Linger is over: nothing joins any more, and idle allocations are parked.
     fn stop_joining(&mut self, session: u32) {
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to stop joining");
         };
         let told = s.phase == Phase::Open;
         if told {
@@ -109,7 +109,7 @@ impl Reducer {
         self.mark_session(session);
         self.joins_no_more(group, session);
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to stop joining");
         };
         let is_open = |slot: &u32| {
             self.allocations
@@ -134,7 +134,7 @@ impl Reducer {
     pub(crate) fn finish(&mut self, session: u32) {
         let now = self.now;
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to finish");
         };
         let (group, told) = (s.group, s.sequence > 0);
         let (ended_at, _) = s.end(now);

@@ -122,7 +122,9 @@ impl Reducer {
         let peer_leg = self.peer_leg();
         let before = match kin {
             Kin::Open(slot) => {
-                let Some(a) = self.allocation(slot) else { return };
+                let Some(a) = self.allocation(slot) else {
+                    return self.broken("kin that is no allocation");
+                };
                 let before = (
                     a.carried(),
                     a.relayed(peer_leg),
@@ -142,7 +144,7 @@ impl Reducer {
             }
             Kin::Ended(slot) => {
                 let Some(t) = self.tombstones.get(slot) else {
-                    return;
+                    return self.broken("kin that is no tombstone");
                 };
                 let rest = t.rest.clone();
                 let stopped = self.was_stopped(slot);

@@ -120,6 +120,7 @@ impl Reducer {
     fn new_leftover(&mut self, group: u32, name: u32, last_close: (Timestamp, CloseReason)) -> u32 {
         while self.leftovers.len() >= self.rules.leftover_limit.max(1) {
             let Some(oldest) = self.leftovers.oldest() else {
+                self.broken("a full table of leftovers without an oldest");
                 break;
             };
             self.record_leftover(oldest);

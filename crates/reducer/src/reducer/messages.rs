@@ -106,6 +106,7 @@ impl Reducer {
     pub(crate) fn on_allocation(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("a message for no allocation");
             return false;
         };
         a.heard_at = Moment::from(now);
@@ -142,6 +143,7 @@ impl Reducer {
         let now = self.now;
         let direct = self.rules.direct;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to open anew");
             return false;
         };
         let moved = a.remote.differs(&details.remote);
@@ -173,6 +175,7 @@ impl Reducer {
     /// Two servers say that an allocation of this key is theirs, and nothing tells their messages apart.
     fn share(&mut self, slot: u32, details: &Details, status: Status<'_>) -> bool {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to share");
             return false;
         };
         a.flags.insert(Flags::SHARED);
@@ -257,7 +260,7 @@ impl Reducer {
         let details = self.details(&status);
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to refresh");
         };
         a.heard_at = Moment::from(now);
         a.update(details, &mut self.labels);
@@ -269,7 +272,7 @@ impl Reducer {
     /// As of a status of `status_at`. Once its deletion was asked for, an allocation keeps no session alive.
     pub(crate) fn set_lifetime(&mut self, slot: u32, lifetime: u32, status_at: Timestamp) {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a lifetime of no allocation");
         };
         let leaving = a.flags.contains(Flags::LEAVING);
         if leaving && lifetime == 0 {
@@ -298,7 +301,7 @@ impl Reducer {
     pub(crate) fn on_traffic(&mut self, slot: u32, leg: Leg, counters: Counters) {
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("traffic of no allocation");
         };
         let late = lateness(&counters);
         if late != Lateness::InTime {
@@ -357,13 +360,13 @@ impl Reducer {
     pub(crate) fn on_total(&mut self, slot: u32, leg: Leg, counters: Counters) {
         let peer_leg = self.peer_leg();
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a total of no allocation");
         };
         if !a.flags.contains(Flags::CLOSING) {
             self.begin_closing(slot);
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a total of no allocation");
         };
         let rare = a.rare();
         match leg {
@@ -400,6 +403,7 @@ impl Reducer {
             None => {
                 while self.unconfirmed.len() >= self.rules.unconfirmed_limit {
                     let Some(oldest) = self.unconfirmed.oldest() else {
+                        self.broken("a full table of unconfirmed ids without an oldest");
                         break;
                     };
                     self.forget_unconfirmed(oldest);

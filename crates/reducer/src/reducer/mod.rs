@@ -454,7 +454,7 @@ impl Reducer {
     /// Marks an allocation for the next commit, or for the next one that saves everything.
     pub(crate) fn mark(&mut self, slot: u32, dirty: Dirty) {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to mark");
         };
         if dirty <= a.dirty || self.follower.is_some() {
             return;

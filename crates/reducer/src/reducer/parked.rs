@@ -31,7 +31,7 @@ impl Reducer {
     pub(crate) fn join_if_relayed(&mut self, slot: u32) {
         let untold = self.untold_relayed(slot);
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to join");
         };
         if a.session != NONE || untold == 0 {
             return;
@@ -108,7 +108,7 @@ impl Reducer {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
         let Some(a) = self.remove_allocation(slot) else {
-            return;
+            return self.broken("no allocation to bury");
         };
         // Where another allocation of the same key had a part in it, those totals were not the last word.
         let mixed = a.flags.intersects(Flags::OVERCOUNTED | Flags::SHARED);
@@ -119,6 +119,7 @@ impl Reducer {
         }
         while self.tombstones.len() >= self.rules.tombstone_limit {
             let Some(oldest) = self.tombstones.oldest() else {
+                self.broken("a full table of tombstones without an oldest");
                 break;
             };
             self.forget_tombstone(oldest);
@@ -217,7 +218,7 @@ impl Reducer {
     fn record_forgotten(&mut self, slot: u32) {
         let rule = self.rules.billable;
         let Some(t) = self.tombstones.get_mut(slot) else {
-            return;
+            return self.broken("no tombstone to record");
         };
         let Some(untold) = t.rest.more.untold.take() else {
             return;
@@ -226,7 +227,7 @@ impl Reducer {
             return;
         }
         let Some(t) = self.tombstones.get(slot) else {
-            return;
+            return self.broken("no tombstone to record");
         };
         let usage = Usage {
             legs: untold.legs,
@@ -250,6 +251,7 @@ impl Reducer {
     pub(crate) fn on_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         let now = self.now;
         let Some(t) = self.tombstones.get_mut(slot) else {
+            self.broken("a message for no tombstone");
             return false;
         };
         t.heard_at = now;
@@ -451,6 +453,7 @@ impl Reducer {
         self.tombstones.restore(rows);
         for slot in slots {
             let Some(t) = self.tombstones.get(slot) else {
+                self.broken("a tombstone that was just restored");
                 continue;
             };
             let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);

@@ -101,7 +101,9 @@ impl Reducer {
     }
 
     fn count_by_client_leg(&mut self, slot: u32) {
-        let Some(a) = self.allocation(slot) else { return };
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to count by its client leg");
+        };
         let (carried, reported) = (
             a.carried(),
             a.flags.contains(Flags::REPORTED) || !a.legs().client.is_zero(),
@@ -116,7 +118,9 @@ impl Reducer {
     }
 
     fn count_anew(&mut self, slot: u32) {
-        let Some(a) = self.allocation(slot) else { return };
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to count anew by both legs");
+        };
         let session = a.session;
         if session == NONE {
             return;

@@ -15,7 +15,7 @@ impl Reducer {
     /// Tells an event of a session: it goes into the next commit, together with the counters it rests on.
     pub(crate) fn tell(&mut self, session: u32, event_type: EventType) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to tell");
         };
         if self.is_following() {
             let (now, usage) = (self.now, s.usage());

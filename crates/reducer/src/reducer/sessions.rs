@@ -88,7 +88,7 @@ impl Reducer {
 
     pub(crate) fn release_group(&mut self, group: u32) {
         let Some(g) = self.groups.get_mut(group as usize) else {
-            return;
+            return self.broken("a group that is gone is released");
         };
         self.internal_errors
             .take(&mut g.refs, 1, "a group is released more often than held");
@@ -114,7 +114,7 @@ impl Reducer {
     /// A new allocation joins its group's session, or opens one.
     pub(crate) fn enter_group(&mut self, slot: u32) {
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to enter its group");
         };
         let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
         if current == NONE {
@@ -135,7 +135,7 @@ impl Reducer {
     /// allocation that was ended before and never told.
     pub(crate) fn open_session(&mut self, slot: u32, continues: Option<SessionId>) {
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to open a session with");
         };
         let (group, name) = (a.group, a.name);
         let opened_at = if continues.is_some() || a.flags.contains(Flags::REVIVED) {
@@ -167,10 +167,10 @@ impl Reducer {
         let part = self.part(slot);
         let relayed = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to join a session");
         };
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to join");
         };
         a.session = session;
         a.place = s.members.len() as u32;
@@ -214,7 +214,7 @@ impl Reducer {
     /// The session is told to have begun.
     fn start(&mut self, session: u32) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to start");
         };
         if s.phase != Phase::Waiting {
             return;
@@ -235,7 +235,7 @@ impl Reducer {
             .min_by_key(order)
             .and_then(|slot| self.allocations.get(*slot as usize))
         else {
-            return;
+            return self.broken("a session starts without a member");
         };
         let name = a.name;
         let previous_end = self
@@ -259,7 +259,7 @@ impl Reducer {
         let id = self.identity.session(&identity, s.former().continues, started_at);
         self.names.hold_again(name);
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to start");
         };
         let old_name = std::mem::replace(&mut s.first_name, name);
         s.id = id;
@@ -297,7 +297,7 @@ impl Reducer {
             self.has_relayed(&carried.legs.minus(base), reported)
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("counters of no allocation");
         };
         a.set_carried(carried);
         let mut news = Flags::empty();
@@ -446,7 +446,7 @@ impl Reducer {
     /// A closing member's counters are final.
     pub(crate) fn member_settles(&mut self, session: u32, slot: u32, totals_seen: bool, exact: bool) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("a member of no session settles");
         };
         let waiting = s.phase == Phase::Waiting;
         if waiting {
@@ -464,7 +464,7 @@ impl Reducer {
             .get(slot as usize)
             .is_some_and(|a| a.flags.contains(Flags::RELAYED));
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("a member of no session settles");
         };
         self.internal_errors
             .take(&mut s.closing, 1, "more closing members leave than there are");
@@ -488,10 +488,10 @@ impl Reducer {
         let part = self.part(slot);
         let relayed = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to leave its session");
         };
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to leave");
         };
         s.members.swap_remove(a.place as usize);
         let moved = s.members.get(a.place as usize).copied();
@@ -535,6 +535,7 @@ impl Reducer {
     pub(crate) fn part(&self, slot: u32) -> Usage {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {
+            self.broken("a part of no allocation");
             return Usage::default();
         };
         let (base, legs) = (a.base(), a.legs());
@@ -552,7 +553,7 @@ impl Reducer {
         let interval = self.rules.usage_interval;
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to tell the usage of");
         };
         if interval == 0
             || s.phase != Phase::Open

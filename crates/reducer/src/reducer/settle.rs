@@ -24,6 +24,7 @@ impl Reducer {
     /// When the allocation's next deadline is.
     pub(crate) fn allocation_deadline(&self, slot: u32) -> Timestamp {
         let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("a deadline of no allocation");
             return Timestamp::MAX;
         };
         let rare = a.rare.as_ref();
@@ -59,7 +60,7 @@ impl Reducer {
             return self.wake_allocation(slot, due);
         }
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation is due");
         };
         if a.flags.contains(Flags::CLOSING) {
             self.settle(slot);
@@ -173,7 +174,10 @@ impl Reducer {
             }
             settled = right.unwrap_or(settled);
         }
-        let Some(a) = self.allocation(slot) else { return 0 };
+        let Some(a) = self.allocation(slot) else {
+            self.broken("an allocation that is gone while it is settled");
+            return 0;
+        };
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
         let counted = a.carried();
         // Only totals of one life say what went on: what was counted of another must not be in them.
@@ -331,6 +335,7 @@ impl Reducer {
     /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (COTURN.md, trap 29).
     fn may_have_wrapped(&self, slot: u32, settled: &Legs) -> bool {
         let Some(a) = self.allocation(slot) else {
+            self.broken("counters of no allocation may have wrapped");
             return true;
         };
         if a.flags.contains(Flags::WRAPPED) {
