@@ -72,15 +72,17 @@ impl Reducer {
         };
         if s.phase != Phase::Ending {
             let end_at = self.horizon(s);
-            if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.end_at = Moment::from(end_at);
-            }
+            let Some(s) = self.sessions.get_mut(session as usize) else {
+                return self.broken("no session to review");
+            };
+            s.end_at = Moment::from(end_at);
             if end_at <= due {
                 self.stop_joining(session);
                 // One that waits for totals before it may start is looked at again when they come.
-                if let Some(s) = self.sessions.get_mut(session as usize) {
-                    s.end_at = Moment::NEVER;
-                }
+                let Some(s) = self.sessions.get_mut(session as usize) else {
+                    return self.broken("a session that is gone once none joins it any more");
+                };
+                s.end_at = Moment::NEVER;
             }
         }
         let Some(s) = self.sessions.get_mut(session as usize) else {
@@ -121,12 +123,17 @@ impl Reducer {
             self.departs(session, slot, false);
             self.leave(session, slot, false, told);
         }
-        if !told && let Some(s) = self.sessions.get_mut(session as usize) {
+        if told {
+            return;
+        }
+        if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
             // Totals that show it to have relayed after all must still be able to start it.
             if s.closing > 0 {
                 s.phase = Phase::Waiting;
             }
+        } else {
+            self.broken("a session that its last members took along");
         }
     }
 
@@ -142,6 +149,8 @@ impl Reducer {
             self.tell(session, EventType::End);
             if let Some(g) = self.groups.get_mut(group as usize) {
                 g.ended_at = g.ended_at.max(ended_at);
+            } else {
+                self.broken("a session without its group ends");
             }
         }
         self.mark_session(session);

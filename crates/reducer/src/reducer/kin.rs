@@ -97,12 +97,18 @@ impl Reducer {
     }
 
     fn move_to(&mut self, slot: u32, key: &Key<'_>) -> Option<u32> {
-        let a = self.allocations.get_mut(slot as usize)?;
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to move");
+            return None;
+        };
         let (old_hash, old_server) = (a.hash, a.server);
         a.hash = key.hash;
         a.server = key.server;
         if let Ok(found) = self.allocation_table.find_entry(old_hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an allocation that is not in its table");
         }
         self.servers.closed(old_server);
         self.servers.opened(key.server);
@@ -175,11 +181,12 @@ impl Reducer {
         a.flags.remove(Flags::DELTAS_ONLY);
         let now_relaying = a.flags.contains(Flags::RELAYED) && !was_relaying;
         let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
-        if now_relaying
-            && !gone
-            && let Some(s) = self.sessions.get_mut(session as usize)
-        {
-            s.relaying += 1;
+        if now_relaying && !gone && session != NONE {
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                s.relaying += 1;
+            } else {
+                self.broken("a member of no session takes its kin in");
+            }
         }
         self.mark(here, crate::allocation::Dirty::Hard);
     }

@@ -147,6 +147,8 @@ impl Reducer {
         let slot = self.leftovers.insert(leftover, 0, self.now.plus(LEFTOVER_WAITS));
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.leftover = slot;
+        } else {
+            self.broken("a leftover of no group");
         }
         slot
     }
@@ -164,6 +166,8 @@ impl Reducer {
         let slot = self.leftovers.insert(l, 0, self.now.plus(LEFTOVER_WAITS));
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.leftover = slot;
+        } else {
+            self.broken("a leftover of no group");
         }
         self.changed_leftovers.push(slot);
     }
@@ -177,8 +181,9 @@ impl Reducer {
         slots.sort_unstable();
         for (.., slot) in slots {
             if peer_leg {
-                if let Some(l) = self.take_leftover(slot) {
-                    self.release_leftover(l);
+                match self.take_leftover(slot) {
+                    Some(l) => self.release_leftover(l),
+                    None => self.broken("a leftover that is gone"),
                 }
                 continue;
             }
@@ -231,6 +236,8 @@ impl Reducer {
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
             s.usage_at = Moment::NEVER;
+        } else {
+            self.broken("a leftover's own session that is gone");
         }
         self.finish(session);
         // One that waits to be told begins after it.

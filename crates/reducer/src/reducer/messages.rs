@@ -206,9 +206,11 @@ impl Reducer {
     }
 
     fn refresh_shared(&mut self, slot: u32, status: Status<'_>) -> bool {
-        if let Some(a) = self.allocations.get_mut(slot as usize) {
-            a.lifetime = a.lifetime.max(status.lifetime);
-        }
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no shared allocation to refresh");
+            return false;
+        };
+        a.lifetime = a.lifetime.max(status.lifetime);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         true
@@ -250,7 +252,10 @@ impl Reducer {
             ..Opening::default()
         };
         let slot = self.open(key, Some(status), opening);
-        if copied && let Some(a) = self.allocations.get_mut(slot as usize) {
+        if copied {
+            let Some(a) = self.allocations.get_mut(slot as usize) else {
+                return self.broken("a next life that was just opened");
+            };
             a.rare().copied = true;
         }
     }
@@ -445,6 +450,8 @@ impl Reducer {
             }
             entry.reported |= leg == last_leg;
             entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
+        } else {
+            self.broken("an unconfirmed id that was just found");
         }
         true
     }
@@ -463,10 +470,16 @@ impl Reducer {
     }
 
     pub(crate) fn forget_unconfirmed(&mut self, slot: u32) -> Option<Unconfirmed> {
-        let entry = self.unconfirmed.get(slot)?;
+        let Some(entry) = self.unconfirmed.get(slot) else {
+            self.broken("an unconfirmed id that is gone");
+            return None;
+        };
         let hash = Reducer::hash_of(&self.hasher, &self.names, entry.server, entry.id, entry.name);
         if let Ok(found) = self.unconfirmed_table.find_entry(hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an unconfirmed id that is not in its table");
         }
         let entry = self.unconfirmed.remove(slot)?;
         self.release_name(entry.name);

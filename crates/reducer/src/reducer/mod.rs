@@ -469,10 +469,10 @@ impl Reducer {
 
     /// Marks a session for the next commit.
     pub(crate) fn mark_session(&mut self, slot: u32) {
-        if let Some(s) = self.sessions.get_mut(slot as usize)
-            && !s.dirty
-            && self.follower.is_none()
-        {
+        let Some(s) = self.sessions.get_mut(slot as usize) else {
+            return self.broken("no session to mark");
+        };
+        if !s.dirty && self.follower.is_none() {
             s.dirty = true;
             self.dirty_sessions.push(slot);
         }

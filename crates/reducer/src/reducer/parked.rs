@@ -21,8 +21,11 @@ impl Reducer {
     /// Relayed bytes that no session has told.
     pub(crate) fn untold_relayed(&self, slot: u32) -> u64 {
         let peer_leg = self.peer_leg();
-        self.allocation(slot)
-            .map_or(0, |a| a.relayed(peer_leg).saturating_sub(a.base_relayed()))
+        let Some(a) = self.allocation(slot) else {
+            self.broken("no allocation that may have relayed");
+            return 0;
+        };
+        a.relayed(peer_leg).saturating_sub(a.base_relayed())
     }
 
     /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
@@ -202,10 +205,16 @@ impl Reducer {
 
     pub(crate) fn forget_tombstone(&mut self, slot: u32) -> Option<Tombstone> {
         self.record_forgotten(slot);
-        let t = self.tombstones.get(slot)?;
+        let Some(t) = self.tombstones.get(slot) else {
+            self.broken("no tombstone to forget");
+            return None;
+        };
         let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
         if let Ok(found) = self.tombstone_table.find_entry(hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("a tombstone that is not in its table");
         }
         let t = self.tombstones.remove(slot)?;
         self.stale_ended(slot, None);
@@ -389,12 +398,13 @@ impl Reducer {
         status: Option<Status<'_>>,
     ) -> Option<u32> {
         let kept = self.take_aside(key);
-        let t = self.tombstones.get(tombstone)?;
+        let Some(t) = self.tombstones.get_mut(tombstone) else {
+            self.broken("no tombstone to revive");
+            return None;
+        };
         let (opened_at, mut rest) = (t.opened_at, t.rest.clone());
         let carried = rest.carried().plus(rest.more.untold.take().unwrap_or_default());
-        if let Some(t) = self.tombstones.get_mut(tombstone) {
-            t.rest.more.untold = None;
-        }
+        t.rest.more.untold = None;
         let opening = Opening {
             seen: rest.opened_seen,
             twin: rest.twin,
@@ -410,9 +420,15 @@ impl Reducer {
         };
         // This also takes the tombstone away.
         let slot = self.insert_allocation(key, status, opening);
-        let a = self.allocations.get(slot as usize)?;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("an allocation that was just revived");
+            return None;
+        };
         self.keep_revived(slot, (a.server, a.id, a.name), opened_at);
-        let a = self.allocations.get_mut(slot as usize)?;
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("an allocation that was just revived");
+            return None;
+        };
         a.opened_at = Moment::from(opened_at);
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);

@@ -126,10 +126,11 @@ impl Reducer {
             return;
         }
         self.leave(session, slot, false, true);
-        let relayed = self.allocation(slot).map_or(0, |a| a.relayed(true));
-        if let Some(a) = self.allocations.get_mut(slot as usize) {
-            a.rare().base_relayed = relayed;
-        }
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return self.broken("an allocation that is gone once it left its session");
+        };
+        let relayed = a.relayed(true);
+        a.rare().base_relayed = relayed;
         self.join(slot, session);
     }
 }

@@ -65,6 +65,8 @@ impl Reducer {
         self.hold_group(group);
         if let Some(name) = self.names.get_mut(name) {
             name.group = group;
+        } else {
+            self.broken("a group of no name");
         }
         group
     }
@@ -83,6 +85,8 @@ impl Reducer {
     pub(crate) fn hold_group(&mut self, group: u32) {
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.refs += 1;
+        } else {
+            self.broken("a group that is gone is held");
         }
     }
 
@@ -100,12 +104,17 @@ impl Reducer {
             let hash = group_hash(&self.hasher, realm, &user);
             if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
                 found.remove();
+            } else {
+                self.broken("a group that is not in its table");
             }
             self.names.realms.release(realm);
         }
     }
 
     pub(crate) fn release_name(&mut self, name: u32) {
+        if self.names.get(name).is_none() {
+            return self.broken("a name that is gone is released");
+        }
         if let Some(group) = self.names.release(name) {
             self.release_group(group);
         }
@@ -203,8 +212,11 @@ impl Reducer {
 
     /// With `start_on = "relay"`: one of its allocations has relayed.
     pub(crate) fn start_if_relayed(&mut self, session: u32) {
+        if session == NONE {
+            return; // it ended at once
+        }
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to start once it has relayed");
         };
         if s.relayed > 0 {
             self.start(session);
@@ -493,7 +505,12 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to leave");
         };
-        s.members.swap_remove(a.place as usize);
+        if s.members.get(a.place as usize) == Some(&slot) {
+            s.members.swap_remove(a.place as usize);
+        } else {
+            self.internal_errors
+                .broken("a member that is not where it stands");
+        }
         let moved = s.members.get(a.place as usize).copied();
         let place = a.place;
         a.session = NONE;
@@ -524,8 +541,12 @@ impl Reducer {
             s.relayed = s.relayed.saturating_sub(relayed);
             a.rebase(peer_leg);
         }
-        if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
-            m.place = place;
+        if let Some(moved) = moved {
+            if let Some(m) = self.allocations.get_mut(moved as usize) {
+                m.place = place;
+            } else {
+                self.broken("a session's member that is gone");
+            }
         }
         self.mark(slot, Dirty::Hard);
         self.mark_session(session);

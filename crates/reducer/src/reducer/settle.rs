@@ -359,9 +359,15 @@ impl Reducer {
 
     /// Takes the allocation's record away.
     pub(crate) fn remove_allocation(&mut self, slot: u32) -> Option<allocation::Allocation> {
-        let a = self.allocations.get(slot as usize)?;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("no allocation to remove");
+            return None;
+        };
         if let Ok(found) = self.allocation_table.find_entry(a.hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an allocation that is not in its table");
         }
         // An entry in a list of changes finds the slot empty, and removes the row.
         self.mark(slot, Dirty::Hard);
