@@ -201,21 +201,9 @@ impl Reducer {
             return self.broken("a member of no session departs");
         };
         if gone {
-            self.internal_errors
-                .take(&mut s.closing, 1, "more closing members leave than there are");
+            s.closing_leaves(&self.internal_errors);
         } else {
-            self.internal_errors
-                .take(&mut s.open, 1, "more open members leave than there are");
-            self.internal_errors.take(
-                &mut s.relaying,
-                u32::from(a.flags.contains(Flags::RELAYED)),
-                "more relaying members leave than there are",
-            );
-            self.internal_errors.take(
-                &mut s.unreported,
-                u32::from(!a.flags.contains(Flags::REPORTED)),
-                "more unreported members leave than there are",
-            );
+            s.open_leaves(a.flags, &self.internal_errors);
         }
     }
 }

@@ -391,19 +391,8 @@ impl Reducer {
         else {
             return self.broken("a member of no session closes");
         };
-        self.internal_errors
-            .take(&mut s.open, 1, "more open members leave than there are");
+        s.open_leaves(a.flags, &self.internal_errors);
         s.closing += 1;
-        self.internal_errors.take(
-            &mut s.relaying,
-            u32::from(a.flags.contains(Flags::RELAYED)),
-            "more relaying members leave than there are",
-        );
-        self.internal_errors.take(
-            &mut s.unreported,
-            u32::from(!a.flags.contains(Flags::REPORTED)),
-            "more unreported members leave than there are",
-        );
         let former = s.former_mut();
         former.last_close = later(former.last_close, closed);
         if a.flags.contains(Flags::RELAYED)
@@ -441,8 +430,7 @@ impl Reducer {
         else {
             return self.broken("a member of no session returns");
         };
-        self.internal_errors
-            .take(&mut s.closing, 1, "more closing members leave than there are");
+        s.closing_leaves(&self.internal_errors);
         if s.phase == Phase::Ending {
             // The session waits for nobody who is still there.
             self.leave(session, slot, false, true);
@@ -478,8 +466,7 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("a member of no session settles");
         };
-        self.internal_errors
-            .take(&mut s.closing, 1, "more closing members leave than there are");
+        s.closing_leaves(&self.internal_errors);
         if let Some(closed) = closed {
             // One that joined while it was closing has not been seen to close.
             s.former_mut().last_close = later(s.former().last_close, closed);
