@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use crate::{
     allocation::Details,
     event::{CloseReason, SessionId},
+    flags::Flags,
     intern::NONE,
+    internal::InternalErrors,
     message::AllocationId,
     packed::{self, Half},
     time::{Moment, Timestamp},
@@ -139,6 +141,28 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// An open member is one no more.
+    pub(crate) fn open_leaves(&mut self, member: Flags, errors: &InternalErrors) {
+        errors.take(&mut self.open, 1, "more open members leave than there are");
+        let relaying = u32::from(member.contains(Flags::RELAYED));
+        errors.take(
+            &mut self.relaying,
+            relaying,
+            "more relaying members leave than there are",
+        );
+        let unreported = u32::from(!member.contains(Flags::REPORTED));
+        errors.take(
+            &mut self.unreported,
+            unreported,
+            "more unreported members leave than there are",
+        );
+    }
+
+    /// A closing member is one no more.
+    pub(crate) fn closing_leaves(&mut self, errors: &InternalErrors) {
+        errors.take(&mut self.closing, 1, "more closing members leave than there are");
+    }
+
     pub(crate) fn new(id: SessionId, group: u32, first_name: u32, started_at: Timestamp) -> Session {
         Session {
             relayed: 0,

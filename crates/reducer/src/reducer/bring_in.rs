@@ -17,7 +17,7 @@ impl Reducer {
     /// What a follower knows of an allocation that is open here too.
     pub(crate) fn merge_life(&mut self, slot: u32, life: &Life, details: Details) {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to merge a life into");
         };
         let news = life.flags.contains(Flags::SHARED) && !a.flags.contains(Flags::SHARED);
         a.flags |= life.flags & Flags::TOUCHED;
@@ -37,7 +37,7 @@ impl Reducer {
             self.set_lifetime(slot, life.lifetime, life.status_at);
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to merge a life into");
         };
         a.flags |= life.flags & (Flags::MOVED | Flags::WRAPPED);
         if a.flags.contains(Flags::LEAVING) && life.quiet_at > Timestamp(0) {
@@ -83,7 +83,7 @@ impl Reducer {
             },
         );
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("an allocation that was just opened");
         };
         a.opened_at = Moment::from(life.opened_at.min(now));
         a.heard_at = Moment::from(life.heard_at);
@@ -122,7 +122,7 @@ impl Reducer {
             return self.late_totals(key, life);
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to close");
         };
         if a.flags.contains(Flags::SHARED) {
             return;
@@ -163,7 +163,7 @@ impl Reducer {
             return;
         };
         let Some(t) = self.tombstones.get(slot) else {
-            return;
+            return self.broken("a tombstone that was just found");
         };
         let told = t.rest.told;
         if t.rest.totals_seen || !life.tells_more_than(&told) {

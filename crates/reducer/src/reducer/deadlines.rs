@@ -182,9 +182,10 @@ impl Reducer {
     /// Makes sure that the allocation is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_allocation(&mut self, slot: u32, at: Timestamp) {
         let at = Moment::from(at.max(self.now));
-        if let Some(a) = self.allocations.get_mut(slot as usize)
-            && at.get() < a.wake.get()
-        {
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return self.broken("no allocation to wake");
+        };
+        if at.get() < a.wake.get() {
             a.wake = at;
             self.deadlines
                 .push(Reverse(Deadline::new(at, Owner::Allocation(slot))));
@@ -194,9 +195,10 @@ impl Reducer {
     /// Makes sure that the session is woken by `at`, or at once if that has passed.
     pub(crate) fn wake_session(&mut self, slot: u32, at: Timestamp) {
         let at = Moment::from(at.max(self.now));
-        if let Some(s) = self.sessions.get_mut(slot as usize)
-            && at.get() < s.wake.get()
-        {
+        let Some(s) = self.sessions.get_mut(slot as usize) else {
+            return self.broken("no session to wake");
+        };
+        if at.get() < s.wake.get() {
             s.wake = at;
             self.deadlines
                 .push(Reverse(Deadline::new(at, Owner::Session(slot))));

@@ -46,7 +46,7 @@ impl Reducer {
     pub(crate) fn session_due(&mut self, session: u32) {
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("a deadline of no session");
         };
         if s.usage_at.get() <= now {
             s.usage_at = Moment::NEVER;
@@ -68,23 +68,25 @@ impl Reducer {
 
     fn review_until(&mut self, session: u32, due: Timestamp) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to review");
         };
         if s.phase != Phase::Ending {
             let end_at = self.horizon(s);
-            if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.end_at = Moment::from(end_at);
-            }
+            let Some(s) = self.sessions.get_mut(session as usize) else {
+                return self.broken("no session to review");
+            };
+            s.end_at = Moment::from(end_at);
             if end_at <= due {
                 self.stop_joining(session);
                 // One that waits for totals before it may start is looked at again when they come.
-                if let Some(s) = self.sessions.get_mut(session as usize) {
-                    s.end_at = Moment::NEVER;
-                }
+                let Some(s) = self.sessions.get_mut(session as usize) else {
+                    return self.broken("a session that is gone once none joins it any more");
+                };
+                s.end_at = Moment::NEVER;
             }
         }
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to review");
         };
         if s.phase == Phase::Ending {
             s.end_at = Moment::NEVER;
@@ -99,7 +101,7 @@ impl Reducer {
     /// Linger is over: nothing joins any more, and idle allocations are parked.
     fn stop_joining(&mut self, session: u32) {
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to stop joining");
         };
         let told = s.phase == Phase::Open;
         if told {
@@ -109,7 +111,7 @@ impl Reducer {
         self.mark_session(session);
         self.joins_no_more(group, session);
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to stop joining");
         };
         let is_open = |slot: &u32| {
             self.allocations
@@ -121,12 +123,17 @@ impl Reducer {
             self.departs(session, slot, false);
             self.leave(session, slot, false, told);
         }
-        if !told && let Some(s) = self.sessions.get_mut(session as usize) {
+        if told {
+            return;
+        }
+        if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
             // Totals that show it to have relayed after all must still be able to start it.
             if s.closing > 0 {
                 s.phase = Phase::Waiting;
             }
+        } else {
+            self.broken("a session that its last members took along");
         }
     }
 
@@ -134,7 +141,7 @@ impl Reducer {
     pub(crate) fn finish(&mut self, session: u32) {
         let now = self.now;
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to finish");
         };
         let (group, told) = (s.group, s.sequence > 0);
         let (ended_at, _) = s.end(now);
@@ -142,6 +149,8 @@ impl Reducer {
             self.tell(session, EventType::End);
             if let Some(g) = self.groups.get_mut(group as usize) {
                 g.ended_at = g.ended_at.max(ended_at);
+            } else {
+                self.broken("a session without its group ends");
             }
         }
         self.mark_session(session);

@@ -152,7 +152,7 @@ impl Reducer {
         };
         let seen = !follower.unseen.remove(&slot);
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation whose end is kept");
         };
         if a.flags.intersects(Flags::SHARED | Flags::OVERCOUNTED) {
             return; // what it carried is not known well enough to be told by another
@@ -374,7 +374,7 @@ impl Reducer {
         let now = self.now;
         let gaps = std::mem::take(&mut self.gaps);
         let Some(follower) = self.follower.as_mut() else {
-            return;
+            return self.broken("a follower that follows no more");
         };
         let before = Follower {
             compared_at: follower.compared_at,
@@ -394,7 +394,7 @@ impl Reducer {
             });
         }
         let Some(follower) = self.follower.as_mut() else {
-            return;
+            return self.broken("a follower that follows no more");
         };
         let mut over = Vec::new();
         for (slot, a) in &self.allocations {

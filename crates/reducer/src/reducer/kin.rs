@@ -97,12 +97,18 @@ impl Reducer {
     }
 
     fn move_to(&mut self, slot: u32, key: &Key<'_>) -> Option<u32> {
-        let a = self.allocations.get_mut(slot as usize)?;
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to move");
+            return None;
+        };
         let (old_hash, old_server) = (a.hash, a.server);
         a.hash = key.hash;
         a.server = key.server;
         if let Ok(found) = self.allocation_table.find_entry(old_hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an allocation that is not in its table");
         }
         self.servers.closed(old_server);
         self.servers.opened(key.server);
@@ -122,7 +128,9 @@ impl Reducer {
         let peer_leg = self.peer_leg();
         let before = match kin {
             Kin::Open(slot) => {
-                let Some(a) = self.allocation(slot) else { return };
+                let Some(a) = self.allocation(slot) else {
+                    return self.broken("kin that is no allocation");
+                };
                 let before = (
                     a.carried(),
                     a.relayed(peer_leg),
@@ -142,7 +150,7 @@ impl Reducer {
             }
             Kin::Ended(slot) => {
                 let Some(t) = self.tombstones.get(slot) else {
-                    return;
+                    return self.broken("kin that is no tombstone");
                 };
                 let rest = t.rest.clone();
                 let stopped = self.was_stopped(slot);
@@ -173,11 +181,12 @@ impl Reducer {
         a.flags.remove(Flags::DELTAS_ONLY);
         let now_relaying = a.flags.contains(Flags::RELAYED) && !was_relaying;
         let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
-        if now_relaying
-            && !gone
-            && let Some(s) = self.sessions.get_mut(session as usize)
-        {
-            s.relaying += 1;
+        if now_relaying && !gone && session != NONE {
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                s.relaying += 1;
+            } else {
+                self.broken("a member of no session takes its kin in");
+            }
         }
         self.mark(here, crate::allocation::Dirty::Hard);
     }
@@ -192,11 +201,9 @@ impl Reducer {
             return self.broken("a member of no session departs");
         };
         if gone {
-            s.closing -= 1;
+            s.closing_leaves(&self.internal_errors);
         } else {
-            s.open -= 1;
-            s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
-            s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
+            s.open_leaves(a.flags, &self.internal_errors);
         }
     }
 }

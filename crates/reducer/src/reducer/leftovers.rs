@@ -120,6 +120,7 @@ impl Reducer {
     fn new_leftover(&mut self, group: u32, name: u32, last_close: (Timestamp, CloseReason)) -> u32 {
         while self.leftovers.len() >= self.rules.leftover_limit.max(1) {
             let Some(oldest) = self.leftovers.oldest() else {
+                self.broken("a full table of leftovers without an oldest");
                 break;
             };
             self.record_leftover(oldest);
@@ -146,6 +147,8 @@ impl Reducer {
         let slot = self.leftovers.insert(leftover, 0, self.now.plus(LEFTOVER_WAITS));
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.leftover = slot;
+        } else {
+            self.broken("a leftover of no group");
         }
         slot
     }
@@ -163,6 +166,8 @@ impl Reducer {
         let slot = self.leftovers.insert(l, 0, self.now.plus(LEFTOVER_WAITS));
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.leftover = slot;
+        } else {
+            self.broken("a leftover of no group");
         }
         self.changed_leftovers.push(slot);
     }
@@ -176,8 +181,9 @@ impl Reducer {
         slots.sort_unstable();
         for (.., slot) in slots {
             if peer_leg {
-                if let Some(l) = self.take_leftover(slot) {
-                    self.release_leftover(l);
+                match self.take_leftover(slot) {
+                    Some(l) => self.release_leftover(l),
+                    None => self.broken("a leftover that is gone"),
                 }
                 continue;
             }
@@ -234,6 +240,8 @@ impl Reducer {
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
             s.usage_at = Moment::NEVER;
+        } else {
+            self.broken("a leftover's own session that is gone");
         }
         self.finish(session);
         // One that waits to be told begins after it.

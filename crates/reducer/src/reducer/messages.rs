@@ -106,6 +106,7 @@ impl Reducer {
     pub(crate) fn on_allocation(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("a message for no allocation");
             return false;
         };
         a.heard_at = Moment::from(now);
@@ -142,6 +143,7 @@ impl Reducer {
         let now = self.now;
         let direct = self.rules.direct;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to open anew");
             return false;
         };
         let moved = a.remote.differs(&details.remote);
@@ -173,6 +175,7 @@ impl Reducer {
     /// Two servers say that an allocation of this key is theirs, and nothing tells their messages apart.
     fn share(&mut self, slot: u32, details: &Details, status: Status<'_>) -> bool {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to share");
             return false;
         };
         a.flags.insert(Flags::SHARED);
@@ -203,9 +206,11 @@ impl Reducer {
     }
 
     fn refresh_shared(&mut self, slot: u32, status: Status<'_>) -> bool {
-        if let Some(a) = self.allocations.get_mut(slot as usize) {
-            a.lifetime = a.lifetime.max(status.lifetime);
-        }
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no shared allocation to refresh");
+            return false;
+        };
+        a.lifetime = a.lifetime.max(status.lifetime);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         true
@@ -247,7 +252,10 @@ impl Reducer {
             ..Opening::default()
         };
         let slot = self.open(key, Some(status), opening);
-        if copied && let Some(a) = self.allocations.get_mut(slot as usize) {
+        if copied {
+            let Some(a) = self.allocations.get_mut(slot as usize) else {
+                return self.broken("a next life that was just opened");
+            };
             a.rare().copied = true;
         }
     }
@@ -257,7 +265,7 @@ impl Reducer {
         let details = self.details(&status);
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to refresh");
         };
         a.heard_at = Moment::from(now);
         a.update(details, &mut self.labels);
@@ -269,7 +277,7 @@ impl Reducer {
     /// As of a status of `status_at`. Once its deletion was asked for, an allocation keeps no session alive.
     pub(crate) fn set_lifetime(&mut self, slot: u32, lifetime: u32, status_at: Timestamp) {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a lifetime of no allocation");
         };
         let leaving = a.flags.contains(Flags::LEAVING);
         if leaving && lifetime == 0 {
@@ -298,7 +306,7 @@ impl Reducer {
     pub(crate) fn on_traffic(&mut self, slot: u32, leg: Leg, counters: Counters) {
         let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("traffic of no allocation");
         };
         let late = lateness(&counters);
         if late != Lateness::InTime {
@@ -357,13 +365,13 @@ impl Reducer {
     pub(crate) fn on_total(&mut self, slot: u32, leg: Leg, counters: Counters) {
         let peer_leg = self.peer_leg();
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a total of no allocation");
         };
         if !a.flags.contains(Flags::CLOSING) {
             self.begin_closing(slot);
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("a total of no allocation");
         };
         let rare = a.rare();
         match leg {
@@ -400,6 +408,7 @@ impl Reducer {
             None => {
                 while self.unconfirmed.len() >= self.rules.unconfirmed_limit {
                     let Some(oldest) = self.unconfirmed.oldest() else {
+                        self.broken("a full table of unconfirmed ids without an oldest");
                         break;
                     };
                     self.forget_unconfirmed(oldest);
@@ -441,6 +450,8 @@ impl Reducer {
             }
             entry.reported |= leg == last_leg;
             entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
+        } else {
+            self.broken("an unconfirmed id that was just found");
         }
         true
     }
@@ -459,10 +470,16 @@ impl Reducer {
     }
 
     pub(crate) fn forget_unconfirmed(&mut self, slot: u32) -> Option<Unconfirmed> {
-        let entry = self.unconfirmed.get(slot)?;
+        let Some(entry) = self.unconfirmed.get(slot) else {
+            self.broken("an unconfirmed id that is gone");
+            return None;
+        };
         let hash = Reducer::hash_of(&self.hasher, &self.names, entry.server, entry.id, entry.name);
         if let Ok(found) = self.unconfirmed_table.find_entry(hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an unconfirmed id that is not in its table");
         }
         let entry = self.unconfirmed.remove(slot)?;
         self.release_name(entry.name);
@@ -595,12 +612,6 @@ impl Reducer {
         } else {
             self.output.notices_omitted += 1;
         }
-    }
-
-    /// An invariant of this crate does not hold: its tests stop here, and a running turnhook counts and goes on.
-    pub(crate) fn broken(&mut self, what: &'static str) {
-        debug_assert!(false, "{what}");
-        self.stats.internal_errors += 1;
     }
 }
 

@@ -45,6 +45,7 @@ use crate::{
     event::{SessionEvent, Unattributed},
     identity::Identity,
     intern::{NONE, Names},
+    internal::InternalErrors,
     labels::Labels,
     leftover::Leftover,
     message::AllocationId,
@@ -229,7 +230,9 @@ pub struct Reducer {
     /// Rows are being collected for the next [`Reducer::drain`].
     pub(crate) collecting: bool,
     pub(crate) output: Output,
+    /// `internal_errors` are counted beside it.
     pub(crate) stats: Stats,
+    pub(crate) internal_errors: InternalErrors,
 
     /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
     /// another node had counted more; what may still be heard of from before a takeover, and the time from
@@ -300,6 +303,7 @@ impl Reducer {
             collecting: false,
             output: Output::default(),
             stats: Stats::default(),
+            internal_errors: InternalErrors::default(),
             gaps: Vec::new(),
             follower: None,
             counted: HashMap::new(),
@@ -335,7 +339,15 @@ impl Reducer {
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats {
+            internal_errors: self.internal_errors.count(),
+            ..self.stats
+        }
+    }
+
+    /// An invariant does not hold: see [`InternalErrors::broken`].
+    pub(crate) fn broken(&self, what: &'static str) {
+        self.internal_errors.broken(what);
     }
 
     /// Numbers a server, so that each of its messages need not name it.
@@ -445,7 +457,7 @@ impl Reducer {
     /// Marks an allocation for the next commit, or for the next one that saves everything.
     pub(crate) fn mark(&mut self, slot: u32, dirty: Dirty) {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to mark");
         };
         if dirty <= a.dirty || self.follower.is_some() {
             return;
@@ -460,10 +472,10 @@ impl Reducer {
 
     /// Marks a session for the next commit.
     pub(crate) fn mark_session(&mut self, slot: u32) {
-        if let Some(s) = self.sessions.get_mut(slot as usize)
-            && !s.dirty
-            && self.follower.is_none()
-        {
+        let Some(s) = self.sessions.get_mut(slot as usize) else {
+            return self.broken("no session to mark");
+        };
+        if !s.dirty && self.follower.is_none() {
             s.dirty = true;
             self.dirty_sessions.push(slot);
         }

@@ -21,8 +21,11 @@ impl Reducer {
     /// Relayed bytes that no session has told.
     pub(crate) fn untold_relayed(&self, slot: u32) -> u64 {
         let peer_leg = self.peer_leg();
-        self.allocation(slot)
-            .map_or(0, |a| a.relayed(peer_leg).saturating_sub(a.base_relayed()))
+        let Some(a) = self.allocation(slot) else {
+            self.broken("no allocation that may have relayed");
+            return 0;
+        };
+        a.relayed(peer_leg).saturating_sub(a.base_relayed())
     }
 
     /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
@@ -31,7 +34,7 @@ impl Reducer {
     pub(crate) fn join_if_relayed(&mut self, slot: u32) {
         let untold = self.untold_relayed(slot);
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to join");
         };
         if a.session != NONE || untold == 0 {
             return;
@@ -108,7 +111,7 @@ impl Reducer {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
         let Some(a) = self.remove_allocation(slot) else {
-            return;
+            return self.broken("no allocation to bury");
         };
         // Where another allocation of the same key had a part in it, those totals were not the last word.
         let mixed = a.flags.intersects(Flags::OVERCOUNTED | Flags::SHARED);
@@ -119,6 +122,7 @@ impl Reducer {
         }
         while self.tombstones.len() >= self.rules.tombstone_limit {
             let Some(oldest) = self.tombstones.oldest() else {
+                self.broken("a full table of tombstones without an oldest");
                 break;
             };
             self.forget_tombstone(oldest);
@@ -201,10 +205,16 @@ impl Reducer {
 
     pub(crate) fn forget_tombstone(&mut self, slot: u32) -> Option<Tombstone> {
         self.record_forgotten(slot);
-        let t = self.tombstones.get(slot)?;
+        let Some(t) = self.tombstones.get(slot) else {
+            self.broken("no tombstone to forget");
+            return None;
+        };
         let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
         if let Ok(found) = self.tombstone_table.find_entry(hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("a tombstone that is not in its table");
         }
         let t = self.tombstones.remove(slot)?;
         self.stale_ended(slot, None);
@@ -217,7 +227,7 @@ impl Reducer {
     fn record_forgotten(&mut self, slot: u32) {
         let rule = self.rules.billable;
         let Some(t) = self.tombstones.get_mut(slot) else {
-            return;
+            return self.broken("no tombstone to record");
         };
         let Some(untold) = t.rest.more.untold.take() else {
             return;
@@ -226,7 +236,7 @@ impl Reducer {
             return;
         }
         let Some(t) = self.tombstones.get(slot) else {
-            return;
+            return self.broken("no tombstone to record");
         };
         let usage = Usage {
             legs: untold.legs,
@@ -250,6 +260,7 @@ impl Reducer {
     pub(crate) fn on_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         let now = self.now;
         let Some(t) = self.tombstones.get_mut(slot) else {
+            self.broken("a message for no tombstone");
             return false;
         };
         t.heard_at = now;
@@ -387,12 +398,13 @@ impl Reducer {
         status: Option<Status<'_>>,
     ) -> Option<u32> {
         let kept = self.take_aside(key);
-        let t = self.tombstones.get(tombstone)?;
+        let Some(t) = self.tombstones.get_mut(tombstone) else {
+            self.broken("no tombstone to revive");
+            return None;
+        };
         let (opened_at, mut rest) = (t.opened_at, t.rest.clone());
         let carried = rest.carried().plus(rest.more.untold.take().unwrap_or_default());
-        if let Some(t) = self.tombstones.get_mut(tombstone) {
-            t.rest.more.untold = None;
-        }
+        t.rest.more.untold = None;
         let opening = Opening {
             seen: rest.opened_seen,
             twin: rest.twin,
@@ -408,9 +420,15 @@ impl Reducer {
         };
         // This also takes the tombstone away.
         let slot = self.insert_allocation(key, status, opening);
-        let a = self.allocations.get(slot as usize)?;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("an allocation that was just revived");
+            return None;
+        };
         self.keep_revived(slot, (a.server, a.id, a.name), opened_at);
-        let a = self.allocations.get_mut(slot as usize)?;
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("an allocation that was just revived");
+            return None;
+        };
         a.opened_at = Moment::from(opened_at);
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
@@ -451,6 +469,7 @@ impl Reducer {
         self.tombstones.restore(rows);
         for slot in slots {
             let Some(t) = self.tombstones.get(slot) else {
+                self.broken("a tombstone that was just restored");
                 continue;
             };
             let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);

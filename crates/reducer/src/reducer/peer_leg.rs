@@ -101,7 +101,9 @@ impl Reducer {
     }
 
     fn count_by_client_leg(&mut self, slot: u32) {
-        let Some(a) = self.allocation(slot) else { return };
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to count by its client leg");
+        };
         let (carried, reported) = (
             a.carried(),
             a.flags.contains(Flags::REPORTED) || !a.legs().client.is_zero(),
@@ -116,16 +118,19 @@ impl Reducer {
     }
 
     fn count_anew(&mut self, slot: u32) {
-        let Some(a) = self.allocation(slot) else { return };
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to count anew by both legs");
+        };
         let session = a.session;
         if session == NONE {
             return;
         }
         self.leave(session, slot, false, true);
-        let relayed = self.allocation(slot).map_or(0, |a| a.relayed(true));
-        if let Some(a) = self.allocations.get_mut(slot as usize) {
-            a.rare().base_relayed = relayed;
-        }
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return self.broken("an allocation that is gone once it left its session");
+        };
+        let relayed = a.relayed(true);
+        a.rare().base_relayed = relayed;
         self.join(slot, session);
     }
 }

@@ -15,25 +15,27 @@ impl Reducer {
     /// Tells an event of a session: it goes into the next commit, together with the counters it rests on.
     pub(crate) fn tell(&mut self, session: u32, event_type: EventType) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to tell");
         };
         if self.is_following() {
             let (now, usage) = (self.now, s.usage());
-            if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.sequence += 1;
-                s.last_event_at = Moment::from(now.max(s.last_event_at.get()));
-                s.set_told(usage);
-            }
+            let Some(s) = self.sessions.get_mut(session as usize) else {
+                return self.broken("no session to tell");
+            };
+            s.sequence += 1;
+            s.last_event_at = Moment::from(now.max(s.last_event_at.get()));
+            s.set_told(usage);
             return;
         }
         let last_event_at = self.now.max(s.last_event_at.get());
         let event = self.event(s, event_type, last_event_at);
         let members = s.members.clone();
-        if let Some(s) = self.sessions.get_mut(session as usize) {
-            s.sequence += 1;
-            s.last_event_at = Moment::from(last_event_at);
-            s.set_told(s.usage());
-        }
+        let Some(s) = self.sessions.get_mut(session as usize) else {
+            return self.broken("no session to tell");
+        };
+        s.sequence += 1;
+        s.last_event_at = Moment::from(last_event_at);
+        s.set_told(s.usage());
         for slot in members {
             if self
                 .allocations
@@ -109,7 +111,10 @@ impl Reducer {
             .enumerate()
             .map(|(i, p)| (key(p.opened_at, p.id, p.server, p.name), true, i));
         let present = s.members.iter().filter_map(|slot| {
-            let a = self.allocations.get(*slot as usize)?;
+            let Some(a) = self.allocations.get(*slot as usize) else {
+                self.broken("a session's member that is gone");
+                return None;
+            };
             Some((
                 key(a.opened_at.get(), a.id, a.server, a.name),
                 false,

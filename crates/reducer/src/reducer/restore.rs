@@ -414,6 +414,7 @@ impl Reducer {
     fn link(&mut self, current: Vec<u32>) {
         for slot in current {
             let Some(s) = self.sessions.get(slot as usize) else {
+                self.broken("a current session that was not restored");
                 continue;
             };
             // `group_by` may have changed since: a group has one current session, the others just go on.
@@ -426,6 +427,7 @@ impl Reducer {
         let slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
         for slot in &slots {
             let Some(a) = self.allocations.get(*slot as usize) else {
+                self.broken("no allocation to link");
                 continue;
             };
             let (name, session, a_server) = (a.name, a.session, a.server);

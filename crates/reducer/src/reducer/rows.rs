@@ -170,27 +170,34 @@ pub(crate) struct RefusedRow {
     pub(crate) refused: RefusedAt,
 }
 
-/// A row's bytes. Writing to memory cannot fail; a row that could not be written would be an empty one,
-/// which is refused on reading.
-fn encode<T: Serialize>(row: &T) -> Vec<u8> {
-    let mut start = Vec::with_capacity(160);
-    start.push(FORMAT);
-    postcard::to_extend(row, start).unwrap_or_default()
-}
-
-/// The same with a second part, where that says anything.
-fn encode_with<T: Serialize, M: Serialize + Default + PartialEq>(row: &T, more: &M) -> Vec<u8> {
-    let mut bytes = encode(row);
-    if *more == M::default() {
-        return bytes;
-    }
-    if let Some(format) = bytes.first_mut() {
-        *format = FORMAT_MORE;
-    }
-    postcard::to_extend(more, bytes).unwrap_or_default()
-}
-
 impl Reducer {
+    /// A row's bytes. Writing to memory cannot fail; a row that could not be written is an empty one, which is refused on
+    /// reading.
+    fn encode<T: Serialize>(&self, row: &T) -> Vec<u8> {
+        let mut start = Vec::with_capacity(160);
+        start.push(FORMAT);
+        self.written(postcard::to_extend(row, start))
+    }
+
+    /// The same with a second part, where that says anything.
+    fn encode_with<T: Serialize, M: Serialize + Default + PartialEq>(&self, row: &T, more: &M) -> Vec<u8> {
+        let mut bytes = self.encode(row);
+        if *more == M::default() {
+            return bytes;
+        }
+        if let Some(format) = bytes.first_mut() {
+            *format = FORMAT_MORE;
+        }
+        self.written(postcard::to_extend(more, bytes))
+    }
+
+    fn written(&self, bytes: postcard::Result<Vec<u8>>) -> Vec<u8> {
+        bytes.unwrap_or_else(|_| {
+            self.broken("a row that cannot be written");
+            Vec::new()
+        })
+    }
+
     /// All of the state as rows, without taking anything: what [`Reducer::restore`] would go on from.
     #[must_use]
     pub fn dump(&self) -> Vec<Change> {
@@ -226,7 +233,7 @@ impl Reducer {
                 key: key.clone(),
                 refused,
             };
-            change(Table::Source, SOURCE_KEY + 1 + refused.row, encode(&row))
+            change(Table::Source, SOURCE_KEY + 1 + refused.row, self.encode(&row))
         });
         let leftovers = self.leftovers.iter();
         let leftovers =
@@ -251,11 +258,11 @@ impl Reducer {
             heard_at: t.heard_at,
             rest: t.rest.clone(),
         };
-        encode_with(&row, &t.rest.more)
+        self.encode_with(&row, &t.rest.more)
     }
 
     fn leftover_row(&self, slot: u32, l: &Leftover) -> Vec<u8> {
-        encode(&LeftoverRow {
+        self.encode(&LeftoverRow {
             number: self.leftovers.number(slot),
             id: l.id.0,
             server: self.servers.get(l.server),
@@ -290,7 +297,7 @@ impl Reducer {
             wall: self.wall.clone(),
             leftovers_told: self.leftovers_told,
         };
-        encode_with(&row, &more)
+        self.encode_with(&row, &more)
     }
 
     /// Turns up to `most` of the allocations that are marked as changed into rows, ahead of [`Reducer::drain`], which
@@ -370,7 +377,7 @@ impl Reducer {
                 .filter(|r| r.row == row);
             let value = key
                 .zip(refused)
-                .map(|(key, refused)| encode(&RefusedRow { key, refused }));
+                .map(|(key, refused)| self.encode(&RefusedRow { key, refused }));
             self.change(Table::Source, SOURCE_KEY + 1 + row, value);
         }
         if std::mem::take(&mut self.source_dirty) {
@@ -421,12 +428,12 @@ impl Reducer {
             kin: rare.is_some_and(|r| r.kin),
             half: self.halves.get(slot),
         };
-        encode_with(&row, &more)
+        self.encode_with(&row, &more)
     }
 
     fn session_row(&self, slot: u32, s: &Session) -> Vec<u8> {
         let name = |name: &u32| (self.names.realm(*name), self.names.username(*name));
-        encode(&SessionRow {
+        self.encode(&SessionRow {
             id: s.id,
             continues: s.former().continues,
             phase: s.phase,

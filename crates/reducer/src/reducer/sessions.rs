@@ -65,6 +65,8 @@ impl Reducer {
         self.hold_group(group);
         if let Some(name) = self.names.get_mut(name) {
             name.group = group;
+        } else {
+            self.broken("a group of no name");
         }
         group
     }
@@ -83,14 +85,17 @@ impl Reducer {
     pub(crate) fn hold_group(&mut self, group: u32) {
         if let Some(g) = self.groups.get_mut(group as usize) {
             g.refs += 1;
+        } else {
+            self.broken("a group that is gone is held");
         }
     }
 
     pub(crate) fn release_group(&mut self, group: u32) {
         let Some(g) = self.groups.get_mut(group as usize) else {
-            return;
+            return self.broken("a group that is gone is released");
         };
-        g.refs -= 1;
+        self.internal_errors
+            .take(&mut g.refs, 1, "a group is released more often than held");
         if g.refs > 0 {
             return;
         }
@@ -99,12 +104,17 @@ impl Reducer {
             let hash = group_hash(&self.hasher, realm, &user);
             if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
                 found.remove();
+            } else {
+                self.broken("a group that is not in its table");
             }
             self.names.realms.release(realm);
         }
     }
 
     pub(crate) fn release_name(&mut self, name: u32) {
+        if self.names.get(name).is_none() {
+            return self.broken("a name that is gone is released");
+        }
         if let Some(group) = self.names.release(name) {
             self.release_group(group);
         }
@@ -113,7 +123,7 @@ impl Reducer {
     /// A new allocation joins its group's session, or opens one.
     pub(crate) fn enter_group(&mut self, slot: u32) {
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to enter its group");
         };
         let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
         if current == NONE {
@@ -134,7 +144,7 @@ impl Reducer {
     /// allocation that was ended before and never told.
     pub(crate) fn open_session(&mut self, slot: u32, continues: Option<SessionId>) {
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation to open a session with");
         };
         let (group, name) = (a.group, a.name);
         let opened_at = if continues.is_some() || a.flags.contains(Flags::REVIVED) {
@@ -166,10 +176,10 @@ impl Reducer {
         let part = self.part(slot);
         let relayed = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to join a session");
         };
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to join");
         };
         a.session = session;
         a.place = s.members.len() as u32;
@@ -202,8 +212,11 @@ impl Reducer {
 
     /// With `start_on = "relay"`: one of its allocations has relayed.
     pub(crate) fn start_if_relayed(&mut self, session: u32) {
+        if session == NONE {
+            return; // it ended at once
+        }
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to start once it has relayed");
         };
         if s.relayed > 0 {
             self.start(session);
@@ -213,7 +226,7 @@ impl Reducer {
     /// The session is told to have begun.
     fn start(&mut self, session: u32) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("no session to start");
         };
         if s.phase != Phase::Waiting {
             return;
@@ -234,7 +247,7 @@ impl Reducer {
             .min_by_key(order)
             .and_then(|slot| self.allocations.get(*slot as usize))
         else {
-            return;
+            return self.broken("a session starts without a member");
         };
         let name = a.name;
         let previous_end = self
@@ -258,7 +271,7 @@ impl Reducer {
         let id = self.identity.session(&identity, s.former().continues, started_at);
         self.names.hold_again(name);
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to start");
         };
         let old_name = std::mem::replace(&mut s.first_name, name);
         s.id = id;
@@ -296,7 +309,7 @@ impl Reducer {
             self.has_relayed(&carried.legs.minus(base), reported)
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("counters of no allocation");
         };
         a.set_carried(carried);
         let mut news = Flags::empty();
@@ -329,7 +342,11 @@ impl Reducer {
         let gone = after.intersects(Flags::GONE);
         if !gone {
             s.relaying += u32::from(first_relay);
-            s.unreported -= u32::from(first_report);
+            self.internal_errors.take(
+                &mut s.unreported,
+                u32::from(first_report),
+                "more unreported members leave than there are",
+            );
         } else if first_relay && !after.contains(Flags::CLOSING) {
             let former = s.former_mut();
             former.last_counting_close = former.last_counting_close.max(left_at);
@@ -374,10 +391,8 @@ impl Reducer {
         else {
             return self.broken("a member of no session closes");
         };
-        s.open -= 1;
+        s.open_leaves(a.flags, &self.internal_errors);
         s.closing += 1;
-        s.relaying -= u32::from(a.flags.contains(Flags::RELAYED));
-        s.unreported -= u32::from(!a.flags.contains(Flags::REPORTED));
         let former = s.former_mut();
         former.last_close = later(former.last_close, closed);
         if a.flags.contains(Flags::RELAYED)
@@ -415,7 +430,7 @@ impl Reducer {
         else {
             return self.broken("a member of no session returns");
         };
-        s.closing -= 1;
+        s.closing_leaves(&self.internal_errors);
         if s.phase == Phase::Ending {
             // The session waits for nobody who is still there.
             self.leave(session, slot, false, true);
@@ -431,7 +446,7 @@ impl Reducer {
     /// A closing member's counters are final.
     pub(crate) fn member_settles(&mut self, session: u32, slot: u32, totals_seen: bool, exact: bool) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return;
+            return self.broken("a member of no session settles");
         };
         let waiting = s.phase == Phase::Waiting;
         if waiting {
@@ -449,9 +464,9 @@ impl Reducer {
             .get(slot as usize)
             .is_some_and(|a| a.flags.contains(Flags::RELAYED));
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("a member of no session settles");
         };
-        s.closing -= 1;
+        s.closing_leaves(&self.internal_errors);
         if let Some(closed) = closed {
             // One that joined while it was closing has not been seen to close.
             s.former_mut().last_close = later(s.former().last_close, closed);
@@ -472,12 +487,17 @@ impl Reducer {
         let part = self.part(slot);
         let relayed = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            return;
+            return self.broken("no allocation to leave its session");
         };
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to leave");
         };
-        s.members.swap_remove(a.place as usize);
+        if s.members.get(a.place as usize) == Some(&slot) {
+            s.members.swap_remove(a.place as usize);
+        } else {
+            self.internal_errors
+                .broken("a member that is not where it stands");
+        }
         let moved = s.members.get(a.place as usize).copied();
         let place = a.place;
         a.session = NONE;
@@ -508,8 +528,12 @@ impl Reducer {
             s.relayed = s.relayed.saturating_sub(relayed);
             a.rebase(peer_leg);
         }
-        if let Some(m) = moved.and_then(|m| self.allocations.get_mut(m as usize)) {
-            m.place = place;
+        if let Some(moved) = moved {
+            if let Some(m) = self.allocations.get_mut(moved as usize) {
+                m.place = place;
+            } else {
+                self.broken("a session's member that is gone");
+            }
         }
         self.mark(slot, Dirty::Hard);
         self.mark_session(session);
@@ -519,6 +543,7 @@ impl Reducer {
     pub(crate) fn part(&self, slot: u32) -> Usage {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {
+            self.broken("a part of no allocation");
             return Usage::default();
         };
         let (base, legs) = (a.base(), a.legs());
@@ -536,7 +561,7 @@ impl Reducer {
         let interval = self.rules.usage_interval;
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return;
+            return self.broken("no session to tell the usage of");
         };
         if interval == 0
             || s.phase != Phase::Open

@@ -24,6 +24,7 @@ impl Reducer {
     /// When the allocation's next deadline is.
     pub(crate) fn allocation_deadline(&self, slot: u32) -> Timestamp {
         let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("a deadline of no allocation");
             return Timestamp::MAX;
         };
         let rare = a.rare.as_ref();
@@ -59,7 +60,7 @@ impl Reducer {
             return self.wake_allocation(slot, due);
         }
         let Some(a) = self.allocations.get(slot as usize) else {
-            return;
+            return self.broken("no allocation is due");
         };
         if a.flags.contains(Flags::CLOSING) {
             self.settle(slot);
@@ -173,7 +174,10 @@ impl Reducer {
             }
             settled = right.unwrap_or(settled);
         }
-        let Some(a) = self.allocation(slot) else { return 0 };
+        let Some(a) = self.allocation(slot) else {
+            self.broken("an allocation that is gone while it is settled");
+            return 0;
+        };
         let totals_seen = client_total.is_some() && (peer_total.is_some() || !peer_leg);
         let counted = a.carried();
         // Only totals of one life say what went on: what was counted of another must not be in them.
@@ -331,6 +335,7 @@ impl Reducer {
     /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (COTURN.md, trap 29).
     fn may_have_wrapped(&self, slot: u32, settled: &Legs) -> bool {
         let Some(a) = self.allocation(slot) else {
+            self.broken("counters of no allocation may have wrapped");
             return true;
         };
         if a.flags.contains(Flags::WRAPPED) {
@@ -354,9 +359,15 @@ impl Reducer {
 
     /// Takes the allocation's record away.
     pub(crate) fn remove_allocation(&mut self, slot: u32) -> Option<allocation::Allocation> {
-        let a = self.allocations.get(slot as usize)?;
+        let Some(a) = self.allocations.get(slot as usize) else {
+            self.broken("no allocation to remove");
+            return None;
+        };
         if let Ok(found) = self.allocation_table.find_entry(a.hash, |s| *s == slot) {
             found.remove();
+        } else {
+            self.internal_errors
+                .broken("an allocation that is not in its table");
         }
         // An entry in a list of changes finds the slot empty, and removes the row.
         self.mark(slot, Dirty::Hard);

@@ -85,6 +85,7 @@ impl Reducer {
             return counted;
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("no allocation to count what was told of");
             return counted;
         };
         let all = a.carried().max(counted);

@@ -152,7 +152,7 @@ impl TakeOver<'_> {
         let base_key = self.base.key(server, key.1, realm, username);
         let newer_from = if let Some(slot) = self.base.find_allocation(&base_key) {
             let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
-                return;
+                return self.base.broken("an allocation that was just found");
             };
             let (mut same, mut newer_from) = place(&sights, &theirs);
             if self
@@ -196,7 +196,7 @@ impl TakeOver<'_> {
             newer_from
         } else if let Some(slot) = self.base.find_tombstone(&base_key) {
             let Some(theirs) = self.base.tombstones.get(slot).map(Sight::of_ended) else {
-                return;
+                return self.base.broken("a tombstone that was just found");
             };
             let (same, newer_from) = place(&sights, &theirs);
             self.met_tombstones.insert(slot);
@@ -350,6 +350,7 @@ impl TakeOver<'_> {
         self.base.reviews_wait = true;
         for slot in slots {
             let Ok(i) = met.binary_search_by_key(&slot, |m| m.slot) else {
+                self.base.broken("an allocation that was not met");
                 continue;
             };
             let Met { key, kept, .. } = met[i];
@@ -370,6 +371,7 @@ impl TakeOver<'_> {
             };
             let theirs = self.base.allocations.get(slot as usize).map(Sight::of);
             let Some((life, theirs)) = life.zip(theirs) else {
+                self.base.broken("an allocation that was met and is gone");
                 continue;
             };
             let life = life.taken_for(&theirs, &self.ours.gaps);
