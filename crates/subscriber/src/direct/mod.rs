@@ -13,6 +13,7 @@ pub mod tracker;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -26,7 +27,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, oneshot},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
@@ -261,12 +262,17 @@ impl Listener {
         let next = AtomicU64::new(1);
         let mut said: Option<Instant> = None;
         loop {
-            if tasks.len() > most {
-                tasks.join_next().await;
+            if tasks.len() > most
+                && let Some(ended) = tasks.join_next().await
+            {
+                pass_on_panic(ended);
             }
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                Some(_) = tasks.join_next() => continue,
+                Some(ended) = tasks.join_next() => {
+                    pass_on_panic(ended);
+                    continue;
+                }
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -314,6 +320,16 @@ impl Listener {
             // So that those who were let in come to say who they are, however many there are at the door.
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// A connection that broke off in a panic still holds its place, and has not said what it lost: the listener ends with
+/// it, for whoever watches over the source to see.
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        resume_unwind(panic);
     }
 }
 

@@ -1,18 +1,26 @@
 //! Who is let in at the listener, who is turned away, and what is said of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use secrecy::SecretString;
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet, time::timeout};
 use turnhook_reducer::{message::Kind, source::GapReason};
 use turnhook_subscriber::{
     direct::{DirectConfig, DirectLimits},
+    queue::DEFAULT_BOUND,
+    signal::Clock,
     source::SourceConfig,
 };
 
 use crate::{
     direct::config,
-    support::{Client, Coturn, Ear, PATIENCE, command, start, status, turnservers},
+    support::{Client, Coturn, Ear, PATIENCE, clock, command, start, start_with, status, turnservers},
 };
 
 fn locked(limits: DirectLimits) -> SourceConfig {
@@ -301,4 +309,24 @@ async fn guessing_is_slow_and_keeps_no_coturn_out() {
             guessers.shutdown().await;
         }
     }
+}
+
+/// What a connection lost by breaking off is in no gap: whoever watches over the source must hear of it.
+#[tokio::test]
+async fn a_panic_in_a_connection_ends_the_source() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let (breaks, time) = (Arc::clone(&broken), clock());
+    let clock: Clock = Arc::new(move || {
+        assert!(!breaks.load(Ordering::Relaxed), "a clock that breaks");
+        time()
+    });
+    let mut ear = start_with(SourceConfig::Direct(config()), clock, DEFAULT_BOUND).await;
+    let mut coturn = Client::connect(ear.port()).await.unwrap();
+    coturn.publish(&status("bob", 1), b"new lifetime=600").await;
+    ear.until("the message", |e| e.heard("new lifetime=600")).await;
+    broken.store(true, Ordering::Relaxed);
+    let topic = status("bob", 1);
+    coturn.send(&[b"PUBLISH", &topic, b"deleted"]).await.unwrap();
+    let ended = timeout(PATIENCE, ear.source.ended()).await.expect("never ended");
+    assert!(ended.unwrap_err().is_panic());
 }
