@@ -128,7 +128,8 @@ async fn retry_after_is_kept_in_both_forms() {
         let Next::Retry(at) = outcome.next else {
             panic!("{outcome:?}")
         };
-        assert!(at.since(outcome.at) >= 1000, "{status}: {}", at.since(outcome.at));
+        // Both clocks tell whole milliseconds: from one to the other, one can be lost.
+        assert!(at.since(outcome.at) >= 999, "{status}: {}", at.since(outcome.at));
 
         // Whole seconds: between one and two from now.
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
@@ -144,7 +145,7 @@ async fn retry_after_is_kept_in_both_forms() {
         let Next::Retry(at) = outcome.next else {
             panic!("{outcome:?}")
         };
-        let waited_for = u128::from(at.0) >= until.as_millis();
+        let waited_for = u128::from(at.0) + 1 >= until.as_millis();
         assert!(waited_for, "{status}: asked for {date}, retried at {at:?}");
     }
 }
