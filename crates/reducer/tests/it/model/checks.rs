@@ -286,6 +286,11 @@ impl<'a> Judge<'a> {
         if life.moved() && self.told_under_many(&life.key) {
             return false;
         }
+        // What comes twice of one life may come in the midst of the next of its key.
+        let of_key = self.lives_of(&life.key);
+        if of_key.len() > 1 && of_key.iter().any(|i| !self.fleet.lives[*i].copies.is_zero()) {
+            return false;
+        }
         // Where its `new` was lost, it may be one that another server had until its address changed.
         let is_it =
             |l: &Life| l.readdressed && (&l.key.username, l.key.id) == (&life.key.username, life.key.id);

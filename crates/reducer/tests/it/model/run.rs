@@ -373,7 +373,8 @@ impl<'h> Run<'h> {
             .fleet
             .lives
             .iter_mut()
-            .filter(|l| l.server == server && l.alive)
+            // What a thread holds back of one that is over is said from there, too.
+            .filter(|l| l.server == server && (l.alive || !l.heard.client_total))
         {
             life.readdressed = true;
             life.unrecognised = true;
