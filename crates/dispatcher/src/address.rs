@@ -53,14 +53,18 @@ fn refused_v6(ip: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// The IPv4 address that a mapped, translated (RFC 6052, well-known prefix) or 6to4 address leads to.
+/// The IPv4 address that a mapped, IPv4-compatible, translated (RFC 6052 with the well-known prefix, RFC 8215 as most
+/// translators use it) or 6to4 address leads to.
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     if let Some(mapped) = ip.to_ipv4_mapped() {
         return Some(mapped);
     }
     let o = ip.octets();
     match ip.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(Ipv4Addr::new(o[12], o[13], o[14], o[15])),
+        [0, 0, 0, 0, 0, 0, _, _] if ip.is_loopback() => None,
+        [0, 0, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 0 | 1, _, _, _, _, _] => {
+            Some(Ipv4Addr::new(o[12], o[13], o[14], o[15]))
+        }
         [0x2002, ..] => Some(Ipv4Addr::new(o[2], o[3], o[4], o[5])),
         _ => None,
     }
@@ -141,6 +145,9 @@ mod tests {
             "ff02::1",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:2::a9fe:a9fe",
+            "::169.254.169.254",
             "2002:a9fe:a9fe::1",
         ] {
             assert!(refused(ip.parse().unwrap()).is_some(), "{ip}");
@@ -155,6 +162,7 @@ mod tests {
             "fd00::1",
             "2606:4700::1",
             "64:ff9b::808:808",
+            "64:ff9b:1::808:808",
         ] {
             assert_eq!(refused(ip.parse().unwrap()), None, "{ip}");
         }

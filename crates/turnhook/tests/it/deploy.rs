@@ -1,6 +1,6 @@
 //! What stands in `deploy/`, tried on the programs that it is for.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, net::IpAddr, path::PathBuf, process::Command};
 
 use serde_json::Value;
 
@@ -58,6 +58,77 @@ fn turnserver_takes_every_line_of_the_fragment() {
         about_the_fragment(complaints(&format!("{fragment}\nmax-alocate-lifetime=3\n"))),
         Vec::<String>::new()
     );
+}
+
+/// The ranges of addresses that clients cannot relay to.
+fn denied<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    lines
+        .filter_map(|line| line.trim_start_matches("--").strip_prefix("denied-peer-ip="))
+        .collect()
+}
+
+/// Through a relay a client reaches what coturn's machine reaches.
+#[test]
+fn clients_are_kept_from_the_inside_wherever_coturn_runs() {
+    let fragment = fs::read_to_string(deploy("turnserver.conf")).unwrap();
+    let ranges = denied(fragment.lines());
+    let address = |text: &str| -> IpAddr { text.parse().unwrap_or_else(|e| panic!("{text}: {e}")) };
+    let is_denied = |ip: &str| {
+        let ip = address(ip);
+        ranges.iter().any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (address(first), address(last));
+            assert_eq!(first.is_ipv4(), last.is_ipv4(), "{range}");
+            first.is_ipv4() == ip.is_ipv4() && (first..=last).contains(&ip)
+        })
+    };
+    for inside in [
+        "0.0.0.0",
+        "10.1.2.3",
+        "100.64.0.1",
+        "100.100.100.200",
+        "127.0.0.1",
+        "168.63.129.16",
+        "169.254.169.254",
+        "172.31.255.255",
+        "192.0.0.192",
+        "192.168.1.1",
+        "198.18.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::10.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::a00:1",
+        "2001::a00:1",
+        "2002:a00:1::",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fec0::1",
+    ] {
+        assert!(is_denied(inside), "{inside}");
+    }
+    for outside in [
+        "8.8.8.8",
+        "100.63.0.1",
+        "100.128.0.1",
+        "168.63.129.17",
+        "192.0.1.1",
+        "2001:4860::1",
+        "2606::1",
+    ] {
+        assert!(!is_denied(outside), "{outside}");
+    }
+    for name in ["compose.yaml", "compose.redis.yaml", "compose.cluster.yaml"] {
+        let file = &yaml(name)[0];
+        let command = file["services"]["coturn"]["command"].as_array().unwrap();
+        let options: Vec<_> = command.iter().filter_map(Value::as_str).collect();
+        assert_eq!(denied(options.iter().copied()), ranges, "{name}");
+        for needed in ["--no-tcp-relay", "--no-multicast-peers"] {
+            assert!(options.contains(&needed), "{name}: {needed}");
+        }
+    }
 }
 
 /// With the fragment's users, coturn can publish all that it publishes, and turnhook's user can read what
