@@ -2,7 +2,10 @@
 
 use tokio::sync::mpsc;
 
-use crate::{Backend, Error, Result, Store, sqlite::export};
+use crate::{
+    Backend, Error, Result, Store,
+    sqlite::{self, export},
+};
 
 /// How far a copy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,10 +175,11 @@ const PARTS: usize = 4;
 /// Copies a store that nobody runs on from SQLite into PostgreSQL, where there must be an empty one: all of it, with
 /// the same ids and bytes, pending deliveries pending. It is one transaction: if it fails, or is interrupted, nothing is
 /// there, and it can be begun again. `progress` is called after each part. The copy has the id of the original, which
-/// [`Store::store_id`] of `to` tells when it is opened again; the original is left as it is, and must not run any more.
+/// [`Store::store_id`] of `to` tells when it is opened again; the original is left as it is, and a file beside it keeps it
+/// from being run on ([`Error::Copied`]).
 ///
 /// # Errors
-/// [`Error::InUse`] where a bridge runs on the original, [`Error::NotEmpty`], [`Error::AlreadyCopied`],
+/// [`Error::InUse`] where a turnhook runs on the original, [`Error::NotEmpty`], [`Error::AlreadyCopied`],
 /// [`Error::Unsupported`] for any other kinds of stores, or what the disk or the database say.
 pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) -> Result<Copied> {
     let (Backend::Sqlite(file), Backend::Postgres(database)) = (&from.0, &to.0) else {
@@ -189,10 +193,21 @@ pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) 
     };
     let (parts, queue) = mpsc::channel(PARTS);
     let reading = export::start(file, parts).await?;
+    // Before it can be there: whatever happens to this process, nobody runs on both.
+    let path = file.path();
+    let was_marked = sqlite::is_marked_copied(path);
+    sqlite::mark_copied(path, &to.describe())?;
     let written = database.import(queue, &mut progress).await;
-    match reading.finish().await {
+    let copied = match reading.finish().await {
         // The other side has gone first, and knows why.
         Err(Error::Closed) | Ok(()) => written,
         Err(error) => Err(error),
+    };
+    // Where the database went away, it may have committed.
+    match &copied {
+        Ok(_) | Err(Error::AlreadyCopied { .. } | Error::Unavailable { .. }) => {}
+        Err(_) if was_marked => {}
+        Err(_) => sqlite::unmark_copied(path)?,
     }
+    copied
 }

@@ -196,6 +196,19 @@ pub enum Error {
         /// Host and database.
         store: String,
     },
+    /// To run on the original as well would send each of its events twice.
+    #[error(
+        "{}: was copied to {to}, or a copy of it was begun; run there. To go on here instead, drop that database, and remove {}",
+        path.display(), mark.display()
+    )]
+    Copied {
+        /// The original.
+        path: PathBuf,
+        /// Host and database of the copy.
+        to: String,
+        /// The file that says so.
+        mark: PathBuf,
+    },
     /// The database will never take this, however often it is asked: a value that is too large for it, or breaks one of its
     /// rules.
     #[error("{store}: the database does not take it: {message}")]

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -215,6 +215,52 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(e)) => Err(io_error(&name, &e)),
+    }
+}
+
+/// The mark of a store that goes on elsewhere. It is a file, for whoever wants the store back to remove.
+fn mark(path: &Path) -> PathBuf {
+    beside(path, ".copied")
+}
+
+/// Sees to it that nobody runs on the store any more, since `to` has all of it. Blocks.
+pub(crate) fn mark_copied(path: &Path, to: &str) -> Result<()> {
+    let mark = mark(path);
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(no_follow())
+            .open(&mark)?;
+        file.write_all(to.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|e| refusal(&mark, &e))
+}
+
+/// There is no copy after all. Blocks.
+pub(crate) fn unmark_copied(path: &Path) -> Result<()> {
+    let mark = mark(path);
+    fs::remove_file(&mark).map_err(|e| io_error(&mark, &e))
+}
+
+pub(crate) fn is_marked_copied(path: &Path) -> bool {
+    fs::symlink_metadata(mark(path)).is_ok()
+}
+
+/// To run on it: not on one that goes on elsewhere.
+pub(super) fn refuse_copied(path: &Path) -> Result<()> {
+    let mark = mark(path);
+    match fs::read(&mark) {
+        Ok(to) => Err(Error::Copied {
+            path: path.to_path_buf(),
+            to: String::from_utf8_lossy(&to).into_owned(),
+            mark,
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(refusal(&mark, &e)),
     }
 }
 

@@ -321,11 +321,23 @@ async fn what_cannot_be_copied_is_refused_and_changes_nothing() {
     let error = copy(&to, &shared, |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 
-    // Once is enough.
+    // Nothing of that keeps it from going on.
+    Store::open(&f.path(), Mode::Run).await.unwrap().close().await;
+
+    // Once is enough, also for the original.
     assert_eq!(copy(&shared, &to, |_| {}).await.unwrap().events, 1);
     let error = copy(&shared, &to, |_| {}).await.unwrap_err();
     assert_eq!(error, Error::AlreadyCopied { store: to.describe() });
     assert!(error.to_string().contains("url"), "{error}");
+    let error = Store::open(&f.path(), Mode::Run).await.unwrap_err();
+    let Error::Copied { to: place, mark, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(place, &to.describe());
+    // To look in it is as good as before, and it can be had back.
+    f.shared().await;
+    std::fs::remove_file(mark).unwrap();
+    Store::open(&f.path(), Mode::Run).await.unwrap();
 }
 
 /// The connection is cut in the middle, or the process ends: then nothing is there, and it can be begun again.

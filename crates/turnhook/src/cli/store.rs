@@ -37,7 +37,8 @@ impl From<Error> for CliError {
             Error::Newer { .. }
             | Error::NotAStore { .. }
             | Error::Unmigrated { .. }
-            | Error::BadUrl { .. } => CliError::Unusable(error.to_string()),
+            | Error::BadUrl { .. }
+            | Error::Copied { .. } => CliError::Unusable(error.to_string()),
             error => CliError::failed(error),
         }
     }

@@ -146,6 +146,7 @@ impl RunError {
                         | turnhook_store::Error::NotAStore { .. }
                         | turnhook_store::Error::Unmigrated { .. }
                         | turnhook_store::Error::BadUrl { .. }
+                        | turnhook_store::Error::Copied { .. }
                 )
             }
             RunError::State { .. } | RunError::Http { .. } | RunError::Part { .. } | RunError::Unfinished => {

@@ -100,7 +100,7 @@ fn a_store_moves_to_postgres_and_goes_on() {
         "{said}"
     );
     assert!(
-        said.contains("next: ") && said.contains("never run on it again"),
+        said.contains("next: ") && said.contains("both would send each event"),
         "{said}"
     );
     // No terminal: lines.

@@ -60,7 +60,7 @@ impl Copy {
         print(&format!(
             "copied to {place} in {}: {}\n\
              next: start `turnhook run` with this configuration, on as many machines as you like\n\
-             keep {file} as a backup, and never run on it again: each event would be told by both\n",
+             keep {file} as a backup; a file beside it keeps it from being run on, since both would send each event\n",
             duration(took),
             summary(&copied),
         ))
