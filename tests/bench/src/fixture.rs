@@ -132,7 +132,8 @@ impl Turnhook {
     pub fn metric(&self, name: &str) -> Result<f64> {
         let (_, text) = self.get("/metrics")?;
         let lines = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        Ok(lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        // No line at all is 0, and not the -0 that a sum of nothing is.
+        Ok(lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value))
     }
 
     pub fn wait_for_metric(&self, name: &str, at_least: f64) -> Result<()> {
