@@ -180,6 +180,7 @@ const PARTS: usize = 4;
 ///
 /// # Errors
 /// [`Error::InUse`] where a turnhook runs on the original, [`Error::NotEmpty`], [`Error::AlreadyCopied`],
+/// [`Error::Copied`] where it went to another place already,
 /// [`Error::Unsupported`] for any other kinds of stores, or what the disk or the database say.
 pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) -> Result<Copied> {
     let (Backend::Sqlite(file), Backend::Postgres(database)) = (&from.0, &to.0) else {
@@ -194,9 +195,9 @@ pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) 
     let (parts, queue) = mpsc::channel(PARTS);
     let reading = export::start(file, parts).await?;
     // Before it can be there: whatever happens to this process, nobody runs on both.
-    let path = file.path();
-    let was_marked = sqlite::is_marked_copied(path);
-    sqlite::mark_copied(path, &to.describe())?;
+    let (path, place) = (file.path(), to.describe());
+    let was_marked = sqlite::refuse_copied(path, Some(&place))?;
+    sqlite::mark_copied(path, &place)?;
     let written = database.import(queue, &mut progress).await;
     let copied = match reading.finish().await {
         // The other side has gone first, and knows why.

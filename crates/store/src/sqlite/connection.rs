@@ -46,7 +46,7 @@ pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened>
     let (lock, opened) = match mode {
         Mode::Run => {
             let lock = files::lock_to_run(&path)?;
-            files::refuse_copied(&path)?;
+            files::refuse_copied(&path, None)?;
             (Some(lock), Some(files::prepare(&path)?))
         }
         Mode::Shared => {

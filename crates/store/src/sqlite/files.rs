@@ -246,20 +246,18 @@ pub(crate) fn unmark_copied(path: &Path) -> Result<()> {
     fs::remove_file(&mark).map_err(|e| io_error(&mark, &e))
 }
 
-pub(crate) fn is_marked_copied(path: &Path) -> bool {
-    fs::symlink_metadata(mark(path)).is_ok()
-}
-
-/// To run on it: not on one that goes on elsewhere.
-pub(super) fn refuse_copied(path: &Path) -> Result<()> {
+/// Refuses a store that goes on elsewhere: to run on it, or to copy it to yet another place than `but_to`. Whether it was
+/// marked already. Blocks.
+pub(crate) fn refuse_copied(path: &Path, but_to: Option<&str>) -> Result<bool> {
     let mark = mark(path);
     match fs::read(&mark) {
+        Ok(to) if but_to.is_some_and(|but| but.as_bytes() == to) => Ok(true),
         Ok(to) => Err(Error::Copied {
             path: path.to_path_buf(),
             to: String::from_utf8_lossy(&to).into_owned(),
             mark,
         }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(refusal(&mark, &e)),
     }
 }

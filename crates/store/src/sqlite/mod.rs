@@ -37,7 +37,7 @@ use crate::{
 };
 pub(crate) use connection::{SCHEMA, error_from};
 use counts::Counts;
-pub(crate) use files::{is_marked_copied, is_run_on, mark_copied, unmark_copied};
+pub(crate) use files::{is_run_on, mark_copied, refuse_copied, unmark_copied};
 use writer::{Handle, Job, Mem};
 
 /// Reading connections that are kept for the next reader.

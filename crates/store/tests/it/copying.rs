@@ -334,6 +334,9 @@ async fn what_cannot_be_copied_is_refused_and_changes_nothing() {
         panic!("{error}")
     };
     assert_eq!(place, &to.describe());
+    // Nor is it copied to another place, where each event would be sent once more.
+    let elsewhere = connect(&server, &server.database(), Mode::Run).await;
+    assert_eq!(&copy(&shared, &elsewhere, |_| {}).await.unwrap_err(), &error);
     // To look in it is as good as before, and it can be had back.
     f.shared().await;
     std::fs::remove_file(mark).unwrap();
