@@ -1,0 +1,146 @@
+//! What of an event a product may be told, read from the payload that was written down with it.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use turnhook_reducer::{event::EventType, time::Timestamp};
+
+/// An event, as encoders need it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `evt_…`.
+    pub id: String,
+    /// Start, usage or end.
+    pub event_type: EventType,
+    /// When it was decided.
+    pub timestamp: Timestamp,
+    /// `ses_…`.
+    pub session_id: String,
+    /// Its number in the session.
+    pub sequence: u32,
+    /// The session that its session corrects.
+    pub continues: Option<String>,
+    /// The source's name.
+    pub source: String,
+    /// The realm, lossily where it is not UTF-8.
+    pub realm: Option<String>,
+    /// The user, lossily where it is not UTF-8.
+    pub user: Option<String>,
+    /// By name.
+    pub labels: BTreeMap<String, String>,
+    /// When its session began.
+    pub started_at: Timestamp,
+    /// When its session ended; only in an end.
+    pub ended_at: Option<Timestamp>,
+    /// How long it lasted so far; not in a start.
+    pub duration_ms: Option<u64>,
+    /// Only in an end.
+    pub end_reason: Option<String>,
+    /// Only in an end.
+    pub accuracy: Option<String>,
+    /// The rule that made `billable_bytes`.
+    pub billable: String,
+    /// Since the session's start.
+    pub usage: Totals,
+    /// Since the session's previous event.
+    pub usage_delta: Totals,
+    /// The payload's `data`, as it stands there: JSON.
+    pub data: String,
+}
+
+/// Counters of both legs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Totals {
+    /// Between client and coturn.
+    pub client: Leg,
+    /// Between coturn and peers; `None` where coturn does not report it.
+    pub peer: Option<Leg>,
+    /// What is billed, by the `billable` rule.
+    pub billable_bytes: u64,
+}
+
+/// Counters of one leg, as coturn counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Leg {
+    /// Packets received by coturn.
+    pub received_packets: u64,
+    /// Bytes received by coturn.
+    pub received_bytes: u64,
+    /// Packets sent by coturn.
+    pub sent_packets: u64,
+    /// Bytes sent by coturn.
+    pub sent_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    r#type: &'a str,
+    timestamp: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    session_id: String,
+    sequence: u32,
+    continues: Option<String>,
+    source: String,
+    realm: Option<String>,
+    user: Option<String>,
+    labels: BTreeMap<String, String>,
+    started_at: String,
+    ended_at: Option<String>,
+    duration_ms: Option<u64>,
+    end_reason: Option<String>,
+    accuracy: Option<String>,
+    // Payloads of before did not name the rule.
+    #[serde(default)]
+    billable: String,
+    usage: Totals,
+    usage_delta: Totals,
+}
+
+impl Facts {
+    /// Reads the payload of the event `id`.
+    ///
+    /// # Errors
+    /// What of it cannot be read.
+    pub fn read(id: &str, body: &[u8]) -> Result<Facts, String> {
+        let wrong = |error: serde_json::Error| format!("the payload of {id} cannot be read: {error}");
+        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(wrong)?;
+        let data: Data = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
+        let event_type = [EventType::Start, EventType::Usage, EventType::End]
+            .into_iter()
+            .find(|known| known.as_str() == envelope.r#type)
+            .ok_or_else(|| format!("{id} is a {}, which is nothing to bill", envelope.r#type))?;
+        let time = |text: &str| time(text).ok_or_else(|| format!("{id} has no time: {text:?}"));
+        Ok(Facts {
+            id: id.to_owned(),
+            event_type,
+            timestamp: time(envelope.timestamp)?,
+            session_id: data.session_id,
+            sequence: data.sequence,
+            continues: data.continues,
+            source: data.source,
+            realm: data.realm,
+            user: data.user,
+            labels: data.labels,
+            started_at: time(&data.started_at)?,
+            ended_at: data.ended_at.as_deref().map(time).transpose()?,
+            duration_ms: data.duration_ms,
+            end_reason: data.end_reason,
+            accuracy: data.accuracy,
+            billable: data.billable,
+            usage: data.usage,
+            usage_delta: data.usage_delta,
+            data: envelope.data.get().to_owned(),
+        })
+    }
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    let ms = jiff::Timestamp::from_str(text).ok()?.as_millisecond();
+    u64::try_from(ms).ok().map(Timestamp)
+}
