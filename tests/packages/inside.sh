@@ -1,0 +1,112 @@
+#!/bin/bash
+# Run by tests/packages.sh as a service of a Debian that has systemd and coturn, and nothing of Rust.
+set -euo pipefail
+
+say() { echo "-- $*"; }
+fail() { echo "FAILED: $*"; journalctl --no-pager -u turnhook -n 30 || true; exit 1; }
+# What is on the disk, but for what any package leaves in the books of dpkg, of users and in logs.
+files() {
+    find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /test -o -path /var/log \
+        -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/tmp \) -prune -o -print |
+        grep -vxE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/etc/\.pwd\.lock' | sort
+}
+until_true() { # seconds command...
+    local seconds=$1
+    shift
+    for _ in $(seq $((seconds * 5))); do
+        if "$@" > /dev/null 2>&1; then return; fi
+        sleep 0.2
+    done
+    fail "in vain, for $seconds s: $*"
+}
+
+files > /tmp/before
+
+say "Installed: neither enabled nor started"
+dpkg -i /test/turnhook.deb
+getent passwd turnhook > /dev/null || fail "there is no user turnhook"
+[ "$(stat -c '%U:%G %a' /etc/turnhook/turnhook.toml)" = "root:turnhook 640" ] || fail "modes of the configuration"
+[ "$(systemctl is-enabled turnhook || true)" = disabled ] || fail "it is enabled"
+[ "$(systemctl is-active turnhook || true)" = inactive ] || fail "it is started"
+zcat /usr/share/man/man1/turnhook.1.gz | grep -q . || fail "there is no manual page"
+bash -c '. /usr/share/bash-completion/completions/turnhook; complete -p turnhook' > /dev/null || fail "no completions"
+
+say "Started before it is configured: it ends with 78, says why, and is not tried again"
+systemctl start turnhook || true
+until_true 10 systemctl is-failed turnhook
+[ "$(systemctl show -p ExecMainStatus --value turnhook)" = 78 ] || fail "the status of an empty configuration"
+journalctl --no-pager -u turnhook | grep -qi 'source' || fail "it does not say what is missing"
+
+say "Ten lines of configuration, and a restart of coturn"
+secret=$(turnhook secret)
+turnhook listen --listen 127.0.0.1:9000 --secret "$secret" --json > /tmp/webhooks 2> /tmp/listen.log &
+listener=$!
+cat >> /etc/turnhook/turnhook.toml <<TOML
+
+[[source]]
+name   = "eu-1"
+type   = "direct"
+listen = "127.0.0.1:6380"
+
+[[endpoint]]
+name    = "billing"
+url     = "http://127.0.0.1:9000/"
+secrets = ["$secret"]
+TOML
+sed -i 's/^\[store\]$/[session]\nlinger = "1s"\n\n[store]/' /etc/turnhook/turnhook.toml
+turnhook check > /dev/null
+systemctl enable --now turnhook
+until_true 20 turnhook ready
+cat > /etc/turnserver.conf <<CONF
+listening-ip=127.0.0.1
+relay-ip=127.0.0.1
+allow-loopback-peers
+no-tls
+no-dtls
+realm=example.org
+use-auth-secret
+static-auth-secret=a-secret-of-the-test
+no-cli
+redis-statsdb="ip=127.0.0.1 port=6380 dbname=0 connect_timeout=5"
+no-tcp-relay
+CONF
+systemctl restart coturn
+turnutils_peer -L 127.0.0.1 -p 3480 > /dev/null 2>&1 &
+peer=$!
+until_true 20 bash -c 'turnhook status | grep -q 127.0.0.1'
+turnutils_uclient -W a-secret-of-the-test -u alice -e 127.0.0.1 -r 3480 -c -m 1 -z 5 -l 500 -n 200 127.0.0.1 > /tmp/uclient.log 2>&1 ||
+    { cat /tmp/uclient.log; fail "the client"; }
+systemctl stop coturn
+until_true 60 grep -q '"session.end"' /tmp/webhooks
+grep -m 1 '"session.end"' /tmp/webhooks
+grep '"session.end"' /tmp/webhooks | grep -qE '"billable_bytes": ?[1-9]' || fail "nothing is billed"
+
+say "Commands find the service's store without an option"
+turnhook sessions list
+turnhook sessions list --format json | grep -q alice || fail "no session in the list"
+[ "$(stat -c '%U %a' /var/lib/turnhook)" = "turnhook 700" ] || fail "modes of the store"
+
+say "An upgrade keeps the configuration, and starts the new program"
+before=$(systemctl show -p MainPID --value turnhook)
+dpkg -i /test/turnhook.deb
+until_true 20 turnhook ready
+[ "$(systemctl show -p MainPID --value turnhook)" != "$before" ] || fail "the old program still runs"
+grep -q 9000 /etc/turnhook/turnhook.toml || fail "the configuration was overwritten"
+[ "$(stat -c '%U:%G %a' /etc/turnhook/turnhook.toml)" = "root:turnhook 640" ] || fail "modes after the upgrade"
+
+say "Removed: stopped, and the store is kept"
+dpkg -r turnhook
+[ "$(systemctl is-active turnhook || true)" = inactive ] || fail "it still runs"
+[ -e /var/lib/turnhook/turnhook.db ] || fail "the store is gone"
+
+say "Purged: nothing is left"
+kill "$listener" "$peer" || true
+dpkg -P turnhook
+if getent passwd turnhook > /dev/null; then fail "the user is left"; fi
+systemctl daemon-reload
+files > /tmp/after
+# coturn's configuration and database are this test's.
+if diff <(grep -v turnserver /tmp/before | grep -v turndb) <(grep -v turnserver /tmp/after | grep -v turndb) | grep '^>'; then
+    fail "something is left"
+fi
+say "All of it holds"
