@@ -115,11 +115,11 @@ secrets = ["$secret"]
 format = "text"
 TOML
 
-say "The bridge: turnhook run --config turnhook.toml"
+say "turnhook: turnhook run --config turnhook.toml"
 sed -e "s#$secret#whsec_…#" -e "s#$work/##" -e 's/^/    /' "$work/turnhook.toml"
 "$turnhook" run --config "$work/turnhook.toml" 2>"$work/turnhook.log" &
-bridge=$!
-started+=("$bridge")
+node=$!
+started+=("$node")
 await "$work/turnhook.log" '.*(running).*' >/dev/null
 
 say "A TURN server: coturn, with redis-statsdb pointing at turnhook"
@@ -145,7 +145,7 @@ grep -oE 'Version Coturn-[^ ]*' "$work/coturn.log" | head -n 1
 # --- traffic ------------------------------------------------------------------------------------------
 
 say "Traffic: three users over UDP, TCP and TLS; each webhook as it arrives"
-tail -n +1 -F --pid="$bridge" "$work/webhooks.txt" 2>/dev/null &
+tail -n +1 -F --pid="$node" "$work/webhooks.txt" 2>/dev/null &
 started+=($!)
 clients=()
 call() { # user packets options...
