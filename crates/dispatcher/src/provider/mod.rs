@@ -9,8 +9,15 @@
 pub mod answers;
 pub mod cloudevents;
 pub mod facts;
+#[cfg(test)]
+mod kit;
+pub mod lago;
+pub mod metronome;
 pub mod openmeter;
+pub mod orb;
+pub mod polar;
 pub mod quantity;
+pub mod stripe;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -295,6 +302,26 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "openmeter",
         make: openmeter::make,
+    },
+    Kind {
+        name: "stripe",
+        make: stripe::make,
+    },
+    Kind {
+        name: "lago",
+        make: lago::make,
+    },
+    Kind {
+        name: "orb",
+        make: orb::make,
+    },
+    Kind {
+        name: "metronome",
+        make: metronome::make,
+    },
+    Kind {
+        name: "polar",
+        make: polar::make,
     },
 ];
 
