@@ -194,6 +194,7 @@ fn delivery(id: u64, body: &Bytes) -> Delivery {
         sequence: u32::try_from(id % 5).unwrap(),
         event_type: EventType::Usage,
         body: body.clone(),
+        decided_at: Default::default(),
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: None,

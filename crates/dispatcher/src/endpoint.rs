@@ -65,6 +65,8 @@ pub struct Outcome {
     pub session: SessionId,
     /// The event's type.
     pub event_type: EventType,
+    /// When the event was decided, by the wall clock of then.
+    pub decided_at: Timestamp,
     /// When the attempt began, by the wall clock.
     pub at: Timestamp,
     /// The attempt's number, 1 for the first.
@@ -419,6 +421,7 @@ impl Endpoint {
             event_id: Arc::clone(&delivery.event_id),
             session: delivery.session,
             event_type: delivery.event_type,
+            decided_at: delivery.decided_at,
             at,
             attempt: delivery.attempts.saturating_add(1),
             tried_for: Duration::from_millis(now.since(delivery.first_attempt_at.unwrap_or(now))),

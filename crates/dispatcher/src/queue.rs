@@ -56,6 +56,8 @@ pub struct Delivery {
     pub event_type: EventType,
     /// The payload.
     pub body: Bytes,
+    /// When the event was decided, by the wall clock of then.
+    pub decided_at: Timestamp,
     /// Attempts made so far.
     pub attempts: u32,
     /// When the first of them began, by the steady clock: its age decides when it is given up.
@@ -80,6 +82,9 @@ pub enum Next {
 }
 
 impl Next {
+    /// The words of all of them.
+    pub const WORDS: [&str; 5] = ["delivered", "retry", "rejected", "gave_up", "paused"];
+
     /// As in metrics: `delivered`, `retry`, `rejected`, `gave_up`, `paused`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -78,6 +78,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All of them.
+    pub const ALL: [CloseReason; 4] = [
+        CloseReason::Closed,
+        CloseReason::Expired,
+        CloseReason::ServerStopped,
+        CloseReason::ServerRestarted,
+    ];
+
     /// As in payloads and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -100,6 +108,9 @@ pub enum Accuracy {
 }
 
 impl Accuracy {
+    /// Both of them.
+    pub const ALL: [Accuracy; 2] = [Accuracy::Exact, Accuracy::LowerBound];
+
     /// As in payloads and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -107,6 +107,8 @@ pub struct SourceStatus {
     pub open_sessions: u64,
     /// The servers that are connected, and those that were (`direct`).
     pub servers: Vec<ServerStatus>,
+    /// How many gaps of the last 24 hours are on record, give or take half a minute; a thousand stand for more.
+    pub gaps_24h: u64,
     /// The latest ones, newest last; the store has all.
     pub recent_gaps: Vec<GapStatus>,
     /// Relay threads of coturn that have fallen silent, by their number.
@@ -255,6 +257,7 @@ impl Health {
                 open_allocations: 0,
                 open_sessions: 0,
                 servers: Vec::new(),
+                gaps_24h: 0,
                 recent_gaps: Vec::new(),
                 wedged_threads: Vec::new(),
             };

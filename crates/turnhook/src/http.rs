@@ -1,25 +1,28 @@
-//! `/livez`, `/readyz`, `/metrics` and `/status`.
+//! `/livez`, `/readyz`, `/metrics` and `/status`, and a page that names them.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware,
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{
+    health::Health,
+    metrics::{Format, Metrics},
+};
 
 mod hosts;
 pub(crate) mod server;
 
-/// What `text::encode` writes.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// For who comes with a browser.
+const LANDING: &str = include_str!("http/landing.html");
 
 #[derive(Clone)]
 struct Parts {
@@ -36,6 +39,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let router = Router::new()
+        .route("/", get(|| async { Html(LANDING) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
@@ -59,8 +63,15 @@ async fn readyz(State(parts): State<Parts>) -> Response {
     (code, Json(readiness)).into_response()
 }
 
-async fn scrape(State(parts): State<Parts>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], parts.metrics.encode())
+async fn scrape(State(parts): State<Parts>, headers: HeaderMap) -> impl IntoResponse {
+    let accepts = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    let vary = (header::VARY, "accept");
+    (
+        [(header::CONTENT_TYPE, format.content_type()), vary],
+        parts.metrics.encode(format),
+    )
 }
 
 async fn status(State(parts): State<Parts>) -> impl IntoResponse {

@@ -28,6 +28,7 @@ fn delivery(id: i64, session: u128, sequence: u32) -> Delivery {
         sequence,
         event_type: EventType::Usage,
         body: Bytes::from_static(b"{}"),
+        decided_at: Timestamp::default(),
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: None,

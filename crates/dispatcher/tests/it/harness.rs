@@ -45,6 +45,7 @@ pub(crate) fn delivery(id: i64, session: u8, sequence: u32) -> Delivery {
         sequence,
         event_type: EventType::Usage,
         body: Bytes::from(format!(r#"{{"session":{session},"sequence":{sequence}}}"#)),
+        decided_at: Timestamp::default(),
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: None,

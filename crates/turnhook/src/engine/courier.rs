@@ -164,11 +164,19 @@ impl Courier {
             endpoint: endpoint.clone(),
             outcome: outcome.next.as_str(),
         };
-        self.metrics.deliveries.get_or_create(&labels).inc();
-        self.metrics
+        let metrics = &self.metrics.endpoints;
+        metrics.deliveries.get_or_create(&labels).inc();
+        let labels = EndpointLabels { endpoint };
+        metrics
             .delivery_seconds
-            .get_or_create(&EndpointLabels { endpoint })
+            .get_or_create(&labels)
             .observe(outcome.latency.as_secs_f64());
+        if outcome.next == Next::Done {
+            metrics
+                .delivery_age_seconds
+                .get_or_create(&labels)
+                .observe(age_seconds(self.clocks.wall(), outcome.decided_at));
+        }
     }
 
     /// An endpoint said that it is gone: that must survive a restart.

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,11 +18,18 @@ use super::{clock::Clock, courier::age_seconds, outlet::Outlet, store_health::St
 use crate::{
     config::Config,
     health::{Breaker, EndpointState, Health},
-    metrics::{EndpointLabels, Metrics},
+    metrics::{EndpointLabels, Metrics, SourceLabels},
 };
 
 /// How often backlogs are measured and other processes' changes looked for.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the gaps of the last day are counted: those of others who tell of a source are among them.
+const COUNT_GAPS: Duration = Duration::from_secs(30);
+
+/// How many of them are counted at most, and the day, in milliseconds.
+const MOST_GAPS: usize = 1_000;
+const DAY: u64 = 86_400_000;
 
 /// How long after a pass over what is old the next one begins.
 const TRIM: Duration = Duration::from_secs(15);
@@ -32,6 +39,7 @@ pub(crate) struct Housekeeper {
     outlet: Arc<Outlet>,
     clock: Arc<Clock>,
     retention: Duration,
+    sources: Vec<String>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     /// Each endpoint's last pause, as the store was seen to have it. Whoever resumes one that was not paused leaves one
@@ -55,6 +63,7 @@ impl Housekeeper {
             outlet: Arc::clone(outlet),
             clock: Arc::clone(clock),
             retention: config.store.retention,
+            sources: config.sources.iter().map(|source| source.name.clone()).collect(),
             metrics,
             health,
             pauses: HashMap::new(),
@@ -75,6 +84,7 @@ impl Housekeeper {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refused = 0;
+        let mut gaps_counted: Option<Instant> = None;
         // What was resumed before the start is no news.
         match self.store.endpoints().await {
             Ok(endpoints) => self.remember(&endpoints),
@@ -95,6 +105,12 @@ impl Housekeeper {
                     "how far time has come cannot be written down: after a restart things are kept longer",
                     &error,
                 );
+            }
+            if gaps_counted.is_none_or(|at| at.elapsed() >= COUNT_GAPS) {
+                gaps_counted = Some(Instant::now());
+                if let Err(error) = self.count_gaps().await {
+                    self.store_health.failed("gaps cannot be counted", &error);
+                }
             }
             let now = self.store.refused();
             self.metrics.store_refused.inc_by(now.saturating_sub(refused));
@@ -128,14 +144,17 @@ impl Housekeeper {
                 endpoint: name.clone(),
             };
             self.metrics
+                .endpoints
                 .outbox_pending
                 .get_or_create(&labels)
                 .set(of.pending as i64);
             self.metrics
+                .endpoints
                 .outbox_oldest_seconds
                 .get_or_create(&labels)
                 .set(oldest.unwrap_or(0.0));
             self.metrics
+                .endpoints
                 .dead_letters
                 .get_or_create(&labels)
                 .set(of.dead as i64);
@@ -163,6 +182,32 @@ impl Housekeeper {
         Ok(())
     }
 
+    /// What a restart would else hide: how many gaps there were, and when the last one ended.
+    async fn count_gaps(&self) -> turnhook_store::Result<()> {
+        let since = Timestamp(self.clock.now().0.saturating_sub(DAY));
+        let mut counts: HashMap<&str, (u64, Timestamp)> = self
+            .sources
+            .iter()
+            .map(|name| (name.as_str(), Default::default()))
+            .collect();
+        let found = self.store.gaps(Some(since), MOST_GAPS).await?;
+        for row in &found {
+            if let Some((count, last)) = counts.get_mut(row.source.as_str()) {
+                *count += 1;
+                *last = (*last).max(row.gap.to);
+            }
+        }
+        for (name, (count, last)) in counts {
+            self.health.update_source(name, |s| s.gaps_24h = count);
+            let labels = SourceLabels {
+                source: name.to_owned(),
+            };
+            let gauge = self.metrics.sources.last_gap.get_or_create(&labels);
+            gauge.set(gauge.get().max(i64::try_from(last.0 / 1000).unwrap_or(i64::MAX)));
+        }
+        Ok(())
+    }
+
     fn show_standstill(&self, status: &endpoint::EndpointStatus) {
         let standstill = status.standstill.as_ref();
         let is = |kind| standstill.is_some_and(|standstill| standstill.kind == kind);
@@ -170,9 +215,15 @@ impl Housekeeper {
             endpoint: status.name.to_string(),
         };
         for (gauge, stands) in [
-            (&self.metrics.endpoint_paused, is(StandstillKind::Paused)),
-            (&self.metrics.endpoint_held, is(StandstillKind::Held)),
-            (&self.metrics.endpoint_breaker_open, status.breaker.is_open()),
+            (
+                &self.metrics.endpoints.endpoint_paused,
+                is(StandstillKind::Paused),
+            ),
+            (&self.metrics.endpoints.endpoint_held, is(StandstillKind::Held)),
+            (
+                &self.metrics.endpoints.endpoint_breaker_open,
+                status.breaker.is_open(),
+            ),
         ] {
             gauge.get_or_create(&labels).set(stands.into());
         }

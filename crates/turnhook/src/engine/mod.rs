@@ -201,6 +201,10 @@ pub async fn run(
     let mut parts = Supervisor::default();
     let stops = Stops::default();
 
+    config
+        .endpoints
+        .iter()
+        .for_each(|e| metrics.endpoints.make(&e.name));
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
     let (reports, reported) = mpsc::channel(1024);
@@ -339,7 +343,7 @@ fn ended_early(part: &Part, cause: &Cause, metrics: &Metrics, health: &Health) {
         let labels = SourceLabels {
             source: source.to_string(),
         };
-        metrics.source_up.get_or_create(&labels).set(0);
+        metrics.sources.source_up.get_or_create(&labels).set(0);
         health.update_source(source, |s| {
             s.state = SourceState::Deaf;
             s.last_error = Some(format!("the {part} has ended before its time: {cause}"));

@@ -136,6 +136,7 @@ pub(crate) fn queued(delivery: Delivery, clocks: &Clocks) -> queue::Delivery {
         sequence: delivery.sequence,
         event_type: delivery.event_type,
         body: delivery.body,
+        decided_at: delivery.timestamp,
         attempts: delivery.attempts,
         first_attempt_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
         next_attempt_at,

@@ -1,25 +1,20 @@
 //! What a source's task says of itself: metrics, and its entry in `/status`.
 
+mod decided;
 mod servers;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use turnhook_reducer::{
-    Reducer, Stats,
-    event::{SessionEvent, Unattributed},
-    message::Kind,
-    source::Gap,
-    time::Timestamp,
-};
+use turnhook_reducer::{Reducer, Stats, message::Kind, source::Gap, time::Timestamp};
 
+pub(crate) use self::decided::Decided;
 use crate::{
     health::{GapStatus, Health, Role, SourceState},
-    metrics::{EndLabels, MessageKind, Metrics, ReasonLabels, SourceLabels},
+    metrics::{MessageKind, Metrics, ReasonLabels, SourceLabels},
 };
 
 pub(crate) struct SourceTelemetry {
@@ -38,6 +33,7 @@ pub(crate) struct SourceTelemetry {
     levels: (usize, usize),
     stats: Stats,
     servers: servers::Servers,
+    decided: Decided,
 }
 
 /// Messages of a batch by kind: counters are shared, and touched once for all of it.
@@ -60,20 +56,17 @@ impl SourceTelemetry {
         health: Arc<Health>,
     ) -> SourceTelemetry {
         let labels = SourceLabels { source: name.clone() };
-        let up = metrics.source_up.get_or_create(&labels).clone();
+        metrics.sources.make(&name, direct);
+        let of = &metrics.sources;
+        let up = of.source_up.get_or_create(&labels).clone();
         up.set(0);
-        let leads = metrics.source_leads.get_or_create(&labels).clone();
+        let leads = of.source_leads.get_or_create(&labels).clone();
         leads.set(1);
-        // So that rates can be computed from the first byte on.
-        let _ = metrics.unattributed_bytes.get_or_create(&labels);
-        let longest_slice = metrics
-            .source_longest_slice_seconds
-            .get_or_create(&labels)
-            .clone();
-        let allocations = metrics.open_allocations.get_or_create(&labels).clone();
-        let sessions = metrics.open_sessions.get_or_create(&labels).clone();
+        let longest_slice = of.source_longest_slice_seconds.get_or_create(&labels).clone();
+        let allocations = of.open_allocations.get_or_create(&labels).clone();
+        let sessions = of.open_sessions.get_or_create(&labels).clone();
         SourceTelemetry {
-            events: metrics.events_of(&name),
+            events: of.events_of(&name),
             allocations,
             sessions,
             up,
@@ -83,6 +76,7 @@ impl SourceTelemetry {
             levels: (usize::MAX, usize::MAX),
             stats: Stats::default(),
             servers: servers::Servers::new(&name, direct, &metrics),
+            decided: Decided::new(&name, &metrics),
             name,
             direct,
             metrics,
@@ -107,7 +101,11 @@ impl SourceTelemetry {
             source: self.name.clone(),
             reason,
         };
-        self.metrics.events_ignored.get_or_create(&labels).inc_by(count);
+        self.metrics
+            .sources
+            .events_ignored
+            .get_or_create(&labels)
+            .inc_by(count);
     }
 
     pub(crate) fn gap(&self, gap: &Gap) {
@@ -116,7 +114,7 @@ impl SourceTelemetry {
             source: self.name.clone(),
             reason,
         };
-        self.metrics.gaps.get_or_create(&labels).inc();
+        self.metrics.sources.gaps.get_or_create(&labels).inc();
         self.servers.gap(gap.to);
         let status = GapStatus {
             from: gap.from,
@@ -211,7 +209,7 @@ impl SourceTelemetry {
             source: self.name.clone(),
             reason: what,
         };
-        self.metrics.wedged_threads.get_or_create(&labels).inc();
+        self.metrics.sources.wedged_threads.get_or_create(&labels).inc();
     }
 
     pub(crate) fn levels(&mut self, reducer: &Reducer) {
@@ -239,7 +237,7 @@ impl SourceTelemetry {
         };
         // A reducer that was made anew counts from 0.
         let more = |now: u64, last: u64| if now >= last { now - last } else { now };
-        let metrics = &self.metrics;
+        let metrics = &self.metrics.sources;
         for (family, more) in [
             (&metrics.overcounted, more(now.overcounted, last.overcounted)),
             (&metrics.late_reports, more(now.late_reports, last.late_reports)),
@@ -252,7 +250,7 @@ impl SourceTelemetry {
                 family.get_or_create(&labels).inc_by(more);
             }
         }
-        metrics
+        self.metrics
             .internal_errors
             .inc_by(more(now.internal_errors, last.internal_errors));
         for (reason, more) in [
@@ -273,6 +271,7 @@ impl SourceTelemetry {
             source: self.name.clone(),
         };
         self.metrics
+            .sources
             .wall_clock_ahead_seconds
             .get_or_create(&labels)
             .set(millis as f64 / 1000.0);
@@ -280,10 +279,7 @@ impl SourceTelemetry {
 
     /// What counts what was decided, on whatever thread.
     pub(crate) fn counts(&self) -> Decided {
-        Decided {
-            name: self.name.clone(),
-            metrics: Arc::clone(&self.metrics),
-        }
+        self.decided.clone()
     }
 
     pub(crate) fn committed(&self, took: Duration) {
@@ -292,43 +288,5 @@ impl SourceTelemetry {
 
     pub(crate) fn commit_failed(&self) {
         self.metrics.commit_errors.inc();
-    }
-}
-
-/// Counts decisions when they are packed: there may be very many.
-pub(crate) struct Decided {
-    name: String,
-    metrics: Arc<Metrics>,
-}
-
-impl Decided {
-    pub(crate) fn count(&self, events: &[SessionEvent], unattributed: &[Unattributed]) {
-        let mut ends: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
-        for end in events.iter().filter_map(|e| e.end) {
-            *ends
-                .entry((end.reason.as_str(), end.accuracy.as_str()))
-                .or_default() += 1;
-        }
-        for ((reason, accuracy), count) in ends {
-            let labels = EndLabels {
-                source: self.name.clone(),
-                reason,
-                accuracy,
-            };
-            self.metrics.sessions_ended.get_or_create(&labels).inc_by(count);
-        }
-        // A metric that stands at its end is better than one that begins anew.
-        let bytes = unattributed
-            .iter()
-            .fold(0u64, |sum, u| sum.saturating_add(u.usage.billable_bytes));
-        if bytes > 0 {
-            let labels = SourceLabels {
-                source: self.name.clone(),
-            };
-            self.metrics
-                .unattributed_bytes
-                .get_or_create(&labels)
-                .inc_by(bytes);
-        }
     }
 }

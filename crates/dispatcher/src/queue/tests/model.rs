@@ -97,6 +97,7 @@ impl World {
     fn row(&self, id: i64) -> Delivery {
         let row = &self.rows[id as usize];
         Delivery {
+            decided_at: Timestamp::default(),
             attempts: row.attempts,
             first_attempt_at: row.first,
             next_attempt_at: row.due,

@@ -42,12 +42,12 @@ impl Servers {
                 source: name.to_owned(),
                 reason: reason.as_str(),
             };
-            metrics.logins_refused.get_or_create(&labels).clone()
+            metrics.sources.logins_refused.get_or_create(&labels).clone()
         });
         Servers {
-            last_message: metrics.source_last_message.get_or_create(&labels).clone(),
-            last_gap: metrics.last_gap.get_or_create(&labels).clone(),
-            connected: direct.then(|| metrics.source_servers.get_or_create(&labels).clone()),
+            last_message: metrics.sources.source_last_message.get_or_create(&labels).clone(),
+            last_gap: metrics.sources.last_gap.get_or_create(&labels).clone(),
+            connected: direct.then(|| metrics.sources.source_servers.get_or_create(&labels).clone()),
             refused,
             warned: [(None, 0); TurnAwayReason::ALL.len()],
             lines: Pace::default(),
