@@ -21,14 +21,18 @@ pub struct Health {
     parts: Mutex<Parts>,
 }
 
+/// What `/status` shows of each part.
 #[derive(Clone, Debug, Serialize)]
-struct Parts {
-    sources: BTreeMap<String, SourceStatus>,
-    store: StoreStatus,
-    endpoints: BTreeMap<String, EndpointStatus>,
+pub struct Parts {
+    /// By name.
+    pub sources: BTreeMap<String, SourceStatus>,
+    /// There is one.
+    pub store: StoreStatus,
+    /// By name.
+    pub endpoints: BTreeMap<String, EndpointStatus>,
     /// This node among those that share the store; not there on SQLite.
     #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<NodeStatus>,
+    pub node: Option<NodeStatus>,
 }
 
 /// A node among those that share the store.
@@ -387,11 +391,14 @@ struct StoreReadiness {
 /// The body of `/status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    version: &'static str,
+    /// The program's.
+    pub version: &'static str,
+    /// Since its start.
     #[serde(rename = "uptime_seconds", serialize_with = "seconds")]
-    uptime: Duration,
+    pub uptime: Duration,
+    /// All of them.
     #[serde(flatten)]
-    parts: Parts,
+    pub parts: Parts,
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics` and `/status`, and a page that names them.
+//! `/livez`, `/readyz`, `/metrics` and `/status`, a page that names them; and how the page of `[admin]` is served.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use axum::{
     routing::get,
 };
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
 
 mod hosts;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// For who comes with a browser.
 const LANDING: &str = include_str!("http/landing.html");
@@ -46,11 +48,26 @@ pub async fn serve(
         .route("/status", get(status))
         .with_state(Parts { metrics, health })
         .layer(middleware::from_fn_with_state(
-            hosts::Hosts::new(hosts),
+            hosts::Hosts::new("http", hosts),
             hosts::check,
         ));
     // No graceful wait: these requests take no time, and a scraper's idle connection must not hold up a stop.
-    server::serve(listener, router, Duration::ZERO, shutdown).await;
+    server::serve(listener, None, router, Duration::ZERO, shutdown).await;
+}
+
+/// Serves page and JSON API in the same way; requests under way may take `grace` longer.
+pub(crate) async fn serve_admin(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    hosts: &[String],
+    shutdown: CancellationToken,
+) {
+    let router = router.layer(middleware::from_fn_with_state(
+        hosts::Hosts::new("admin", hosts),
+        hosts::check,
+    ));
+    server::serve(listener, tls, router, Duration::from_secs(2), shutdown).await;
 }
 
 async fn readyz(State(parts): State<Parts>) -> Response {

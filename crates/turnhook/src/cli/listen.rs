@@ -96,7 +96,7 @@ impl Listen {
             .with_state(Arc::new(Receiver { secrets, printer }));
         let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
         let stop = shutdown.clone();
-        let mut server = tokio::spawn(server::serve(listener, router, GRACE, stop));
+        let mut server = tokio::spawn(server::serve(listener, None, router, GRACE, stop));
         loop {
             tokio::select! {
                 // What was answered is printed before the program ends.

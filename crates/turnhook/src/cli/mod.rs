@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigError, Input};
 
+mod admin;
 mod backup;
 mod check;
 mod deliveries;
@@ -63,6 +64,7 @@ enum Command {
     Record(record::Record),
     Simulate(simulate::Simulate),
     Sources(sources::Sources),
+    Admin(admin::Admin),
 }
 
 /// Where the configuration is.
@@ -149,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Record(command) => block_on(command.run()),
         Command::Simulate(command) => command.run(),
         Command::Sources(command) => block_on(command.run()),
+        Command::Admin(command) => command.run(),
     };
     match result {
         Ok(()) | Err(CliError::Unread) => ExitCode::SUCCESS,

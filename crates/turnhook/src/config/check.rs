@@ -16,6 +16,7 @@ use super::{
     locate::Step,
 };
 
+mod admin;
 mod endpoint;
 mod source;
 mod store;
@@ -94,7 +95,8 @@ impl Check<'_> {
             self.wrong::<()>(&key_path!["source"], format!("{why}; {advice}"));
         }
         let http = self.address(&key_path!["http", "listen"], &file.http.listen);
-        self.hosts(&file.http.hosts);
+        self.hosts("http", &file.http.hosts);
+        let admin = file.admin.as_ref().map(|admin| self.admin(admin));
         self.session(&file.session);
         let store = self.store(&file.store);
         self.limits(&file);
@@ -127,6 +129,10 @@ impl Check<'_> {
             session: file.session.clone(),
             store,
             http: http?,
+            admin: match admin {
+                Some(admin) => Some(admin?),
+                None => None,
+            },
             http_hosts: file.http.hosts.clone(),
             endpoints,
             limits: file.limits,
@@ -213,12 +219,12 @@ impl Check<'_> {
         }
     }
 
-    fn hosts(&mut self, hosts: &[String]) {
+    fn hosts(&mut self, table: &str, hosts: &[String]) {
         for (index, host) in hosts.iter().enumerate() {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             if host.is_empty() || !host.chars().all(is_name) {
                 self.wrong::<()>(
-                    &key_path!["http", "hosts", index],
+                    &key_path![table, "hosts", index],
                     format!("`{host}` is no host's name; write it without scheme and port, like \"turnhook.example.com\""),
                 );
             }

@@ -33,6 +33,9 @@ pub struct File {
     pub store: Store,
     /// Health, metrics and status.
     pub http: Http,
+    /// Page and JSON API; absent: they are not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
     /// Whom to tell.
     #[serde(default)]
     pub endpoint: Vec<Endpoint>,
@@ -273,6 +276,32 @@ pub struct Http {
     pub listen: String,
     /// Names that it may be called by, besides `localhost` and addresses.
     pub hosts: Vec<String>,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Where to serve page and JSON API.
+    pub listen: String,
+    /// People: name:role:hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users_file: Option<PathBuf>,
+    /// Programs: name:role:hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_file: Option<PathBuf>,
+    /// Names that it may be called by, besides `localhost` and addresses.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Certificate chain (PEM); makes the listener TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// A proxy does TLS, and says whose address it is.
+    #[serde(default)]
+    pub behind_proxy: bool,
 }
 
 /// An `[[endpoint]]`.

@@ -116,7 +116,9 @@ pub(super) fn known_keys() -> Vec<KnownKey> {
 /// What to say about an unknown key of `table`: the nearest one there, or the table that has it.
 pub(super) fn advice(table: &str, unknown: &str) -> String {
     let keys = known_keys();
-    let tables = ["source", "session", "store", "http", "endpoint", "limits", "log"];
+    let tables = [
+        "source", "session", "store", "http", "admin", "endpoint", "limits", "log",
+    ];
     let siblings: Vec<&str> = keys
         .iter()
         .filter(|key| key.table == table)

@@ -45,6 +45,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// Names that they may be asked for by, besides `localhost` and addresses.
     pub http_hosts: Vec<String>,
+    /// Page and JSON API, where they are served.
+    pub admin: Option<Admin>,
     /// Names are unique.
     pub endpoints: Vec<EndpointConfig>,
     /// Bounds of tables in memory.
@@ -131,6 +133,23 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// Whether to close wedged coturn connections.
     pub heal: bool,
+}
+
+/// Where page and JSON API are served, and to whom.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// People.
+    pub users_file: Option<PathBuf>,
+    /// Programs.
+    pub tokens_file: Option<PathBuf>,
+    /// Names that it may be called by, besides `localhost` and addresses.
+    pub hosts: Vec<String>,
+    /// Certificate chain and private key, PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// A proxy does TLS, and says whose address it is.
+    pub behind_proxy: bool,
 }
 
 /// Where state is kept.

@@ -26,12 +26,13 @@ fn fields<T: DeserializeOwned>() -> Vec<String> {
 #[test]
 fn every_key_is_listed_and_nothing_else_is() {
     let mut real: Vec<(&str, String)> = Vec::new();
-    let tables: [(&str, Vec<String>); 9] = [
+    let tables: [(&str, Vec<String>); 10] = [
         ("", fields::<file::File>()),
         ("source", fields::<file::Source>()),
         ("session", fields::<file::Session>()),
         ("store", fields::<file::Store>()),
         ("http", fields::<file::Http>()),
+        ("admin", fields::<file::Admin>()),
         ("endpoint", fields::<file::Endpoint>()),
         ("retry", fields::<file::Retry>()),
         ("limits", fields::<file::Limits>()),

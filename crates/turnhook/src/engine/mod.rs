@@ -11,6 +11,7 @@
 //! store (`housekeeper.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
 //! its time ends the process. A stop has one deadline (`deadline.rs`).
 
+mod admin;
 mod clock;
 mod cluster;
 mod commits;
@@ -44,6 +45,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use turnhook_admin::Routes;
 use turnhook_dispatcher::{
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
@@ -59,6 +61,7 @@ use turnhook_subscriber::{
 };
 
 use self::{
+    admin::Page,
     clock::{Clock, Watch},
     cluster::{GivenBack, Holdings, Member, Validity},
     courier::Courier,
@@ -111,13 +114,21 @@ pub enum RunError {
         /// Which row.
         error: RestoreError,
     },
-    /// The address of `[http] listen` cannot be used.
-    #[error("[http] listen: cannot listen on {address}: {error}")]
-    Http {
+    /// The address of `[http] listen` or `[admin] listen` cannot be used.
+    #[error("[{table}] listen: cannot listen on {address}: {error}")]
+    Listen {
+        /// Whose.
+        table: &'static str,
         /// The address.
         address: std::net::SocketAddr,
         /// What the system said.
         error: io::Error,
+    },
+    /// Something of `[admin]` cannot be used.
+    #[error("[admin]: {problem}")]
+    Admin {
+        /// What.
+        problem: String,
     },
     /// A part of the program ended before its time.
     #[error("the {part} has ended before its time ({cause}): stopped, so that all of it can be started anew")]
@@ -137,7 +148,7 @@ impl RunError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            RunError::Endpoint(_) | RunError::UserPattern(_) => true,
+            RunError::Endpoint(_) | RunError::UserPattern(_) | RunError::Admin { .. } => true,
             RunError::Source { error, .. } => !matches!(error, SubscriberError::Listen { .. }),
             RunError::Store(error) => {
                 matches!(
@@ -149,9 +160,10 @@ impl RunError {
                         | turnhook_store::Error::Copied { .. }
                 )
             }
-            RunError::State { .. } | RunError::Http { .. } | RunError::Part { .. } | RunError::Unfinished => {
-                false
-            }
+            RunError::State { .. }
+            | RunError::Listen { .. }
+            | RunError::Part { .. }
+            | RunError::Unfinished => false,
         }
     }
 }
@@ -193,7 +205,8 @@ pub async fn run(
 
     let listener = TcpListener::bind(config.http)
         .await
-        .map_err(|error| RunError::Http {
+        .map_err(|error| RunError::Listen {
+            table: "http",
             address: config.http,
             error,
         })?;
@@ -306,6 +319,11 @@ pub async fn run(
         http::serve(listener, served.0, served.1, &hosts, last).await;
         Ok(())
     });
+    if let Some(admin) = &config.admin {
+        let seen = (Arc::clone(&metrics), Arc::clone(&health));
+        let page = Page::new(&config, admin, seen.0, seen.1, Routes::default()).await?;
+        parts.start(Part::Admin, page.run(stops.last.clone()));
+    }
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
 
     let early = tokio::select! {
@@ -409,7 +427,7 @@ impl Parted {
         stops.leave.cancel();
         // It ends when nobody holds it, and the courier after it.
         drop((dispatcher, outlet, reports));
-        let is_left = |part: &Part| !matches!(part, Part::Http | Part::Dispatcher);
+        let is_left = |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher);
         well &= parts.wait_for(is_left, deadline).await;
         if deadline.within(store.close()).await.is_none() {
             warn!("the store does not answer: left as it is");

@@ -21,6 +21,7 @@ pub(crate) enum Part {
     LaneKeeper,
     Member,
     Http,
+    Admin,
     Recorder,
 }
 
@@ -45,6 +46,7 @@ impl fmt::Display for Part {
             Part::LaneKeeper => f.write_str("lane keeper"),
             Part::Member => f.write_str("cluster member"),
             Part::Http => f.write_str("HTTP server"),
+            Part::Admin => f.write_str("server of page and JSON API"),
             Part::Recorder => f.write_str("recorder"),
         }
     }

@@ -12,11 +12,16 @@ use axum::{
 
 /// Names besides `localhost` and addresses.
 #[derive(Clone, Debug)]
-pub(crate) struct Hosts(Arc<[String]>);
+pub(crate) struct Hosts {
+    /// In the configuration, for whoever is refused.
+    table: &'static str,
+    names: Arc<[String]>,
+}
 
 impl Hosts {
-    pub(crate) fn new(names: &[String]) -> Hosts {
-        Hosts(names.iter().map(|name| plain(name)).collect())
+    pub(crate) fn new(table: &'static str, names: &[String]) -> Hosts {
+        let names = names.iter().map(|name| plain(name)).collect();
+        Hosts { table, names }
     }
 
     fn allows(&self, authority: &str) -> bool {
@@ -25,7 +30,7 @@ impl Hosts {
         };
         let host = plain(authority.host());
         let address = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || address.parse::<IpAddr>().is_ok() || self.0.contains(&host)
+        host == "localhost" || address.parse::<IpAddr>().is_ok() || self.names.contains(&host)
     }
 }
 
@@ -46,7 +51,8 @@ pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
         Some(name) => {
             let shown: String = name.chars().take(100).collect();
             let told = format!(
-                "turnhook does not answer to the name {shown:?}: call it by its address, or add the name to `[http] hosts`\n"
+                "turnhook does not answer to the name {shown:?}: call it by its address, or add the name to `[{}] hosts`\n",
+                hosts.table
             );
             (StatusCode::MISDIRECTED_REQUEST, told).into_response()
         }
@@ -59,7 +65,7 @@ mod tests {
 
     #[test]
     fn addresses_localhost_and_what_is_configured() {
-        let hosts = Hosts::new(&["Turnhook.Example.com".to_owned()]);
+        let hosts = Hosts::new("http", &["Turnhook.Example.com".to_owned()]);
         for fine in [
             "localhost",
             "LOCALHOST:8080",

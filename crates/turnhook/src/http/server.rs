@@ -1,9 +1,9 @@
-//! HTTP/1 with limits, for ports that have no password: whoever can reach one must be able neither to exhaust the
+//! HTTP/1 with limits: whoever can reach a port, with a password or without, must be able neither to exhaust the
 //! process's memory and descriptors nor to keep others out.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd as _,
     pin::pin,
     sync::{
@@ -16,17 +16,19 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::Request,
+    extract::{ConnectInfo, Request},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
@@ -45,7 +47,13 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`; requests under way may take `grace` longer.
-pub(crate) async fn serve(listener: TcpListener, router: Router, grace: Duration, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    grace: Duration,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Places::default());
     let mut connections = JoinSet::new();
     loop {
@@ -69,7 +77,21 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, grace: Duration
             debug!("a connection was turned away: the last descriptors are for sources and deliveries");
             continue;
         };
-        connections.spawn(connection(stream, router.clone(), place, stop.clone()));
+        let (router, stop) = (router.clone(), stop.clone());
+        match tls.clone() {
+            None => connections.spawn(connection(stream, peer, router, place, stop)),
+            Some(tls) => connections.spawn(async move {
+                let shaken = tokio::select! {
+                    shaken = timeout(HEAD_TIME, tls.accept(stream)) => shaken,
+                    () = place.given_up.cancelled() => return,
+                };
+                match shaken {
+                    Ok(Ok(stream)) => connection(stream, peer, router, place, stop).await,
+                    Ok(Err(error)) => debug!(%error, "a connection came to no TLS"),
+                    Err(_) => debug!("a connection took too long over its TLS"),
+                }
+            }),
+        };
     }
     // Whatever is not done by then is given up.
     drop(timeout(grace, async { while connections.join_next().await.is_some() {} }).await);
@@ -80,8 +102,14 @@ fn is_one_of_the_last(stream: &TcpStream) -> bool {
     u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= descriptors::reserve_begins_at())
 }
 
-async fn connection(stream: TcpStream, router: Router, place: Place, stop: CancellationToken) {
-    let service = service_fn(|request| answer(router.clone(), request, &place));
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    router: Router,
+    place: Place,
+    stop: CancellationToken,
+) {
+    let service = service_fn(|request| answer(router.clone(), peer, request, &place));
     // HTTP/1 and nothing else: what speaks HTTP/2 gets an error.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,11 +132,13 @@ async fn connection(stream: TcpStream, router: Router, place: Place, stop: Cance
 
 async fn answer(
     router: Router,
+    peer: SocketAddr,
     request: hyper::Request<Incoming>,
     place: &Place,
 ) -> Result<Response, std::convert::Infallible> {
     place.moved(true);
-    let request: Request = request.map(Body::new);
+    let mut request: Request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
     let answered = timeout(REQUEST_TIME, router.oneshot(request)).await;
     place.moved(false);
     match answered {

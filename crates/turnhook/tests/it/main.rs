@@ -4,6 +4,7 @@
 mod harness;
 
 mod accounts;
+mod admin_access;
 mod captures;
 mod chaos;
 mod cli;

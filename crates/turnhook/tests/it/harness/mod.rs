@@ -7,6 +7,7 @@ pub(crate) mod counter;
 pub(crate) mod feeder;
 pub(crate) mod line;
 pub(crate) mod nodes;
+pub(crate) mod page;
 pub(crate) mod peer;
 /// The store's own: a PostgreSQL for a test.
 #[path = "../../../../store/tests/it/postgres.rs"]

@@ -1,0 +1,42 @@
+//! What people and programs are shown of a running turnhook, and the little that they may change: the page and the JSON
+//! API of `[admin] listen`.
+//!
+//! This crate makes a [`Router`]; whoever has the listener serves it, with limits of its own. What is shown comes from the
+//! reads of the store and from [`Engine`], which the program implements. There are no rules here: a question is asked of
+//! the store as the command line asks it.
+
+mod access;
+mod answer;
+mod api;
+mod engine;
+mod routes;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use turnhook_store::Store;
+
+pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
+pub use answer::Refused;
+pub use engine::{EndpointNow, Engine, NodeNow, ServerNow, SourceNow, StatusNow, StoreNow};
+pub use routes::{Operation, Parameter, Routes};
+
+/// What everything here is shown from.
+#[derive(Clone)]
+pub struct Admin {
+    /// Read, and changed as the command line changes it.
+    pub store: Store,
+    /// What the running program says of itself.
+    pub engine: Arc<dyn Engine>,
+}
+
+/// Everything that is served. `more` are routes of others; like all of them they are behind `access`.
+pub fn router(admin: Admin, access: Access, more: Routes) -> Router {
+    let routes = api::routes(&admin).and(more);
+    let (router, document) = routes.into_parts();
+    router
+        .route("/api/v1/openapi.json", document)
+        .fallback(answer::nothing_here)
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::enter))
+        .layer(middleware::from_fn(access::headers))
+}

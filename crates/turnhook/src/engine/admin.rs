@@ -1,0 +1,199 @@
+//! What page and JSON API are told of the running program, and how they are served.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use turnhook_admin::{
+    Access, Admin, EndpointNow, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
+};
+use turnhook_store::{Mode, Store};
+
+use super::{RunError, supervisor::Ended};
+use crate::{
+    config::{self, Config},
+    health::{EndpointStatus, Health, SourceStatus},
+    http::{self, tls},
+    metrics::{EventLabels, MessageKind, Metrics},
+    store,
+};
+
+/// Served until its stop.
+pub(crate) struct Page {
+    listener: TcpListener,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    router: axum::Router,
+    hosts: Vec<String>,
+    /// Its own, as that of a command is: what is read here waits for nobody who writes, and what is changed here the
+    /// housekeeper notices as it notices a command's changes.
+    store: Store,
+}
+
+impl Page {
+    /// Listens; `more` are routes of other parts.
+    pub(crate) async fn new(
+        config: &Config,
+        admin: &config::Admin,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        more: Routes,
+    ) -> Result<Page, RunError> {
+        let wrong = |problem: String| RunError::Admin { problem };
+        let access = Access::new(
+            admin.users_file.clone(),
+            admin.tokens_file.clone(),
+            admin.behind_proxy,
+        )
+        .map_err(|error| wrong(error.to_string()))?;
+        let tls = admin
+            .tls
+            .as_ref()
+            .map(|(cert, key)| tls::acceptor(cert, key))
+            .transpose()
+            .map_err(wrong)?;
+        let listener = TcpListener::bind(admin.listen)
+            .await
+            .map_err(|error| RunError::Listen {
+                table: "admin",
+                address: admin.listen,
+                error,
+            })?;
+        let store = store::open(&config.store.kind, Mode::Shared).await?;
+        let engine = Arc::new(Running {
+            metrics,
+            health,
+            settings: settings(config),
+        });
+        let shown = Admin {
+            store: store.clone(),
+            engine,
+        };
+        Ok(Page {
+            listener,
+            tls,
+            router: turnhook_admin::router(shown, access, more),
+            hosts: admin.hosts.clone(),
+            store,
+        })
+    }
+
+    pub(crate) async fn run(self, stop: CancellationToken) -> Ended {
+        http::serve_admin(self.listener, self.tls, self.router, &self.hosts, stop).await;
+        self.store.close().await;
+        Ok(())
+    }
+}
+
+/// Each endpoint's table as `check` prints it.
+fn settings(config: &Config) -> BTreeMap<String, Value> {
+    let effective = config.to_json();
+    let tables = effective["endpoint"].as_array().cloned().unwrap_or_default();
+    let named = |table: Value| Some((table["name"].as_str()?.to_owned(), table));
+    tables.into_iter().filter_map(named).collect()
+}
+
+struct Running {
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    settings: BTreeMap<String, Value>,
+}
+
+impl turnhook_admin::Engine for Running {
+    fn status(&self) -> StatusNow {
+        let status = self.health.status();
+        let parts = status.parts;
+        StatusNow {
+            version: status.version.to_owned(),
+            uptime_seconds: status.uptime.as_secs(),
+            store: StoreNow {
+                writable: parts.store.writable,
+                reachable: parts.store.reachable,
+                last_error: parts.store.last_error,
+                last_error_at: parts.store.last_error_at,
+            },
+            sources: parts
+                .sources
+                .into_iter()
+                .map(|(name, of)| self.source(name, of))
+                .collect(),
+            endpoints: parts
+                .endpoints
+                .into_iter()
+                .map(|(name, of)| self.endpoint(name, of))
+                .collect(),
+            node: parts.node.map(|node| NodeNow {
+                id: node.id,
+                live: node.live,
+                lanes: node.lanes,
+            }),
+        }
+    }
+}
+
+impl Running {
+    fn source(&self, name: String, of: SourceStatus) -> SourceNow {
+        let messages = MessageKind::ALL.map(|kind| {
+            let labels = EventLabels {
+                source: name.clone(),
+                kind,
+            };
+            let count = self
+                .metrics
+                .sources
+                .events
+                .get(&labels)
+                .map_or(0, |counter| counter.get());
+            (kind.as_str().to_owned(), count)
+        });
+        let server = |server: crate::health::ServerStatus| ServerNow {
+            server: server.server,
+            state: word(&server.state),
+            since: server.since,
+        };
+        SourceNow {
+            r#type: of.r#type.to_owned(),
+            role: word(&of.role),
+            ready: of.state.is_ready(),
+            state: word(&of.state),
+            since: of.since,
+            detail: of.detail,
+            last_message_at: of.last_message_at,
+            last_error: of.last_error,
+            last_error_at: of.last_error_at,
+            open_allocations: of.open_allocations,
+            open_sessions: of.open_sessions,
+            servers: of.servers.into_iter().map(server).collect(),
+            silent_threads: of.wedged_threads,
+            messages: messages.into(),
+            name,
+        }
+    }
+
+    fn endpoint(&self, name: String, of: EndpointStatus) -> EndpointNow {
+        EndpointNow {
+            state: word(&of.state),
+            since: of.since,
+            until: of.until,
+            reason: of.reason,
+            paused: of.paused,
+            pending: of.pending,
+            oldest_pending_seconds: of.oldest_pending_seconds,
+            dead_letters: of.dead_letters,
+            last_error: of.last_error,
+            last_error_at: of.last_error_at,
+            last_delivered_at: of.last_delivered_at,
+            settings: self.settings.get(&name).cloned().unwrap_or_default(),
+            name,
+        }
+    }
+}
+
+/// As `/status` writes it.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
