@@ -18,6 +18,7 @@ pub mod orb;
 pub mod polar;
 pub mod quantity;
 pub mod stripe;
+pub mod template;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -322,6 +323,10 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "polar",
         make: polar::make,
+    },
+    Kind {
+        name: "template",
+        make: template::make,
     },
 ];
 

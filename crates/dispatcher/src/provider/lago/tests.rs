@@ -5,6 +5,9 @@ use serde_json::json;
 use super::*;
 use crate::provider::kit::{self, Bench, EVT};
 
+/// Again at once.
+const REST: Verdict = Verdict::Retry(Some(Duration::ZERO));
+
 fn bench() -> Bench {
     let meters = [("turn_relay", "billable_bytes", "bytes")];
     Bench::new(make, &meters, &["session_id", "realm"], &json!({})).unwrap()
@@ -31,11 +34,7 @@ fn p1_a_repeat_in_a_batch_fails_it_and_is_delivered() {
     let body = r#"{"status":422,"code":"validation_errors","error_details":{"1":{"transaction_id":["value_already_exist"]}}}"#;
     assert_eq!(
         bench.answer(&items, 422, &[], body),
-        Decoded::Each(vec![
-            Verdict::Retry(None),
-            Verdict::Duplicate,
-            Verdict::Retry(None)
-        ])
+        Decoded::Each(vec![REST, Verdict::Duplicate, REST])
     );
     // The answer to an event by itself is not by place, and cannot come here: it is halved down to one.
     let single = r#"{"status":422,"error_details":{"transaction_id":["value_already_exist"]}}"#;
@@ -56,7 +55,7 @@ fn p5_one_bad_item_takes_no_neighbour_along() {
         panic!()
     };
     assert!(matches!(&verdicts[0], Verdict::Rejected(why) if why.contains("value_is_mandatory")));
-    assert_eq!(verdicts[1], Verdict::Retry(None));
+    assert_eq!(verdicts[1], REST);
     assert!(matches!(verdicts[2], Verdict::Rejected(_)), "more than a repeat");
     assert_eq!(verdicts[3], Verdict::Duplicate);
     let many = r#"{"error_details":{"events":["too_many_events"]}}"#;

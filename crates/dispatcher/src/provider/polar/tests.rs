@@ -10,6 +10,9 @@ use crate::provider::{
     kit::{self, Bench, EVT},
 };
 
+/// Again at once.
+const REST: Verdict = Verdict::Retry(Some(Duration::ZERO));
+
 fn bench(options: &Json) -> Bench {
     let meters = [("turn_relay", "billable_bytes", "bytes")];
     Bench::new(make, &meters, &["realm"], options).unwrap()
@@ -52,11 +55,7 @@ fn p11_a_clock_that_is_ahead_is_waited_for() {
         {"loc":["body","events",1,"EventCreateExternalCustomer","timestamp"],"msg":"Timestamp must be in the past."}]}"#;
     assert_eq!(
         bench.answer(&bench.several(3), 422, &[], body),
-        Decoded::Each(vec![
-            Verdict::Retry(None),
-            Verdict::TooEarly,
-            Verdict::Retry(None)
-        ])
+        Decoded::Each(vec![REST, Verdict::TooEarly, REST])
     );
     assert_eq!(bench.product.terms().future, Some(Duration::ZERO));
 }
@@ -69,7 +68,7 @@ fn p5_the_fault_is_named_by_its_place() {
         bench.answer(&bench.several(2), 422, &[], body),
         Decoded::Each(vec![
             Verdict::Rejected("refused by Polar: String should have at most 500 characters".to_owned()),
-            Verdict::Retry(None)
+            REST
         ])
     );
     let whole = r#"{"detail":[{"loc":["body"],"msg":"not JSON"}]}"#;

@@ -1,0 +1,161 @@
+//! What answers mean, by rules of the configuration.
+//!
+//! In this order: `hold`, `duplicate`, `early`, `retry`, `rejected`, `failed_items`; then the status alone.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::{Answer, Decoded, Item, Options, answers};
+use crate::provider::Verdict;
+
+/// An answer that is meant: all that is given must hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rule {
+    status: Option<u16>,
+    /// In the body, whatever the case of its letters.
+    contains: Option<String>,
+}
+
+impl Rule {
+    pub(super) fn is_empty(&self) -> bool {
+        self.status.is_none() && self.contains.as_deref().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn new(status: u16, contains: Option<&str>) -> Rule {
+        Rule {
+            status: Some(status),
+            contains: contains.map(str::to_owned),
+        }
+    }
+
+    fn matches(&self, status: u16, body: &str) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
+            && self
+                .contains
+                .as_ref()
+                .is_none_or(|wanted| body.contains(&wanted.to_lowercase()))
+    }
+}
+
+/// Where an answer names the items that failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailedItems {
+    /// Names down to the list, with dots between them.
+    pub(super) path: String,
+    /// The field with the item's id; without it the list is one of ids.
+    #[serde(default)]
+    pub(super) id: Option<String>,
+    /// The field that says why.
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Rules {
+    hold: Vec<Rule>,
+    duplicate: Vec<Rule>,
+    early: Vec<Rule>,
+    retry: Vec<Rule>,
+    rejected: Vec<Rule>,
+    failed_items: Option<FailedItems>,
+    all_or_nothing: bool,
+    accepted: bool,
+}
+
+impl Rules {
+    pub(super) fn new(options: &Options) -> Rules {
+        Rules {
+            hold: options.hold.clone(),
+            duplicate: options.duplicate.clone(),
+            early: options.early.clone(),
+            retry: options.retry.clone(),
+            rejected: options.rejected.clone(),
+            failed_items: options.failed_items.clone(),
+            all_or_nothing: options.all_or_nothing,
+            accepted: options.accepted,
+        }
+    }
+
+    /// `None` where no rule says anything, and the status decides.
+    pub(super) fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
+        let body = String::from_utf8_lossy(answer.body).to_lowercase();
+        let is = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(answer.status, &body));
+        // Of several items such an answer does not say which one is meant.
+        let lone = |verdict: Verdict| match items {
+            [_] => Decoded::all(verdict, items),
+            _ => Decoded::Halve(answers::words(answer)),
+        };
+        if is(&self.hold) {
+            return Some(Decoded::all(Verdict::Held(answers::words(answer)), items));
+        }
+        if is(&self.duplicate) {
+            return Some(lone(Verdict::Duplicate));
+        }
+        if is(&self.early) {
+            return Some(lone(Verdict::TooEarly));
+        }
+        if is(&self.retry) {
+            return Some(Decoded::all(Verdict::Retry(answers::after(answer)), items));
+        }
+        if is(&self.rejected) {
+            return Some(lone(Verdict::Rejected(answers::words(answer))));
+        }
+        let taken = (200..300).contains(&answer.status);
+        let success = if self.accepted {
+            Verdict::Accepted
+        } else {
+            Verdict::Delivered
+        };
+        let others = match answer.status {
+            _ if taken => success.clone(),
+            400..=499 if self.all_or_nothing => Verdict::Retry(Some(Duration::ZERO)),
+            _ => Verdict::Uncertain(None),
+        };
+        self.failures(answer, items, &others)
+            .or_else(|| taken.then(|| Decoded::all(success, items)))
+    }
+
+    fn failures(&self, answer: &Answer<'_>, items: &[Item], others: &Verdict) -> Option<Decoded> {
+        let rule = self.failed_items.as_ref()?;
+        let body: Json = serde_json::from_slice(answer.body).ok()?;
+        let mut list = &body;
+        for name in rule.path.split('.').filter(|name| !name.is_empty()) {
+            list = list.get(name)?;
+        }
+        let list = list.as_array()?;
+        let id_of = |failed: &Json| match &rule.id {
+            Some(field) => failed.get(field).and_then(Json::as_str).map(str::to_owned),
+            None => failed.as_str().map(str::to_owned),
+        };
+        let mut named = false;
+        let verdicts = items
+            .iter()
+            .map(|item| {
+                let failed = list
+                    .iter()
+                    .find(|failed| id_of(failed).as_deref() == Some(item.id.as_str()));
+                let Some(failed) = failed else {
+                    return others.clone();
+                };
+                named = true;
+                let reason = rule.reason.as_ref().and_then(|field| failed.get(field));
+                let reason = reason.map_or_else(|| failed.to_string(), plain);
+                Verdict::Rejected(
+                    format!("answered {}: {reason}", answer.status)
+                        .chars()
+                        .take(300)
+                        .collect(),
+                )
+            })
+            .collect();
+        named.then_some(Decoded::Each(verdicts))
+    }
+}
+
+fn plain(json: &Json) -> String {
+    json.as_str().map_or_else(|| json.to_string(), str::to_owned)
+}
