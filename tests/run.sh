@@ -69,6 +69,12 @@ say "The example receivers"
 PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover --start-directory examples/receivers/python
 node --test examples/receivers/node
 
+say "The fakes of billing products keep their rules"
+(cd tests/billing && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest test_fakes)
+
+say "Billing products, by their makers' own clients"
+./tests/billing/oracles.sh
+
 say "The quickstart"
 cargo build --locked -p turnhook
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/quickstart.sh

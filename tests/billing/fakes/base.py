@@ -235,7 +235,10 @@ class Fake:
             with self.lock:
                 self.before_failure(request)
             return self.failing(int(action))
-        answer = self.locked_ingest(request)
+        try:
+            answer = self.locked_ingest(request)
+        except Answer as raised:
+            answer = raised
         if action == "lose":
             return None
         return self.failing(after) if after else answer

@@ -23,7 +23,7 @@ def error(status, message, code=None, retry=None, param=None):
 
 class Stripe(Fake):
     name = "stripe"
-    ingest_paths = ("/v1/billing/meter_events", "/v2/billing/meter_event_stream")
+    ingest_paths = ("/v1/billing/meter_events", "/v2/billing/meter_events", "/v2/billing/meter_event_stream")
     window = DAY  # the least that is promised
 
     def __init__(self, **settings):
@@ -57,9 +57,8 @@ class Stripe(Fake):
     def locked_ingest(self, request: Request):
         # One call at a time for a customer and meter, while other customers' go on: so outside of the lock.
         key = None
-        if request.path.startswith("/v1/"):
-            form = dict(parse_qsl(request.body.decode()))
-            key = (form.get("payload[stripe_customer_id]"), form.get("event_name"))
+        if not request.path.endswith("_stream"):
+            key = self.one_at_a_time(request)
             with self.lock:
                 if key in self.under_way:
                     self.errors.append({"code": "concurrent", "customer": key[0]})
@@ -72,8 +71,16 @@ class Stripe(Fake):
             with self.lock:
                 self.under_way.discard(key)
 
+    @staticmethod
+    def one_at_a_time(request):
+        if request.path.startswith("/v1/"):
+            form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+            return (form.get("payload[stripe_customer_id]"), form.get("event_name"))
+        body = request.json(error(400, "Invalid JSON"))
+        return (body.get("payload", {}).get("stripe_customer_id"), body.get("event_name"))
+
     def ingest(self, request):
-        if request.path.startswith("/v2/"):
+        if request.path.endswith("_stream"):
             return self.stream(request)
         self.authenticate(request)
         idempotency = request.headers.get("idempotency-key")
@@ -97,7 +104,32 @@ class Stripe(Fake):
         if key:
             self.saved[key] = (request.body, self.failing(500))
 
+    def one_of_v2(self, request):
+        """JSON, with codes for all that is refused; the version has to be named."""
+        if not request.headers.get("stripe-version"):
+            raise error(400, "Stripe-Version is required")
+        body = request.json(error(400, "Invalid JSON"))
+        at = rfc3339(body.get("timestamp"))
+        if at is None:
+            raise error(400, "Invalid timestamp", "parameter_invalid")
+        if not self.now() - OLDEST <= at <= self.now() + FUTURE:
+            raise error(400, "timestamp is out of bounds", "timestamp_in_future" if at > self.now() else "timestamp_too_far_in_past")
+        name, identifier, payload = body.get("event_name"), body.get("identifier"), body.get("payload", {})
+        if self.meters is not None and name not in self.meters:
+            raise error(400, "No active meter", "no_meter")
+        wrong = self.payload_error(payload)
+        if wrong:
+            raise error(400, wrong[1], wrong[0])
+        if self.is_duplicate(identifier):
+            self.duplicates += 1
+            raise error(400, "A meter event exists with this identifier.", "duplicate_meter_event")
+        self.validate_later(identifier, name, payload, at)
+        return Answer(200, {"object": "v2.billing.meter_event", "event_name": name, "identifier": identifier,
+                            "livemode": False, "payload": payload, "created": body["timestamp"], "timestamp": body["timestamp"]})
+
     def one(self, request):
+        if request.path.startswith("/v2/"):
+            return self.one_of_v2(request)
         if request.content_type() != "application/x-www-form-urlencoded":
             raise error(400, "Invalid request: send application/x-www-form-urlencoded")
         form = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
