@@ -316,8 +316,12 @@ fn signal(name: &str, pids: &[u32]) {
     let _ = Command::new("kill").arg(format!("-{name}")).args(pids).status();
 }
 
-/// Where PostgreSQL's programs are: Debian keeps them off the PATH.
+/// Where PostgreSQL's programs are: `PGBIN`, for another version than the machine's; else where Debian keeps them, off the
+/// PATH.
 fn binaries() -> PathBuf {
+    if let Some(bin) = std::env::var_os("PGBIN") {
+        return PathBuf::from(bin);
+    }
     let debian = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
