@@ -127,7 +127,7 @@ impl Postgres {
 
     /// Runs statements past the store; the rows it gives, columns parted by `|`.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
-        let mut psql = Command::new(self.bin.join("psql"));
+        let mut psql = Command::new(client(&self.bin, "psql"));
         psql.args([
             "-X",
             "-q",
@@ -246,7 +246,7 @@ impl Postgres {
             if child.try_wait().unwrap().is_some() {
                 return false;
             }
-            let ready = Command::new(self.bin.join("pg_isready"))
+            let ready = Command::new(client(&self.bin, "pg_isready"))
                 .args([
                     "-q",
                     "-t",
@@ -314,6 +314,16 @@ impl Drop for Frozen {
 fn signal(name: &str, pids: &[u32]) {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
     let _ = Command::new("kill").arg(format!("-{name}")).args(pids).status();
+}
+
+/// A client's program: what `PGBIN` names may hold the server alone, and any client speaks to any server.
+fn client(bin: &Path, name: &str) -> PathBuf {
+    let beside = bin.join(name);
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from(name)
+    }
 }
 
 /// Where PostgreSQL's programs are: `PGBIN`, for another version than the machine's; else where Debian keeps them, off the
