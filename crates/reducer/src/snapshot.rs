@@ -28,7 +28,7 @@ pub(crate) struct Refused {
     order: VecDeque<(u64, RefusedKey)>,
     next_row: u64,
     /// Rows to write or to remove.
-    pub(crate) changed: Vec<(u64, Option<RefusedKey>)>,
+    changed: Vec<(u64, Option<RefusedKey>)>,
 }
 
 impl Refused {
@@ -71,6 +71,17 @@ impl Refused {
         self.next_row = self.next_row.max(refused.row + 1);
         self.order.push_back((refused.row, key.clone()));
         self.keys.insert(key, refused);
+    }
+
+    /// The rows to write or to remove, in order.
+    pub(crate) fn take_changes(&mut self) -> Vec<(u64, Option<RefusedKey>)> {
+        let mut rows = std::mem::take(&mut self.changed);
+        rows.sort();
+        rows
+    }
+
+    pub(crate) fn forget_changes(&mut self) {
+        self.changed.clear();
     }
 
     pub(crate) fn remove(&mut self, key: &RefusedKey) {

@@ -29,7 +29,7 @@ impl Reducer {
         let (id, realm, username) = (key.id, key.realm, key.username);
         let servers = self.servers.kin(key.server).into_iter();
         let away =
-            servers.filter(move |server| self.threads.get(&(*server, id.relay_thread())) != Some(&true));
+            servers.filter(move |server| self.hearing.is_connected(*server, id.relay_thread()) != Some(true));
         away.filter_map(move |server| {
             let there = self.key(server, id, realm, username);
             let open = self.find_allocation(&there).map(Kin::Open);
@@ -84,7 +84,8 @@ impl Reducer {
     /// Whether an open allocation's thread is one of which nobody knows whether it has a connection.
     fn is_unheard(&self, slot: u32) -> bool {
         let thread = self.allocation(slot).map(|a| (a.server, a.id.relay_thread()));
-        !self.threads.is_empty() && thread.is_some_and(|thread| !self.threads.contains_key(&thread))
+        self.hearing.knows_threads()
+            && thread.is_some_and(|(server, thread)| self.hearing.is_connected(server, thread).is_none())
     }
 
     /// By the client's address, or, where a status names none, by the server's own.

@@ -111,7 +111,7 @@ impl Reducer {
         if !listed {
             self.release_name(name);
         }
-        self.changed_leftovers.push(found);
+        self.outgoing.leftover(found);
         if ripe {
             self.tell_leftover(found);
         }
@@ -169,7 +169,7 @@ impl Reducer {
         } else {
             self.broken("a leftover of no group");
         }
-        self.changed_leftovers.push(slot);
+        self.outgoing.leftover(slot);
     }
 
     /// It is known whether there is a peer leg. If there is none, what was withheld is told; else all was told before.
@@ -222,7 +222,7 @@ impl Reducer {
             .identity
             .leftover(self.leftovers_told, &identity, continues, started_at);
         self.leftovers_told += 1;
-        self.source_dirty = true;
+        self.outgoing.source();
         self.hold_group(group);
         self.names.hold_again(name);
         self.names.hold_again(name);
@@ -297,8 +297,7 @@ impl Reducer {
             return self.broken("a leftover that is gone");
         };
         let usage = l.usage;
-        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
-        self.output.unattributed.push(Unattributed {
+        self.outgoing.unattributed(Unattributed {
             at: self.wall.at(self.now),
             server: self.servers.owned(l.server),
             realm: self.names.realm(l.name).into(),
@@ -321,7 +320,7 @@ impl Reducer {
 
     fn take_leftover(&mut self, slot: u32) -> Option<Leftover> {
         let l = self.leftovers.remove(slot)?;
-        self.changed_leftovers.push(slot);
+        self.outgoing.leftover(slot);
         if let Some(g) = self.groups.get_mut(l.group as usize)
             && g.leftover == slot
         {

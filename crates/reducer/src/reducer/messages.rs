@@ -34,9 +34,6 @@ pub(crate) struct Opening {
     pub(crate) twin: u16,
 }
 
-/// Notices that are kept until they are taken.
-const NOTICES: usize = 1000;
-
 impl Reducer {
     /// Takes a message that was received at `at`. Returns false where it is of no use: a repeat, or the
     /// echo of something that has ended.
@@ -57,7 +54,7 @@ impl Reducer {
             }
         };
         if !used {
-            self.stats.repeats += 1;
+            self.outgoing.count(|stats| &mut stats.repeats);
         }
         used
     }
@@ -182,8 +179,8 @@ impl Reducer {
         let (id, labels) = (a.id, a.labels);
         let address = |set| self.labels.owned(self.labels.set(set).local).unwrap_or_default();
         let addresses = [address(labels), address(details.labels)];
-        self.stats.shared_keys += 1;
-        self.notice(Notice::SharedKey {
+        self.outgoing.count(|stats| &mut stats.shared_keys);
+        self.outgoing.notice(Notice::SharedKey {
             allocation: id,
             addresses,
         });
@@ -328,8 +325,8 @@ impl Reducer {
             counters
         };
         let leaving = a.flags.contains(Flags::LEAVING);
-        if let Some(counted) = self.counted.get(&slot) {
-            carried = *counted;
+        if let Some(counted) = self.cluster.counted_here(slot) {
+            carried = counted;
         }
         match leg {
             Leg::Client => {
@@ -343,13 +340,11 @@ impl Reducer {
                 carried = carried.plus_peer(counters, client, framing);
             }
         }
-        if !self.counted.is_empty() {
-            carried = self.not_below_told(slot, carried);
-        }
+        carried = self.not_below_told(slot, carried);
         self.count(slot, &carried, leg == self.last_leg());
         if late != Lateness::InTime {
-            self.stats.late_reports += 1;
-            self.notice(Notice::LateReport { allocation: id });
+            self.outgoing.count(|stats| &mut stats.late_reports);
+            self.outgoing.notice(Notice::LateReport { allocation: id });
         }
         if leaving && session != NONE {
             self.member_left_later(session, slot);
@@ -402,7 +397,7 @@ impl Reducer {
         let slot = match self.find_unconfirmed(key) {
             Some(slot) => slot,
             None if self.rules.unconfirmed_limit == 0 => {
-                self.stats.unconfirmed_evicted += 1;
+                self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
                 return true;
             }
             None => {
@@ -412,7 +407,7 @@ impl Reducer {
                         break;
                     };
                     self.forget_unconfirmed(oldest);
-                    self.stats.unconfirmed_evicted += 1;
+                    self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
                 }
                 let name = self.names.hold(key.realm, key.username);
                 let entry = Unconfirmed {
@@ -490,7 +485,7 @@ impl Reducer {
     pub(crate) fn expire_aside(&mut self) {
         while let Some(slot) = self.unconfirmed.expired(self.now) {
             self.forget_unconfirmed(slot);
-            self.stats.unconfirmed_expired += 1;
+            self.outgoing.count(|stats| &mut stats.unconfirmed_expired);
         }
         while let Some(slot) = self.tombstones.expired(self.tombstones_expire_at()) {
             self.forget_tombstone(slot);
@@ -567,9 +562,7 @@ impl Reducer {
         let slot = self.allocations.insert(allocation) as u32;
         self.servers.opened(key.server);
         self.index_allocation(slot, key.hash);
-        if let Some(follower) = self.follower.as_mut() {
-            follower.unseen.insert(slot);
-        }
+        self.cluster.opened(slot);
         slot
     }
 
@@ -599,18 +592,6 @@ impl Reducer {
             has_relayed(legs)
         } else {
             reported && !legs.client.is_zero()
-        }
-    }
-
-    /// For the operator. Bounded: who has not listened so long knows already, and is told how many more there were.
-    pub(crate) fn notice(&mut self, notice: Notice) {
-        if self.is_following() {
-            return;
-        }
-        if self.output.notices.len() < NOTICES {
-            self.output.notices.push(notice);
-        } else {
-            self.output.notices_omitted += 1;
         }
     }
 }

@@ -4,16 +4,16 @@
 //! time; deadlines at the very time of an input fire after it. What came of it is taken with
 //! [`Reducer::drain`]: events and rows, to be committed together before anything is sent.
 
-mod bring_in;
+mod cluster;
 mod deadlines;
 mod ending;
-mod follow;
 mod halves;
+mod hearing;
 mod kin;
 mod leftovers;
-mod life;
 mod messages;
 pub(crate) mod names;
+mod outgoing;
 mod parked;
 mod peer_leg;
 mod report;
@@ -24,18 +24,19 @@ mod sessions;
 mod settle;
 mod silence;
 mod snapshot;
-mod stale;
-mod takeover;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     hash::BuildHasher,
 };
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 use slab::Slab;
 
+use cluster::Cluster;
+use hearing::Hearing;
+use outgoing::Outgoing;
 pub use restore::{RestoreError, Restoring};
 pub use silence::{SilenceLook, SilentThread};
 
@@ -49,7 +50,6 @@ use crate::{
     labels::Labels,
     leftover::Leftover,
     message::AllocationId,
-    relayed::Carried,
     rules::Rules,
     servers::Servers,
     session::{Group, Session},
@@ -183,7 +183,6 @@ pub struct Reducer {
     /// Open allocations of which the operator knows that their realm was switched.
     pub(crate) switched_realms: HashSet<u32>,
     pub(crate) leftovers: Aside<Leftover>,
-    pub(crate) changed_leftovers: Vec<u32>,
     /// How many were told in sessions of their own: part of those sessions' ids.
     pub(crate) leftovers_told: u64,
     /// Whether the peer leg is reported, as far as is known.
@@ -191,8 +190,6 @@ pub struct Reducer {
     pub(crate) wall: Wall,
     /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
     pub(crate) ending: VecDeque<servers::Ending>,
-    /// Relay threads of which it was heard whether they have a connection open (`direct` sources).
-    pub(crate) threads: HashMap<(u32, u16), bool>,
     pub(crate) groups: Slab<Group>,
     pub(crate) group_table: HashTable<u32>,
     pub(crate) allocations: Slab<Allocation>,
@@ -210,38 +207,20 @@ pub struct Reducer {
     /// Several allocations may end at this instant: sessions are looked at when all of them have.
     pub(crate) reviews_wait: bool,
 
-    /// Whether the source hears nothing, and since when it hears again.
-    pub(crate) deaf: bool,
-    pub(crate) hearing_since: Timestamp,
-    /// The same for single servers.
-    pub(crate) servers_hearing_since: BTreeMap<u32, Timestamp>,
+    /// Whether the source hears, and since when.
+    pub(crate) hearing: Hearing,
     /// Until when allocations heard of without `new` count deltas only, after an early eviction.
     pub(crate) evicted_until: Timestamp,
     /// How many were evicted at the last instant at which one was.
     pub(crate) evicted_at_once: u16,
-    pub(crate) snapshot_since: Option<Timestamp>,
     pub(crate) refused: Refused,
 
-    pub(crate) dirty_allocations: Vec<u32>,
-    pub(crate) soft_allocations: Vec<u32>,
-    pub(crate) dirty_sessions: Vec<u32>,
-    pub(crate) changed_tombstones: Vec<u32>,
-    pub(crate) source_dirty: bool,
-    /// Rows are being collected for the next [`Reducer::drain`].
-    pub(crate) collecting: bool,
-    pub(crate) output: Output,
-    /// `internal_errors` are counted beside it.
-    pub(crate) stats: Stats,
+    /// What the next [`Reducer::drain`] takes.
+    pub(crate) outgoing: Outgoing,
     pub(crate) internal_errors: InternalErrors,
 
-    /// More than one machine: the last gaps; what only a follower needs; what was counted here of the allocations of which
-    /// another node had counted more; what may still be heard of from before a takeover, and the time from
-    /// which on the ends that it brings in are remembered.
-    pub(crate) gaps: Vec<life::Stall>,
-    pub(crate) follower: Option<Box<follow::Follower>>,
-    pub(crate) counted: HashMap<u32, Carried>,
-    pub(crate) stale: Option<Box<stale::Stale>>,
-    pub(crate) taken_over_at: Timestamp,
+    /// What only a source that several nodes share needs.
+    pub(crate) cluster: Cluster,
 }
 
 /// The key of an allocation, on its way through the tables.
@@ -270,12 +249,10 @@ impl Reducer {
             halves: halves::Halves::default(),
             switched_realms: HashSet::new(),
             leftovers: Aside::default(),
-            changed_leftovers: Vec::new(),
             leftovers_told: 0,
             peer_leg: peer_leg::Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),
-            threads: HashMap::new(),
             groups: Slab::new(),
             group_table: HashTable::new(),
             allocations: Slab::new(),
@@ -288,27 +265,13 @@ impl Reducer {
             hasher: DefaultHashBuilder::default(),
             deadlines: BinaryHeap::new(),
             reviews_wait: false,
-            deaf: true,
-            hearing_since: Timestamp(0),
-            servers_hearing_since: BTreeMap::new(),
+            hearing: Hearing::default(),
             evicted_until: Timestamp(0),
             evicted_at_once: 0,
-            snapshot_since: None,
             refused: Refused::default(),
-            dirty_allocations: Vec::new(),
-            soft_allocations: Vec::new(),
-            dirty_sessions: Vec::new(),
-            changed_tombstones: Vec::new(),
-            source_dirty: false,
-            collecting: false,
-            output: Output::default(),
-            stats: Stats::default(),
+            outgoing: Outgoing::default(),
             internal_errors: InternalErrors::default(),
-            gaps: Vec::new(),
-            follower: None,
-            counted: HashMap::new(),
-            stale: None,
-            taken_over_at: Timestamp(0),
+            cluster: Cluster::default(),
         }
     }
 
@@ -341,7 +304,7 @@ impl Reducer {
     pub fn stats(&self) -> Stats {
         Stats {
             internal_errors: self.internal_errors.count(),
-            ..self.stats
+            ..self.outgoing.stats()
         }
     }
 
@@ -359,34 +322,26 @@ impl Reducer {
     /// totals, so they are due only every few seconds. Not more than some ten thousand of these at once: see
     /// [`Reducer::unsaved`].
     pub fn drain(&mut self, all: bool) -> Output {
-        if self.is_following() {
-            return self.discard();
-        }
         self.collect_changes(all);
-        std::mem::take(&mut self.output)
+        self.outgoing.take()
     }
 
     /// Allocations of which only counters moved, and that wait for a [`Reducer::drain`] of all.
     #[must_use]
     pub fn unsaved(&self) -> usize {
-        self.soft_allocations.len()
+        self.outgoing.unsaved()
     }
 
     /// Events and records that wait for [`Reducer::drain`].
     #[must_use]
     pub fn pending_events(&self) -> usize {
-        self.output.events.len() + self.output.unattributed.len()
+        self.outgoing.events()
     }
 
     /// Whether [`Reducer::drain`] has something that must not wait.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.output.events.is_empty()
-            || !self.dirty_allocations.is_empty()
-            || !self.dirty_sessions.is_empty()
-            || !self.output.unattributed.is_empty()
-            || !self.output.changes.is_empty()
-            || !self.changed_leftovers.is_empty()
+        self.outgoing.is_urgent()
     }
 
     pub(crate) fn key<'a>(
@@ -459,15 +414,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to mark");
         };
-        if dirty <= a.dirty || self.follower.is_some() {
-            return;
-        }
-        a.dirty = dirty;
-        match dirty {
-            Dirty::Hard => self.dirty_allocations.push(slot),
-            Dirty::Soft => self.soft_allocations.push(slot),
-            Dirty::Clean => {}
-        }
+        self.outgoing.allocation(slot, &mut a.dirty, dirty);
     }
 
     /// Marks a session for the next commit.
@@ -475,37 +422,21 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(slot as usize) else {
             return self.broken("no session to mark");
         };
-        if !s.dirty && self.follower.is_none() {
-            s.dirty = true;
-            self.dirty_sessions.push(slot);
-        }
-    }
-
-    /// Up to when statuses of this allocation may have been missed: expiry counts from then.
-    pub(crate) fn heard_since(&self, server: u32) -> Timestamp {
-        let of_server = self
-            .servers_hearing_since
-            .get(&server)
-            .copied()
-            .unwrap_or_default();
-        of_server.max(self.hearing_since)
+        self.outgoing.session(slot, &mut s.dirty);
     }
 
     /// The source hears nothing from now on: nothing expires until it hears again.
     pub fn deaf(&mut self, at: Timestamp) {
         self.begin(at);
-        self.deaf = true;
-        self.source_dirty = true;
+        self.hearing.deafen();
+        self.outgoing.source();
     }
 
     /// The source hears again.
     pub fn hearing(&mut self, at: Timestamp) {
         self.begin(at);
-        self.threads.clear();
-        if self.deaf {
-            self.deaf = false;
-            self.hearing_since = self.now;
-            self.source_dirty = true;
+        if self.hearing.hear(self.now) {
+            self.outgoing.source();
         }
     }
 
@@ -515,7 +446,7 @@ impl Reducer {
     pub fn wall_clock(&mut self, at: Timestamp, ahead: i64) {
         self.begin(at);
         if self.wall.set(self.now, ahead) {
-            self.source_dirty = true;
+            self.outgoing.source();
         }
     }
 
@@ -525,15 +456,8 @@ impl Reducer {
     pub fn gap(&mut self, at: Timestamp, gap: &Gap) {
         self.begin(at);
         self.note_gap(gap);
-        let to = gap.to;
-        match &gap.server {
-            None => self.hearing_since = self.hearing_since.max(to),
-            Some(server) => {
-                let server = self.servers.slot(server);
-                let since = self.servers_hearing_since.entry(server).or_default();
-                *since = (*since).max(to);
-            }
-        }
-        self.source_dirty = true;
+        let server = gap.server.as_deref().map(|server| self.servers.slot(server));
+        self.hearing.missed(server, gap.to);
+        self.outgoing.source();
     }
 }

@@ -138,10 +138,10 @@ impl Reducer {
     /// A message that bears another realm than its allocation: it is the allocation's, and the operator hears of it.
     pub(crate) fn on_switched(&mut self, key: &Key<'_>, name: &OwnName, kind: Kind<'_>) -> bool {
         let own = self.key(key.server, key.id, &name.realm, &name.username);
-        self.stats.switched_realms += 1;
+        self.outgoing.count(|stats| &mut stats.switched_realms);
         if let Some(slot) = self.find_allocation(&own) {
             if self.switched_realms.insert(slot) {
-                self.notice(Notice::RealmSwitched {
+                self.outgoing.notice(Notice::RealmSwitched {
                     allocation: key.id,
                     realm: name.realm.clone(),
                     claimed: key.realm.into(),
@@ -169,13 +169,13 @@ impl Reducer {
             .as_ref()
             .is_some_and(|realms| !realms.is_match(key.realm))
         {
-            self.stats.refused_realms += 1;
+            self.outgoing.count(|stats| &mut stats.refused_realms);
             return false;
         }
         let opens = !matches!(kind, Kind::Traffic(..));
         if opens && self.servers.open(key.server) >= self.rules.allocation_limit {
-            self.stats.refused_allocations += 1;
-            self.notice(Notice::TooManyAllocations {
+            self.outgoing.count(|stats| &mut stats.refused_allocations);
+            self.outgoing.notice(Notice::TooManyAllocations {
                 server: self.servers.owned(key.server),
             });
             return false;

@@ -80,14 +80,13 @@ impl Reducer {
     }
 
     fn record_unattributed(&mut self, slot: u32, usage: Usage, reason: UnattributedReason) {
-        if usage.legs.is_zero() || self.is_following() {
+        if usage.legs.is_zero() {
             return;
         }
-        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
         let Some(a) = self.allocation(slot) else {
             return self.broken("no allocation to record");
         };
-        self.output.unattributed.push(Unattributed {
+        self.outgoing.unattributed(Unattributed {
             at: self.wall.at(self.now),
             server: self.servers.owned(a.server),
             realm: self.names.realm(a.name).into(),
@@ -129,8 +128,8 @@ impl Reducer {
             self.tombstone_evicted();
         }
         let expires_at =
-            self.now
-                .max(self.taken_over_at)
+            self.cluster
+                .remembers_from(self.now)
                 .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
         let twin = a.twin();
         let rest = TombstoneRest {
@@ -166,16 +165,16 @@ impl Reducer {
             .tombstones
             .insert(tombstone, usize::from(totals_seen), expires_at);
         self.index_tombstone(slot, hash);
-        self.changed_tombstones.push(slot);
+        self.outgoing.tombstone(slot);
         self.stale_ended(slot, stale);
     }
 
     /// What is heard of for the first time from now on may have been told before.
     fn tombstone_evicted(&mut self) {
         if self.now >= self.evicted_until {
-            self.notice(super::Notice::TombstonesEvicted);
+            self.outgoing.notice(super::Notice::TombstonesEvicted);
         }
-        self.stats.tombstones_evicted += 1;
+        self.outgoing.count(|stats| &mut stats.tombstones_evicted);
         let until = self.now.plus(UNSETTLED_TTL);
         let before = if self.evicted_until == until {
             self.evicted_at_once
@@ -184,7 +183,7 @@ impl Reducer {
         };
         self.evicted_at_once = before.saturating_add(1);
         self.evicted_until = until;
-        self.source_dirty = true;
+        self.outgoing.source();
     }
 
     /// Tells apart the incarnations that open now from those that opened and were forgotten at this very
@@ -218,7 +217,7 @@ impl Reducer {
         }
         let t = self.tombstones.remove(slot)?;
         self.stale_ended(slot, None);
-        self.changed_tombstones.push(slot);
+        self.outgoing.tombstone(slot);
         self.release_name(t.name);
         Some(t)
     }
@@ -232,9 +231,6 @@ impl Reducer {
         let Some(untold) = t.rest.more.untold.take() else {
             return;
         };
-        if self.is_following() {
-            return;
-        }
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("no tombstone to record");
         };
@@ -242,7 +238,7 @@ impl Reducer {
             legs: untold.legs,
             billable_bytes: rule.bytes(&untold.legs, 0),
         };
-        self.output.unattributed.push(Unattributed {
+        self.outgoing.unattributed(Unattributed {
             // Whenever that is looked for.
             at: self.wall.at(self.now.min(t.rest.expires_at)),
             server: self.servers.owned(t.server),
@@ -253,7 +249,6 @@ impl Reducer {
             reason: UnattributedReason::Residue,
             usage,
         });
-        self.stats.unattributed_bytes = self.stats.unattributed_bytes.saturating_add(usage.billable_bytes);
     }
 
     /// A message for an allocation that has ended.
@@ -281,7 +276,7 @@ impl Reducer {
                 if self.is_copy_of_ended(slot, &details) {
                     if let Some(t) = self.tombstones.get_mut(slot) {
                         t.rest.more.copied = true;
-                        self.changed_tombstones.push(slot);
+                        self.outgoing.tombstone(slot);
                     }
                     return false;
                 }
@@ -354,7 +349,7 @@ impl Reducer {
                 && !t.rest.totals_seen
             {
                 t.rest.more.client_total = Some(total);
-                self.changed_tombstones.push(slot);
+                self.outgoing.tombstone(slot);
             }
             return false;
         }

@@ -61,11 +61,11 @@ impl Reducer {
             return;
         }
         self.peer_leg.closed_without += 1;
-        self.source_dirty = true;
+        self.outgoing.source();
         if self.peer_leg.closed_without == CLOSED_WITHOUT {
             match self.rules.peer_leg {
                 PeerLeg::Auto => self.learn(false),
-                PeerLeg::Reported => self.notice(Notice::NoPeerLeg),
+                PeerLeg::Reported => self.outgoing.notice(Notice::NoPeerLeg),
                 PeerLeg::Absent => {}
             }
         }
@@ -73,11 +73,11 @@ impl Reducer {
 
     fn learn(&mut self, reported: bool) {
         let before = self.peer_leg.reported.replace(reported);
-        self.source_dirty = true;
+        self.outgoing.source();
         if self.rules.peer_leg != PeerLeg::Auto {
             return;
         }
-        self.notice(Notice::PeerLeg { reported });
+        self.outgoing.notice(Notice::PeerLeg { reported });
         if (before, reported) == (None, true) {
             return self.tell_withheld(true);
         }

@@ -17,7 +17,7 @@ impl Reducer {
         let Some(s) = self.sessions.get(session as usize) else {
             return self.broken("no session to tell");
         };
-        if self.is_following() {
+        if self.outgoing.is_muted() {
             let (now, usage) = (self.now, s.usage());
             let Some(s) = self.sessions.get_mut(session as usize) else {
                 return self.broken("no session to tell");
@@ -46,7 +46,7 @@ impl Reducer {
             }
         }
         self.mark_session(session);
-        self.output.events.push(event);
+        self.outgoing.event(event);
     }
 
     fn event(&self, s: &Session, event_type: EventType, now: Timestamp) -> SessionEvent {

@@ -13,7 +13,7 @@ use super::{
     },
 };
 use crate::{
-    allocation::{Allocation, Details, Dirty},
+    allocation::{Allocation, Details},
     aside::{Tombstone, TombstoneMore, TombstoneRest},
     event::SessionId,
     flags::Flags,
@@ -114,8 +114,10 @@ impl Restoring {
     /// Of no rows yet.
     #[must_use]
     pub fn new(identity: Identity, rules: Rules) -> Restoring {
+        let mut reducer = Reducer::new(identity, rules);
+        reducer.outgoing.mute();
         Restoring {
-            reducer: Reducer::new(identity, rules),
+            reducer,
             tombstones: Vec::new(),
             leftovers: Vec::new(),
             current: Vec::new(),
@@ -452,17 +454,8 @@ impl Reducer {
             }
             self.arm_allocation(*slot);
         }
-        // Nothing of this is news to the store.
-        for slot in std::mem::take(&mut self.dirty_allocations) {
-            if let Some(a) = self.allocations.get_mut(slot as usize) {
-                a.dirty = Dirty::Clean;
-            }
-        }
-        for slot in std::mem::take(&mut self.dirty_sessions) {
-            if let Some(s) = self.sessions.get_mut(slot as usize) {
-                s.dirty = false;
-            }
-        }
+        // Nothing up to here was news to the store.
+        self.outgoing.unmute();
         let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
         for slot in sessions {
             // The rules may have changed since: what was told stands.

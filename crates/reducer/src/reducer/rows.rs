@@ -23,9 +23,6 @@ pub(crate) const FORMAT: u8 = 1;
 /// That of a row with a second part, which follows the first.
 pub(crate) const FORMAT_MORE: u8 = 2;
 
-/// Allocations of which only counters moved that are saved at once: a million rows would take hundreds of MiB.
-const SAVED_AT_ONCE: usize = 32_768;
-
 /// The key of the source's own row; refused snapshot keys stand above it.
 pub(crate) const SOURCE_KEY: u64 = 0;
 
@@ -304,22 +301,8 @@ impl Reducer {
     /// turns all that are left, and the other tables, into rows. Whether there are more. Nothing may be handed in
     /// between this and the `drain`.
     pub fn collect(&mut self, all: bool, most: usize) -> bool {
-        if self.is_following() {
-            return false;
-        }
-        let begins = !std::mem::replace(&mut self.collecting, true);
-        if all && begins {
-            let some = self.soft_allocations.len().min(SAVED_AT_ONCE);
-            self.dirty_allocations.extend(self.soft_allocations.drain(..some));
-        }
-        let mut slots = std::mem::take(&mut self.dirty_allocations);
-        // A slot may have been freed and taken again meanwhile: one row, of what is there now.
-        if begins {
-            slots.sort_unstable();
-            slots.dedup();
-        }
-        let rest = slots.len().saturating_sub(most);
-        for slot in slots.drain(rest..) {
+        self.outgoing.begin_collecting(all);
+        for slot in self.outgoing.next_allocations(most) {
             let value = self
                 .allocations
                 .get(slot as usize)
@@ -327,24 +310,15 @@ impl Reducer {
             if let Some(a) = self.allocations.get_mut(slot as usize) {
                 a.dirty = Dirty::Clean;
             }
-            self.output.changes.push(Change {
-                table: Table::Allocation,
-                key: u64::from(slot),
-                value,
-            });
+            self.outgoing.row(Table::Allocation, u64::from(slot), value);
         }
-        self.dirty_allocations = slots;
-        !self.dirty_allocations.is_empty()
+        self.outgoing.has_allocations()
     }
 
     /// Turns what is marked as changed into rows.
     pub(crate) fn collect_changes(&mut self, all: bool) {
         self.collect(all, usize::MAX);
-        self.collecting = false;
-        let mut slots = std::mem::take(&mut self.dirty_sessions);
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
+        for slot in self.outgoing.take_sessions() {
             let value = self
                 .sessions
                 .get(slot as usize)
@@ -352,25 +326,17 @@ impl Reducer {
             if let Some(s) = self.sessions.get_mut(slot as usize) {
                 s.dirty = false;
             }
-            self.change(Table::Session, u64::from(slot), value);
+            self.outgoing.row(Table::Session, u64::from(slot), value);
         }
-        let mut slots = std::mem::take(&mut self.changed_tombstones);
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
+        for slot in self.outgoing.take_tombstones() {
             let value = self.tombstones.get(slot).map(|t| self.tombstone_row(slot, t));
-            self.change(Table::Tombstone, u64::from(slot), value);
+            self.outgoing.row(Table::Tombstone, u64::from(slot), value);
         }
-        let mut slots = std::mem::take(&mut self.changed_leftovers);
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
+        for slot in self.outgoing.take_leftovers() {
             let value = self.leftovers.get(slot).map(|l| self.leftover_row(slot, l));
-            self.change(Table::Leftover, u64::from(slot), value);
+            self.outgoing.row(Table::Leftover, u64::from(slot), value);
         }
-        let mut rows = std::mem::take(&mut self.refused.changed);
-        rows.sort();
-        for (row, key) in rows {
+        for (row, key) in self.refused.take_changes() {
             let refused = key
                 .as_ref()
                 .and_then(|key| self.refused.get(key))
@@ -378,16 +344,12 @@ impl Reducer {
             let value = key
                 .zip(refused)
                 .map(|(key, refused)| self.encode(&RefusedRow { key, refused }));
-            self.change(Table::Source, SOURCE_KEY + 1 + row, value);
+            self.outgoing.row(Table::Source, SOURCE_KEY + 1 + row, value);
         }
-        if std::mem::take(&mut self.source_dirty) {
+        if self.outgoing.take_source() {
             let value = self.source_row();
-            self.change(Table::Source, SOURCE_KEY, Some(value));
+            self.outgoing.row(Table::Source, SOURCE_KEY, Some(value));
         }
-    }
-
-    fn change(&mut self, table: Table, key: u64, value: Option<Vec<u8>>) {
-        self.output.changes.push(Change { table, key, value });
     }
 
     fn details_row<'a>(&'a self, details: &Details) -> DetailsRow<'a> {

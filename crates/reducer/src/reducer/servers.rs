@@ -31,13 +31,13 @@ impl Reducer {
     /// A relay thread of a server has a connection open from now on.
     pub fn thread_connected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
         self.begin(at);
-        self.threads.insert((server.0, thread), true);
+        self.hearing.thread(server.0, thread, true);
     }
 
     /// The last connection of a relay thread has closed.
     pub fn thread_disconnected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
         self.begin(at);
-        self.threads.insert((server.0, thread), false);
+        self.hearing.thread(server.0, thread, false);
     }
 
     fn end_server(&mut self, at: Timestamp, server: ServerRef, closed_at: Timestamp, reason: CloseReason) {
@@ -124,10 +124,9 @@ impl Reducer {
             return;
         };
         let now = self.now;
-        let since = self.servers_hearing_since.entry(server).or_default();
-        *since = (*since).max(now);
-        self.source_dirty = true;
-        self.notice(Notice::HadNotStopped {
+        self.hearing.missed(Some(server), now);
+        self.outgoing.source();
+        self.outgoing.notice(Notice::HadNotStopped {
             server: self.servers.owned(server),
             from,
             to: now,

@@ -78,7 +78,7 @@ impl Reducer {
         };
         g.current = session;
         if g.leftover != NONE {
-            self.changed_leftovers.push(g.leftover);
+            self.outgoing.leftover(g.leftover);
         }
     }
 

@@ -32,7 +32,7 @@ impl Reducer {
             return rare.map_or(self.now, |r| r.totals_due);
         }
         let lifetime = u64::from(a.lifetime) * 1000;
-        let hearing = self.heard_since(a.server);
+        let hearing = self.hearing.since(a.server);
         if a.flags.contains(Flags::SHARED) {
             let silent_since = a.heard_at.get().max(hearing);
             return silent_since.plus(lifetime).plus(self.rules.expiry_grace);
@@ -66,7 +66,7 @@ impl Reducer {
             self.settle(slot);
             return;
         }
-        if self.deaf {
+        if self.hearing.is_deaf() {
             // Nothing expires unheard. Once the source hears again, a whole lifetime counts from then.
             let patience = (u64::from(a.lifetime) * 1000)
                 .saturating_add(self.rules.expiry_grace)
@@ -167,9 +167,9 @@ impl Reducer {
         if settled.overcounted || settled.peer_overcounted {
             let right = self.set_right(slot, client_total, peer_total);
             if settled.overcounted {
-                self.stats.overcounted += 1;
+                self.outgoing.count(|stats| &mut stats.overcounted);
                 if right.is_none() {
-                    self.notice(Notice::Overcounted { allocation: id });
+                    self.outgoing.notice(Notice::Overcounted { allocation: id });
                 }
             }
             settled = right.unwrap_or(settled);
@@ -329,7 +329,7 @@ impl Reducer {
 
     /// Whether something may have been missed of an allocation that opened then.
     fn had_gap(&self, server: u32, opened_at: Timestamp) -> bool {
-        self.deaf || self.heard_since(server) > opened_at
+        self.hearing.is_deaf() || self.hearing.since(server) > opened_at
     }
 
     /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (COTURN.md, trap 29).

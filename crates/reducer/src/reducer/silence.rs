@@ -72,7 +72,7 @@ impl Reducer {
     /// heard between two steps may have come too late for this look: only a thread that two looks in a row find was
     /// silent for certain. Each look is to be made with one reducer.
     pub fn look_for_silence(&self, look: &mut SilenceLook, most: usize) -> Option<Vec<SilentThread>> {
-        if self.deaf {
+        if self.hearing.is_deaf() {
             return Some(Vec::new());
         }
         // Slots in use and free ones, tombstones behind allocations.
@@ -108,7 +108,7 @@ impl Reducer {
             if !overdue(from) {
                 continue;
             }
-            let from = from.max(self.heard_since(a.server));
+            let from = from.max(self.hearing.since(a.server));
             if overdue(from) {
                 let due = due(from);
                 thread.first_due = if thread.overdue == 0 {

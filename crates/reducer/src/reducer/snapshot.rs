@@ -15,13 +15,13 @@ impl Reducer {
     /// A snapshot begins: keys of which a message is heard from now on are left to their messages.
     pub fn snapshot_began(&mut self, at: Timestamp) {
         self.begin(at);
-        self.snapshot_since = Some(self.now);
+        self.hearing.begin_snapshot(self.now);
     }
 
     /// Whether the value of this key would tell anything.
     #[must_use]
     pub fn snapshot_wants(&self, realm: &[u8], username: &[u8], id: AllocationId) -> bool {
-        let Some(since) = self.snapshot_since else {
+        let Some(since) = self.hearing.snapshot_since() else {
             return false;
         };
         let key = self.key(ServerRef::UNKNOWN.0, id, realm, username);
@@ -96,6 +96,6 @@ impl Reducer {
     /// The snapshot is over.
     pub fn snapshot_ended(&mut self, at: Timestamp) {
         self.begin(at);
-        self.snapshot_since = None;
+        self.hearing.end_snapshot();
     }
 }

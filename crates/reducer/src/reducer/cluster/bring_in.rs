@@ -1,7 +1,10 @@
 //! What a follower heard and the old leader did not commit, brought into the committed state: counters,
 //! openings, closings, and totals of what was told without them. `takeover.rs` finds out what it is.
 
-use super::{Key, Reducer, life::Life, messages::Opening};
+use super::{
+    super::{Key, Reducer, messages::Opening},
+    life::Life,
+};
 use crate::{
     allocation::{Details, Dirty},
     event::CloseReason,
@@ -45,7 +48,7 @@ impl Reducer {
         }
         let carried = a.carried().max(life.carried);
         if life.counted.legs != carried.legs {
-            self.counted.insert(slot, life.counted);
+            self.cluster.counted.insert(slot, life.counted);
         }
         if news || later {
             self.mark(slot, Dirty::Hard);
@@ -102,7 +105,7 @@ impl Reducer {
             a.rare().quiet_at = life.quiet_at;
         }
         if life.counted.legs != life.carried.legs {
-            self.counted.insert(slot, life.told.plus(life.counted));
+            self.cluster.counted.insert(slot, life.told.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
         if let Some(g) = self.groups.get_mut(group as usize)

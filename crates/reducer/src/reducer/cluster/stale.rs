@@ -5,7 +5,7 @@
 
 use hashbrown::HashMap;
 
-use super::{Key, Reducer};
+use super::super::{Key, Reducer};
 use crate::{
     allocation::{Address, Details},
     flags::Flags,
@@ -65,23 +65,28 @@ impl Reducer {
     /// after both). What comes from now on is new to everybody, and counts at once. Without this word the same comes
     /// about by and by: floors are passed or settled by totals, and nothing stale is looked for after 20 s.
     pub fn caught_up(&mut self) {
-        for stall in &mut self.gaps {
+        for stall in &mut self.cluster.gaps {
             stall.until = stall.until.min(self.now);
         }
-        self.stale = None;
-        self.counted = HashMap::new();
+        self.cluster.stale = None;
+        self.cluster.counted = HashMap::new();
     }
 
     /// While it stood still, nothing stale came out of the queue.
     pub(crate) fn stood_still(&mut self, gap: &Gap) {
-        if let Some(stale) = self.stale.as_mut().filter(|stale| gap.from <= stale.until) {
+        if let Some(stale) = self
+            .cluster
+            .stale
+            .as_mut()
+            .filter(|stale| gap.from <= stale.until)
+        {
             stale.until = stale.until.plus(gap.to.since(gap.from));
         }
     }
 
     /// What it carried in all after a delta: what was told stands still until as much was counted here.
     pub(crate) fn not_below_told(&mut self, slot: u32, counted: Carried) -> Carried {
-        if !self.counted.contains_key(&slot) {
+        if !self.cluster.counted.contains_key(&slot) {
             return counted;
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -89,32 +94,36 @@ impl Reducer {
             return counted;
         };
         let all = a.carried().max(counted);
-        self.counted.insert(slot, counted);
+        self.cluster.counted.insert(slot, counted);
         if all.legs == counted.legs {
-            self.counted.remove(&slot);
+            self.cluster.counted.remove(&slot);
         }
         all
     }
 
     /// What is stale is known by its tombstone: none that was committed goes while it is looked for.
     pub(crate) fn tombstones_expire_at(&self) -> Timestamp {
-        let stale = self.stale.as_ref().filter(|stale| self.now <= stale.until);
+        let stale = self
+            .cluster
+            .stale
+            .as_ref()
+            .filter(|stale| self.now <= stale.until);
         stale.map_or(self.now, |stale| stale.since)
     }
 
     pub(crate) fn forget_counted(&mut self, slot: u32) {
-        if !self.counted.is_empty() {
-            self.counted.remove(&slot);
+        if !self.cluster.counted.is_empty() {
+            self.cluster.counted.remove(&slot);
         }
-        if let Some(stale) = self.stale.as_mut() {
+        if let Some(stale) = self.cluster.stale.as_mut() {
             stale.allocations.remove(&slot);
         }
     }
 
     /// What its tombstone inherits.
     pub(crate) fn stale_of(&self, slot: u32) -> Option<Behind> {
-        let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
-        let counted = self.counted.get(&slot).copied();
+        let behind = self.cluster.stale.as_ref()?.allocations.get(&slot).copied()?;
+        let counted = self.cluster.counted.get(&slot).copied();
         let counted = counted.or_else(|| self.allocation(slot).map(|a| a.carried()));
         Some(Behind {
             counted: counted.unwrap_or_default(),
@@ -124,11 +133,11 @@ impl Reducer {
 
     /// The same of one that has ended.
     pub(crate) fn stale_of_ended(&self, tombstone: u32) -> Option<Behind> {
-        self.stale.as_ref()?.tombstones.get(&tombstone).copied()
+        self.cluster.stale.as_ref()?.tombstones.get(&tombstone).copied()
     }
 
     pub(crate) fn stale_ended(&mut self, tombstone: u32, behind: Option<Behind>) {
-        if let Some(stale) = self.stale.as_mut() {
+        if let Some(stale) = self.cluster.stale.as_mut() {
             match behind {
                 Some(behind) => stale.tombstones.insert(tombstone, behind),
                 None => stale.tombstones.remove(&tombstone),
@@ -138,8 +147,8 @@ impl Reducer {
 
     /// A message that may be from before the takeover: `None` where it is to be taken as any other.
     pub(crate) fn on_stale(&mut self, key: &Key<'_>, kind: Kind<'_>) -> Option<bool> {
-        if self.stale.as_ref()?.until < self.now {
-            self.stale = None;
+        if self.cluster.stale.as_ref()?.until < self.now {
+            self.cluster.stale = None;
             return None;
         }
         if let Some(slot) = self.find_allocation(key) {
@@ -152,21 +161,21 @@ impl Reducer {
     }
 
     fn stale_open(&mut self, slot: u32, kind: Kind<'_>) -> Option<bool> {
-        let behind = self.stale.as_ref()?.allocations.get(&slot).copied()?;
+        let behind = self.cluster.stale.as_ref()?.allocations.get(&slot).copied()?;
         let a = self.allocations.get(slot as usize)?;
         let closing = a.flags.contains(Flags::CLOSING);
         let remote = a.remote.clone();
         let caught_up = match kind {
             Kind::New(status) => {
                 let differs = self.comes_from_elsewhere(&remote, &status);
-                self.stale.as_mut()?.allocations.remove(&slot);
+                self.cluster.stale.as_mut()?.allocations.remove(&slot);
                 if differs || !behind.new {
                     return None; // the next life
                 }
                 if closing {
                     // Its refreshes wait behind it, and must not look like a next life's.
                     let behind = Behind { new: false, ..behind };
-                    self.stale.as_mut()?.allocations.insert(slot, behind);
+                    self.cluster.stale.as_mut()?.allocations.insert(slot, behind);
                 } else {
                     let a = self.allocations.get_mut(slot as usize)?;
                     a.flags.insert(Flags::OPENED_SEEN);
@@ -185,20 +194,20 @@ impl Reducer {
             Kind::Deleted | Kind::TotalTraffic(..) => !behind.skip,
         };
         if caught_up {
-            self.stale.as_mut()?.allocations.remove(&slot);
+            self.cluster.stale.as_mut()?.allocations.remove(&slot);
             return None;
         }
         behind.skip.then_some(false)
     }
 
     fn stale_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> Option<bool> {
-        let behind = self.stale.as_ref()?.tombstones.get(&slot).copied()?;
+        let behind = self.cluster.stale.as_ref()?.tombstones.get(&slot).copied()?;
         let t = self.tombstones.get(slot)?;
         let (totals_seen, remote) = (t.rest.totals_seen, t.rest.remote.clone());
         match kind {
             Kind::New(status) => {
                 let differs = self.comes_from_elsewhere(&remote, &status);
-                let entry = self.stale.as_mut()?.tombstones.get_mut(&slot)?;
+                let entry = self.cluster.stale.as_mut()?.tombstones.get_mut(&slot)?;
                 entry.new = false;
                 entry.skip = false;
                 if behind.new && !differs {
@@ -208,7 +217,7 @@ impl Reducer {
             }
             Kind::Traffic(leg, counters) => {
                 if !behind.skip {
-                    let counted = &mut self.stale.as_mut()?.tombstones.get_mut(&slot)?.counted;
+                    let counted = &mut self.cluster.stale.as_mut()?.tombstones.get_mut(&slot)?.counted;
                     match leg {
                         Leg::Client => *counted = counted.plus_client(counters),
                         // With which half it came is not known any more.
@@ -226,13 +235,13 @@ impl Reducer {
                 }
                 // It lives on after all; deltas that were told are not told again.
                 let slot = self.revive(slot, key, Some(status))?;
-                self.counted.insert(slot, behind.counted);
+                self.cluster.counted.insert(slot, behind.counted);
                 Some(true)
             }
             Kind::Deleted | Kind::TotalTraffic(..) if behind.skip => Some(false),
             Kind::Deleted if totals_seen => Some(false),
             Kind::Deleted | Kind::TotalTraffic(..) => {
-                self.stale.as_mut()?.tombstones.remove(&slot);
+                self.cluster.stale.as_mut()?.tombstones.remove(&slot);
                 None
             }
         }

@@ -8,7 +8,7 @@
 use hashbrown::HashSet;
 
 use super::{
-    Reducer,
+    super::Reducer,
     follow::{Follower, LifeKey},
     life::{Life, Sight, place},
     stale::{Behind, Stale},
@@ -65,16 +65,14 @@ impl Reducer {
     /// told again.
     #[must_use]
     pub fn take_over(mut self, mut committed: Reducer, at: Timestamp) -> Reducer {
-        let follower = self.follower.take().unwrap_or_default();
+        let follower = self.cluster.follower.take().unwrap_or_default();
         let clock = committed.now;
         let evicted_until = committed.evicted_until;
         let at = at.max(clock);
-        committed.taken_over_at = at;
-        committed.deaf = self.deaf;
+        committed.cluster.taken_over_at = at;
         if committed.peer_leg.reported.is_none() {
             committed.peer_leg = self.peer_leg;
         }
-        committed.hearing_since = committed.hearing_since.max(self.hearing_since);
         // One that has yet to be told may have been overtaken by the next of its group, which has ended.
         for (slot, s) in &committed.sessions {
             if let Some(g) = committed.groups.get_mut(s.group as usize)
@@ -84,10 +82,8 @@ impl Reducer {
                 g.ended_at = g.ended_at.max(clock);
             }
         }
-        for (server, since) in &self.servers_hearing_since {
-            let server = committed.servers.optional(self.servers.get(*server));
-            committed.servers_hearing_since.insert(server, *since);
-        }
+        let Reducer { hearing, servers, .. } = &mut committed;
+        hearing.take_over(&self.hearing, |server| servers.optional(self.servers.get(server)));
         let mut take_over = TakeOver {
             ours: &self,
             follower: &follower,
@@ -128,7 +124,7 @@ impl TakeOver<'_> {
     fn our_life(&self, slot: u32) -> Option<Life> {
         let a = self.ours.allocations.get(slot as usize)?;
         let seen = !self.follower.unseen.contains(&slot);
-        Some(Life::of(a, self.ours.counted.get(&slot).copied(), seen))
+        Some(Life::of(a, self.ours.cluster.counted.get(&slot).copied(), seen))
     }
 
     fn look_up_key(&mut self, key: LifeKey, kept: &[Life], open: Option<u32>) {
@@ -144,7 +140,10 @@ impl TakeOver<'_> {
             lives.push((Some(i), life.clone()));
         }
         lives.extend(alive.map(|life| (None, life)));
-        let sights: Vec<Sight> = lives.iter().map(|(_, l)| l.sight(&self.ours.gaps)).collect();
+        let sights: Vec<Sight> = lives
+            .iter()
+            .map(|(_, l)| l.sight(&self.ours.cluster.gaps))
+            .collect();
 
         let realm = self.ours.names.realm(key.2);
         let username = self.ours.names.username(key.2);
@@ -202,7 +201,7 @@ impl TakeOver<'_> {
             self.met_tombstones.insert(slot);
             match same.and_then(|i| lives.get(i)) {
                 Some((_, life)) => {
-                    let life = life.clone().taken_for(&theirs, &self.ours.gaps);
+                    let life = life.clone().taken_for(&theirs, &self.ours.cluster.gaps);
                     if life.ended_at.is_none() {
                         self.stale.ended(
                             slot,
@@ -236,7 +235,7 @@ impl TakeOver<'_> {
             let sure = self.follower.is_sure(self.clock, self.evicted_until);
             let young = |life: &Life| {
                 self.follower
-                    .is_young(life.opened_at, &self.ours.gaps, self.clock)
+                    .is_young(life.opened_at, &self.ours.cluster.gaps, self.clock)
             };
             lives.retain(|(_, life)| sure && !life.seen && young(life));
             0
@@ -275,7 +274,7 @@ impl TakeOver<'_> {
                 ..Behind::default()
             },
         );
-        self.base.counted.insert(slot, Default::default());
+        self.base.cluster.counted.insert(slot, Default::default());
     }
 
     fn step(&mut self, at: Timestamp, what: What, key: LifeKey, life: &Life) {
@@ -316,7 +315,7 @@ impl TakeOver<'_> {
 
     fn bring_in(mut self) {
         self.bring_in_counters();
-        self.base.stale = Some(Box::new(self.stale));
+        self.base.cluster.stale = Some(Box::new(self.stale));
         let (ours, base) = (self.ours, self.base);
         let mut steps = self.steps;
         steps.sort_by(|a, b| {
@@ -374,7 +373,7 @@ impl TakeOver<'_> {
                 self.base.broken("an allocation that was met and is gone");
                 continue;
             };
-            let life = life.taken_for(&theirs, &self.ours.gaps);
+            let life = life.taken_for(&theirs, &self.ours.cluster.gaps);
             let details = self.base.translated(self.ours, &life.details);
             self.base.merge_life(slot, &life, details);
             if let Some((closed_at, _)) = life.closed {
@@ -408,5 +407,5 @@ fn known_end(
     let slot = ours.find_tombstone(&key)?;
     let t = ours.tombstones.get(slot)?;
     let life = Life::of_ended(t, t.heard_at, false);
-    place(&[life.sight(&ours.gaps)], theirs).0.map(|_| slot)
+    place(&[life.sight(&ours.cluster.gaps)], theirs).0.map(|_| slot)
 }

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    Output, Reducer, RestoreError,
+    super::{
+        Reducer, RestoreError,
+        parked::{SETTLED_TTL, UNSETTLED_TTL},
+        restore::read,
+        rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
+    },
     life::{Life, Sight, Stall, earliest, place},
-    parked::{SETTLED_TTL, UNSETTLED_TTL},
-    restore::read,
-    rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
 };
 use crate::{
     allocation::Details,
@@ -87,12 +89,12 @@ impl Reducer {
         // Which of these are committed shows when they are first compared with what is: until the clock has
         // moved on too far, none can be missing there because it was told and forgotten.
         let unseen = self.allocations.iter().map(|(slot, _)| slot as u32);
-        self.follower = Some(Box::new(Follower {
+        self.cluster.follower = Some(Box::new(Follower {
             clock: committed,
             unseen: unseen.collect(),
             ..Follower::default()
         }));
-        self.snapshot_since = None;
+        self.hearing.end_snapshot();
         let mut ended: Vec<(Timestamp, LifeKey, Life)> = Vec::new();
         for (_, t) in self.tombstones.iter() {
             let ttl = if t.rest.totals_seen {
@@ -117,37 +119,25 @@ impl Reducer {
         for slot in aside {
             self.forget_unconfirmed(slot);
         }
-        self.discard();
+        self.outgoing.mute();
+        self.refused.forget_changes();
     }
 
     /// Whether this reducer tells nothing.
     #[must_use]
     pub fn is_following(&self) -> bool {
-        self.follower.is_some()
+        self.cluster.follower.is_some()
     }
 
     /// Ended allocations that are kept until their end was read as committed.
     #[must_use]
     pub fn kept_ends(&self) -> usize {
-        self.follower.as_ref().map_or(0, |f| f.count)
-    }
-
-    /// What a follower would have told.
-    pub(crate) fn discard(&mut self) -> Output {
-        self.output = Output::default();
-        self.dirty_allocations.clear();
-        self.soft_allocations.clear();
-        self.dirty_sessions.clear();
-        self.changed_tombstones.clear();
-        self.changed_leftovers.clear();
-        self.refused.changed.clear();
-        self.source_dirty = false;
-        Output::default()
+        self.cluster.follower.as_ref().map_or(0, |f| f.count)
     }
 
     /// An allocation is about to be settled.
     pub(crate) fn keep_end(&mut self, slot: u32) {
-        let Some(follower) = self.follower.as_mut() else {
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return;
         };
         let seen = !follower.unseen.remove(&slot);
@@ -159,7 +149,7 @@ impl Reducer {
         }
         let life = Life {
             ended_at: Some(self.now),
-            ..Life::of(a, self.counted.get(&slot).copied(), seen)
+            ..Life::of(a, self.cluster.counted.get(&slot).copied(), seen)
         };
         let key = (a.server, a.id, a.name);
         self.names.hold_again(a.name);
@@ -168,7 +158,7 @@ impl Reducer {
 
     /// One that had ended lives on: whether it was ever committed is known from before.
     pub(crate) fn keep_revived(&mut self, slot: u32, key: LifeKey, opened_at: Timestamp) {
-        let Some(follower) = self.follower.as_mut() else {
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return;
         };
         let kept = follower.kept.get(&key).into_iter().flatten();
@@ -180,7 +170,7 @@ impl Reducer {
 
     fn keep(&mut self, key: LifeKey, life: Life) {
         let limit = self.rules.tombstone_limit;
-        let Some(follower) = self.follower.as_mut() else {
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return;
         };
         let lives = follower.kept.entry(key).or_default();
@@ -196,7 +186,7 @@ impl Reducer {
         for _ in 0..again {
             self.release_name(key.2);
         }
-        while let Some(follower) = self.follower.as_mut().filter(|f| f.count > limit)
+        while let Some(follower) = self.cluster.follower.as_mut().filter(|f| f.count > limit)
             && let Some(oldest) = follower.order.pop_front()
         {
             self.forget_kept(oldest, |lives| {
@@ -205,7 +195,7 @@ impl Reducer {
                 }
             });
         }
-        if let Some(follower) = self.follower.as_mut()
+        if let Some(follower) = self.cluster.follower.as_mut()
             && follower.order.len() > 2 * follower.count + 64
         {
             let kept = &follower.kept;
@@ -218,7 +208,7 @@ impl Reducer {
 
     /// Lets `forget` take lives of a key out of those that are kept.
     fn forget_kept(&mut self, key: LifeKey, forget: impl FnOnce(&mut Vec<Life>)) {
-        let Some(follower) = self.follower.as_mut() else {
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return;
         };
         let Some(lives) = follower.kept.get_mut(&key) else {
@@ -241,9 +231,9 @@ impl Reducer {
         if gap.reason != GapReason::Stall {
             return;
         }
-        self.gaps.push(Stall::new(gap));
-        let more = self.gaps.len().saturating_sub(GAPS);
-        self.gaps.drain(..more);
+        self.cluster.gaps.push(Stall::new(gap));
+        let more = self.cluster.gaps.len().saturating_sub(GAPS);
+        self.cluster.gaps.drain(..more);
         self.stood_still(gap);
     }
 
@@ -307,7 +297,7 @@ impl Reducer {
                 Table::Session | Table::Source | Table::Leftover => {}
             }
         }
-        let follower = self.follower.as_ref();
+        let follower = self.cluster.follower.as_ref();
         let sure = follower.is_some_and(|f| f.is_sure(clock, evicted_until));
         self.forget_absent(clock, sure, &present, &judged);
         Ok(())
@@ -326,15 +316,15 @@ impl Reducer {
         let key = self.key(server, id, realm, username);
         let open = self.find_allocation(&key);
         let name = self.names.find(realm, username);
-        let Some(follower) = self.follower.as_ref() else {
+        let Some(follower) = self.cluster.follower.as_ref() else {
             return;
         };
         let kept_key = name.map(|name| (server, id, name));
         let kept = kept_key.and_then(|key| follower.kept.get(&key));
         let kept = kept.map_or(&[][..], |lives| lives);
-        let mut sights: Vec<Sight> = kept.iter().map(|l| l.sight(&self.gaps)).collect();
+        let mut sights: Vec<Sight> = kept.iter().map(|l| l.sight(&self.cluster.gaps)).collect();
         let alive = open.and_then(|slot| self.allocations.get(slot as usize));
-        sights.extend(alive.map(|a| Life::of(a, None, false).sight(&self.gaps)));
+        sights.extend(alive.map(|a| Life::of(a, None, false).sight(&self.cluster.gaps)));
         let (same, newer_from) = place(&sights, &committed.sight);
         let kept_len = kept.len();
         if let Some(slot) = open {
@@ -372,8 +362,8 @@ impl Reducer {
         judged: &HashSet<LifeKey>,
     ) {
         let now = self.now;
-        let gaps = std::mem::take(&mut self.gaps);
-        let Some(follower) = self.follower.as_mut() else {
+        let gaps = std::mem::take(&mut self.cluster.gaps);
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return self.broken("a follower that follows no more");
         };
         let before = Follower {
@@ -393,7 +383,7 @@ impl Reducer {
                 });
             });
         }
-        let Some(follower) = self.follower.as_mut() else {
+        let Some(follower) = self.cluster.follower.as_mut() else {
             return self.broken("a follower that follows no more");
         };
         let mut over = Vec::new();
@@ -408,7 +398,7 @@ impl Reducer {
                 None => over.push(slot),
             }
         }
-        self.gaps = gaps;
+        self.cluster.gaps = gaps;
         self.sort_allocations(&mut over);
         for slot in over {
             let key = self

@@ -1,0 +1,50 @@
+//! What only a source that several nodes share needs. Whoever works on metering alone can leave this folder unread: with
+//! one node nothing here ever acts, and the rest of the reducer asks it by the few methods below.
+//!
+//! `follow.rs` is what a follower keeps, `life.rs` whether two nodes speak of one life of an allocation, `takeover.rs`
+//! what the old leader did not commit, `bring_in.rs` how that is brought in, `stale.rs` what still waits in a queue from
+//! before.
+
+mod bring_in;
+mod follow;
+mod life;
+mod stale;
+mod takeover;
+
+use hashbrown::HashMap;
+
+use crate::{relayed::Carried, time::Timestamp};
+
+/// The state of a node among others.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    /// The last times in which this process stood still.
+    gaps: Vec<life::Stall>,
+    /// What a follower keeps; `None` in a leader, and where there is one node.
+    follower: Option<Box<follow::Follower>>,
+    /// What was counted here of allocations of which another node had counted more.
+    counted: HashMap<u32, Carried>,
+    /// What may still be heard of from before a takeover.
+    stale: Option<Box<stale::Stale>>,
+    /// From when on the ends that a takeover brings in are remembered.
+    taken_over_at: Timestamp,
+}
+
+impl Cluster {
+    /// What was counted here of an allocation of which another node had counted more.
+    pub(super) fn counted_here(&self, slot: u32) -> Option<Carried> {
+        self.counted.get(&slot).copied()
+    }
+
+    /// An allocation has opened: a follower has yet to see it among the committed ones.
+    pub(super) fn opened(&mut self, slot: u32) {
+        if let Some(follower) = self.follower.as_mut() {
+            follower.unseen.insert(slot);
+        }
+    }
+
+    /// From when on the tombstone of an allocation that ends now is kept.
+    pub(super) fn remembers_from(&self, now: Timestamp) -> Timestamp {
+        now.max(self.taken_over_at)
+    }
+}

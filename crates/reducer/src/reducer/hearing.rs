@@ -1,0 +1,105 @@
+//! Whether a source is heard, and since when: what was silent before that may only have been missed.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::time::Timestamp;
+
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    /// The source hears nothing at all.
+    deaf: bool,
+    /// Since when nothing was missed of any server.
+    since: Timestamp,
+    /// The same of single servers, where that is later.
+    servers: BTreeMap<u32, Timestamp>,
+    /// Relay threads of which it was heard whether they have a connection open (`direct` sources).
+    threads: HashMap<(u32, u16), bool>,
+    /// When the snapshot that is under way began.
+    snapshot_since: Option<Timestamp>,
+}
+
+impl Default for Hearing {
+    /// Deaf until it first hears.
+    fn default() -> Hearing {
+        Hearing {
+            deaf: true,
+            since: Timestamp(0),
+            servers: BTreeMap::new(),
+            threads: HashMap::new(),
+            snapshot_since: None,
+        }
+    }
+}
+
+impl Hearing {
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
+    pub(super) fn deafen(&mut self) {
+        self.deaf = true;
+    }
+
+    /// The source hears: whether it did not before. Of its threads nothing is known any more.
+    pub(super) fn hear(&mut self, now: Timestamp) -> bool {
+        self.threads.clear();
+        let was_deaf = std::mem::replace(&mut self.deaf, false);
+        if was_deaf {
+            self.since = now;
+        }
+        was_deaf
+    }
+
+    /// Messages may have been missed until then, of one server or of all.
+    pub(super) fn missed(&mut self, server: Option<u32>, until: Timestamp) {
+        let since = match server {
+            Some(server) => self.servers.entry(server).or_default(),
+            None => &mut self.since,
+        };
+        *since = (*since).max(until);
+    }
+
+    /// Up to when statuses of this server's allocations may have been missed: expiry counts from then.
+    pub(super) fn since(&self, server: u32) -> Timestamp {
+        let of_server = self.servers.get(&server).copied().unwrap_or_default();
+        of_server.max(self.since)
+    }
+
+    /// What another reducer of the same source heard counts from now on; `number` is the number here of its server.
+    pub(super) fn take_over(&mut self, other: &Hearing, mut number: impl FnMut(u32) -> u32) {
+        self.deaf = other.deaf;
+        self.since = self.since.max(other.since);
+        for (server, since) in &other.servers {
+            self.servers.insert(number(*server), *since);
+        }
+    }
+
+    pub(super) fn thread(&mut self, server: u32, thread: u16, connected: bool) {
+        self.threads.insert((server, thread), connected);
+    }
+
+    /// Whether a relay thread has a connection open; `None` where nothing was heard of that.
+    pub(super) fn is_connected(&self, server: u32, thread: u16) -> Option<bool> {
+        self.threads.get(&(server, thread)).copied()
+    }
+
+    /// Whether connections of relay threads are heard of at all.
+    pub(super) fn knows_threads(&self) -> bool {
+        !self.threads.is_empty()
+    }
+
+    /// When the snapshot that is under way began.
+    pub(super) fn snapshot_since(&self) -> Option<Timestamp> {
+        self.snapshot_since
+    }
+
+    pub(super) fn begin_snapshot(&mut self, now: Timestamp) {
+        self.snapshot_since = Some(now);
+    }
+
+    pub(super) fn end_snapshot(&mut self) {
+        self.snapshot_since = None;
+    }
+}
