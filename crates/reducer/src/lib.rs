@@ -42,6 +42,7 @@ mod allocation;
 mod aside;
 pub mod event;
 mod flags;
+mod groups;
 mod identity;
 mod intern;
 mod internal;

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::{
-    allocation::Details,
+    allocation::{Allocation, Details},
     event::{CloseReason, SessionId},
     flags::Flags,
-    intern::NONE,
     internal::InternalErrors,
     message::AllocationId,
     packed::{self, Half},
@@ -44,21 +43,6 @@ pub(crate) struct Past {
     pub(crate) totals_seen: bool,
     pub(crate) details: Details,
     pub(crate) part: Legs,
-}
-
-/// A group of allocations that may become, or is, one session at a time.
-#[derive(Debug)]
-pub(crate) struct Group {
-    /// Realm (held) and user; `None` for an allocation that is a group of its own.
-    pub(crate) name: Option<(u32, Box<[u8]>)>,
-    /// The session that allocations join.
-    pub(crate) current: u32,
-    /// Names, allocations and sessions that point here.
-    pub(crate) refs: u32,
-    /// When the group's previous session ended.
-    pub(crate) ended_at: Timestamp,
-    /// What its parked allocations left over.
-    pub(crate) leftover: u32,
 }
 
 /// What a session keeps of the allocations that it no longer holds, and of its past, and what of its
@@ -97,6 +81,9 @@ impl Former {
     };
 }
 
+/// Slots of allocations.
+pub(crate) type Members = SmallVec<[u32; 4]>;
+
 /// A session that has not ended. In C's order: what a report touches lies together, at the front.
 #[derive(Debug)]
 #[repr(C)]
@@ -114,11 +101,11 @@ pub(crate) struct Session {
     /// Some of its counters have an upper half, in [`Former`].
     large: bool,
     /// How many allocations are open, and of these: how many have relayed, how many have yet to report.
-    pub(crate) open: u32,
-    pub(crate) relaying: u32,
-    pub(crate) unreported: u32,
+    open: u32,
+    relaying: u32,
+    unreported: u32,
     /// How many are closing.
-    pub(crate) closing: u32,
+    closing: u32,
     /// The usage in its previous event: the lower halves.
     told: Half<9>,
     pub(crate) started_at: Moment,
@@ -133,16 +120,120 @@ pub(crate) struct Session {
     /// The sequence number of its next event.
     pub(crate) sequence: u32,
     pub(crate) id: SessionId,
-    /// Open and closing allocations.
-    pub(crate) members: SmallVec<[u32; 4]>,
+    /// Open and closing allocations: those that the four numbers above count.
+    members: Members,
     /// Distinct names of its allocations, at most 50, each held.
     pub(crate) usernames: SmallVec<[u32; 4]>,
     pub(crate) former: Option<Box<Former>>,
 }
 
 impl Session {
-    /// An open member is one no more.
-    pub(crate) fn open_leaves(&mut self, member: Flags, errors: &InternalErrors) {
+    /// Open and closing allocations.
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// How many allocations are open.
+    pub(crate) fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// How many of the open ones have relayed.
+    pub(crate) fn relaying(&self) -> u32 {
+        self.relaying
+    }
+
+    /// How many of the open ones have yet to report.
+    pub(crate) fn unreported(&self) -> u32 {
+        self.unreported
+    }
+
+    /// How many are closing.
+    pub(crate) fn closing(&self) -> u32 {
+        self.closing
+    }
+
+    /// An allocation becomes a member.
+    pub(crate) fn add(&mut self, slot: u32, a: &mut Allocation) {
+        a.place = self.members.len() as u32;
+        self.members.push(slot);
+        if a.flags.intersects(Flags::GONE) {
+            self.closing += 1;
+            if a.flags.contains(Flags::LEAVING) {
+                self.left(a);
+            }
+        } else {
+            self.enters(a.flags);
+        }
+    }
+
+    /// A member is none any more. Returns the one that stands in its place now, if any does.
+    pub(crate) fn remove(&mut self, slot: u32, a: &Allocation, errors: &InternalErrors) -> Option<u32> {
+        if a.flags.intersects(Flags::GONE) {
+            self.closing_leaves(errors);
+        } else {
+            self.open_leaves(a.flags, errors);
+        }
+        let place = a.place as usize;
+        if self.members.get(place) == Some(&slot) {
+            self.members.swap_remove(place);
+        } else {
+            errors.broken("a member that is not where it stands");
+        }
+        self.members.get(place).copied()
+    }
+
+    /// An open member has relayed, or reported, for the first time: `first` has the flag of what it did.
+    pub(crate) fn learn(&mut self, first: Flags, errors: &InternalErrors) {
+        self.relaying += u32::from(first.contains(Flags::RELAYED));
+        errors.take(
+            &mut self.unreported,
+            u32::from(first.contains(Flags::REPORTED)),
+            "more unreported members report than there are",
+        );
+    }
+
+    /// An open member was deleted, is about to be, or is found to be gone: it keeps the session alive no more. One that
+    /// had yet to report did so while it was `young`.
+    pub(crate) fn close(
+        &mut self,
+        member: Flags,
+        closed: (Timestamp, CloseReason),
+        young: bool,
+        errors: &InternalErrors,
+    ) {
+        self.open_leaves(member, errors);
+        self.closing += 1;
+        let former = self.former_mut();
+        former.last_close = later(former.last_close, closed);
+        if member.contains(Flags::RELAYED) || (young && !member.contains(Flags::REPORTED)) {
+            former.last_counting_close = former.last_counting_close.max(closed.0);
+        }
+    }
+
+    /// A member whose deletion was asked for was of use until [`Allocation::left_at`].
+    pub(crate) fn left(&mut self, a: &Allocation) {
+        let left_at = a.left_at();
+        let former = self.former_mut();
+        former.last_close = later(former.last_close, (left_at, CloseReason::Closed));
+        if a.flags.contains(Flags::RELAYED) {
+            former.last_counting_close = former.last_counting_close.max(left_at);
+        }
+    }
+
+    /// A closing member is open again.
+    pub(crate) fn reopen(&mut self, member: Flags, errors: &InternalErrors) {
+        self.closing_leaves(errors);
+        self.enters(member);
+    }
+
+    fn enters(&mut self, member: Flags) {
+        self.open += 1;
+        self.relaying += u32::from(member.contains(Flags::RELAYED));
+        self.unreported += u32::from(!member.contains(Flags::REPORTED));
+    }
+
+    fn open_leaves(&mut self, member: Flags, errors: &InternalErrors) {
         errors.take(&mut self.open, 1, "more open members leave than there are");
         let relaying = u32::from(member.contains(Flags::RELAYED));
         errors.take(
@@ -158,8 +249,7 @@ impl Session {
         );
     }
 
-    /// A closing member is one no more.
-    pub(crate) fn closing_leaves(&mut self, errors: &InternalErrors) {
+    fn closing_leaves(&mut self, errors: &InternalErrors) {
         errors.take(&mut self.closing, 1, "more closing members leave than there are");
     }
 
@@ -270,18 +360,6 @@ pub(crate) fn later(
 ) -> Option<(Timestamp, CloseReason)> {
     let order = |(at, reason): (Timestamp, CloseReason)| (at, Reverse(reason as u8));
     Some(old.map_or(new, |old| if order(old) >= order(new) { old } else { new }))
-}
-
-impl Group {
-    pub(crate) fn new(name: Option<(u32, Box<[u8]>)>) -> Group {
-        Group {
-            name,
-            current: NONE,
-            refs: 0,
-            ended_at: Timestamp(0),
-            leftover: NONE,
-        }
-    }
 }
 
 #[cfg(test)]

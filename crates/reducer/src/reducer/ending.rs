@@ -17,22 +17,22 @@ impl Reducer {
         let call = self.rules.alive_while == AliveWhile::Relaying && s.is_call(self.rules.residue);
         if !call {
             let last = s.former().last_close.map_or(self.now, |(at, _)| at);
-            return if s.open > 0 {
+            return if s.open() > 0 {
                 Timestamp::MAX
             } else {
                 last.plus(linger)
             };
         }
-        if s.relaying > 0 {
+        if s.relaying() > 0 {
             return Timestamp::MAX;
         }
         let end = s.former().last_counting_close.plus(linger);
-        if s.unreported == 0 {
+        if s.unreported() == 0 {
             return end;
         }
         // Young ones that have yet to report count as relaying.
         let young = s
-            .members
+            .members()
             .iter()
             .filter_map(|slot| self.allocations.get(*slot as usize));
         let young = young.filter(|a| !a.flags.intersects(Flags::GONE | Flags::REPORTED));
@@ -90,7 +90,7 @@ impl Reducer {
         };
         if s.phase == Phase::Ending {
             s.end_at = Moment::NEVER;
-            if s.closing == 0 {
+            if s.closing() == 0 {
                 return self.finish(session);
             }
         }
@@ -118,9 +118,8 @@ impl Reducer {
                 .get(*slot as usize)
                 .is_some_and(|a| !a.flags.intersects(Flags::GONE))
         };
-        let idle: Vec<u32> = s.members.iter().copied().filter(is_open).collect();
+        let idle: Vec<u32> = s.members().iter().copied().filter(is_open).collect();
         for slot in idle {
-            self.departs(session, slot, false);
             self.leave(session, slot, false, told);
         }
         if told {
@@ -129,7 +128,7 @@ impl Reducer {
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
             // Totals that show it to have relayed after all must still be able to start it.
-            if s.closing > 0 {
+            if s.closing() > 0 {
                 s.phase = Phase::Waiting;
             }
         } else {
@@ -147,11 +146,7 @@ impl Reducer {
         let (ended_at, _) = s.end(now);
         if told {
             self.tell(session, EventType::End);
-            if let Some(g) = self.groups.get_mut(group as usize) {
-                g.ended_at = g.ended_at.max(ended_at);
-            } else {
-                self.broken("a session without its group ends");
-            }
+            self.groups.session_ended(group, ended_at, &self.internal_errors);
         }
         self.mark_session(session);
         let mut s = self.sessions.remove(session as usize);
@@ -170,11 +165,7 @@ impl Reducer {
 
     /// A group's allocations do not join this session any more.
     fn joins_no_more(&mut self, group: u32, session: u32) {
-        if self
-            .groups
-            .get(group as usize)
-            .is_some_and(|g| g.current == session)
-        {
+        if self.groups.current(group) == session {
             self.set_current(group, NONE);
         }
     }

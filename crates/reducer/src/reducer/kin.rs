@@ -137,9 +137,8 @@ impl Reducer {
                     a.relayed(peer_leg),
                     a.flags & (Flags::RELAYED | Flags::OPENED_SEEN),
                 );
-                let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
+                let session = a.session;
                 if session != NONE {
-                    self.departs(session, slot, gone);
                     self.leave(session, slot, false, true);
                 }
                 let name = self.remove_allocation(slot).map(|a| a.name);
@@ -184,27 +183,11 @@ impl Reducer {
         let (session, gone) = (a.session, a.flags.intersects(Flags::GONE));
         if now_relaying && !gone && session != NONE {
             if let Some(s) = self.sessions.get_mut(session as usize) {
-                s.relaying += 1;
+                s.learn(Flags::RELAYED, &self.internal_errors);
             } else {
                 self.broken("a member of no session takes its kin in");
             }
         }
         self.mark(here, crate::allocation::Dirty::Hard);
-    }
-
-    /// An open member leaves its session without having closed.
-    pub(crate) fn departs(&mut self, session: u32, slot: u32, gone: bool) {
-        let Some((s, a)) = self
-            .sessions
-            .get_mut(session as usize)
-            .zip(self.allocations.get(slot as usize))
-        else {
-            return self.broken("a member of no session departs");
-        };
-        if gone {
-            s.closing_leaves(&self.internal_errors);
-        } else {
-            s.open_leaves(a.flags, &self.internal_errors);
-        }
     }
 }

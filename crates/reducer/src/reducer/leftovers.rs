@@ -73,7 +73,7 @@ impl Reducer {
         let close = past.closed.unwrap_or((now, CloseReason::Closed));
         let continues: Option<SessionId> = a.rare.as_ref().and_then(|r| r.continues);
         let (server, id, opened_at, twin) = (a.server, a.id, a.opened_at.get(), a.twin());
-        let mut found = self.groups.get(group as usize).map_or(NONE, |g| g.leftover);
+        let mut found = self.groups.leftover(group);
         let other_kind = |l: &Leftover| l.withheld != left.withheld;
         if self.leftovers.get(found).is_some_and(other_kind) {
             // Only while nobody knows what legs there are, something may be withheld and something left over.
@@ -145,11 +145,7 @@ impl Reducer {
             past_count: 0,
         };
         let slot = self.leftovers.insert(leftover, 0, self.now.plus(LEFTOVER_WAITS));
-        if let Some(g) = self.groups.get_mut(group as usize) {
-            g.leftover = slot;
-        } else {
-            self.broken("a leftover of no group");
-        }
+        self.groups.set_leftover(group, slot, &self.internal_errors);
         slot
     }
 
@@ -164,11 +160,7 @@ impl Reducer {
         l.since = self.now;
         let group = l.group;
         let slot = self.leftovers.insert(l, 0, self.now.plus(LEFTOVER_WAITS));
-        if let Some(g) = self.groups.get_mut(group as usize) {
-            g.leftover = slot;
-        } else {
-            self.broken("a leftover of no group");
-        }
+        self.groups.set_leftover(group, slot, &self.internal_errors);
         self.outgoing.leftover(slot);
     }
 
@@ -199,7 +191,7 @@ impl Reducer {
         let Some(l) = self.leftovers.get(slot) else {
             return self.broken("a leftover that is gone");
         };
-        let current = self.groups.get(l.group as usize).map_or(NONE, |g| g.current);
+        let current = self.groups.current(l.group);
         if self
             .sessions
             .get(current as usize)
@@ -208,11 +200,7 @@ impl Reducer {
             return self.absorb_leftover(current);
         }
         let (group, name, continues, last_close) = (l.group, l.name, l.continues, l.last_close);
-        let previous_end = self
-            .groups
-            .get(group as usize)
-            .map_or(Timestamp(0), |g| g.ended_at);
-        let started_at = self.now.max(previous_end);
+        let started_at = self.now.max(self.groups.ended_at(group));
         let identity = l.identity(
             self.servers.get(l.server).unwrap_or_default(),
             self.names.realm(name),
@@ -245,10 +233,7 @@ impl Reducer {
         }
         self.finish(session);
         // One that waits to be told begins after it.
-        let ended_at = self
-            .groups
-            .get(group as usize)
-            .map_or(Timestamp(0), |g| g.ended_at);
+        let ended_at = self.groups.ended_at(group);
         if let Some(s) = self.sessions.get_mut(current as usize)
             && s.phase == Phase::Waiting
         {
@@ -260,7 +245,7 @@ impl Reducer {
     /// A session of the group has started: what was left over is told in it.
     pub(crate) fn absorb_leftover(&mut self, session: u32) {
         let group = self.sessions.get(session as usize).map_or(NONE, |s| s.group);
-        let slot = self.groups.get(group as usize).map_or(NONE, |g| g.leftover);
+        let slot = self.groups.leftover(group);
         if self.leftovers.get(slot).is_some_and(|l| !l.withheld) {
             self.absorb(session, slot);
             self.arm_usage(session);
@@ -321,11 +306,7 @@ impl Reducer {
     fn take_leftover(&mut self, slot: u32) -> Option<Leftover> {
         let l = self.leftovers.remove(slot)?;
         self.outgoing.leftover(slot);
-        if let Some(g) = self.groups.get_mut(l.group as usize)
-            && g.leftover == slot
-        {
-            g.leftover = NONE;
-        }
+        self.groups.leftover_gone(l.group, slot);
         Some(l)
     }
 }

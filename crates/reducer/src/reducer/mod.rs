@@ -7,6 +7,7 @@
 mod cluster;
 mod deadlines;
 mod ending;
+mod groups;
 mod halves;
 mod hearing;
 mod kin;
@@ -44,6 +45,7 @@ use crate::{
     allocation::{Allocation, Dirty},
     aside::{Aside, Tombstone, Unconfirmed},
     event::{SessionEvent, Unattributed},
+    groups::Groups,
     identity::Identity,
     intern::{NONE, Names},
     internal::InternalErrors,
@@ -52,7 +54,7 @@ use crate::{
     message::AllocationId,
     rules::Rules,
     servers::Servers,
-    session::{Group, Session},
+    session::Session,
     snapshot::Refused,
     source::Gap,
     state::Change,
@@ -190,8 +192,7 @@ pub struct Reducer {
     pub(crate) wall: Wall,
     /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
     pub(crate) ending: VecDeque<servers::Ending>,
-    pub(crate) groups: Slab<Group>,
-    pub(crate) group_table: HashTable<u32>,
+    pub(crate) groups: Groups,
     pub(crate) allocations: Slab<Allocation>,
     pub(crate) allocation_table: HashTable<u32>,
     pub(crate) sessions: Slab<Session>,
@@ -253,8 +254,7 @@ impl Reducer {
             peer_leg: peer_leg::Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),
-            groups: Slab::new(),
-            group_table: HashTable::new(),
+            groups: Groups::default(),
             allocations: Slab::new(),
             allocation_table: HashTable::new(),
             sessions: Slab::new(),

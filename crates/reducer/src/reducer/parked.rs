@@ -39,7 +39,7 @@ impl Reducer {
         if a.session != NONE || untold == 0 {
             return;
         }
-        let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
+        let current = self.groups.current(a.group);
         if current != NONE {
             self.join(slot, current);
             self.start_if_relayed(current);

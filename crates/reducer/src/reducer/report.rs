@@ -29,7 +29,7 @@ impl Reducer {
         }
         let last_event_at = self.now.max(s.last_event_at.get());
         let event = self.event(s, event_type, last_event_at);
-        let members = s.members.clone();
+        let members = s.members().clone();
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to tell");
         };
@@ -62,7 +62,7 @@ impl Reducer {
             EventType::Start => None,
             EventType::End => Some(ended_at),
             // Those that are left wait for their totals: as in its end.
-            EventType::Usage if s.open == 0 && s.former().last_close.is_some() => Some(ended_at.min(now)),
+            EventType::Usage if s.open() == 0 && s.former().last_close.is_some() => Some(ended_at.min(now)),
             EventType::Usage => Some(now),
         };
         let allocations = self.reports(s);
@@ -110,7 +110,7 @@ impl Reducer {
             .iter()
             .enumerate()
             .map(|(i, p)| (key(p.opened_at, p.id, p.server, p.name), true, i));
-        let present = s.members.iter().filter_map(|slot| {
+        let present = s.members().iter().filter_map(|slot| {
             let Some(a) = self.allocations.get(*slot as usize) else {
                 self.broken("a session's member that is gone");
                 return None;

@@ -324,10 +324,8 @@ impl Reducer {
                 None => self.group_of(l.name),
             };
             l.group = group;
-            if let Some(g) = self.groups.get_mut(group as usize)
-                && g.leftover == NONE
-            {
-                g.leftover = *slot;
+            if self.groups.leftover(group) == NONE {
+                self.groups.set_leftover(group, *slot, &self.internal_errors);
             }
         }
         let rows = rows
@@ -420,10 +418,9 @@ impl Reducer {
                 continue;
             };
             // `group_by` may have changed since: a group has one current session, the others just go on.
-            if let Some(g) = self.groups.get_mut(s.group as usize)
-                && g.current == NONE
-            {
-                g.current = slot;
+            let group = s.group;
+            if self.groups.current(group) == NONE {
+                self.set_current(group, slot);
             }
         }
         let slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();

@@ -276,11 +276,7 @@ impl Reducer {
             since: l.since,
             past: l.past.iter().map(|p| self.past_row(p)).collect(),
             past_count: l.past_count,
-            current: self
-                .groups
-                .get(l.group as usize)
-                .map(|g| g.current)
-                .filter(|current| *current != NONE),
+            current: Some(self.groups.current(l.group)).filter(|current| *current != NONE),
         })
     }
 
@@ -399,10 +395,7 @@ impl Reducer {
             id: s.id,
             continues: s.former().continues,
             phase: s.phase,
-            current: self
-                .groups
-                .get(s.group as usize)
-                .is_some_and(|g| g.current == slot),
+            current: self.groups.current(s.group) == slot,
             realm: self.names.realm(s.first_name),
             username: self.names.username(s.first_name),
             started_at: s.started_at.get(),

@@ -90,7 +90,7 @@ impl Reducer {
             // All of a session are over at once: none is merely parked because another was looked at first.
             let session = self.allocation(slot).map_or(NONE, |a| a.session);
             let mut slots: Vec<u32> = match self.sessions.get(session as usize) {
-                Some(s) => s.members.iter().copied().filter(over).collect(),
+                Some(s) => s.members().iter().copied().filter(over).collect(),
                 None => vec![slot],
             };
             self.sort_allocations(&mut slots);

@@ -1,9 +1,5 @@
 //! Sessions: who belongs to one, what keeps it alive, when it is told.
 
-use std::hash::BuildHasher;
-
-use hashbrown::{DefaultHashBuilder, hash_table::Entry};
-
 use super::Reducer;
 use crate::{
     allocation::Dirty,
@@ -12,120 +8,19 @@ use crate::{
     identity::AllocationIdentity,
     intern::NONE,
     relayed::Carried,
-    rules::{GroupBy, StartOn},
-    session::{Group, LISTED, Past, Phase, Session, later},
+    rules::StartOn,
+    session::{LISTED, Past, Phase, Session, later},
     time::{Moment, Timestamp},
     usage::Usage,
 };
 
-/// By the number of the realm: as long as a group is of it, it has no other.
-fn group_hash(hasher: &DefaultHashBuilder, realm: u32, user: &[u8]) -> u64 {
-    hasher.hash_one((realm, user))
-}
-
 impl Reducer {
-    /// The group of a name, with one reference for the allocation that asks.
-    pub(crate) fn group_of(&mut self, name: u32) -> u32 {
-        let (group, realm) = self.names.get(name).map_or((NONE, NONE), |n| (n.group, n.realm));
-        if group != NONE {
-            self.hold_group(group);
-            return group;
-        }
-        let username = self.names.username(name);
-        let user = match self.rules.group_by {
-            GroupBy::User => self.rules.user(username),
-            GroupBy::Username => Some(username).filter(|u| !u.is_empty()),
-            GroupBy::Allocation => None,
-        };
-        let Some(user) = user else {
-            return self.groups.insert(Group {
-                refs: 1,
-                ..Group::new(None)
-            }) as u32;
-        };
-        let (groups, hasher) = (&self.groups, &self.hasher);
-        let of = |slot: &u32| groups.get(*slot as usize)?.name.as_ref();
-        let entry = self.group_table.entry(
-            group_hash(hasher, realm, user),
-            |slot| of(slot).is_some_and(|(r, u)| *r == realm && **u == *user),
-            |slot| of(slot).map_or(0, |(realm, user)| group_hash(hasher, *realm, user)),
-        );
-        let group = match entry {
-            Entry::Occupied(found) => *found.get(),
-            Entry::Vacant(place) => {
-                let new = Group::new(Some((realm, user.into())));
-                let slot = self.groups.vacant_key() as u32;
-                place.insert(slot);
-                self.names.realms.hold_again(realm);
-                self.groups.insert(new) as u32
-            }
-        };
-        // One for the name, which keeps it at hand, and one for the allocation.
-        self.hold_group(group);
-        self.hold_group(group);
-        if let Some(name) = self.names.get_mut(name) {
-            name.group = group;
-        } else {
-            self.broken("a group of no name");
-        }
-        group
-    }
-
-    /// The session that a group's allocations join. Its leftover's row names it.
-    pub(crate) fn set_current(&mut self, group: u32, session: u32) {
-        let Some(g) = self.groups.get_mut(group as usize) else {
-            return self.broken("a session of no group");
-        };
-        g.current = session;
-        if g.leftover != NONE {
-            self.outgoing.leftover(g.leftover);
-        }
-    }
-
-    pub(crate) fn hold_group(&mut self, group: u32) {
-        if let Some(g) = self.groups.get_mut(group as usize) {
-            g.refs += 1;
-        } else {
-            self.broken("a group that is gone is held");
-        }
-    }
-
-    pub(crate) fn release_group(&mut self, group: u32) {
-        let Some(g) = self.groups.get_mut(group as usize) else {
-            return self.broken("a group that is gone is released");
-        };
-        self.internal_errors
-            .take(&mut g.refs, 1, "a group is released more often than held");
-        if g.refs > 0 {
-            return;
-        }
-        let g = self.groups.remove(group as usize);
-        if let Some((realm, user)) = g.name {
-            let hash = group_hash(&self.hasher, realm, &user);
-            if let Ok(found) = self.group_table.find_entry(hash, |s| *s == group) {
-                found.remove();
-            } else {
-                self.broken("a group that is not in its table");
-            }
-            self.names.realms.release(realm);
-        }
-    }
-
-    pub(crate) fn release_name(&mut self, name: u32) {
-        if self.names.get(name).is_none() {
-            return self.broken("a name that is gone is released");
-        }
-        if let Some(group) = self.names.release(name) {
-            self.release_group(group);
-        }
-    }
-
     /// A new allocation joins its group's session, or opens one.
     pub(crate) fn enter_group(&mut self, slot: u32) {
         let Some(a) = self.allocations.get(slot as usize) else {
             return self.broken("no allocation to enter its group");
         };
-        let current = self.groups.get(a.group as usize).map_or(NONE, |g| g.current);
+        let current = self.groups.current(a.group);
         if current == NONE {
             self.open_session(slot, None);
         } else {
@@ -152,10 +47,7 @@ impl Reducer {
         } else {
             a.opened_at.get()
         };
-        let previous_end = self
-            .groups
-            .get(group as usize)
-            .map_or(Timestamp(0), |g| g.ended_at);
+        let previous_end = self.groups.ended_at(group);
         self.names.hold_again(name);
         self.hold_group(group);
         let mut new = Session::new(SessionId([0; 16]), group, name, opened_at.max(previous_end));
@@ -182,25 +74,9 @@ impl Reducer {
             return self.broken("no session to join");
         };
         a.session = session;
-        a.place = s.members.len() as u32;
-        s.members.push(slot);
+        s.add(slot, a);
         s.add_usage(part);
         s.relayed = s.relayed.saturating_add(relayed);
-        if a.flags.intersects(Flags::GONE) {
-            s.closing += 1;
-            if a.flags.contains(Flags::LEAVING) {
-                let left_at = a.left_at();
-                let former = s.former_mut();
-                former.last_close = later(former.last_close, (left_at, CloseReason::Closed));
-                if a.flags.contains(Flags::RELAYED) {
-                    former.last_counting_close = former.last_counting_close.max(left_at);
-                }
-            }
-        } else {
-            s.open += 1;
-            s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
-            s.unreported += u32::from(!a.flags.contains(Flags::REPORTED));
-        }
         if s.usernames.len() < LISTED && !s.usernames.contains(&a.name) {
             s.usernames.push(a.name);
             self.names.hold_again(a.name);
@@ -242,7 +118,7 @@ impl Reducer {
             })
         };
         let Some(a) = s
-            .members
+            .members()
             .iter()
             .min_by_key(order)
             .and_then(|slot| self.allocations.get(*slot as usize))
@@ -250,10 +126,7 @@ impl Reducer {
             return self.broken("a session starts without a member");
         };
         let name = a.name;
-        let previous_end = self
-            .groups
-            .get(s.group as usize)
-            .map_or(Timestamp(0), |g| g.ended_at);
+        let previous_end = self.groups.ended_at(s.group);
         let started_at = if s.former().continues.is_some() {
             s.started_at.get()
         } else {
@@ -341,12 +214,7 @@ impl Reducer {
         let first_report = first.contains(Flags::REPORTED);
         let gone = after.intersects(Flags::GONE);
         if !gone {
-            s.relaying += u32::from(first_relay);
-            self.internal_errors.take(
-                &mut s.unreported,
-                u32::from(first_report),
-                "more unreported members leave than there are",
-            );
+            s.learn(first, &self.internal_errors);
         } else if first_relay && !after.contains(Flags::CLOSING) {
             let former = s.former_mut();
             former.last_counting_close = former.last_counting_close.max(left_at);
@@ -391,15 +259,8 @@ impl Reducer {
         else {
             return self.broken("a member of no session closes");
         };
-        s.open_leaves(a.flags, &self.internal_errors);
-        s.closing += 1;
-        let former = s.former_mut();
-        former.last_close = later(former.last_close, closed);
-        if a.flags.contains(Flags::RELAYED)
-            || (!a.flags.contains(Flags::REPORTED) && closed.0 < a.opened_at.get().plus(grace))
-        {
-            former.last_counting_close = former.last_counting_close.max(closed.0);
-        }
+        let young = closed.0 < a.opened_at.get().plus(grace);
+        s.close(a.flags, closed, young, &self.internal_errors);
         self.mark_session(session);
     }
 
@@ -412,12 +273,7 @@ impl Reducer {
         else {
             return self.broken("a member of no session leaves");
         };
-        let left_at = a.left_at();
-        let former = s.former_mut();
-        former.last_close = later(former.last_close, (left_at, CloseReason::Closed));
-        if a.flags.contains(Flags::RELAYED) {
-            former.last_counting_close = former.last_counting_close.max(left_at);
-        }
+        s.left(a);
         self.mark_session(session);
     }
 
@@ -430,14 +286,11 @@ impl Reducer {
         else {
             return self.broken("a member of no session returns");
         };
-        s.closing_leaves(&self.internal_errors);
+        s.reopen(a.flags, &self.internal_errors);
         if s.phase == Phase::Ending {
             // The session waits for nobody who is still there.
             self.leave(session, slot, false, true);
         } else {
-            s.open += 1;
-            s.relaying += u32::from(a.flags.contains(Flags::RELAYED));
-            s.unreported += u32::from(!a.flags.contains(Flags::REPORTED));
             self.mark_session(session);
         }
         self.review(session);
@@ -466,7 +319,6 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("a member of no session settles");
         };
-        s.closing_leaves(&self.internal_errors);
         if let Some(closed) = closed {
             // One that joined while it was closing has not been seen to close.
             s.former_mut().last_close = later(s.former().last_close, closed);
@@ -481,7 +333,7 @@ impl Reducer {
         }
     }
 
-    /// Takes an allocation out of the members; if it was counted, what it carried stays.
+    /// Takes an allocation out of the members, as it is now: open or closing. If it was counted, what it carried stays.
     pub(crate) fn leave(&mut self, session: u32, slot: u32, totals_seen: bool, counted: bool) {
         let peer_leg = self.peer_leg();
         let part = self.part(slot);
@@ -492,13 +344,7 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to leave");
         };
-        if s.members.get(a.place as usize) == Some(&slot) {
-            s.members.swap_remove(a.place as usize);
-        } else {
-            self.internal_errors
-                .broken("a member that is not where it stands");
-        }
-        let moved = s.members.get(a.place as usize).copied();
+        let moved = s.remove(slot, a, &self.internal_errors);
         let place = a.place;
         a.session = NONE;
         if counted {

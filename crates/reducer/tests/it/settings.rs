@@ -271,6 +271,31 @@ fn without_a_peer_leg_the_client_leg_is_billed() {
 }
 
 #[test]
+fn a_session_ends_as_ever_after_a_peer_leg_was_heard_of_after_all() {
+    let mut w = World::new(Rules::default());
+    let (ann, bob) = ("1800000000:ann", "1800000000:bob");
+    let client = bytes(2048, 500_000);
+    // Three closings without a word of the peer leg: there is none.
+    for id in 1..=3 {
+        w.at(id as f64).open(bob, id);
+        w.message(bob, id, Kind::Traffic(Leg::Client, client));
+        w.deleted(bob, id);
+        w.message(bob, id, Kind::TotalTraffic(Leg::Client, client));
+    }
+    w.at(10.0).open(ann, 9);
+    w.message(ann, 9, Kind::Traffic(Leg::Client, client));
+    assert_eq!(w.reducer.reports_peer_leg(), Some(false));
+    w.at(20.0).traffic(ann, 9, 2048, 400_000);
+    assert_eq!(w.reducer.reports_peer_leg(), Some(true));
+    w.at(30.0).close(ann, 9, 6144, 1_000_000);
+    w.at(60.0).advance();
+    assert_eq!(w.reducer.open_sessions(), 0, "{:#?}", w.told());
+    let end = w.end(1);
+    assert_eq!(end.user.as_deref(), Some(&b"ann"[..]));
+    assert_eq!(seconds(end.end.unwrap().ended_at), 30.0);
+}
+
+#[test]
 fn unconfirmed_ids_are_bounded_in_number_and_time() {
     let mut w = World::new(Rules {
         unconfirmed_limit: 2,

@@ -108,11 +108,9 @@ impl Reducer {
             self.cluster.counted.insert(slot, life.told.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
-        if let Some(g) = self.groups.get_mut(group as usize)
-            && g.current == NONE
-        {
+        if self.groups.current(group) == NONE {
             // Up to the committed clock, the group's previous session may have lasted.
-            g.ended_at = g.ended_at.max(clock);
+            self.groups.session_ended(group, clock, &self.internal_errors);
         }
         self.enter_group(slot);
         self.mark(slot, Dirty::Hard);

@@ -74,12 +74,10 @@ impl Reducer {
             committed.peer_leg = self.peer_leg;
         }
         // One that has yet to be told may have been overtaken by the next of its group, which has ended.
+        let errors = &committed.internal_errors;
         for (slot, s) in &committed.sessions {
-            if let Some(g) = committed.groups.get_mut(s.group as usize)
-                && s.phase == Phase::Waiting
-                && g.current != slot as u32
-            {
-                g.ended_at = g.ended_at.max(clock);
+            if s.phase == Phase::Waiting && committed.groups.current(s.group) != slot as u32 {
+                committed.groups.session_ended(s.group, clock, errors);
             }
         }
         let Reducer { hearing, servers, .. } = &mut committed;
