@@ -30,6 +30,15 @@ pub(crate) struct LabelSet {
     pub(crate) tls_cipher: u32,
 }
 
+/// The texts of a [`LabelSet`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LabelTexts<'a> {
+    pub(crate) local: Option<&'a [u8]>,
+    pub(crate) transport: Option<&'a [u8]>,
+    pub(crate) tls_version: Option<&'a [u8]>,
+    pub(crate) tls_cipher: Option<&'a [u8]>,
+}
+
 impl LabelSet {
     const NONE: LabelSet = LabelSet {
         local: NONE,
@@ -43,7 +52,7 @@ impl LabelSet {
 pub(crate) const NO_LABELS: u16 = u16::MAX;
 
 impl Labels {
-    pub(crate) fn slot(&mut self, text: &[u8]) -> u32 {
+    fn slot(&mut self, text: &[u8]) -> u32 {
         let hash = self.hasher.hash_one(text);
         let found = self.table.find(hash, |slot| {
             self.texts.get(*slot as usize).is_some_and(|t| &**t == text)
@@ -63,8 +72,30 @@ impl Labels {
         slot
     }
 
-    pub(crate) fn optional(&mut self, text: Option<&[u8]>) -> u32 {
+    fn optional(&mut self, text: Option<&[u8]>) -> u32 {
         text.map_or(NONE, |t| self.slot(t))
+    }
+
+    /// The number of the set with these texts.
+    pub(crate) fn number_of(&mut self, texts: LabelTexts<'_>) -> u16 {
+        let set = LabelSet {
+            local: self.optional(texts.local),
+            transport: self.optional(texts.transport),
+            tls_version: self.optional(texts.tls_version),
+            tls_cipher: self.optional(texts.tls_cipher),
+        };
+        self.number(set)
+    }
+
+    /// The texts of the set with this number.
+    pub(crate) fn texts(&self, number: u16) -> LabelTexts<'_> {
+        let set = self.set(number);
+        LabelTexts {
+            local: self.get(set.local),
+            transport: self.get(set.transport),
+            tls_version: self.get(set.tls_version),
+            tls_cipher: self.get(set.tls_cipher),
+        }
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&[u8]> {
@@ -76,7 +107,7 @@ impl Labels {
     }
 
     /// The number of a set; like a text, it is kept for good, and is not told if there are too many.
-    pub(crate) fn number(&mut self, set: LabelSet) -> u16 {
+    fn number(&mut self, set: LabelSet) -> u16 {
         if set == LabelSet::NONE {
             return NO_LABELS;
         }

@@ -60,6 +60,7 @@ mod snapshot;
 pub mod source;
 pub mod state;
 pub mod time;
+mod totals;
 pub mod usage;
 mod wall;
 

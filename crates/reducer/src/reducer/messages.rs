@@ -1,38 +1,16 @@
 //! coturn's messages, by the state of the allocation that they speak of.
 
-use super::{Key, Notice, Reducer, ServerRef, halves::HALVES_APART, names::Heard};
+use super::{Key, Notice, Reducer, ServerRef, names::Heard, opening::Opening};
 use crate::{
-    allocation::{Address, Allocation, Details, Dirty},
-    aside::Unconfirmed,
+    allocation::{Details, Dirty},
     event::CloseReason,
     flags::Flags,
     intern::NONE,
-    labels::LabelSet,
     message::{Kind, Leg, Message, Status},
-    relayed::{Carried, has_relayed, largest_framing},
+    relayed::{Carried, has_relayed},
     time::{Moment, Timestamp},
     usage::{Counters, Legs},
 };
-
-/// How long an unconfirmed id is kept: coturn's longest lifetime by default (`max-allocate-lifetime`), in
-/// which an allocation that lives must be refreshed.
-const UNCONFIRMED_TTL: u64 = 3_600_000;
-
-/// How an allocation is first heard of.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Opening {
-    /// By its `new`.
-    pub(crate) seen: bool,
-    pub(crate) from_snapshot: bool,
-    /// What was heard of it while it was unconfirmed.
-    pub(crate) carried: Carried,
-    /// What was told of an earlier life of its key, and may hold deltas of this one: counted from there on.
-    pub(crate) told: Carried,
-    pub(crate) reported: bool,
-    /// coturn's counters may have wrapped in a report of that.
-    pub(crate) wrapped: bool,
-    pub(crate) twin: u16,
-}
 
 impl Reducer {
     /// Takes a message that was received at `at`. Returns false where it is of no use: a repeat, or the
@@ -387,205 +365,6 @@ impl Reducer {
         }
     }
 
-    /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time. Not by
-    /// a follower: the leader may know the id, and tell what is said of it.
-    pub(crate) fn set_aside(&mut self, key: &Key<'_>, leg: Leg, counters: Counters) -> bool {
-        if self.is_following() {
-            return true;
-        }
-        let (now, last_leg) = (self.now, self.last_leg());
-        let slot = match self.find_unconfirmed(key) {
-            Some(slot) => slot,
-            None if self.rules.unconfirmed_limit == 0 => {
-                self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
-                return true;
-            }
-            None => {
-                while self.unconfirmed.len() >= self.rules.unconfirmed_limit {
-                    let Some(oldest) = self.unconfirmed.oldest() else {
-                        self.broken("a full table of unconfirmed ids without an oldest");
-                        break;
-                    };
-                    self.forget_unconfirmed(oldest);
-                    self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
-                }
-                let name = self.names.hold(key.realm, key.username);
-                let entry = Unconfirmed {
-                    id: key.id,
-                    server: key.server,
-                    name,
-                    carried: Carried::default(),
-                    half: None,
-                    reported: false,
-                    wrapped: false,
-                };
-                let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
-                let (aside, names, hasher) = (&self.unconfirmed, &self.names, &self.hasher);
-                self.unconfirmed_table.insert_unique(key.hash, slot, |slot| {
-                    aside
-                        .get(*slot)
-                        .map_or(0, |u| Reducer::hash_of(hasher, names, u.server, u.id, u.name))
-                });
-                slot
-            }
-        };
-        if let Some(entry) = self.unconfirmed.get_mut(slot) {
-            match leg {
-                Leg::Client => {
-                    entry.carried = entry.carried.plus_client(counters);
-                    entry.half = Some((now, counters));
-                }
-                Leg::Peer => {
-                    let half = entry.half.take().filter(|(at, _)| now.since(*at) <= HALVES_APART);
-                    let client = half.map_or(Counters::ZERO, |(_, half)| half);
-                    entry.carried = entry
-                        .carried
-                        .plus_peer(counters, client, largest_framing(false, false));
-                }
-            }
-            entry.reported |= leg == last_leg;
-            entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
-        } else {
-            self.broken("an unconfirmed id that was just found");
-        }
-        true
-    }
-
-    /// Takes out of the table of the unconfirmed what was kept for this key.
-    pub(crate) fn take_aside(&mut self, key: &Key<'_>) -> Opening {
-        let kept = self
-            .find_unconfirmed(key)
-            .and_then(|slot| self.forget_unconfirmed(slot));
-        kept.map_or_else(Opening::default, |u| Opening {
-            carried: u.carried,
-            reported: u.reported,
-            wrapped: u.wrapped,
-            ..Opening::default()
-        })
-    }
-
-    pub(crate) fn forget_unconfirmed(&mut self, slot: u32) -> Option<Unconfirmed> {
-        let Some(entry) = self.unconfirmed.get(slot) else {
-            self.broken("an unconfirmed id that is gone");
-            return None;
-        };
-        let hash = Reducer::hash_of(&self.hasher, &self.names, entry.server, entry.id, entry.name);
-        if let Ok(found) = self.unconfirmed_table.find_entry(hash, |s| *s == slot) {
-            found.remove();
-        } else {
-            self.internal_errors
-                .broken("an unconfirmed id that is not in its table");
-        }
-        let entry = self.unconfirmed.remove(slot)?;
-        self.release_name(entry.name);
-        Some(entry)
-    }
-
-    /// Drops what was kept aside for long enough.
-    pub(crate) fn expire_aside(&mut self) {
-        while let Some(slot) = self.unconfirmed.expired(self.now) {
-            self.forget_unconfirmed(slot);
-            self.outgoing.count(|stats| &mut stats.unconfirmed_expired);
-        }
-        while let Some(slot) = self.tombstones.expired(self.tombstones_expire_at()) {
-            self.forget_tombstone(slot);
-        }
-    }
-
-    /// Opens an allocation and has a session of its group count it.
-    pub(crate) fn open(&mut self, key: &Key<'_>, status: Option<Status<'_>>, opening: Opening) -> u32 {
-        let slot = self.insert_allocation(key, status, opening);
-        self.enter_group(slot);
-        self.mark(slot, Dirty::Hard);
-        self.arm_allocation(slot);
-        slot
-    }
-
-    /// Only the record, in no session.
-    pub(crate) fn insert_allocation(
-        &mut self,
-        key: &Key<'_>,
-        status: Option<Status<'_>>,
-        opening: Opening,
-    ) -> u32 {
-        // A new incarnation: what was told of the old one cannot be added to any more.
-        if let Some(tombstone) = self.find_tombstone(key) {
-            self.forget_tombstone(tombstone);
-        }
-        let name = self.names.hold(key.realm, key.username);
-        let group = self.group_of(name);
-        let details = status.map_or_else(Details::default, |s| self.details(&s));
-        let doubted = !opening.told.is_zero();
-        let mut flags = Flags::empty();
-        flags.set(Flags::OPENED_SEEN, opening.seen);
-        flags.set(Flags::FROM_SNAPSHOT, opening.from_snapshot);
-        flags.set(Flags::TOUCHED, !opening.seen && !opening.from_snapshot);
-        flags.set(Flags::REPORTED, opening.reported);
-        // Between the halves of a report nothing is decided.
-        let relays = opening.reported && self.has_relayed(&opening.carried.legs, true);
-        flags.set(Flags::RELAYED, relays);
-        flags.set(Flags::WRAPPED, opening.wrapped);
-        flags.set(Flags::LEAVING, status.is_some_and(|s| s.lifetime == 0));
-        let kin = !opening.seen && self.has_kin(key);
-        flags.set(
-            Flags::DELTAS_ONLY,
-            kin || !opening.seen && self.now < self.evicted_until,
-        );
-        flags.set(Flags::OVERCOUNTED, doubted);
-        let mut allocation = Allocation::new(key.id, key.server, name, group, self.now);
-        allocation.hash = key.hash;
-        allocation.flags = flags;
-        allocation.lifetime = status.map_or(0, |s| s.lifetime);
-        allocation.remote = details.remote;
-        allocation.realm = key.realm_tag;
-        allocation.set_labels(details.labels, &self.labels);
-        allocation.set_carried(&opening.told.plus(opening.carried));
-        let twin = opening.twin.max(self.least_twin());
-        if twin > 0 {
-            allocation.rare().twin = twin;
-        }
-        if kin {
-            allocation.rare().kin = true;
-        }
-        if doubted {
-            let rare = allocation.rare();
-            rare.base = opening.told.legs;
-            rare.base_sent_on = opening.told.sent_on;
-            let by_legs = opening.told.relayed(self.peer_leg());
-            // What waits until it is known which legs there are is told by itself.
-            let withheld = match self.reports_peer_leg() {
-                None => opening.told.relayed(false),
-                Some(_) => 0,
-            };
-            rare.base_relayed = by_legs.max(withheld);
-        }
-        let slot = self.allocations.insert(allocation) as u32;
-        self.servers.opened(key.server);
-        self.index_allocation(slot, key.hash);
-        self.cluster.opened(slot);
-        slot
-    }
-
-    pub(crate) fn index_allocation(&mut self, slot: u32, hash: u64) {
-        let allocations = &self.allocations;
-        self.allocation_table.insert_unique(hash, slot, |slot| {
-            allocations.get(*slot as usize).map_or(0, |a| a.hash)
-        });
-    }
-
-    pub(crate) fn details(&mut self, status: &Status<'_>) -> Details {
-        let labels = LabelSet {
-            local: self.labels.optional(status.local),
-            transport: self.labels.optional(status.transport),
-            tls_version: self.labels.optional(status.tls_version),
-            tls_cipher: self.labels.optional(status.tls_cipher),
-        };
-        Details {
-            remote: Address::new(status.remote),
-            labels: self.labels.number(labels),
-        }
-    }
-
     /// Whether an allocation has relayed. Where coturn reports no peer leg, it has once it reported anything.
     pub(crate) fn has_relayed(&self, legs: &Legs, reported: bool) -> bool {
         if self.peer_leg() {
@@ -599,7 +378,7 @@ impl Reducer {
 /// Whether a report was made in time: coturn makes one at 4096 packets, unless it cannot look between two of them
 /// (COTURN.md, trap 29).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lateness {
+pub(crate) enum Lateness {
     InTime,
     Late,
     /// So many packets may hold 4 GiB.
@@ -609,7 +388,7 @@ enum Lateness {
 /// How many packets of less than 64 KiB cannot hold 4 GiB.
 pub(crate) const CANNOT_WRAP: u64 = 65_536;
 
-fn lateness(report: &Counters) -> Lateness {
+pub(crate) fn lateness(report: &Counters) -> Lateness {
     let (received, sent) = (report.received_packets, report.sent_packets);
     if received > CANNOT_WRAP || sent > CANNOT_WRAP {
         Lateness::MayHaveWrapped

@@ -10,10 +10,12 @@ mod ending;
 mod groups;
 mod halves;
 mod hearing;
+mod holes;
 mod kin;
 mod leftovers;
 mod messages;
 pub(crate) mod names;
+mod opening;
 mod outgoing;
 mod parked;
 mod peer_leg;
@@ -25,6 +27,7 @@ mod sessions;
 mod settle;
 mod silence;
 mod snapshot;
+mod unconfirmed;
 
 use std::{
     cmp::Reverse,

@@ -1,8 +1,8 @@
 //! Allocations that no session counts: parked at the end of one, or ended and heard of again.
 
-use super::{Key, Reducer, messages::Opening};
+use super::{Key, Reducer, opening::Opening};
 use crate::{
-    allocation::{Details, Dirty, most_of_peer, unwrap_peer},
+    allocation::{Details, Dirty},
     aside::{Tombstone, TombstoneMore, TombstoneRest},
     event::{Unattributed, UnattributedReason},
     flags::Flags,
@@ -10,6 +10,7 @@ use crate::{
     message::{Kind, Leg, Status},
     relayed::Carried,
     time::{Moment, Timestamp},
+    totals::{most_of_peer, unwrap_peer},
     usage::{Counters, Legs, Usage},
 };
 

@@ -176,7 +176,7 @@ impl Reducer {
     }
 
     fn described(&self, server: u32, details: &Details, usage: Legs) -> AllocationReport {
-        let labels = self.labels.set(details.labels);
+        let labels = self.labels.texts(details.labels);
         AllocationReport {
             id: crate::message::AllocationId(0),
             username: Box::default(),
@@ -185,11 +185,11 @@ impl Reducer {
             closed: None,
             totals_seen: false,
             server: self.servers.owned(server),
-            transport: self.labels.owned(labels.transport),
-            server_address: self.labels.owned(labels.local),
+            transport: labels.transport.map(Into::into),
+            server_address: labels.local.map(Into::into),
             client_address: details.remote.to_text(),
-            tls_version: self.labels.owned(labels.tls_version),
-            tls_cipher: self.labels.owned(labels.tls_cipher),
+            tls_version: labels.tls_version.map(Into::into),
+            tls_cipher: labels.tls_cipher.map(Into::into),
             usage,
         }
     }

@@ -1,10 +1,10 @@
 //! A reducer as it was when its rows were last committed.
 
 use serde::Deserialize;
-use slab::Slab;
 
 use super::{
     Reducer,
+    holes::{fill, free_holes},
     leftovers::LEFTOVER_WAITS,
     names::realm_tag,
     rows::{
@@ -15,11 +15,10 @@ use super::{
 use crate::{
     allocation::{Allocation, Details},
     aside::{Tombstone, TombstoneMore, TombstoneRest},
-    event::SessionId,
     flags::Flags,
     identity::Identity,
     intern::NONE,
-    labels::LabelSet,
+    labels::LabelTexts,
     leftover::Leftover,
     message::AllocationId,
     relayed::Carried,
@@ -50,55 +49,6 @@ impl std::fmt::Display for RestoreError {
 }
 
 impl std::error::Error for RestoreError {}
-
-/// A slab is filled as the rows come, in any order: to collect them first would take its memory twice.
-/// Slots of which the row has yet to come, or does not exist, are filled with holes.
-trait Hole {
-    fn hole() -> Self;
-    fn is_hole(&self) -> bool;
-}
-
-impl Hole for Allocation {
-    fn hole() -> Allocation {
-        Allocation::new(AllocationId(0), NONE, NONE, NONE, Timestamp(0))
-    }
-
-    fn is_hole(&self) -> bool {
-        self.name == NONE
-    }
-}
-
-impl Hole for Session {
-    fn hole() -> Session {
-        Session::new(SessionId([0; 16]), NONE, NONE, Timestamp(0))
-    }
-
-    fn is_hole(&self) -> bool {
-        self.first_name == NONE
-    }
-}
-
-fn fill<T: Hole>(slab: &mut Slab<T>, slot: u32, value: T) {
-    let slot = slot as usize;
-    while slab.len() < slot {
-        slab.insert(T::hole());
-    }
-    match slab.get_mut(slot) {
-        Some(hole) => *hole = value,
-        None => {
-            slab.insert(value);
-        }
-    }
-}
-
-/// The first of them is the first to be filled again.
-fn free_holes<T: Hole>(slab: &mut Slab<T>) {
-    let holes = slab.iter().filter(|(_, value)| value.is_hole());
-    let holes: Vec<u32> = holes.map(|(slot, _)| slot as u32).collect();
-    for slot in holes.into_iter().rev() {
-        slab.try_remove(slot as usize);
-    }
-}
 
 /// A reducer on its way back from its rows, which are handed over one by one, in any order.
 #[derive(Debug)]
@@ -216,15 +166,15 @@ impl Reducer {
     }
 
     fn read_details(&mut self, row: DetailsRow<'_>) -> Details {
-        let labels = LabelSet {
-            local: self.labels.optional(row.local),
-            transport: self.labels.optional(row.transport),
-            tls_version: self.labels.optional(row.tls_version),
-            tls_cipher: self.labels.optional(row.tls_cipher),
+        let labels = LabelTexts {
+            local: row.local,
+            transport: row.transport,
+            tls_version: row.tls_version,
+            tls_cipher: row.tls_cipher,
         };
         Details {
             remote: row.remote,
-            labels: self.labels.number(labels),
+            labels: self.labels.number_of(labels),
         }
     }
 
@@ -492,23 +442,4 @@ where
         _ => return Err(bad),
     }
     .map_err(|_| bad)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_filled_in_any_order_and_holes_are_free_again() {
-        let allocation = |id| Allocation::new(AllocationId(id), NONE, 0, 0, Timestamp(0));
-        let mut slab = Slab::new();
-        for slot in [3, 0, 5, 1] {
-            fill(&mut slab, slot, allocation(u64::from(slot)));
-        }
-        free_holes(&mut slab);
-        let filled: Vec<_> = slab.iter().map(|(slot, a)| (slot, a.id.0)).collect();
-        assert_eq!(filled, [(0, 0), (1, 1), (3, 3), (5, 5)]);
-        let next = [0; 3].map(|id| slab.insert(allocation(id)));
-        assert_eq!(next, [2, 4, 6]);
-    }
 }

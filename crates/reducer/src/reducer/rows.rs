@@ -349,13 +349,13 @@ impl Reducer {
     }
 
     fn details_row<'a>(&'a self, details: &Details) -> DetailsRow<'a> {
-        let labels = self.labels.set(details.labels);
+        let labels = self.labels.texts(details.labels);
         DetailsRow {
             remote: details.remote.clone(),
-            local: self.labels.get(labels.local),
-            transport: self.labels.get(labels.transport),
-            tls_version: self.labels.get(labels.tls_version),
-            tls_cipher: self.labels.get(labels.tls_cipher),
+            local: labels.local,
+            transport: labels.transport,
+            tls_version: labels.tls_version,
+            tls_cipher: labels.tls_cipher,
         }
     }
 

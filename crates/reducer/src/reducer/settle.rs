@@ -2,13 +2,14 @@
 
 use super::{Notice, Reducer, messages::CANNOT_WRAP};
 use crate::{
-    allocation::{self, Dirty, Settled},
+    allocation::{self, Dirty},
     event::{CloseReason, UnattributedReason},
     flags::Flags,
     intern::NONE,
     relayed::Carried,
     rules::Billable,
     time::Timestamp,
+    totals::{self, Settled},
     usage::{Counters, Legs, Usage},
 };
 
@@ -163,7 +164,7 @@ impl Reducer {
         } else {
             0
         };
-        let mut settled = allocation::settle(a.legs(), client_total, peer_total, peer_leg, !doubted);
+        let mut settled = totals::settle(a.legs(), client_total, peer_total, peer_leg, !doubted);
         if settled.overcounted || settled.peer_overcounted {
             let right = self.set_right(slot, client_total, peer_total);
             if settled.overcounted {
@@ -270,7 +271,7 @@ impl Reducer {
         // Each message came twice at most.
         let half = old.legs.peer.zip(old.legs.peer, |n, _| n / 2);
         let peer = match peer_total.filter(|_| peer_leg) {
-            Some(total) => half.zip(total, allocation::unwrap_total),
+            Some(total) => half.zip(total, totals::unwrap_total),
             None => half,
         };
         let legs = Legs {

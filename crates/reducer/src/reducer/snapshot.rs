@@ -1,6 +1,6 @@
 //! Snapshots of the status keys (METERING.md, "Gaps and snapshots"): what is open though nobody heard it open.
 
-use super::{Reducer, ServerRef, messages::Opening};
+use super::{Reducer, ServerRef, opening::Opening};
 use crate::{
     allocation::Dirty,
     message::{AllocationId, Kind, Status},

@@ -2,7 +2,7 @@
 //! openings, closings, and totals of what was told without them. `takeover.rs` finds out what it is.
 
 use super::{
-    super::{Key, Reducer, messages::Opening},
+    super::{Key, Reducer, opening::Opening},
     life::Life,
 };
 use crate::{

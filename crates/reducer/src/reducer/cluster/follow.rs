@@ -18,7 +18,6 @@ use crate::{
     allocation::Details,
     event::CloseReason,
     flags::Flags,
-    labels::LabelSet,
     message::AllocationId,
     source::{Gap, GapReason},
     state::Table,
@@ -416,17 +415,9 @@ impl Reducer {
 
     /// The same in the numbers of another reducer.
     pub(crate) fn translated(&mut self, from: &Reducer, details: &Details) -> Details {
-        let mut label = |slot| self.labels.optional(from.labels.get(slot));
-        let set = from.labels.set(details.labels);
-        let set = LabelSet {
-            local: label(set.local),
-            transport: label(set.transport),
-            tls_version: label(set.tls_version),
-            tls_cipher: label(set.tls_cipher),
-        };
         Details {
             remote: details.remote.clone(),
-            labels: self.labels.number(set),
+            labels: self.labels.number_of(from.labels.texts(details.labels)),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! A life of an allocation as one node knows it, and whether two nodes speak of the same one.
 
 use crate::{
-    allocation::{Address, Allocation, Details, most_of_peer, unwrap_peer},
+    allocation::{Address, Allocation, Details},
     aside::Tombstone,
     event::CloseReason,
     flags::Flags,
     relayed::Carried,
     source::Gap,
     time::Timestamp,
+    totals::{most_of_peer, unwrap_peer},
     usage::{Counters, Legs},
 };
 

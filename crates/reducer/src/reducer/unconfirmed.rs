@@ -1,0 +1,125 @@
+//! Traffic under ids that nobody has confirmed: kept aside until a status or totals come, and told only then.
+
+use super::{
+    Key, Reducer,
+    halves::HALVES_APART,
+    messages::{Lateness, lateness},
+    opening::Opening,
+};
+use crate::{
+    aside::Unconfirmed,
+    message::Leg,
+    relayed::{Carried, largest_framing},
+    usage::Counters,
+};
+
+/// How long an unconfirmed id is kept: coturn's longest lifetime by default (`max-allocate-lifetime`), in
+/// which an allocation that lives must be refreshed.
+const UNCONFIRMED_TTL: u64 = 3_600_000;
+
+impl Reducer {
+    /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time. Not by
+    /// a follower: the leader may know the id, and tell what is said of it.
+    pub(crate) fn set_aside(&mut self, key: &Key<'_>, leg: Leg, counters: Counters) -> bool {
+        if self.is_following() {
+            return true;
+        }
+        let (now, last_leg) = (self.now, self.last_leg());
+        let slot = match self.find_unconfirmed(key) {
+            Some(slot) => slot,
+            None if self.rules.unconfirmed_limit == 0 => {
+                self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
+                return true;
+            }
+            None => {
+                while self.unconfirmed.len() >= self.rules.unconfirmed_limit {
+                    let Some(oldest) = self.unconfirmed.oldest() else {
+                        self.broken("a full table of unconfirmed ids without an oldest");
+                        break;
+                    };
+                    self.forget_unconfirmed(oldest);
+                    self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
+                }
+                let name = self.names.hold(key.realm, key.username);
+                let entry = Unconfirmed {
+                    id: key.id,
+                    server: key.server,
+                    name,
+                    carried: Carried::default(),
+                    half: None,
+                    reported: false,
+                    wrapped: false,
+                };
+                let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
+                let (aside, names, hasher) = (&self.unconfirmed, &self.names, &self.hasher);
+                self.unconfirmed_table.insert_unique(key.hash, slot, |slot| {
+                    aside
+                        .get(*slot)
+                        .map_or(0, |u| Reducer::hash_of(hasher, names, u.server, u.id, u.name))
+                });
+                slot
+            }
+        };
+        if let Some(entry) = self.unconfirmed.get_mut(slot) {
+            match leg {
+                Leg::Client => {
+                    entry.carried = entry.carried.plus_client(counters);
+                    entry.half = Some((now, counters));
+                }
+                Leg::Peer => {
+                    let half = entry.half.take().filter(|(at, _)| now.since(*at) <= HALVES_APART);
+                    let client = half.map_or(Counters::ZERO, |(_, half)| half);
+                    entry.carried = entry
+                        .carried
+                        .plus_peer(counters, client, largest_framing(false, false));
+                }
+            }
+            entry.reported |= leg == last_leg;
+            entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
+        } else {
+            self.broken("an unconfirmed id that was just found");
+        }
+        true
+    }
+
+    /// Takes out of the table of the unconfirmed what was kept for this key.
+    pub(crate) fn take_aside(&mut self, key: &Key<'_>) -> Opening {
+        let kept = self
+            .find_unconfirmed(key)
+            .and_then(|slot| self.forget_unconfirmed(slot));
+        kept.map_or_else(Opening::default, |u| Opening {
+            carried: u.carried,
+            reported: u.reported,
+            wrapped: u.wrapped,
+            ..Opening::default()
+        })
+    }
+
+    pub(crate) fn forget_unconfirmed(&mut self, slot: u32) -> Option<Unconfirmed> {
+        let Some(entry) = self.unconfirmed.get(slot) else {
+            self.broken("an unconfirmed id that is gone");
+            return None;
+        };
+        let hash = Reducer::hash_of(&self.hasher, &self.names, entry.server, entry.id, entry.name);
+        if let Ok(found) = self.unconfirmed_table.find_entry(hash, |s| *s == slot) {
+            found.remove();
+        } else {
+            self.internal_errors
+                .broken("an unconfirmed id that is not in its table");
+        }
+        let entry = self.unconfirmed.remove(slot)?;
+        self.release_name(entry.name);
+        Some(entry)
+    }
+
+    /// Drops what was kept aside for long enough.
+    pub(crate) fn expire_aside(&mut self) {
+        while let Some(slot) = self.unconfirmed.expired(self.now) {
+            self.forget_unconfirmed(slot);
+            self.outgoing.count(|stats| &mut stats.unconfirmed_expired);
+        }
+        while let Some(slot) = self.tombstones.expired(self.tombstones_expire_at()) {
+            self.forget_tombstone(slot);
+        }
+    }
+}
