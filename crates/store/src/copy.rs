@@ -127,6 +127,23 @@ pub(crate) const TABLES: &[Table] = &[
         ),
     },
     Table {
+        name: "usage_quarter",
+        columns: "user_name, quarter, source, realm, whole_day, started, ended, lower_bound, duration_ms, \
+             client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
+             peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes",
+        select: Select::Rows(
+            "user, quarter, source, realm, whole_day, started, ended, lower_bound, duration_ms, \
+             client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
+             peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes",
+            "user, quarter, source, realm",
+        ),
+    },
+    Table {
+        name: "audit",
+        columns: "at, who, action, target, detail, count",
+        select: Select::Rows("at, who, action, target, detail, count", "id"),
+    },
+    Table {
         name: "unattributed",
         columns: "source, at, server, realm, username, allocation, opened_at, reason, \
              client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \

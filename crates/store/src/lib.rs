@@ -75,6 +75,7 @@ mod query;
 mod session;
 mod sqlite;
 mod upkeep;
+mod usage;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
@@ -100,6 +101,7 @@ use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
+pub use usage::{AuditEntry, QUARTER_MS, Sums, UsageFilter, UsageQuarter};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.

@@ -1,4 +1,4 @@
-//! The ledger: sessions, and usage by user and day. It follows from the events, and is written with them.
+//! The ledger: sessions, and usage by user and time. It follows from the events, and is written with them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,6 +16,7 @@ use crate::{
     codes::{USAGE, add_to_sums, int, usage_values},
     commit::NewEvent,
     facts,
+    usage::QUARTER_MS,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -109,9 +110,22 @@ static DAYS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What a commit adds to a row of `usage_day`.
+static QUARTERS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO usage_quarter AS o (user_name, quarter, source, realm, whole_day, started, ended, lower_bound, \
+         duration_ms, {USAGE}) \
+         SELECT u.user_name, u.quarter, $1, u.realm, 0, u.started, u.ended, u.lower_bound, u.duration_ms, {UNNESTED} FROM \
+         unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], {}) \
+         AS u (quarter, realm, user_name, started, ended, lower_bound, duration_ms, a, b, c, d, e, f, g, h, i) \
+         ON CONFLICT (user_name, quarter, source, realm) DO UPDATE SET {}",
+        arrays(9),
+        add_to_sums("o.")
+    )
+});
+
+/// What a commit adds to a row of `usage_day` or `usage_quarter`.
 #[derive(Default)]
-struct Day {
+struct Sum {
     started: i64,
     ended: i64,
     lower_bound: i64,
@@ -123,7 +137,9 @@ struct Day {
 pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u8])], to: &mut Pipeline<'a>) {
     // Each session as its last event tells it.
     let mut last: HashMap<SessionId, (i64, &NewEvent)> = HashMap::new();
-    let mut days: BTreeMap<(i32, &[u8], &[u8]), Day> = BTreeMap::new();
+    let mut days: BTreeMap<(i32, &[u8], &[u8]), Sum> = BTreeMap::new();
+    // In the order of the table.
+    let mut quarters: BTreeMap<(&[u8], i64, &[u8]), Sum> = BTreeMap::new();
     for (n, new, _) in events {
         let event = &new.event;
         let known = last.entry(event.session_id).or_insert((*n, new));
@@ -133,15 +149,20 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         // Days later than any that the table can hold are its last: no clock gets there.
         let day = i32::try_from(event.timestamp.0 / DAY_MS).unwrap_or(i32::MAX);
         let user = event.user.as_deref().unwrap_or_default();
-        let sum = days.entry((day, &event.realm, user)).or_default();
-        sum.usage = sum.usage.plus(event.usage_delta);
-        sum.started += i64::from(event.event_type == EventType::Start);
-        if let Some(end) = event.end {
-            sum.ended += 1;
-            sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
-            sum.duration_ms = sum
-                .duration_ms
-                .saturating_add(end.ended_at.since(event.started_at));
+        let quarter = int(event.timestamp.0 / QUARTER_MS);
+        for sum in [
+            days.entry((day, &event.realm, user)).or_default(),
+            quarters.entry((user, quarter, &event.realm)).or_default(),
+        ] {
+            sum.usage = sum.usage.plus(event.usage_delta);
+            sum.started += i64::from(event.event_type == EventType::Start);
+            if let Some(end) = event.end {
+                sum.ended += 1;
+                sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
+                sum.duration_ms = sum
+                    .duration_ms
+                    .saturating_add(end.ended_at.since(event.started_at));
+            }
         }
     }
     let sessions: Vec<(i64, &NewEvent)> = last.into_values().collect();
@@ -150,21 +171,39 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
     }
     let days: Vec<_> = days.into_iter().collect();
     for some in days.chunks(ROWS) {
-        let mut params = params![
-            source,
-            some.iter().map(|((day, ..), _)| *day).collect::<Vec<_>>(),
-            some.iter().map(|((_, realm, _), _)| *realm).collect::<Vec<_>>(),
-            some.iter().map(|((.., user), _)| *user).collect::<Vec<_>>(),
-            some.iter().map(|(_, sum)| sum.started).collect::<Vec<_>>(),
-            some.iter().map(|(_, sum)| sum.ended).collect::<Vec<_>>(),
-            some.iter().map(|(_, sum)| sum.lower_bound).collect::<Vec<_>>(),
-            some.iter()
-                .map(|(_, sum)| int(sum.duration_ms))
-                .collect::<Vec<_>>(),
-        ];
-        params.extend(columns(some.iter().map(|(_, sum)| usage_values(&sum.usage))));
-        to.add(&DAYS, params);
+        let spans: Vec<i32> = some.iter().map(|((day, ..), _)| *day).collect();
+        let rows = some.iter().map(|((_, realm, user), sum)| (*realm, *user, sum));
+        to.add(&DAYS, sums(source, Box::new(spans), rows));
     }
+    let quarters: Vec<_> = quarters.into_iter().collect();
+    for some in quarters.chunks(ROWS) {
+        let spans: Vec<i64> = some.iter().map(|((_, quarter, _), _)| *quarter).collect();
+        let rows = some.iter().map(|((user, _, realm), sum)| (*realm, *user, sum));
+        to.add(&QUARTERS, sums(source, Box::new(spans), rows));
+    }
+}
+
+type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
+/// The values of rows with realm and user.
+fn sums<'a, 's>(
+    source: i32,
+    spans: Param<'a>,
+    rows: impl Iterator<Item = (&'a [u8], &'a [u8], &'s Sum)> + Clone,
+) -> Vec<Param<'a>> {
+    let column = |of: fn(&Sum) -> i64| rows.clone().map(|(.., sum)| of(sum)).collect::<Vec<i64>>();
+    let mut values: Vec<Param<'a>> = vec![
+        Box::new(source),
+        spans,
+        Box::new(rows.clone().map(|(realm, ..)| realm).collect::<Vec<_>>()),
+        Box::new(rows.clone().map(|(_, user, _)| user).collect::<Vec<_>>()),
+        Box::new(column(|sum| sum.started)),
+        Box::new(column(|sum| sum.ended)),
+        Box::new(column(|sum| sum.lower_bound)),
+        Box::new(column(|sum| int(sum.duration_ms))),
+    ];
+    values.extend(columns(rows.map(|(.., sum)| usage_values(&sum.usage))));
+    values
 }
 
 fn add_sessions<'a>(source: i32, count: i64, some: &[(i64, &'a NewEvent)], to: &mut Pipeline<'a>) {

@@ -22,6 +22,7 @@ mod rows;
 mod sessions;
 mod state;
 mod url;
+mod usage;
 
 use std::{
     collections::HashMap,

@@ -207,5 +207,15 @@ async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, 
     client
         .execute("DELETE FROM usage_day WHERE day < $1::bigint", &[&day])
         .await?;
+    client
+        .execute("DELETE FROM usage_quarter WHERE quarter < $1", &[&(day * 96)])
+        .await?;
+    let since = day.saturating_mul(int(DAY_MS));
+    client
+        .execute(
+            "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT $2) AND at < $1",
+            &[&since, &most],
+        )
+        .await?;
     Ok(more)
 }

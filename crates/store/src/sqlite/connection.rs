@@ -21,6 +21,7 @@ const APPLICATION_ID: i32 = 0x7475_726e;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
 ];
 
 /// The schema that this program reads and writes.

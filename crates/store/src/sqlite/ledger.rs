@@ -1,4 +1,4 @@
-//! The ledger: sessions, their events, and usage by user and day. All of it follows from the events, so it is
+//! The ledger: sessions, their events, and usage by user and time. All of it follows from the events, so it is
 //! not written with each of them, here and there, but in sorted batches: when many have come, and before it
 //! is asked for. A process that dies on the way, or two that do it at once, do no harm: every step says
 //! in its own transaction how far it got.
@@ -21,6 +21,7 @@ use crate::{
     codes::add_to_sums,
     error::Result,
     facts::{self, Facts},
+    usage::QUARTER_MS,
 };
 
 /// Rows that one step writes.
@@ -46,10 +47,16 @@ struct Session {
     events: Vec<(u32, i64)>,
 }
 
-/// What a batch adds to a row of `usage_day`.
-#[derive(Default)]
-struct Day {
-    day: i64,
+/// What a batch adds to a row of `usage_day` or `usage_quarter`.
+#[derive(Clone, Copy)]
+enum Span {
+    Day(i64),
+    Quarter(i64),
+}
+
+/// What is added.
+struct Sum {
+    span: Span,
     source: u32,
     realm: Vec<u8>,
     user: Vec<u8>,
@@ -64,7 +71,7 @@ struct Day {
 enum Phase {
     Keys(usize),
     Sessions(usize),
-    Days(usize),
+    Sums(usize),
     Over,
 }
 
@@ -77,7 +84,7 @@ pub(super) struct Fold {
     done: i64,
     keys: Vec<(EventId, i64)>,
     sessions: Vec<Session>,
-    days: Vec<(Vec<u8>, Day)>,
+    sums: Vec<(Vec<u8>, Sum)>,
     phase: Phase,
     next: Phase,
 }
@@ -106,12 +113,12 @@ impl Fold {
             done,
             keys: Vec::new(),
             sessions: Vec::new(),
-            days: Vec::new(),
+            sums: Vec::new(),
             phase: Phase::Keys(0),
             next: Phase::Keys(0),
         };
         let mut sessions: BTreeMap<SessionId, Session> = BTreeMap::new();
-        let mut days: BTreeMap<Vec<u8>, Day> = BTreeMap::new();
+        let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
         while let Some(row) = found.next()? {
             let n: i64 = row.get(0)?;
             let (id, source, sequence) = (SessionId(row.get(2)?), row.get(3)?, row.get(5)?);
@@ -120,7 +127,7 @@ impl Fold {
                 facts::unpack_facts(row.get_ref(7)?.as_blob()?).ok_or_else(|| rows::damaged("event"))?;
             fold.upto = fold.upto.max(n);
             fold.keys.push((EventId(row.get(1)?), n));
-            add_to_day(&mut days, source, event_type, at, &facts);
+            add_to_sums_of(&mut sums, source, event_type, at, &facts);
             match sessions.get_mut(&id) {
                 Some(session) => {
                     session.events.push((sequence, n));
@@ -145,7 +152,7 @@ impl Fold {
         }
         fold.keys.sort_unstable();
         fold.sessions = sessions.into_values().collect();
-        fold.days = days.into_iter().collect();
+        fold.sums = sums.into_iter().collect();
         Ok(Some(fold))
     }
 
@@ -181,16 +188,16 @@ impl Fold {
                 if to < self.sessions.len() {
                     Phase::Sessions(to)
                 } else {
-                    Phase::Days(0)
+                    Phase::Sums(0)
                 }
             }
-            Phase::Days(from) => self.add_days(conn, from)?,
+            Phase::Sums(from) => self.add_sums(conn, from)?,
             Phase::Over => Phase::Over,
         };
         Ok(())
     }
 
-    fn add_days(&mut self, conn: &Connection, from: usize) -> rusqlite::Result<Phase> {
+    fn add_sums(&mut self, conn: &Connection, from: usize) -> rusqlite::Result<Phase> {
         let (under_way, key): (Option<i64>, Option<Vec<u8>>) = conn
             .prepare_cached("SELECT usage_event, usage_key FROM store")?
             .query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
@@ -199,18 +206,18 @@ impl Fold {
             return Ok(Phase::Over);
         }
         let from = match &key {
-            Some(key) => from.max(self.days.partition_point(|(k, _)| k <= key)),
+            Some(key) => from.max(self.sums.partition_point(|(k, _)| k <= key)),
             None => from,
         };
         let mut last = None;
-        for (key, day) in self.days.iter().skip(from).take(STEP) {
-            add_day(conn, day)?;
+        for (key, sum) in self.sums.iter().skip(from).take(STEP) {
+            add_sum(conn, sum)?;
             last = Some(key);
         }
-        if from + STEP < self.days.len() {
+        if from + STEP < self.sums.len() {
             conn.prepare_cached("UPDATE store SET usage_event = ?1, usage_key = ?2")?
                 .execute(params![self.upto, last])?;
-            Ok(Phase::Days(from + STEP))
+            Ok(Phase::Sums(from + STEP))
         } else {
             conn.prepare_cached("UPDATE store SET ledger_event = ?1, usage_event = NULL, usage_key = NULL")?
                 .execute([self.upto])?;
@@ -226,41 +233,72 @@ impl Fold {
     }
 }
 
-fn add_to_day(days: &mut BTreeMap<Vec<u8>, Day>, source: u32, event_type: EventType, at: i64, facts: &Facts) {
-    let day = super::nat(at) / DAY_MS;
+/// Keys of quarters come after those of days, whose first byte is 0: where another version left off among the days is the
+/// same place.
+const AFTER_DAYS: u8 = 1;
+
+fn add_to_sums_of(
+    sums: &mut BTreeMap<Vec<u8>, Sum>,
+    source: u32,
+    event_type: EventType,
+    at: i64,
+    facts: &Facts,
+) {
     let user = facts.user.as_deref().unwrap_or_default();
-    let mut key = Writer(Vec::with_capacity(16 + facts.realm.len() + user.len()));
-    key.raw(&day.to_be_bytes());
-    key.raw(&source.to_be_bytes());
-    key.bytes(&facts.realm);
-    key.raw(user);
-    let sum = days.entry(key.0).or_insert_with(|| Day {
-        day: int(day),
-        source,
-        realm: facts.realm.clone(),
-        user: user.to_vec(),
-        ..Day::default()
-    });
-    sum.usage = sum.usage.plus(facts.usage_delta);
-    sum.started += i64::from(event_type == EventType::Start);
-    if let Some(end) = facts.end {
-        sum.ended += 1;
-        sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
-        sum.duration_ms = sum
-            .duration_ms
-            .saturating_add(end.ended_at.since(facts.started_at));
+    let (day, quarter) = (super::nat(at) / DAY_MS, super::nat(at) / QUARTER_MS);
+    let mut of_day = Writer(Vec::with_capacity(16 + facts.realm.len() + user.len()));
+    of_day.raw(&day.to_be_bytes());
+    of_day.raw(&source.to_be_bytes());
+    of_day.bytes(&facts.realm);
+    of_day.raw(user);
+    // In the order of its table.
+    let mut of_quarter = Writer(Vec::with_capacity(20 + facts.realm.len() + user.len()));
+    of_quarter.raw(&[AFTER_DAYS]);
+    of_quarter.bytes(user);
+    of_quarter.raw(&quarter.to_be_bytes());
+    of_quarter.raw(&source.to_be_bytes());
+    of_quarter.raw(&facts.realm);
+    for (key, span) in [
+        (of_day, Span::Day(int(day))),
+        (of_quarter, Span::Quarter(int(quarter))),
+    ] {
+        let sum = sums.entry(key.0).or_insert_with(|| Sum {
+            span,
+            source,
+            realm: facts.realm.clone(),
+            user: user.to_vec(),
+            started: 0,
+            ended: 0,
+            lower_bound: 0,
+            duration_ms: 0,
+            usage: Usage::default(),
+        });
+        sum.usage = sum.usage.plus(facts.usage_delta);
+        sum.started += i64::from(event_type == EventType::Start);
+        if let Some(end) = facts.end {
+            sum.ended += 1;
+            sum.lower_bound += i64::from(end.accuracy == Accuracy::LowerBound);
+            sum.duration_ms = sum
+                .duration_ms
+                .saturating_add(end.ended_at.since(facts.started_at));
+        }
     }
 }
 
-static ADD_DAY: LazyLock<String> = LazyLock::new(|| {
+/// Into a table with these columns before the sums.
+fn adding(table: &str, columns: &str, values: &str) -> String {
     format!(
-        "INSERT INTO usage_day (day, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+        "INSERT INTO {table} ({columns}, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
+         VALUES ({values}, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
          ON CONFLICT DO UPDATE SET {}",
         rows::USAGE,
         add_to_sums("")
     )
-});
+}
+
+static ADD_DAY: LazyLock<String> = LazyLock::new(|| adding("usage_day", "day", "?1"));
+static ADD_QUARTER: LazyLock<String> =
+    LazyLock::new(|| adding("usage_quarter", "quarter, whole_day", "?1, 0"));
 
 static PUT_SESSION: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -271,17 +309,21 @@ static PUT_SESSION: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn add_day(conn: &Connection, day: &Day) -> rusqlite::Result<()> {
-    let [a, b, c, d, e, f, g, h, i] = rows::usage_values(&day.usage);
-    conn.prepare_cached(&ADD_DAY)?.execute(params![
-        day.day,
-        day.source,
-        day.realm,
-        day.user,
-        day.started,
-        day.ended,
-        day.lower_bound,
-        int(day.duration_ms),
+fn add_sum(conn: &Connection, sum: &Sum) -> rusqlite::Result<()> {
+    let [a, b, c, d, e, f, g, h, i] = rows::usage_values(&sum.usage);
+    let (sql, span) = match sum.span {
+        Span::Day(day) => (&ADD_DAY, day),
+        Span::Quarter(quarter) => (&ADD_QUARTER, quarter),
+    };
+    conn.prepare_cached(sql)?.execute(params![
+        span,
+        sum.source,
+        sum.realm,
+        sum.user,
+        sum.started,
+        sum.ended,
+        sum.lower_bound,
+        int(sum.duration_ms),
         a,
         b,
         c,

@@ -19,6 +19,7 @@ mod retention;
 mod rows;
 mod sessions;
 mod state;
+mod usage;
 mod writer;
 
 use std::{

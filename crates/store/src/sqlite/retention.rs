@@ -161,7 +161,14 @@ fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<
     ] {
         more |= conn.prepare_cached(sql)?.execute(values)? >= limit;
     }
+    let day = int(before.0 / DAY_MS) - USAGE_DAYS;
     conn.prepare_cached("DELETE FROM usage_day WHERE day < ?1")?
-        .execute([int(before.0 / DAY_MS) - USAGE_DAYS])?;
+        .execute([day])?;
+    conn.prepare_cached("DELETE FROM usage_quarter WHERE quarter < ?1")?
+        .execute([day * 96])?;
+    conn.prepare_cached(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT ?2) AND at < ?1",
+    )?
+    .execute(params![day.saturating_mul(int(DAY_MS)), int(limit as u64)])?;
     Ok(more)
 }

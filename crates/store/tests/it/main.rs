@@ -21,3 +21,4 @@ mod postgres_together;
 mod retention;
 mod schemas;
 mod support;
+mod usage;
