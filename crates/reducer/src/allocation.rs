@@ -109,6 +109,10 @@ pub(crate) struct Rare {
     /// Another server may have it: what its totals say beyond the deltas may have been told there.
     #[serde(skip)]
     pub(crate) kin: bool,
+    /// What the totals of an earlier life of its key said that had ended shortly before (`redis` sources): where they
+    /// are heard once more, they are copies.
+    #[serde(skip)]
+    pub(crate) before: Option<Box<Legs>>,
 }
 
 /// How long after its deletion was asked for an allocation may still carry something, in milliseconds: coturn
@@ -319,6 +323,7 @@ impl Allocation {
             quiet_at: Timestamp(0),
             copied: false,
             kin: false,
+            before: None,
             ..rare
         };
         Some(first).filter(|rare| *rare != Rare::default())

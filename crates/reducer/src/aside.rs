@@ -74,6 +74,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) withheld: u64,
     /// What it carried besides and nobody was told: perhaps one half of a report, of which the other was lost.
     pub(crate) untold: Option<Carried>,
+    /// coturn's counters may have wrapped in a report of it.
+    pub(crate) wrapped: bool,
 }
 
 impl TombstoneRest {

@@ -3,7 +3,7 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::{intern::NONE, time::Timestamp};
 
@@ -15,10 +15,17 @@ struct Server {
     stopped_at: Option<Timestamp>,
 }
 
-/// All servers that were ever named, and the one that nobody names (`redis` sources).
+/// Servers that are not looked through for some that can be forgotten.
+const FEW: usize = 1024;
+
+/// The servers that were named and of which anything is kept, and the one that nobody names (`redis` sources).
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
-    named: Vec<Server>,
+    /// By number. No two ever have the same one.
+    named: HashMap<u32, Server>,
+    next: u32,
+    /// How many were left when it was last looked which can be forgotten.
+    left: usize,
     unnamed: usize,
     table: HashTable<u32>,
     /// By what follows the address in their names.
@@ -31,18 +38,20 @@ impl Servers {
         if let Some(slot) = self.find(name) {
             return slot;
         }
-        let slot = self.named.len() as u32;
-        self.named.push(Server {
+        let slot = self.next;
+        self.next = self.next.wrapping_add(1);
+        let server = Server {
             name: name.into(),
             open: 0,
             stopped_at: None,
-        });
+        };
+        self.named.insert(slot, server);
         if let Some(i) = name.iter().position(|b| *b == b'/') {
             self.kin.entry(name[i..].to_vec()).or_default().push(slot);
         }
         let (named, hasher) = (&self.named, &self.hasher);
         self.table.insert_unique(hasher.hash_one(name), slot, |slot| {
-            named.get(*slot as usize).map_or(0, |s| hasher.hash_one(&*s.name))
+            named.get(slot).map_or(0, |s| hasher.hash_one(&*s.name))
         });
         slot
     }
@@ -58,7 +67,7 @@ impl Servers {
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&[u8]> {
-        self.named.get(slot as usize).map(|s| &*s.name)
+        self.named.get(&slot).map(|s| &*s.name)
     }
 
     pub(crate) fn owned(&self, slot: u32) -> Option<Box<[u8]>> {
@@ -67,18 +76,18 @@ impl Servers {
 
     /// How many allocations it has open.
     pub(crate) fn open(&self, slot: u32) -> usize {
-        self.named.get(slot as usize).map_or(self.unnamed, |s| s.open)
+        self.named.get(&slot).map_or(self.unnamed, |s| s.open)
     }
 
     pub(crate) fn stopped(&mut self, slot: u32, at: Timestamp) {
-        if let Some(server) = self.named.get_mut(slot as usize) {
+        if let Some(server) = self.named.get_mut(&slot) {
             server.stopped_at = Some(at);
         }
     }
 
     /// It is heard of again: when it had been taken to have stopped.
     pub(crate) fn returned(&mut self, slot: u32) -> Option<Timestamp> {
-        self.named.get_mut(slot as usize)?.stopped_at.take()
+        self.named.get_mut(&slot)?.stopped_at.take()
     }
 
     /// The other servers of the same user and database: perhaps the same one, at another address.
@@ -96,6 +105,37 @@ impl Servers {
             .collect()
     }
 
+    /// Whether there are so many that those should be forgotten of which nothing is kept: whoever has the source's
+    /// password can name as many as he likes.
+    pub(crate) fn are_many(&self) -> bool {
+        self.named.len() >= FEW.max(2 * self.left)
+    }
+
+    /// Forgets those with nothing open that are not in use otherwise.
+    pub(crate) fn forget_all_but(&mut self, used: &HashSet<u32>) {
+        let (table, kin, hasher) = (&mut self.table, &mut self.kin, &self.hasher);
+        self.named.retain(|slot, server| {
+            let stays = server.open > 0 || used.contains(slot);
+            if !stays {
+                if let Ok(found) = table.find_entry(hasher.hash_one(&*server.name), |s| s == slot) {
+                    found.remove();
+                }
+                if let Some(i) = server.name.iter().position(|b| *b == b'/')
+                    && let Some(slots) = kin.get_mut(&server.name[i..])
+                {
+                    slots.retain(|s| s != slot);
+                }
+            }
+            stays
+        });
+        self.kin.retain(|_, slots| !slots.is_empty());
+        self.left = self.named.len();
+    }
+
+    pub(crate) fn knows(&self, slot: u32) -> bool {
+        self.named.contains_key(&slot)
+    }
+
     pub(crate) fn opened(&mut self, slot: u32) {
         *self.count(slot) += 1;
     }
@@ -107,7 +147,7 @@ impl Servers {
 
     fn count(&mut self, slot: u32) -> &mut usize {
         self.named
-            .get_mut(slot as usize)
+            .get_mut(&slot)
             .map_or(&mut self.unnamed, |s| &mut s.open)
     }
 }
@@ -129,6 +169,25 @@ mod tests {
         assert_eq!((servers.open(7), servers.open(8), servers.open(NONE)), (1, 0, 1));
         assert_eq!(servers.find(&7u32.to_be_bytes()), Some(7));
         assert_eq!(servers.optional(None), NONE);
+    }
+
+    #[test]
+    fn those_of_which_nothing_is_kept_are_forgotten() {
+        let mut servers = Servers::default();
+        let name = |n: u32| format!("10.0.{}.{}/-/0", n / 250, n % 250).into_bytes();
+        for n in 0..1023 {
+            servers.slot(&name(n));
+        }
+        assert!(!servers.are_many());
+        let [open, used] = [servers.slot(&name(5)), servers.slot(&name(9000))];
+        servers.opened(open);
+        assert!(servers.are_many());
+        servers.forget_all_but(&HashSet::from_iter([used]));
+        assert_eq!((servers.named.len(), servers.table.len()), (2, 2));
+        assert_eq!(servers.kin(open), [used]);
+        assert!(servers.find(&name(6)).is_none() && !servers.are_many());
+        let anew = servers.slot(&name(6));
+        assert!(anew > used, "no number comes back");
     }
 
     #[test]

@@ -74,6 +74,22 @@ impl Hearing {
         for (server, since) in &other.servers {
             self.servers.insert(number(*server), *since);
         }
+        // Which connections there are is no state: what a follower heard of them is all that is known.
+        for ((server, thread), connected) in &other.threads {
+            self.threads.insert((number(*server), *thread), *connected);
+        }
+    }
+
+    /// The servers with a connection open.
+    pub(super) fn connected(&self) -> impl Iterator<Item = u32> {
+        let open = self.threads.iter().filter(|(_, connected)| **connected);
+        open.map(|((server, _), _)| *server)
+    }
+
+    /// What is known of servers that are forgotten.
+    pub(super) fn forget_servers(&mut self, stays: impl Fn(u32) -> bool) {
+        self.threads.retain(|(server, _), _| stays(*server));
+        self.servers.retain(|server, _| stays(*server));
     }
 
     pub(super) fn thread(&mut self, server: u32, thread: u16, connected: bool) {

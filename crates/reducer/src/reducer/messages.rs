@@ -88,6 +88,15 @@ impl Reducer {
         if a.flags.contains(Flags::SHARED) {
             return self.on_shared(slot, kind);
         }
+        if let Kind::TotalTraffic(leg, total) = kind
+            && self.is_total_of_before(slot, leg, total)
+        {
+            return false;
+        }
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("a message for no allocation");
+            return false;
+        };
         if a.flags.contains(Flags::CLOSING) {
             return self.on_closing(slot, key, kind);
         }
@@ -306,6 +315,7 @@ impl Reducer {
         if let Some(counted) = self.cluster.counted_here(slot) {
             carried = counted;
         }
+        let mut said = false;
         match leg {
             Leg::Client => {
                 carried = carried.plus_client(counters);
@@ -315,12 +325,14 @@ impl Reducer {
             }
             Leg::Peer => {
                 let client = self.halves.take(slot, now).unwrap_or_default();
+                // Of one report both halves say it.
+                said = lateness(&client) != Lateness::InTime;
                 carried = carried.plus_peer(counters, client, framing);
             }
         }
         carried = self.not_below_told(slot, carried);
         self.count(slot, &carried, leg == self.last_leg());
-        if late != Lateness::InTime {
+        if late != Lateness::InTime && !said {
             self.outgoing.count(|stats| &mut stats.late_reports);
             self.outgoing.notice(Notice::LateReport { allocation: id });
         }

@@ -65,7 +65,7 @@ use crate::{
     wall::Wall,
 };
 
-/// A server, as [`Reducer::server`] numbered it. Numbers hold until the reducer is dropped.
+/// A server, as [`Reducer::server`] numbered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerRef(pub(crate) u32);
 
@@ -203,6 +203,8 @@ pub struct Reducer {
     pub(crate) tombstone_table: HashTable<u32>,
     pub(crate) unconfirmed: Aside<Unconfirmed>,
     pub(crate) unconfirmed_table: HashTable<u32>,
+    /// Of their realms and usernames.
+    pub(crate) unconfirmed_bytes: usize,
     /// Seeded at random, and never seen from outside: no table is iterated.
     pub(crate) hasher: DefaultHashBuilder,
 
@@ -265,6 +267,7 @@ impl Reducer {
             tombstone_table: HashTable::new(),
             unconfirmed: Aside::default(),
             unconfirmed_table: HashTable::new(),
+            unconfirmed_bytes: 0,
             hasher: DefaultHashBuilder::default(),
             deadlines: BinaryHeap::new(),
             reviews_wait: false,
@@ -316,8 +319,12 @@ impl Reducer {
         self.internal_errors.broken(what);
     }
 
-    /// Numbers a server, so that each of its messages need not name it.
+    /// Numbers a server, so that each of its messages need not name it. The number holds until another server is
+    /// numbered: one of which nothing is kept, and that has no connection, is then forgotten if there are many.
     pub fn server(&mut self, name: &[u8]) -> ServerRef {
+        if self.servers.find(name).is_none() && self.servers.are_many() {
+            self.forget_servers();
+        }
         ServerRef(self.servers.slot(name))
     }
 

@@ -5,9 +5,9 @@
 use super::{Key, Notice, Reducer};
 use crate::{
     allocation::{Address, Details},
-    flags::Flags,
-    message::Kind,
+    message::{Kind, Leg},
     time::Timestamp,
+    usage::Counters,
 };
 
 /// How long after a `new` its copy may come, in milliseconds: where several Redis servers feed one channel.
@@ -186,10 +186,8 @@ impl Reducer {
     /// Whether this `new` may be the copy of the one that opened the allocation.
     pub(crate) fn may_be_copy(&self, slot: u32, details: &Details) -> bool {
         let (direct, now) = (self.rules.direct, self.now);
-        self.allocation(slot).is_some_and(|a| {
-            a.flags.contains(Flags::OPENED_SEEN)
-                && is_copy(direct, now, a.opened_at.get(), &a.remote, details)
-        })
+        self.allocation(slot)
+            .is_some_and(|a| is_copy(direct, now, a.opened_at.get(), &a.remote, details))
     }
 
     /// The same of one that has ended.
@@ -197,7 +195,23 @@ impl Reducer {
         let (direct, now) = (self.rules.direct, self.now);
         self.tombstones
             .get(tombstone)
-            .is_some_and(|t| t.rest.opened_seen && is_copy(direct, now, t.opened_at, &t.rest.remote, details))
+            .is_some_and(|t| is_copy(direct, now, t.opened_at, &t.rest.remote, details))
+    }
+
+    /// Whether a total may be the copy of one of the life before, of which this key's allocation is the next: it is told
+    /// already. Its own is what its reports say.
+    pub(crate) fn is_total_of_before(&self, slot: u32, leg: Leg, total: Counters) -> bool {
+        let a = self.allocation(slot).filter(|_| !self.rules.direct);
+        let Some((a, before)) = a.and_then(|a| Some((a, a.rare.as_ref()?.before.as_deref()?))) else {
+            return false;
+        };
+        let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
+        let soon = self.now.since(a.opened_at.get()) <= COPY_WITHIN;
+        let (own, before) = match leg {
+            Leg::Client => (a.legs().client, before.client),
+            Leg::Peer => (a.legs().peer, before.peer),
+        };
+        soon && wrapped(total) == wrapped(before) && wrapped(total) != wrapped(own)
     }
 }
 

@@ -43,8 +43,10 @@ impl Reducer {
         opening: Opening,
     ) -> u32 {
         // A new incarnation: what was told of the old one cannot be added to any more.
+        let mut before = None;
         if let Some(tombstone) = self.find_tombstone(key) {
-            self.forget_tombstone(tombstone);
+            let ended = self.forget_tombstone(tombstone).map(|t| t.rest);
+            before = ended.filter(|rest| !self.rules.direct && opening.seen && rest.totals_seen);
         }
         let name = self.names.hold(key.realm, key.username);
         let group = self.group_of(name);
@@ -80,6 +82,9 @@ impl Reducer {
         }
         if kin {
             allocation.rare().kin = true;
+        }
+        if let Some(before) = before.filter(|rest| !rest.told.is_zero()) {
+            allocation.rare().before = Some(Box::new(before.told));
         }
         if doubted {
             let rare = allocation.rare();

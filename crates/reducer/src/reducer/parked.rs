@@ -8,7 +8,7 @@ use crate::{
     flags::Flags,
     intern::NONE,
     message::{Kind, Leg, Status},
-    relayed::Carried,
+    relayed::{Carried, largest_framing, sent_on},
     time::{Moment, Timestamp},
     totals::{most_of_peer, unwrap_peer},
     usage::{Counters, Legs, Usage},
@@ -116,11 +116,8 @@ impl Reducer {
         // Where another allocation of the same key had a part in it, those totals were not the last word.
         let mixed = a.flags.intersects(Flags::OVERCOUNTED | Flags::SHARED);
         let totals_seen = totals_seen && !mixed;
-        if self.rules.tombstone_limit == 0 {
-            self.tombstone_evicted();
-            return self.release_name(a.name);
-        }
-        while self.tombstones.len() >= self.rules.tombstone_limit {
+        // The last that ended is always kept: its `new` may come once more.
+        while self.tombstones.len() >= self.rules.tombstone_limit.max(1) {
             let Some(oldest) = self.tombstones.oldest() else {
                 self.broken("a full table of tombstones without an oldest");
                 break;
@@ -150,6 +147,7 @@ impl Reducer {
                 client_total: a.totals().0,
                 withheld,
                 untold,
+                wrapped: a.flags.contains(Flags::WRAPPED),
             },
             remote: a.remote,
         };
@@ -277,6 +275,8 @@ impl Reducer {
                 if self.is_copy_of_ended(slot, &details) {
                     if let Some(t) = self.tombstones.get_mut(slot) {
                         t.rest.more.copied = true;
+                        // If it is none, the totals that come are not of the life of which this one is.
+                        t.rest.more.client_total = None;
                         self.outgoing.tombstone(slot);
                     }
                     return false;
@@ -352,7 +352,9 @@ impl Reducer {
                 t.rest.more.client_total = Some(total);
                 self.outgoing.tombstone(slot);
             }
-            return false;
+            if leg == Leg::Client || !self.more_went_on(slot) {
+                return false;
+            }
         }
         if lives_on {
             if let Some(slot) = self.revive(slot, key, None) {
@@ -367,6 +369,18 @@ impl Reducer {
         let slot = self.open(key, None, Opening { twin, ..opening });
         self.on_total(slot, leg, total);
         true
+    }
+
+    /// Whether both totals of an allocation that has ended, which say no more than was told, show that more of it went on
+    /// to the client than was certain by the reports: one half of one was lost.
+    fn more_went_on(&self, slot: u32) -> bool {
+        let heard = self.tombstones.get(slot).map(|t| &t.rest);
+        heard.is_some_and(|rest| {
+            !rest.totals_seen
+                && !rest.mixed
+                && rest.more.client_total == Some(rest.told.client)
+                && sent_on(&rest.told, largest_framing(false, true), 0) > rest.more.sent_on
+        })
     }
 
     /// A next life of which the `new` was not heard. Where the totals of the one that ended were not seen,
@@ -428,7 +442,7 @@ impl Reducer {
         a.opened_at = Moment::from(opened_at);
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
-        a.flags.set(Flags::WRAPPED, kept.wrapped);
+        a.flags.set(Flags::WRAPPED, rest.more.wrapped || kept.wrapped);
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
         a.flags.set(Flags::DELTAS_ONLY, rest.more.kin);
         if a.remote == crate::allocation::Address::None {
@@ -446,7 +460,7 @@ impl Reducer {
         rare.continues = rest.continues;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
-        if !kept.carried.is_zero() {
+        if !kept.carried.is_zero() && !copied_or_settled {
             let carried = carried.plus(kept.carried);
             self.count(slot, &carried, kept.reported);
         }

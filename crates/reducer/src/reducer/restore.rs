@@ -1,6 +1,6 @@
 //! A reducer as it was when its rows were last committed.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Reducer,
@@ -229,10 +229,18 @@ impl Reducer {
             more.quiet_at,
             more.copied,
             more.kin,
+            more.before.map(Box::new),
         );
         if news != Default::default() {
             let r = allocation.rare();
-            (r.base_sent_on, r.base_relayed, r.quiet_at, r.copied, r.kin) = news;
+            (
+                r.base_sent_on,
+                r.base_relayed,
+                r.quiet_at,
+                r.copied,
+                r.kin,
+                r.before,
+            ) = news;
         }
         if let Some(half) = more.half {
             self.halves.restore(slot, half);
@@ -421,6 +429,9 @@ impl Reducer {
 }
 
 /// A row without a second part, or the first part of one.
+/// So many fields may have come to a row's second part since it was written.
+const LEARNT_SINCE: usize = 8;
+
 pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
     match bytes.split_first() {
         Some((&(FORMAT | FORMAT_MORE), bytes)) => postcard::take_from_bytes(bytes).map(|(row, _)| row),
@@ -430,15 +441,23 @@ pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -
 }
 
 /// A row, and its second part, if it has one.
-fn read_with<'r, T, M>(bytes: &'r [u8], bad: RestoreError) -> Result<(T, Option<M>), RestoreError>
+pub(crate) fn read_with<'r, T, M>(bytes: &'r [u8], bad: RestoreError) -> Result<(T, Option<M>), RestoreError>
 where
     T: Deserialize<'r>,
-    M: Deserialize<'r>,
+    M: DeserializeOwned,
 {
+    // That of an earlier program ends earlier: what it does not say is zero.
+    let read_more = |rest: &[u8]| {
+        postcard::from_bytes(rest).or_else(|_| {
+            let mut whole = rest.to_vec();
+            whole.resize(rest.len() + LEARNT_SINCE, 0);
+            postcard::from_bytes(&whole)
+        })
+    };
     match bytes.split_first() {
         Some((&FORMAT, bytes)) => postcard::from_bytes(bytes).map(|row| (row, None)),
         Some((&FORMAT_MORE, bytes)) => postcard::take_from_bytes(bytes)
-            .and_then(|(row, rest)| postcard::from_bytes(rest).map(|more| (row, Some(more)))),
+            .and_then(|(row, rest)| read_more(rest).map(|more| (row, Some(more)))),
         _ => return Err(bad),
     }
     .map_err(|_| bad)

@@ -67,6 +67,8 @@ pub(crate) struct AllocationMore {
     pub(crate) kin: bool,
     /// The client's half of a report of which the peer's has yet to come.
     pub(crate) half: Option<(Timestamp, Counters)>,
+    /// The totals of the life before: see [`Rare`].
+    pub(crate) before: Option<Legs>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -385,6 +387,7 @@ impl Reducer {
             copied: rare.is_some_and(|r| r.copied),
             kin: rare.is_some_and(|r| r.kin),
             half: self.halves.get(slot),
+            before: rare.and_then(|r| r.before.as_deref().copied()),
         };
         self.encode_with(&row, &more)
     }

@@ -1,5 +1,7 @@
 //! What `direct` sources know of their servers (METERING.md, "Servers").
 
+use hashbrown::HashSet;
+
 use super::{Notice, Reducer, ServerRef};
 use crate::{event::CloseReason, intern::NONE, time::Timestamp};
 
@@ -38,6 +40,25 @@ impl Reducer {
     pub fn thread_disconnected(&mut self, at: Timestamp, server: ServerRef, thread: u16) {
         self.begin(at);
         self.hearing.thread(server.0, thread, false);
+    }
+
+    /// Those with no allocation, connection or tombstone, and of which nothing else is kept.
+    pub(crate) fn forget_servers(&mut self) {
+        let mut used: HashSet<u32> = HashSet::new();
+        used.extend(self.hearing.connected());
+        used.extend(self.ending.iter().map(|e| e.server));
+        used.extend(self.tombstones.iter().map(|(_, t)| t.server));
+        used.extend(self.unconfirmed.iter().map(|(_, u)| u.server));
+        for (_, l) in self.leftovers.iter() {
+            used.insert(l.server);
+            used.extend(l.past.iter().map(|p| p.server));
+        }
+        for (_, s) in &self.sessions {
+            used.extend(s.former().past.iter().map(|p| p.server));
+        }
+        used.extend(self.cluster.servers_kept());
+        self.servers.forget_all_but(&used);
+        self.hearing.forget_servers(|server| self.servers.knows(server));
     }
 
     fn end_server(&mut self, at: Timestamp, server: ServerRef, closed_at: Timestamp, reason: CloseReason) {

@@ -17,6 +17,9 @@ use crate::{
 /// which an allocation that lives must be refreshed.
 const UNCONFIRMED_TTL: u64 = 3_600_000;
 
+/// How many bytes of realm and username the table of the unconfirmed has room for, for each id: most names have fewer.
+const UNCONFIRMED_NAME: usize = 128;
+
 impl Reducer {
     /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time. Not by
     /// a follower: the leader may know the id, and tell what is said of it.
@@ -27,20 +30,11 @@ impl Reducer {
         let (now, last_leg) = (self.now, self.last_leg());
         let slot = match self.find_unconfirmed(key) {
             Some(slot) => slot,
-            None if self.rules.unconfirmed_limit == 0 => {
-                self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
-                return true;
-            }
             None => {
-                while self.unconfirmed.len() >= self.rules.unconfirmed_limit {
-                    let Some(oldest) = self.unconfirmed.oldest() else {
-                        self.broken("a full table of unconfirmed ids without an oldest");
-                        break;
-                    };
-                    self.forget_unconfirmed(oldest);
-                    self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
-                }
+                let length = key.realm.len() + key.username.len();
+                self.make_room_aside(length);
                 let name = self.names.hold(key.realm, key.username);
+                self.unconfirmed_bytes += length;
                 let entry = Unconfirmed {
                     id: key.id,
                     server: key.server,
@@ -82,6 +76,21 @@ impl Reducer {
         true
     }
 
+    /// Room in the table of the unconfirmed for one more with a name so long: anybody can make up ids, and names.
+    fn make_room_aside(&mut self, length: usize) {
+        let limit = self.rules.unconfirmed_limit.max(1);
+        let bytes = limit.saturating_mul(UNCONFIRMED_NAME);
+        while self.unconfirmed.len() >= limit
+            || (self.unconfirmed.len() > 0 && self.unconfirmed_bytes + length > bytes)
+        {
+            let Some(oldest) = self.unconfirmed.oldest() else {
+                return self.broken("a full table of unconfirmed ids without an oldest");
+            };
+            self.forget_unconfirmed(oldest);
+            self.outgoing.count(|stats| &mut stats.unconfirmed_evicted);
+        }
+    }
+
     /// Takes out of the table of the unconfirmed what was kept for this key.
     pub(crate) fn take_aside(&mut self, key: &Key<'_>) -> Opening {
         let kept = self
@@ -108,6 +117,8 @@ impl Reducer {
                 .broken("an unconfirmed id that is not in its table");
         }
         let entry = self.unconfirmed.remove(slot)?;
+        let length = self.names.realm(entry.name).len() + self.names.username(entry.name).len();
+        self.unconfirmed_bytes = self.unconfirmed_bytes.saturating_sub(length);
         self.release_name(entry.name);
         Some(entry)
     }

@@ -6,7 +6,7 @@ use turnhook_reducer::{
     rules::{AliveWhile, Rules},
     source::{Gap, GapReason},
     time::Timestamp,
-    usage::Counters,
+    usage::{Counters, Legs},
 };
 
 use crate::world::{World, bytes, exact, reason, seconds};
@@ -354,4 +354,40 @@ fn h9_checks_alone_wait_for_all_of_them() {
     w.at(400.0).advance();
     assert_eq!(w.ends().len(), 1);
     assert_eq!(w.end(0).allocations.len(), 2);
+}
+
+/// Of the only report the client's half was lost, so that nothing is known to have gone on to the client, and the peers'
+/// total comes late: it equals what was told, and yet says how much was relayed.
+#[test]
+fn h7_a_late_total_that_tells_no_more_says_what_was_relayed() {
+    let mut w = World::new(Rules::default());
+    let client = Counters {
+        sent_packets: 45,
+        sent_bytes: 40_180,
+        ..Counters::default()
+    };
+    let peer = Counters {
+        received_packets: 45,
+        received_bytes: 40_000,
+        ..Counters::default()
+    };
+    w.at(0.0).open("ann", 1);
+    w.at(10.0).message("ann", 1, Kind::Traffic(Leg::Peer, peer));
+    w.at(20.0)
+        .deleted("ann", 1)
+        .message("ann", 1, Kind::TotalTraffic(Leg::Client, client));
+    w.at(30.0).advance();
+    assert_eq!(w.end(0).usage.legs, Legs { client, peer });
+    assert_eq!(w.end(0).usage.billable_bytes, 0);
+    w.at(40.0)
+        .message("ann", 1, Kind::TotalTraffic(Leg::Peer, peer))
+        .message("ann", 1, Kind::TotalTraffic(Leg::Peer, peer));
+    w.at(100.0).advance();
+    let rest = w.end(1);
+    assert_eq!(rest.continues, Some(w.end(0).session_id));
+    assert_eq!(rest.usage.legs, Legs::default());
+    assert!(
+        (39_000..=40_000).contains(&rest.usage.billable_bytes),
+        "{rest:#?}"
+    );
 }

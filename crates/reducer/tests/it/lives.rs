@@ -287,10 +287,10 @@ fn a_session_past_its_linger_is_not_joined_after_a_restart() {
 #[test]
 fn an_early_eviction_is_remembered_after_a_restart() {
     let mut w = World::new(Rules {
-        tombstone_limit: 0,
+        tombstone_limit: 1,
         ..Rules::default()
     });
-    w.at(0.0).open("bob", 1).traffic("bob", 1, 100, MB);
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 100, MB).open("eve", 2);
     w.at(1000.0).advance();
     assert_eq!(w.reducer.stats().tombstones_evicted, 1);
     w.crash().hears();
@@ -510,14 +510,17 @@ fn totals_of_a_shared_key_are_not_told_on_top_of_its_deltas() {
 #[test]
 fn no_two_lives_have_one_id_even_when_nothing_is_remembered() {
     let mut w = World::new(Rules {
-        tombstone_limit: 0,
+        tombstone_limit: 1,
         ..Rules::default()
     });
-    w.at(0.0)
-        .open("bob", 1)
-        .close("bob", 1, 0, 0)
-        .totals("bob", 1, 0, 0);
-    w.crash().hears().totals("bob", 1, 0, 0);
+    // One ends after the other, and the one that ended last is all that is remembered.
+    let both = |w: &mut World| {
+        for (user, id) in [("bob", 1), ("eve", 2)] {
+            w.open(user, id).close(user, id, 0, 0).totals(user, id, 0, 0);
+        }
+    };
+    both(w.at(0.0));
+    both(w.crash().hears());
     w.at(100.0).advance();
     let mut ids: Vec<_> = w.events.iter().map(|e| e.id).collect();
     let all = ids.len();

@@ -1,13 +1,13 @@
 //! What the operator should hear of is bounded, and never vanishes uncounted.
 
 use turnhook_reducer::{
-    Reducer, ServerRef,
-    message::{AllocationId, Kind, Message, Status},
+    Notice, Reducer, ServerRef,
+    message::{AllocationId, Kind, Leg, Message, Status},
     rules::Rules,
     time::Timestamp,
 };
 
-use crate::world::{START, identity};
+use crate::world::{START, World, bytes, identity};
 
 #[test]
 fn notices_beyond_the_bound_are_counted() {
@@ -35,4 +35,22 @@ fn notices_beyond_the_bound_are_counted() {
     assert_eq!(output.notices.len() as u64 + output.notices_omitted, 1234);
     assert_eq!(output.notices_omitted, 234);
     assert_eq!(reducer.drain(true).notices_omitted, 0, "told once");
+}
+
+/// Both halves of a late report say that it is late.
+#[test]
+fn a_late_report_is_noticed_once() {
+    let mut w = World::new(Rules::default());
+    let (late, in_time) = (bytes(4000, 1_000_000), bytes(100, 1_000));
+    w.open("ann", 1);
+    for (client, peer) in [(late, late), (late, in_time), (in_time, late), (in_time, in_time)] {
+        w.message("ann", 1, Kind::Traffic(Leg::Client, client)).message(
+            "ann",
+            1,
+            Kind::Traffic(Leg::Peer, peer),
+        );
+    }
+    let late = |n: &&Notice| matches!(n, Notice::LateReport { .. });
+    assert_eq!(w.notices.iter().filter(late).count(), 3);
+    assert_eq!(w.reducer.stats().late_reports, 3);
 }

@@ -312,12 +312,22 @@ fn unconfirmed_ids_are_bounded_in_number_and_time() {
     assert_eq!(w.reducer.stats().unconfirmed_expired, 2);
     assert!(w.told().is_empty() && w.unattributed.is_empty());
 
+    // And in bytes: so many names of a thousand bytes each are as many as ids with short ones.
     let mut w = World::new(Rules {
-        unconfirmed_limit: 0,
+        unconfirmed_limit: 100,
         ..Rules::default()
     });
-    w.at(0.0).traffic("bob", 1, 1, 1000);
-    assert_eq!(w.reducer.kept_aside(), (0, 0));
+    for id in 1..=100 {
+        w.traffic(&format!("{id:>1000}"), id, 1, 1000);
+    }
+    let (_, kept) = w.reducer.kept_aside();
+    assert_eq!(kept, 100 * 128 / 1011);
+    assert_eq!(w.reducer.stats().unconfirmed_evicted, 100 - kept as u64);
+    w.at(3601.0).advance();
+    for id in 1..=100 {
+        w.traffic("bob", id, 1, 1000);
+    }
+    assert_eq!(w.reducer.kept_aside(), (0, 100), "what is gone takes no room");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use turnhook_reducer::{
 
 use crate::{
     model::call::{Carried, Load, Size, Way},
-    world::{START, World, bytes},
+    world::{START, World, bytes, exact},
 };
 
 impl World {
@@ -39,6 +39,110 @@ fn from(remote: Option<&'static str>) -> Status<'static> {
         remote: remote.map(str::as_bytes),
         ..Status::default()
     }
+}
+
+/// Its totals were heard and told, and then a report and a refresh come once more: that it lives on may be, but not that
+/// it carried more.
+#[test]
+fn copies_after_the_totals_carry_nothing() {
+    let mut w = World::new(Rules::default());
+    let call = bytes(100, 10_000);
+    let legs = Legs {
+        client: call,
+        peer: call,
+    };
+    let status = from(Some("192.0.2.1:1"));
+    w.at(0.0)
+        .message("ann", 2, Kind::New(status))
+        .message("ann", 1, Kind::New(status))
+        .report(1, legs);
+    w.message("ann", 1, Kind::Refreshed(status)).close_of(1, legs);
+    w.at(50.0).report(1, legs);
+    w.message("ann", 1, Kind::Refreshed(status));
+    w.at(2000.0).advance();
+    assert_eq!(w.billed_in_all(), 20_000, "{:#?}", w.told());
+}
+
+/// coturn was started again, and then the total of the life before comes once more: the next has carried nothing yet.
+#[test]
+fn a_copy_of_a_total_is_not_the_next_lifes() {
+    for leg in [Leg::Client, Leg::Peer] {
+        for crash in [false, true] {
+            let mut w = World::new(Rules::default());
+            let first = legs(1);
+            w.at(0.0)
+                .message("ann", 1, Kind::New(from(Some("192.0.2.1:1"))))
+                .report(1, first);
+            w.close_of(1, first);
+            w.at(1.0).message("ann", 1, Kind::New(from(Some("192.0.2.1:2"))));
+            if crash {
+                w.crash().hears();
+            }
+            let copy = match leg {
+                Leg::Client => first.client,
+                Leg::Peer => first.peer,
+            };
+            w.at(20.0).message("ann", 1, Kind::TotalTraffic(leg, copy));
+            w.at(30.0).report(1, legs(3));
+            w.close_of(1, legs(3));
+            w.at(1000.0).advance();
+            let told = w.events.iter().map(|e| e.usage_delta.legs);
+            let told = told.fold(Legs::default(), |sum, legs| sum.plus(legs));
+            assert_eq!(told, first.plus(legs(3)), "{leg:?}: {:#?}", w.told());
+            assert_eq!(w.billed_in_all(), 8 * HALF);
+        }
+    }
+}
+
+/// turnhook lost the `new` by a crash, and its copy comes after other messages: that is the same life.
+#[test]
+fn a_copy_of_a_new_that_was_not_heard_opens_no_other_life() {
+    let mut w = World::new(Rules::default());
+    let status = from(Some("192.0.2.1:1"));
+    w.at(0.0)
+        .message("ann", 1, Kind::Refreshed(status))
+        .report(1, legs(1));
+    w.at(0.04).message("ann", 1, Kind::New(status));
+    w.at(100.0).close_of(1, legs(1));
+    w.at(1000.0).advance();
+    assert_eq!(w.billed_in_all(), 2 * HALF, "{:#?}", w.told());
+}
+
+/// A `new` that may be a copy and is none: the client's total of the life before is not that of the next, of which only the
+/// peers' total is heard.
+#[test]
+fn totals_of_two_lives_are_not_exact_together() {
+    let mut w = World::new(Rules::default());
+    let status = from(Some("192.0.2.1:1"));
+    w.at(0.0).message("ann", 1, Kind::New(status));
+    w.deleted("ann", 1)
+        .message("ann", 1, Kind::TotalTraffic(Leg::Client, Counters::default()));
+    w.at(18.0).message("ann", 1, Kind::New(status));
+    w.at(20.0)
+        .message("ann", 1, Kind::TotalTraffic(Leg::Peer, legs(1).peer));
+    w.at(1000.0).advance();
+    assert!(w.ends().iter().all(|end| !exact(end)), "{:#?}", w.told());
+}
+
+/// Without tombstones nothing was known of the life before, and a copy of its `new` had all of it told again. The table
+/// keeps one at least.
+#[test]
+fn a_copy_of_a_new_is_known_however_few_tombstones_are_kept() {
+    let mut w = World::new(Rules {
+        tombstone_limit: 0,
+        ..Rules::default()
+    });
+    let call = bytes(100, 10_000);
+    let legs = Legs {
+        client: call,
+        peer: call,
+    };
+    let status = from(Some("192.0.2.1:1"));
+    w.at(0.0).message("ann", 1, Kind::New(status)).report(1, legs);
+    w.at(0.04).message("ann", 1, Kind::New(status));
+    w.at(100.0).close_of(1, legs);
+    w.at(200.0).advance();
+    assert_eq!(w.billed_in_all(), 20_000, "{:#?}", w.told());
 }
 
 /// The first is flooded and killed, of the second `new` is lost: in whatever order the rest is heard, nobody is

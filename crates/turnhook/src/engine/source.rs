@@ -437,6 +437,7 @@ impl SourceTask {
                 }
             }
             Signal::ThreadConnected { at, server, thread } => {
+                turn.server = None; // where there are many servers, numbers change
                 let server = self.reducer.server(&server);
                 self.reducer.thread_connected(at, server, thread);
             }

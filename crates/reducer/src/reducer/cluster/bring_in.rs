@@ -167,7 +167,7 @@ impl Reducer {
             return self.broken("a tombstone that was just found");
         };
         let told = t.rest.told;
-        if t.rest.totals_seen || !life.tells_more_than(&told) {
+        if t.rest.totals_seen || !life.tells_more_than(&t.rest.carried()) {
             return;
         }
         let mut life = Life {
@@ -175,6 +175,11 @@ impl Reducer {
             ..life.clone()
         };
         if let Some(slot) = self.revive(slot, key, None) {
+            if life.client_total.is_some()
+                && let Some(a) = self.allocations.get_mut(slot as usize)
+            {
+                a.rare().client_total = None; // both totals are of what the follower heard
+            }
             self.begin_closing(slot);
             if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
                 // Whether what was told had missed a wrap is not known any more: not called a total.

@@ -9,16 +9,18 @@ use super::{
     super::{
         Reducer, RestoreError,
         parked::{SETTLED_TTL, UNSETTLED_TTL},
-        restore::read,
+        restore::{read, read_with},
         rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
     },
     life::{Life, Sight, Stall, earliest, place},
 };
 use crate::{
     allocation::Details,
+    aside::TombstoneMore,
     event::CloseReason,
     flags::Flags,
     message::AllocationId,
+    relayed::Carried,
     source::{Gap, GapReason},
     state::Table,
     time::Timestamp,
@@ -69,7 +71,7 @@ impl Follower {
 struct Committed {
     sight: Sight,
     /// What was told of one that has ended, and whether both totals were seen.
-    ended: Option<(crate::usage::Legs, bool)>,
+    ended: Option<(Carried, bool)>,
 }
 
 impl Reducer {
@@ -274,7 +276,13 @@ impl Reducer {
                     self.compare(name, AllocationId(row.id), &committed, &mut present, &mut judged);
                 }
                 Table::Tombstone => {
-                    let row: TombstoneRow<'_> = read(bytes, bad)?;
+                    let (row, more): (TombstoneRow<'_>, Option<TombstoneMore>) = read_with(bytes, bad)?;
+                    let told = row.rest.told;
+                    let before = told.peer.received_bytes.min(told.client.sent_bytes);
+                    let told = Carried {
+                        legs: told,
+                        sent_on: more.map_or(before, |m| m.sent_on),
+                    };
                     let committed = Committed {
                         sight: Sight {
                             remote: row.rest.remote,
@@ -284,7 +292,7 @@ impl Reducer {
                             heard_at: row.heard_at,
                             refreshed: row.heard_at > row.opened_at,
                         },
-                        ended: Some((row.rest.told, row.rest.totals_seen)),
+                        ended: Some((told, row.rest.totals_seen)),
                     };
                     let name = (row.server, row.realm, row.username);
                     self.compare(name, AllocationId(row.id), &committed, &mut present, &mut judged);

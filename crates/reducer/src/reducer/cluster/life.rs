@@ -5,7 +5,7 @@ use crate::{
     aside::Tombstone,
     event::CloseReason,
     flags::Flags,
-    relayed::Carried,
+    relayed::{Carried, largest_framing, sent_on},
     source::Gap,
     time::Timestamp,
     totals::{most_of_peer, unwrap_peer},
@@ -122,12 +122,22 @@ impl Life {
             .is_none_or(|c| few(c.sent_packets) && few(c.received_packets))
     }
 
-    /// Whether its totals are those of an allocation of which more was carried than told.
-    pub(crate) fn tells_more_than(&self, told: &Legs) -> bool {
-        let peer = self.believed_peer_total(told);
-        !self.client_total.is_some_and(|total| told.client.exceeds(&total))
-            && (self.client_total.is_some_and(|total| total != told.client)
-                || peer.is_some_and(|total| total != told.peer))
+    /// Whether its totals are those of an allocation of which more was carried than told, or more of it is certain to
+    /// have gone on to the client.
+    pub(crate) fn tells_more_than(&self, told: &Carried) -> bool {
+        let legs = &told.legs;
+        if self.client_total.is_some_and(|total| legs.client.exceeds(&total)) {
+            return false;
+        }
+        let peer = self.believed_peer_total(legs);
+        let (client, peer) = (
+            self.client_total.unwrap_or(legs.client),
+            peer.unwrap_or(legs.peer),
+        );
+        let both = self.client_total.is_some() && self.peer_total.is_some();
+        client != legs.client
+            || peer != legs.peer
+            || (both && sent_on(&Legs { client, peer }, largest_framing(false, true), 0) > told.sent_on)
     }
 
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first

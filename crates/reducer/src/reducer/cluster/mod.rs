@@ -43,6 +43,12 @@ impl Cluster {
         }
     }
 
+    /// The servers of what a follower keeps.
+    pub(super) fn servers_kept(&self) -> impl Iterator<Item = u32> {
+        let kept = self.follower.iter().flat_map(|f| f.kept.keys());
+        kept.map(|(server, ..)| *server)
+    }
+
     /// From when on the tombstone of an allocation that ends now is kept.
     pub(super) fn remembers_from(&self, now: Timestamp) -> Timestamp {
         now.max(self.taken_over_at)

@@ -37,7 +37,8 @@ fn holds(history: &History) {
         judge.fleet = &promised;
         judge.unpromised = false;
         judge.the_books_balance();
-        judge.bills_are_true();
+        judge.nobody_is_billed_too_much();
+        judge.what_was_heard_is_billed();
     }
 }
 

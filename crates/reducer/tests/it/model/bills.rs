@@ -15,6 +15,14 @@ use super::{
     coturn::{Key, Life},
 };
 
+/// A tenant's user, what was billed for it, and the most that it may be.
+struct User {
+    name: (String, String),
+    billed: u64,
+    most: u64,
+    lives: Vec<usize>,
+}
+
 impl Judge<'_> {
     /// The most that may be billed for a life, whoever heard what of it.
     fn most_of(&self, life: &Life) -> u64 {
@@ -40,16 +48,19 @@ impl Judge<'_> {
         }
     }
 
-    /// The most where lives were taken for one: then they are billed as one.
+    /// The most where lives were taken for one: then they are billed as one, by what coturn's counters say, or each by
+    /// itself.
     fn most_as_one(&self, key: &Key, lives: &[usize]) -> u64 {
         let mut legs = self.forged(key);
         for i in lives {
             let life = &self.fleet.lives[*i];
             legs = legs.plus(self.truth(life)).plus(self.echo(life));
         }
+        let each = lives.iter().map(|i| self.most_of(&self.fleet.lives[*i])).sum();
         match self.rules.billable {
             Billable::Relayed if self.peer_leg => {
-                legs.peer.sent_bytes + legs.peer.received_bytes.min(legs.client.sent_bytes)
+                let down = legs.peer.received_bytes.min(legs.client.sent_bytes);
+                u64::max(legs.peer.sent_bytes + down, each)
             }
             rule => by_leg(rule, &legs),
         }
@@ -77,8 +88,54 @@ impl Judge<'_> {
         self.fleet.peer_messages && self.outcome.notices.iter().any(old)
     }
 
-    /// By user: never above the truth, and true where all was heard.
-    pub(crate) fn bills_are_true(&self) {
+    /// By user: never above the truth.
+    pub(crate) fn nobody_is_billed_too_much(&self) {
+        for user in self.users() {
+            assert!(
+                user.billed <= user.most,
+                "BILLED ABOVE THE TRUTH: {:?} by {:?}: billed {}, at most {} were relayed",
+                user.name,
+                self.rules.billable,
+                user.billed,
+                user.most
+            );
+        }
+    }
+
+    /// By user: true where all was heard.
+    pub(crate) fn what_was_heard_is_billed(&self) {
+        if self.evicted || self.unpromised || !self.knows_the_peer_leg() {
+            return;
+        }
+        let heard = |i: &usize| {
+            let life = &self.fleet.lives[*i];
+            self.totals_heard(life)
+                && !life.lost_by_wraps()
+                && each(&life.known.peer).iter().all(|n| *n < WRAP)
+                && self.is_plain(*i)
+                && self.counts_on(life)
+                && life.heard.new
+                && !life.moved()
+                && self.echo(life).is_zero()
+        };
+        for user in self.users().into_iter().filter(|u| u.lives.iter().all(heard)) {
+            let least: u64 = user
+                .lives
+                .iter()
+                .map(|i| self.least_of(&self.fleet.lives[*i]))
+                .sum();
+            assert!(
+                user.billed >= least,
+                "{:?} by {:?}: billed {}, at least {least} were relayed",
+                user.name,
+                self.rules.billable,
+                user.billed
+            );
+        }
+    }
+
+    /// Those of whom it can be known whose it was that was relayed.
+    fn users(&self) -> Vec<User> {
         let mut billed: BTreeMap<(String, String), u64> = BTreeMap::new();
         let mut bill = |realm: &[u8], username: &[u8], usage: &Usage| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -97,6 +154,7 @@ impl Judge<'_> {
         let owner = |l: &Life| (l.key.realm.clone(), l.user.clone());
         let owners = self.fleet.lives.iter().map(owner);
         let all: BTreeSet<(String, String)> = owners.chain(billed.keys().cloned()).collect();
+        let mut users = Vec::new();
         for user in all {
             let lives = (0..self.fleet.lives.len()).filter(|i| owner(&self.fleet.lives[*i]) == user);
             let lives: Vec<usize> = lives.collect();
@@ -109,30 +167,14 @@ impl Judge<'_> {
                 continue;
             }
             let most: u64 = keys.iter().map(|key| self.most_under(key)).sum();
-            assert!(
-                told <= most,
-                "{user:?}: billed {told}, at most {most} were relayed"
-            );
-            let heard = |i: &usize| {
-                let life = &self.fleet.lives[*i];
-                self.totals_heard(life)
-                    && !life.lost_by_wraps()
-                    && each(&life.known.peer).iter().all(|n| *n < WRAP)
-                    && self.is_plain(*i)
-                    && self.counts_on(life)
-                    && life.heard.new
-                    && !life.moved()
-                    && self.echo(life).is_zero()
-            };
-            let promised = !self.evicted && !self.unpromised && self.knows_the_peer_leg();
-            if promised && lives.iter().all(heard) {
-                let least: u64 = lives.iter().map(|i| self.least_of(&self.fleet.lives[*i])).sum();
-                assert!(
-                    told >= least,
-                    "{user:?}: billed {told}, at least {least} were relayed"
-                );
-            }
+            users.push(User {
+                name: user,
+                billed: told,
+                most,
+                lives,
+            });
         }
+        users
     }
 
     fn user_of(&self, username: &str) -> String {

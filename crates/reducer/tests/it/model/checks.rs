@@ -83,7 +83,7 @@ impl<'a> Judge<'a> {
             fleet,
             outcome,
             known: Knowledge::of(fleet, rules, outcome),
-            evicted: outcome.tombstones_evicted > 0 || rules.tombstone_limit == 0,
+            evicted: outcome.tombstones_evicted > 0,
             steady: true,
             several_nodes: false,
             unpromised: false,
@@ -102,12 +102,13 @@ impl<'a> Judge<'a> {
 
     /// What holds whoever heard what.
     pub(crate) fn check_soundness(&self) {
-        sessions_have_their_shape(self.rules, self.outcome, self.steady);
         self.nothing_is_above_the_truth();
+        sessions_have_their_shape(self.rules, self.outcome, self.steady);
+        self.only_what_was_is_told();
         if self.was_taken_for_old() {
             return;
         }
-        self.bills_are_true();
+        self.what_was_heard_is_billed();
         self.only_the_untellable_is_recorded();
         if !self.evicted {
             self.exact_is_exact();
@@ -177,7 +178,7 @@ impl<'a> Judge<'a> {
     fn was_told_early(&self, life: &Life) -> bool {
         let early = |event: &&SessionEvent| {
             event.allocations.iter().any(|report| {
-                key(event, report) == life.key && report.closed.is_none() && !report.usage.is_zero()
+                key(event, report) == life.key && !report.totals_seen && !report.usage.is_zero()
             })
         };
         self.outcome.events.iter().any(|event| early(&event))
@@ -224,7 +225,15 @@ impl<'a> Judge<'a> {
         namesakes.any(|(i, l)| self.known.is_hopeless(i) || moved(l))
     }
 
-    fn nothing_is_above_the_truth(&self) {
+    /// What is money: neither counters nor bills, by whichever rule, say more than was relayed.
+    pub(crate) fn nothing_is_above_the_truth(&self) {
+        self.no_counter_is_too_large();
+        if !self.was_taken_for_old() {
+            self.nobody_is_billed_too_much();
+        }
+    }
+
+    fn no_counter_is_too_large(&self) {
         let keys: BTreeSet<&Key> = self
             .told
             .keys()
@@ -244,9 +253,12 @@ impl<'a> Judge<'a> {
             }
             assert!(
                 within(&told, &most),
-                "{key:?}: told {told:#?}, the truth is {most:#?}"
+                "TOLD ABOVE THE TRUTH: {key:?}: told {told:#?}, the truth is {most:#?}"
             );
         }
+    }
+
+    fn only_what_was_is_told(&self) {
         for (key, opened_at) in self.told.keys() {
             assert!(
                 !self.lives(key, *opened_at).is_empty() || self.is_hopeless(key),
@@ -291,15 +303,8 @@ impl<'a> Judge<'a> {
         if of_key.len() > 1 && of_key.iter().any(|i| !self.fleet.lives[*i].copies.is_zero()) {
             return false;
         }
-        // Where its `new` was lost, it may be one that another server had until its address changed.
-        let is_it =
-            |l: &Life| l.readdressed && (&l.key.username, l.key.id) == (&life.key.username, life.key.id);
-        let elsewhere = self
-            .fleet
-            .lives
-            .iter()
-            .any(|l| l.key.server != life.key.server && is_it(l));
-        if elsewhere && !life.heard.new {
+        // Where its `new` was lost, it may be one that another server had, which has gone or changed its address.
+        if life.has_kin && !life.heard.new {
             return false;
         }
         !life.readdressed || (life.says_addresses() && life.heard.new && !life.missed && !life.unrecognised)
@@ -351,6 +356,9 @@ impl<'a> Judge<'a> {
                     "{key:?}: its totals were not heard"
                 );
                 if let (Some(asked), Some((closed_at, CloseReason::Closed))) = (life.asked_at, report.closed)
+                    && event.continues.is_none()
+                    && !life.echoed
+                    && !life.readdressed
                     && !life.missed
                     && !life.gap
                 {

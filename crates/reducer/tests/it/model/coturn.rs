@@ -100,6 +100,10 @@ pub(crate) struct Life {
     /// Its server's connections changed their address, and no status was heard since.
     pub(crate) readdressed: bool,
     pub(crate) unrecognised: bool,
+    /// That of its server when it opened.
+    address: u8,
+    /// When something of it was heard, another server had one of the same name and number, and no connection any more.
+    pub(crate) has_kin: bool,
     /// Whether coturn says `remote=`.
     addresses: bool,
     pub(crate) heard: Heard,
@@ -305,6 +309,8 @@ impl Fleet {
             claim: None,
             readdressed: false,
             unrecognised: false,
+            address: self.servers[server].address,
+            has_kin: false,
             heard: Heard::default(),
             missed: false,
             signed: false,
@@ -442,6 +448,15 @@ impl Fleet {
             life.missed = true;
             life.guess_down();
         }
+    }
+
+    /// Whether, by its name, one is another server's that has come back from elsewhere.
+    pub(crate) fn may_go_on_as(&self, there: usize, here: usize) -> bool {
+        let (there, here) = (&self.lives[there], &self.lives[here]);
+        let name = |l: &Life| (l.key.realm.clone(), l.key.username.clone(), l.key.id);
+        there.key.server != here.key.server
+            && name(there) == name(here)
+            && (there.address != self.servers[there.server].address || !self.servers[there.server].up)
     }
 
     /// When a client or coturn does something of itself.

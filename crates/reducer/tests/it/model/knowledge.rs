@@ -46,7 +46,7 @@ impl Knowledge {
 
 /// Nobody could tell a life from an earlier one of the same key whose `new` was lost, or came from the
 /// same client address when nothing else had been heard (or so soon that it may be a copy); or where two servers use
-/// one key, or somebody with a wrong password had it.
+/// one key, or messages of it come twice, or somebody with a wrong password had it.
 fn mistakable(fleet: &Fleet) -> Vec<bool> {
     let mut flags = vec![false; fleet.lives.len()];
     for (i, life) in fleet.lives.iter().enumerate() {
@@ -56,9 +56,16 @@ fn mistakable(fleet: &Fleet) -> Vec<bool> {
             continue;
         };
         let servers = earlier.iter().any(|e| fleet.lives[*e].server != life.server);
-        let soon = life.opened_at < before.opened_at + COPY;
+        // What comes twice of one life may come in the midst of the next.
+        let echoed = earlier.iter().chain([&i]).any(|l| fleet.lives[*l].echoed);
+        // As far as that was heard: where its `new` was lost, its copy may come later.
+        let first = |l: &Life| l.heard.at.iter().min().copied();
+        let heard_soon = first(life)
+            .zip(first(before))
+            .is_some_and(|(now, before)| now <= before + COPY);
+        let soon = heard_soon || life.opened_at < before.opened_at + COPY;
         let known = life.came_from_elsewhere(before) || (before.heard.other && !soon);
-        if servers || !life.heard.new || !known {
+        if servers || echoed || !life.heard.new || !known {
             flags[i] = true;
             for e in earlier {
                 flags[e] = true;
@@ -83,7 +90,9 @@ fn is_hopeless(fleet: &Fleet, outcome: &Outcome, life: usize) -> bool {
     // Of two tenants, and one looks like the other with another realm.
     let tenants = namesakes().any(|l| l.key.realm != life.key.realm);
     let unheard = namesakes().any(|l| !l.heard.new);
-    (shared && unseen) || (claims && !(alone && is_known_throughout(life))) || (tenants && unheard)
+    // What was held up until the two had long been silent is heard as that of a later one.
+    let held = namesakes().any(|l| l.gap);
+    (shared && (unseen || held)) || (claims && !(alone && is_known_throughout(life))) || (tenants && unheard)
 }
 
 fn is_known_throughout(life: &Life) -> bool {

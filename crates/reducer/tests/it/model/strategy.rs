@@ -333,8 +333,8 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
     );
     // Most fleets fit into their tables: where they do not, only the bounds can be held.
     let limits = (
-        prop_oneof![9 => Just(100_000usize), 1 => 0..4usize],
-        prop_oneof![9 => Just(200_000usize), 1 => 0..4usize],
+        prop_oneof![9 => Just(100_000usize), 1 => 1..4usize],
+        prop_oneof![9 => Just(200_000usize), 1 => 1..4usize],
     );
     (choices, durations, limits).prop_map(
         |(

@@ -10,6 +10,7 @@ use turnhook_reducer::{
 };
 
 use super::{
+    coturn::Server,
     history::Loss,
     run::{Manner, Mark, Run},
     wire::status,
@@ -240,7 +241,14 @@ impl Run<'_> {
             Manner::Crashing(every) => (every, true),
             Manner::Plain | Manner::FineSteps => return,
         };
-        if !n.is_multiple_of(every) || self.deaf || self.snapshot.is_some() || self.reducer.kept_aside().1 > 0
+        // Which connections a server had is not known after a crash; one that is away is not heard of again.
+        let away = |s: &Server| !s.up || s.address > 0;
+        let away = self.history.setting.direct && self.fleet.servers.iter().any(away);
+        if !n.is_multiple_of(every)
+            || self.deaf
+            || away
+            || self.snapshot.is_some()
+            || self.reducer.kept_aside().1 > 0
         {
             return;
         }
@@ -252,5 +260,8 @@ impl Run<'_> {
             self.reducer.deaf(at);
         }
         self.reducer.hearing(at);
+        for server in 0..2 {
+            self.threads_of(server, true);
+        }
     }
 }

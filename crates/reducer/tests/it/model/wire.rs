@@ -176,10 +176,14 @@ impl Run<'_> {
         };
         self.reducer.message(at, server, &message);
         let Some(life) = said.life else { return };
+        let kin = (0..self.fleet.lives.len()).any(|other| self.fleet.may_go_on_as(other, life));
+        self.fleet.lives[life].has_kin |= kin;
         self.note_sign(life, &said.word);
         if let Word::New(grant) | Word::Refreshed(grant) = &said.word {
             let now = self.wall(self.reducer.now());
-            self.fleet.lives[life].unrecognised = false;
+            // From there it is known only if its client has not gone elsewhere in the meantime.
+            let life_now = &mut self.fleet.lives[life];
+            life_now.unrecognised &= life_now.moved();
             let asked_at = &mut self.fleet.lives[life].asked_at;
             *asked_at = match grant.lifetime {
                 0 => Some(asked_at.unwrap_or(now)),

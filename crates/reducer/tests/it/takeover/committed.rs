@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::world::exact;
+use turnhook_reducer::usage::{Counters, Legs};
 
 #[test]
 fn a_follower_tells_nothing() {
@@ -211,4 +212,58 @@ fn a_refresh_that_only_the_follower_heard_keeps_it_alive() {
     assert_eq!(c.ends().len(), 0, "{:#?}", c.told());
     c.at(800.0).close(B, 1, MB);
     c.at(820.0).is_one_session(MB, true);
+}
+
+/// Of one report the leader missed the client's half, and of the end the peers' total: what it told is right by the
+/// counters, and nothing of it is known to have been relayed. A follower that heard both totals knows better.
+#[test]
+fn what_went_on_by_totals_that_only_the_follower_heard_is_told() {
+    let mut c = Cluster::new();
+    let client = Counters {
+        sent_packets: 45,
+        sent_bytes: 40_180,
+        ..Counters::default()
+    };
+    let peer = Counters {
+        received_packets: 45,
+        received_bytes: 40_000,
+        ..Counters::default()
+    };
+    c.at(0.0).open(BOTH, 1);
+    c.at(10.0).hear(BOTH, 1, Kind::Traffic(Leg::Peer, peer));
+    c.at(20.0)
+        .hear(BOTH, 1, Kind::Deleted)
+        .hear(BOTH, 1, Kind::TotalTraffic(Leg::Client, client))
+        .hear(B, 1, Kind::TotalTraffic(Leg::Peer, peer));
+    c.at(26.0).commit();
+    assert_eq!(c.ends().len(), 1, "{:#?}", c.told());
+    c.confirm(1).at(30.0).takes_over(1);
+    c.at(100.0).commit();
+    let billed: u64 = c.events.iter().map(|e| e.usage_delta.billable_bytes).sum();
+    assert!((39_000..=40_000).contains(&billed), "{billed}: {:#?}", c.told());
+    let legs = c.events.iter().map(|e| e.usage_delta.legs);
+    let legs = legs.fold(Legs::default(), |sum, legs| sum.plus(legs));
+    assert_eq!(legs, Legs { client, peer }, "{:#?}", c.told());
+}
+
+/// The next life of a number looked like a copy of the last one's `new`, and the leader did not hear of it. Its totals are
+/// told together, and not one of them beside one of the last life's.
+#[test]
+fn totals_of_a_next_life_that_only_the_follower_heard_belong_together() {
+    let mut c = Cluster::new();
+    let none = Counters::default();
+    c.at(0.0).open(BOTH, 1);
+    c.at(1.0)
+        .hear(BOTH, 1, Kind::Deleted)
+        .hear(BOTH, 1, Kind::TotalTraffic(Leg::Client, none))
+        .hear(B, 1, Kind::TotalTraffic(Leg::Peer, none));
+    c.at(7.0).commit();
+    c.at(18.0).open(B, 1).close(B, 1, MB);
+    c.at(30.0).takes_over(1);
+    c.at(100.0).commit();
+    let legs = c.events.iter().map(|e| e.usage_delta.legs);
+    let legs = legs.fold(Legs::default(), |sum, legs| sum.plus(legs));
+    let client = bytes(MB / 1000, MB + MB / 10);
+    let peer = bytes(MB / 1000, MB);
+    assert_eq!(legs, Legs { client, peer }, "{:#?}", c.told());
 }
