@@ -22,6 +22,8 @@ pub const KEPT: usize = 1024;
 const READ: usize = 64 * 1024;
 /// How long the rest of an answer may take: its status is known and decides alone.
 const BODY_TIME: Duration = Duration::from_secs(5);
+/// How many header fields an answer may have: beyond a hundred, hyper would take it for a failure.
+const FIELDS: usize = 1_000;
 /// Below the 5 s after which common servers close idle connections: a request that meets such a close
 /// is lost and has to wait for its retry.
 const IDLE: Duration = Duration::from_secs(4);
@@ -71,6 +73,7 @@ impl Client {
             .no_proxy()
             .connect_timeout(config.timeout.min(Duration::from_secs(10)))
             .pool_idle_timeout(IDLE)
+            .http1_max_headers(FIELDS)
             .pool_max_idle_per_host(config.concurrency as usize)
             // A dead connection that all requests share would otherwise fail them one timeout after another.
             .http2_keep_alive_interval(Duration::from_secs(10))

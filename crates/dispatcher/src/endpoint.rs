@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, oneshot, watch},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use turnhook_reducer::{
     event::{EventType, SessionId},
     time::Timestamp,
@@ -446,6 +446,18 @@ impl Endpoint {
     }
 
     fn log(&self, outcome: &Outcome) {
+        debug!(
+            endpoint = &*self.name,
+            event = &*outcome.event_id,
+            r#type = outcome.event_type.as_str(),
+            session = %outcome.session,
+            attempt = outcome.attempt,
+            status = outcome.status,
+            took_ms = u64::try_from(outcome.latency.as_millis()).unwrap_or(u64::MAX),
+            outcome = outcome.next.as_str(),
+            error = outcome.error.as_deref(),
+            "attempt"
+        );
         if let Next::Rejected | Next::GaveUp = outcome.next {
             warn!(
                 endpoint = &*self.name,

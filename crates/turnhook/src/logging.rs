@@ -1,5 +1,7 @@
 //! The log: to stderr, for people or for machines. What is an error of our own is counted, too.
 
+mod journal;
+
 use std::io::{self, IsTerminal};
 
 use prometheus_client::metrics::counter::Counter;
@@ -9,42 +11,94 @@ use tracing_subscriber::{
     filter::Targets,
     fmt,
     layer::{Context, SubscriberExt},
+    reload,
     util::SubscriberInitExt,
 };
 
 use crate::config::{Log, LogFormat};
 
 /// The target of a broken invariant of our own: see `turnhook_reducer::internal_error`.
-const INTERNAL_ERROR: &str = "turnhook::internal_error";
+pub(crate) const INTERNAL_ERROR: &str = "turnhook::internal_error";
 
 /// The target of the pool of connections to PostgreSQL.
 const POOL: &str = "deadpool";
+
+/// An error of any kind.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+type SetLevel = dyn Fn(&str) -> Result<(), Error> + Send + Sync;
+
+/// Changes the level of the log that runs.
+pub struct LevelSwitch(Box<SetLevel>);
+
+impl LevelSwitch {
+    /// From now on only this is let through.
+    ///
+    /// # Errors
+    /// The level cannot be read, which a checked configuration rules out.
+    pub fn set(&self, level: &str) -> Result<(), Error> {
+        (self.0)(level)
+    }
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lines {
+    Text,
+    Json,
+    /// Text with priorities, without times: systemd's journal has its own.
+    Journal,
+}
+
+impl Lines {
+    fn of(format: LogFormat) -> Lines {
+        match format {
+            LogFormat::Json => Lines::Json,
+            LogFormat::Text => Lines::Text,
+            LogFormat::Auto if io::stderr().is_terminal() => Lines::Text,
+            LogFormat::Auto if journal::is_stderr() => Lines::Journal,
+            LogFormat::Auto => Lines::Json,
+        }
+    }
+}
+
+/// What is let through at a level.
+fn filter(level: &str) -> Result<EnvFilter, Error> {
+    let filter = EnvFilter::builder().parse(level)?;
+    Ok(if level.contains(POOL) {
+        filter
+    } else {
+        // It warns of each connection to a database that is away; one line of our own says that it is.
+        filter.add_directive(format!("{POOL}=error").parse()?)
+    })
+}
 
 /// Starts it, once in the life of the program. `internal_errors` counts broken invariants, whatever the log's level is.
 ///
 /// # Errors
 /// The level cannot be read, which a checked configuration rules out, or a log was started before.
-pub fn start(log: &Log, internal_errors: Counter) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let json = match log.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !io::stderr().is_terminal(),
-    };
-    let mut filter = EnvFilter::builder().parse(&log.level)?;
-    if !log.level.contains(POOL) {
-        // It warns of each connection to a database that is away; one line of our own says that it is.
-        filter = filter.add_directive(format!("{POOL}=error").parse()?);
-    }
+pub fn start(log: &Log, internal_errors: Counter) -> Result<LevelSwitch, Error> {
+    let (filter, handle) = reload::Layer::new(filter(&log.level)?);
     let registry = tracing_subscriber::registry().with(count(internal_errors));
-    if json {
-        let lines = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
-        registry.with(lines.with_filter(filter)).try_init()?;
-    } else {
-        let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let lines = fmt::layer().with_ansi(color).with_writer(io::stderr);
-        registry.with(lines.with_filter(filter)).try_init()?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    match Lines::of(log.format) {
+        Lines::Json => registry
+            .with(lines.json().flatten_event(true).with_filter(filter))
+            .try_init()?,
+        Lines::Journal => registry
+            .with(lines.event_format(journal::Lines::new()).with_filter(filter))
+            .try_init()?,
+        Lines::Text => {
+            let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            registry
+                .with(lines.with_ansi(color).with_filter(filter))
+                .try_init()?;
+        }
     }
-    Ok(())
+    Ok(LevelSwitch(Box::new(move |level| {
+        handle.reload(self::filter(level)?)?;
+        Ok(())
+    })))
 }
 
 /// Counts lines.

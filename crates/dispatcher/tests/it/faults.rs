@@ -96,6 +96,18 @@ async fn a_success_counts_whatever_becomes_of_its_body() {
     }
 }
 
+/// Proxies add some, and tracing adds more: a hundred was once the most that was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_many_header_fields_is_an_answer() {
+    let lines: String = (0..300).map(|n| format!("x-{n}: y\r\n")).collect();
+    let outcome = after_fault(Reply::Headers(204, lines), Duration::from_secs(20)).await;
+    assert_eq!(
+        (outcome.next, outcome.status),
+        (Next::Done, Some(204)),
+        "{outcome:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_closed_under_it_loses_nothing() {
     let receiver = Receiver::start(|_| Reply::CloseAfter).await;

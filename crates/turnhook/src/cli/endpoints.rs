@@ -17,6 +17,7 @@ use super::{
     store,
     units::duration,
 };
+use crate::config::hide_path;
 
 /// Look at endpoints, try them, pause and resume them
 #[derive(Debug, Args)]
@@ -92,10 +93,11 @@ impl List {
             if configured.is_none() {
                 standing.state = "removed".to_owned();
             }
-            // Without its query, which may hold a token.
+            // Without its query and whatever else may be a token.
             let url = configured.map(|one| {
                 let mut url = one.url.clone();
                 url.set_query(None);
+                hide_path(&mut url);
                 url.to_string()
             });
             let oldest = left.oldest.filter(|_| left.pending > 0);

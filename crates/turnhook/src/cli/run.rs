@@ -25,7 +25,8 @@ impl Run {
         let config = self.config.load()?;
         let metrics = Arc::new(Metrics::new());
         // Nothing is logged before this.
-        logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
+        let _level =
+            logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

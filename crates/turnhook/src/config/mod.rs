@@ -24,7 +24,7 @@ pub use file::{
     AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
 };
 pub use load::{Input, load};
-pub use secret::{HIDDEN, Secret, SecretUrl};
+pub use secret::{HIDDEN, Secret, SecretUrl, hide_path};
 pub use units::{Rate, Size, Span};
 
 /// Every key, its meaning and its default: the first layer, and the documentation.

@@ -86,8 +86,32 @@ impl SecretUrl {
         if !query.is_empty() {
             url.query_pairs_mut().clear().extend_pairs(query);
         }
+        if endpoint {
+            hide_path(&mut url);
+        }
         url.to_string()
     }
+}
+
+/// Hides what can be a token in an endpoint's path: all but short words, and versions.
+pub fn hide_path(url: &mut Url) {
+    let is_word = |part: &str| {
+        let word = part.len() <= 12
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_');
+        let version = part.strip_prefix('v').is_some_and(|digits| {
+            digits.len() <= 2 && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        });
+        word || version
+    };
+    let shown: Vec<&str> = url
+        .path()
+        .split('/')
+        .map(|part| if is_word(part) { part } else { HIDDEN })
+        .collect();
+    let shown = shown.join("/");
+    url.set_path(&shown);
 }
 
 impl From<String> for SecretUrl {
@@ -123,6 +147,33 @@ impl Serialize for SecretUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_in_the_path_is_hidden_and_words_are_not() {
+        for (url, shown) in [
+            ("https://billing.example.com/", "https://billing.example.com/"),
+            (
+                "https://billing.example.com/turn/v1/events",
+                "https://billing.example.com/turn/v1/events",
+            ),
+            (
+                "https://hooks.example.com/in/T024BE7LH/8d3f",
+                "https://hooks.example.com/in/***/***",
+            ),
+            (
+                "https://h.example.com/hooks/abcdefghijklmnopq/x",
+                "https://h.example.com/hooks/***/x",
+            ),
+            (
+                "https://h.example.com/bot123:ABC/send",
+                "https://h.example.com/***/send",
+            ),
+        ] {
+            assert_eq!(SecretUrl::from(url.to_owned()).redacted(), shown);
+        }
+        let redis = "rediss://redis.example.com:6380/12";
+        assert_eq!(SecretUrl::from(redis.to_owned()).redacted(), redis);
+    }
 
     #[test]
     fn nothing_of_a_secret_is_shown() {

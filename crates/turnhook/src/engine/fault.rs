@@ -25,6 +25,17 @@ pub(crate) fn wrap<W: Future<Output = Ended>>(part: &Part, work: W) -> impl Futu
     }
 }
 
+/// The work of a task inside a part, with the panic that was asked for: `FAULT_INJECTION=panic:TASK@FILE`.
+pub(crate) async fn inside(what: &str, work: impl Future<Output = ()>) {
+    #[cfg(debug_assertions)]
+    if asked_for("panic", what).is_some_and(|file| file.exists()) {
+        std::panic::resume_unwind(Box::new("a fault was asked for"));
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = what;
+    work.await;
+}
+
 /// Resolves when the task behind this part is to end, and not the part itself.
 pub(crate) async fn abort(part: &Part) {
     #[cfg(debug_assertions)]

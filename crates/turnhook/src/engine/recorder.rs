@@ -24,8 +24,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     deadline::Stop,
+    fault,
     recording::{self, Reason, Stream},
-    supervisor::Ended,
+    supervisor::{Ended, note_panic},
     tap::Taps,
 };
 use crate::config::{Config, StoreKind};
@@ -33,6 +34,9 @@ use crate::config::{Config, StoreKind};
 /// How long a client may take to say what it wants, and how long a line that is.
 const ASKING: Duration = Duration::from_secs(5);
 const QUESTION: u64 = 4096;
+
+/// As it is called in the log.
+const RECORDING: &str = "a connection of the recorder";
 
 /// Clients at once, those that are refused included.
 const CLIENTS: usize = 16;
@@ -115,14 +119,20 @@ impl Recorder {
         loop {
             let accepted = tokio::select! {
                 () = stop.begun() => break,
-                _ = clients.join_next(), if !clients.is_empty() => continue,
+                Some(ended) = clients.join_next(), if !clients.is_empty() => {
+                    note_panic(ended, RECORDING);
+                    continue;
+                }
                 accepted = self.listener.accept(), if clients.len() < CLIENTS => accepted,
             };
             match accepted {
                 // Between the making of the socket and the setting of its mode somebody else may have connected.
                 Ok((stream, _)) if may_ask(&stream, self.owner) => {
                     let shared = Arc::clone(&shared);
-                    clients.spawn(async move { shared.serve(stream).await });
+                    clients.spawn(fault::inside(
+                        RECORDING,
+                        async move { shared.serve(stream).await },
+                    ));
                 }
                 Ok(_) => warn!("somebody else's program asked for a recording, and was not answered"),
                 Err(error) => {
@@ -134,7 +144,11 @@ impl Recorder {
         }
         remove(&self.path);
         // The sources say last why nothing more comes.
-        let words = async { while clients.join_next().await.is_some() {} };
+        let words = async {
+            while let Some(ended) = clients.join_next().await {
+                note_panic(ended, RECORDING);
+            }
+        };
         let _ = timeout(LAST_WORDS, stop.deadline().within(words)).await;
         Ok(())
     }

@@ -7,6 +7,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{error, warn};
 
 use super::{deadline::Deadline, fault};
+use crate::logging;
 
 /// A part of the program that is there for as long as the program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +85,16 @@ pub(crate) fn words_of_join(error: JoinError) -> String {
     match error.try_into_panic() {
         Ok(panic) => format!("it panicked: {}", words_of(&*panic)),
         Err(_) => "it was aborted".to_owned(),
+    }
+}
+
+/// A task of a part has ended, which nobody waits for: if it panicked, that is counted and said, and the part goes on.
+pub(crate) fn note_panic(ended: Result<(), JoinError>, what: &'static str) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        // Not `internal_error!`, which is an assertion in tests: this part of the program goes on.
+        error!(target: logging::INTERNAL_ERROR, cause = words_of(&*panic), "{what} panicked, and was given up");
     }
 }
 

@@ -33,8 +33,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use crate::descriptors;
+use crate::{
+    descriptors,
+    engine::{fault, supervisor::note_panic},
+};
 
+/// As it is called in the log.
+const CONNECTION: &str = "a connection of the HTTP server";
 /// Connections at once. A scraper and a few probes need no more than a handful.
 const CONNECTIONS: usize = 64;
 /// A head must be there within this time, and so must the next one on a connection that is kept.
@@ -59,7 +64,10 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                note_panic(ended, CONNECTION);
+                continue;
+            }
             () = stop.cancelled() => break,
         };
         let stream = match accepted {
@@ -79,7 +87,10 @@ pub(crate) async fn serve(
         };
         let (router, stop) = (router.clone(), stop.clone());
         match tls.clone() {
-            None => connections.spawn(connection(stream, peer, router, place, stop)),
+            None => connections.spawn(fault::inside(
+                CONNECTION,
+                connection(stream, peer, router, place, stop),
+            )),
             Some(tls) => connections.spawn(async move {
                 let shaken = tokio::select! {
                     shaken = timeout(HEAD_TIME, tls.accept(stream)) => shaken,
@@ -94,7 +105,12 @@ pub(crate) async fn serve(
         };
     }
     // Whatever is not done by then is given up.
-    drop(timeout(grace, async { while connections.join_next().await.is_some() {} }).await);
+    let rest = async {
+        while let Some(ended) = connections.join_next().await {
+            note_panic(ended, CONNECTION);
+        }
+    };
+    drop(timeout(grace, rest).await);
 }
 
 /// Descriptors are given out from the lowest: a high one says that all below are in use.

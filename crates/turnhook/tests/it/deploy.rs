@@ -185,6 +185,13 @@ fn redis_takes_the_fragment_and_its_users_can_do_their_work() {
     };
     // One for each of the two channels and of the two probes.
     eventually("coturn's totals in Redis", || (totals() >= 4).then_some(()));
+    // A key that can be set and not deleted is an allocation that is over and looks open.
+    let delete = ["--no-auth-warning", "-a", "change-me", "del", "turn/x", ""];
+    assert_eq!(redis.ask(&delete), "0");
+    let left = || ask(&["scan", "0", "count", "1000"]);
+    eventually("the keys of what has ended to go", || {
+        (!left().contains("turn/")).then_some(())
+    });
     let denied = redis.ask(&["--no-auth-warning", "-a", "change-me", "acl", "log"]);
     assert!(
         denied.contains("NOPERM"),

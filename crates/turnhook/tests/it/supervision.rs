@@ -170,3 +170,45 @@ fn its_source_is_not_ready() {
     );
     assert_eq!(bridge.ended().0, Some(1));
 }
+
+/// A panic in a connection of the HTTP server costs that connection; it is counted, and named in the log.
+#[test]
+fn a_connection_of_the_http_server() {
+    let mut bridge = Bridge::new("");
+    launch(&mut bridge, "panic", "a connection of the HTTP server");
+    let internal_errors = || counted(&bridge, &["turnhook_internal_errors_total"]);
+    assert_eq!(internal_errors(), 0);
+    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
+    assert_eq!(bridge.try_get("/livez"), None, "it panicked");
+    std::fs::remove_file(trigger(bridge.directory.path())).unwrap();
+    eventually("the panic to be counted", || {
+        (internal_errors() == 1).then_some(())
+    });
+    let log = bridge.stop();
+    let told = log
+        .iter()
+        .find(|line| line.contains("a connection of the HTTP server panicked"));
+    assert!(
+        told.is_some_and(|line| line.contains("a fault was asked for")),
+        "{log:#?}"
+    );
+}
+
+/// The same of the recorder's.
+#[test]
+fn a_connection_of_the_recorder() {
+    let mut bridge = Bridge::new("");
+    launch(&mut bridge, "panic", "a connection of the recorder");
+    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
+    let asked = bridge.command(&["record", "--source", "eu-1"]);
+    assert!(!asked.status.success());
+    eventually("the panic to be counted", || {
+        (counted(&bridge, &["turnhook_internal_errors_total"]) == 1).then_some(())
+    });
+    assert!(
+        bridge
+            .stop()
+            .iter()
+            .any(|line| line.contains("a connection of the recorder panicked"))
+    );
+}
