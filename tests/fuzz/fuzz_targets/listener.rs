@@ -20,7 +20,7 @@ type Message = (Vec<u8>, Vec<u8>);
 /// All that came of it: messages, and whether the connection was closed.
 fn serve(data: &[u8], piece: usize, password: bool) -> (Vec<Message>, bool) {
     let password = password.then(|| SecretString::from("pw"));
-    let mut session = Session::new(1, IpAddr::from([127, 0, 0, 1]), Arc::new(Credentials { user: None, password }));
+    let mut session = Session::new(IpAddr::from([127, 0, 0, 1]), Arc::new(Credentials { user: None, password }));
     let mut reader = Reader::requests(LIMITS);
     let mut replies = Replies::new(REPLIES);
     let mut heard = Vec::new();

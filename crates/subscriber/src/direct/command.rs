@@ -1,4 +1,5 @@
-//! What a client of the listener may say, and what it is answered. Pure: no I/O, no clock.
+//! What a client of the listener may say, and what it is answered: what coturn says, and `PING` and `QUIT` for people.
+//! Whatever else a Redis can do is refused, since strangers reach this. Pure: no I/O, no clock.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -41,9 +42,9 @@ pub enum Effect<'a> {
     Identified,
     /// A message of coturn.
     Message {
-        /// Raw.
+        /// The channel, as coturn sent it.
         channel: &'a [u8],
-        /// Raw.
+        /// The payload, as coturn sent it.
         payload: &'a [u8],
     },
     /// A coturn has just started.
@@ -111,7 +112,6 @@ impl Replies {
 /// One client.
 #[derive(Debug)]
 pub struct Session {
-    id: u64,
     peer: IpAddr,
     credentials: Arc<Credentials>,
     authenticated: bool,
@@ -121,8 +121,6 @@ pub struct Session {
     early: u8,
     user: Option<Box<[u8]>>,
     database: u32,
-    resp3: bool,
-    name: Box<[u8]>,
     /// Fixed once something was published.
     server: Option<Arc<[u8]>>,
 }
@@ -133,8 +131,6 @@ const REFUSALS: u8 = 3;
 const EARLY: u8 = 8;
 /// The longest name of a user, in bytes: it is part of the server's name, which is kept.
 const LONGEST_USER: usize = 128;
-/// The longest name that a client may give itself, in bytes.
-const LONGEST_NAME: usize = 64;
 
 const OK: &[u8] = b"+OK\r\n";
 const EMPTY: &[u8] = b"*0\r\n";
@@ -142,10 +138,9 @@ const EMPTY: &[u8] = b"*0\r\n";
 impl Session {
     /// A client that has just connected.
     #[must_use]
-    pub fn new(id: u64, peer: IpAddr, credentials: Arc<Credentials>) -> Session {
+    pub fn new(peer: IpAddr, credentials: Arc<Credentials>) -> Session {
         let authenticated = credentials.password.is_none();
         Session {
-            id,
             peer: peer.to_canonical(),
             credentials,
             authenticated,
@@ -153,8 +148,6 @@ impl Session {
             early: 0,
             user: None,
             database: 0,
-            resp3: false,
-            name: Box::default(),
             server: None,
         }
     }
@@ -186,7 +179,7 @@ impl Session {
     #[must_use]
     pub fn is_login(&self, args: &Args<'_>) -> bool {
         let mut name = [0u8; 16];
-        !self.authenticated && matches!(upper(args.get(0), &mut name), b"AUTH" | b"HELLO")
+        !self.authenticated && upper(args.get(0), &mut name) == b"AUTH"
     }
 
     /// Carries out one command.
@@ -196,7 +189,7 @@ impl Session {
         }
         let mut name = [0u8; 16];
         let command = upper(args.get(0), &mut name);
-        if !self.authenticated && !matches!(command, b"AUTH" | b"HELLO" | b"QUIT") {
+        if !self.authenticated && !matches!(command, b"AUTH" | b"QUIT") {
             replies.push(b"-NOAUTH Authentication required.\r\n");
             return self.too_early(command);
         }
@@ -226,7 +219,7 @@ impl Session {
                 Effect::Keys
             }
             (b"PING", 1) => reply(replies, b"+PONG\r\n"),
-            (b"PING", 2) | (b"ECHO", 2) => {
+            (b"PING", 2) => {
                 replies.bulk(args.get(1));
                 Effect::None
             }
@@ -234,28 +227,7 @@ impl Session {
                 replies.push(OK);
                 Effect::Close
             }
-            (b"HELLO", _) => self.hello(args, replies),
-            (b"CLIENT", 2..) => self.client(args, replies),
-            (b"COMMAND", _) => {
-                let count = args.get(1).eq_ignore_ascii_case(b"COUNT");
-                replies.push(if count { b":13\r\n" } else { EMPTY });
-                Effect::Tool
-            }
-            (b"INFO", _) => {
-                replies.bulk(
-                    format!(
-                        "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nserver_name:turnhook\r\n\
-                         turnhook_version:{}\r\n",
-                        env!("CARGO_PKG_VERSION")
-                    )
-                    .as_bytes(),
-                );
-                Effect::Tool
-            }
-            (
-                b"PUBLISH" | b"SET" | b"DEL" | b"AUTH" | b"SELECT" | b"KEYS" | b"PING" | b"ECHO" | b"CLIENT",
-                _,
-            ) => {
+            (b"PUBLISH" | b"SET" | b"DEL" | b"AUTH" | b"SELECT" | b"KEYS" | b"PING", _) => {
                 let name = String::from_utf8_lossy(command).to_lowercase();
                 let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
                 reply(replies, error.as_bytes())
@@ -340,74 +312,6 @@ impl Session {
         self.database = number;
         replies.push(OK);
         Effect::Identified
-    }
-
-    /// `HELLO [protocol [AUTH user password] [SETNAME name]]`
-    fn hello<'a>(&mut self, args: &Args<'_>, replies: &mut Replies) -> Effect<'a> {
-        let mut resp3 = self.resp3;
-        match args.get(1) {
-            b"" => {}
-            b"2" => resp3 = false,
-            b"3" => resp3 = true,
-            _ => return reply(replies, b"-NOPROTO unsupported protocol version\r\n"),
-        }
-        let mut i = 2;
-        while i < args.len() {
-            if args.get(i).eq_ignore_ascii_case(b"AUTH") && i + 2 < args.len() {
-                if !self.admit(Some(args.get(i + 1)), args.get(i + 2)) {
-                    return self.refuse(args.get(i + 2), replies);
-                }
-                i += 3;
-            } else if args.get(i).eq_ignore_ascii_case(b"SETNAME") && i + 1 < args.len() {
-                self.set_name(args.get(i + 1));
-                i += 2;
-            } else {
-                return reply(replies, b"-ERR Syntax error in HELLO\r\n");
-            }
-        }
-        if !self.authenticated {
-            self.early = self.early.saturating_add(1);
-            return reply(
-                replies,
-                b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
-                  AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
-                  version at the same time\r\n",
-            );
-        }
-        self.resp3 = resp3;
-        let head = if resp3 { "%7\r\n" } else { "*14\r\n" };
-        let proto = if resp3 { 3 } else { 2 };
-        let text = format!(
-            "{head}$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:{proto}\r\n$2\r\nid\r\n:{}\r\n\
-             $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
-            self.id
-        );
-        reply(replies, text.as_bytes())
-    }
-
-    /// Cut, for it is kept as long as the connection.
-    fn set_name(&mut self, name: &[u8]) {
-        self.name = Box::from(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
-    }
-
-    fn client<'a>(&mut self, args: &Args<'_>, replies: &mut Replies) -> Effect<'a> {
-        let mut name = [0u8; 16];
-        match (upper(args.get(1), &mut name), args.len()) {
-            (b"SETNAME", 3) => {
-                self.set_name(args.get(2));
-                replies.push(OK);
-            }
-            (b"SETINFO", 4) | (b"NO-EVICT" | b"NO-TOUCH", 3) => replies.push(OK),
-            (b"GETNAME", 2) if self.name.is_empty() => {
-                replies.push(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
-            }
-            (b"GETNAME", 2) => replies.bulk(&self.name),
-            (b"ID", 2) => replies.push(format!(":{}\r\n", self.id).as_bytes()),
-            _ => {
-                replies.push(b"-ERR unknown subcommand or wrong number of arguments for 'CLIENT' command\r\n")
-            }
-        }
-        Effect::Tool
     }
 }
 

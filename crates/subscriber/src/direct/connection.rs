@@ -97,7 +97,7 @@ where
         shared,
         id,
         peer,
-        session: Session::new(id, peer, Arc::clone(&shared.credentials)),
+        session: Session::new(peer, Arc::clone(&shared.credentials)),
         replies: Replies::new(shared.limits.replies),
         seated: false,
         refused: false,

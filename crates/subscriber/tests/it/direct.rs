@@ -84,24 +84,12 @@ async fn redis_cli_is_happy() {
     let port = ear.port();
     tokio::task::spawn_blocking(move || {
         assert_eq!(cli(port, &["PING"]), "NOAUTH Authentication required.\n\n");
-        for hello in [
-            &["--no-auth-warning", "-a", "pw"][..],
-            &["--no-auth-warning", "-3", "-a", "pw"],
-        ] {
-            let with = |args: &[&str]| cli(port, &[hello, args].concat());
-            assert_eq!(with(&["PING"]), "PONG\n");
-            assert_eq!(with(&["-n", "3", "ECHO", "hi"]), "hi\n");
-            assert_eq!(with(&["PUBLISH", "c", "p"]), "1\n");
-            assert!(with(&["INFO"]).contains("redis_mode:standalone"));
-            assert_eq!(with(&["KEYS", "*"]), "\n");
-            assert!(with(&["GET", "x"]).starts_with("ERR unknown command 'GET'"));
-        }
-        assert!(
-            cli(port, &["-3", "-a", "pw", "--no-auth-warning", "CLIENT", "ID"])
-                .trim()
-                .parse::<u64>()
-                .is_ok()
-        );
+        let with = |args: &[&str]| cli(port, &[&["--no-auth-warning", "-a", "pw"], args].concat());
+        assert_eq!(with(&["PING"]), "PONG\n");
+        assert_eq!(with(&["-n", "3", "PING", "hi"]), "hi\n");
+        assert_eq!(with(&["PUBLISH", "c", "p"]), "1\n");
+        assert_eq!(with(&["KEYS", "*"]), "\n");
+        assert!(with(&["GET", "x"]).starts_with("ERR unknown command 'GET'"));
         assert!(cli(port, &["-a", "wrong", "--no-auth-warning", "PING"]).contains("WRONGPASS"));
     })
     .await
