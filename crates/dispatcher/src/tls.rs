@@ -7,40 +7,36 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
-use rustls_platform_verifier::Verifier;
 
 use crate::config::{ConfigError, EndpointConfig};
 
 /// The TLS side of an endpoint: the system's certificate authorities or its own, its client
 /// certificate, HTTP/2 where the server offers it.
 pub(crate) fn client_config(config: &EndpointConfig) -> Result<ClientConfig, ConfigError> {
-    let provider = Arc::new(ring::default_provider());
     let error = |key, problem: String| config.error(key, problem);
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| error("url", format!("TLS cannot be set up: {e}")))?;
-    let builder = match &config.ca_file {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
         Some(path) => {
-            let mut roots = RootCertStore::empty();
             for certificate in certificates(path).map_err(|problem| error("ca_file", problem))? {
                 roots
                     .add(certificate)
                     .map_err(|e| error("ca_file", format!("{}: {e}", path.display())))?;
             }
-            builder.with_root_certificates(roots)
         }
         None => {
-            let verifier = Verifier::new(provider).map_err(|e| {
-                error(
-                    "ca_file",
-                    format!("the system's certificate authorities cannot be used: {e}; name your own"),
-                )
-            })?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
+            // One that is broken does not make the others useless.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                let problem =
+                    "the system has no certificate authorities: install ca-certificates, or name your own";
+                return Err(error("ca_file", problem.to_owned()));
+            }
         }
-    };
+    }
+    let builder = builder.with_root_certificates(roots);
     let mut tls = match &config.client_certificate {
         Some(client) => {
             let key = "client_certificate";
