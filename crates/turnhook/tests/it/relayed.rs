@@ -6,15 +6,13 @@ use std::{
     net::TcpStream,
 };
 
-use tempfile::TempDir;
-
 use crate::harness::{
-    billing::{Billing, QUICK, Session, logged_of, statsdb, sum},
-    bridge::Bridge,
-    coturn::{Coturn, Transport},
+    billing::{Session, logged_of, sum},
+    coturn::Transport,
     line::{LENGTH, Line, TcpLine, UdpLine, Way},
     peer::{BATCH, UdpPeer},
     turn::TurnClient,
+    world::World,
 };
 
 const PACKETS: u64 = 208;
@@ -30,29 +28,7 @@ const OVER_ALL: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls
 
 type User = (String, Box<dyn Line>);
 
-struct World {
-    billing: Billing,
-    bridge: Bridge,
-    coturn: Coturn,
-    _directory: TempDir,
-}
-
 impl World {
-    /// `more`: further lines of `[session]`.
-    fn start(more: &str) -> World {
-        let billing = Billing::start();
-        let mut bridge = Bridge::new(&format!("{QUICK}{more}\n{}", billing.endpoint()));
-        bridge.start();
-        let directory = tempfile::tempdir().unwrap();
-        let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
-        World {
-            billing,
-            bridge,
-            coturn,
-            _directory: directory,
-        }
-    }
-
     /// One user of a UDP relay for each way to reach the server and a peer.
     fn udp(&self) -> Vec<(String, UdpLine)> {
         let mut users = Vec::new();
@@ -85,17 +61,15 @@ impl World {
     }
 
     /// The one session of a user who has hung up; each leg is told as coturn logged it.
-    fn session(&self, user: &str) -> Session {
-        let mut sessions = self.billing.ended(user, 1);
-        assert_eq!(sessions.len(), 1, "{sessions:#?}");
-        let session = sessions.remove(0);
+    fn logged_session(&self, user: &str) -> Session {
+        let session = self.session(user);
         assert_eq!(session.usage(), sum(logged_of(&self.coturn, user)), "{user}");
         session
     }
 
     /// Whether all that was relayed is billed, and no more.
     fn billed_to_the_byte(&self, (user, line): &User) {
-        let ([up, down], session) = (line.relayed(), self.session(user));
+        let ([up, down], session) = (line.relayed(), self.logged_session(user));
         // From 4.11 on coturn counts the header of ChannelData as sent to the peer.
         let packets = session.usage().peer[2];
         let header = if user.starts_with("Channel") {
@@ -118,7 +92,7 @@ impl World {
 
     /// Whether no more is billed than was relayed, and little less.
     fn billed_but_for(&self, less: u64, user: &str, [up, down]: [u64; 2]) {
-        let session = self.session(user);
+        let session = self.logged_session(user);
         let (billed, truth) = (session.billable(), up + down);
         assert!(
             billed <= truth && billed + less >= truth,
@@ -200,7 +174,7 @@ fn a_stranger_alone() {
     hang_up(tcp.iter_mut().map(|(_, line)| line.client()));
     for (user, _) in &udp {
         world.billed_but_for(0, user, [0, 0]);
-        let counted = world.session(user).usage().peer[1];
+        let counted = world.logged_session(user).usage().peer[1];
         assert!(counted > BYTES / 2, "coturn counts it: {counted}");
     }
     for (user, _) in &tcp {
@@ -297,7 +271,7 @@ fn junk_upwards() {
             let truth = line.relayed();
             assert_eq!(truth, [0, BYTES]);
             world.billed_but_for(received * LARGEST_ANSWER, user, truth);
-            let counted = world.session(user).usage();
+            let counted = world.logged_session(user).usage();
             // From 4.17 on the first request over UDP is answered and not counted.
             assert!(counted.client[0] + 1 >= received, "coturn counts it: {counted:?}");
         }

@@ -3,16 +3,13 @@
 
 use std::time::Instant;
 
-use tempfile::TempDir;
-
 use crate::harness::{
-    billing::{Billing, QUICK, Session, statsdb},
-    bridge::Bridge,
-    coturn::{Coturn, Transport},
+    coturn::Transport,
     line::{LENGTH, Line, TcpLine},
     peer::{PeerConnection, TcpPeer},
     stun,
     turn::TurnClient,
+    world::World,
 };
 
 const PACKETS: u64 = 200;
@@ -21,41 +18,13 @@ const BYTES: u64 = PACKETS * LENGTH as u64;
 /// More than any answer to a request, or any indication without payload, is long (measured: up to 364).
 const LARGEST_ANSWER: u64 = 500;
 
-struct World {
-    billing: Billing,
-    bridge: Bridge,
-    coturn: Coturn,
-    _directory: TempDir,
-}
-
 impl World {
-    /// `more`: further lines of `[session]`.
-    fn start(more: &str) -> World {
-        let billing = Billing::start();
-        let mut bridge = Bridge::new(&format!("{QUICK}{more}\n{}", billing.endpoint()));
-        bridge.start();
-        let directory = tempfile::tempdir().unwrap();
-        let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
-        World {
-            billing,
-            bridge,
-            coturn,
-            _directory: directory,
-        }
-    }
-
     /// A client whose peer, at the peers' address, may connect to it.
     fn client(&self, user: &str) -> TurnClient {
         let mut client = TurnClient::tcp(&self.coturn, user);
         client.allocate_tcp().unwrap();
         client.permit(TcpPeer::new().address());
         client
-    }
-
-    fn session(&self, user: &str) -> Session {
-        let mut sessions = self.billing.ended(user, 1);
-        assert_eq!(sessions.len(), 1, "{sessions:#?}");
-        sessions.remove(0)
     }
 }
 

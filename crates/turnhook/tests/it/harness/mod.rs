@@ -23,6 +23,7 @@ pub(crate) mod tcp_relay;
 pub(crate) mod turn;
 pub(crate) mod turnhook;
 pub(crate) mod wire;
+pub(crate) mod world;
 
 use std::{
     net::TcpListener,
