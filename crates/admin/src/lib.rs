@@ -1,3 +1,5 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! What people and programs are shown of a running turnhook, and the little that they may change: the page and the JSON
 //! API of `[admin] listen`.
 //!

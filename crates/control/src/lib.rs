@@ -1,3 +1,5 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! Acting on coturn: ending an allocation by coturn's CLI.
 //!
 //! Whom to end, and why, is decided elsewhere. What is certain here is that nothing else can happen: the three commands

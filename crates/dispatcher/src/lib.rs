@@ -1,3 +1,5 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! Signed webhook deliveries: what is sent ([`body`], [`signature`]), how ([`client`]), what an answer
 //! means ([`verdict`]), when a failed one is tried again ([`schedule`]), and which one may be sent next
 //! ([`queue`]: order within a session, fairness between sessions, concurrency, rate, circuit breaker).

@@ -1,45 +1,13 @@
 //! What is told about a session: plain data, ready to be written down and sent.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
+pub use crate::ids::{EventId, IdError, SessionId};
 use crate::{
     message::AllocationId,
     time::Timestamp,
     usage::{Billable, Legs, Usage},
 };
-
-/// Names a session: `ses_` and 26 characters that sort by its opening time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct SessionId(pub [u8; 16]);
-
-/// Names an event, and is its `webhook-id`: `evt_` and 26 characters that sort by its timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventId(pub [u8; 16]);
-
-/// Crockford's base 32: no letters that look like digits, and the order of the bytes is kept.
-fn base32(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let n = u128::from_be_bytes(*bytes);
-    let mut text = [0u8; 26];
-    for (i, c) in text.iter_mut().enumerate() {
-        *c = ALPHABET[((n >> (5 * (25 - i))) & 31) as usize];
-    }
-    f.write_str(std::str::from_utf8(&text).unwrap_or_default())
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ses_")?;
-        base32(&self.0, f)
-    }
-}
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("evt_")?;
-        base32(&self.0, f)
-    }
-}
 
 /// The three events of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +34,7 @@ impl EventType {
 
 /// Why an allocation or a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// Deleted by its client, or by coturn with a word about it.
     Closed,
@@ -78,8 +47,8 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// All of them.
-    pub const ALL: [CloseReason; 4] = [
+    /// All of them, each in the place of the number that a store keeps it by: further ones come last.
+    pub const ALL: &'static [CloseReason] = &[
         CloseReason::Closed,
         CloseReason::Expired,
         CloseReason::ServerStopped,
@@ -231,6 +200,7 @@ pub struct Unattributed {
 
 /// Why bytes are told in no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum UnattributedReason {
     /// Less than `residue`, left over from a parked allocation.
     Residue,

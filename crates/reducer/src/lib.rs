@@ -1,19 +1,33 @@
-//! The core of turnhook: its vocabulary (what coturn says, what billing is told) and the pure state
-//! machine that groups allocations into relay sessions.
+//! The core of turnhook, and a library of its own: it takes what coturn publishes about its allocations, groups these into
+//! relay sessions, and says what is to be billed.
 //!
-//! There is no I/O here, no clock, no randomness and no logging: time is an input, and the same inputs
-//! give the same outputs, ids included. Nothing here can fail and nothing panics.
+//! There is no I/O here, no clock, no randomness and no logging: time is an input, and the same inputs give the same
+//! outputs, ids included. Nothing here can fail and nothing panics, but for what is read or compiled: each of these has an
+//! error of its own ([`RestoreError`], [`rules::PatternError`], [`event::IdError`]).
 //!
-//! A call of half a minute, from what coturn says to what billing is told:
+//! # The most important types
+//!
+//! * [`Reducer`] is the state machine of one source. [`Reducer::message`] and its other inputs carry their time,
+//!   [`Reducer::next_deadline`] says when it wants to be woken with [`Reducer::advance`], and [`Reducer::drain`] gives what
+//!   came of all that.
+//! * [`message::Message`] is what coturn said about one allocation, decoded; [`source::Gap`] a time in which something may
+//!   have been missed.
+//! * [`Output`] is what is to be committed together: [`event::SessionEvent`]s, [`state::Change`]s of rows that mean nothing
+//!   to the store that keeps them, and [`Notice`]s for the operator. Commit it before anything is sent.
+//! * [`Restoring`] makes a reducer of its rows again; [`Identity`] is what makes its ids its own.
+//! * [`rules::Rules`] are its settings. They have defaults: take `Rules { linger: 10_000, ..Rules::default() }`.
+//! * [`usage::Usage`] is what was carried, and the bytes to bill.
+//!
+//! Of several nodes that share a source, one leads; the others hand the same messages to reducers that
+//! [follow](Reducer::follow), any of which can [take over](Reducer::take_over).
+//!
+//! # A call of half a minute
 //!
 //! ```
 //! use turnhook_reducer::{
-//!     Identity, Reducer, ServerRef,
-//!     event::EventType,
+//!     Identity, Reducer, ServerRef, event::EventType,
 //!     message::{AllocationId, Kind, Leg, Message, Status},
-//!     rules::Rules,
-//!     time::Timestamp,
-//!     usage::Counters,
+//!     rules::Rules, time::Timestamp, usage::Counters,
 //! };
 //!
 //! let identity = Identity { store: [0; 16], source: "eu-1".into() };
@@ -44,12 +58,14 @@ pub mod event;
 mod flags;
 mod groups;
 mod identity;
+mod ids;
 mod intern;
 mod internal;
 mod labels;
 mod leftover;
 pub mod message;
 mod packed;
+mod patterns;
 mod realms;
 mod reducer;
 mod relayed;

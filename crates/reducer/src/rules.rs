@@ -1,10 +1,9 @@
 //! The settings that the reducer obeys (`[session]`, `[limits]`, and what it must know of its source).
 
-use std::sync::Arc;
-
-use regex::bytes::{Regex, RegexSet};
-
-pub use crate::usage::Billable;
+pub use crate::{
+    patterns::{PatternError, RealmPatterns, UserPattern},
+    usage::Billable,
+};
 
 /// What makes allocations one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,8 +65,8 @@ impl From<bool> for PeerLeg {
 pub struct Rules {
     /// What makes allocations one group.
     pub group_by: GroupBy,
-    /// Its group `user` is the user; its further named groups are labels.
-    pub user_pattern: Regex,
+    /// Who the user in a username is.
+    pub user_pattern: UserPattern,
     /// When a session is told to have begun.
     pub start_on: StartOn,
     /// What keeps it alive.
@@ -89,8 +88,8 @@ pub struct Rules {
     pub billable: Billable,
     /// Whether this source's coturn reports the peer leg (4.5.2 and later).
     pub peer_leg: PeerLeg,
-    /// The realms of this source; what is heard of others is refused. `None` for all.
-    pub realms: Option<RegexSet>,
+    /// The realms of this source; what is heard of others is refused.
+    pub realms: RealmPatterns,
     /// Whether messages name their server (`direct` sources).
     pub direct: bool,
     /// How many unconfirmed allocations are kept.
@@ -108,7 +107,7 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules {
             group_by: GroupBy::User,
-            user_pattern: default_user_pattern(),
+            user_pattern: UserPattern::default(),
             start_on: StartOn::Allocation,
             alive_while: AliveWhile::Relaying,
             linger: 5_000,
@@ -119,7 +118,7 @@ impl Default for Rules {
             residue: 64 * 1024,
             billable: Billable::Relayed,
             peer_leg: PeerLeg::Auto,
-            realms: None,
+            realms: RealmPatterns::default(),
             direct: false,
             unconfirmed_limit: 100_000,
             tombstone_limit: 200_000,
@@ -129,138 +128,10 @@ impl Default for Rules {
     }
 }
 
-/// For names of the TURN REST API: `<unix expiry>:<user>` gives its user, and an expiry alone gives none. Any other
-/// name is the user. Fewer digits are no expiry: they may be an account's own (`1:victim`).
-pub const DEFAULT_USER_PATTERN: &str = r"^(?:\d{9,}:)?(?P<user>.*)$";
-
-#[allow(clippy::expect_used)] // a constant, compiled by a test
-fn default_user_pattern() -> Regex {
-    // `s`: a username may hold a line feed, and must still match.
-    Regex::new(&format!("(?s-u){DEFAULT_USER_PATTERN}")).expect("the default pattern compiles")
-}
-
 impl Rules {
-    /// Compiles a `user_pattern` over raw bytes: `.` matches any byte, so that a username that is not
-    /// UTF-8 has a user too. Fails with regex's own words, or where the group `user` is missing.
-    pub fn compile_user_pattern(pattern: &str) -> Result<Regex, String> {
-        // Bytes first; a pattern that needs Unicode classes (\p{L}) then matches valid UTF-8 only.
-        let regex = Regex::new(&format!("(?s-u){pattern}"))
-            .or_else(|_| Regex::new(&format!("(?s){pattern}")))
-            .map_err(|e| e.to_string())?;
-        if !regex.capture_names().flatten().any(|n| n == "user") {
-            return Err("the pattern has no group named `user`: write (?P<user>…) around the part that names the user"
-                .to_owned());
-        }
-        Ok(regex)
-    }
-
-    /// Compiles the names of realms, in which `*` stands for any bytes. Fails with regex's own words.
-    pub fn compile_realms<P: AsRef<str>>(patterns: &[P]) -> Result<Option<RegexSet>, String> {
-        if patterns.iter().any(|p| p.as_ref() == "*") {
-            return Ok(None);
-        }
-        let regexes = patterns.iter().map(|pattern| {
-            let parts: Vec<String> = pattern.as_ref().split('*').map(regex::escape).collect();
-            format!("(?s-u)^{}$", parts.join(".*"))
-        });
-        RegexSet::new(regexes).map(Some).map_err(|e| e.to_string())
-    }
-
     /// The user in a username; `None` where the pattern does not match or gives nothing.
     #[must_use]
     pub fn user<'u>(&self, username: &'u [u8]) -> Option<&'u [u8]> {
-        let user = self.user_pattern.captures(username)?.name("user")?.as_bytes();
-        // An expiry without a user is a new name for each credential.
-        let expiry = user.len() >= 9
-            && user.iter().all(u8::is_ascii_digit)
-            && self.user_pattern.as_str().ends_with(DEFAULT_USER_PATTERN);
-        (!user.is_empty() && !expiry).then_some(user)
-    }
-
-    /// The labels in a username: the pattern's further named groups that matched.
-    pub(crate) fn labels(&self, username: &[u8]) -> Vec<(Arc<str>, Box<[u8]>)> {
-        if self.user_pattern.captures_len() <= 2 {
-            return Vec::new(); // only the whole match and `user`
-        }
-        let Some(captures) = self.user_pattern.captures(username) else {
-            return Vec::new();
-        };
-        self.user_pattern
-            .capture_names()
-            .flatten()
-            .filter(|name| *name != "user")
-            .filter_map(|name| Some((Arc::from(name), captures.name(name)?.as_bytes().into())))
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn the_default_pattern_takes_the_user_out_of_a_turn_rest_name() {
-        let rules = Rules::default();
-        assert_eq!(rules.user(b"1795413634:cust_42"), Some(&b"cust_42"[..]));
-        assert_eq!(
-            rules.user(b"1795413336:1999999999:cust_42/eu"),
-            Some(&b"1999999999:cust_42/eu"[..])
-        );
-        assert_eq!(rules.user(b"plain name"), Some(&b"plain name"[..]));
-        assert_eq!(rules.user(b"\xff\n\xfe"), Some(&b"\xff\n\xfe"[..]));
-        assert_eq!(rules.user(b""), None);
-        assert_eq!(rules.user(b"1795413634:"), None);
-        assert_eq!(rules.user(b"1795413634"), None);
-        assert_eq!(rules.user(b"1:victim"), Some(&b"1:victim"[..]));
-        assert_eq!(rules.user(b"12345678:victim"), Some(&b"12345678:victim"[..]));
-    }
-
-    #[test]
-    fn realms_are_matched_whole() {
-        let realms = Rules::compile_realms(&["example.org", "*.tenants.example", "a+b"])
-            .unwrap()
-            .unwrap();
-        for (realm, is) in [
-            (&b"example.org"[..], true),
-            (b"example.org.evil", false),
-            (b"examplexorg", false),
-            (b"one.tenants.example", true),
-            (b"\xff\n.tenants.example", true),
-            (b"tenants.example", false),
-            (b"a+b", true),
-            (b"aab", false),
-            (b"", false),
-        ] {
-            assert_eq!(realms.is_match(realm), is, "{realm:?}");
-        }
-        assert!(Rules::compile_realms(&["a", "*"]).unwrap().is_none());
-    }
-
-    #[test]
-    fn labels_are_the_other_groups() {
-        let user_pattern =
-            Rules::compile_user_pattern(r"^(?P<tenant>\w+)-(?P<user>\w+)(?:@(?P<zone>\w+))?$").unwrap();
-        let rules = Rules {
-            user_pattern,
-            ..Rules::default()
-        };
-        assert_eq!(rules.user(b"acme-bob"), Some(&b"bob"[..]));
-        assert_eq!(
-            rules.labels(b"acme-bob"),
-            vec![(Arc::from("tenant"), b"acme"[..].into())]
-        );
-        assert_eq!(rules.labels(b"nothing"), vec![]);
-    }
-
-    #[test]
-    fn a_pattern_without_user_is_refused() {
-        assert!(
-            Rules::compile_user_pattern("(.*)")
-                .unwrap_err()
-                .contains("(?P<user>")
-        );
-        assert!(Rules::compile_user_pattern("(").is_err());
+        self.user_pattern.user(username)
     }
 }

@@ -9,7 +9,7 @@ pub struct Gap {
     pub from: Timestamp,
     /// When it heard again.
     pub to: Timestamp,
-    /// Why.
+    /// The reason why they may have been missed.
     pub reason: GapReason,
     /// The server concerned (`direct` sources), or `None` for all of the source.
     pub server: Option<Box<[u8]>>,
@@ -17,6 +17,7 @@ pub struct Gap {
 
 /// Why messages may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum GapReason {
     /// turnhook was not running.
     Restart,
@@ -42,7 +43,7 @@ pub enum GapReason {
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 10] = [
+    pub const ALL: &'static [GapReason] = &[
         GapReason::Restart,
         GapReason::Reconnect,
         GapReason::ThrownOut,
@@ -58,7 +59,10 @@ impl GapReason {
     /// From its text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<GapReason> {
-        GapReason::ALL.into_iter().find(|reason| reason.as_str() == text)
+        GapReason::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == text)
     }
 
     /// As in metrics, `/status` and the store.

@@ -41,7 +41,7 @@ impl fmt::Display for LeaseName {
 impl FromStr for LeaseName {
     type Err = ();
 
-    /// As it is displayed.
+    /// From the text that `Display` writes.
     fn from_str(text: &str) -> Result<LeaseName, ()> {
         match text.split_once('/') {
             Some(("source", id)) => id.parse().map(|id| LeaseName::Source(SourceId(id))).map_err(drop),
@@ -59,11 +59,11 @@ impl FromStr for LeaseName {
 pub struct Lanes(pub u64);
 
 impl Lanes {
-    /// How many there are.
+    /// The number of lanes.
     pub const COUNT: u8 = 64;
-    /// All of them.
+    /// All lanes.
     pub const ALL: Lanes = Lanes(u64::MAX);
-    /// None of them.
+    /// No lane.
     pub const NONE: Lanes = Lanes(0);
 
     /// The lane of a session: six bits of the hash in its id (its first six bytes are a time, which many share).
@@ -78,13 +78,13 @@ impl Lanes {
         lane < Lanes::COUNT && self.0 & (1 << lane) != 0
     }
 
-    /// These and that one.
+    /// These lanes and that one.
     #[must_use]
     pub fn with(self, lane: u8) -> Lanes {
         Lanes(self.0 | 1u64.checked_shl(u32::from(lane)).unwrap_or(0))
     }
 
-    /// These without that one.
+    /// These lanes without that one.
     #[must_use]
     pub fn without(self, lane: u8) -> Lanes {
         Lanes(self.0 & !1u64.checked_shl(u32::from(lane)).unwrap_or(0))
@@ -105,9 +105,9 @@ impl FromIterator<u8> for Lanes {
 /// Nodes and leases at one moment, by the database's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// By id.
+    /// All nodes, ordered by id.
     pub nodes: Vec<NodeRow>,
-    /// By name: sources first.
+    /// All leases, ordered by name: sources first.
     pub leases: Vec<LeaseRow>,
 }
 
@@ -116,7 +116,7 @@ pub struct View {
 pub struct NodeRow {
     /// Its id.
     pub id: NodeId,
-    /// For people.
+    /// The name that people know it by.
     pub name: String,
     /// The version of turnhook that it runs.
     pub version: String,

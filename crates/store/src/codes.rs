@@ -1,6 +1,6 @@
 //! How the tables write down what is not a number or bytes: the same in every database.
 
-use turnhook_reducer::{event::EventType, source::GapReason, usage::Usage};
+use turnhook_reducer::{event::EventType, usage::Usage};
 
 use crate::delivery::DeliveryState;
 
@@ -63,10 +63,6 @@ pub(crate) fn event_type(code: i64) -> EventType {
         1 => EventType::Usage,
         _ => EventType::End,
     }
-}
-
-pub(crate) fn gap_reason(text: &str) -> Option<GapReason> {
-    GapReason::from_text(text)
 }
 
 /// The columns of a usage, in the order of [`usage_values`].

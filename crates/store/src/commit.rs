@@ -19,7 +19,7 @@ use crate::{
 /// All that one source has to write down in one transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// Whose.
+    /// The source that this commit belongs to.
     pub source: SourceId,
     /// That of the source's lease, as it was taken: on PostgreSQL the commit is refused if it is not held any more. `None`
     /// where nobody else can write: on SQLite, and while a store is copied.

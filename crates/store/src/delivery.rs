@@ -11,19 +11,19 @@ use crate::ids::{DeliveryId, EndpointId};
 /// A delivery that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its row.
+    /// The number of its row.
     pub id: DeliveryId,
     /// Whom it goes to.
     pub endpoint: EndpointId,
     /// The `webhook-id`.
     pub event_id: EventId,
-    /// For filters and logs.
+    /// The type of its event, for filters and logs.
     pub event_type: EventType,
     /// Deliveries of one session to one endpoint are made one after the other, by `id`.
     pub session_id: SessionId,
     /// The event's place in its session. An endpoint that does not take all types sees holes.
     pub sequence: u32,
-    /// The event's.
+    /// The time of its event.
     pub timestamp: Timestamp,
     /// The bytes to send.
     pub body: Bytes,
@@ -31,7 +31,7 @@ pub struct Delivery {
     pub attempts: u32,
     /// When the first of these was made; `give_up_after` runs from here.
     pub first_attempt_at: Option<Timestamp>,
-    /// Not before this.
+    /// No attempt is made before this time.
     pub next_attempt_at: Timestamp,
 }
 
@@ -57,7 +57,7 @@ pub struct Outcome {
 /// What follows from an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
+    /// The endpoint took it.
     Delivered,
     /// Once more, not before this.
     Retry(Timestamp),
@@ -75,7 +75,7 @@ pub struct Recorded {
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeliveryState {
-    /// To be made, now or later.
+    /// An attempt is to be made, now or later.
     Pending,
     /// The endpoint took it.
     Delivered,
@@ -139,7 +139,7 @@ pub struct DeliveryCursor {
 /// A delivery as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRow {
-    /// Its row.
+    /// The number of its row.
     pub id: DeliveryId,
     /// The endpoint's name.
     pub endpoint: String,
@@ -189,7 +189,7 @@ pub struct Attempt {
 /// A delivery with all that is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryDetail {
-    /// As listed.
+    /// The delivery, as a list shows it.
     pub row: DeliveryRow,
     /// The bytes that are sent.
     pub body: Bytes,
@@ -223,7 +223,7 @@ pub struct Replay {
     pub id: ReplayId,
     /// When it was asked for.
     pub at: Timestamp,
-    /// By whom.
+    /// The name of the user who asked for it.
     pub who: String,
     /// What was asked.
     pub what: String,

@@ -25,15 +25,6 @@ impl Endpoint {
     pub fn paused(&self) -> Option<&Pause> {
         self.pauses.last().filter(|p| p.to.is_none())
     }
-
-    /// For how many of the milliseconds from `from` to `to` it was paused: `give_up_after` stands still for these.
-    #[must_use]
-    pub fn paused_ms(&self, from: Timestamp, to: Timestamp) -> u64 {
-        self.pauses
-            .iter()
-            .map(|p| p.to.unwrap_or(to).min(to).since(p.from.max(from)))
-            .sum()
-    }
 }
 
 /// A time in which nothing is sent to an endpoint, and everything is kept.

@@ -24,7 +24,7 @@ pub enum Error {
     Newer {
         /// The store.
         path: PathBuf,
-        /// Its schema.
+        /// The version of its schema.
         found: u32,
         /// The newest that this program knows.
         known: u32,
@@ -34,9 +34,9 @@ pub enum Error {
     Older {
         /// The store.
         path: PathBuf,
-        /// Its schema.
+        /// The version of its schema.
         found: u32,
-        /// What this program needs.
+        /// The version that this program needs.
         known: u32,
     },
     /// The file is something else.
@@ -50,9 +50,9 @@ pub enum Error {
     NotOurs {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The user that owns it.
         owner: u32,
-        /// Who asks.
+        /// The user that this program runs as.
         us: u32,
     },
     /// The file has more than one name.
@@ -76,7 +76,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// No room on the disk (or in the quota). Try again later.
-    #[error("{}: no room left on its disk; make room, and the bridge goes on by itself", path.display())]
+    #[error("{}: no room left on its disk; make room, and turnhook goes on by itself", path.display())]
     Full {
         /// The store.
         path: PathBuf,
@@ -92,7 +92,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The words of the system.
         message: String,
     },
     /// The file is damaged.
@@ -144,7 +144,7 @@ pub enum Error {
     Refused {
         /// Host and database.
         store: String,
-        /// What it said.
+        /// The words of the database.
         message: String,
     },
     /// The database's schema is older than this program needs, and it may not change it (the program exits 78).
@@ -156,7 +156,7 @@ pub enum Error {
         store: String,
         /// Its schema; 0: there is none.
         found: u32,
-        /// What this program needs.
+        /// The version that this program needs.
         known: u32,
     },
     /// The database is away, too slow, or in conflict with others. Try again later: what was asked for may have been done,
@@ -171,7 +171,7 @@ pub enum Error {
     /// Another node has taken the lease, or it was released: nothing was written, and this one has to take it again.
     #[error("{lease}: the lease is lost; another node may have it")]
     LeaseLost {
-        /// Which.
+        /// The lease that was lost.
         lease: crate::cluster::LeaseName,
     },
     /// This kind of store has no such function.
@@ -215,7 +215,7 @@ pub enum Error {
     Unstorable {
         /// The store.
         store: String,
-        /// What it said.
+        /// The words of the database.
         message: String,
     },
     /// The store was closed.
@@ -226,7 +226,7 @@ pub enum Error {
     Database {
         /// The store.
         path: PathBuf,
-        /// What it said.
+        /// The words of the database.
         message: String,
     },
 }

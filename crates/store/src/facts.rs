@@ -3,6 +3,7 @@
 
 use turnhook_reducer::{
     event::{Accuracy, CloseReason, SessionEnd, SessionEvent, SessionId},
+    internal_error,
     time::Timestamp,
     usage::{Counters, Legs, Usage},
 };
@@ -165,24 +166,19 @@ fn read_usage(r: &mut Reader<'_>) -> Option<Usage> {
     })
 }
 
+/// The number of a reason: see [`CloseReason::ALL`].
 pub(crate) fn reason_code(reason: CloseReason) -> u8 {
-    match reason {
-        CloseReason::Closed => 0,
-        CloseReason::Expired => 1,
-        CloseReason::ServerStopped => 2,
-        CloseReason::ServerRestarted => 3,
-    }
+    let place = CloseReason::ALL.iter().position(|one| *one == reason);
+    place
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or_else(|| {
+            internal_error!("a reason for an end that has no number: {reason:?}");
+            u8::MAX // read back as none
+        })
 }
 
 pub(crate) fn reason(code: u8) -> Option<CloseReason> {
-    [
-        CloseReason::Closed,
-        CloseReason::Expired,
-        CloseReason::ServerStopped,
-        CloseReason::ServerRestarted,
-    ]
-    .get(usize::from(code))
-    .copied()
+    CloseReason::ALL.get(usize::from(code)).copied()
 }
 
 /// A session's end from its columns; `None` while it is open.

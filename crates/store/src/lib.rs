@@ -1,9 +1,11 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! Durable state: what the reducers know, the outbox and its attempts, the session ledger, gaps.
 //!
 //! ```text
 //! engine ── commit ──▶ state + events + deliveries, one transaction ──▶ deliveries, to hand on from memory
 //! dispatcher ── record ──▶ what attempts came to          dispatcher ◀── pending_after, newest_due ── at start, after overflow
-//! people ── deliveries, session(s), usage_by_day, replay, discard, pause, backup: with the bridge running or not
+//! people ── deliveries, session(s), usage_by_day, replay, discard, pause, backup: with turnhook running or not
 //! ```
 //!
 //! # What is promised
@@ -95,7 +97,7 @@ pub use delivery::{
 };
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
-pub use ids::{DeliveryId, EndpointId, SourceId, event_id, session_id};
+pub use ids::{DeliveryId, EndpointId, SourceId};
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
@@ -231,10 +233,10 @@ impl Store {
         }
     }
 
-    /// Whether a bridge runs on this store, this one or another.
+    /// Whether a turnhook runs on this store, this process or another.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn is_run_on(&self) -> Result<bool> {
         match &self.0 {
             Backend::Sqlite(db) => sqlite::is_run_on(db.path()),
@@ -253,7 +255,7 @@ impl Store {
     /// A source's number, by its name; made at the first call.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn source(&self, name: &str) -> Result<SourceId> {
         on!(self, db => db.source(name).await)
     }
@@ -261,7 +263,7 @@ impl Store {
     /// All sources that ever were configured, by name.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
         on!(self, db => db.sources().await)
     }
@@ -278,7 +280,7 @@ impl Store {
     /// How many allocations and sessions of a source are open in its committed state. Reads all of that.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn open_in(&self, source: SourceId) -> Result<(u64, u64)> {
         let count = |(allocations, sessions): &mut (u64, u64), table, _, _: &[u8]| match table {
             Table::Allocation => *allocations += 1,
@@ -292,7 +294,7 @@ impl Store {
     /// time (`None` for a source that never committed). A million rows take one to two seconds.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn load<T, F>(&self, source: SourceId, to: T, each: F) -> Result<(T, Option<Timestamp>)>
     where
         T: Send + 'static,
@@ -316,7 +318,7 @@ impl Store {
     /// included, and those whose outcome [`Store::record`] has not answered yet.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn pending_after(
         &self,
         endpoint: EndpointId,
@@ -330,7 +332,7 @@ impl Store {
     /// Whoever has seen a delivery of one commit has been given those of all earlier ones.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn pending_since(&self, after: DeliveryId, limit: usize) -> Result<Vec<Delivery>> {
         on!(self, db => db.pending_since(after, limit.max(1)).await)
     }
@@ -338,7 +340,7 @@ impl Store {
     /// Above all deliveries of commits that are on the disk, below those of later ones.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn newest_delivery(&self) -> Result<DeliveryId> {
         on!(self, db => db.newest_delivery().await)
     }
@@ -348,7 +350,7 @@ impl Store {
     /// newest 100,000 events only, and at 16 pending ones for each that is wanted (4096 at least).
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn newest_due(
         &self,
         endpoint: EndpointId,
@@ -361,7 +363,7 @@ impl Store {
     /// Those of these deliveries that are pending, in the same order.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn pending_rows(&self, ids: Vec<DeliveryId>) -> Result<Vec<Delivery>> {
         on!(self, db => db.pending_rows(ids).await)
     }
@@ -369,7 +371,7 @@ impl Store {
     /// Which of these deliveries are pending, in the same order.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn still_pending(&self, ids: Vec<DeliveryId>) -> Result<Vec<DeliveryId>> {
         on!(self, db => db.still_pending(ids).await)
     }
@@ -378,7 +380,7 @@ impl Store {
     /// whatever is pending (in [`Mode::Shared`], the pending ones are).
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn backlog(&self) -> Result<BTreeMap<EndpointId, Backlog>> {
         on!(self, db => db.backlog().await)
     }
@@ -387,7 +389,7 @@ impl Store {
     /// outbox again. Cheap enough for every second.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn changed_by_others(&self) -> Result<bool> {
         on!(self, db => db.changed_by_others().await)
     }
@@ -398,7 +400,7 @@ impl Store {
     /// marked as removed and keeps its deliveries; one that comes back goes on where it was.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
         let names = names.iter().map(|n| n.as_ref().to_owned()).collect();
         on!(self, db => db.set_endpoints(names, at).await)
@@ -407,7 +409,7 @@ impl Store {
     /// All endpoints that ever were configured, by name.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
         on!(self, db => db.endpoints().await)
     }
@@ -447,7 +449,7 @@ impl Store {
     /// An event's deliveries with all that is known of each; empty if there is no such event, or nobody wanted it.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn delivery(&self, event: EventId) -> Result<Vec<DeliveryDetail>> {
         on!(self, db => db.delivery(event).await)
     }
@@ -472,7 +474,7 @@ impl Store {
     /// Replays on record, newest first, with what is still pending of each.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn replays(&self, only: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>> {
         on!(self, db => db.replays(only, limit).await)
     }
@@ -490,7 +492,7 @@ impl Store {
     /// Sessions, newest first; the next page is `after` the last one of this.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn sessions(
         &self,
         filter: SessionFilter,
@@ -503,7 +505,7 @@ impl Store {
     /// A session with its events, what became of them, and the gaps of its source in its time.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionDetail>> {
         on!(self, db => db.session(id).await)
     }
@@ -512,7 +514,7 @@ impl Store {
     /// the next page is `after` the last row of this. The sum of its `usage` is the sum of all `usage_delta` told.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn usage_by_day(
         &self,
         from: u32,
@@ -526,7 +528,7 @@ impl Store {
     /// Gaps of all sources that were not over before `since`, newest first.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn gaps(&self, since: Option<Timestamp>, limit: usize) -> Result<Vec<GapRow>> {
         on!(self, db => db.gaps(since, limit).await)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Mode {
     /// To run on it: makes it if there is none, brings its schema up to date, and locks out every other run.
     Run,
-    /// To look in, whether a bridge runs or not: the store must be there.
+    /// To look in, whether turnhook runs or not: the store must be there.
     Shared,
 }
 

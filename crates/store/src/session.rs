@@ -31,13 +31,13 @@ pub struct SessionRow {
     pub id: SessionId,
     /// Its source's name.
     pub source: String,
-    /// Empty if there is none.
+    /// The realm; empty if there is none.
     pub realm: Vec<u8>,
     /// `None` where `user_pattern` gave nothing.
     pub user: Option<Vec<u8>>,
-    /// At most 50.
+    /// The usernames of its allocations, at most 50.
     pub usernames: Vec<Vec<u8>>,
-    /// By name.
+    /// Its labels, by name.
     pub labels: Vec<(String, Vec<u8>)>,
     /// When it started.
     pub started_at: Timestamp,
@@ -47,13 +47,13 @@ pub struct SessionRow {
     pub end: Option<(Timestamp, CloseReason, Accuracy)>,
     /// The session that it corrects.
     pub continues: Option<SessionId>,
-    /// Its last event's.
+    /// The sequence number of its last event.
     pub sequence: u32,
     /// False where coturn reports no peer leg.
     pub peer_leg: bool,
     /// How many allocations it counted.
     pub allocations: u64,
-    /// As told by its last event.
+    /// The usage in its last event.
     pub usage: Usage,
 }
 
@@ -75,7 +75,7 @@ pub struct SessionEventRow {
 /// A session with all that is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionDetail {
-    /// As listed.
+    /// The session, as a list shows it.
     pub row: SessionRow,
     /// Its events that retention has not trimmed, in sequence.
     pub events: Vec<SessionEventRow>,
@@ -92,7 +92,7 @@ pub struct UsageDay {
     pub day: u32,
     /// The source's name.
     pub source: String,
-    /// Empty if there is none.
+    /// The realm; empty if there is none.
     pub realm: Vec<u8>,
     /// `None` where `user_pattern` gave nothing.
     pub user: Option<Vec<u8>>,

@@ -13,7 +13,7 @@ impl Store {
     /// Call it until there is no `more`; 500 is a good limit.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
         on!(self, db => db.trim(before, limit.max(1)).await)
     }
@@ -22,7 +22,7 @@ impl Store {
     /// as what can be done in a few milliseconds, and as long again is left to them. Ends early where `go_on` says no.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store cannot be read or written.
     pub async fn trim_all(&self, before: Timestamp, go_on: impl Fn() -> bool) -> Result<Trimmed> {
         if let Backend::Sqlite(db) = &self.0 {
             db.bring_in_old(before).await?;

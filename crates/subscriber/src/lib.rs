@@ -1,3 +1,5 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! Sources of coturn's messages: Redis pub/sub, and a listener that coturn connects to.
 //!
 //! [`source::SourceConfig::start`] starts one; it sends [`signal::Signal`]s through a [`queue`] until it is stopped.

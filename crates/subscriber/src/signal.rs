@@ -18,14 +18,14 @@ pub enum Signal {
     /// Frames that were passed over without being kept, so that they are counted. (What is in a batch and
     /// is not coturn's shows when it is decoded.)
     Refused {
-        /// Why.
+        /// The reason why they were refused.
         reason: Refusal,
-        /// How many.
+        /// The number of messages.
         count: u64,
     },
     /// The source hears from now on: subscribed, or listening.
     Hearing {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
         /// Whom or where, for people; no secrets.
         detail: String,
@@ -47,33 +47,33 @@ pub enum Signal {
     },
     /// A server has a connection open, and had none (`direct` sources).
     ServerConnected {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
-        /// Which.
+        /// The name of the server.
         server: Arc<[u8]>,
     },
     /// A server has had no connection for some seconds (`direct` sources). Whether it has stopped is another question.
     ServerGone {
         /// When the last one closed.
         at: Timestamp,
-        /// Which.
+        /// The name of the server.
         server: Arc<[u8]>,
     },
     /// A connection carries messages of this relay thread, and no open one of the server did. Stands before the
     /// first of these messages.
     ThreadConnected {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
-        /// Whose.
+        /// The name of the server.
         server: Arc<[u8]>,
         /// The first three digits of its allocations' ids.
         thread: u16,
     },
     /// The last open connection that carried messages of this relay thread has closed.
     ThreadDisconnected {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
-        /// Whose.
+        /// The name of the server.
         server: Arc<[u8]>,
         /// The first three digits of its allocations' ids.
         thread: u16,
@@ -84,21 +84,21 @@ pub enum Signal {
     ServerStopped {
         /// When its connections closed.
         at: Timestamp,
-        /// Which.
+        /// The name of the server.
         server: Arc<[u8]>,
     },
     /// A server was started anew: allocations heard of on its connections that closed before `at` are over.
     ServerRestarted {
         /// When the last of those connections closed.
         at: Timestamp,
-        /// Which.
+        /// The name of the server.
         server: Arc<[u8]>,
     },
     /// A server that was told as stopped is connected again and has not said that it was started: it had not stopped.
     ServerReturned {
         /// When it connected.
         at: Timestamp,
-        /// Which.
+        /// The name of the server.
         server: Arc<[u8]>,
         /// What [`Signal::ServerStopped`] gave as `at`.
         stopped_at: Timestamp,
@@ -110,7 +110,7 @@ pub enum Signal {
     Unheard(Gap),
     /// A snapshot of the status keys begins.
     SnapshotBegan {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
     },
     /// Keys found by the snapshot. The answer names those whose value is wanted, by index.
@@ -129,7 +129,7 @@ pub enum Signal {
     },
     /// The snapshot is complete, or was given up.
     SnapshotEnded {
-        /// When.
+        /// The time at which this happened.
         at: Timestamp,
         /// Whether all keys were seen.
         complete: bool,
@@ -139,13 +139,13 @@ pub enum Signal {
 /// Connections that were turned away for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TurnedAway {
-    /// Why.
+    /// The reason why they were turned away.
     pub reason: TurnAwayReason,
     /// How many, since this was last told.
     pub count: u64,
-    /// The first of them.
+    /// The time of the first of them.
     pub from: Timestamp,
-    /// The last of them.
+    /// The time of the last of them.
     pub to: Timestamp,
     /// Where the last one came from.
     pub peer: IpAddr,
@@ -157,7 +157,7 @@ pub struct TurnedAway {
 pub enum TurnAwayReason {
     /// It gave a wrong user or password.
     WrongPassword,
-    /// It gave none.
+    /// It gave no password.
     NoPassword,
     /// It said nothing of a login in the time that there is for it.
     TooSlow,

@@ -38,7 +38,7 @@ pub struct Parts {
 /// A node among those that share the store.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
-    /// Made at its start.
+    /// The id that it made at its start.
     pub id: String,
     /// The names of all nodes that live.
     pub live: Vec<String>,
@@ -60,11 +60,11 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
-    /// Not yet.
+    /// The source has yet to hear anything.
     Starting,
-    /// Subscribed (`redis`).
+    /// It is subscribed (`redis`).
     Connected,
-    /// Listening (`direct`).
+    /// It listens (`direct`).
     Listening,
     /// Another node leads the source; this one listens along.
     Following,
@@ -105,9 +105,9 @@ pub struct SourceStatus {
     /// When it last turned somebody away.
     #[serde(serialize_with = "option_rfc3339")]
     pub last_error_at: Option<Timestamp>,
-    /// Open and closing.
+    /// The number of open and closing allocations.
     pub open_allocations: u64,
-    /// Not ended.
+    /// The number of sessions that have not ended.
     pub open_sessions: u64,
     /// The servers that are connected, and those that were (`direct`).
     pub servers: Vec<ServerStatus>,
@@ -126,7 +126,7 @@ pub struct ServerStatus {
     pub server: String,
     /// Whether it is there.
     pub state: ServerState,
-    /// Since when.
+    /// The time since which that has been so.
     #[serde(serialize_with = "rfc3339")]
     pub since: Timestamp,
 }
@@ -150,7 +150,7 @@ pub struct GapStatus {
     /// Its end.
     #[serde(serialize_with = "rfc3339")]
     pub to: Timestamp,
-    /// Why.
+    /// The reason for the gap.
     pub reason: &'static str,
 }
 
@@ -218,7 +218,7 @@ pub struct EndpointStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointState {
-    /// They do.
+    /// Deliveries flow.
     #[default]
     Active,
     /// They do, but the last attempt failed.
@@ -238,7 +238,7 @@ pub enum Breaker {
     /// Deliveries flow.
     #[default]
     Closed,
-    /// They wait.
+    /// Deliveries wait.
     Open,
     /// One of them is tried.
     Probing,
@@ -352,7 +352,7 @@ impl Health {
         }
     }
 
-    /// For `/status`.
+    /// The body of `/status`.
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
@@ -366,7 +366,7 @@ impl Health {
 /// The body of `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// Whether all parts are.
+    /// Whether all parts are ready.
     pub ready: bool,
     sources: BTreeMap<String, SourceReadiness>,
     store: StoreReadiness,

@@ -1,3 +1,5 @@
+//! Internal to turnhook: this Rust API is no promise, and changes with any version.
+//!
 //! The program's parts, for `main.rs` and for tests: command line, configuration, wiring, health.
 
 pub mod cli;

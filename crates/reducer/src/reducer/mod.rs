@@ -91,6 +91,7 @@ pub struct Output {
 
 /// Something that is not billing's business, but the operator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Notice {
     /// Two servers use one key: give each coturn a source, or a realm, of its own.
     SharedKey {

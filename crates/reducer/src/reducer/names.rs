@@ -163,12 +163,7 @@ impl Reducer {
     /// Whether an allocation may be opened that nothing is known of: its realm is one of the source's, and its server
     /// has not more open ones than it may.
     pub(crate) fn is_welcome(&mut self, key: &Key<'_>, kind: Kind<'_>) -> bool {
-        if self
-            .rules
-            .realms
-            .as_ref()
-            .is_some_and(|realms| !realms.is_match(key.realm))
-        {
+        if !self.rules.realms.is_match(key.realm) {
             self.outgoing.count(|stats| &mut stats.refused_realms);
             return false;
         }

@@ -81,7 +81,7 @@ impl Reducer {
                 .iter()
                 .map(|name| self.names.username(*name).into())
                 .collect(),
-            labels: self.rules.labels(first),
+            labels: self.rules.user_pattern.labels(first),
             started_at: self.wall.at(started_at),
             end: (event_type == EventType::End).then_some(SessionEnd {
                 ended_at: self.wall.not_back(started_at, ended_at),

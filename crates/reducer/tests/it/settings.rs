@@ -3,7 +3,7 @@
 use turnhook_reducer::{
     event::{EventType, UnattributedReason},
     message::{AllocationId, Kind, Leg},
-    rules::{AliveWhile, GroupBy, Rules, StartOn},
+    rules::{AliveWhile, GroupBy, Rules, StartOn, UserPattern},
     usage::Billable,
 };
 
@@ -162,7 +162,7 @@ fn an_empty_user_is_no_group() {
 #[test]
 fn labels_are_those_of_the_first_allocation() {
     let mut w = World::new(Rules {
-        user_pattern: Rules::compile_user_pattern(r"^(?P<tenant>\w+)/(?P<user>\w+)$").unwrap(),
+        user_pattern: UserPattern::new(r"^(?P<tenant>\w+)/(?P<user>\w+)$").unwrap(),
         ..Rules::default()
     });
     w.at(0.0).open("acme/bob", 1).open("other/bob", 2);

@@ -4,7 +4,11 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use deadpool_postgres::Transaction;
 use tokio_postgres::{IsolationLevel, Row};
-use turnhook_reducer::{event::SessionId, source::Gap, time::Timestamp};
+use turnhook_reducer::{
+    event::SessionId,
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
 
 use super::rows::{Read as _, one};
 use super::{
@@ -52,7 +56,7 @@ fn session_row(row: &Row) -> Result<SessionRow, Fault> {
 /// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
 fn read_gap(row: &Row, first: usize) -> Result<Option<Gap>, Fault> {
     let server: Vec<u8> = row.read(first + 3)?;
-    let Some(reason) = codes::gap_reason(row.read(first + 2)?) else {
+    let Some(reason) = GapReason::from_text(row.read(first + 2)?) else {
         return Ok(None);
     };
     Ok(Some(Gap {

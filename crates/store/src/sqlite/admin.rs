@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use turnhook_reducer::{source::Gap, time::Timestamp};
+use turnhook_reducer::{
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
 
 use super::{Fault, Sqlite, files, int, rows};
 use crate::{
@@ -201,7 +204,7 @@ impl Sqlite {
 /// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
 pub(super) fn read_gap(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Option<Gap>> {
     let server: Vec<u8> = row.get(first + 3)?;
-    let Some(reason) = rows::gap_reason(row.get_ref(first + 2)?.as_str()?) else {
+    let Some(reason) = GapReason::from_text(row.get_ref(first + 2)?.as_str()?) else {
         return Ok(None);
     };
     let server = (!server.is_empty()).then(|| server.into_boxed_slice());

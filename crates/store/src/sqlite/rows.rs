@@ -6,7 +6,7 @@ use turnhook_reducer::{time::Timestamp, usage::Usage};
 use super::nat;
 use crate::codes::usage_of;
 pub(super) use crate::codes::{
-    DEAD, DELIVERED, DISCARDED, PENDING, USAGE, event_type, gap_reason, state, type_code, usage_values,
+    DEAD, DELIVERED, DISCARDED, PENDING, USAGE, event_type, state, type_code, usage_values,
 };
 use crate::query::Value;
 

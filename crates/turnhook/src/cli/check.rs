@@ -1,7 +1,7 @@
 //! `turnhook check`.
 
 use clap::Args;
-use turnhook_reducer::rules::Rules;
+use turnhook_reducer::rules::UserPattern;
 
 use super::{CliError, ConfigArgs, Format, print, warn};
 use crate::{
@@ -46,19 +46,15 @@ const USERNAMES: [&str; 4] = ["1795413634:cust_42", "1795413634", "cust_42", "1:
 fn names(config: &Config) -> String {
     let session = &config.session;
     // It was checked before, or nothing would be printed.
-    let Ok(user_pattern) = Rules::compile_user_pattern(&session.user_pattern) else {
+    let Ok(pattern) = UserPattern::new(&session.user_pattern) else {
         return String::new();
-    };
-    let rules = Rules {
-        user_pattern,
-        ..Rules::default()
     };
     let nobody = match session.group_by {
         GroupBy::User => "no user, so that each allocation is a session of its own",
         GroupBy::Username | GroupBy::Allocation => "no user",
     };
     let lines = USERNAMES.map(|username| {
-        let user = rules.user(username.as_bytes());
+        let user = pattern.user(username.as_bytes());
         let user = user.map(|user| format!("user {:?}", String::from_utf8_lossy(user)));
         let shown = format!("{username:?}");
         format!("#   {shown:<20}  {}\n", user.as_deref().unwrap_or(nobody))

@@ -48,13 +48,13 @@ impl Deliveries {
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct FilterArgs {
     /// Only of this event; any number of them
-    #[arg(long, value_name = "EVENT", value_parser = parse_event_id)]
+    #[arg(long, value_name = "EVENT")]
     id: Vec<EventId>,
     /// Only to this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
     /// Only of this session
-    #[arg(long, value_name = "SESSION", value_parser = super::sessions::parse_session_id)]
+    #[arg(long, value_name = "SESSION")]
     session: Option<SessionId>,
     /// Only of this user
     #[arg(long)]
@@ -132,10 +132,6 @@ impl FilterArgs {
         words.extend(filter.until.map(|at| format!("--until {}", rfc3339(at))));
         words.join(" ")
     }
-}
-
-fn parse_event_id(text: &str) -> Result<EventId, String> {
-    turnhook_store::event_id(text).ok_or_else(|| "an event's id is evt_ and 26 letters and digits".to_owned())
 }
 
 fn to_json(row: &DeliveryRow, running: &Running) -> Value {

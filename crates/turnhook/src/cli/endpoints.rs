@@ -139,7 +139,7 @@ impl List {
 Example:
   $ turnhook endpoints test billing
 
-  It goes straight to the endpoint, needs neither a store nor a running bridge, and is not tried again.")]
+  It goes straight to the endpoint, needs neither a store nor a running turnhook, and is not tried again.")]
 struct Test {
     #[command(flatten)]
     config: ConfigArgs,
@@ -192,7 +192,7 @@ impl Test {
 Example:
   $ turnhook endpoints pause billing --reason 'database upgrade'
 
-  A running bridge notices within seconds. `give_up_after` stands still meanwhile.")]
+  A running turnhook notices within seconds. `give_up_after` stands still meanwhile.")]
 struct Pause {
     #[command(flatten)]
     config: ConfigArgs,

@@ -29,7 +29,7 @@ Example:
   $ turnhook record --source eu-1 --output history.jsonl
   $ turnhook simulate history.jsonl
 
-  Asks the running bridge over its socket beside the store, as the user that it runs as or as root,
+  Asks the running turnhook over its socket beside the store, as the user that it runs as or as root,
   until interrupted; there is one recording at a time. The first lines are the rules and the state of
   the moment; then come coturn's messages as [seconds, channel, payload], and connections, gaps and
   snapshots as objects. It holds usernames and addresses: treat it accordingly.")]
@@ -42,7 +42,7 @@ pub(super) struct Record {
     /// Where to write to; made readable for its owner alone [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The bridge's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for temporary files]
+    /// The running turnhook's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for temporary files]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -100,7 +100,7 @@ impl Record {
                 Ok(read @ 1..) => pending.extend_from_slice(&buffer[..read]),
                 _ => {
                     return Err(CliError::failed(
-                        "the recording was cut off: the bridge has gone, or this was too slow to follow",
+                        "the recording was cut off: turnhook has gone, or this was too slow to follow",
                     ));
                 }
             }
@@ -130,11 +130,11 @@ fn until_the_end(lines: &[u8]) -> (&[u8], Option<String>) {
 async fn ask(socket: &Path, source: String) -> Result<(UnixStream, Vec<u8>), CliError> {
     let mut stream = UnixStream::connect(socket).await.map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::PermissionDenied => "only the user that the bridge runs as, and root, may record",
-            _ => "does the bridge run, and with this configuration? (--socket, if its store is elsewhere)",
+            io::ErrorKind::PermissionDenied => "only the user that turnhook runs as, and root, may record",
+            _ => "does turnhook run, and with this configuration? (--socket, if its store is elsewhere)",
         };
         CliError::failed(format!(
-            "no bridge answers at {}: {error}; {advice}",
+            "no turnhook answers at {}: {error}; {advice}",
             socket.display()
         ))
     })?;
@@ -155,7 +155,7 @@ async fn ask(socket: &Path, source: String) -> Result<(UnixStream, Vec<u8>), Cli
         }
         match stream.read(&mut buffer).await {
             Ok(count @ 1..) if read.len() < ANSWER => read.extend_from_slice(&buffer[..count]),
-            _ => return Err(CliError::failed("the bridge has gone without an answer")),
+            _ => return Err(CliError::failed("turnhook has gone without an answer")),
         }
     }
 }

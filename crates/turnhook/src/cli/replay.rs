@@ -35,7 +35,7 @@ Example:
 
   A receiver that has counted an event knows it again by its webhook-id. If it passes events on to a
   billing provider with an idempotency window of its own (a day, often), replay within that window.
-  With no bridge running, what is replayed is queued, and the next `turnhook run` delivers it.")]
+  With no turnhook running, what is replayed is queued, and the next `turnhook run` delivers it.")]
 pub(super) struct Replay {
     #[command(flatten)]
     config: ConfigArgs,
@@ -127,7 +127,7 @@ impl Replay {
         }
         let running = store.is_run_on().await?;
         if !running {
-            print("no bridge is running on this store: the next `turnhook run` delivers them\n")?;
+            print("no turnhook is running on this store: the next `turnhook run` delivers them\n")?;
         }
         if self.wait {
             self.wait(&config, &store, &replay).await

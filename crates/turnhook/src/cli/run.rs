@@ -1,4 +1,4 @@
-//! `turnhook run`: the bridge.
+//! `turnhook run`: runs until it is stopped.
 
 use std::sync::Arc;
 

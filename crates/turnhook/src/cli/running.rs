@@ -35,7 +35,7 @@ pub(super) struct Standing {
     pub(super) since: Option<String>,
     /// Until when, if that is known.
     pub(super) until: Option<String>,
-    /// Why.
+    /// The reason.
     pub(super) reason: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_reducer::{event::SessionId, usage::Counters};
+use turnhook_reducer::usage::Counters;
 use turnhook_store::SessionRow;
 
 use super::CliError;
@@ -34,11 +34,6 @@ impl Sessions {
             Command::Export(command) => command.run().await,
         }
     }
-}
-
-pub(super) fn parse_session_id(text: &str) -> Result<SessionId, String> {
-    turnhook_store::session_id(text)
-        .ok_or_else(|| "a session's id is ses_ and 26 letters and digits".to_owned())
 }
 
 fn counters(counters: &Counters) -> Value {

@@ -1,4 +1,4 @@
-//! The store, for commands that look into it, whether a bridge runs or not; and `turnhook store`.
+//! The store, for commands that look into it, whether turnhook runs or not; and `turnhook store`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

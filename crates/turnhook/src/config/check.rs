@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use turnhook_reducer::rules::Rules;
+use turnhook_reducer::rules::UserPattern;
 
 use super::{
     Config, ConfigError, Origin, Problem, Secret, SecretUrl, Span, StoreKind,
@@ -144,14 +144,8 @@ impl Check<'_> {
 
     fn session(&mut self, session: &file::Session) {
         let at = key_path!["session", "user_pattern"];
-        if let Err(text) = Rules::compile_user_pattern(&session.user_pattern) {
-            // The last line of regex's message says what; the others draw where.
-            let why = text.lines().last().unwrap_or_default();
-            let why = match why.strip_prefix("error: ") {
-                Some(syntax) => format!("is no regular expression: {syntax}"),
-                None => why.to_owned(),
-            };
-            self.wrong::<()>(&at, why);
+        if let Err(why) = UserPattern::new(&session.user_pattern) {
+            self.wrong::<()>(&at, why.to_string());
         }
         let interval = session.usage_interval;
         if interval > Span::seconds(0) && interval < Span::seconds(1) {

@@ -61,7 +61,7 @@ pub enum ConfigError {
     Unreadable {
         /// As it was given.
         path: String,
-        /// Why.
+        /// What is wrong with it.
         error: std::io::Error,
     },
     /// The file or the environment says something that cannot be.

@@ -98,20 +98,20 @@ pub enum RunError {
     /// A source's configuration cannot be used.
     #[error("source \"{name}\": {error}")]
     Source {
-        /// Its name.
+        /// The name of the source.
         name: String,
         /// What is wrong.
         error: SubscriberError,
     },
     /// `user_pattern` cannot be used.
     #[error("[session] user_pattern: {0}")]
-    UserPattern(String),
+    UserPattern(turnhook_reducer::rules::PatternError),
     /// The state of a source cannot be read.
     #[error("source \"{name}\": {error}; restore a backup, or give the source another name to begin anew")]
     State {
         /// Its name.
         name: String,
-        /// Which row.
+        /// The row, and what is wrong with it.
         error: RestoreError,
     },
     /// The address of `[http] listen` or `[admin] listen` cannot be used.
@@ -133,9 +133,9 @@ pub enum RunError {
     /// A part of the program ended before its time.
     #[error("the {part} has ended before its time ({cause}): stopped, so that all of it can be started anew")]
     Part {
-        /// Which.
+        /// The name of the part.
         part: String,
-        /// How.
+        /// The cause of its end.
         cause: String,
     },
     /// A last commit could not be made.

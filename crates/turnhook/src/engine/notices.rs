@@ -48,5 +48,7 @@ pub(super) fn log(source: &str, notice: &Notice) {
         Notice::HadNotStopped { server, from, to } => warn!(source,
             server = %server.as_deref().map(text).unwrap_or_default(), seconds = to.since(*from) / 1000,
             "a server that was taken to have stopped is heard again: its connections were broken meanwhile"),
+        // `Notice` may grow; what it says is better logged as it stands than not.
+        other => warn!(source, notice = ?other, "the reducer has noticed something"),
     }
 }

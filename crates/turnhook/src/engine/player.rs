@@ -108,7 +108,10 @@ impl Player {
 
     fn reducer(&mut self) -> Result<&mut Reducer, PlayError> {
         if self.reducer.is_none() {
-            let rules = self.history.rules().map_err(PlayError::Value)?;
+            let rules = self
+                .history
+                .rules()
+                .map_err(|why| PlayError::Value(why.to_string()))?;
             let store = self
                 .history
                 .store_id()

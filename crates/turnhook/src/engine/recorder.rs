@@ -64,7 +64,7 @@ pub enum Answer {
     Ended(String),
 }
 
-/// Where the bridge with this configuration can be asked: beside its file; in the folder for temporary files, under
+/// Where the turnhook with this configuration can be asked: beside its file; in the folder for temporary files, under
 /// the name of its `[http] listen`, if its store is a database.
 #[must_use]
 pub fn socket_path(config: &Config) -> PathBuf {
@@ -182,7 +182,7 @@ impl Shared {
         let Ok(Question { record: source }) = serde_json::from_str(&line) else {
             say(
                 &mut writer,
-                &Answer::Error("not a question that this bridge knows".to_owned()),
+                &Answer::Error("not a question that this turnhook knows".to_owned()),
             )
             .await;
             return;

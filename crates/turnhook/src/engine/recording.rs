@@ -30,7 +30,7 @@ impl Reason {
         match self {
             Reason::TooSlow => "it was read too slowly to follow the source",
             Reason::RoleChanged => "another node leads the source from now on, or this one does",
-            Reason::Stopped => "the bridge stops",
+            Reason::Stopped => "turnhook stops",
         }
     }
 }

@@ -1,19 +1,21 @@
 //! From the configuration to what the parts take.
 
 use serde::{Deserialize, Serialize};
-use turnhook_reducer::{rules, usage};
+use turnhook_reducer::rules;
 use turnhook_subscriber::{direct::DirectConfig, redis::RedisConfig, source::SourceConfig};
 
-use crate::config::{
-    AliveWhile, Billable, GroupBy, Limits, PeerLeg, Session, Source, SourceKind, Span, StartOn,
-};
+use crate::config::{AliveWhile, GroupBy, Limits, PeerLeg, Session, Source, SourceKind, Span, StartOn};
 
 fn millis(span: Span) -> u64 {
     u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The rules of a source's reducer. Fails with what is wrong about `user_pattern`.
-pub(crate) fn rules(session: &Session, limits: &Limits, source: &Source) -> Result<rules::Rules, String> {
+pub(crate) fn rules(
+    session: &Session,
+    limits: &Limits,
+    source: &Source,
+) -> Result<rules::Rules, rules::PatternError> {
     let direct = matches!(source.kind, SourceKind::Direct(_));
     rules_of(session, limits, source.peer_leg, &source.realms, direct)
 }
@@ -24,14 +26,14 @@ fn rules_of(
     peer_leg: rules::PeerLeg,
     realms: &[String],
     direct: bool,
-) -> Result<rules::Rules, String> {
+) -> Result<rules::Rules, rules::PatternError> {
     Ok(rules::Rules {
         group_by: match session.group_by {
             GroupBy::User => rules::GroupBy::User,
             GroupBy::Username => rules::GroupBy::Username,
             GroupBy::Allocation => rules::GroupBy::Allocation,
         },
-        user_pattern: rules::Rules::compile_user_pattern(&session.user_pattern)?,
+        user_pattern: rules::UserPattern::new(&session.user_pattern)?,
         start_on: match session.start_on {
             StartOn::Allocation => rules::StartOn::Allocation,
             StartOn::Relay => rules::StartOn::Relay,
@@ -46,14 +48,9 @@ fn rules_of(
         expiry_grace: millis(session.expiry_grace),
         usage_interval: millis(session.usage_interval),
         residue: session.residue.0,
-        billable: match session.billable {
-            Billable::Relayed => usage::Billable::Relayed,
-            Billable::Client => usage::Billable::Client,
-            Billable::Egress => usage::Billable::Egress,
-            Billable::Ingress => usage::Billable::Ingress,
-        },
+        billable: session.billable.into(),
         peer_leg,
-        realms: rules::Rules::compile_realms(realms)?,
+        realms: rules::RealmPatterns::new(realms)?,
         direct,
         unconfirmed_limit: limits.unconfirmed as usize,
         tombstone_limit: limits.tombstones as usize,
@@ -129,7 +126,7 @@ impl History {
     }
 
     /// The rules that held. Fails with what is wrong about `user_pattern`.
-    pub fn rules(&self) -> Result<rules::Rules, String> {
+    pub fn rules(&self) -> Result<rules::Rules, rules::PatternError> {
         rules_of(
             &self.session,
             &self.limits,

@@ -99,32 +99,32 @@ pub enum Line {
     },
     /// A message whose names are not UTF-8.
     Message {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
-        /// In base64.
+        /// The channel, in base64.
         channel: String,
-        /// In base64.
+        /// The payload, in base64.
         payload: String,
-        /// In base64.
+        /// The server, in base64.
         server: Option<String>,
     },
     /// The source heard from then on.
     Hearing {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
     },
     /// The source heard nothing from then on.
     Deaf {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
     },
     /// Messages may have been missed.
     Gap {
         /// Its start, in milliseconds.
         from: u64,
-        /// Its end.
+        /// The end of the gap, in milliseconds since 1970.
         to: u64,
-        /// Why.
+        /// The reason for the gap.
         reason: String,
         /// Which server's messages, in base64; all of the source's if it is missing.
         server: Option<String>,
@@ -135,7 +135,7 @@ pub enum Line {
         at: u64,
         /// When it stopped.
         stopped_at: u64,
-        /// In base64.
+        /// The server, in base64.
         server: String,
     },
     /// A server was started anew.
@@ -144,51 +144,51 @@ pub enum Line {
         at: u64,
         /// When its last connection had closed.
         closed_at: u64,
-        /// In base64.
+        /// The server, in base64.
         server: String,
     },
     /// A snapshot began.
     SnapshotBegan {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
     },
     /// A key of a snapshot was read.
     SnapshotKey {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
-        /// In base64.
+        /// The key, in base64.
         key: String,
-        /// In base64.
+        /// The value, in base64.
         value: String,
-        /// `OBJECT IDLETIME`.
+        /// The seconds that Redis's `OBJECT IDLETIME` gave.
         idle_seconds: Option<u64>,
     },
     /// A snapshot ended.
     SnapshotEnded {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
     },
     /// A relay thread of a server has a connection from then on.
     ThreadConnected {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
-        /// In base64.
+        /// The server, in base64.
         server: String,
         /// The first three digits of its allocations' ids.
         thread: u16,
     },
     /// The last connection of a relay thread has closed.
     ThreadDisconnected {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
-        /// In base64.
+        /// The server, in base64.
         server: String,
         /// The first three digits of its allocations' ids.
         thread: u16,
     },
     /// The wall clock differs from the time of the inputs from then on.
     WallClock {
-        /// When, in milliseconds.
+        /// The time, in milliseconds since 1970.
         at: u64,
         /// By how much it is ahead (or, negative, behind), in milliseconds.
         ahead: i64,

@@ -24,7 +24,7 @@ pub struct EventLabels {
 pub struct ReasonLabels {
     /// Its name in the configuration.
     pub source: String,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
 }
 

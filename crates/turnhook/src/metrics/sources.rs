@@ -295,7 +295,7 @@ impl SourceMetrics {
         for direction in [TO_PEERS, TO_CLIENTS] {
             let _ = self.relayed(source, direction);
         }
-        for reason in CloseReason::ALL {
+        for reason in CloseReason::ALL.iter().copied() {
             for accuracy in Accuracy::ALL {
                 let _ = self.sessions_ended.get_or_create(&EndLabels {
                     source: source.to_owned(),

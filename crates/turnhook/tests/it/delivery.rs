@@ -332,7 +332,7 @@ async fn a_replay_without_a_bridge_is_queued_for_the_next_one() {
     answer.store(200, Ordering::SeqCst);
     let said = bridge.ask(&["replay"]);
     assert!(
-        said.contains("2 deliveries queued") && said.contains("no bridge is running"),
+        said.contains("2 deliveries queued") && said.contains("no turnhook is running"),
         "{said}"
     );
     assert_eq!(bridge.objects(&["replay", "--history"])[0]["pending"], 2);

@@ -156,7 +156,7 @@ fn a_store_moves_to_postgres_and_goes_on() {
         "alice",
     ]);
     assert!(replayed.contains("deliveries done"), "{replayed}");
-    assert!(!replayed.contains("no bridge is running"), "{replayed}");
+    assert!(!replayed.contains("no turnhook is running"), "{replayed}");
     let history = bridge.objects(&["replay", "--history"]);
     assert_eq!(
         (&history[0]["total"], &history[0]["pending"]),

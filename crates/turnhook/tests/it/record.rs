@@ -216,7 +216,7 @@ fn only_the_owner_can_record_and_one_at_a_time() {
     bridge.stop();
     let mut rest = String::new();
     last.read_to_string(&mut rest).unwrap();
-    assert!(rest.ends_with("{\"ended\":\"the bridge stops\"}\n"), "{rest}");
+    assert!(rest.ends_with("{\"ended\":\"turnhook stops\"}\n"), "{rest}");
     assert!(!socket(&bridge).exists());
 }
 

@@ -430,6 +430,7 @@ impl<'a> Judge<'a> {
                     assert_eq!(relayed, 0, "{record:#?}");
                 }
                 UnattributedReason::Evicted => {}
+                other => panic!("the model does not know {other:?}"),
             }
         }
     }

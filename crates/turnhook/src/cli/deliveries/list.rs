@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryState};
 
-use super::{FilterArgs, next_attempt, parse_event_id, to_json};
+use super::{FilterArgs, next_attempt, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
@@ -64,7 +64,7 @@ fn parse_cursor(text: &str) -> Result<DeliveryCursor, String> {
     let wrong = || "a cursor is what the page before ended with".to_owned();
     let (event_id, id) = text.split_once(':').ok_or_else(wrong)?;
     Ok(DeliveryCursor {
-        event_id: parse_event_id(event_id)?,
+        event_id: event_id.parse().map_err(|_| wrong())?,
         id: DeliveryId(id.parse().map_err(|_| wrong())?),
     })
 }

@@ -6,7 +6,7 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{Attempt, DeliveryDetail};
 
-use super::{next_attempt, parse_event_id, to_json};
+use super::{next_attempt, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
@@ -25,7 +25,7 @@ pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
     /// The event's id, which is its `webhook-id`
-    #[arg(value_name = "EVENT", value_parser = parse_event_id)]
+    #[arg(value_name = "EVENT")]
     id: EventId,
     /// Only to this endpoint
     #[arg(long, value_name = "NAME")]

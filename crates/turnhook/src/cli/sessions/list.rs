@@ -4,7 +4,7 @@ use clap::Args;
 use turnhook_reducer::{event::SessionId, time::Timestamp};
 use turnhook_store::{SessionFilter, SessionRow};
 
-use super::{parse_session_id, to_json};
+use super::to_json;
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, parse_time, print_json},
@@ -46,7 +46,7 @@ pub(super) struct List {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Go on after this one, the last of the page before
-    #[arg(long, value_name = "SESSION", value_parser = parse_session_id)]
+    #[arg(long, value_name = "SESSION")]
     after: Option<SessionId>,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]

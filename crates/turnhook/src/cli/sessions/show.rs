@@ -6,7 +6,7 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::{event::SessionId, source::Gap, usage::Counters};
 use turnhook_store::{DeliveryState, SessionDetail, SessionEventRow};
 
-use super::{parse_session_id, to_json};
+use super::to_json;
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
@@ -23,7 +23,7 @@ pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
     /// The session's id
-    #[arg(value_name = "SESSION", value_parser = parse_session_id)]
+    #[arg(value_name = "SESSION")]
     id: SessionId,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]

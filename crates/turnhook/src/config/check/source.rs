@@ -1,7 +1,7 @@
 //! `[[source]]`.
 
 use secrecy::{ExposeSecret, SecretString};
-use turnhook_reducer::rules::Rules;
+use turnhook_reducer::rules::RealmPatterns;
 use turnhook_subscriber::error::SubscriberError;
 
 use super::{Check, key_path};
@@ -54,9 +54,9 @@ impl Check<'_> {
                 "names no realm: nothing would be heard; write [\"*\"] for all".to_owned(),
             );
         }
-        match Rules::compile_realms(realms) {
+        match RealmPatterns::new(realms) {
             Ok(_) => Some(realms.to_vec()),
-            Err(why) => self.wrong(&key, why),
+            Err(why) => self.wrong(&key, why.to_string()),
         }
     }
 
