@@ -3,7 +3,7 @@
 //! coturn counts what strangers send to a relay address before it looks for a permission, so what came from peers is
 //! an upper bound of what went on to the client; and what the client was sent holds framing and answers. Neither counter
 //! alone is the truth. This file says how much of them is certain. The figures are measured on coturn 4.6.1 and 4.17.1
-//! over UDP, TCP and TLS (ARCHITECTURE.md, "What is relayed").
+//! over UDP, TCP and TLS (RELAYED.md).
 
 use serde::{Deserialize, Serialize};
 

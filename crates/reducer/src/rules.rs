@@ -30,7 +30,7 @@ pub enum StartOn {
 /// What keeps a session alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AliveWhile {
-    /// Open allocations that relay (METERING.md, "A session").
+    /// Open allocations that relay.
     #[default]
     Relaying,
     /// Any open allocation.
@@ -103,7 +103,7 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// CONTRACT.md's defaults.
+    /// The defaults of turnhook's configuration.
     fn default() -> Rules {
         Rules {
             group_by: GroupBy::User,

@@ -1,5 +1,5 @@
 //! Status keys that a snapshot refused to believe, with the time at which coturn last touched them:
-//! reading a key makes it look fresh (COTURN.md, trap 21), so the first look is the one that counts.
+//! reading a key makes it look fresh (TRAPS.md, trap 21), so the first look is the one that counts.
 
 use std::collections::{BTreeMap, VecDeque};
 

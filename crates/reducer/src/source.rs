@@ -35,7 +35,7 @@ pub enum GapReason {
     StoreFull,
     /// The store could not be reached, so that nobody could lead the source.
     StoreUnavailable,
-    /// A relay thread of coturn fell silent (COTURN.md, trap 11).
+    /// A relay thread of coturn fell silent (TRAPS.md, trap 11).
     Wedged,
     /// The listener turned away connections that may have been a coturn's.
     TurnedAway,

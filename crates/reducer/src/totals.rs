@@ -2,7 +2,7 @@
 
 use crate::usage::{Counters, Legs};
 
-/// What totals make of the counters (METERING.md, "Counters").
+/// What totals make of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) legs: Legs,

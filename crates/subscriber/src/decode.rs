@@ -11,7 +11,7 @@ use turnhook_reducer::{
 };
 
 /// Why something that was received is passed over. Counted in
-/// `turnhook_events_ignored_total{source,reason}`, never fatal (COTURN.md, trap 18).
+/// `turnhook_events_ignored_total{source,reason}`, never fatal (TRAPS.md, trap 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
     /// Not a channel of coturn's: keyspace events, coturn's pings, other applications.

@@ -2,7 +2,7 @@
 //!
 //! Where the engine falls so far behind that the bound is reached, messages are given up (and nothing else
 //! is), and a [`Gap`] tells from when to when as soon as there is room again: a gap that is known costs
-//! accuracy, a socket that is not read costs the connection and everything in it (COTURN.md, trap 16).
+//! accuracy, a socket that is not read costs the connection and everything in it (TRAPS.md, trap 16).
 
 use std::{
     collections::VecDeque,

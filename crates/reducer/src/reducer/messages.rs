@@ -388,7 +388,7 @@ impl Reducer {
 }
 
 /// Whether a report was made in time: coturn makes one at 4096 packets, unless it cannot look between two of them
-/// (COTURN.md, trap 29).
+/// (TRAPS.md, trap 29).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lateness {
     InTime,

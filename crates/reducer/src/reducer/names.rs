@@ -1,6 +1,6 @@
 //! Whose message it is. Names come from `new` and from nowhere else: on a TCP relay's connection coturn takes over
 //! whatever realm a client claims before it checks it, and from then on the allocation's messages bear that realm
-//! (COTURN.md, trap 30). The username stays, at the end of what stands before the allocation.
+//! (TRAPS.md, trap 30). The username stays, at the end of what stands before the allocation.
 
 use super::{Key, Notice, Reducer};
 use crate::{

@@ -1,4 +1,4 @@
-//! What `direct` sources know of their servers (METERING.md, "Servers").
+//! What `direct` sources know of their servers.
 
 use hashbrown::HashSet;
 

@@ -333,7 +333,7 @@ impl Reducer {
         self.hearing.is_deaf() || self.hearing.since(server) > opened_at
     }
 
-    /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (COTURN.md, trap 29).
+    /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (TRAPS.md, trap 29).
     fn may_have_wrapped(&self, slot: u32, settled: &Legs) -> bool {
         let Some(a) = self.allocation(slot) else {
             self.broken("counters of no allocation may have wrapped");

@@ -1,4 +1,4 @@
-//! Relay threads of coturn that have fallen silent (COTURN.md, trap 11).
+//! Relay threads of coturn that have fallen silent (TRAPS.md, trap 11).
 
 use hashbrown::HashMap;
 

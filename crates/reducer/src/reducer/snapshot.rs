@@ -1,4 +1,4 @@
-//! Snapshots of the status keys (METERING.md, "Gaps and snapshots"): what is open though nobody heard it open.
+//! Snapshots of the status keys: what is open though nobody heard it open.
 
 use super::{Reducer, ServerRef, opening::Opening};
 use crate::{

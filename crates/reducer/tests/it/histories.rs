@@ -1,4 +1,4 @@
-//! METERING.md, "Histories that must come out so", in its order.
+//! Histories that must come out so.
 
 use turnhook_reducer::{
     event::CloseReason,

@@ -1,4 +1,4 @@
-//! Lives of allocations beyond METERING.md's list, each history by its name. Most were found by the model.
+//! Lives of allocations beyond those of `histories.rs`, each history by its name. Most were found by the model.
 
 use turnhook_reducer::{
     event::{CloseReason, UnattributedReason},

@@ -1,4 +1,4 @@
-//! The reducer from outside: histories that must come out as METERING.md says.
+//! The reducer from outside: histories that must come out so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

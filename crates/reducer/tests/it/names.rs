@@ -1,4 +1,4 @@
-//! METERING.md, "Histories that must come out so", 12 and 16: whose an allocation is.
+//! Histories that must come out so: whose an allocation is.
 
 use turnhook_reducer::{
     ServerRef,

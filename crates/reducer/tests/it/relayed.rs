@@ -1,4 +1,4 @@
-//! METERING.md, "Histories that must come out so", 10, 11 and 13: what counts as relayed.
+//! Histories that must come out so: what counts as relayed.
 
 use turnhook_reducer::{
     event::Accuracy,

@@ -1,4 +1,4 @@
-//! Relay threads that have fallen silent (COTURN.md, trap 11): which are, and which only look so.
+//! Relay threads that have fallen silent (TRAPS.md, trap 11): which are, and which only look so.
 
 use turnhook_reducer::{
     rules::Rules,

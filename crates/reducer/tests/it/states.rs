@@ -1,4 +1,4 @@
-//! The life of an allocation as a table in ARCHITECTURE.md: every state with every input, as the code does it.
+//! The life of an allocation as a table in STATES.md: every state with every input, as the code does it.
 //! `TURNHOOK_BLESS=1` writes the table; without it the test compares.
 
 use std::{collections::BTreeSet, fmt::Write as _};
@@ -15,7 +15,7 @@ use turnhook_reducer::{
 
 use crate::world::{START, World, bytes, identity};
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ARCHITECTURE.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/STATES.md");
 const BEGIN: &str = "<!-- state table: begin -->";
 const END: &str = "<!-- state table: end -->";
 const MB: u64 = 1_000_000;
@@ -394,9 +394,9 @@ fn table() -> String {
 }
 
 #[test]
-fn the_table_in_architecture_is_what_the_code_does() {
+fn the_table_of_states_is_what_the_code_does() {
     let page = std::fs::read_to_string(PAGE).unwrap();
-    let (head, rest) = page.split_once(BEGIN).expect("ARCHITECTURE.md has a state table");
+    let (head, rest) = page.split_once(BEGIN).expect("STATES.md has a state table");
     let (found, tail) = rest.split_once(END).expect("the state table has an end");
     let table = table();
     if std::env::var_os("TURNHOOK_BLESS").is_some() {
@@ -406,12 +406,8 @@ fn the_table_in_architecture_is_what_the_code_does() {
     for (found, is) in found.trim().lines().zip(table.trim().lines()) {
         assert_eq!(
             found, is,
-            "ARCHITECTURE.md (left) is not what the code does (right); TURNHOOK_BLESS=1 writes it"
+            "STATES.md (left) is not what the code does (right); TURNHOOK_BLESS=1 writes it"
         );
     }
-    assert_eq!(
-        found.trim(),
-        table.trim(),
-        "the table in ARCHITECTURE.md is short"
-    );
+    assert_eq!(found.trim(), table.trim(), "the table in STATES.md is short");
 }

@@ -1,4 +1,4 @@
-//! METERING.md, "Histories that must come out so", 14 and 15: two lives of one number, and one that is heard twice.
+//! Histories that must come out so: two lives of one number, and one that is heard twice.
 
 use turnhook_reducer::{
     message::{Kind, Leg, Status},

@@ -305,7 +305,7 @@ fn keys_are_status_channels() {
     );
 }
 
-/// An encoder written from COTURN.md alone.
+/// An encoder written from what coturn was seen to publish.
 fn encode(realm: &[u8], username: &[u8], id: u64, kind: &str) -> Vec<u8> {
     let mut channel = b"turn/".to_vec();
     if !realm.is_empty() {

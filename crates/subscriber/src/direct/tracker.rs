@@ -1,4 +1,4 @@
-//! Which servers are there, and which have stopped: METERING.md, "Servers (`direct`)". Pure: time is an input.
+//! Which servers are there, and which have stopped. Pure: time is an input.
 //!
 //! What is known of a live coturn (measured): every thread opens its connection at start, all within
 //! milliseconds of the `KEYS` that its auth workers send on short connections of their own, and says AUTH or SELECT at

@@ -1,4 +1,4 @@
-//! Closing the connection of a relay thread that has fallen silent (COTURN.md, trap 11): nothing else revives it.
+//! Closing the connection of a relay thread that has fallen silent (TRAPS.md, trap 11): nothing else revives it.
 //!
 //! Nothing in Redis says which connection is which thread's. It is told by two things, both measured on a thread wedged
 //! by a Redis that stood still: the connection has been idle since the thread was last heard, and half a command is

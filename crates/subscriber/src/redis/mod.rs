@@ -1,7 +1,7 @@
 //! The `redis` source: coturn's messages by way of Redis pub/sub.
 //!
 //! fred knows topologies and carries commands (snapshots, `CLIENT LIST`). The subscription itself is a connection
-//! of our own: fred's message stream drops what lags and what is not UTF-8, without a word (COTURN.md, trap 17).
+//! of our own: fred's message stream drops what lags and what is not UTF-8, without a word (TRAPS.md, trap 17).
 
 mod config;
 mod heal;
@@ -51,7 +51,7 @@ impl RedisControl {
             .send_if_modified(|now| std::mem::replace(now, on) != on);
     }
 
-    /// Closes coturn's connection of a relay thread that has fallen silent (COTURN.md, trap 11), if it can be told
+    /// Closes coturn's connection of a relay thread that has fallen silent (TRAPS.md, trap 11), if it can be told
     /// which one that is. See [`SilentThread`] for how.
     pub async fn close_relay_connection(&self, thread: SilentThread) -> Healing {
         let (answer, answered) = oneshot::channel();

@@ -303,7 +303,7 @@ impl Subscription {
     }
 
     /// The connection has outlived a silence, so nothing of it is missing; but what coturn could not send while
-    /// Redis stood still may be (COTURN.md, traps 1 and 11).
+    /// Redis stood still may be (TRAPS.md, traps 1 and 11).
     fn recovered(&self, at: Timestamp) {
         let detail = "Redis answers again".to_owned();
         self.signals.signal(Signal::Hearing { at, detail });

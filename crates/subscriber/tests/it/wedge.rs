@@ -1,4 +1,4 @@
-//! A real coturn whose relay threads are wedged by a Redis that stood still (COTURN.md, trap 11), and healed.
+//! A real coturn whose relay threads are wedged by a Redis that stood still (TRAPS.md, trap 11), and healed.
 //!
 //! Only a full send buffer wedges a thread, and on loopback buffers are megabytes. In a network namespace of its own
 //! they can be made small:

@@ -158,7 +158,7 @@ fn every() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// `[session]`; the words are METERING's, see the README.
+/// `[session]`; README says what the words mean.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {

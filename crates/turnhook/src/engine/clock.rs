@@ -1,4 +1,4 @@
-//! The program's clock (METERING.md, "Time"): it follows the monotonic clock, is anchored to wall time at
+//! The program's clock: it follows the monotonic clock, is anchored to wall time at
 //! start, and never goes back. Where the wall clock runs ahead by more than a second (it was set, or the
 //! machine slept), it is anchored anew.
 

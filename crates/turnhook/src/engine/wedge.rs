@@ -1,4 +1,4 @@
-//! Relay threads of coturn that fell silent (COTURN.md, trap 11): said aloud, and healed where that is
+//! Relay threads of coturn that fell silent (TRAPS.md, trap 11): said aloud, and healed where that is
 //! configured.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -1,5 +1,5 @@
 //! Histories as they were heard (`tests/histories/`), told to `turnhook simulate`: what must come out of them, and by
-//! which rule of ARCHITECTURE.md ("What is relayed", "The life of an allocation").
+//! which rule (RELAYED.md, RULES.md and STATES.md of the reducer).
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -27,6 +27,7 @@ mod metering_redis;
 mod monitoring;
 mod outages;
 mod outbox;
+mod pages;
 mod postgres;
 mod realm_switch;
 mod record;

@@ -225,7 +225,7 @@ fn all_connections_of_a_live_server_cut_twice() {
     );
 }
 
-/// COTURN.md, trap 3: coturn gives the peer leg's totals modulo 2^32. Here a real allocation relays more than that each
+/// TRAPS.md, trap 3: coturn gives the peer leg's totals modulo 2^32. Here a real allocation relays more than that each
 /// way, and the truth is what coturn logged of it on the way.
 #[test]
 #[ignore = "relays more than 8 GiB: tests/more-than-4-gib.sh runs it"]

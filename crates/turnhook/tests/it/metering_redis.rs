@@ -73,7 +73,7 @@ fn a_killed_server_is_known_by_expiry_and_by_its_next_life() {
     assert_eq!(told, sum(lives));
 }
 
-/// COTURN.md, traps 7 and 8: two coturns of one realm on one Redis use the same keys, whatever their `dbname`. It is
+/// TRAPS.md, traps 7 and 8: two coturns of one realm on one Redis use the same keys, whatever their `dbname`. It is
 /// noticed, and nobody is billed above the truth. With a realm of its own, a third is not in their way.
 #[test]
 fn two_servers_on_one_redis() {
@@ -214,7 +214,7 @@ fn assert_below(session: &Session, logged: &Logged) {
     );
 }
 
-/// COTURN.md, trap 16: turnhook stands still, and Redis closes the subscription for its full output buffer.
+/// TRAPS.md, trap 16: turnhook stands still, and Redis closes the subscription for its full output buffer.
 #[test]
 fn thrown_out_by_its_output_buffer() {
     let billing = Billing::start();

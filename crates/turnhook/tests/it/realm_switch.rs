@@ -1,4 +1,4 @@
-//! A client of a TCP relay can make coturn say another realm of its allocation, in the middle of its life (COTURN.md,
+//! A client of a TCP relay can make coturn say another realm of its allocation, in the middle of its life (TRAPS.md,
 //! trap 30): it is billed to whom it was made for, and nobody else is.
 
 use crate::harness::{

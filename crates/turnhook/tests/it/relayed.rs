@@ -157,7 +157,7 @@ fn both_ways() {
     }
 }
 
-/// COTURN.md, trap 20: coturn counts strangers' packets as received from peers. None of them goes on to anybody.
+/// TRAPS.md, trap 20: coturn counts strangers' packets as received from peers. None of them goes on to anybody.
 #[test]
 fn a_stranger_alone() {
     let world = World::start("");

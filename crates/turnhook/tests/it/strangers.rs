@@ -7,7 +7,7 @@ use crate::harness::{
     turn::TurnClient,
 };
 
-/// COTURN.md, trap 6: a client with a wrong password causes traffic under the name that it claims.
+/// TRAPS.md, trap 6: a client with a wrong password causes traffic under the name that it claims.
 #[test]
 fn a_wrong_password_bills_nobody() {
     let billing = Billing::start();
@@ -56,7 +56,7 @@ fn a_wrong_password_bills_nobody() {
     assert_eq!(billing.sessions().len(), 1, "the absent one has none");
 }
 
-/// COTURN.md, trap 13, and METERING.md's first history: of three allocations of a call one relays, one is closed
+/// TRAPS.md, trap 13,: of three allocations of a call one relays, one is closed
 /// unused, and one dangles. The call ends with the one that relayed.
 #[test]
 fn what_dangles_does_not_keep_a_session_open() {

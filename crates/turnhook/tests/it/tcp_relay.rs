@@ -1,5 +1,5 @@
 //! What is particular to TCP relay (RFC 6062), on a real coturn: who connects to whom and when, and reports that are
-//! not made in time (COTURN.md, trap 29).
+//! not made in time (TRAPS.md, trap 29).
 
 use std::time::Instant;
 

@@ -1,11 +1,11 @@
-//! ARCHITECTURE.md lists the traps of coturn's stream, each with the tests that guard it: those tests exist.
+//! TRAPS.md (of the subscriber) lists the traps of coturn's stream, each with the tests that guard it: those tests exist.
 
 use std::{fs, path::Path};
 
 #[test]
 fn each_trap_has_a_test_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let text = fs::read_to_string(root.join("crates/subscriber/TRAPS.md")).unwrap();
     let table = text.split_once("<!-- traps: begin -->").unwrap().1;
     let table = table.split_once("<!-- traps: end -->").unwrap().0;
     let mut numbers = Vec::new();

@@ -1,4 +1,4 @@
-//! COTURN.md, trap 11: a Redis that stands still under load wedges a relay thread of coturn for good. Real programs
+//! TRAPS.md, trap 11: a Redis that stands still under load wedges a relay thread of coturn for good. Real programs
 //! throughout: Redis is stopped for 25 s while one relay thread is given more to say than its socket takes.
 
 use std::{

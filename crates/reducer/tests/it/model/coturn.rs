@@ -280,7 +280,7 @@ impl Fleet {
         if !self.servers[server].up {
             return;
         }
-        // One user's credentials change (COTURN.md, trap 15).
+        // One user's credentials change (TRAPS.md, trap 15).
         let user = format!("u{}", opening.user);
         let username = format!("{}:{user}", 1_790_000_000 + u32::from(opening.keeps));
         let realm = if opening.other_realm { OTHER_TENANT } else { TENANT };

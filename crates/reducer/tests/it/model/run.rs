@@ -21,8 +21,7 @@ use crate::world::{START, identity};
 
 /// How long a `direct` source waits before it believes that a server has stopped.
 const STOPPED_AFTER: u64 = 5_000;
-/// A history is shorter than a tombstone's life: what comes later than that is told twice, and METERING.md
-/// says so.
+/// A history is shorter than a tombstone's life: what comes later than that is told twice.
 const LONGEST: u64 = 20 * 3_600_000;
 
 /// In what manner a history is played.
