@@ -191,10 +191,12 @@ fn delivery(id: u64, body: &Bytes) -> Delivery {
         event_id: Arc::from("evt_00000000000000000000000000"),
         // Each session has five events.
         session: SessionId(u128::from(id / 5).to_be_bytes()),
+        lane: SessionId(u128::from(id / 5).to_be_bytes()),
         sequence: u32::try_from(id % 5).unwrap(),
         event_type: EventType::Usage,
         body: body.clone(),
         decided_at: Default::default(),
+        sent: None,
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: None,

@@ -147,6 +147,24 @@ impl Breaker {
         }
     }
 
+    /// The request for this delivery was answered with something that has to be put right first.
+    pub(crate) fn held(&mut self, delivery: i64, now: Timestamp) {
+        if self.is_open() {
+            self.probe_failed(delivery, now);
+        } else {
+            self.trip(now);
+        }
+    }
+
+    /// The request for this delivery was not made after all: should it have been the probe, there is another.
+    pub(crate) fn unasked(&mut self, delivery: i64, now: Timestamp) {
+        if let Some(open) = &mut self.open
+            && matches!(open.probe, Probe::UnderWay(probe) if probe == delivery)
+        {
+            open.probe = Probe::At(now.plus(open.wait));
+        }
+    }
+
     fn trip(&mut self, now: Timestamp) {
         self.open = Some(Open {
             since: now,

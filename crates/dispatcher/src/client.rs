@@ -12,6 +12,10 @@ use turnhook_reducer::time::Timestamp;
 use crate::{
     address::{Refused, Resolver, Unresolved},
     config::{ConfigError, EndpointConfig},
+    provider::{
+        self,
+        batch::{Heard, Whole},
+    },
     signature::{self, Secret, sign},
     tls,
 };
@@ -155,6 +159,125 @@ impl Client {
             latency,
         }
     }
+}
+
+impl Client {
+    /// Makes a billing product's request. Its answer is read as far as 64 KiB, since it speaks of items.
+    ///
+    /// Ends within the endpoint's timeout. With it comes how long the head of the answer took.
+    pub async fn perform(&self, request: &provider::Request) -> (Heard, Duration) {
+        let start = Instant::now();
+        let nothing = |error: String| Heard::Nothing {
+            error,
+            perhaps: false,
+        };
+        let Some(prepared) = self.prepare(request) else {
+            let error =
+                "the request cannot be made: its address or a header has characters that none can hold";
+            return (nothing(error.to_owned()), start.elapsed());
+        };
+        let deadline = start + self.timeout;
+        let response = match timeout_at(deadline, self.http.execute(prepared)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                // What could not connect has written nothing.
+                let perhaps = !(error.is_connect() || error.is_builder());
+                let error = told(&error.without_url());
+                return (Heard::Nothing { error, perhaps }, start.elapsed());
+            }
+            Err(_) => {
+                let error = format!("no answer within {:?}", self.timeout);
+                return (Heard::Nothing { error, perhaps: true }, start.elapsed());
+            }
+        };
+        let latency = start.elapsed();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let (body, read) = whole(response, deadline).await;
+        let heard = Heard::Answer {
+            status,
+            headers,
+            body,
+            read,
+        };
+        (heard, latency)
+    }
+
+    /// The request with its headers, those of the endpoint among them. `None` if it cannot be one.
+    fn prepare(&self, request: &provider::Request) -> Option<Request> {
+        let url = joined(&self.url, &request.path)?;
+        let mut prepared = Request::new(request.method.clone(), url);
+        let headers = prepared.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.remove(header::CONTENT_TYPE);
+        if !request.content_type.is_empty() {
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(request.content_type),
+            );
+        }
+        for (name, value) in &request.headers {
+            let name = header::HeaderName::from_bytes(name.as_bytes()).ok()?;
+            headers.insert(name, HeaderValue::from_str(value).ok()?);
+        }
+        if !request.body.is_empty() {
+            *prepared.body_mut() = Some(Body::from(request.body.clone()));
+        }
+        Some(prepared)
+    }
+
+    /// A billing product's request as it goes over the wire, for people: credentials are not shown.
+    #[must_use]
+    pub fn rendered(&self, request: &provider::Request) -> Option<String> {
+        let prepared = self.prepare(request)?;
+        let mut text = format!("{} {}\n", prepared.method(), prepared.url());
+        for (name, value) in prepared.headers() {
+            let value = if value.is_sensitive() {
+                "(hidden)"
+            } else {
+                value.to_str().unwrap_or("(not ASCII)")
+            };
+            text += &format!("{name}: {value}\n");
+        }
+        text.push('\n');
+        text += &String::from_utf8_lossy(&request.body);
+        Some(text)
+    }
+}
+
+/// The endpoint's URL with a request's path appended; the query of either is kept.
+fn joined(base: &Url, path: &str) -> Option<Url> {
+    if path.is_empty() {
+        return Some(base.clone());
+    }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    let queries = [base.query().unwrap_or(""), query];
+    let queries: Vec<&str> = queries.into_iter().filter(|query| !query.is_empty()).collect();
+    url.set_query((!queries.is_empty()).then(|| queries.join("&")).as_deref());
+    Some(url)
+}
+
+/// The body, up to 64 KiB, and whether that is all.
+async fn whole(mut response: reqwest::Response, deadline: Instant) -> (Bytes, Whole) {
+    let mut kept = Vec::new();
+    let reading = async {
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    kept.extend_from_slice(&chunk);
+                    if kept.len() > READ {
+                        return Whole::TooLong;
+                    }
+                }
+                Ok(None) => return Whole::Yes,
+                Err(_) => return Whole::CutShort,
+            }
+        }
+    };
+    let read = timeout_at(deadline, reading).await.unwrap_or(Whole::CutShort);
+    kept.truncate(READ);
+    (Bytes::from(kept), read)
 }
 
 /// The beginning of the body. Whatever goes wrong meanwhile, the status has decided already.

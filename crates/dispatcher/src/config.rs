@@ -1,13 +1,16 @@
 //! What is configured of an endpoint: plain data, built by the program, checked here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use turnhook_reducer::event::EventType;
 use url::{Host, Url};
 
-use crate::{address, client::Client, schedule::Retry, signature::Secret};
+use crate::{
+    address, client::Client, filter::Filter, include::Include, provider::account::Account, schedule::Retry,
+    signature::Secret,
+};
 
 /// Longer ones are slips of the pen, and what is added to a clock must not overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -25,6 +28,10 @@ pub struct EndpointConfig {
     pub secrets: Vec<Secret>,
     /// Which events it is told. Applied where deliveries are written down, not by the dispatcher.
     pub events: Vec<EventType>,
+    /// Which of these events. Applied in the same place.
+    pub filter: Filter,
+    /// How much of an event is sent. Applied where deliveries are handed in.
+    pub include: Include,
     /// Sent along: `authorization` and whatever else the receiver wants.
     pub headers: Vec<(String, SecretString)>,
     /// From the first byte of the connection to the head of the answer; the answer's body too must
@@ -45,6 +52,8 @@ pub struct EndpointConfig {
     pub proxy: Option<SecretString>,
     /// Allows `http` beyond loopback.
     pub allow_http: bool,
+    /// The account at a billing product that is spoken to; `None` for a webhook.
+    pub account: Option<Arc<Account>>,
 }
 
 /// A client certificate and its key.
@@ -98,6 +107,8 @@ impl EndpointConfig {
             url,
             secrets,
             events: vec![EventType::Start, EventType::Usage, EventType::End],
+            filter: Filter::default(),
+            include: Include::default(),
             headers: Vec::new(),
             timeout: Duration::from_secs(15),
             concurrency: 16,
@@ -107,6 +118,7 @@ impl EndpointConfig {
             client_certificate: None,
             proxy: None,
             allow_http: false,
+            account: None,
         }
     }
 
@@ -165,7 +177,7 @@ impl EndpointConfig {
         if self.name.trim().is_empty() {
             return error("name", "it is empty");
         }
-        if self.secrets.is_empty() {
+        if self.secrets.is_empty() && self.account.is_none() {
             return error(
                 "secrets",
                 "at least one is needed: make one with `turnhook secret`",

@@ -20,12 +20,15 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
+mod batches;
+
 use crate::{
     body::rfc3339,
     breaker::BreakerState,
     client::{Answer, Client},
     clock::Clocks,
     config::EndpointConfig,
+    provider::{account::Account, batch::Record},
     queue::{Bounds, Delivery, Next, Page, Queue, Standstill, StandstillKind, Wanted},
     schedule::Pause,
     verdict::retry_after,
@@ -46,7 +49,11 @@ pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 #[derive(Debug)]
 pub enum Report {
     /// An attempt was made.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
+    /// A batch was sent: what came of each of its deliveries.
+    Outcomes(Vec<Outcome>),
+    /// Something is about to be sent that may be counted: it is to be written down first.
+    Begin(Begin),
     /// Something is to be read from the outbox.
     Read(Read),
 }
@@ -83,6 +90,23 @@ pub struct Outcome {
     pub answer: Bytes,
     /// What follows; the time of a next attempt is the wall clock's.
     pub next: Next,
+    /// As in metrics.
+    pub label: &'static str,
+    /// Why it is dead, where [`Next::Dead`].
+    pub reason: Option<&'static str>,
+    /// What is to be written down of what was sent.
+    pub record: Record,
+}
+
+/// What is about to be sent to a billing product.
+#[derive(Debug)]
+pub struct Begin {
+    /// Rows of the outbox, and what is sent of each.
+    pub rows: Vec<(i64, Bytes)>,
+    /// Whether outcomes that were reported before must be written first.
+    pub after_outcomes: bool,
+    /// Answered when it is on the disk. If it is dropped, nothing is sent.
+    pub reply: oneshot::Sender<()>,
 }
 
 /// A wish to read from the outbox.
@@ -115,11 +139,14 @@ pub struct EndpointStatus {
     pub last_error: Option<(Timestamp, String)>,
     /// When the last successful attempt began.
     pub last_success_at: Option<Timestamp>,
+    /// Deliveries that wait until the map knows their customer.
+    pub waiting_for_customers: usize,
 }
 
 pub(crate) struct Endpoint {
     name: Arc<str>,
     client: Client,
+    account: Option<Arc<Account>>,
     clocks: Clocks,
     reports: mpsc::Sender<Report>,
     runtime: Handle,
@@ -166,7 +193,8 @@ struct State {
 /// What a change of state asks to be started, once the lock is released.
 #[derive(Default)]
 struct Work {
-    requests: Vec<Delivery>,
+    /// Deliveries that are sent together.
+    requests: Vec<Vec<Delivery>>,
     read: Option<Wanted>,
 }
 
@@ -181,8 +209,12 @@ impl Endpoint {
         runtime: Handle,
     ) -> Arc<Endpoint> {
         let now = clocks.steady();
+        let mut queue = Queue::new(config, pauses, Bounds::default(), now);
+        if let Some(account) = &config.account {
+            queue.batch(account.terms.batch, account.wait);
+        }
         let state = State {
-            queue: Queue::new(config, pauses, Bounds::default(), now),
+            queue,
             wake_at: None,
             last_error: None,
             last_success_at: None,
@@ -191,6 +223,7 @@ impl Endpoint {
         let endpoint = Arc::new(Endpoint {
             name: Arc::from(config.name.as_str()),
             client,
+            account: config.account.clone(),
             clocks,
             reports,
             runtime,
@@ -202,6 +235,7 @@ impl Endpoint {
             failed,
         });
         endpoint.spawn("keeps time", Arc::clone(&endpoint).keep_time());
+        endpoint.watch_customers();
         endpoint.change(|_, _| ());
         endpoint
     }
@@ -227,7 +261,8 @@ impl Endpoint {
         });
     }
 
-    pub(crate) fn offer(self: &Arc<Self>, deliveries: Vec<Delivery>) {
+    pub(crate) fn offer(self: &Arc<Self>, mut deliveries: Vec<Delivery>) {
+        self.put_in_lanes(&mut deliveries);
         self.change(|queue, now| queue.offer(deliveries, now));
     }
 
@@ -288,6 +323,7 @@ impl Endpoint {
             breaker: state.queue.breaker(),
             last_error: state.last_error.clone(),
             last_success_at: state.last_success_at,
+            waiting_for_customers: state.queue.waiting_for_customers(),
         }
     }
 
@@ -320,7 +356,7 @@ impl Endpoint {
     fn collect(&self, state: &mut State, now: Timestamp) -> Work {
         let open = self.gate.get().is_none_or(|gate| gate());
         let requests = if open {
-            std::iter::from_fn(|| state.queue.claim(now)).collect()
+            std::iter::from_fn(|| self.claim(&mut state.queue, now)).collect()
         } else {
             Vec::new()
         };
@@ -342,8 +378,8 @@ impl Endpoint {
     }
 
     fn begin(self: &Arc<Self>, work: Work) {
-        for delivery in work.requests {
-            self.spawn("sends", Arc::clone(self).send(delivery));
+        for request in work.requests {
+            self.spawn("sends", Arc::clone(self).send(request));
         }
         if let Some(wanted) = work.read {
             self.spawn("reads the outbox", Arc::clone(self).read(wanted));
@@ -363,13 +399,37 @@ impl Endpoint {
             answer.await.ok()
         };
         tokio::select! {
-            page = page => self.change(|queue, now| queue.answer(page, now)),
+            page = page => {
+                let page = page.map(|mut page: Page| {
+                    self.put_in_lanes(&mut page.deliveries);
+                    page
+                });
+                self.change(|queue, now| queue.answer(page, now));
+            }
             _ = abort.wait_for(|abort| *abort) => {}
         }
     }
 
-    /// Sends a delivery, and then whatever is next, for as long as there is something.
-    async fn send(self: Arc<Self>, first: Delivery) {
+    fn claim(&self, queue: &mut Queue, now: Timestamp) -> Option<Vec<Delivery>> {
+        match &self.account {
+            Some(_) => Some(queue.claim_batch(now)).filter(|batch| !batch.is_empty()),
+            None => queue.claim(now).map(|delivery| vec![delivery]),
+        }
+    }
+
+    /// Sends what was claimed, and then whatever is next, for as long as there is something.
+    async fn send(self: Arc<Self>, first: Vec<Delivery>) {
+        match &self.account {
+            Some(account) => self.send_batches(account, first).await,
+            None => {
+                for delivery in first {
+                    self.send_webhooks(delivery).await;
+                }
+            }
+        }
+    }
+
+    async fn send_webhooks(self: &Arc<Self>, first: Delivery) {
         let mut abort = self.abort.subscribe();
         let mut delivery = first;
         loop {
@@ -392,12 +452,11 @@ impl Endpoint {
             };
             let now = self.clocks.steady();
             let mut state = self.lock();
-            permit.send(Report::Outcome(
-                self.finish(&mut state, delivery, answer, at, now, random),
-            ));
+            let outcome = self.finish(&mut state, delivery, answer, at, now, random);
+            permit.send(Report::Outcome(Box::new(outcome)));
             let mut work = self.collect(&mut state, now);
             drop(state);
-            let next = work.requests.pop();
+            let next = work.requests.pop().and_then(|mut next| next.pop());
             self.begin(work);
             match next {
                 Some(next) => delivery = next,
@@ -430,6 +489,9 @@ impl Endpoint {
             error: answer.error,
             answer: answer.body,
             next: Next::Done,
+            label: "",
+            reason: None,
+            record: Record::Keep,
         };
         let after = answer.retry_after.as_deref();
         let after = after.and_then(|header| retry_after(header, self.clocks.wall()));
@@ -437,6 +499,7 @@ impl Endpoint {
             Next::Retry(at) => Next::Retry(self.clocks.to_wall(at)),
             next => next,
         };
+        outcome.label = outcome.next.as_str();
         match &outcome.error {
             Some(error) => state.last_error = Some((at, error.clone())),
             None => state.last_success_at = Some(at),
@@ -454,16 +517,16 @@ impl Endpoint {
             attempt = outcome.attempt,
             status = outcome.status,
             took_ms = u64::try_from(outcome.latency.as_millis()).unwrap_or(u64::MAX),
-            outcome = outcome.next.as_str(),
+            outcome = outcome.label,
             error = outcome.error.as_deref(),
             "attempt"
         );
-        if let Next::Rejected | Next::GaveUp = outcome.next {
+        if let Next::Rejected | Next::GaveUp | Next::Dead = outcome.next {
             warn!(
                 endpoint = &*self.name,
                 event = &*outcome.event_id,
                 error = outcome.error.as_deref().unwrap_or_default(),
-                reason = outcome.next.as_str(),
+                reason = outcome.reason.unwrap_or(outcome.next.as_str()),
                 "dead letter: see `turnhook deliveries list --state dead`"
             );
         }
@@ -504,7 +567,7 @@ impl Endpoint {
                 endpoint,
                 reason,
                 until,
-                "endpoint stands still: it asked to be left alone; `turnhook endpoints resume` lets go of that"
+                "endpoint stands still, and is asked again then; `turnhook endpoints resume` lets go of that"
             ),
             StandstillKind::BreakerOpen => warn!(
                 endpoint,

@@ -4,6 +4,8 @@
 //! means ([`verdict`]), when a failed one is tried again ([`schedule`]), and which one may be sent next
 //! ([`queue`]: order within a session, fairness between sessions, concurrency, rate, circuit breaker).
 //!
+//! Endpoints of billing products are spoken to by [`provider`].
+//!
 //! [`dispatcher::Dispatcher`] drives all of it. It neither knows the store nor decides what is told to
 //! whom: deliveries come in, [`endpoint::Report`]s go out.
 //!
@@ -30,6 +32,8 @@ pub mod clock;
 pub mod config;
 pub mod dispatcher;
 pub mod endpoint;
+pub mod filter;
+pub mod include;
 pub mod provider;
 pub mod queue;
 mod rate;

@@ -12,6 +12,7 @@
 //! Order: of a session's deliveries that are known only the lowest sequence is ever claimed, and what
 //! is not known lies behind the cursor, where sequences are higher.
 
+mod batches;
 mod doubts;
 mod lanes;
 mod outbox;
@@ -50,6 +51,8 @@ pub struct Delivery {
     pub event_id: Arc<str>,
     /// The session that the event belongs to.
     pub session: SessionId,
+    /// By what deliveries wait for each other: the session, or what a billing product wants in its place.
+    pub lane: SessionId,
     /// The event's number in its session.
     pub sequence: u32,
     /// The event's type.
@@ -58,6 +61,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// When the event was decided, by the wall clock of then.
     pub decided_at: Timestamp,
+    /// What of it may have been taken by a billing product ([`crate::provider::sent`]).
+    pub sent: Option<Bytes>,
     /// Attempts made so far.
     pub attempts: u32,
     /// When the first of them began, by the steady clock: its age decides when it is given up.
@@ -79,13 +84,31 @@ pub enum Next {
     GaveUp,
     /// The endpoint is paused from now on; the delivery stays pending and is due when it is resumed.
     Paused,
+    /// It waits, and nothing of this counts as an attempt.
+    Waits,
+    /// It is a dead letter, for a reason that its outcome has.
+    Dead,
 }
 
 impl Next {
-    /// The words of all of them.
-    pub const WORDS: [&str; 5] = ["delivered", "retry", "rejected", "gave_up", "paused"];
+    /// The words of all of them, and those of a billing product's items.
+    pub const WORDS: [&str; 13] = [
+        "delivered",
+        "retry",
+        "rejected",
+        "gave_up",
+        "paused",
+        "duplicate",
+        "accepted",
+        "nothing",
+        "waits",
+        "too_late",
+        "uncertain",
+        "unknown_customer",
+        "anonymous",
+    ];
 
-    /// As in metrics: `delivered`, `retry`, `rejected`, `gave_up`, `paused`.
+    /// As in metrics: `delivered`, `retry`, `rejected`, `gave_up`, `paused`, `waits`, `dead`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,6 +117,8 @@ impl Next {
             Next::Rejected => "rejected",
             Next::GaveUp => "gave_up",
             Next::Paused => "paused",
+            Next::Waits => "waits",
+            Next::Dead => "dead",
         }
     }
 }
@@ -140,6 +165,7 @@ pub struct Queue {
     doubts: Doubts,
     pauses: Vec<Pause>,
     stopped: bool,
+    batches: batches::Batches,
 }
 
 /// Pauses that are remembered.
@@ -165,6 +191,7 @@ impl Queue {
             doubts: Doubts::default(),
             pauses,
             stopped: false,
+            batches: batches::Batches::default(),
         }
     }
 
@@ -212,6 +239,7 @@ impl Queue {
         self.outbox.withdrawn(ids);
         for id in ids {
             self.doubts.forget(*id);
+            self.batches.forget(*id);
             self.lanes.withdraw(*id, now);
         }
     }
@@ -357,6 +385,7 @@ impl Queue {
 
     /// The endpoint answered: what waited for its return need not wait longer.
     fn is_alive(&mut self, now: Timestamp) {
+        self.batches.cause = None;
         if self.breaker.success() {
             self.lanes.hasten_all(now);
         }
@@ -364,13 +393,14 @@ impl Queue {
 
     fn done(&mut self, id: i64, session: SessionId, now: Timestamp) {
         self.doubts.forget(id);
+        self.batches.forget(id);
         let newest = self.lanes.remove(id, now);
         self.outbox.finished(id, session, newest);
     }
 
     fn put_back(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) {
         delivery.next_attempt_at = Some(due);
-        let (session, counts) = (delivery.session, self.lanes.counts());
+        let (session, counts) = (delivery.lane, self.lanes.counts());
         let spare = counts.bodies > self.bounds.bodies / 2 || counts.bytes > self.bounds.bytes / 2;
         self.lanes.give_back(delivery, due, spare, now);
         // Where even stubs are too many, what will be read again anyway can be forgotten.
@@ -412,6 +442,7 @@ impl Queue {
             self.lanes.next_due()
         };
         let gate = self.gate(now);
+        let work = work.map(|at| self.batches.full_or_due(at, now));
         let claim = work.map(|at| at.max(gate)).filter(|at| *at < Timestamp::MAX);
         [claim, self.outbox.retry_at()].into_iter().flatten().min()
     }
@@ -441,6 +472,7 @@ impl Queue {
             pause.to = Some(now.max(pause.from));
         }
         self.hold = None;
+        self.batches.cause = None;
         self.breaker = Breaker::default();
         self.lanes.hasten_all(now);
     }
@@ -477,6 +509,14 @@ impl Queue {
                 since: hold.since,
                 until: Some(hold.until),
                 reason: Arc::clone(&hold.reason),
+            });
+        }
+        if let (Some(since), Some(cause)) = (self.breaker.open_since(), &self.batches.cause) {
+            return Some(Standstill {
+                kind: StandstillKind::Held,
+                since,
+                until: probe,
+                reason: Arc::clone(cause),
             });
         }
         self.breaker.open_since().map(|since| Standstill {

@@ -90,6 +90,19 @@ pub(crate) const TABLES: &[Table] = &[
         ),
     },
     Table {
+        name: "included",
+        columns: "endpoint, from_event, allocations, addresses",
+        select: Select::Rows(
+            "endpoint, from_event, allocations, addresses",
+            "endpoint, from_event",
+        ),
+    },
+    Table {
+        name: "sent",
+        columns: "delivery, items",
+        select: Select::Rows("delivery, items", "delivery"),
+    },
+    Table {
         name: "attempt",
         columns: "delivery, n, at, latency_ms, status, error, answer",
         select: Select::Rows(

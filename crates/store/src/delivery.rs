@@ -27,6 +27,8 @@ pub struct Delivery {
     pub timestamp: Timestamp,
     /// The bytes to send.
     pub body: Bytes,
+    /// What of it a billing product may have taken, as [`crate::Store::begin_sending`] was given it.
+    pub sent: Option<Bytes>,
     /// Attempts made since it was queued, or queued again by a replay.
     pub attempts: u32,
     /// When the first of these was made; `give_up_after` runs from here.
@@ -52,6 +54,20 @@ pub struct Outcome {
     pub answer: Option<Bytes>,
     /// What follows from it.
     pub verdict: Verdict,
+    /// What is known now of what was sent to a billing product.
+    pub sent: Sent,
+}
+
+/// What is known of what was sent to a billing product.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing new.
+    #[default]
+    Keep,
+    /// It was certainly not taken.
+    Forget,
+    /// It has come so far.
+    Put(Bytes),
 }
 
 /// What follows from an attempt.
@@ -63,6 +79,8 @@ pub enum Verdict {
     Retry(Timestamp),
     /// To the dead letters, for this reason.
     Dead(String),
+    /// It waits as before: there was no attempt that counts.
+    Waits,
 }
 
 /// What [`crate::Store::record`] did.
@@ -195,6 +213,8 @@ pub struct DeliveryDetail {
     pub body: Bytes,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
+    /// What of it a billing product may have taken.
+    pub sent: Option<Bytes>,
 }
 
 /// Names a replay.
@@ -214,6 +234,8 @@ pub struct ReplayRequest {
     pub what: String,
     /// At most this many a second; `None`: as fast as the endpoint takes them.
     pub rate: Option<f64>,
+    /// Whether what may have been counted is sent all the same, and may be counted twice.
+    pub may_repeat: bool,
 }
 
 /// A replay on record.

@@ -71,6 +71,7 @@ mod error;
 mod facts;
 mod horizon;
 mod ids;
+mod included;
 mod options;
 mod postgres;
 mod query;
@@ -93,11 +94,12 @@ pub use commit::{Commit, Committed, NewEvent};
 pub use copy::{Copied, Progress, copy};
 pub use delivery::{
     Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
-    Recorded, Replay, ReplayId, ReplayRequest, Verdict,
+    Recorded, Replay, ReplayId, ReplayRequest, Sent, Verdict,
 };
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use ids::{DeliveryId, EndpointId, SourceId};
+pub use included::{Included, Part};
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
@@ -314,6 +316,15 @@ impl Store {
         on!(self, db => db.record(outcomes).await)
     }
 
+    /// Writes down what is about to be sent to a billing product: from now on it may have been counted. Answers when it is
+    /// on the disk.
+    ///
+    /// # Errors
+    /// The disk's; then nothing of it may be sent.
+    pub async fn begin_sending(&self, rows: Vec<(DeliveryId, bytes::Bytes)>) -> Result<()> {
+        on!(self, db => db.begin_sending(rows).await)
+    }
+
     /// Pending deliveries of an endpoint with ids above `after`, lowest first, those that wait for a retry
     /// included, and those whose outcome [`Store::record`] has not answered yet.
     ///
@@ -404,6 +415,22 @@ impl Store {
     pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
         let names = names.iter().map(|n| n.as_ref().to_owned()).collect();
         on!(self, db => db.set_endpoints(names, at).await)
+    }
+
+    /// Says how much of an event each endpoint is sent from now on, and gives what held when.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
+        on!(self, db => db.set_included(wanted).await)
+    }
+
+    /// How much of an event each endpoint is sent, and was.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn included(&self) -> Result<Included> {
+        on!(self, db => db.included().await)
     }
 
     /// All endpoints that ever were configured, by name.

@@ -198,7 +198,9 @@ pub struct EndpointStatus {
     /// When something is sent again, where that is known.
     #[serde(serialize_with = "option_rfc3339")]
     pub until: Option<Timestamp>,
-    /// Why it stands still or fails.
+    /// Deliveries that wait until the map knows their customer.
+    pub waiting_for_customers: usize,
+    /// Why it stands still, fails, or leaves something waiting.
     pub reason: Option<String>,
     /// Whether it was paused, by command or by its own 410.
     pub paused: bool,

@@ -6,8 +6,11 @@
 //!
 //! To add a product: copy `openmeter.rs`, write its `encode`, `request` and `decode`, and name it in [`KINDS`].
 
+pub mod account;
 pub mod answers;
+pub mod batch;
 pub mod cloudevents;
+pub mod customers;
 pub mod facts;
 #[cfg(test)]
 mod kit;
@@ -17,6 +20,7 @@ pub mod openmeter;
 pub mod orb;
 pub mod polar;
 pub mod quantity;
+pub mod sent;
 pub mod stripe;
 pub mod template;
 
@@ -237,7 +241,8 @@ pub enum Verdict {
     Duplicate,
     /// It was taken, and will be looked at later ([`Terms::accepted`]).
     Accepted,
-    /// For certain it was not taken; again, not before this time has passed.
+    /// For certain it was not taken; again, not before this time has passed. `None`, where others of its request were
+    /// taken or refused: again at once, without those.
     Retry(Option<Duration>),
     /// Nobody knows whether it was taken; again, not before this time has passed, but not after [`Terms::window`].
     Uncertain(Option<Duration>),

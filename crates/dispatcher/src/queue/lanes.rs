@@ -42,8 +42,8 @@ struct Lane {
     /// By sequence, then id.
     slots: VecDeque<Slot>,
     place: Place,
-    /// Whether one of them is under way.
-    busy: bool,
+    /// How many of them are under way.
+    out: usize,
 }
 
 /// Where a lane stands.
@@ -99,7 +99,7 @@ impl Lanes {
 
     /// Adds a delivery that is not known yet; `newest` says that it was read from the newest end.
     pub(super) fn insert(&mut self, delivery: Delivery, newest: bool, now: Timestamp) {
-        let session = delivery.session;
+        let session = delivery.lane;
         if self.known.insert(delivery.id, session).is_some() {
             return;
         }
@@ -195,10 +195,43 @@ impl Lanes {
             };
             head.content = Content::Out(delivery.body.len());
             lane.place = Place::Busy;
-            lane.busy = true;
+            lane.out += 1;
             self.turn = 1 - queue;
             return Some(*delivery);
         }
+    }
+
+    /// Takes the one that follows those that are under way from a lane, for the same request.
+    pub(super) fn claim_more(&mut self, session: SessionId, now: Timestamp) -> Option<Delivery> {
+        let lane = self.lanes.get_mut(&session)?;
+        let mut rest = lane.slots.iter_mut();
+        let next = rest.find(|slot| !matches!(slot.content, Content::Out(_)))?;
+        if next.due > now || !matches!(next.content, Content::Here(_)) {
+            return None;
+        }
+        let Content::Here(delivery) = std::mem::replace(&mut next.content, Content::Stored) else {
+            return None;
+        };
+        next.content = Content::Out(delivery.body.len());
+        lane.out += 1;
+        Some(*delivery)
+    }
+
+    /// About how many lanes have a head that is due.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.iter().map(VecDeque::len).sum()
+    }
+
+    /// Makes a delivery due.
+    pub(super) fn hasten(&mut self, id: i64, now: Timestamp) {
+        let Some(session) = self.known.get(&id).copied() else {
+            return;
+        };
+        let lane = self.lanes.get_mut(&session);
+        if let Some(slot) = lane.and_then(|lane| lane.slots.iter_mut().find(|slot| slot.id == id)) {
+            slot.due = slot.due.min(now);
+        }
+        self.settle(session, now);
     }
 
     /// Forgets a delivery that nobody wants sent any longer, unless it is under way.
@@ -222,7 +255,7 @@ impl Lanes {
         if let Some(at) = lane.slots.iter().position(|slot| slot.id == id)
             && let Some(slot) = lane.slots.remove(at)
         {
-            lane.busy &= !matches!(slot.content, Content::Out(_));
+            lane.out -= usize::from(matches!(slot.content, Content::Out(_)));
             self.counts.subtract(&slot);
             newest = slot.newest;
         }
@@ -233,14 +266,14 @@ impl Lanes {
     /// A claimed delivery comes back, to be tried again when it is due. Its body is kept unless that is
     /// far away, or `spare` asks to save memory.
     pub(super) fn give_back(&mut self, delivery: Delivery, due: Timestamp, spare: bool, now: Timestamp) {
-        let session = delivery.session;
+        let session = delivery.lane;
         let Some(lane) = self.lanes.get_mut(&session) else {
             return;
         };
         let Some(slot) = lane.slots.iter_mut().find(|slot| slot.id == delivery.id) else {
             return;
         };
-        lane.busy = false;
+        lane.out -= usize::from(matches!(slot.content, Content::Out(_)));
         self.counts.subtract(slot);
         slot.due = due;
         let wait = due.since(now);
@@ -318,7 +351,7 @@ impl Lanes {
             if !self.is_asked(row.id) {
                 continue;
             }
-            let session = row.session;
+            let session = row.lane;
             let Some(lane) = self.lanes.get_mut(&session) else {
                 continue;
             };
@@ -345,7 +378,7 @@ impl Lanes {
             self.lanes.remove(&session);
             return;
         };
-        lane.place = if lane.busy {
+        lane.place = if lane.out > 0 {
             Place::Busy
         } else if matches!(head.content, Content::Asked) {
             Place::Asked

@@ -5,6 +5,7 @@ mod clocks;
 mod delivering;
 mod faults;
 mod harness;
+mod items;
 mod policy;
 mod receiver;
 mod security;

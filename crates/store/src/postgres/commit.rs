@@ -48,8 +48,8 @@ const REFUSED: &str = "INSERT INTO refused (source, at, kind, name, error, data)
 
 const KNOWN: &str = "SELECT event_id, id FROM event WHERE event_id = ANY ($1)";
 
-const STILL_PENDING: &str =
-    "SELECT id, attempts - prior, first_attempt_at, at FROM delivery WHERE id = ANY ($1) AND state = 0";
+const STILL_PENDING: &str = "SELECT d.id, d.attempts - d.prior, d.first_attempt_at, d.at, s.items FROM delivery d \
+     LEFT JOIN sent s ON s.delivery = d.id WHERE d.id = ANY ($1) AND d.state = 0";
 
 const NUMBER: &str = "UPDATE counter SET value = value + $1 WHERE name = 'event' RETURNING value";
 
@@ -144,7 +144,7 @@ impl Ready<'_> {
             Some(row) => row.read(0)?,
             None => 0,
         };
-        let mut pending: HashMap<DeliveryId, (u32, Option<Timestamp>, Timestamp)> = HashMap::new();
+        let mut pending: HashMap<DeliveryId, StillPending> = HashMap::new();
         for row in still.iter().flat_map(|i| &answers[*i]) {
             pending.insert(
                 DeliveryId(row.read(0)?),
@@ -152,6 +152,7 @@ impl Ready<'_> {
                     rows::number(row, 1)?,
                     rows::maybe_time(row, 2)?,
                     rows::time(row, 3)?,
+                    row.read(4)?,
                 ),
             );
         }
@@ -170,9 +171,10 @@ impl Ready<'_> {
                     done.repeated += 1;
                     for endpoint in new_event.endpoints.iter() {
                         let id = DeliveryId::new(n, *endpoint);
-                        if let Some((attempts, first, next)) = pending.remove(&id) {
-                            done.deliveries
-                                .push(delivery(new_event, id, attempts, first, next));
+                        if let Some((attempts, first, next, sent)) = pending.remove(&id) {
+                            let mut delivery = delivery(new_event, id, attempts, first, next);
+                            delivery.sent = sent.map(Into::into);
+                            done.deliveries.push(delivery);
                         }
                     }
                 }
@@ -337,6 +339,9 @@ impl Ready<'_> {
     }
 }
 
+/// Attempts, the first of them, the next, and what was sent.
+type StillPending = (u32, Option<Timestamp>, Timestamp, Option<Vec<u8>>);
+
 /// Of an event of the commit.
 #[derive(Clone, Copy)]
 enum Place {
@@ -364,6 +369,7 @@ fn delivery(
         sequence: new.event.sequence,
         timestamp: new.event.timestamp,
         body: new.body.clone(),
+        sent: None,
         attempts,
         first_attempt_at: first,
         next_attempt_at: Timestamp(nat(int(next.0))),

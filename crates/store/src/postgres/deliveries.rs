@@ -132,7 +132,9 @@ impl Postgres {
                 ..DeliveryFilter::default()
             };
             let q = Deliveries::new(&DIALECT, &only, true);
-            let columns = format!("{COLUMNS}, d.status, d.latency_ms, e.data");
+            let columns = format!(
+                "{COLUMNS}, d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)"
+            );
             let found = tx.query(&q.sql(&columns, "ORDER BY d.id"), &params(&q.values)).await?;
             let mut attempts = attempts_of(&tx, found.iter().map(|row| row.read(0)).collect::<Result<_, _>>()?).await?;
             tx.commit().await?;
@@ -148,6 +150,7 @@ impl Postgres {
                     row: shown,
                     body: body.into(),
                     attempts,
+                    sent: row.read::<Option<Vec<u8>>>(17)?.map(Into::into),
                 });
             }
             Ok(details)
@@ -203,7 +206,7 @@ impl Postgres {
             let change;
             (total, change) = attempt!(&self.db, client => {
                 let tx = client.transaction().await?;
-                let done = queue_again(&tx, ids, &due, id, total).await?;
+                let done = queue_again(&tx, ids, &due, id, request.may_repeat, total).await?;
                 tx.commit().await?;
                 Ok(done)
             })?;
@@ -269,6 +272,7 @@ async fn queue_again(
     ids: &[i64],
     due: &[i64],
     replay: i64,
+    may_repeat: bool,
     total: u64,
 ) -> Result<(u64, i64), Fault> {
     let due: HashMap<i64, i64> = ids.iter().copied().zip(due.iter().copied()).collect();
@@ -304,6 +308,11 @@ async fn queue_again(
         &[&queued, &when, &replay],
     )
     .await?;
+    if may_repeat {
+        // As if nothing had been sent: whoever asks knows that it may count twice.
+        tx.execute("DELETE FROM sent WHERE delivery = ANY ($1)", &[&queued])
+            .await?;
+    }
     let sql = "UPDATE replay SET total = total + $2 WHERE id = $1 RETURNING total";
     let queued = queued.len() as u64;
     let total = match tx.query_opt(sql, &[&replay, &int(queued)]).await? {

@@ -11,6 +11,7 @@ mod connection;
 mod deliveries;
 mod fault;
 mod import;
+mod included;
 mod ledger;
 mod migrations;
 mod moves;

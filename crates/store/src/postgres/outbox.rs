@@ -25,7 +25,7 @@ const NEWEST: i64 = 100_000;
 
 /// Of a delivery `d` and its event `e`.
 const COLUMNS: &str = "d.id, e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, \
-     d.first_attempt_at, d.at";
+     d.first_attempt_at, d.at, (SELECT s.items FROM sent s WHERE s.delivery = d.id)";
 
 impl Postgres {
     pub(crate) async fn pending_after(
@@ -162,6 +162,7 @@ fn delivery(row: &Row) -> Result<Delivery, Fault> {
         body: facts::unpack_body(row.read(6)?)
             .ok_or_else(|| Fault::damaged("event"))?
             .into(),
+        sent: row.read::<Option<Vec<u8>>>(10)?.map(Into::into),
         attempts: rows::number(row, 7)?,
         first_attempt_at: rows::maybe_time(row, 8)?,
         next_attempt_at: rows::time(row, 9)?,

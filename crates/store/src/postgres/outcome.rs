@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use tokio_postgres::Row;
 use turnhook_reducer::time::Timestamp;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     codes::{DEAD, DELIVERED, PENDING, int},
-    delivery::{Outcome, Recorded, Verdict},
+    delivery::{Outcome, Recorded, Sent, Verdict},
     error::Result,
     ids::DeliveryId,
 };
@@ -39,7 +40,25 @@ const INSERT_ATTEMPTS: &str = "INSERT INTO attempt (delivery, n, at, latency_ms,
      ON CONFLICT (delivery, n) DO UPDATE SET at = excluded.at, latency_ms = excluded.latency_ms, status = excluded.status, \
      error = excluded.error, answer = excluded.answer";
 
+const PUT_SENT: &str = "INSERT INTO sent (delivery, items) SELECT u.delivery, u.items \
+     FROM unnest($1::bigint[], $2::bytea[]) AS u (delivery, items) \
+     ON CONFLICT (delivery) DO UPDATE SET items = excluded.items";
+
+const FORGET_SENT: &str = "DELETE FROM sent WHERE delivery = ANY ($1)";
+
 impl Postgres {
+    pub(crate) async fn begin_sending(&self, mut rows: Vec<(DeliveryId, Bytes)>) -> Result<()> {
+        // In one order, so that no two of these wait for each other.
+        rows.sort_by_key(|(id, _)| *id);
+        let ids: Vec<i64> = rows.iter().map(|(id, _)| id.0).collect();
+        let items: Vec<&[u8]> = rows.iter().map(|(_, items)| &items[..]).collect();
+        attempt!(&self.db, client for ids.len() => {
+            let statement = client.prepare_cached(PUT_SENT).await?;
+            client.execute(&statement, &[&ids, &items]).await?;
+            Ok(())
+        })
+    }
+
     pub(crate) async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
         if outcomes.is_empty() {
             return Ok(Recorded::default());
@@ -120,11 +139,18 @@ struct Change {
     rows: BTreeMap<i64, Kept>,
     attempts: Vec<Failed>,
     moves: Moves,
+    put: BTreeMap<i64, Bytes>,
+    forget: Vec<i64>,
 }
 
 impl Change {
     /// False if it comes too late. One that has been written down already, by a try whose answer was lost, does not.
     fn apply(&mut self, outcome: &Outcome) -> bool {
+        match &outcome.sent {
+            Sent::Keep => {}
+            Sent::Forget => self.forget.push(outcome.id.0),
+            Sent::Put(items) => drop(self.put.insert(outcome.id.0, items.clone())),
+        }
         let Some(row) = self.rows.get_mut(&outcome.id.0) else {
             return false;
         };
@@ -149,6 +175,7 @@ impl Change {
                 row.changed = true;
                 return true;
             }
+            Verdict::Waits => return true,
             Verdict::Retry(Timestamp(next)) => (PENDING, int(*next), None),
             Verdict::Dead(reason) => (DEAD, over, Some(text(reason))),
         };
@@ -218,6 +245,15 @@ impl Change {
                     attempts.iter().map(|a| a.answer.clone()).collect::<Vec<_>>(),
                 ],
             );
+        }
+        let put = std::mem::take(&mut self.put);
+        if !put.is_empty() {
+            let items: Vec<Vec<u8>> = put.values().map(|items| items.to_vec()).collect();
+            pipeline.add(PUT_SENT, params![put.into_keys().collect::<Vec<_>>(), items]);
+        }
+        let forget = std::mem::take(&mut self.forget);
+        if !forget.is_empty() {
+            pipeline.add(FORGET_SENT, params![forget]);
         }
         let (endpoints, lanes, pending, dead) = self.moves.columns();
         if !endpoints.is_empty() {

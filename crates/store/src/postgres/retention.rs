@@ -143,6 +143,8 @@ async fn events(
     over.retain(|id| !stay.contains(&(id >> 16)));
     tx.execute("DELETE FROM attempt WHERE delivery = ANY ($1)", &[&over])
         .await?;
+    tx.execute("DELETE FROM sent WHERE delivery = ANY ($1)", &[&over])
+        .await?;
     tx.execute("DELETE FROM delivery WHERE id = ANY ($1)", &[&over])
         .await?;
     let removed = tx

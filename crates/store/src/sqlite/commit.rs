@@ -213,18 +213,21 @@ fn still_pending(
     deliveries: &mut Vec<Delivery>,
 ) -> rusqlite::Result<()> {
     let mut stmt = conn.prepare_cached(
-        "SELECT id, attempts - prior, first_attempt_at, at FROM delivery WHERE id BETWEEN ?1 AND ?2 AND state = 0",
+        "SELECT id, attempts - prior, first_attempt_at, at, (SELECT items FROM sent WHERE delivery = delivery.id) \
+         FROM delivery WHERE id BETWEEN ?1 AND ?2 AND state = 0",
     )?;
     let mut found = stmt.query([n << 16, (n << 16) | 0xffff])?;
     while let Some(row) = found.next()? {
         let id = DeliveryId(row.get(0)?);
-        deliveries.push(delivery(
+        let mut delivery = delivery(
             event,
             id,
             row.get(1)?,
             rows::maybe_time(row, 2)?,
             rows::time(row, 3)?,
-        ));
+        );
+        delivery.sent = row.get::<_, Option<Vec<u8>>>(4)?.map(Into::into);
+        deliveries.push(delivery);
     }
     Ok(())
 }
@@ -245,6 +248,7 @@ fn delivery(
         sequence: event.sequence,
         timestamp: event.at,
         body: event.body.clone(),
+        sent: None,
         attempts,
         first_attempt_at: first,
         next_attempt_at: next,
@@ -283,7 +287,8 @@ fn insert_unattributed(conn: &Connection, source: SourceId, bytes: &Unattributed
 /// A delivery and its event as they stand in the file; `None` if the row is gone.
 pub(super) fn read_delivery(conn: &Connection, id: DeliveryId) -> rusqlite::Result<Option<Delivery>> {
     conn.prepare_cached(
-        "SELECT e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, d.first_attempt_at, d.at \
+        "SELECT e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, d.first_attempt_at, d.at, \
+         (SELECT s.items FROM sent s WHERE s.delivery = d.id) \
          FROM delivery d JOIN event e ON e.id = ?2 WHERE d.id = ?1",
     )?
     .query_row([id.0, id.event()], |row| {
@@ -297,6 +302,7 @@ pub(super) fn read_delivery(conn: &Connection, id: DeliveryId) -> rusqlite::Resu
             sequence: row.get(3)?,
             timestamp: Timestamp(nat(row.get(4)?)),
             body: facts::unpack_body(data).ok_or_else(|| rows::damaged("event"))?.into(),
+            sent: row.get::<_, Option<Vec<u8>>>(9)?.map(Into::into),
             attempts: row.get(6)?,
             first_attempt_at: rows::maybe_time(row, 7)?,
             next_attempt_at: rows::time(row, 8)?,

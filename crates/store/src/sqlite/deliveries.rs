@@ -127,7 +127,9 @@ impl Sqlite {
                 ..DeliveryFilter::default()
             };
             let q = Deliveries::new(&DIALECT, &only, true);
-            let columns = format!("{COLUMNS}, d.status, d.latency_ms, e.data");
+            let columns = format!(
+                "{COLUMNS}, d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)"
+            );
             let mut stmt = tx.prepare_cached(&q.sql(&columns, "ORDER BY d.id"))?;
             let mut found = stmt.query(params_from_iter(q.values))?;
             let mut details = Vec::new();
@@ -144,6 +146,7 @@ impl Sqlite {
                     row: shown,
                     body: body.into(),
                     attempts,
+                    sent: row.get::<_, Option<Vec<u8>>>(17)?.map(Into::into),
                 });
             }
             Ok(details)
@@ -175,6 +178,7 @@ impl Sqlite {
     pub(crate) async fn replay(self: &Arc<Self>, request: ReplayRequest) -> Result<Replay> {
         let ids = self.matching(request.filter).await?;
         let (at, who, what) = (request.at, request.who, request.what);
+        let may_repeat = request.may_repeat;
         let (by, asked) = (who.clone(), what.clone());
         let id = self
             .write(move |conn, _| {
@@ -194,7 +198,13 @@ impl Sqlite {
                     let mut queued = 0;
                     for (i, delivery) in ids.iter().enumerate() {
                         let wait = pace.wait_ms(step * STEP + i);
-                        queued += u64::from(queue_again(conn, mem, DeliveryId(*delivery), id, at, wait)?);
+                        let again = queue_again(conn, mem, DeliveryId(*delivery), id, at, wait)?;
+                        queued += u64::from(again);
+                        if again && may_repeat {
+                            // As if nothing had been sent: whoever asks knows that it may count twice.
+                            conn.prepare_cached("DELETE FROM sent WHERE delivery = ?1")?
+                                .execute([delivery])?;
+                        }
                     }
                     conn.execute(
                         "UPDATE replay SET total = total + ?2 WHERE id = ?1",

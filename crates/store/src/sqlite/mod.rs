@@ -12,6 +12,7 @@ pub(crate) mod export;
 mod files;
 mod fold;
 mod helper;
+mod included;
 mod ledger;
 mod outbox;
 mod outcome;

@@ -1,5 +1,6 @@
 //! What attempts came to, as rows: a plain success changes a few bytes of its delivery and adds nothing.
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
@@ -8,8 +9,9 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
-    delivery::{Outcome, Recorded, Verdict},
+    delivery::{Outcome, Recorded, Sent, Verdict},
     error::Result,
+    ids::DeliveryId,
 };
 
 /// Of an answer, this much is kept.
@@ -32,6 +34,36 @@ impl Sqlite {
     }
 }
 
+const PUT_SENT: &str = "INSERT OR REPLACE INTO sent (delivery, items) VALUES (?1, ?2)";
+
+impl Sqlite {
+    pub(crate) async fn begin_sending(&self, rows: Vec<(DeliveryId, Bytes)>) -> Result<()> {
+        self.write(move |conn, _| {
+            let mut stmt = conn.prepare_cached(PUT_SENT)?;
+            for (id, items) in &rows {
+                stmt.execute(params![id.0, &items[..]])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn sent(conn: &Connection, outcome: &Outcome) -> rusqlite::Result<()> {
+    match &outcome.sent {
+        Sent::Keep => {}
+        Sent::Forget => {
+            conn.prepare_cached("DELETE FROM sent WHERE delivery = ?1")?
+                .execute([outcome.id.0])?;
+        }
+        Sent::Put(items) => {
+            conn.prepare_cached(PUT_SENT)?
+                .execute(params![outcome.id.0, &items[..]])?;
+        }
+    }
+    Ok(())
+}
+
 struct RecordJob {
     outcomes: Vec<Outcome>,
     done: Recorded,
@@ -45,11 +77,13 @@ impl Job for RecordJob {
             let known = match &outcome.verdict {
                 Verdict::Delivered => delivered(conn, mem, outcome)?,
                 Verdict::Retry(next) => failed(conn, mem, outcome, rows::PENDING, int(next.0), None)?,
+                Verdict::Waits => true,
                 Verdict::Dead(reason) => {
                     let at = int(outcome.at.plus(u64::from(outcome.latency_ms)).0);
                     failed(conn, mem, outcome, rows::DEAD, at, Some(reason))?
                 }
             };
+            sent(conn, outcome)?;
             self.done.ignored += usize::from(!known);
         }
         Ok(())

@@ -100,6 +100,8 @@ fn events(
         }
         conn.prepare_cached("DELETE FROM attempt WHERE delivery BETWEEN ?1 AND ?2")?
             .execute(range)?;
+        conn.prepare_cached("DELETE FROM sent WHERE delivery BETWEEN ?1 AND ?2")?
+            .execute(range)?;
         conn.prepare_cached("DELETE FROM delivery WHERE id BETWEEN ?1 AND ?2")?
             .execute(range)?;
         conn.prepare_cached(

@@ -109,6 +109,7 @@ async fn much() -> Fixture {
             who: who.into(),
             what: "all of it".into(),
             rate: None,
+            may_repeat: false,
         };
         assert!(f.store.replay(request).await.unwrap().total > 0);
     }
@@ -261,6 +262,7 @@ async fn a_copy_is_the_same_store() {
             who: "ops".into(),
             what: "the dead ones".into(),
             rate: Some(10.0),
+            may_repeat: false,
         });
         replayed.await.unwrap();
         assert_eq!(store.source("ap-1").await.unwrap().0, 4);

@@ -32,6 +32,7 @@ fn request(filter: DeliveryFilter) -> ReplayRequest {
         who: "ops".into(),
         what: "--state dead".into(),
         rate: None,
+        may_repeat: false,
     }
 }
 
@@ -346,6 +347,7 @@ async fn a_replay_with_a_rate_falls_due_bit_by_bit(on: &Backend) {
     f.store
         .replay(ReplayRequest {
             rate: Some(2.0),
+            may_repeat: false,
             ..request(dead)
         })
         .await

@@ -20,5 +20,6 @@ mod postgres_measure;
 mod postgres_together;
 mod retention;
 mod schemas;
+mod sent;
 mod support;
 mod usage;

@@ -73,6 +73,7 @@ async fn intervene(store: Store, seed: u64, replayed: Arc<AtomicU64>) {
                 who: "ops".into(),
                 what: "some".into(),
                 rate: None,
+                may_repeat: false,
             };
             let replay = store.replay(request).await.unwrap();
             replayed.fetch_add(replay.total, Ordering::Relaxed);
@@ -289,6 +290,7 @@ async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
             who: "ops".into(),
             what: "all".into(),
             rate: None,
+            may_repeat: false,
         };
         let replay = store.replay(request).await.unwrap();
         let on_record = store.replays(Some(replay.id), 9).await.unwrap();

@@ -416,6 +416,7 @@ fn outcome(id: DeliveryId, ms: u64, status: u16, verdict: Verdict) -> Outcome {
         error: None,
         answer: None,
         verdict,
+        sent: turnhook_store::Sent::Keep,
     }
 }
 

@@ -2,16 +2,14 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use turnhook_dispatcher::{
-    body::{ping_body, rfc3339},
-    client::Client,
-    verdict::{Verdict, verdict},
-};
-use turnhook_reducer::event::EventId;
+use turnhook_dispatcher::{body::rfc3339, config::EndpointConfig};
+
+mod render;
+mod trial;
 
 use super::{
     CliError, ConfigArgs, Format,
-    output::{self, Rows, print_json},
+    output::{Rows, print_json},
     print,
     running::Running,
     store,
@@ -29,7 +27,8 @@ pub(super) struct Endpoints {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(List),
-    Test(Test),
+    Test(trial::Test),
+    Render(render::Render),
     Pause(Pause),
     Resume(Resume),
 }
@@ -39,10 +38,22 @@ impl Endpoints {
         match self.command {
             Command::List(command) => command.run().await,
             Command::Test(command) => command.run().await,
+            Command::Render(command) => command.run().await,
             Command::Pause(command) => command.run().await,
             Command::Resume(command) => command.run().await,
         }
     }
+}
+
+/// The endpoint of this name.
+fn find<'a>(endpoints: &'a [EndpointConfig], name: &str) -> Result<&'a EndpointConfig, CliError> {
+    endpoints.iter().find(|one| one.name == name).ok_or_else(|| {
+        let known: Vec<&str> = endpoints.iter().map(|one| one.name.as_str()).collect();
+        CliError::failed(format!(
+            "no endpoint named {name:?} is configured; known: {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// List endpoints, and what each still has to get
@@ -53,7 +64,7 @@ Example:
 
   One that stands still says until when and why, as far as the running turnhook knows:
     paused        by `turnhook endpoints pause`, or because it answered 410
-    held          it asked to be left alone (Retry-After)
+    held          it asked to be left alone (Retry-After), or something has to be put right first (a wrong key)
     breaker open  it failed again and again: one delivery is tried every few seconds
   `turnhook endpoints resume` lets go of all three. One that is failing is tried as usual.
 
@@ -129,59 +140,6 @@ impl List {
             table.print("no endpoints")
         } else {
             Ok(())
-        }
-    }
-}
-
-/// Send a signed `endpoint.ping`, and say what came back
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  $ turnhook endpoints test billing
-
-  It goes straight to the endpoint, needs neither a store nor a running turnhook, and is not tried again.")]
-struct Test {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// The endpoint's name
-    name: String,
-}
-
-impl Test {
-    async fn run(self) -> Result<(), CliError> {
-        let config = self.config.load()?;
-        let Some(endpoint) = config.endpoints.iter().find(|one| one.name == self.name) else {
-            let known: Vec<&str> = config.endpoints.iter().map(|one| one.name.as_str()).collect();
-            return Err(CliError::failed(format!(
-                "no endpoint named {:?} is configured; known: {}",
-                self.name,
-                known.join(", ")
-            )));
-        };
-        let client = Client::new(endpoint).map_err(|error| CliError::Unusable(error.to_string()))?;
-        let at = store::now();
-        let mut id = EventId([0; 16]);
-        id.0[..8].copy_from_slice(&at.0.to_be_bytes());
-        let answer = client
-            .send(&id.to_string(), ping_body(at, &endpoint.name), at)
-            .await;
-        let took = answer.latency.as_millis();
-        let status = answer
-            .status
-            .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-        print(&format!("{status} in {took} ms\n"))?;
-        let body = String::from_utf8_lossy(&answer.body);
-        if !body.trim().is_empty() {
-            print(&format!("{}\n", output::name(body.replace('\n', " ").as_bytes())))?;
-        }
-        match verdict(answer.status) {
-            Verdict::Delivered => Ok(()),
-            _ => Err(CliError::failed(format!(
-                "not delivered: {}",
-                answer
-                    .error
-                    .unwrap_or_else(|| format!("the endpoint answered {status}"))
-            ))),
         }
     }
 }

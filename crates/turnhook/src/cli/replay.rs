@@ -35,6 +35,8 @@ Example:
 
   A receiver that has counted an event knows it again by its webhook-id. If it passes events on to a
   billing provider with an idempotency window of its own (a day, often), replay within that window.
+  What may have been counted by a billing product longer ago than it remembers ends as a dead letter
+  (uncertain) again, unless --may-repeat is said.
   With no turnhook running, what is replayed is queued, and the next `turnhook run` delivers it.")]
 pub(super) struct Replay {
     #[command(flatten)]
@@ -47,6 +49,9 @@ pub(super) struct Replay {
     /// Only say how many
     #[arg(long)]
     dry_run: bool,
+    /// Send also what a billing product may have counted already, and may count twice: look there first
+    #[arg(long)]
+    may_repeat: bool,
     /// At most so many a second, besides the endpoint's own limit
     #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
@@ -116,6 +121,7 @@ impl Replay {
                 .trim_end()
                 .to_owned(),
             rate: self.rate,
+            may_repeat: self.may_repeat,
         };
         let replay = store.replay(request).await?;
         print(&format!(

@@ -18,6 +18,7 @@ use super::{
 
 mod admin;
 mod endpoint;
+mod provider;
 mod source;
 mod store;
 
@@ -114,6 +115,7 @@ impl Check<'_> {
             .filter_map(|(index, endpoint)| self.endpoint(index, endpoint))
             .collect();
         self.unique("source", file.source.iter().map(|source| source.name.as_str()));
+        self.nothing_billed_twice(&endpoints, &file.endpoint);
         self.unique(
             "endpoint",
             file.endpoint.iter().map(|endpoint| endpoint.name.as_str()),

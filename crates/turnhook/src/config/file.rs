@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use turnhook_reducer::rules;
 
 use super::{
+    product::{Batch, Count, Include, Late, Meter, Unknown},
     secret::{Secret, SecretUrl},
     units::{Rate, Size, Span},
 };
@@ -310,8 +311,24 @@ pub struct Admin {
 pub struct Endpoint {
     /// Label in metrics and on the command line; unique.
     pub name: String,
-    /// Where webhooks are POSTed. Its query may hold a token.
-    pub url: SecretUrl,
+    /// `webhook`, or the billing product that is spoken to.
+    #[serde(default = "webhook")]
+    pub r#type: String,
+    /// Where webhooks are POSTed, or the product is. Its query may hold a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<SecretUrl>,
+    /// Whose events it hears of; `*` stands for anything.
+    #[serde(default = "every")]
+    pub sources: Vec<String>,
+    /// Of which realms.
+    #[serde(default = "every")]
+    pub realms: Vec<String>,
+    /// With which labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How much of an event it is sent.
+    #[serde(default)]
+    pub include: Include,
     /// All sign.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,
@@ -363,6 +380,45 @@ pub struct Endpoint {
     /// Allows `http://` beyond loopback.
     #[serde(default)]
     pub allow_http: bool,
+    /// What is billed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meters: Vec<Meter>,
+    /// Which usage is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<Count>,
+    /// What else may be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub properties: Option<Vec<String>>,
+    /// What only its type knows.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
+    /// Where the customer is found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
+    /// The map from there to the product's customers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customers_file: Option<PathBuf>,
+    /// What is done with whom it lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<Unknown>,
+    /// What is done with an event that names nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<String>,
+    /// How many items are sent together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// What is done with what is older than the product takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
+    /// How old an item's time may be, in place of what is known of the product.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Span>,
+    /// How far ahead it may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub future: Option<Span>,
+    /// How long the product knows an item again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Span>,
 }
 
 /// `retry` of an endpoint.
@@ -432,6 +488,10 @@ pub enum LogFormat {
 
 fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
+}
+
+fn webhook() -> String {
+    "webhook".to_owned()
 }
 
 fn all_events() -> Vec<String> {

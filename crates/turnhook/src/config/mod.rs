@@ -14,6 +14,7 @@ mod error;
 pub mod file;
 mod load;
 mod locate;
+pub mod product;
 mod secret;
 #[cfg(test)]
 mod tests;

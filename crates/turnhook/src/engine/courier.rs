@@ -9,12 +9,13 @@ use tokio::{
 use tracing::error;
 use turnhook_dispatcher::{
     clock::Clocks,
-    endpoint::{Outcome, Read, Report},
+    endpoint::{Begin, Outcome, Read, Report},
+    provider::batch::Record,
     queue::{Next, Page, Wanted},
     schedule,
 };
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{self as store, DeliveryId, EndpointId, Store, Verdict};
+use turnhook_store::{self as store, DeliveryId, EndpointId, Included, Store, Verdict};
 
 use super::{
     outlet::{Outlet, queued},
@@ -35,6 +36,7 @@ pub(crate) struct Courier {
     endpoints: HashMap<Arc<str>, EndpointId>,
     metrics: Arc<Metrics>,
     clocks: Clocks,
+    included: Arc<Included>,
     store_health: Arc<StoreHealth>,
 }
 
@@ -71,6 +73,7 @@ impl Courier {
             endpoints,
             metrics,
             clocks: outlet.clocks().clone(),
+            included: Arc::clone(outlet.included()),
             store_health,
         }
     }
@@ -91,9 +94,12 @@ impl Courier {
             }
             let mut outcomes = Vec::new();
             let mut reads = Vec::new();
+            let mut begun = Vec::new();
             for report in taken {
                 match report {
-                    Report::Outcome(outcome) => outcomes.push(outcome),
+                    Report::Outcome(outcome) => outcomes.push(*outcome),
+                    Report::Outcomes(many) => outcomes.extend(many),
+                    Report::Begin(begin) => begun.push(begin),
                     Report::Read(read) => reads.push(read),
                 }
             }
@@ -106,6 +112,18 @@ impl Courier {
                 .cloned()
                 .collect();
             writes.spawn(self.write(outcomes));
+            let (after, at_once): (Vec<_>, Vec<_>) =
+                begun.into_iter().partition(|begin| begin.after_outcomes);
+            if !at_once.is_empty() {
+                writes.spawn(self.begin(at_once));
+            }
+            if !after.is_empty() {
+                // What came of an earlier attempt must not be written over what is begun now.
+                while !writes.is_empty() {
+                    written_well(writes.join_next().await)?;
+                }
+                writes.spawn(self.begin(after));
+            }
             if reads.is_empty() && paused.is_empty() {
                 continue;
             }
@@ -158,11 +176,30 @@ impl Courier {
         }
     }
 
+    /// Writes down what is about to be sent. Who is not answered sends nothing.
+    fn begin(&self, begun: Vec<Begin>) -> impl Future<Output = ()> + Send + 'static {
+        let (store, health) = (self.store.clone(), Arc::clone(&self.store_health));
+        async move {
+            let rows = begun.iter().flat_map(|begin| &begin.rows);
+            let rows = rows.map(|(id, items)| (DeliveryId(*id), items.clone())).collect();
+            match store.begin_sending(rows).await {
+                // Who asked may be gone.
+                Ok(()) => begun.into_iter().for_each(|begin| {
+                    let _ = begin.reply.send(());
+                }),
+                Err(error) => health.failed(
+                    "what is about to be sent cannot be written down: it waits",
+                    &error,
+                ),
+            }
+        }
+    }
+
     fn count(&self, outcome: &Outcome) {
         let endpoint = outcome.endpoint.to_string();
         let labels = OutcomeLabels {
             endpoint: endpoint.clone(),
-            outcome: outcome.next.as_str(),
+            outcome: outcome.label,
         };
         let metrics = &self.metrics.endpoints;
         metrics.deliveries.get_or_create(&labels).inc();
@@ -222,7 +259,7 @@ impl Courier {
         Ok(Page {
             deliveries: deliveries
                 .into_iter()
-                .map(|delivery| queued(delivery, &self.clocks))
+                .map(|delivery| queued(delivery, &self.clocks, &self.included))
                 .collect(),
             end,
         })
@@ -241,7 +278,10 @@ fn row(outcome: Outcome) -> store::Outcome {
         Next::Done => Verdict::Delivered,
         Next::Retry(at) => Verdict::Retry(at),
         Next::Paused => Verdict::Retry(outcome.at),
-        Next::Rejected | Next::GaveUp => Verdict::Dead(outcome.next.as_str().to_owned()),
+        Next::Waits => Verdict::Waits,
+        Next::Rejected | Next::GaveUp | Next::Dead => {
+            Verdict::Dead(outcome.reason.unwrap_or(outcome.next.as_str()).to_owned())
+        }
     };
     store::Outcome {
         id: DeliveryId(outcome.delivery),
@@ -251,6 +291,11 @@ fn row(outcome: Outcome) -> store::Outcome {
         error: outcome.error,
         answer: Some(outcome.answer).filter(|a| !a.is_empty()),
         verdict,
+        sent: match outcome.record {
+            Record::Keep => store::Sent::Keep,
+            Record::Forget => store::Sent::Forget,
+            Record::Put(items) => store::Sent::Put(items),
+        },
     }
 }
 

@@ -243,9 +243,11 @@ impl Housekeeper {
             };
             e.since = standstill.map(|standstill| standstill.since);
             e.until = standstill.and_then(|standstill| standstill.until);
+            e.waiting_for_customers = status.waiting_for_customers;
             e.reason = match (standstill, failing) {
                 (Some(standstill), _) => Some(standstill.reason.to_string()),
-                (None, failing) => failing.map(|(_, error)| error.clone()),
+                (None, Some((_, error))) => Some(error.clone()),
+                (None, None) => waits_for_customers(status.waiting_for_customers),
             };
         });
     }
@@ -353,6 +355,17 @@ impl Trimmer {
 fn wall_clock() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Nothing is wrong with the endpoint, and yet something waits.
+fn waits_for_customers(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 delivery waits for a customer whom customers_file lacks".to_owned()),
+        count => Some(format!(
+            "{count} deliveries wait for customers whom customers_file lacks"
+        )),
+    }
 }
 
 fn is_paused(status: &endpoint::EndpointStatus) -> bool {

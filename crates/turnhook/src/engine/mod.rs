@@ -60,6 +60,7 @@ use turnhook_subscriber::{
     source::SourceHandle,
 };
 
+pub(crate) use self::outlet::sent_body;
 use self::{
     admin::Page,
     clock::{Clock, Watch},
@@ -220,6 +221,14 @@ pub async fn run(
         .for_each(|e| metrics.endpoints.make(&e.name));
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
+    let parts_of = config.endpoints.iter().zip(&ids).map(|(endpoint, id)| {
+        let part = turnhook_store::Part {
+            allocations: endpoint.include.allocations,
+            addresses: endpoint.include.addresses,
+        };
+        (*id, part)
+    });
+    let included = Arc::new(store.set_included(parts_of.collect()).await?);
     let (reports, reported) = mpsc::channel(1024);
     let pauses = courier::pauses(&store, &clocks).await?;
     let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
@@ -237,6 +246,7 @@ pub async fn run(
     let outlet = Arc::new(Outlet::new(
         &config.endpoints,
         &ids,
+        included,
         Arc::clone(&dispatcher),
         clocks,
         shared,

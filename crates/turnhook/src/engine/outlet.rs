@@ -9,9 +9,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use turnhook_dispatcher::{body, clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, queue};
+use turnhook_dispatcher::{
+    body,
+    clock::Clocks,
+    config::EndpointConfig,
+    dispatcher::Dispatcher,
+    filter::Filter,
+    include::{Include, included},
+    queue,
+};
 use turnhook_reducer::event::{EventType, SessionEvent};
-use turnhook_store::{Delivery, EndpointId, Lanes, NewEvent};
+use turnhook_store::{Delivery, EndpointId, Included, Lanes, NewEvent, Part};
 
 use super::lanes::Handed;
 
@@ -21,6 +29,10 @@ const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the
 pub(crate) struct Outlet {
     /// Who wants starts, usages and ends.
     wanting: [Arc<[EndpointId]>; 3],
+    /// Those of them who do not hear of everybody.
+    filters: HashMap<EndpointId, Filter>,
+    /// How much of an event each is sent.
+    included: Arc<Included>,
     names: HashMap<EndpointId, Arc<str>>,
     dispatcher: Arc<Dispatcher>,
     clocks: Clocks,
@@ -34,6 +46,7 @@ impl Outlet {
     pub(crate) fn new(
         endpoints: &[EndpointConfig],
         ids: &[EndpointId],
+        included: Arc<Included>,
         dispatcher: Arc<Dispatcher>,
         clocks: Clocks,
         shared: bool,
@@ -49,7 +62,11 @@ impl Outlet {
             .copied()
             .zip(endpoints.iter().map(|e| Arc::from(e.name.as_str())))
             .collect();
+        let filters = endpoints.iter().zip(ids);
+        let filters = filters.filter(|(e, _)| e.filter != Filter::default());
         Outlet {
+            filters: filters.map(|(e, id)| (*id, e.filter.clone())).collect(),
+            included,
             wanting,
             names,
             dispatcher,
@@ -78,13 +95,30 @@ impl Outlet {
                 "an event whose payload could not be written is delivered to nobody");
             (Bytes::from_static(UNWRITTEN), Arc::from([]))
         } else {
-            (body, Arc::clone(endpoints))
+            (body, self.who_hears(&event, endpoints))
         };
         NewEvent {
             body,
             endpoints,
             event,
         }
+    }
+
+    fn who_hears(&self, event: &SessionEvent, wanting: &Arc<[EndpointId]>) -> Arc<[EndpointId]> {
+        let hears = |id: &EndpointId| {
+            self.filters
+                .get(id)
+                .is_none_or(|filter| filter.lets_through(event))
+        };
+        if self.filters.is_empty() || wanting.iter().all(hears) {
+            return Arc::clone(wanting);
+        }
+        wanting.iter().copied().filter(|id| hears(id)).collect()
+    }
+
+    /// How much of an event each endpoint is sent.
+    pub(crate) fn included(&self) -> &Arc<Included> {
+        &self.included
     }
 
     /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox, and those
@@ -97,10 +131,11 @@ impl Outlet {
         }
         let mut by_endpoint: HashMap<EndpointId, Vec<queue::Delivery>> = HashMap::new();
         for delivery in deliveries {
-            by_endpoint
-                .entry(delivery.endpoint)
-                .or_default()
-                .push(queued(delivery, &self.clocks));
+            by_endpoint.entry(delivery.endpoint).or_default().push(queued(
+                delivery,
+                &self.clocks,
+                &self.included,
+            ));
         }
         for (endpoint, deliveries) in by_endpoint {
             if let Some(name) = self.names.get(&endpoint) {
@@ -126,20 +161,37 @@ impl Outlet {
 
 /// A delivery of the store, as the dispatcher takes it. The store's dates are of the wall clock, which may have been
 /// set since: of a retry its distance counts, and what was neither tried nor queued again is due whatever its date.
-pub(crate) fn queued(delivery: Delivery, clocks: &Clocks) -> queue::Delivery {
+pub(crate) fn queued(delivery: Delivery, clocks: &Clocks, included: &Included) -> queue::Delivery {
+    let body = sent_body(&delivery.body, included.of(delivery.id));
     let untouched = delivery.attempts == 0 && delivery.next_attempt_at <= delivery.timestamp;
     let next_attempt_at = (!untouched).then(|| clocks.to_steady(delivery.next_attempt_at));
     queue::Delivery {
         id: delivery.id.0,
         event_id: delivery.event_id.to_string().into(),
         session: delivery.session_id,
+        lane: delivery.session_id,
         sequence: delivery.sequence,
         event_type: delivery.event_type,
-        body: delivery.body,
+        body,
         decided_at: delivery.timestamp,
+        sent: delivery.sent,
         attempts: delivery.attempts,
         first_attempt_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
         next_attempt_at,
+    }
+}
+
+/// As much of an event as the endpoint is sent.
+pub(crate) fn sent_body(body: &Bytes, part: Option<Part>) -> Bytes {
+    match part {
+        None => body.clone(),
+        Some(part) => included(
+            body,
+            Include {
+                allocations: part.allocations,
+                addresses: part.addresses,
+            },
+        ),
     }
 }
 
@@ -166,6 +218,7 @@ mod tests {
             sequence: 0,
             timestamp: Timestamp(NOW.0 + DAY),
             body: Default::default(),
+            sent: None,
             attempts,
             first_attempt_at: first,
             next_attempt_at: next,
@@ -176,15 +229,23 @@ mod tests {
     #[test]
     fn what_was_dated_by_a_clock_that_was_ahead_is_due_now_and_young() {
         let clocks = Clocks::new(|| NOW, || Timestamp(7_000_000));
-        let fresh = queued(stored(0, None, NOW.plus(DAY)), &clocks);
+        let fresh = queued(stored(0, None, NOW.plus(DAY)), &clocks, &Included::default());
         assert_eq!((fresh.id, fresh.next_attempt_at), (DeliveryId(1).0, None));
 
         let clocks = clocks.with_horizon(|| NOW);
-        let tried = queued(stored(1, Some(NOW.plus(DAY)), NOW.plus(1_000)), &clocks);
+        let tried = queued(
+            stored(1, Some(NOW.plus(DAY)), NOW.plus(1_000)),
+            &clocks,
+            &Included::default(),
+        );
         assert_eq!(tried.first_attempt_at, Some(Timestamp(7_000_000)));
         assert_eq!(tried.next_attempt_at, Some(Timestamp(7_001_000)));
 
-        let old = queued(stored(9, Some(Timestamp(NOW.0 - 1_000)), NOW), &clocks);
+        let old = queued(
+            stored(9, Some(Timestamp(NOW.0 - 1_000)), NOW),
+            &clocks,
+            &Included::default(),
+        );
         assert_eq!(old.first_attempt_at, Some(Timestamp(6_999_000)));
     }
 
@@ -192,7 +253,7 @@ mod tests {
     #[test]
     fn what_was_queued_again_waits_for_its_turn() {
         let clocks = Clocks::new(|| NOW, || NOW);
-        let replayed = queued(stored(0, None, NOW.plus(2 * DAY)), &clocks);
+        let replayed = queued(stored(0, None, NOW.plus(2 * DAY)), &clocks, &Included::default());
         assert_eq!(replayed.next_attempt_at, Some(NOW.plus(2 * DAY)));
     }
 }

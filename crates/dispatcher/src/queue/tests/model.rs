@@ -181,8 +181,8 @@ impl World {
             (row.attempts, row.first) = (attempts, first);
             match next {
                 Next::Retry(at) => row.due = Some(at),
-                Next::Paused => {}
-                Next::Done | Next::Rejected | Next::GaveUp => row.pending = false,
+                Next::Paused | Next::Waits => {}
+                Next::Done | Next::Rejected | Next::GaveUp | Next::Dead => row.pending = false,
             }
         }
     }

@@ -1,16 +1,19 @@
 //! `[[endpoint]]`: what the file says that [`EndpointConfig`] does not know of; the rest it checks itself.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::SecretString;
 use turnhook_dispatcher::{
     config::{ClientCertificate, EndpointConfig, RateLimit},
+    include::Include,
     schedule::Retry,
     signature::Secret as SigningSecret,
 };
 use turnhook_reducer::event::EventType;
 use url::Url;
 
-use super::{Check, key_path};
+use super::{Check, key_path, provider::filter};
 use crate::config::{Rate, Span, file, locate::Step};
 
 const EVENT_TYPES: [EventType; 3] = [EventType::Start, EventType::Usage, EventType::End];
@@ -20,8 +23,19 @@ impl Check<'_> {
         let at = key_path!["endpoint", index];
         self.name(&key_path!["endpoint", index, "name"], &endpoint.name);
         // All of them are looked at before any is missed, so that one run shows every mistake.
-        let url = self.url(&at, endpoint);
-        let secrets = self.signing_secrets(&at, endpoint);
+        let account = self.account(&at, endpoint);
+        let usual = account.as_ref().and_then(|account| account.as_ref()?.terms.url);
+        // Where the type is wrong, nobody knows its usual address.
+        let url = if account.is_none() && endpoint.url.is_none() {
+            None
+        } else {
+            self.url(&at, endpoint, usual)
+        };
+        let secrets = if endpoint.r#type == "webhook" {
+            self.signing_secrets(&at, endpoint)
+        } else {
+            self.no_signing_secrets(&at, endpoint)
+        };
         let events = self.event_types(&at, endpoint);
         let headers = self.headers(&at, endpoint);
         let client_certificate = self.pair(
@@ -40,6 +54,11 @@ impl Check<'_> {
             url: url?,
             secrets: secrets?,
             events: events?,
+            filter: filter(endpoint),
+            include: Include {
+                allocations: endpoint.include.allocations,
+                addresses: endpoint.include.addresses,
+            },
             headers: headers?,
             timeout: endpoint.timeout.0,
             concurrency: endpoint.concurrency,
@@ -60,6 +79,7 @@ impl Check<'_> {
             }),
             proxy: endpoint.proxy.as_ref().map(|url| url.0.clone()),
             allow_http: endpoint.allow_http,
+            account: account?.map(Arc::new),
         };
         if let Err(error) = config.validate() {
             let key = match error.key {
@@ -73,8 +93,11 @@ impl Check<'_> {
         Some(config)
     }
 
-    fn url(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Url> {
-        match Url::parse(endpoint.url.expose()) {
+    fn url(&mut self, at: &[Step], endpoint: &file::Endpoint, usual: Option<&str>) -> Option<Url> {
+        let Some(given) = endpoint.url.as_ref().map(|url| url.expose()).or(usual) else {
+            return self.wrong(&[at, &key_path!["url"]].concat(), "missing: where is it?");
+        };
+        match Url::parse(given) {
             Ok(url) => Some(url),
             Err(error) => self.wrong(
                 &[at, &key_path!["url"]].concat(),
