@@ -88,6 +88,9 @@ say "The quickstart"
 cargo build --locked -p turnhook
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/quickstart.sh
 
+say "The prepaid example"
+TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/prepaid/run.sh
+
 say "Fuzz targets, briefly"
 ./tests/fuzz.sh
 

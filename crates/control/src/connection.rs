@@ -145,6 +145,21 @@ impl Connection {
         self.ask(Command::Cancel(found.0)).await.map(|_| ())
     }
 
+    /// Whether it still stands, and leads to the same server.
+    ///
+    /// # Errors
+    /// Where it does not: then it is of no more use.
+    pub async fn look(&mut self) -> Result<(), Error> {
+        let parameters = self.ask(Command::Parameters).await?;
+        match Coturn::read(self.coturn.version, &parameters) {
+            Some(coturn) if coturn == self.coturn => Ok(()),
+            _ => Err(Error::Unreadable {
+                address: self.address,
+                what: "`pc` says something else than before",
+            }),
+        }
+    }
+
     async fn greeting(&mut self, deadline: Instant) -> Result<Vec<u8>, Error> {
         let waiting_for = "its greeting";
         let has_come = |read: &[u8]| read.windows(PASSWORD_PROMPT.len()).any(|w| w == PASSWORD_PROMPT);

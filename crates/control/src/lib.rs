@@ -1,6 +1,6 @@
 //! Internal to turnhook: this Rust API is no promise, and changes with any version.
 //!
-//! Acting on coturn: ending an allocation by coturn's CLI.
+//! Acting on coturn: ending an allocation by coturn's CLI, and refusing new ones by the [`gate`].
 //!
 //! Whom to end, and why, is decided elsewhere. What is certain here is that nothing else can happen: the three commands
 //! that [`Connection`] can say are the only ones that there are (`ps NAME`, `cs ID`, `pc`), and an allocation can be
@@ -19,6 +19,7 @@ mod command;
 mod connection;
 mod coturn;
 mod error;
+pub mod gate;
 mod listing;
 mod target;
 

@@ -109,6 +109,8 @@ struct Data<'a> {
     end_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accuracy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_reason: Option<&'a str>,
     billable: &'static str,
     usage: UsageData,
     usage_delta: UsageData,
@@ -193,6 +195,7 @@ fn data(event: &SessionEvent) -> Data<'_> {
         duration_ms: event.duration_ms,
         end_reason: event.end.map(|end| end.reason.as_str()),
         accuracy: event.end.map(|end| end.accuracy.as_str()),
+        block_reason: event.block_reason.as_deref(),
         billable: event.billable.as_str(),
         usage: usage(&event.usage, event.peer_leg),
         usage_delta: usage(&event.usage_delta, event.peer_leg),

@@ -107,6 +107,7 @@ pub fn event(event_type: EventType, case: Case, now: Timestamp) -> SessionEvent 
                 Accuracy::LowerBound
             },
         }),
+        block_reason: None,
         duration_ms: (event_type != EventType::Start).then_some(LASTED),
         peer_leg: true,
         billable: Billable::Relayed,

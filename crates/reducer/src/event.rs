@@ -44,6 +44,8 @@ pub enum CloseReason {
     ServerStopped,
     /// Its server was started anew.
     ServerRestarted,
+    /// By us: its user is blocked, or somebody asked for its end.
+    Cancelled,
 }
 
 impl CloseReason {
@@ -53,6 +55,7 @@ impl CloseReason {
         CloseReason::Expired,
         CloseReason::ServerStopped,
         CloseReason::ServerRestarted,
+        CloseReason::Cancelled,
     ];
 
     /// As in payloads and metrics.
@@ -63,6 +66,7 @@ impl CloseReason {
             CloseReason::Expired => "expired",
             CloseReason::ServerStopped => "server_stopped",
             CloseReason::ServerRestarted => "server_restarted",
+            CloseReason::Cancelled => "cancelled",
         }
     }
 }
@@ -119,6 +123,8 @@ pub struct SessionEvent {
     pub started_at: Timestamp,
     /// Only in an end.
     pub end: Option<SessionEnd>,
+    /// Of one that was cut off: why, in the words of whoever blocked its user.
+    pub block_reason: Option<Arc<str>>,
     /// Up to the event, or to the end; by a clock that never goes back. `None` for a start.
     pub duration_ms: Option<u64>,
     /// False where the source's coturn reports no peer leg.

@@ -54,6 +54,7 @@
 
 mod allocation;
 mod aside;
+pub mod block;
 pub mod event;
 mod flags;
 mod groups;

@@ -178,6 +178,11 @@ pub(crate) const TABLES: &[Table] = &[
         columns: "source, at, kind, name, error, data",
         select: Select::Rows("source, at, kind, name, error, data", "id"),
     },
+    Table {
+        name: "block_change",
+        columns: "id, at, kind, realm, user_name, session, until_at, reason, who",
+        select: Select::Rows("id, at, kind, realm, user, session, until_at, reason, who", "id"),
+    },
 ];
 
 /// What the reading side tells the writing side.

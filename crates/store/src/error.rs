@@ -111,6 +111,9 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// A block names nobody.
+    #[error("a block needs a user: an empty name is that of all who have none, and would be nobody's")]
+    NoUser,
     /// No source of this name is in the store.
     #[error("no source named {name:?} in the store; known: {known}")]
     UnknownSource {

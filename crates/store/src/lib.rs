@@ -60,6 +60,7 @@
 
 mod apart;
 mod assign;
+mod block;
 mod cluster;
 mod codec;
 mod codes;
@@ -89,6 +90,7 @@ use turnhook_reducer::{
 };
 
 pub use assign::assign;
+pub use block::{BlockChange, BlockRow};
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
 pub use commit::{Commit, Committed, NewEvent};
 pub use copy::{Copied, Progress, copy};

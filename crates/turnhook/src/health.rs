@@ -30,6 +30,9 @@ pub struct Parts {
     pub store: StoreStatus,
     /// By name.
     pub endpoints: BTreeMap<String, EndpointStatus>,
+    /// By which allocations are ended; no part of `/readyz`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<ControlStatus>,
     /// This node among those that share the store; not there on SQLite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeStatus>,
@@ -44,6 +47,21 @@ pub struct NodeStatus {
     pub live: Vec<String>,
     /// How many of the 64 parts of all sessions it delivers.
     pub lanes: usize,
+}
+
+/// A coturn's CLI.
+#[derive(Clone, Debug, Serialize)]
+pub struct ControlStatus {
+    /// Whose allocations it ends.
+    pub source: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether it can be used.
+    pub up: bool,
+    /// The version of that coturn, by its banner.
+    pub coturn: Option<String>,
+    /// Why it cannot be used.
+    pub last_error: Option<String>,
 }
 
 /// What this node is to a source.
@@ -282,6 +300,7 @@ impl Health {
                 last_error_at: None,
             },
             endpoints: endpoints.collect(),
+            controls: Vec::new(),
             node: None,
         };
         Health {
@@ -305,6 +324,16 @@ impl Health {
     /// Changes the store's entry.
     pub fn update_store(&self, change: impl FnOnce(&mut StoreStatus)) {
         change(&mut self.parts().store);
+    }
+
+    /// A control's entry, in the place of the one before.
+    pub fn update_control(&self, status: ControlStatus) {
+        let mut parts = self.parts();
+        let is = |c: &&mut ControlStatus| c.source == status.source && c.address == status.address;
+        match parts.controls.iter_mut().find(is) {
+            Some(known) => *known = status,
+            None => parts.controls.push(status),
+        }
     }
 
     /// Changes this node's entry.

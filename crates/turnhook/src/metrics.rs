@@ -2,6 +2,7 @@
 //! username, realm or address is ever one.
 
 mod endpoints;
+mod enforce;
 mod format;
 mod labels;
 mod process;
@@ -20,6 +21,7 @@ use prometheus_client::{
 
 pub use self::{
     endpoints::EndpointMetrics,
+    enforce::{CancelResult, EnforceMetrics},
     format::Format,
     labels::{
         DirectionLabels, EndLabels, EndpointLabels, EventLabels, MessageKind, OutcomeLabels, ReasonLabels,
@@ -36,6 +38,8 @@ pub struct Metrics {
     pub sources: SourceMetrics,
     /// Of endpoints and deliveries.
     pub endpoints: EndpointMetrics,
+    /// Of allocations that are to be ended, and of gates.
+    pub enforce: EnforceMetrics,
     /// How long commits took, sync to disk included.
     pub commit_seconds: Histogram,
     /// Commits that failed.
@@ -63,6 +67,7 @@ impl Metrics {
         let ours = registry.sub_registry_with_prefix("turnhook");
         let sources = SourceMetrics::new(ours);
         let endpoints = EndpointMetrics::new(ours);
+        let enforce = EnforceMetrics::new(ours);
         let commit_seconds = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
         let store_up = Gauge::default();
         let [commit_errors, store_refused, internal_errors]: [Counter; 3] = Default::default();
@@ -101,6 +106,7 @@ impl Metrics {
             registry,
             sources,
             endpoints,
+            enforce,
             commit_seconds,
             commit_errors,
             store_refused,

@@ -47,6 +47,7 @@ fn end() -> SessionEvent {
             reason: CloseReason::Closed,
             accuracy: Accuracy::Exact,
         }),
+        block_reason: None,
         duration_ms: Some(18_351),
         peer_leg: true,
         billable: Billable::Relayed,

@@ -3,7 +3,6 @@
 //!
 //! Everything runs on one thread by a clock that is set, from one number: a history that fails can be had again.
 
-mod accounts;
 mod fake;
 mod world;
 
@@ -139,7 +138,7 @@ fn a_wrong_key_holds_the_endpoint_and_nothing_dies() {
 }
 
 #[test]
-fn p7_who_is_not_in_the_map_is_sent_once_the_map_has_them() {
+fn who_is_not_in_the_map_is_sent_once_the_map_has_them() {
     let mut plan = Plan::new(5, Kind::Lago);
     plan.calm();
     let mut world = World::new(plan);

@@ -150,6 +150,7 @@ impl Reducer {
         }
         self.mark_session(session);
         let mut s = self.sessions.remove(session as usize);
+        self.forget_block_reason(s.id);
         self.joins_no_more(group, session);
         let former = s.take_former();
         for name in s

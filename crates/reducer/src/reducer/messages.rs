@@ -256,6 +256,7 @@ impl Reducer {
         self.set_lifetime(slot, status.lifetime, now);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
+        self.end_if_blocked(slot);
     }
 
     /// As of a status of `status_at`. Once its deletion was asked for, an allocation keeps no session alive.

@@ -7,6 +7,7 @@
 mod cluster;
 mod deadlines;
 mod ending;
+mod enforce;
 mod groups;
 mod halves;
 mod hearing;
@@ -168,6 +169,8 @@ pub struct Stats {
     pub switched_realms: u64,
     /// Messages refused because their realm is none of the source's.
     pub refused_realms: u64,
+    /// Allocations that blocked users opened.
+    pub blocked_new: u64,
     /// Messages refused because their server has too many allocations open.
     pub refused_allocations: u64,
     /// Invariants of this crate that did not hold: faults of turnhook.
@@ -224,6 +227,7 @@ pub struct Reducer {
 
     /// What the next [`Reducer::drain`] takes.
     pub(crate) outgoing: Outgoing,
+    pub(crate) enforcing: enforce::Enforcing,
     pub(crate) internal_errors: InternalErrors,
 
     /// What only a source that several nodes share needs.
@@ -277,6 +281,7 @@ impl Reducer {
             evicted_at_once: 0,
             refused: Refused::default(),
             outgoing: Outgoing::default(),
+            enforcing: enforce::Enforcing::default(),
             internal_errors: InternalErrors::default(),
             cluster: Cluster::default(),
         }

@@ -32,6 +32,9 @@ impl Reducer {
         self.enter_group(slot);
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
+        if self.end_if_blocked(slot) {
+            self.outgoing.count(|stats| &mut stats.blocked_new);
+        }
         slot
     }
 

@@ -88,6 +88,9 @@ impl Reducer {
                 reason,
                 accuracy,
             }),
+            block_reason: (event_type == EventType::End && reason == CloseReason::Cancelled)
+                .then(|| self.block_reason(s.id, s.first_name))
+                .flatten(),
             duration_ms: lasts_until.map(|until| until.since(started_at)),
             peer_leg: self.peer_leg(),
             billable: self.rules.billable,

@@ -89,6 +89,7 @@ impl Reducer {
     /// `deleted` was heard, or a total without it: totals are waited for.
     pub(crate) fn begin_closing(&mut self, slot: u32) {
         let (now, grace) = (self.now, self.rules.totals_grace);
+        let reason = self.close_reason(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to close");
         };
@@ -97,13 +98,13 @@ impl Reducer {
         a.flags.insert(Flags::CLOSING | Flags::TOUCHED);
         a.flags.remove(Flags::LEAVING);
         let rare = a.rare();
-        rare.closed = Some((closed_at, CloseReason::Closed));
+        rare.closed = Some((closed_at, reason));
         rare.totals_due = now.plus(grace);
         let session = a.session;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);
         if session != NONE && !leaving {
-            self.member_closes(session, slot, (closed_at, CloseReason::Closed));
+            self.member_closes(session, slot, (closed_at, reason));
             self.review(session);
         }
     }
@@ -149,6 +150,7 @@ impl Reducer {
     /// The allocation is over: counters become final, its session is told, a tombstone stays.
     /// Returns the twin number for an incarnation that opens now.
     pub(crate) fn settle(&mut self, slot: u32) -> u16 {
+        self.forget_asked(slot);
         self.keep_end(slot);
         let peer_leg = self.peer_leg();
         let Some(a) = self.allocation(slot) else {

@@ -152,6 +152,7 @@ async fn complete(tx: &Transaction<'_>, store_id: &[u8; 16], last_event: i64) ->
     for sql in [
         "UPDATE counter SET value = (SELECT coalesce(max(id), 0) FROM source) WHERE name = 'source'",
         "UPDATE counter SET value = (SELECT coalesce(max(id), 0) FROM endpoint) WHERE name = 'endpoint'",
+        "UPDATE counter SET value = (SELECT coalesce(max(id), 0) FROM block_change) WHERE name = 'block'",
         "UPDATE counter SET value = value + 1 WHERE name = 'change'",
         "SELECT setval(pg_get_serial_sequence('replay', 'id'), max(id)) FROM replay HAVING max(id) IS NOT NULL",
     ] {

@@ -5,6 +5,7 @@
 //! counters, `backlog`.
 
 mod admin;
+mod blocks;
 mod cluster;
 mod commit;
 mod connection;

@@ -4,6 +4,7 @@
 //! commit in one transaction. Reads have connections of their own and never wait for it.
 
 mod admin;
+mod blocks;
 mod commit;
 mod connection;
 mod counts;

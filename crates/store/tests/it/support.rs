@@ -312,6 +312,7 @@ pub(crate) fn event(n: u64, started: u64, sequence: u32, ms: u64, user: &str, en
             reason: CloseReason::Closed,
             accuracy: Accuracy::Exact,
         }),
+        block_reason: None,
         duration_ms: None,
         peer_leg: true,
         billable: turnhook_reducer::usage::Billable::Relayed,

@@ -12,6 +12,7 @@ use crate::config::{self, Config, ConfigError, Input};
 
 mod admin;
 mod backup;
+mod blocks;
 mod check;
 mod deliveries;
 mod endpoints;
@@ -64,6 +65,9 @@ enum Command {
     Record(record::Record),
     Simulate(simulate::Simulate),
     Sources(sources::Sources),
+    Block(blocks::Block),
+    Unblock(blocks::Unblock),
+    Blocks(blocks::Blocks),
     Admin(admin::Admin),
 }
 
@@ -151,6 +155,9 @@ pub fn main() -> ExitCode {
         Command::Record(command) => block_on(command.run()),
         Command::Simulate(command) => command.run(),
         Command::Sources(command) => block_on(command.run()),
+        Command::Block(command) => block_on(command.run()),
+        Command::Unblock(command) => block_on(command.run()),
+        Command::Blocks(command) => block_on(command.run()),
         Command::Admin(command) => command.run(),
     };
     match result {

@@ -8,6 +8,7 @@ use turnhook_store::SessionRow;
 
 use super::CliError;
 
+mod end;
 mod export;
 mod list;
 mod show;
@@ -24,6 +25,7 @@ enum Command {
     List(list::List),
     Show(show::Show),
     Export(export::Export),
+    End(end::End),
 }
 
 impl Sessions {
@@ -32,6 +34,7 @@ impl Sessions {
             Command::List(command) => command.run().await,
             Command::Show(command) => command.run().await,
             Command::Export(command) => command.run().await,
+            Command::End(command) => command.run().await,
         }
     }
 }

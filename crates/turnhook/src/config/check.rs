@@ -17,7 +17,9 @@ use super::{
 };
 
 mod admin;
+mod control;
 mod endpoint;
+mod gate;
 mod provider;
 mod source;
 mod store;
@@ -120,6 +122,9 @@ impl Check<'_> {
             "endpoint",
             file.endpoint.iter().map(|endpoint| endpoint.name.as_str()),
         );
+        let controls = self.controls(&file);
+        let gates = self.gates(&file);
+        let enforce = self.enforce(&file);
         let store = store?;
         if matches!(store.kind, StoreKind::Postgres(_)) {
             // Its default is of no meaning then.
@@ -137,6 +142,9 @@ impl Check<'_> {
             },
             http_hosts: file.http.hosts.clone(),
             endpoints,
+            controls,
+            gates,
+            enforce,
             limits: file.limits,
             log: file.log.clone(),
             warnings: Vec::new(),

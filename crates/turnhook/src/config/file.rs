@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use turnhook_reducer::rules;
 
+pub use super::control::file::{Control, Enforce, Gate};
 use super::{
     product::{Batch, Count, Include, Late, Meter, Unknown},
     secret::{Secret, SecretUrl},
@@ -40,6 +41,14 @@ pub struct File {
     /// Whom to tell.
     #[serde(default)]
     pub endpoint: Vec<Endpoint>,
+    /// By what allocations are ended.
+    #[serde(default)]
+    pub control: Vec<Control>,
+    /// What refuses new ones.
+    #[serde(default)]
+    pub gate: Vec<Gate>,
+    /// How.
+    pub enforce: Enforce,
     /// Bounds of tables in memory.
     pub limits: Limits,
     /// What is logged, and how.

@@ -10,6 +10,7 @@ use turnhook_dispatcher::config::EndpointConfig;
 use turnhook_reducer::rules;
 
 mod check;
+mod control;
 mod error;
 pub mod file;
 mod load;
@@ -20,6 +21,7 @@ mod secret;
 mod tests;
 mod units;
 
+pub use control::{Control, Enforce, Gate};
 pub use error::{ConfigError, Origin, Problem};
 pub use file::{
     AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
@@ -50,6 +52,12 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Names are unique.
     pub endpoints: Vec<EndpointConfig>,
+    /// By what allocations are ended.
+    pub controls: Vec<Control>,
+    /// What refuses new ones.
+    pub gates: Vec<Gate>,
+    /// How.
+    pub enforce: Enforce,
     /// Bounds of tables in memory.
     pub limits: Limits,
     /// What is logged, and how.

@@ -26,7 +26,7 @@ fn fields<T: DeserializeOwned>() -> Vec<String> {
 #[test]
 fn every_key_is_listed_and_nothing_else_is() {
     let mut real: Vec<(&str, String)> = Vec::new();
-    let tables: [(&str, Vec<String>); 10] = [
+    let tables: [(&str, Vec<String>); 13] = [
         ("", fields::<file::File>()),
         ("source", fields::<file::Source>()),
         ("session", fields::<file::Session>()),
@@ -35,6 +35,9 @@ fn every_key_is_listed_and_nothing_else_is() {
         ("admin", fields::<file::Admin>()),
         ("endpoint", fields::<file::Endpoint>()),
         ("retry", fields::<file::Retry>()),
+        ("control", fields::<file::Control>()),
+        ("gate", fields::<file::Gate>()),
+        ("enforce", fields::<file::Enforce>()),
         ("limits", fields::<file::Limits>()),
         ("log", fields::<file::Log>()),
     ];

@@ -18,6 +18,7 @@ use turnhook_reducer::time::Timestamp;
 use turnhook_store::{self as store, DeliveryId, EndpointId, Included, Store, Verdict};
 
 use super::{
+    enforce::Obey,
     outlet::{Outlet, queued},
     store_health::StoreHealth,
     supervisor::{Ended, words_of_join},
@@ -38,6 +39,7 @@ pub(crate) struct Courier {
     clocks: Clocks,
     included: Arc<Included>,
     store_health: Arc<StoreHealth>,
+    obey: Obey,
 }
 
 /// The times in which endpoints were paused, by name and by the steady clock.
@@ -63,6 +65,7 @@ impl Courier {
         outlet: &Outlet,
         metrics: Arc<Metrics>,
         store_health: Arc<StoreHealth>,
+        obey: Obey,
     ) -> Courier {
         let endpoints = outlet
             .endpoints()
@@ -75,6 +78,7 @@ impl Courier {
             clocks: outlet.clocks().clone(),
             included: Arc::clone(outlet.included()),
             store_health,
+            obey,
         }
     }
 
@@ -102,6 +106,9 @@ impl Courier {
                     Report::Begin(begin) => begun.push(begin),
                     Report::Read(read) => reads.push(read),
                 }
+            }
+            for obeyed in outcomes.iter().filter_map(|o| self.obey.look(o)) {
+                writes.spawn(obeyed);
             }
             while writes.len() >= WRITES {
                 written_well(writes.join_next().await)?;

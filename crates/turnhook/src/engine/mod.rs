@@ -17,6 +17,7 @@ mod cluster;
 mod commits;
 mod courier;
 mod deadline;
+mod enforce;
 pub(crate) mod fault;
 mod housekeeper;
 mod lanes;
@@ -45,7 +46,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use turnhook_admin::Routes;
 use turnhook_dispatcher::{
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
@@ -67,6 +67,7 @@ use self::{
     cluster::{GivenBack, Holdings, Member, Validity},
     courier::Courier,
     deadline::{Deadline, Stop},
+    enforce::{Active, BlockKeeper, Obey},
     housekeeper::Housekeeper,
     lanes::LaneKeeper,
     outlet::Outlet,
@@ -251,11 +252,17 @@ pub async fn run(
         clocks,
         shared,
     ));
+    let keeper = BlockKeeper::new(&store, &store_health, outlet.clocks()).await?;
+    let active = keeper.active();
+    let blocker = keeper.blocker();
+    let obey = Obey::new(&config.enforce.obey, &store, blocker.clone());
+    parts.start(Part::BlockKeeper, keeper.run(stops.parts.clone()));
     let courier = Courier::new(
         store.clone(),
         &outlet,
         Arc::clone(&metrics),
         Arc::clone(&store_health),
+        obey,
     );
     parts.start(Part::Courier, courier.run(reported));
 
@@ -280,6 +287,7 @@ pub async fn run(
         parts.start(Part::LaneKeeper, keeper.run(stops.parts.clone()));
     }
     let mut taps = Taps::default();
+    let mut coturns: Vec<(String, enforce::Known)> = Vec::new();
     for source in loaded {
         let name: Arc<str> = source.config.name.as_str().into();
         let wiring = Wiring {
@@ -290,14 +298,39 @@ pub async fn run(
             outlet: &outlet,
             metrics: &metrics,
             health: &health,
+            active: &active,
         };
-        let (task, handle) = wiring.start(source, &mut taps, others.clone()).await?;
+        let (task, handle, controls) = wiring.start(source, &mut taps, others.clone()).await?;
+        for control in controls {
+            coturns.push((name.to_string(), control.known()));
+            parts.start(Part::Control(control.name()), control.run(stops.parts.clone()));
+        }
         if let Some(handle) = handle {
             let part = Part::Subscriber(Arc::clone(&name));
             let listens = listen(part.clone(), handle, stops.reading.clone());
             parts.start(part, listens);
         }
         parts.start(Part::Source(name), task.run(stops.parts.clone()));
+    }
+    for gate in &config.gates {
+        let known = coturns.iter().filter(|(source, _)| *source == gate.source);
+        let known = known.map(|(_, coturn)| Arc::clone(coturn)).collect();
+        let pattern = turnhook_reducer::rules::UserPattern::new(&config.session.user_pattern);
+        let pattern = pattern.map_err(RunError::UserPattern)?;
+        let part = enforce::GatePart::new(
+            gate,
+            pattern,
+            active.clone(),
+            known,
+            outlet.clocks().clone(),
+            &metrics,
+        );
+        let part = part.await.map_err(|error| RunError::Listen {
+            table: "[gate]",
+            address: gate.listen,
+            error,
+        })?;
+        parts.start(Part::Gate, part.run(stops.parts.clone()));
     }
     let housekeeper = Housekeeper::new(
         &config,
@@ -331,7 +364,8 @@ pub async fn run(
     });
     if let Some(admin) = &config.admin {
         let seen = (Arc::clone(&metrics), Arc::clone(&health));
-        let page = Page::new(&config, admin, seen.0, seen.1, Routes::default()).await?;
+        let routes = enforce::routes(&store, blocker.clone());
+        let page = Page::new(&config, admin, seen.0, seen.1, routes).await?;
         parts.start(Part::Admin, page.run(stops.last.clone()));
     }
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
@@ -551,6 +585,7 @@ struct Wiring<'a> {
     outlet: &'a Arc<Outlet>,
     metrics: &'a Arc<Metrics>,
     health: &'a Arc<Health>,
+    active: &'a watch::Receiver<Active>,
 }
 
 impl Wiring<'_> {
@@ -559,7 +594,7 @@ impl Wiring<'_> {
         source: Loaded,
         taps: &mut Taps,
         others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
-    ) -> Result<(SourceTask, Option<SourceHandle>), RunError> {
+    ) -> Result<(SourceTask, Option<SourceHandle>, Vec<enforce::ControlTask>), RunError> {
         let (config, clock) = (self.config, self.clock);
         let name = source.config.name.clone();
         let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
@@ -608,7 +643,11 @@ impl Wiring<'_> {
         };
         let sharing = others
             .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening));
+        let active = self.active.clone();
+        let enforce::Wires { enforcing, controls } =
+            enforce::wire(&name, config, active, self.metrics, self.health);
         let task = SourceTask {
+            enforcing,
             id: source.id,
             loader: source.loader,
             control,
@@ -625,7 +664,7 @@ impl Wiring<'_> {
             wedges,
             last_commit: source.last_commit,
         };
-        Ok((task, handle))
+        Ok((task, handle, controls))
     }
 }
 

@@ -424,6 +424,8 @@ impl SourceTask {
         if let Some(control) = &self.control {
             control.take_snapshots(true);
         }
+        // What the last leader did not come to end is this one's.
+        self.take_blocks();
         self.listen(turn).await;
     }
 

@@ -24,6 +24,7 @@ use super::{
     clock::{PULSE, Watch},
     commits::{Commits, ready},
     deadline::Stop,
+    enforce::Enforcing,
     notices,
     outlet::Outlet,
     recording::{Reason, Sink},
@@ -72,6 +73,7 @@ pub(crate) struct SourceTask {
     /// Of a `redis` source.
     pub(crate) control: Option<RedisControl>,
     pub(crate) role: Role,
+    pub(crate) enforcing: Enforcing,
     /// Where several nodes share the store.
     pub(crate) sharing: Option<Sharing>,
 }
@@ -207,6 +209,11 @@ impl SourceTask {
                     self.record(&mut turn, sink, history, &stop).await?;
                     continue;
                 }
+                heard = self.enforcing.next(), if hears => {
+                    self.look(&mut turn);
+                    self.enforce(&turn, heard);
+                    continue;
+                }
                 () = tokio::task::yield_now(), if busy => None,
                 signal = self.signals.recv(), if open && hears && !busy && turn.held.is_none() => {
                     // Its subscriber is a part of its own: whoever watches that one stops this one.
@@ -273,6 +280,7 @@ impl SourceTask {
             self.wedges
                 .look(&self.reducer, now, &self.telemetry, &mut turn.gaps, &slice);
         }
+        self.hand_over();
         self.telemetry.levels(&self.reducer);
         self.telemetry.stats(&self.reducer.stats());
         self.telemetry.slice(slice.took());

@@ -24,6 +24,10 @@ pub(crate) enum Part {
     Http,
     Admin,
     Recorder,
+    BlockKeeper,
+    /// What ends allocations of one coturn.
+    Control(Arc<str>),
+    Gate,
 }
 
 impl Part {
@@ -49,6 +53,9 @@ impl fmt::Display for Part {
             Part::Http => f.write_str("HTTP server"),
             Part::Admin => f.write_str("server of page and JSON API"),
             Part::Recorder => f.write_str("recorder"),
+            Part::BlockKeeper => f.write_str("block keeper"),
+            Part::Gate => f.write_str("gate"),
+            Part::Control(name) => write!(f, "control of {name}"),
         }
     }
 }

@@ -97,6 +97,7 @@ fn event(n: u64, sequence: u32, timestamp: Timestamp) -> SessionEvent {
             reason: CloseReason::Closed,
             accuracy: Accuracy::Exact,
         }),
+        block_reason: None,
         duration_ms: None,
         peer_leg: true,
         billable: turnhook_reducer::usage::Billable::Relayed,

@@ -132,7 +132,7 @@ impl Reducer {
         match reason {
             // Whether its time ran out is seen from all statuses together.
             CloseReason::Expired if !brought => {}
-            CloseReason::Closed => {
+            CloseReason::Closed | CloseReason::Cancelled => {
                 if !closing {
                     self.begin_closing(slot);
                 }

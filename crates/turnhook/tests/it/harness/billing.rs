@@ -96,6 +96,8 @@ struct Kept {
     /// In the order in which they came first.
     webhooks: Vec<Webhook>,
     wrong: Vec<String>,
+    /// What it answers to events of a user.
+    answers: BTreeMap<String, String>,
 }
 
 pub(crate) struct Billing {
@@ -125,6 +127,17 @@ impl Billing {
             port,
             _runtime: runtime,
         }
+    }
+
+    /// From now on it answers so to events of this user.
+    pub(crate) fn answer(&self, user: &str, body: &str) {
+        let mut kept = self.kept.lock().unwrap();
+        kept.answers.insert(user.to_owned(), body.to_owned());
+    }
+
+    /// An `[[endpoint]]` that is this, by another name.
+    pub(crate) fn endpoint_named(&self, name: &str) -> String {
+        endpoint(name, &format!("http://127.0.0.1:{}/", self.port), "")
     }
 
     /// An `[[endpoint]]` that is this.
@@ -223,7 +236,11 @@ fn check(session: &Session) {
     assert_eq!(deltas, (session.usage(), session.billable()), "{session:#?}");
 }
 
-async fn receive(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, bytes: Bytes) -> StatusCode {
+async fn receive(
+    State(kept): State<Arc<Mutex<Kept>>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> (StatusCode, String) {
     let header = |name: &str| {
         headers
             .get(name)
@@ -244,6 +261,8 @@ async fn receive(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, bytes
     if let Err(error) = verified {
         kept.wrong.push(format!("{id}: {error}"));
     }
+    let user = serde_json::from_slice::<Value>(&bytes).unwrap_or_default()["data"]["user"].clone();
+    let answer = user.as_str().and_then(|user| kept.answers.get(user).cloned());
     match kept.webhooks.iter().position(|webhook| webhook.id == id) {
         Some(place) if kept.webhooks[place].bytes != bytes => {
             kept.wrong
@@ -259,7 +278,10 @@ async fn receive(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, bytes
             Err(error) => kept.wrong.push(format!("{id}: {error}")),
         },
     }
-    StatusCode::NO_CONTENT
+    match answer {
+        Some(answer) => (StatusCode::OK, answer),
+        None => (StatusCode::NO_CONTENT, String::new()),
+    }
 }
 
 /// What coturn logged of a user's allocations, one by one.

@@ -68,7 +68,6 @@ impl Coturn {
             "-n",
             "--log-file=stdout",
             "--verbose",
-            "--no-cli",
             "--no-dtls",
             "--listening-ip=127.0.0.1",
             "--relay-ip=127.0.0.1",
@@ -76,6 +75,12 @@ impl Coturn {
         ]
         .map(str::to_owned)
         .to_vec();
+        if !more.iter().any(|argument| argument.starts_with("--cli-port=")) {
+            arguments.push("--no-cli".to_owned());
+        } else if std::env::var_os("TURNBIN").is_some() {
+            // From 4.10 on it is off unless it is asked for.
+            arguments.push("--cli".to_owned());
+        }
         // Accounts, where it has a database of them; else the TURN REST API.
         if !more.contains(&"--lt-cred-mech") {
             arguments.push("--use-auth-secret".to_owned());

@@ -1,0 +1,238 @@
+//! **While no gate answers, coturn refuses every new allocation.** That is the price of being asked: it fails closed.
+//! What runs goes on, and so do its refreshes.
+//!
+//! coturn with `lt-cred-mech` and `redis-userdb="ip=… port=…"` asks for the key of each user who allocates. The gate knows
+//! the secrets of the TURN REST API and answers with the key that coturn would have made itself, unless the credential
+//! is over or its user is blocked. Clients, and whoever issues their credentials, change nothing. It answers from memory:
+//! whatever the store does, an answer takes microseconds.
+
+mod answer;
+mod secret;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+use turnhook_subscriber::resp::{Args, Frame, Limits, Reader};
+
+pub use answer::{Answer, RealmOptions};
+pub use secret::{RestSecret, RestSecretError};
+
+/// A key has at most the longest realm and the longest username in it.
+const LIMITS: Limits = Limits { frame: 4096, args: 8 };
+
+/// coturn has a connection for each of its auth workers, and one for what it reads every five seconds.
+const CONNECTIONS: usize = 1024;
+
+/// How long whoever needs a password may take to give it, and how long a wrong one takes.
+const LOGIN: Duration = Duration::from_secs(5);
+const WRONG: Duration = Duration::from_millis(500);
+
+/// What a gate asks about, and tells.
+pub trait Doorkeeper: Send + Sync + 'static {
+    /// Whether it may answer at all: a coturn that is known to be too old could be crashed by a name.
+    fn is_open(&self) -> bool;
+    /// Whether nobody may allocate by this username.
+    fn is_blocked(&self, username: &[u8]) -> bool;
+    /// Seconds since the epoch, by the wall clock, as in credentials.
+    fn now(&self) -> u64;
+    /// What became of a question for a key.
+    fn told(&self, answer: Answer);
+}
+
+/// A gate.
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Of whose users it knows the keys.
+    pub realm: Box<[u8]>,
+    /// Of the TURN REST API.
+    pub secrets: Vec<RestSecret>,
+    /// What coturn must log in with, if anything.
+    pub password: Option<SecretString>,
+    /// What else coturn is told of the realm.
+    pub options: RealmOptions,
+}
+
+/// A listener that answers coturn's questions.
+pub struct Gate {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    keeper: Arc<dyn Doorkeeper>,
+}
+
+impl Gate {
+    /// Listens; nothing is answered before [`Gate::run`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn bind(config: Config, keeper: Arc<dyn Doorkeeper>) -> io::Result<Gate> {
+        let listener = TcpListener::bind(config.listen).await?;
+        Ok(Gate {
+            listener,
+            shared: Arc::new(Shared { config, keeper }),
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers, for as long as it is polled.
+    pub async fn run(self) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            // Whoever finds no place waits in the system's queue.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let shared = Arc::clone(&self.shared);
+                    tokio::spawn(serve(stream, peer, shared, place));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: some will come free.
+                    warn!(%error, "the gate cannot accept a connection");
+                    sleep(WRONG).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
+    if let Err(error) = converse(&mut stream, &shared).await {
+        debug!(%peer, %error, "a connection of the gate has ended");
+    }
+}
+
+async fn converse(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = Reader::requests(LIMITS);
+    let mut known = shared.config.password.is_none();
+    loop {
+        let space = reader.space();
+        let read = stream.read(space);
+        let n = if known {
+            read.await?
+        } else {
+            timeout(LOGIN, read).await.map_err(io::Error::from)??
+        };
+        if n == 0 {
+            return Ok(());
+        }
+        reader.filled(n);
+        let mut replies = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(None) => break,
+                Ok(Some(Frame::Array(args))) => {
+                    if is(&args, b"auth") {
+                        if !shared.admits(&args) {
+                            sleep(WRONG).await;
+                            stream
+                                .write_all(b"-WRONGPASS invalid username-password pair\r\n")
+                                .await?;
+                            warn!("somebody gave the gate a wrong password");
+                            return Ok(());
+                        }
+                        known = true;
+                        replies.extend_from_slice(b"+OK\r\n");
+                    } else if known {
+                        shared.answer(&args, &mut replies);
+                    } else {
+                        stream.write_all(b"-NOAUTH Authentication required.\r\n").await?;
+                        return Ok(());
+                    }
+                }
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    stream.write_all(format!("-ERR {error}\r\n").as_bytes()).await?;
+                    return Ok(());
+                }
+            }
+        }
+        stream.write_all(&replies).await?;
+    }
+}
+
+fn is(args: &Args<'_>, command: &[u8]) -> bool {
+    args.get(0).eq_ignore_ascii_case(command)
+}
+
+impl Shared {
+    /// `AUTH password`, or `AUTH user password`.
+    fn admits(&self, args: &Args<'_>) -> bool {
+        let Some(expected) = &self.config.password else {
+            return true;
+        };
+        let given = args.get(args.len().saturating_sub(1));
+        args.len() >= 2 && expected.expose_secret().as_bytes().ct_eq(given).into()
+    }
+
+    fn answer(&self, args: &Args<'_>, to: &mut Vec<u8>) {
+        let what = args.get(1);
+        if is(args, b"get") {
+            match self.config.options.get(&self.config.realm, what) {
+                Some(value) => bulk(Some(value.to_string().as_bytes()), to),
+                None => bulk(self.key(what).as_deref().map(str::as_bytes), to),
+            }
+        } else if is(args, b"keys") || is(args, b"smembers") || is(args, b"hgetall") {
+            to.extend_from_slice(b"*0\r\n");
+        } else if is(args, b"select") {
+            to.extend_from_slice(b"+OK\r\n");
+        } else if is(args, b"ping") {
+            to.extend_from_slice(b"+PONG\r\n");
+        } else {
+            // Nothing is changed by anybody here.
+            to.extend_from_slice(b"-ERR unknown command\r\n");
+        }
+    }
+
+    /// The key of a user, if he may allocate.
+    fn key(&self, what: &[u8]) -> Option<String> {
+        let username = answer::username(&self.config.realm, what)?;
+        let keeper = &self.keeper;
+        let (answer, key) = if keeper.is_open() {
+            let blocked = keeper.is_blocked(username);
+            answer::key(
+                &self.config.realm,
+                &self.config.secrets,
+                username,
+                keeper.now(),
+                blocked,
+            )
+        } else {
+            (Answer::Closed, None)
+        };
+        keeper.told(answer);
+        key
+    }
+}
+
+fn bulk(text: Option<&[u8]>, to: &mut Vec<u8>) {
+    match text {
+        Some(text) => {
+            to.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
+            to.extend_from_slice(text);
+            to.extend_from_slice(b"\r\n");
+        }
+        None => to.extend_from_slice(b"$-1\r\n"),
+    }
+}

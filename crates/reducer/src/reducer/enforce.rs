@@ -1,0 +1,216 @@
+//! Blocked users: which allocations are to be ended, and which ends were asked for here. Nothing of this is state that is
+//! kept: blocks are handed in anew after a start, and so is what follows from them.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::Reducer;
+use crate::{
+    block::{AllocationRef, Blocks, Order, ToEnd},
+    event::{CloseReason, SessionId},
+    flags::Flags,
+    time::Timestamp,
+};
+
+/// What the reducer knows of blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Enforcing {
+    blocks: Arc<Blocks>,
+    to_end: Vec<ToEnd>,
+    /// Allocations whose end was asked for, by slot.
+    asked: HashMap<u32, Asked>,
+    /// Those that have closed since.
+    ended: Vec<AllocationRef>,
+    /// Why sessions were cut off that have yet to end.
+    reasons: HashMap<SessionId, Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    allocation: AllocationRef,
+    /// A close that comes later is another's doing.
+    until: Timestamp,
+    reason: Arc<str>,
+}
+
+impl Reducer {
+    /// Who is blocked from now on: in the place of the list before. All open allocations of theirs are to be ended.
+    pub fn set_blocks(&mut self, at: Timestamp, blocks: Arc<Blocks>) {
+        self.begin(at);
+        self.enforcing.blocks = blocks;
+        self.look_for_blocked();
+    }
+
+    /// Names all open allocations of blocked users once more, for whoever could not end them.
+    pub fn look_for_blocked(&mut self) {
+        if self.enforcing.blocks.is_empty() || self.is_following() {
+            return;
+        }
+        let slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
+        // Many allocations have one name, and the pattern takes its time.
+        let mut names: HashMap<u32, bool> = HashMap::new();
+        for slot in slots {
+            let Some(name) = self.allocation(slot).map(|a| a.name) else {
+                continue;
+            };
+            let blocked = match names.get(&name) {
+                Some(blocked) => *blocked,
+                None => {
+                    let blocked = self.blocked(name).is_some();
+                    names.insert(name, blocked);
+                    blocked
+                }
+            };
+            if blocked {
+                self.end_if_blocked(slot);
+            }
+        }
+    }
+
+    /// Names the open allocations of a session as to be ended; how many there are.
+    pub fn end_session(&mut self, at: Timestamp, session: SessionId, reason: &Arc<str>) -> usize {
+        self.begin(at);
+        if self.is_following() {
+            return 0;
+        }
+        let found = self.sessions.iter().find(|(_, s)| s.id == session);
+        let members = found.map(|(_, s)| s.members().to_vec()).unwrap_or_default();
+        let before = self.enforcing.to_end.len();
+        for slot in members {
+            self.name_to_end(slot, Order::Session(session), Arc::clone(reason));
+        }
+        self.enforcing.to_end.len() - before
+    }
+
+    /// Takes the allocations that are to be ended. One that could not be is named again with its next refresh.
+    pub fn take_to_end(&mut self) -> Vec<ToEnd> {
+        std::mem::take(&mut self.enforcing.to_end)
+    }
+
+    /// Takes those that have closed after [`Reducer::ending`], in time.
+    pub fn take_ended(&mut self) -> Vec<AllocationRef> {
+        std::mem::take(&mut self.enforcing.ended)
+    }
+
+    /// Somebody is about to end an allocation: its close within `confirm` milliseconds is that. False if it must not be
+    /// ended any more: it has closed, or its user is blocked no longer.
+    pub fn ending(&mut self, at: Timestamp, to_end: &ToEnd, confirm: u64) -> bool {
+        self.begin(at);
+        let slot = to_end.allocation.slot;
+        let is_open = self
+            .reference(slot)
+            .is_some_and(|allocation| allocation == to_end.allocation);
+        let name = self.allocation(slot).map(|a| a.name);
+        let is_meant = match to_end.order {
+            Order::Block => name.is_some_and(|name| self.blocked(name).is_some()),
+            Order::Session(_) => true,
+        };
+        if !is_open || !is_meant || self.is_following() {
+            return false;
+        }
+        let asked = Asked {
+            allocation: to_end.allocation,
+            until: self.now.plus(confirm),
+            reason: Arc::clone(&to_end.reason),
+        };
+        self.enforcing.asked.insert(slot, asked);
+        true
+    }
+
+    /// It could not be asked for: a close is whosever it is.
+    pub fn not_ending(&mut self, to_end: &ToEnd) {
+        let slot = to_end.allocation.slot;
+        let asked = self.enforcing.asked.get(&slot);
+        if asked.is_some_and(|asked| asked.allocation == to_end.allocation) {
+            self.enforcing.asked.remove(&slot);
+        }
+    }
+
+    /// Whether it is open.
+    #[must_use]
+    pub fn is_open(&self, to_end: &ToEnd) -> bool {
+        self.reference(to_end.allocation.slot) == Some(to_end.allocation)
+    }
+
+    /// A status of an open allocation was heard.
+    pub(crate) fn end_if_blocked(&mut self, slot: u32) -> bool {
+        if self.enforcing.blocks.is_empty() || self.is_following() {
+            return false;
+        }
+        let name = self.allocation(slot).map(|a| a.name);
+        let Some(reason) = name.and_then(|name| self.blocked(name)) else {
+            return false;
+        };
+        self.name_to_end(slot, Order::Block, reason);
+        true
+    }
+
+    fn blocked(&self, name: u32) -> Option<Arc<str>> {
+        let user = self.rules.user(self.names.username(name))?;
+        self.enforcing
+            .blocks
+            .reason(self.names.realm(name), user)
+            .cloned()
+    }
+
+    /// An allocation that is open, and not about to be deleted by its own client.
+    fn reference(&self, slot: u32) -> Option<AllocationRef> {
+        let a = self.allocation(slot)?;
+        (!a.flags.intersects(Flags::GONE)).then(|| AllocationRef {
+            slot,
+            id: a.id,
+            opened_at: a.opened_at.get(),
+            twin: a.twin(),
+        })
+    }
+
+    fn name_to_end(&mut self, slot: u32, order: Order, reason: Arc<str>) {
+        let (Some(allocation), Some(a)) = (self.reference(slot), self.allocation(slot)) else {
+            return;
+        };
+        let to_end = ToEnd {
+            allocation,
+            order,
+            reason,
+            id: a.id,
+            username: self.names.username(a.name).into(),
+            realm: self.names.realm(a.name).into(),
+            client_address: a.remote.to_text(),
+            server_address: self.labels.owned(self.labels.set(a.labels).local),
+            opened_at: a.flags.contains(Flags::OPENED_SEEN).then(|| a.opened_at.get()),
+        };
+        self.enforcing.to_end.push(to_end);
+    }
+
+    /// Why an allocation closes of which `deleted` was heard.
+    pub(crate) fn close_reason(&mut self, slot: u32) -> CloseReason {
+        let Some(asked) = self.enforcing.asked.remove(&slot) else {
+            return CloseReason::Closed;
+        };
+        if self.reference(slot) != Some(asked.allocation) || self.now > asked.until {
+            return CloseReason::Closed;
+        }
+        let session = self.allocation(slot).map(|a| a.session);
+        if let Some(s) = session.and_then(|session| self.sessions.get(session as usize)) {
+            self.enforcing.reasons.insert(s.id, asked.reason);
+        }
+        self.enforcing.ended.push(asked.allocation);
+        CloseReason::Cancelled
+    }
+
+    /// Its place may be taken by another one.
+    pub(crate) fn forget_asked(&mut self, slot: u32) {
+        self.enforcing.asked.remove(&slot);
+    }
+
+    pub(crate) fn forget_block_reason(&mut self, session: SessionId) {
+        self.enforcing.reasons.remove(&session);
+    }
+
+    /// Why a session was cut off. After a restart, what is said of its user now.
+    pub(crate) fn block_reason(&self, session: SessionId, name: u32) -> Option<Arc<str>> {
+        let known = self.enforcing.reasons.get(&session).cloned();
+        known.or_else(|| self.blocked(name))
+    }
+}

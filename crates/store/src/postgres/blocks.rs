@@ -1,0 +1,85 @@
+//! Who is blocked.
+
+use tokio_postgres::Row;
+use turnhook_reducer::time::Timestamp;
+
+use super::rows::{self, Read as _, one};
+use super::{Fault, Postgres, attempt};
+use crate::{
+    block::{BlockChange, BlockRow, from_columns, to_columns},
+    codes::{int, nat},
+    error::Result,
+};
+
+const COLUMNS: &str = "id, at, kind, realm, user_name, session, until_at, reason, who";
+
+impl Postgres {
+    pub(crate) async fn change_block(
+        &self,
+        at: Timestamp,
+        change: BlockChange,
+        reason: String,
+        who: String,
+    ) -> Result<u64> {
+        let (kind, realm, user, session, until) = to_columns(&change);
+        let at = int(at.0);
+        attempt!(&self.db, client => {
+            let tx = client.transaction().await?;
+            // Whoever makes another one waits here: numbers rise in the order in which they can be seen.
+            let next = "UPDATE counter SET value = value + 1 WHERE name = 'block' RETURNING value";
+            let id: i64 = one(&tx, next, &[]).await?.read(0)?;
+            tx.execute(
+                "INSERT INTO block_change (id, at, kind, realm, user_name, session, until_at, reason, who) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                &[&id, &at, &kind, &realm, &user, &session, &until, &reason, &who],
+            )
+            .await?;
+            tx.commit().await?;
+            Ok(nat(id))
+        })
+    }
+
+    pub(crate) async fn block_changes(&self, after: u64, limit: usize) -> Result<Vec<BlockRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM block_change WHERE id > $1 ORDER BY id LIMIT $2");
+        attempt!(&self.db, client => {
+            let found = client.query(&sql, &[&int(after), &int(limit as u64)]).await?;
+            all(&found)
+        })
+    }
+
+    pub(crate) async fn last_blocks(&self) -> Result<Vec<BlockRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM block_change WHERE id IN \
+             (SELECT max(id) FROM block_change WHERE user_name IS NOT NULL GROUP BY user_name, realm) \
+             ORDER BY user_name, id"
+        );
+        attempt!(&self.db, client => {
+            let found = client.query(&sql, &[]).await?;
+            all(&found)
+        })
+    }
+}
+
+fn all(found: &[Row]) -> Result<Vec<BlockRow>, Fault> {
+    let mut all = Vec::with_capacity(found.len());
+    for row in found {
+        let columns = (
+            row.read(2)?,
+            row.read(3)?,
+            row.read(4)?,
+            row.read(5)?,
+            row.read(6)?,
+        );
+        let Some(change) = from_columns(columns) else {
+            continue;
+        };
+        all.push(BlockRow {
+            id: nat(row.read(0)?),
+            at: rows::time(row, 1)?,
+            change,
+            reason: row.read(7)?,
+            who: row.read(8)?,
+        });
+    }
+    Ok(all)
+}

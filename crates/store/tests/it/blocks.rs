@@ -1,0 +1,108 @@
+//! Who is blocked: the same on both databases, and known to every process.
+
+use turnhook_reducer::event::SessionId;
+use turnhook_store::{BlockChange, Error};
+
+use crate::support::{Backend, Fixture, at, on_both};
+
+on_both!(
+    the_last_change_holds,
+    others_learn_of_changes_in_order,
+    nobody_cannot_be_blocked
+);
+
+fn block(realm: Option<&[u8]>, user: &[u8], until: Option<u64>) -> BlockChange {
+    BlockChange::Block {
+        realm: realm.map(Into::into),
+        user: user.into(),
+        until: until.map(at),
+    }
+}
+
+async fn the_last_change_holds(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let change = async |ms, change| {
+        f.store
+            .change_block(at(ms), change, "balance", "ops")
+            .await
+            .unwrap()
+    };
+    change(10, block(None, b"ann", None)).await;
+    change(20, block(Some(b"example.org"), b"ann", Some(500))).await;
+    change(30, block(None, b"\xff bob", Some(100))).await;
+    change(40, block(None, b"eve", None)).await;
+    let eve = BlockChange::Unblock {
+        realm: None,
+        user: (*b"eve").into(),
+    };
+    change(50, eve).await;
+
+    let held = async |ms| {
+        let rows = f.store.blocks(at(ms)).await.unwrap();
+        rows.into_iter().map(|row| row.change).collect::<Vec<_>>()
+    };
+    let ann = block(None, b"ann", None);
+    let ann_there = block(Some(b"example.org"), b"ann", Some(500));
+    assert_eq!(
+        held(99).await,
+        [
+            ann.clone(),
+            ann_there.clone(),
+            block(None, b"\xff bob", Some(100))
+        ]
+    );
+    assert_eq!(held(100).await, [ann.clone(), ann_there]);
+    assert_eq!(held(500).await, [ann]);
+
+    // A later block takes the place of an earlier one, shorter or not.
+    change(60, block(None, b"ann", Some(70))).await;
+    assert_eq!(held(150).await, [block(Some(b"example.org"), b"ann", Some(500))]);
+    let f = f.reopen().await;
+    let row = &f.store.blocks(at(150)).await.unwrap()[0];
+    assert_eq!(
+        (row.at, row.reason.as_str(), row.who.as_str()),
+        (at(20), "balance", "ops")
+    );
+}
+
+async fn others_learn_of_changes_in_order(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let other = f.shared().await;
+    let session = SessionId([7; 16]);
+    let long = "x\n".repeat(1000);
+    let first = other
+        .change_block(at(10), block(None, b"ann", None), &long, "cli")
+        .await
+        .unwrap();
+    let second = f
+        .store
+        .change_block(at(20), BlockChange::EndSession(session), "", "api")
+        .await
+        .unwrap();
+    assert!(first < second);
+    let seen = f.store.block_changes(0, 100).await.unwrap();
+    assert_eq!(seen.iter().map(|row| row.id).collect::<Vec<_>>(), [first, second]);
+    assert_eq!(seen[0].reason, "x".repeat(256));
+    assert_eq!(seen[1].change, BlockChange::EndSession(session));
+    let after = other.block_changes(first, 100).await.unwrap();
+    assert_eq!(after, seen[1..]);
+    assert!(other.block_changes(second, 100).await.unwrap().is_empty());
+    assert_eq!(f.store.block_changes(0, 1).await.unwrap().len(), 1);
+    // The end of a session blocks nobody.
+    assert_eq!(f.store.blocks(at(30)).await.unwrap().len(), 1);
+}
+
+async fn nobody_cannot_be_blocked(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    for change in [
+        block(None, b"", None),
+        BlockChange::Unblock {
+            realm: None,
+            user: (*b"").into(),
+        },
+    ] {
+        let refused = f.store.change_block(at(10), change, "", "").await;
+        assert_eq!(refused.unwrap_err(), Error::NoUser);
+    }
+    assert!(f.store.block_changes(0, 100).await.unwrap().is_empty());
+}

@@ -1,0 +1,87 @@
+//! Ending what blocked users have open. Who is blocked stands in the store; the block keeper (`blocks.rs`) tells every
+//! source of it, its reducer names the allocations, and a task for each control (`control.rs`) ends them.
+//!
+//! ```text
+//! store ── block keeper ──▶ source task: reducer ── to end ──▶ control ── may I? ──▶ source task: leads, open, marked
+//!                                                               control ── ps, cs ──▶ coturn ── deleted ──▶ the stream
+//! ```
+//!
+//! Metering waits for none of it: a source only answers questions, and what it hands over goes into queues with bounds.
+
+mod api;
+mod blocks;
+mod control;
+mod gate;
+mod obey;
+mod source;
+
+pub(crate) use api::routes;
+pub(crate) use blocks::{Active, BlockKeeper, Blocker};
+pub(crate) use control::ControlTask;
+pub(crate) use gate::{GatePart, Known};
+pub(crate) use obey::Obey;
+pub(crate) use source::Enforcing;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use turnhook_reducer::block::{AllocationRef, ToEnd};
+
+/// Allocations that wait for a control. What finds no place is named again with its next refresh.
+const JOBS: usize = 10_000;
+
+/// An allocation that is to be ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) to_end: ToEnd,
+    /// When it opened, if that was heard.
+    pub(crate) opened: Option<Instant>,
+    /// This control is the only one that can have it: where it answers for another server, that is an alarm.
+    pub(crate) alone: bool,
+}
+
+/// What a source tells a control.
+#[derive(Debug)]
+pub(crate) enum Order {
+    End(Job),
+    /// An allocation that was to be ended has closed.
+    Ended(AllocationRef),
+}
+
+/// What a control asks a source.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Whether it may be ended now. If so, its close within the time of `confirm` is that end.
+    May(ToEnd, oneshot::Sender<bool>),
+    /// It could not be ended after all.
+    Not(ToEnd),
+    /// All that is to be ended is to be named again.
+    Again,
+}
+
+/// Both ends of what lies between the sources and their controls.
+pub(crate) struct Wires {
+    pub(crate) enforcing: Enforcing,
+    pub(crate) controls: Vec<ControlTask>,
+}
+
+/// For one source.
+pub(crate) fn wire(
+    source: &str,
+    config: &crate::config::Config,
+    active: watch::Receiver<Active>,
+    metrics: &std::sync::Arc<crate::metrics::Metrics>,
+    health: &std::sync::Arc<crate::health::Health>,
+) -> Wires {
+    let (asks, asked) = mpsc::channel(64);
+    let (mut ways, mut controls) = (Vec::new(), Vec::new());
+    for control in config.controls.iter().filter(|control| control.source == source) {
+        let (sender, orders) = mpsc::channel(JOBS);
+        let task = ControlTask::new(control, &config.enforce, orders, asks.clone(), metrics, health);
+        ways.push(source::Way::new(control.server.clone(), task.known(), sender));
+        controls.push(task);
+    }
+    let blocked_new = metrics.enforce.blocked_new(source);
+    let enforcing = Enforcing::new(active, asked, asks, ways, config.enforce.confirm, blocked_new);
+    Wires { enforcing, controls }
+}

@@ -1,0 +1,174 @@
+//! What goes wrong: whoever was not blocked is left alone, and metering is none the worse.
+
+use std::time::Duration;
+
+use super::{PASSWORD, cancels, control, coturn, direct, is_cut_off, until_cancels, until_up};
+use crate::harness::{
+    billing::{Billing, QUICK, redis, statsdb},
+    bridge::Bridge,
+    eventually, free_port,
+    redis::Redis,
+    stun,
+    turn::TurnClient,
+};
+
+/// A coturn that was killed says nothing, and its numbers come back: on Redis nobody knows, and the number of a blocked
+/// user is somebody else's.
+#[test]
+fn after_a_restart_the_number_is_another_users() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let directory = tempfile::tempdir().unwrap();
+    let server = Redis::start(directory.path(), &[]);
+    let source = format!("url = \"redis://127.0.0.1:{}\"\n{}", server.port, control(cli));
+    let mut bridge = redis(&billing, &source);
+    bridge.start();
+    let mut coturn = coturn(directory.path(), &server.statsdb(), cli, &[]);
+    let mut ann = TurnClient::udp(&coturn, "ann").call(&coturn);
+    ann.relay(10, 200);
+    billing.started("ann");
+    coturn.process.signal("KILL");
+    coturn.start_again();
+    let mut bob = TurnClient::udp(&coturn, "bob").call(&coturn);
+    bob.relay(10, 200);
+    billing.started("bob");
+    let id = |user: &str| billing.sessions_of(user)[0].allocations()[0]["id"].clone();
+    assert_eq!(id("ann"), id("bob"), "the numbers begin anew");
+
+    bridge.ask(&["block", "ann"]);
+    until_cancels(&bridge, "gone", 1);
+    assert_eq!(cancels(&bridge, "done"), 0);
+    bob.relay(10, 200);
+    assert_eq!(bob.refresh(600), 0);
+    bridge.stop();
+}
+
+/// As where two coturns of a machine have one `cli-port`.
+#[test]
+fn the_cli_of_another_server_is_told_nothing() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let mut bridge = direct(&billing, cli, "");
+    bridge.start();
+    let directory = bridge.directory.path().to_owned();
+    let right = coturn(&directory, &statsdb(&bridge, 0), free_port(), &[]);
+    let other = coturn(&directory, &statsdb(&bridge, 1), cli, &[]);
+    let mut ann = TurnClient::udp(&right, "ann").call(&right);
+    ann.relay(10, 200);
+    billing.started("ann");
+    // The same user, and the same number, there.
+    let mut there = TurnClient::udp(&other, "ann-too").call(&other);
+    there.relay(10, 200);
+    bridge.ask(&["block", "ann"]);
+    until_cancels(&bridge, "wrong_server", 1);
+    bridge.line("is not the server that has it");
+    for client in [&mut ann, &mut there] {
+        client.relay(10, 200);
+        assert_eq!(client.refresh(600), 0);
+    }
+    assert_eq!(cancels(&bridge, "done"), 0);
+    bridge.stop();
+}
+
+/// coturn would close its socket, and it would go on with its ticket, out of sight.
+#[test]
+fn a_client_that_can_move_is_reported_once() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let mut bridge = direct(&billing, cli, "");
+    bridge.start();
+    let coturn = coturn(
+        bridge.directory.path(),
+        &statsdb(&bridge, 0),
+        cli,
+        &["--mobility"],
+    );
+    let mut mob = TurnClient::udp(&coturn, "mob");
+    let wishes = [
+        (stun::REQUESTED_TRANSPORT, vec![17, 0, 0, 0]),
+        (stun::LIFETIME, 600u32.to_be_bytes().to_vec()),
+        (0x8030, Vec::new()), // MOBILITY-TICKET
+    ];
+    assert_eq!(mob.request(stun::ALLOCATE, &wishes).code, 401);
+    assert_eq!(mob.request(stun::ALLOCATE, &wishes).code, 0);
+    billing.started("mob");
+    bridge.ask(&["block", "mob"]);
+    until_cancels(&bridge, "mobile", 1);
+    for _ in 0..3 {
+        assert_eq!(mob.refresh(600), 0);
+    }
+    // Whoever comes after it has had his turn, and so would it have had.
+    let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    ann.relay(10, 200);
+    billing.started("ann");
+    bridge.ask(&["block", "ann", "--reason", "x"]);
+    is_cut_off(&billing.ended("ann", 1)[0], "x", &coturn);
+    assert_eq!(cancels(&bridge, "mobile"), 1);
+    bridge.stop();
+}
+
+/// Without a way to coturn nobody is cut off, and everything else is as ever. Once there is one, the block holds.
+#[test]
+fn a_wrong_password_is_said_and_metering_goes_on() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let wrong = control(cli).replace(PASSWORD, "a guess");
+    let mut bridge = Bridge::new(&format!("{QUICK}{}{wrong}", billing.endpoint()));
+    bridge.start();
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+    bridge.line("refuses the password");
+    let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    ann.relay(10, 200);
+    billing.started("ann");
+    bridge.ask(&["block", "ann", "--reason", "balance"]);
+    until_cancels(&bridge, "unreachable", 1);
+    until_up(&bridge, 0);
+    assert_eq!(bridge.get("/readyz").0, 200);
+    let (_, status) = bridge.get("/status");
+    assert!(
+        status.contains("refuses the password") && !status.contains("a guess"),
+        "{status}"
+    );
+    let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
+    bob.relay(10, 200);
+    drop(bob);
+    assert_eq!(billing.ended("bob", 1)[0].end_reason(), "closed");
+    assert!(!bridge.log().join("\n").contains("a guess"));
+
+    bridge.stop();
+    bridge.configure(&format!("{QUICK}{}{}", billing.endpoint(), control(cli)));
+    bridge.start();
+    // coturn comes back to the listener when it next has something to say.
+    eventually("the end", || {
+        let mut ann = TurnClient::udp(&coturn, "ann");
+        ann.allocate().unwrap();
+        (cancels(&bridge, "done") >= 1).then_some(())
+    });
+    bridge.stop();
+}
+
+/// Killed between the command and the commit: the user is cut off all the same, and nothing is told twice.
+#[test]
+fn killed_in_the_midst_of_it() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let mut bridge = direct(&billing, cli, "");
+    bridge.start();
+    // Whose end nobody heard is over with its lifetime.
+    let short = ["--max-allocate-lifetime=15"];
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &short);
+    let mut bystander = TurnClient::tcp(&coturn, "bystander").call(&coturn);
+    for round in 0..5u64 {
+        let user = format!("ann-{round}");
+        let mut ann = TurnClient::udp(&coturn, &user).call(&coturn);
+        ann.relay(20, 200);
+        billing.started(&user);
+        bridge.ask(&["block", &user]);
+        std::thread::sleep(Duration::from_millis(60 * round));
+        bridge.kill();
+        bridge.start();
+        // It lives as long as coturn's word for it, and is told once: the shape of each session is looked at.
+        eventually("the cut", || (ann.refresh(600) != 0).then_some(()));
+        bystander.relay(5, 200);
+        assert_eq!(bystander.refresh(600), 0);
+    }
+    for round in 0..5 {
+        billing.ended(&format!("ann-{round}"), 1);
+    }
+    bridge.stop();
+}

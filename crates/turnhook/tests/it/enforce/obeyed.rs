@@ -1,0 +1,46 @@
+//! An answer that blocks, and one that has no say.
+
+use super::{control, coturn, is_cut_off};
+use crate::harness::{
+    billing::{Billing, QUICK, statsdb},
+    bridge::Bridge,
+    free_port,
+    turn::TurnClient,
+};
+
+#[test]
+fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
+    let (billing, other, cli) = (Billing::start(), Billing::start(), free_port());
+    let mut bridge = Bridge::new(&format!(
+        "{QUICK}{}{}{}[enforce]\nobey = [\"billing\"]\n",
+        billing.endpoint(),
+        other.endpoint_named("other"),
+        control(cli),
+    ));
+    bridge.start();
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+    bridge.line("allocations can be ended");
+    let block = r#"{"ok": true, "block": {"for": "1h", "reason": "balance"}}"#;
+    other.answer("bob", block);
+    let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
+    bob.relay(20, 200);
+    other.started("bob");
+
+    billing.answer("ann", block);
+    let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    ann.relay(20, 200);
+    is_cut_off(&billing.ended("ann", 1)[0], "balance", &coturn);
+    let listed = bridge.ask(&["blocks", "list", "--format", "json"]);
+    assert!(listed.contains("\"by\":\"endpoint billing\""), "{listed}");
+    assert!(!listed.contains("bob"), "{listed}");
+
+    // An answer that cannot be obeyed is said, and blocks nobody.
+    billing.answer("eve", r#"{"block": {"for": 3600}}"#);
+    let mut eve = TurnClient::tcp(&coturn, "eve").call(&coturn);
+    eve.relay(20, 200);
+    bridge.line("cannot be obeyed");
+    for client in [&mut bob, &mut eve] {
+        assert_eq!(client.refresh(600), 0);
+    }
+    bridge.stop();
+}
