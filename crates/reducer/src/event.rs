@@ -46,6 +46,8 @@ pub enum CloseReason {
     ServerRestarted,
     /// By us: its user is blocked, or somebody asked for its end.
     Cancelled,
+    /// It lasted as long as a session may, and goes on in another one. Of sessions alone.
+    MaxSession,
 }
 
 impl CloseReason {
@@ -56,6 +58,7 @@ impl CloseReason {
         CloseReason::ServerStopped,
         CloseReason::ServerRestarted,
         CloseReason::Cancelled,
+        CloseReason::MaxSession,
     ];
 
     /// As in payloads and metrics.
@@ -67,6 +70,7 @@ impl CloseReason {
             CloseReason::ServerStopped => "server_stopped",
             CloseReason::ServerRestarted => "server_restarted",
             CloseReason::Cancelled => "cancelled",
+            CloseReason::MaxSession => "max_session",
         }
     }
 }

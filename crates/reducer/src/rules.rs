@@ -81,6 +81,8 @@ pub struct Rules {
     pub expiry_grace: u64,
     /// How often usage is told; 0 for never.
     pub usage_interval: u64,
+    /// A session that lasts longer ends and continues in another one; 0 for never.
+    pub max_session: u64,
     /// Relayed bytes below which an untold rest waits before it is told, and below which a session has seen only
     /// connectivity checks.
     pub residue: u64,
@@ -115,6 +117,7 @@ impl Default for Rules {
             report_grace: 90_000,
             expiry_grace: 60_000,
             usage_interval: 60_000,
+            max_session: 24 * 3_600_000,
             residue: 64 * 1024,
             billable: Billable::Relayed,
             peer_leg: PeerLeg::Auto,

@@ -44,6 +44,9 @@ impl Reducer {
 
     /// A deadline of the session may have come.
     pub(crate) fn session_due(&mut self, session: u32) {
+        if self.end_at_limit(session) {
+            return;
+        }
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("a deadline of no session");
@@ -96,6 +99,7 @@ impl Reducer {
         }
         let wake = s.end_at.get().min(s.usage_at.get());
         self.wake_session(session, wake);
+        self.arm_limit(session);
     }
 
     /// Linger is over: nothing joins any more, and idle allocations are parked.

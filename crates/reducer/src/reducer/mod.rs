@@ -14,6 +14,7 @@ mod hearing;
 mod holes;
 mod kin;
 mod leftovers;
+mod max_session;
 mod messages;
 pub(crate) mod names;
 mod opening;

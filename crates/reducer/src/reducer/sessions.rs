@@ -100,7 +100,7 @@ impl Reducer {
     }
 
     /// The session is told to have begun.
-    fn start(&mut self, session: u32) {
+    pub(crate) fn start(&mut self, session: u32) {
         let Some(s) = self.sessions.get(session as usize) else {
             return self.broken("no session to start");
         };
@@ -153,6 +153,7 @@ impl Reducer {
         self.release_name(old_name);
         self.tell(session, EventType::Start);
         self.absorb_leftover(session);
+        self.arm_limit(session);
     }
 
     /// What an allocation carried is now `carried`; `reports` if this is the last leg of a report. Between its two

@@ -6,6 +6,7 @@ mod blocks;
 mod cluster;
 mod histories;
 mod lives;
+mod max_session;
 mod model;
 mod names;
 mod notices;

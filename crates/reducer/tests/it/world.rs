@@ -164,6 +164,15 @@ impl World {
         self
     }
 
+    /// A stop in good order, and a start at the same time.
+    pub(crate) fn restart(&mut self) -> &mut Self {
+        let output = self.reducer.drain(true);
+        self.events.extend(output.events);
+        self.unattributed.extend(output.unattributed);
+        self.save(output.changes);
+        self.crash().hears()
+    }
+
     pub(crate) fn hears(&mut self) -> &mut Self {
         self.reducer.hearing(Timestamp(self.now));
         self.take();

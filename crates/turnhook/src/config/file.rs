@@ -190,6 +190,9 @@ pub struct Session {
     pub expiry_grace: Span,
     /// How often usage is told; 0: never.
     pub usage_interval: Span,
+    /// A session that lasts longer ends and continues in another one; 0: never.
+    #[serde(default = "never")]
+    pub max_session: Span,
     /// Less than this, left over from a parked allocation, waits before it is told.
     pub residue: Size,
     /// Which bytes are billed.
@@ -466,6 +469,11 @@ pub struct Limits {
     pub unconfirmed: u32,
     /// Ended allocations that may be heard of again.
     pub tombstones: u32,
+}
+
+/// Recordings of before have none, and no such rule.
+fn never() -> Span {
+    Span::seconds(0)
 }
 
 /// Recordings of before have none.

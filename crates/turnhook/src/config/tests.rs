@@ -139,6 +139,7 @@ fn the_defaults_are_those_of_the_contract() {
         ("report_grace", "1m 30s"),
         ("expiry_grace", "1m"),
         ("usage_interval", "1m"),
+        ("max_session", "1day"),
         ("residue", "64KiB"),
         ("billable", "relayed"),
     ] {

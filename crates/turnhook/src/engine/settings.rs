@@ -47,6 +47,7 @@ fn rules_of(
         report_grace: millis(session.report_grace),
         expiry_grace: millis(session.expiry_grace),
         usage_interval: millis(session.usage_interval),
+        max_session: millis(session.max_session),
         residue: session.residue.0,
         billable: session.billable.into(),
         peer_leg,

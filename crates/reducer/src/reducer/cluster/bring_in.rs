@@ -138,7 +138,10 @@ impl Reducer {
                 }
                 self.totals_of_life(slot, life);
             }
-            CloseReason::Expired | CloseReason::ServerStopped | CloseReason::ServerRestarted => {
+            CloseReason::Expired
+            | CloseReason::ServerStopped
+            | CloseReason::ServerRestarted
+            | CloseReason::MaxSession => {
                 self.end_now(slot, closed_at.max(opened_at), reason, None);
             }
         }

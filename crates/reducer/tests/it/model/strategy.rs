@@ -352,6 +352,13 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
             report_grace,
             usage_interval,
             residue,
+            // Of what there is already, so that what is known by its seed stays what it is.
+            max_session: match (linger, usage_interval) {
+                (0, _) => 40_000,
+                (_, 7_000) => 300_000,
+                (30_000, _) => 0,
+                _ => 86_400_000,
+            },
             unconfirmed_limit,
             tombstone_limit,
             ..Rules::default()
