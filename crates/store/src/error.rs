@@ -150,6 +150,14 @@ pub enum Error {
         /// The words of the database.
         message: String,
     },
+    /// The server speaks no TLS.
+    #[error(
+        "{store}: the server does not speak TLS, and beyond loopback turnhook wants it: set `ssl = on` there, or add ?sslmode=disable to the URL if the way to it is safe"
+    )]
+    NoTls {
+        /// Host and database.
+        store: String,
+    },
     /// The database's schema is older than this program needs, and it may not change it (the program exits 78).
     #[error(
         "{store}: its schema is {found}, this turnhook needs {known}: run `turnhook migrate` with a role that may create tables"

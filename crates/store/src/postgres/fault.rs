@@ -92,8 +92,15 @@ impl Fault {
         };
         let Some(db) = e.as_db_error() else {
             let message = chain(&e);
+            // The driver tells that by nothing but its words. Were they others, it would be tried again in vain.
+            if message.contains("does not support TLS") {
+                return Error::NoTls { store };
+            }
             return match kind(&e) {
-                Kind::Certificate => Error::Refused { store, message },
+                Kind::Certificate => Error::Refused {
+                    store,
+                    message: certificate(message),
+                },
                 Kind::Mistake => Error::Database {
                     path: store.into(),
                     message,
@@ -127,6 +134,16 @@ impl Fault {
             },
         }
     }
+}
+
+/// What is known to go wrong with certificates, with what to do.
+fn certificate(message: String) -> String {
+    if message.contains("CaUsedAsEndEntity") {
+        return "its certificate is that of an authority (CA:TRUE), as `openssl req -x509` makes it, and no server's: make it \
+                with `-addext basicConstraints=critical,CA:FALSE`, or let it sign the server's"
+            .to_owned();
+    }
+    message
 }
 
 /// What an error is that does not come from the server.

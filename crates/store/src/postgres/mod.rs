@@ -19,6 +19,7 @@ mod moves;
 mod outbox;
 mod outcome;
 mod pipeline;
+mod reads;
 mod retention;
 mod rows;
 mod sessions;

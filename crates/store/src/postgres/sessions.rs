@@ -26,14 +26,14 @@ use crate::{
     session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
-static COLUMNS: LazyLock<String> = LazyLock::new(|| {
+pub(super) static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "s.id, c.name, s.started_at, s.updated_at, s.ended_at, s.reason, s.accuracy, s.sequence, s.continues, s.realm, \
          s.user_name, s.peer_leg, s.allocations, s.names, {USAGE}"
     )
 });
 
-fn session_row(row: &Row) -> Result<SessionRow, Fault> {
+pub(super) fn session_row(row: &Row) -> Result<SessionRow, Fault> {
     let (usernames, labels) = facts::unpack_names(row.read(13)?).ok_or_else(|| Fault::damaged("session"))?;
     Ok(SessionRow {
         id: rows::session_id(row, 0)?,
@@ -54,7 +54,7 @@ fn session_row(row: &Row) -> Result<SessionRow, Fault> {
 }
 
 /// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
-fn read_gap(row: &Row, first: usize) -> Result<Option<Gap>, Fault> {
+pub(super) fn read_gap(row: &Row, first: usize) -> Result<Option<Gap>, Fault> {
     let server: Vec<u8> = row.read(first + 3)?;
     let Some(reason) = GapReason::from_text(row.read(first + 2)?) else {
         return Ok(None);

@@ -117,7 +117,9 @@ pub(super) fn config(options: &PostgresOptions) -> Result<(Config, Option<PathBu
         format!("{base}?{}", rest.join("&"))
     };
     let mut config = Config::from_str(&url).map_err(|_| bad(shape))?;
-    if config.get_hosts().is_empty() {
+    // The driver ends user and password at the first `@`: a further one was a character of the password.
+    let told = describe(&config);
+    if config.get_hosts().is_empty() || told.contains('@') {
         return Err(bad(shape));
     }
     let near = config.get_hosts().iter().all(is_near);
@@ -254,6 +256,9 @@ mod tests {
             "postgres://u:open?sesame@host/db",
             "postgres://u:open?sesame=1@host/db",
             "postgres://u:sesame@host:port/db",
+            "postgres://u:open@sesame@host/db",
+            "postgres://u:open@se/same-sesame@host/db",
+            "postgres://u:open/sesame@host/db",
             "mysql://u:sesame@host/db",
             "postgres://u:sesame@host/db?sslmode=sesame",
             "host=h password=sesame",

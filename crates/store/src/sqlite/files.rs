@@ -209,7 +209,13 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>> {
         .mode(0o600)
         .custom_flags(no_follow())
         .open(&name)
-        .map_err(|e| refusal(&name, &e))?;
+        .map_err(|e| match path.parent() {
+            // Of all files of a store it is the first that is made.
+            Some(folder) if e.kind() == io::ErrorKind::NotFound && !folder.exists() => {
+                no_folder(path, folder)
+            }
+            _ => refusal(&name, &e),
+        })?;
     make_private(&name, &file)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -322,6 +328,16 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
             fs::remove_file(from)
         }
         Err(e) => Err(e.into()),
+    }
+}
+
+fn no_folder(path: &Path, folder: &Path) -> Error {
+    Error::Io {
+        path: path.to_path_buf(),
+        message: format!(
+            "there is no directory {0}; make it (`install -d -m 0750 -o USER {0}`, USER being whom turnhook runs as)",
+            folder.display()
+        ),
     }
 }
 

@@ -17,6 +17,7 @@ mod included;
 mod ledger;
 mod outbox;
 mod outcome;
+mod reads;
 mod retention;
 mod rows;
 mod sessions;

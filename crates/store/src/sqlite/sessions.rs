@@ -17,7 +17,7 @@ use crate::{
     session::{SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay},
 };
 
-static COLUMNS: LazyLock<String> = LazyLock::new(|| {
+pub(super) static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "s.id, c.name, s.started_at, s.updated_at, s.ended_at, s.reason, s.accuracy, s.sequence, s.continues, s.realm, \
          s.user, s.peer_leg, s.allocations, s.names, {}",
@@ -25,7 +25,7 @@ static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     let end = facts::end(row.get(4)?, row.get(5)?, row.get(6)?);
     let (usernames, labels) =
         facts::unpack_names(row.get_ref(13)?.as_blob()?).ok_or_else(|| rows::damaged("session"))?;

@@ -19,6 +19,7 @@ mod postgres_connection;
 mod postgres_lanes;
 mod postgres_measure;
 mod postgres_together;
+mod reads;
 mod retention;
 mod schemas;
 mod sent;

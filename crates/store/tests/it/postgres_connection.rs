@@ -273,6 +273,17 @@ async fn who_is_not_let_in_is_told_why(on: &Backend) {
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     assert!(error.to_string().contains("no_such_database"), "{error}");
 
+    // One that speaks no TLS will not learn it by being asked again.
+    let insist_on_tls = format!("{}?sslmode=require", db.server.url(&db.name));
+    let error = Store::connect(postgres_options(&insist_on_tls), Mode::Run)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::NoTls { .. }) && !error.is_transient(),
+        "{error}"
+    );
+    assert!(error.to_string().contains("?sslmode=disable"), "{error}");
+
     // Nobody listens; somebody listens and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_port = silent.local_addr().unwrap().port();
