@@ -1,5 +1,7 @@
 //! One attempt: a signed POST, and what came of it.
 
+mod probe;
+
 use std::{error::Error as _, time::Duration};
 
 use bytes::Bytes;
@@ -19,6 +21,8 @@ use crate::{
     signature::{self, Secret, sign},
     tls,
 };
+
+pub use probe::Probe;
 
 /// How much of an answer is kept, in bytes.
 pub const KEPT: usize = 1024;
@@ -330,7 +334,7 @@ fn told(error: &reqwest::Error) -> String {
         "the connection broke"
     };
     match causes.last() {
-        Some(cause) => format!("{what}: {cause}"),
+        Some(cause) => format!("{what}: {}", tls::in_words(&cause.to_string())),
         None => error.to_string(),
     }
 }

@@ -65,3 +65,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         Err(e) => Err(format!("{}: no certificate can be read: {e}", path.display())),
     }
 }
+
+/// What the layers below say of a failed connection, with what to do where that is known.
+pub(crate) fn in_words(cause: &str) -> String {
+    if cause.contains("CaUsedAsEndEntity") {
+        // As `openssl req -x509` makes it; some other clients take it.
+        return "the server's certificate is that of an authority (CA:TRUE), and no server's: make it with \
+                `-addext basicConstraints=critical,CA:FALSE`, or let it sign the server's"
+            .to_owned();
+    }
+    if cause.contains("InvalidContentType") {
+        return "what answers there speaks no TLS: is it http://, or another port?".to_owned();
+    }
+    if cause.contains("invalid HTTP version") {
+        return "what answers there speaks no HTTP: if it speaks TLS, write https://".to_owned();
+    }
+    cause.to_owned()
+}

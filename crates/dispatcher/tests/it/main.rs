@@ -7,5 +7,6 @@ mod faults;
 mod harness;
 mod items;
 mod policy;
+mod reaching;
 mod receiver;
 mod security;

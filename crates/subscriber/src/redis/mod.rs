@@ -4,7 +4,9 @@
 //! of our own: fred's message stream drops what lags and what is not UTF-8, without a word (TRAPS.md, trap 17).
 
 mod config;
+mod examine;
 mod heal;
+mod rights;
 mod snapshot;
 mod stream;
 mod subscription;
@@ -28,6 +30,7 @@ use self::{
 };
 pub use self::{
     config::{Patience, RedisConfig},
+    examine::Examined,
     heal::{Healing, SilentThread},
 };
 use crate::{

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{subscription::CLIENT_NAME, topology::Connected};
+use super::{rights, subscription::CLIENT_NAME, topology::Connected};
 use crate::{
     decode,
     queue::SignalSender,
@@ -47,7 +47,10 @@ impl Commands {
             .client
             .custom(named(command), args)
             .await
-            .map_err(|e| e.to_string())
+            .map_err(|e| match e.details() {
+                refused if rights::are_missing(refused) => rights::of(command, refused),
+                _ => e.to_string(),
+            })
     }
 
     /// The same command on each key, all at once; an answer each, in order.
@@ -164,6 +167,7 @@ async fn read(
             // Gone meanwhile.
             Ok(Value::Null) => {}
             Ok(answer) => live.push((key, answer.as_u64())),
+            Err(e) if rights::are_missing(e.details()) => return Err(rights::snapshot(e.details())),
             Err(e) if answered(&e) => live.push((key, None)),
             Err(e) => return Err(e.to_string()),
         }
@@ -184,6 +188,7 @@ async fn read(
                     });
                 }
             }
+            Err(e) if rights::are_missing(e.details()) => return Err(rights::snapshot(e.details())),
             // Not a string, or moving to another node.
             Err(e) if answered(&e) => {}
             Err(e) => return Err(e.to_string()),

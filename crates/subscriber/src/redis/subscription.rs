@@ -13,6 +13,7 @@ use turnhook_reducer::{
 
 use super::{
     config::{Node, Patience, Target},
+    rights,
     stream::{self, Stream},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 
 /// Both grammars. No channel matches both, so no message comes twice; and a prefix is what Redis matches
 /// fastest. What else is published there is counted and passed over.
-const PATTERNS: [&str; 2] = ["turn/realm/*", "turn/user/*"];
+pub(super) const PATTERNS: [&str; 2] = ["turn/realm/*", "turn/user/*"];
 
 /// The name that our connections have in `CLIENT LIST`.
 pub(super) const CLIENT_NAME: &str = "turnhook";
@@ -137,7 +138,11 @@ impl Subscription {
             .await
             .map_err(|e| e.to_string())?;
         // A user may be forbidden to name a connection, or to see INFO: neither is needed.
-        let _ = self.reply().await?;
+        if let Err(refusal) = self.reply().await?
+            && refusal.starts_with("DENIED")
+        {
+            return Err(rights::denied(&refusal));
+        }
         self.send(&["INFO", "server"]).await.map_err(|e| e.to_string())?;
         let server = self.reply().await?.unwrap_or_default();
         self.send(&["INFO", "stats"]).await.map_err(|e| e.to_string())?;
@@ -154,7 +159,7 @@ impl Subscription {
         for _ in PATTERNS {
             self.reply()
                 .await?
-                .map_err(|e| format!("subscription refused: {e}"))?;
+                .map_err(|e| rights::subscription(&e, PATTERNS))?;
         }
         self.heard = (self.clock)();
         self.proven = (Instant::now(), 0);

@@ -13,6 +13,7 @@ mod direct_moves;
 mod hostile;
 mod loss;
 mod redis;
+mod rights;
 mod snapshot;
 mod support;
 mod topology;

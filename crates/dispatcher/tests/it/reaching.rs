@@ -1,0 +1,93 @@
+//! What stands in the way of a request is said with what to do.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, pem::PemObject as _},
+};
+use turnhook_dispatcher::client::Client;
+use turnhook_reducer::time::Timestamp;
+
+use crate::{
+    harness::config,
+    receiver::{Receiver, Reply},
+};
+
+/// A receiver whose certificate is its own authority, as `openssl req -x509` makes it, and that certificate in PEM.
+async fn its_own_authority() -> (Receiver, String) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    (
+        Receiver::start_tls(tls, |_| Reply::Status(200)).await,
+        certificate.pem(),
+    )
+}
+
+async fn error(config: &turnhook_dispatcher::config::EndpointConfig) -> String {
+    let client = Client::new(config).unwrap();
+    let sent = client
+        .send("evt_1", "{}".into(), Timestamp(1_795_327_257_624))
+        .await;
+    let probed = client.probe().await.unwrap_err();
+    let error = sent.error.unwrap();
+    assert_eq!(error, probed, "a probe finds the same");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_way_is_said_with_what_to_do() {
+    let (secure, pem) = its_own_authority().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, pem).unwrap();
+    let mut authority = config("billing", &secure.url());
+    authority.ca_file = Some(file);
+    let said = error(&authority).await;
+    assert!(
+        said.contains("CA:TRUE") && said.contains("basicConstraints=critical,CA:FALSE"),
+        "{said}"
+    );
+
+    let plain = Receiver::start(|_| Reply::Status(200)).await;
+    let said = error(&config("billing", &plain.url().replace("http://", "https://"))).await;
+    assert!(said.contains("speaks no TLS: is it http://"), "{said}");
+    let said = error(&config("billing", &secure.url().replace("https://", "http://"))).await;
+    assert!(said.contains("if it speaks TLS, write https://"), "{said}");
+}
+
+/// A probe shows that there is a way, and hands out nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_tells_the_clock_and_sends_no_secrets() {
+    let receiver =
+        Receiver::start(|_| Reply::Headers(405, "date: Sun, 22 Nov 2026 06:00:57 GMT\r\n".to_owned())).await;
+    let mut endpoint = config("billing", &receiver.url());
+    endpoint
+        .headers
+        .push(("authorization".to_owned(), "Bearer hunter2".into()));
+    let probe = Client::new(&endpoint).unwrap().probe().await.unwrap();
+    assert_eq!(
+        (probe.status.as_u16(), probe.clock),
+        (405, Some(Timestamp(1_795_327_257_000)))
+    );
+    let received = receiver.received();
+    assert!(received[0].line.starts_with("HEAD "), "{received:?}");
+    assert!(
+        received[0]
+            .headers
+            .iter()
+            .all(|(name, value)| !value.contains("hunter2") && !name.starts_with("webhook-")),
+        "{received:?}"
+    );
+}
