@@ -57,6 +57,7 @@ fn to_bytes(value: &impl Serialize) -> Bytes {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Envelope<D> {
     r#type: &'static str,
     timestamp: Time,
@@ -64,6 +65,7 @@ struct Envelope<D> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Ping<'a> {
     endpoint: &'a str,
 }
@@ -87,6 +89,7 @@ impl<T: std::fmt::Display> Serialize for Shown<T> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Data<'a> {
     session_id: Shown<turnhook_reducer::event::SessionId>,
     sequence: u32,
@@ -131,6 +134,8 @@ impl Serialize for Labels<'_> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Usage"))]
 struct UsageData {
     client: CountersData,
     peer: Option<CountersData>,
@@ -138,12 +143,16 @@ struct UsageData {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Legs"))]
 struct LegsData {
     client: CountersData,
     peer: Option<CountersData>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Counters"))]
 struct CountersData {
     received_packets: u64,
     received_bytes: u64,
@@ -152,6 +161,8 @@ struct CountersData {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Allocation"))]
 struct AllocationData<'a> {
     id: Shown<turnhook_reducer::message::AllocationId>,
     username: Cow<'a, str>,
@@ -171,6 +182,7 @@ struct AllocationData<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Tls<'a> {
     version: Cow<'a, str>,
     cipher: Option<Cow<'a, str>>,
@@ -266,5 +278,7 @@ fn not_utf8(bytes: &[u8]) -> Option<String> {
         .then(|| STANDARD.encode(bytes))
 }
 
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod tests;
