@@ -79,18 +79,19 @@ export class Books {
     return entered;
   }
 
-  #add({ id, user, sessions, billable_bytes, lower_bound_sessions }) {
+  #add({ id, account, sessions, billable_bytes, lower_bound_sessions }) {
     this.#seen.add(id);
-    if (user === undefined) return;
-    const sum = this.#usage.get(user) ?? { sessions: 0, billable_bytes: 0, lower_bound_sessions: 0 };
+    if (account === undefined) return;
+    const key = JSON.stringify(account);
+    const sum = this.#usage.get(key) ?? { ...account, sessions: 0, billable_bytes: 0, lower_bound_sessions: 0 };
     sum.sessions += sessions;
     sum.billable_bytes += billable_bytes;
     sum.lower_bound_sessions += lower_bound_sessions;
-    this.#usage.set(user, sum);
+    this.#usage.set(key, sum);
   }
 
   usage() {
-    return Object.fromEntries([...this.#usage].sort(([a], [b]) => (a < b ? -1 : 1)));
+    return [...this.#usage].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, sum]) => sum);
   }
 
   async close() {
@@ -103,13 +104,16 @@ class NotUnderstood extends Error {}
 
 function entryOf(id, event) {
   if (event?.type !== "session.end") return { id };
-  const { user, continues, accuracy, usage } = event.data ?? {};
+  const { realm, realm_base64, user, user_base64, continues, accuracy, usage } = event.data ?? {};
   const billable_bytes = usage?.billable_bytes;
-  if (user === undefined || !Number.isSafeInteger(billable_bytes)) throw new NotUnderstood("user or billable_bytes");
+  if (user === undefined || realm === undefined || !Number.isSafeInteger(billable_bytes)) {
+    throw new NotUnderstood("user, realm or billable_bytes");
+  }
   return {
     id,
-    // Null where the username does not match turnhook's user_pattern.
-    user: user ?? "(unknown)",
+    // A user of a realm, since `alice` of two realms is two customers. Null where the username does not match turnhook's
+    // user_pattern: no word that somebody could be called. Names that are not UTF-8 look alike as text.
+    account: { realm, realm_base64: realm_base64 ?? null, user, user_base64: user_base64 ?? null },
     // A session that continues another one corrects it: its bytes count, it is not a session more.
     sessions: continues ? 0 : 1,
     billable_bytes,

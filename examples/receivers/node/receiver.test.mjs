@@ -39,9 +39,9 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-function end({ user = "cust_42", billable = 540000, ...more } = {}) {
+function end({ user = "cust_42", realm = "example.org", billable = 540000, ...more } = {}) {
   const usage = { billable_bytes: billable };
-  return JSON.stringify({ type: "session.end", data: { user, continues: null, accuracy: "exact", usage, ...more } });
+  return JSON.stringify({ type: "session.end", data: { realm, user, continues: null, accuracy: "exact", usage, ...more } });
 }
 
 const seconds = () => Math.floor(Date.now() / 1000);
@@ -57,16 +57,44 @@ async function send(body, head) {
 }
 
 const post = (id, body, how) => send(body, headers(id, body, how));
-const usage = async () => (await fetch(`${address}/usage`)).json();
+const accounts = async () => (await fetch(`${address}/usage`)).json();
+
+/** The sums of one account. */
+async function usage(user = "cust_42", realm = "example.org", user_base64 = null) {
+  const all = await accounts();
+  const found = all.filter((one) => one.user === user && one.realm === realm && one.user_base64 === user_base64);
+  assert.equal(found.length, 1, JSON.stringify(all));
+  const { sessions, billable_bytes, lower_bound_sessions } = found[0];
+  return { sessions, billable_bytes, lower_bound_sessions };
+}
 
 test("usage adds up by user", async () => {
   assert.deepEqual(await post("evt_1", end()), [200, { new: true }]);
   assert.deepEqual(await post("evt_2", end({ billable: 1 })), [200, { new: true }]);
   await post("evt_3", end({ user: null, accuracy: "lower_bound" }));
   await post("evt_4", JSON.stringify({ type: "session.usage", data: {} }));
-  const sums = await usage();
-  assert.deepEqual(sums.cust_42, { sessions: 2, billable_bytes: 540001, lower_bound_sessions: 0 });
-  assert.equal(sums["(unknown)"].lower_bound_sessions, 1);
+  assert.deepEqual(await usage(), { sessions: 2, billable_bytes: 540001, lower_bound_sessions: 0 });
+  assert.equal((await usage(null)).lower_bound_sessions, 1);
+});
+
+test("who looks alike is not the same", async () => {
+  const people = [
+    { user: "alice" },
+    { user: "alice", realm: "other.example" },
+    { user: "alice", realm: null },
+    { user: null },
+    { user: "(unknown)" },
+    { user: "null" },
+    { user: "M\ufffdller", user_base64: "TfxsbGVy" },
+    { user: "M\ufffdller", user_base64: "TfZsbGVy" },
+    { user: "M\ufffdller" },
+  ];
+  for (const [billable, one] of people.entries()) {
+    assert.equal((await post(`evt_${billable}`, end({ billable, ...one })))[0], 200);
+  }
+  const sums = (await accounts()).map((one) => one.billable_bytes).sort();
+  assert.deepEqual(sums, [...people.keys()]);
+  assert.equal((await usage("M\ufffdller", "example.org", "TfZsbGVy")).billable_bytes, 7);
 });
 
 test("an event counts once however often it comes", async () => {
@@ -77,13 +105,13 @@ test("an event counts once however often it comes", async () => {
   await start();
   assert.deepEqual(await post("evt_1", end()), [200, { new: false }]);
   assert.deepEqual(await post("evt_2", end()), [200, { new: true }]);
-  assert.equal((await usage()).cust_42.billable_bytes, 1080000);
+  assert.equal((await usage()).billable_bytes, 1080000);
 });
 
 test("a session that continues another is no session more", async () => {
   await post("evt_1", end());
   await post("evt_2", end({ billable: 400, continues: "ses_1" }));
-  assert.deepEqual((await usage()).cust_42, { sessions: 1, billable_bytes: 540400, lower_bound_sessions: 0 });
+  assert.deepEqual(await usage(), { sessions: 1, billable_bytes: 540400, lower_bound_sessions: 0 });
 });
 
 test("wrong requests are refused and count nothing", async () => {
@@ -102,7 +130,7 @@ test("wrong requests are refused and count nothing", async () => {
     assert.equal((await send(body, head))[0], 401, JSON.stringify(head));
   }
   assert.equal((await send(end({ billable: 1 }), good))[0], 401, "another body");
-  assert.deepEqual(await usage(), {});
+  assert.deepEqual(await accounts(), []);
 });
 
 test("rotation: any secret and any signature will do", async () => {

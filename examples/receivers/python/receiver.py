@@ -57,6 +57,20 @@ def key_of(secret):
     return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
 
 
+ACCOUNT = ("realm", "realm_base64", "user", "user_base64")
+
+
+def account_of(data):
+    """Who is billed: a user of a realm, since `alice` of two realms is two customers.
+
+    `user` is null where the username does not match turnhook's user_pattern: a null, and no word that somebody could
+    be called. Names that are not UTF-8 look alike as text; `user_base64` tells them apart.
+    """
+    if "user" not in data or "realm" not in data:
+        raise KeyError("user or realm")
+    return json.dumps([data.get(name) for name in ACCOUNT])
+
+
 class Books:
     """What was received, in SQLite. The event and what it adds are written in one transaction."""
 
@@ -69,7 +83,7 @@ class Books:
             PRAGMA synchronous = FULL;
             CREATE TABLE IF NOT EXISTS seen (webhook_id TEXT PRIMARY KEY, received_at INTEGER NOT NULL);
             CREATE TABLE IF NOT EXISTS usage (
-                user TEXT PRIMARY KEY, sessions INTEGER NOT NULL, billable_bytes INTEGER NOT NULL,
+                account TEXT PRIMARY KEY, sessions INTEGER NOT NULL, billable_bytes INTEGER NOT NULL,
                 lower_bound_sessions INTEGER NOT NULL
             );
             """
@@ -92,26 +106,24 @@ class Books:
         return bool(new)
 
     def add(self, data):
-        # `user` is null where the username does not match turnhook's user_pattern.
-        user = data["user"] if data["user"] is not None else "(unknown)"
         # A session that continues another one corrects it: its bytes count, it is not a session more.
         sessions = 0 if data.get("continues") else 1
         lower_bound = 1 if data.get("accuracy") == "lower_bound" else 0
         self.db.execute(
             """
-            INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (user) DO UPDATE SET
+            INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET
                 sessions = sessions + excluded.sessions,
                 billable_bytes = billable_bytes + excluded.billable_bytes,
                 lower_bound_sessions = lower_bound_sessions + excluded.lower_bound_sessions
             """,
-            (user, sessions, int(data["usage"]["billable_bytes"]), lower_bound),
+            (account_of(data), sessions, int(data["usage"]["billable_bytes"]), lower_bound),
         )
 
     def usage(self):
         with self.lock:
-            rows = self.db.execute("SELECT * FROM usage ORDER BY user").fetchall()
+            rows = self.db.execute("SELECT * FROM usage ORDER BY account").fetchall()
         names = ("sessions", "billable_bytes", "lower_bound_sessions")
-        return {user: dict(zip(names, numbers)) for user, *numbers in rows}
+        return [dict(zip(ACCOUNT, json.loads(account))) | dict(zip(names, numbers)) for account, *numbers in rows]
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -18,9 +18,9 @@ OLD_KEY = bytes(range(24, 48))
 SECRETS = ["whsec_" + base64.b64encode(key).decode() for key in (KEY, OLD_KEY)]
 
 
-def end(user="cust_42", billable=540000, **more):
+def end(user="cust_42", billable=540000, realm="example.org", **more):
     usage = {"billable_bytes": billable}
-    data = {"user": user, "continues": None, "accuracy": "exact", "usage": usage} | more
+    data = {"realm": realm, "user": user, "continues": None, "accuracy": "exact", "usage": usage} | more
     return json.dumps({"type": "session.end", "data": data}).encode()
 
 
@@ -59,17 +59,42 @@ class Receiver(unittest.TestCase):
     def post(self, event_id, body, **how):
         return self.request("POST", body=body, head=headers(event_id, body, **how))
 
-    def usage(self):
-        return self.request("GET", "/usage")[1]
+    def usage(self, user="cust_42", realm="example.org", **exact):
+        """The sums of one account, and nothing else of it."""
+        found = [
+            account
+            for account in self.request("GET", "/usage")[1]
+            if (account["realm"], account["user"]) == (realm, user) and exact.items() <= account.items()
+        ]
+        self.assertEqual(len(found), 1, found)
+        names = ("sessions", "billable_bytes", "lower_bound_sessions")
+        return {name: found[0][name] for name in names}
 
     def test_usage_adds_up_by_user(self):
         self.assertEqual(self.post("evt_1", end()), (200, {"new": True}))
         self.assertEqual(self.post("evt_2", end(billable=1)), (200, {"new": True}))
         self.assertEqual(self.post("evt_3", end(user=None, accuracy="lower_bound")), (200, {"new": True}))
         self.assertEqual(self.post("evt_4", json.dumps({"type": "session.usage", "data": {}}).encode())[0], 200)
-        usage = self.usage()
-        self.assertEqual(usage["cust_42"], {"sessions": 2, "billable_bytes": 540001, "lower_bound_sessions": 0})
-        self.assertEqual(usage["(unknown)"]["lower_bound_sessions"], 1)
+        self.assertEqual(self.usage(), {"sessions": 2, "billable_bytes": 540001, "lower_bound_sessions": 0})
+        self.assertEqual(self.usage(user=None)["lower_bound_sessions"], 1)
+
+    def test_who_looks_alike_is_not_the_same(self):
+        people = [
+            {"user": "alice"},
+            {"user": "alice", "realm": "other.example"},
+            {"user": "alice", "realm": None},
+            {"user": None},
+            {"user": "(unknown)"},
+            {"user": "null"},
+            {"user": "M\ufffdller", "user_base64": "TfxsbGVy"},
+            {"user": "M\ufffdller", "user_base64": "TfZsbGVy"},
+            {"user": "M\ufffdller"},
+        ]
+        for number, one in enumerate(people):
+            self.assertEqual(self.post(f"evt_{number}", end(billable=number, **one))[0], 200)
+        accounts = self.request("GET", "/usage")[1]
+        self.assertEqual(sorted(account["billable_bytes"] for account in accounts), list(range(len(people))))
+        self.assertEqual(self.usage("M\ufffdller", user_base64="TfZsbGVy")["billable_bytes"], 7)
 
     def test_an_event_counts_once_however_often_it_comes(self):
         for new in (True, False, False):
@@ -77,12 +102,12 @@ class Receiver(unittest.TestCase):
         self.stop()
         self.start()
         self.assertEqual(self.post("evt_1", end()), (200, {"new": False}), "after a restart too")
-        self.assertEqual(self.usage()["cust_42"]["billable_bytes"], 540000)
+        self.assertEqual(self.usage()["billable_bytes"], 540000)
 
     def test_a_session_that_continues_another_is_no_session_more(self):
         self.post("evt_1", end())
         self.post("evt_2", end(billable=400, continues="ses_1"))
-        self.assertEqual(self.usage()["cust_42"], {"sessions": 1, "billable_bytes": 540400, "lower_bound_sessions": 0})
+        self.assertEqual(self.usage(), {"sessions": 1, "billable_bytes": 540400, "lower_bound_sessions": 0})
 
     def test_wrong_requests_are_refused_and_count_nothing(self):
         body = end()
@@ -100,7 +125,7 @@ class Receiver(unittest.TestCase):
         ):
             self.assertEqual(self.request("POST", body=body, head=head)[0], 401, head)
         self.assertEqual(self.request("POST", body=end(billable=1), head=good)[0], 401, "another body")
-        self.assertEqual(self.usage(), {})
+        self.assertEqual(self.request("GET", "/usage")[1], [])
 
     def test_rotation_any_secret_and_any_signature_will_do(self):
         self.assertEqual(self.post("evt_1", end(), key=OLD_KEY)[0], 200)

@@ -36,8 +36,14 @@ fn anything<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::
 
 #[derive(Debug, Deserialize)]
 struct End {
+    /// Null where it is empty.
+    realm: Option<String>,
+    /// The exact realm, where it is not UTF-8.
+    realm_base64: Option<String>,
     /// Null where the username does not match turnhook's `user_pattern`.
     user: Option<String>,
+    /// The exact user, where that is not UTF-8: such names look alike as text.
+    user_base64: Option<String>,
     /// The session that this one corrects.
     continues: Option<String>,
     accuracy: String,
@@ -49,11 +55,26 @@ struct Usage {
     billable_bytes: u64,
 }
 
+/// Who is billed: a user of a realm, since `alice` of two realms is two customers. Nobody, where there is no user: a null, and
+/// no word that somebody could be called.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Customer {
+    /// The realm.
+    pub realm: Option<String>,
+    /// The exact realm, where it is not UTF-8.
+    pub realm_base64: Option<String>,
+    /// Who.
+    pub user: Option<String>,
+    /// Who exactly, where that is not UTF-8.
+    pub user_base64: Option<String>,
+}
+
 /// What is to be billed to a user.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Account {
     /// Who.
-    pub user: String,
+    #[serde(flatten)]
+    pub customer: Customer,
     /// How many sessions.
     pub sessions: u64,
     /// How many bytes.
@@ -77,7 +98,7 @@ impl Books {
              PRAGMA synchronous = FULL;
              CREATE TABLE IF NOT EXISTS seen (webhook_id TEXT PRIMARY KEY);
              CREATE TABLE IF NOT EXISTS usage (
-                 user TEXT PRIMARY KEY, sessions INTEGER NOT NULL, billable_bytes INTEGER NOT NULL,
+                 account TEXT PRIMARY KEY, sessions INTEGER NOT NULL, billable_bytes INTEGER NOT NULL,
                  lower_bound_sessions INTEGER NOT NULL
              );",
         )?;
@@ -90,13 +111,17 @@ impl Books {
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let new = transaction.execute("INSERT OR IGNORE INTO seen VALUES (?)", [id])? == 1;
         if let (true, Event::End(end)) = (new, event) {
+            let customer = serde_json::json!({
+                "realm": end.realm, "realm_base64": end.realm_base64,
+                "user": end.user, "user_base64": end.user_base64,
+            });
             transaction.execute(
-                "INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (user) DO UPDATE SET
+                "INSERT INTO usage VALUES (?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET
                      sessions = sessions + excluded.sessions,
                      billable_bytes = billable_bytes + excluded.billable_bytes,
                      lower_bound_sessions = lower_bound_sessions + excluded.lower_bound_sessions",
                 params![
-                    end.user.as_deref().unwrap_or("(unknown)"),
+                    customer.to_string(),
                     // A session that continues another one corrects it: it is not a session more.
                     u32::from(end.continues.is_none()),
                     i64::try_from(end.usage.billable_bytes).unwrap_or(i64::MAX),
@@ -109,11 +134,15 @@ impl Books {
     }
 
     fn usage(&self) -> rusqlite::Result<Vec<Account>> {
-        let mut statement = self.0.prepare("SELECT * FROM usage ORDER BY user")?;
+        let mut statement = self.0.prepare("SELECT * FROM usage ORDER BY account")?;
         let rows = statement.query_map([], |row| {
             let number = |index| row.get::<_, i64>(index).map(i64::unsigned_abs);
+            let account: String = row.get(0)?;
+            let customer = serde_json::from_str(&account).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+            })?;
             Ok(Account {
-                user: row.get(0)?,
+                customer,
                 sessions: number(1)?,
                 billable_bytes: number(2)?,
                 lower_bound_sessions: number(3)?,

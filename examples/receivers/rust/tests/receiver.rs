@@ -49,7 +49,7 @@ fn sent(id: &str, body: String) -> Sent<'_> {
 }
 
 fn end(billable_bytes: u64, more: &Value) -> String {
-    let mut data = json!({ "user": "cust_42", "continues": null, "accuracy": "exact", "unknown": [1],
+    let mut data = json!({ "realm": "example.org", "user": "cust_42", "continues": null, "accuracy": "exact", "unknown": [1],
                            "usage": { "billable_bytes": billable_bytes } });
     data.as_object_mut()
         .unwrap()
@@ -102,10 +102,44 @@ async fn an_event_counts_once_however_often_it_comes() {
     assert_eq!(
         usage(&receiver).await,
         json!([
-            { "user": "(unknown)", "sessions": 1, "billable_bytes": 1, "lower_bound_sessions": 0 },
-            { "user": "cust_42", "sessions": 1, "billable_bytes": 540_400, "lower_bound_sessions": 1 },
+            { "realm": "example.org", "realm_base64": null, "user": "cust_42", "user_base64": null,
+              "sessions": 1, "billable_bytes": 540_400, "lower_bound_sessions": 1 },
+            { "realm": "example.org", "realm_base64": null, "user": null, "user_base64": null,
+              "sessions": 1, "billable_bytes": 1, "lower_bound_sessions": 0 },
         ])
     );
+}
+
+#[tokio::test]
+async fn who_looks_alike_is_not_the_same() {
+    let receiver = receiver();
+    let people = [
+        json!({ "user": "alice" }),
+        json!({ "user": "alice", "realm": "other.example" }),
+        json!({ "user": "alice", "realm": null }),
+        json!({ "user": null }),
+        json!({ "user": "(unknown)" }),
+        json!({ "user": "null" }),
+        json!({ "user": "M\u{fffd}ller", "user_base64": "TfxsbGVy" }),
+        json!({ "user": "M\u{fffd}ller", "user_base64": "TfZsbGVy" }),
+        json!({ "user": "M\u{fffd}ller" }),
+    ];
+    for (billable, one) in (0u64..).zip(&people) {
+        let id = format!("evt_{billable}");
+        assert_eq!(
+            post(&receiver, sent(&id, end(billable, one))).await.0,
+            StatusCode::OK
+        );
+    }
+    let accounts = usage(&receiver).await;
+    let mut sums: Vec<u64> = accounts
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|account| account["billable_bytes"].as_u64().unwrap())
+        .collect();
+    sums.sort_unstable();
+    assert_eq!(sums, (0..9).collect::<Vec<u64>>());
 }
 
 #[tokio::test]
