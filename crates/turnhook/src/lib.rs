@@ -12,3 +12,4 @@ pub mod logging;
 pub mod metrics;
 pub mod shutdown;
 pub mod store;
+pub mod text;

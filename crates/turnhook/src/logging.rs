@@ -8,14 +8,19 @@ use prometheus_client::metrics::counter::Counter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
+    field::MakeExt as _,
     filter::Targets,
     fmt,
+    fmt::format,
     layer::{Context, SubscriberExt},
     reload,
     util::SubscriberInitExt,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    config::{Log, LogFormat},
+    text::Untrusted,
+};
 
 /// The target of a broken invariant of our own: see `turnhook_reducer::internal_error`.
 pub(crate) const INTERNAL_ERROR: &str = "turnhook::internal_error";
@@ -86,12 +91,17 @@ pub fn start(log: &Log, internal_errors: Counter) -> Result<LevelSwitch, Error> 
             .with(lines.json().flatten_event(true).with_filter(filter))
             .try_init()?,
         Lines::Journal => registry
-            .with(lines.event_format(journal::Lines::new()).with_filter(filter))
+            .with(
+                lines
+                    .fmt_fields(fields())
+                    .event_format(journal::Lines::new())
+                    .with_filter(filter),
+            )
             .try_init()?,
         Lines::Text => {
             let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry
-                .with(lines.with_ansi(color).with_filter(filter))
+                .with(lines.fmt_fields(fields()).with_ansi(color).with_filter(filter))
                 .try_init()?;
         }
     }
@@ -99,6 +109,19 @@ pub fn start(log: &Log, internal_errors: Counter) -> Result<LevelSwitch, Error> 
         handle.reload(self::filter(level)?)?;
         Ok(())
     })))
+}
+
+/// Values as text. They may come from outside: a line of the log is one line, and obeyed by no terminal.
+fn fields() -> impl for<'w> fmt::FormatFields<'w> + 'static {
+    format::debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        let value = Untrusted::from(value.as_str());
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Counts lines.
@@ -123,6 +146,46 @@ mod tests {
     use tracing_subscriber::filter::LevelFilter;
 
     use super::*;
+
+    /// A place to write to that can be looked at.
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            kept.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn text_from_outside_writes_no_lines_of_its_own() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = fmt::layer()
+            .with_ansi(false)
+            .fmt_fields(fields())
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let user = "x\r\n1970 ERROR forged\u{1b}[2J\u{9b}\u{202e}";
+            tracing::warn!(shown = %user, quoted = user, count = 3, "of {user}");
+        });
+        let text = kept
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        assert!(!text.contains('\u{202e}') && text.contains("count=3"), "{text}");
+        assert!(text.contains("of x\\r\\n1970"), "{text}");
+    }
 
     #[test]
     fn broken_invariants_are_counted_whatever_the_level() {

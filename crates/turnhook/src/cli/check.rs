@@ -1,13 +1,20 @@
 //! `turnhook check`.
 
+use std::time::Duration;
+
 use clap::Args;
 use turnhook_reducer::rules::UserPattern;
+use turnhook_store::Mode;
 
 use super::{CliError, ConfigArgs, Format, print, warn};
 use crate::{
     config::{Config, GroupBy, StoreKind},
+    engine::unconfigured::{self, Unconfigured},
     store,
 };
+
+/// A database that is away is not waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Check the configuration and print what holds in the end, secrets hidden
 #[derive(Debug, Args)]
@@ -27,15 +34,30 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
         for warning in &config.warnings {
             warn(warning);
+        }
+        for source in unconfigured(&config).await {
+            warn(source);
         }
         match self.format {
             Format::Text => print(&(place(&config) + &names(&config) + &config.to_toml())),
             Format::Json => print(&format!("{:#}\n", config.to_json())),
         }
+    }
+}
+
+/// Sources that the store knows and the configuration does not. One that cannot be opened now says nothing: `doctor` tries it.
+async fn unconfigured(config: &Config) -> Vec<String> {
+    let look = async {
+        let store = store::open(&config.store.kind, Mode::Shared).await?;
+        unconfigured::find(config, &store).await
+    };
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Ok(found)) => found.iter().map(Unconfigured::told).collect(),
+        _ => Vec::new(),
     }
 }
 

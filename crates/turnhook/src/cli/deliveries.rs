@@ -19,6 +19,7 @@ use super::{
 mod discard;
 mod list;
 mod show;
+mod tail;
 
 /// Look at deliveries, and give some up
 #[derive(Debug, Args)]
@@ -31,6 +32,7 @@ pub(super) struct Deliveries {
 enum Command {
     List(list::List),
     Show(show::Show),
+    Tail(tail::Tail),
     Discard(discard::Discard),
 }
 
@@ -39,6 +41,7 @@ impl Deliveries {
         match self.command {
             Command::List(command) => command.run().await,
             Command::Show(command) => command.run().await,
+            Command::Tail(command) => command.run().await,
             Command::Discard(command) => command.run().await,
         }
     }
@@ -91,12 +94,12 @@ impl From<TypeArg> for EventType {
 }
 
 impl FilterArgs {
-    /// For the store.
     /// Only to the endpoint of this name.
     pub(super) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
+    /// For the store.
     pub(super) fn to_filter(&self, states: &[DeliveryState]) -> DeliveryFilter {
         DeliveryFilter {
             ids: self.id.clone(),

@@ -92,7 +92,8 @@ impl List {
             ("OLDEST", true),
             ("DEAD", true),
             ("URL", false),
-        ]);
+        ])
+        .narrow(&["URL"], &["STATE", "ENDPOINT"]);
         for endpoint in store.endpoints().await? {
             let left = backlog.get(&endpoint.id).copied().unwrap_or_default();
             let configured = config.endpoints.iter().find(|one| one.name == endpoint.name);

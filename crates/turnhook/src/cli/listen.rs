@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
 use turnhook_reducer::time::Timestamp;
 
-use super::{CliError, print};
+use super::{CliError, Format, print};
 use crate::{http::server, shutdown};
 
 mod show;
@@ -48,8 +48,11 @@ pub(super) struct Listen {
     /// A file with one secret a line
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// Print each webhook as one line of JSON: all of it, not only what a person looks at
-    #[arg(long)]
+    /// How to print them; json: each webhook as one line, all of it, not only what a person looks at
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
@@ -102,7 +105,7 @@ impl Listen {
                 // What was answered is printed before the program ends.
                 biased;
                 Some(webhook) = received.recv() => {
-                    let line = if self.json { show::json(&webhook) } else { show::text(&webhook) };
+                    let line = if self.json || self.format == Format::Json { show::json(&webhook) } else { show::text(&webhook) };
                     print(&line)?;
                 }
                 done = &mut server => return match done {

@@ -28,7 +28,7 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let config = self.config.load()?;
+        let config = self.config.load_for_store()?;
         let mut options = match (&config.store.kind, &self.url_file) {
             (StoreKind::Postgres(postgres), _) => store::options(postgres),
             (StoreKind::Sqlite(_), Some(_)) => PostgresOptions::new(""),

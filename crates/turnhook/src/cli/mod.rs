@@ -8,31 +8,48 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, ConfigError, Input};
+use crate::{
+    config::{self, Config, ConfigError, Input},
+    text::Untrusted,
+};
 
 mod admin;
+mod ask;
 mod backup;
 mod blocks;
 mod check;
+mod completions;
 mod deliveries;
+mod doctor;
 mod endpoints;
+mod follow;
+mod gaps;
 mod listen;
+mod manual;
 mod migrate;
 mod nodes;
 mod output;
+mod period;
+mod ready;
 mod record;
 mod replay;
 mod run;
 mod running;
+mod schema;
 mod secret;
 mod sessions;
 mod simulate;
 mod sources;
+mod status;
 mod store;
+mod unattributed;
 mod units;
+mod usage;
 
 /// `sysexits.h`: something was found in an unconfigured or misconfigured state.
 const EXIT_CONFIG: u8 = 78;
+/// As the command line itself ends where it is wrong.
+const EXIT_USAGE: u8 = 2;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -44,6 +61,9 @@ const EXIT_CONFIG: u8 = 78;
     arg_required_else_help = true
 )]
 struct Cli {
+    /// The configuration file [default: $TURNHOOK_CONFIG, ./turnhook.toml, /etc/turnhook/turnhook.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,11 +72,17 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Doctor(doctor::Doctor),
+    Status(status::Status),
+    Ready(ready::Ready),
     Listen(listen::Listen),
     Sessions(sessions::Sessions),
+    Usage(usage::Usage),
     Deliveries(deliveries::Deliveries),
     Replay(replay::Replay),
     Endpoints(endpoints::Endpoints),
+    Gaps(gaps::Gaps),
+    Unattributed(unattributed::Unattributed),
     Secret(secret::Secret),
     Backup(backup::Backup),
     Migrate(migrate::Migrate),
@@ -69,22 +95,39 @@ enum Command {
     Unblock(blocks::Unblock),
     Blocks(blocks::Blocks),
     Admin(admin::Admin),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
 struct ConfigArgs {
-    /// The configuration file [default: turnhook.toml, if it is there]
-    #[arg(long, value_name = "FILE", env = "TURNHOOK_CONFIG")]
+    // As above: it may stand before the command, too.
+    /// The configuration file [default: $TURNHOOK_CONFIG, ./turnhook.toml, /etc/turnhook/turnhook.toml]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, CliError> {
+        Ok(config::load(&self.input()?)?)
+    }
+
+    /// For commands that only look into the store: without the secrets of sources and endpoints.
+    fn load_for_store(&self) -> Result<Config, CliError> {
+        Ok(config::load_for_store(&self.input()?)?)
+    }
+
+    fn input(&self) -> Result<Input, CliError> {
         let env = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let input = Input::read(self.config.as_deref(), env)?;
-        Ok(config::load(&input)?)
+        let named = self.config.clone().or_else(|| {
+            let named = std::env::var_os("TURNHOOK_CONFIG")?;
+            (!named.is_empty()).then(|| named.into())
+        });
+        Ok(Input::read(named.as_deref(), env)?)
     }
 }
 
@@ -110,6 +153,12 @@ enum CliError {
     /// Status 1.
     #[error("{0}")]
     Failed(String),
+    /// Status 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Status 1, and all has been said.
+    #[error("")]
+    Told,
     /// The reader of stdout has gone (`| head`): nobody to tell, and nothing wrong.
     #[error("nobody reads the output")]
     Unread,
@@ -123,8 +172,13 @@ impl CliError {
 
 /// Writes to stdout.
 fn print(text: &str) -> Result<(), CliError> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same of what need not be text.
+fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::Unread),
         Err(error) => Err(CliError::failed(format!("cannot write to stdout: {error}"))),
@@ -133,7 +187,8 @@ fn print(text: &str) -> Result<(), CliError> {
 
 /// Says something on stderr, for people. Where that is closed there is nobody left to tell.
 fn warn(what: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "warning: {what}");
+    let what = what.to_string();
+    let _ = writeln!(io::stderr(), "warning: {}", Untrusted::from(what.as_str()));
 }
 
 /// Reads the command line and does what it says; 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
@@ -141,7 +196,16 @@ fn warn(what: impl std::fmt::Display) {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(command) => command.run(),
-        Command::Check(command) => command.run(),
+        Command::Check(command) => block_on(command.run()),
+        Command::Doctor(command) => block_on(command.run()),
+        Command::Status(command) => block_on(command.run()),
+        Command::Ready(command) => block_on(command.run()),
+        Command::Usage(command) => block_on(command.run()),
+        Command::Gaps(command) => block_on(command.run()),
+        Command::Unattributed(command) => block_on(command.run()),
+        Command::Schema(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Manual(command) => command.run(),
         Command::Listen(command) => block_on(command.run()),
         Command::Sessions(command) => block_on(command.run()),
         Command::Deliveries(command) => block_on(command.run()),
@@ -162,13 +226,15 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) | Err(CliError::Unread) => ExitCode::SUCCESS,
+        Err(CliError::Told) => ExitCode::FAILURE,
         Err(error) => {
             for line in error.to_string().lines() {
                 // Where stderr is closed too there is nobody left to tell.
-                let _ = writeln!(io::stderr(), "error: {line}");
+                let _ = writeln!(io::stderr(), "error: {}", Untrusted::from(line));
             }
             match error {
                 CliError::Config(_) | CliError::Unusable(_) => ExitCode::from(EXIT_CONFIG),
+                CliError::Usage(_) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -69,10 +69,11 @@ impl List {
             ("LEADS", false),
             ("LANES", true),
             ("VERSION", false),
-            ("STARTED", false),
+            ("STARTED (UTC)", false),
             ("EXPIRES IN", true),
             ("ID", false),
-        ]);
+        ])
+        .narrow(&["ID", "VERSION"], &["LEADS", "NODE"]);
         for node in &view.nodes {
             let (leads, lanes) = held(&view, node.id);
             let leads: Vec<String> = leads.into_iter().map(&name_of).collect();

@@ -49,7 +49,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let config = self.config.load()?;
+        let config = self.config.load_for_store()?;
         if !config.sources.iter().any(|source| source.name == self.source) {
             let known: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
             let message = format!(

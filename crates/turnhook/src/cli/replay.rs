@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{IsTerminal, stderr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
@@ -29,7 +29,7 @@ use crate::config::Config;
 #[command(after_help = "\
 Example:
   $ turnhook replay --endpoint billing --dry-run
-  $ turnhook replay --endpoint billing --rate 50 --wait
+  $ turnhook replay --endpoint billing --rate 50 --wait --timeout 10m
   $ turnhook replay --session ses_06epcj2hhm0000000000000001 --state all
   $ turnhook replay --history
 
@@ -58,6 +58,9 @@ pub(super) struct Replay {
     /// Wait until each is delivered or given up again; the exit status is 1 if not all were delivered
     #[arg(long)]
     wait: bool,
+    /// Wait no longer than this; the exit status is 1 if something is still pending then
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "wait")]
+    timeout: Option<Duration>,
     /// List the replays on record instead: who asked, when, what
     #[arg(long, exclusive = false, conflicts_with_all = ["dry_run", "rate", "wait"])]
     history: bool,
@@ -163,6 +166,7 @@ impl Replay {
             bar.set_style(style);
         }
         let mut told = BTreeMap::new();
+        let deadline = self.timeout.and_then(|most| Instant::now().checked_add(most));
         for look in 0u32.. {
             let pending = store
                 .replays(Some(replay.id), 1)
@@ -181,6 +185,13 @@ impl Replay {
                 let lines = self.what_waits(&running, store, &mut told).await?;
                 // The bar is drawn again below them.
                 bar.suspend(|| lines.iter().for_each(|line| eprintln!("{line}")));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                bar.finish_and_clear();
+                return Err(CliError::failed(format!(
+                    "{pending} of {} deliveries are still pending; they go on, and `turnhook deliveries list --state pending` shows them",
+                    replay.total
+                )));
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -249,7 +260,7 @@ impl Replay {
 }
 
 async fn history(store: &Store, format: Format) -> Result<(), CliError> {
-    let replays = store.replays(None, 100).await?;
+    let replays = store.replays(None, usize::MAX).await?;
     if format == Format::Json {
         return replays.iter().try_for_each(|replay| {
             print_json(&json!({
@@ -264,12 +275,13 @@ async fn history(store: &Store, format: Format) -> Result<(), CliError> {
     }
     let mut table = Rows::new(&[
         ("REPLAY", true),
-        ("AT", false),
+        ("AT (UTC)", false),
         ("WHO", false),
         ("QUEUED", true),
         ("PENDING", true),
         ("WHAT", false),
-    ]);
+    ])
+    .narrow(&["PENDING"], &["WHAT", "WHO"]);
     for replay in &replays {
         table.push([
             replay.id.0.to_string(),

@@ -1,18 +1,14 @@
 //! What the running program says of its endpoints. Pauses are in the store; who is held back by a `Retry-After` or by
 //! a circuit breaker is known to the process that holds it back, and told by its `/status`.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryRow, Endpoint, Store};
 
-use super::{CliError, output};
+use super::{CliError, ask, output};
 use crate::config::Config;
 
 /// It is on this machine, and answers from memory.
@@ -49,7 +45,7 @@ impl Running {
     pub(super) async fn ask(config: &Config, store: &Store) -> Result<Running, CliError> {
         let (mut endpoints, mut unanswered) = (BTreeMap::new(), None);
         if store.is_run_on().await? {
-            let url = status_url(config.http);
+            let url = ask::base(config.http) + "/status";
             match status(&url).await {
                 Some(status) => endpoints = status.endpoints,
                 None => unanswered = Some(url),
@@ -149,25 +145,9 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     u64::try_from(at.as_millisecond()).ok().map(Timestamp)
 }
 
-fn status_url(http: SocketAddr) -> String {
-    // One that listens everywhere is reached here, too.
-    let ip = match http.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    format!("http://{}/status", SocketAddr::new(ip, http.port()))
-}
-
 async fn status(url: &str) -> Option<Status> {
-    serde_json::from_str(&get(url).await.ok()?).ok()
-}
-
-async fn get(url: &str) -> reqwest::Result<String> {
-    // It never speaks TLS here, but is not built without knowing how to.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    client.get(url).send().await?.error_for_status()?.text().await
+    let answer = ask::get(url, PATIENCE).await.ok()?;
+    serde_json::from_str(&answer.body).ok()
 }
 
 #[cfg(test)]

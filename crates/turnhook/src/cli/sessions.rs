@@ -1,9 +1,10 @@
 //! `turnhook sessions`.
 
+use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_reducer::usage::Counters;
+use turnhook_reducer::usage::{Counters, Usage};
 use turnhook_store::SessionRow;
 
 use super::CliError;
@@ -12,6 +13,7 @@ mod end;
 mod export;
 mod list;
 mod show;
+mod tail;
 
 /// Look at sessions
 #[derive(Debug, Args)]
@@ -26,6 +28,7 @@ enum Command {
     Show(show::Show),
     Export(export::Export),
     End(end::End),
+    Tail(tail::Tail),
 }
 
 impl Sessions {
@@ -35,6 +38,7 @@ impl Sessions {
             Command::Show(command) => command.run().await,
             Command::Export(command) => command.run().await,
             Command::End(command) => command.run().await,
+            Command::Tail(command) => command.run().await,
         }
     }
 }
@@ -49,6 +53,20 @@ fn counters(counters: &Counters) -> Value {
 }
 
 /// In the words of the payload.
+pub(super) fn usage_json(usage: &Usage, peer_leg: bool) -> Value {
+    json!({
+        "client": counters(&usage.legs.client),
+        "peer": peer_leg.then(|| counters(&usage.legs.peer)),
+        "billable_bytes": usage.billable_bytes,
+    })
+}
+
+/// The bytes of a name in base64 where its text is not all of it: as in the payload.
+pub(super) fn base64(name: &[u8]) -> Option<String> {
+    std::str::from_utf8(name).is_err().then(|| STANDARD.encode(name))
+}
+
+/// In the words of the payload.
 fn to_json(row: &SessionRow) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     json!({
@@ -56,7 +74,9 @@ fn to_json(row: &SessionRow) -> Value {
         "continues": row.continues.map(|id| id.to_string()),
         "source": row.source,
         "realm": (!row.realm.is_empty()).then(|| text(&row.realm)),
+        "realm_base64": base64(&row.realm),
         "user": row.user.as_deref().map(text),
+        "user_base64": row.user.as_deref().and_then(base64),
         "usernames": row.usernames.iter().map(|name| text(name)).collect::<Vec<_>>(),
         "labels": row.labels.iter().map(|(name, value)| (name.clone(), text(value).into())).collect::<serde_json::Map<String, Value>>(),
         "started_at": rfc3339(row.started_at),
@@ -67,10 +87,6 @@ fn to_json(row: &SessionRow) -> Value {
         "accuracy": row.end.map(|(_, _, accuracy)| accuracy.as_str()),
         "sequence": row.sequence,
         "allocations": row.allocations,
-        "usage": {
-            "client": counters(&row.usage.legs.client),
-            "peer": row.peer_leg.then(|| counters(&row.usage.legs.peer)),
-            "billable_bytes": row.usage.billable_bytes,
-        },
+        "usage": usage_json(&row.usage, row.peer_leg),
     })
 }

@@ -38,7 +38,8 @@ impl From<Error> for CliError {
             | Error::NotAStore { .. }
             | Error::Unmigrated { .. }
             | Error::BadUrl { .. }
-            | Error::Copied { .. } => CliError::Unusable(error.to_string()),
+            | Error::Copied { .. }
+            | Error::NoTls { .. } => CliError::Unusable(error.to_string()),
             error => CliError::failed(error),
         }
     }
@@ -46,7 +47,7 @@ impl From<Error> for CliError {
 
 /// The configured store.
 pub(super) async fn open(config: &ConfigArgs) -> Result<(Config, Store), CliError> {
-    let config = config.load()?;
+    let config = config.load_for_store()?;
     let store = store::open(&config.store.kind, Mode::Shared).await?;
     Ok((config, store))
 }

@@ -20,6 +20,8 @@ mod admin;
 mod control;
 mod endpoint;
 mod gate;
+mod listeners;
+mod place;
 mod provider;
 mod source;
 mod store;
@@ -29,7 +31,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> 
     let mut check = Check {
         layers,
         problems: Vec::new(),
-        warnings: Vec::new(),
+        warnings: layers.warnings.clone(),
     };
     let config = check.file(file);
     match config {
@@ -91,7 +93,7 @@ impl Check<'_> {
             let why = if self.layers.has_file() {
                 "missing"
             } else {
-                "missing: there is no turnhook.toml here, and no --config FILE"
+                "missing: there is no turnhook.toml here or in /etc/turnhook, and no --config FILE"
             };
             let advice =
                 "turnhook needs at least one [[source]] to listen to (examples/turnhook.toml shows them)";
@@ -108,8 +110,9 @@ impl Check<'_> {
             .source
             .iter()
             .enumerate()
-            .filter_map(|(index, source)| self.source(index, source))
+            .filter_map(|(index, source)| Some((index, self.source(index, source)?)))
             .collect();
+        self.listeners(sources.iter().map(|(index, source)| (*index, source)), http);
         let endpoints: Vec<_> = file
             .endpoint
             .iter()
@@ -132,7 +135,7 @@ impl Check<'_> {
         }
         Some(Config {
             shutdown_grace: file.shutdown_grace.0,
-            sources,
+            sources: sources.into_iter().map(|(_, source)| source).collect(),
             session: file.session.clone(),
             store,
             http: http?,
@@ -162,6 +165,13 @@ impl Check<'_> {
             self.wrong::<()>(
                 &key_path!["session", "usage_interval"],
                 format!("{interval} is too short; it is at least 1s, or 0s for no session.usage"),
+            );
+        }
+        let most = session.max_session;
+        if most > Span::seconds(0) && most < Span::seconds(1) {
+            self.wrong::<()>(
+                &key_path!["session", "max_session"],
+                format!("{most} is too short; it is at least 1s, or 0s for sessions of any length"),
             );
         }
     }

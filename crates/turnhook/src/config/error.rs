@@ -57,12 +57,14 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{path}: {error}; name another with --config FILE")]
+    #[error("{path}: {error}; {advice}")]
     Unreadable {
         /// As it was given.
         path: String,
         /// What is wrong with it.
         error: std::io::Error,
+        /// What to do.
+        advice: String,
     },
     /// The file or the environment says something that cannot be.
     #[error("{}", lines(.0))]

@@ -15,8 +15,10 @@ use serde_path_to_error::Segment;
 
 use super::{
     Config, ConfigError, DEFAULT_TOML, Origin, Problem, check,
+    environment::{self, EnvValue},
     file::File,
     locate::{self, Step},
+    search, withheld,
 };
 
 /// What a configuration is made of, besides the defaults.
@@ -29,7 +31,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Reads `path`; without one, `turnhook.toml` if it is there.
+    /// Reads `path`; without one, the first of [`search::PLACES`] that is there.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -37,22 +39,8 @@ impl Input {
         path: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Input, ConfigError> {
-        let (path, needed) = match path {
-            Some(path) => (path, true),
-            None => (Path::new("turnhook.toml"), false),
-        };
-        let file = match std::fs::read_to_string(path) {
-            Ok(text) => Some((path.to_owned(), text)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !needed => None,
-            Err(error) => {
-                return Err(ConfigError::Unreadable {
-                    path: path.display().to_string(),
-                    error,
-                });
-            }
-        };
         Ok(Input {
-            file,
+            file: search::read(path, &search::PLACES.map(Path::new))?,
             env: env.into_iter().collect(),
         })
     }
@@ -64,7 +52,21 @@ impl Input {
 /// [`ConfigError::Wrong`] with everything that was found wrong: all relations between settings, but only
 /// the first value of a wrong type or unknown name, since the rest cannot be read then.
 pub fn load(input: &Input) -> Result<Config, ConfigError> {
-    let layers = Layers::merge(input)?;
+    loaded(Layers::merge(input)?)
+}
+
+/// The same for whoever only looks into the store: no file that a source or an endpoint names is read, and what it would
+/// have held is not what the configuration has in its place.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_store(input: &Input) -> Result<Config, ConfigError> {
+    let mut layers = Layers::merge(input)?;
+    withheld::withhold(&mut layers.merged);
+    loaded(layers)
+}
+
+fn loaded(layers: Layers) -> Result<Config, ConfigError> {
     let file = layers.read()?;
     check::check(file, &layers)
 }
@@ -75,12 +77,8 @@ pub(super) struct Layers {
     file: Option<(String, String)>,
     /// By path: the variable's name and its raw text.
     env: BTreeMap<String, EnvValue>,
-}
-
-struct EnvValue {
-    variable: String,
-    path: Vec<Step>,
-    raw: String,
+    /// Of the environment, before anything was read.
+    pub(super) warnings: Vec<Problem>,
 }
 
 impl Layers {
@@ -93,7 +91,7 @@ impl Layers {
         if let Some((_, text)) = &file {
             figment = figment.merge(Serialized::defaults(parse(&file, text)?));
         }
-        let env = variables(&input.env);
+        let (env, warnings) = environment::variables(&input.env);
         figment = figment.merge(EnvLayer(&env));
         let mut merged: Value = figment.extract().map_err(|error| {
             // Only a variable that turns a table into something else gets here.
@@ -115,7 +113,12 @@ impl Layers {
                 }]));
             }
         }
-        Ok(Layers { merged, file, env })
+        Ok(Layers {
+            merged,
+            file,
+            env,
+            warnings,
+        })
     }
 
     /// The types. Where the environment gave a number or a word like `true` and a string is wanted, the
@@ -176,6 +179,12 @@ impl Layers {
                 .strip_prefix("invalid type: ")
                 .and_then(|rest| rest.split_once(", expected "))
             {
+                Some(("map", "a sequence")) => {
+                    let table = locate::display(&path);
+                    format!(
+                        "is written [{table}]; write [[{table}]], in double brackets: there can be several"
+                    )
+                }
                 Some((found, expected)) => {
                     let kind = found.split([' ', '`', '"']).next().unwrap_or_default();
                     format!("expected {expected}, found {kind}")
@@ -203,6 +212,19 @@ impl Layers {
         // The variable that set it, or set something around it.
         for length in (1..=path.len()).rev() {
             if let Some(value) = self.env.get(&locate::display(&path[..length])) {
+                return Origin::Env(value.variable.clone());
+            }
+        }
+        let stands = |text: &str| locate::stands(text, path);
+        if !self.file.as_ref().is_some_and(|(_, text)| stands(text)) {
+            // What the file does not have was made by a variable that sets something in it.
+            let here = locate::display(path);
+            let inside = |set: &&EnvValue| {
+                let set = locate::display(&set.path);
+                set.strip_prefix(&here)
+                    .is_some_and(|rest| rest.starts_with(['.', '[']))
+            };
+            if let Some(value) = self.env.values().find(inside) {
                 return Origin::Env(value.variable.clone());
             }
         }
@@ -236,44 +258,6 @@ fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
-}
-
-/// `TURNHOOK_SOURCE__0__PASSWORD` → `source[0].password`.
-fn variables(env: &[(String, String)]) -> BTreeMap<String, EnvValue> {
-    let mut found = BTreeMap::new();
-    for (variable, raw) in env {
-        let Some(name) = variable.strip_prefix("TURNHOOK_") else {
-            continue;
-        };
-        // The first two are options of the command line.
-        if matches!(name, "CONFIG" | "LISTEN_SECRET") || is_service_link(name) {
-            continue;
-        }
-        let path: Vec<Step> = name
-            .to_ascii_lowercase()
-            .split("__")
-            .map(|part| {
-                part.parse()
-                    .map_or_else(|_| Step::Key(part.to_owned()), Step::Index)
-            })
-            .collect();
-        let value = EnvValue {
-            variable: variable.clone(),
-            path,
-            raw: raw.clone(),
-        };
-        found.insert(locate::display(&value.path), value);
-    }
-    found
-}
-
-/// Kubernetes puts `TURNHOOK_PORT=tcp://…`, `TURNHOOK_SERVICE_HOST=…` and more of the kind into every
-/// container beside a Service named `turnhook`: nobody means them as configuration.
-fn is_service_link(name: &str) -> bool {
-    ["SERVICE_HOST", "SERVICE_PORT", "PORT"].iter().any(|link| {
-        name.strip_prefix(link)
-            .is_some_and(|rest| rest.is_empty() || (rest.starts_with('_') && !rest.starts_with("__")))
-    })
 }
 
 /// Lists, tables, numbers and `true` as figment reads them; the rest is a string.

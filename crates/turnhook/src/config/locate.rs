@@ -41,12 +41,23 @@ pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> (Option<usize
     (line, error.message().trim().replace('\n', "; "))
 }
 
+/// Whether the whole of `path` stands in the file.
+pub(super) fn stands(text: &str, path: &[Step]) -> bool {
+    found(text, path).is_some_and(|(depth, _)| depth == path.len())
+}
+
 /// The line of the deepest part of `path` that stands in the file.
 pub(super) fn line(text: &str, path: &[Step]) -> Option<usize> {
+    found(text, path).map(|(_, offset)| line_of(text, offset))
+}
+
+/// How many steps of `path` stand in the file, and where the last of them does.
+fn found(text: &str, path: &[Step]) -> Option<(usize, usize)> {
     let root = DeTable::parse(text).ok()?;
     let mut table = Some(root.get_ref());
     let mut array: Option<&[Spanned<DeValue<'_>>]> = None;
     let mut found = None;
+    let mut depth = 0;
     for step in path {
         let (offset, value) = match step {
             Step::Key(name) => {
@@ -65,6 +76,7 @@ pub(super) fn line(text: &str, path: &[Step]) -> Option<usize> {
             }
         };
         found = Some(offset);
+        depth += 1;
         table = match value.get_ref() {
             DeValue::Table(table) => Some(table),
             _ => None,
@@ -74,7 +86,7 @@ pub(super) fn line(text: &str, path: &[Step]) -> Option<usize> {
             _ => None,
         };
     }
-    found.map(|offset| line_of(text, offset))
+    found.map(|offset| (depth, offset))
 }
 
 /// A key of the configuration: the table that it belongs to (empty at the top) and its name.
@@ -113,17 +125,38 @@ pub(super) fn known_keys() -> Vec<KnownKey> {
     keys
 }
 
+/// Every table, in the order in which `default.toml` has them.
+pub(super) fn tables() -> Vec<&'static str> {
+    let mut tables: Vec<&str> = Vec::new();
+    for header in headers() {
+        let table = header.trim_matches(['[', ']']);
+        if !tables.contains(&table) {
+            tables.push(table);
+        }
+    }
+    tables
+}
+
+/// Whether there can be several of a table: `[[source]]`.
+pub(super) fn is_list(table: &str) -> bool {
+    headers().any(|header| header.starts_with("[[") && header.trim_matches(['[', ']']) == table)
+}
+
+fn headers() -> impl Iterator<Item = &'static str> {
+    DEFAULT_TOML
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line))
+        .filter(|line| line.starts_with('['))
+}
+
 /// What to say about an unknown key of `table`: the nearest one there, or the table that has it.
 pub(super) fn advice(table: &str, unknown: &str) -> String {
     let keys = known_keys();
-    let tables = [
-        "source", "session", "store", "http", "admin", "endpoint", "limits", "log",
-    ];
     let siblings: Vec<&str> = keys
         .iter()
         .filter(|key| key.table == table)
         .map(|key| key.name)
-        .chain(tables.into_iter().filter(|_| table.is_empty()))
+        .chain(tables().into_iter().filter(|_| table.is_empty()))
         .collect();
     let nearest = siblings
         .iter()
@@ -139,7 +172,7 @@ pub(super) fn advice(table: &str, unknown: &str) -> String {
             "" => {
                 format!("unknown key here; `{unknown}` stands at the top of the file, before the first table")
             }
-            "source" | "endpoint" => format!("unknown key here; `{unknown}` belongs to [[{}]]", key.table),
+            list if is_list(list) => format!("unknown key here; `{unknown}` belongs to [[{list}]]"),
             "retry" => format!("unknown key here; `{unknown}` belongs to `retry` of [[endpoint]]"),
             table => format!("unknown key here; `{unknown}` belongs to [{table}]"),
         };

@@ -11,22 +11,25 @@ use turnhook_reducer::rules;
 
 mod check;
 mod control;
+mod environment;
 mod error;
 pub mod file;
 mod load;
 mod locate;
 pub mod product;
+pub mod search;
 mod secret;
 #[cfg(test)]
 mod tests;
 mod units;
+mod withheld;
 
 pub use control::{Control, Enforce, Gate};
 pub use error::{ConfigError, Origin, Problem};
 pub use file::{
     AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
 };
-pub use load::{Input, load};
+pub use load::{Input, load, load_for_store};
 pub use secret::{HIDDEN, Secret, SecretUrl, hide_path};
 pub use units::{Rate, Size, Span};
 

@@ -34,7 +34,7 @@ mod store_health;
 pub(crate) mod supervisor;
 pub mod tap;
 mod telemetry;
-mod unconfigured;
+pub(crate) mod unconfigured;
 mod wedge;
 
 use std::{io, sync::Arc};
@@ -160,6 +160,7 @@ impl RunError {
                         | turnhook_store::Error::Unmigrated { .. }
                         | turnhook_store::Error::BadUrl { .. }
                         | turnhook_store::Error::Copied { .. }
+                        | turnhook_store::Error::NoTls { .. }
                 )
             }
             RunError::State { .. }

@@ -3,8 +3,10 @@
 use tracing::{info, warn};
 use turnhook_reducer::Notice;
 
-fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+use crate::text::Untrusted;
+
+fn text(bytes: &[u8]) -> String {
+    Untrusted::from(bytes).to_string()
 }
 
 /// Of one source, in its log.

@@ -191,6 +191,6 @@ impl Wedges {
 fn server(key: &Key) -> String {
     key.0.as_deref().map_or_else(
         || "unknown".to_owned(),
-        |s| String::from_utf8_lossy(s).into_owned(),
+        |s| crate::text::Untrusted::from(s).to_string(),
     )
 }

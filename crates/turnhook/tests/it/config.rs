@@ -1,6 +1,10 @@
 //! Configuration: what is wrong is said, what is right is shown, and no secret is either.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+};
 
 use crate::harness::{
     process::Process,
@@ -411,4 +415,141 @@ fn the_example_is_a_good_configuration() {
     }
     let output = run(directory.path(), &["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+const SOURCE: &str = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword = \"sixteen-letters-\"\n";
+
+/// Each way in which a file cannot be read has an advice of its own.
+#[test]
+fn a_file_that_cannot_be_read_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("conf.d")).unwrap();
+    let output = run(directory.path(), &["check", "--config", "conf.d"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output)
+            .contains("it is a directory: name the file in it, like --config conf.d/turnhook.toml"),
+        "{}",
+        stderr(&output)
+    );
+    fs::write(at("latin1.toml"), b"# first\n# caf\xe9\n").unwrap();
+    let output = run(directory.path(), &["check", "--config", "latin1.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains("latin1.toml:2: holds a byte that is not UTF-8; save the file as UTF-8"),
+        "{}",
+        stderr(&output)
+    );
+    // Root may read everything: this is for those who are not.
+    fs::write(at("secret.toml"), SOURCE).unwrap();
+    fs::set_permissions(at("secret.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut check = command(Path::new("/"));
+    check.arg("check").arg("--config").arg(at("secret.toml"));
+    if are_root() {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        check.uid(65_534).gid(65_534);
+    } else {
+        fs::set_permissions(at("secret.toml"), fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        stderr(&output).contains(
+            "this user may not read it: run the command as root or as the user that turnhook runs as"
+        ),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!stderr(&output).contains("name another"), "{}", stderr(&output));
+}
+
+fn are_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0)
+}
+
+/// Variables of others do nothing; a slip in one of ours is told of the variable, and not of the file.
+#[test]
+fn variables_that_are_not_ours_break_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("turnhook.toml"), SOURCE).unwrap();
+    let check = |name: &str, value: &str| {
+        command(directory.path())
+            .arg("check")
+            .env(name, value)
+            .output()
+            .unwrap()
+    };
+    for other in ["TURNHOOK_SECRET", "TURNHOOK_HOME", "TURNHOOK_VERSION"] {
+        let output = check(other, SECRET);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{other}");
+    }
+    let output = check("TURNHOOK_STORE_PATH", "/x.db");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("environment: TURNHOOK_STORE_PATH: is no key of the configuration, and does nothing; did you mean TURNHOOK_STORE__PATH?"), "{}", stderr(&output));
+    let output = check("TURNHOOK_SESION__LINGER", "1s");
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        stderr(&output),
+        "error: environment: TURNHOOK_SESION__LINGER: sesion: unknown key; did you mean `session`?\n"
+    );
+}
+
+/// A command that only looks into the store reads no secret of sources and endpoints.
+#[test]
+fn what_only_looks_into_the_store_needs_no_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword_file = \"/nowhere/password\"\n\
+        tls_cert = \"/nowhere/cert.pem\"\ntls_key = \"/nowhere/key.pem\"\n\
+        [[source]]\nname = \"us-1\"\ntype = \"redis\"\nurl_file = \"/nowhere/url\"\nca_file = \"/nowhere/ca.pem\"\n\
+        [[endpoint]]\nname = \"billing\"\nurl = \"https://billing.example.com/turn\"\nsecrets_file = \"/nowhere/secrets\"\n\
+        bearer_file = \"/nowhere/token\"\nclient_cert = \"/nowhere/c.pem\"\nclient_key = \"/nowhere/k.pem\"\nca_file = \"/nowhere/ca.pem\"\n\
+        [[endpoint]]\nname = \"support\"\nurl = \"https://support.example.com/turn\"\nsecrets_file = \"/nowhere/secrets\"\nbasic_file = \"/nowhere/login\"\n";
+    fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+    for arguments in [
+        &["sessions", "list"][..],
+        &["deliveries", "list"],
+        &["endpoints", "list"],
+        &["usage"],
+        &["gaps", "list"],
+        &["endpoints", "pause", "billing"],
+        &["backup", "copy.db"],
+    ] {
+        let output = run(directory.path(), arguments);
+        let said = stderr(&output);
+        assert!(
+            said.contains("there is no store here") && !said.contains("/nowhere"),
+            "{arguments:?}: {said}"
+        );
+    }
+    for arguments in [&["check"][..], &["run"], &["endpoints", "test", "billing"]] {
+        let output = run(directory.path(), arguments);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
+        assert!(
+            stderr(&output).contains("/nowhere/secrets"),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+/// What would keep a store from being opened is told by `check`, and in words at the start.
+#[test]
+fn a_store_that_cannot_be_there_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let text =
+        format!("{SOURCE}[store]\npath = \"/nowhere/at/all/x.db\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let advice =
+        "there is no directory /nowhere/at/all; make it (`install -d -m 0750 -o USER /nowhere/at/all`";
+    assert!(stderr(&output).contains(advice), "{}", stderr(&output));
+    let output = run(directory.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(1));
+    let last = stderr(&output).lines().last().unwrap();
+    assert!(
+        last.contains("/nowhere/at/all/x.db: ") && last.contains(advice),
+        "{last}"
+    );
 }

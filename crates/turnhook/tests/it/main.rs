@@ -23,6 +23,7 @@ mod http_limits;
 mod leftovers;
 mod listen;
 mod logs;
+mod looking;
 mod metering_direct;
 mod metering_redis;
 mod monitoring;

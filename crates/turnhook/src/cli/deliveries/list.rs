@@ -1,11 +1,12 @@
 //! `turnhook deliveries list`.
 
 use clap::{Args, ValueEnum};
-use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryState};
+use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryRow, DeliveryState};
 
 use super::{FilterArgs, next_attempt, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
+    gaps::{PAGE, limit},
     output::{self, Rows, print_json},
     running::Running,
     store,
@@ -16,7 +17,9 @@ use crate::cli::{
 #[command(after_help = "\
 Example:
   $ turnhook deliveries list --state dead
-  $ turnhook deliveries list --endpoint billing --user cust_42 --since 1d")]
+  $ turnhook deliveries list --endpoint billing --user cust_42 --since 1d
+
+  Times are UTC. On a narrow terminal columns are left out: `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -25,9 +28,9 @@ pub(super) struct List {
     state: Vec<StateArg>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// At most so many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    /// At most so many [default: 50 as text, all as json]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Go on after this one: what the page before ended with
     #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
     after: Option<DeliveryCursor>,
@@ -73,59 +76,76 @@ impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
         let states: Vec<DeliveryState> = self.state.iter().map(|state| (*state).into()).collect();
-        let limit = self.limit as usize;
-        // One more than is shown tells whether there is a next page.
-        let mut rows = store
-            .deliveries(
-                self.filter.to_filter(&states),
-                self.after,
-                limit.saturating_add(1),
-            )
-            .await?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let running = if rows.iter().any(|row| row.next_attempt_at.is_some()) {
-            Running::ask(&config, &store).await?
-        } else {
-            Running::default()
-        };
-        running.say_if_unanswered();
-        match self.format {
-            Format::Json => rows
-                .iter()
-                .try_for_each(|row| print_json(&to_json(row, &running)))?,
-            Format::Text => {
-                let mut table = Rows::new(&[
-                    ("AT", false),
-                    ("EVENT", false),
-                    ("ENDPOINT", false),
-                    ("STATE", false),
-                    ("ATTEMPTS", true),
-                    ("NEXT", false),
-                    ("WEBHOOK-ID", false),
-                    ("SESSION", false),
-                ]);
-                for row in &rows {
-                    table.push([
-                        output::time(row.timestamp),
-                        row.event_type.as_str().to_owned(),
-                        row.endpoint.clone(),
-                        row.reason.as_ref().map_or_else(
-                            || row.state.as_str().to_owned(),
-                            |reason| format!("{}: {}", row.state.as_str(), output::name(reason.as_bytes())),
-                        ),
-                        row.attempts.to_string(),
-                        next_attempt(row, &running),
-                        row.event_id.to_string(),
-                        row.session_id.to_string(),
-                    ]);
-                }
-                table.print("no deliveries")?;
+        let filter = self.filter.to_filter(&states);
+        let mut left = limit(self.limit, self.format);
+        let mut table = Rows::new(&[
+            ("AT (UTC)", false),
+            ("EVENT", false),
+            ("ENDPOINT", false),
+            ("STATE", false),
+            ("ATTEMPTS", true),
+            ("NEXT (UTC)", false),
+            ("WEBHOOK-ID", false),
+            ("SESSION", false),
+        ])
+        .narrow(&["SESSION", "ATTEMPTS", "NEXT (UTC)"], &["STATE", "ENDPOINT"]);
+        let (mut after, mut running) = (self.after, None);
+        let more = loop {
+            // One more than is shown tells whether there is a next page.
+            let page = store
+                .deliveries(filter.clone(), after, left.saturating_add(1).min(PAGE))
+                .await?;
+            let more = page.len() > left || page.len() == PAGE;
+            if running.is_none() && page.iter().any(|row| row.next_attempt_at.is_some()) {
+                let asked = Running::ask(&config, &store).await?;
+                asked.say_if_unanswered();
+                running = Some(asked);
             }
+            let unknown = Running::default();
+            let running = running.as_ref().unwrap_or(&unknown);
+            for row in page.iter().take(left) {
+                after = Some(DeliveryCursor {
+                    event_id: row.event_id,
+                    id: row.id,
+                });
+                match self.format {
+                    Format::Json => print_json(&to_json(row, running))?,
+                    Format::Text => table.push(cells(row, running)),
+                }
+            }
+            left = left.saturating_sub(page.len());
+            if !more || left == 0 {
+                break more;
+            }
+        };
+        if self.format == Format::Text {
+            table.print("no deliveries")?;
         }
-        if let (true, Some(last)) = (more, rows.last()) {
+        if let (true, Some(last)) = (more, after) {
             eprintln!("more: --after {}:{}", last.event_id, last.id.0);
         }
         Ok(())
     }
+}
+
+/// A delivery's row.
+pub(super) fn cells(row: &DeliveryRow, running: &Running) -> [String; 8] {
+    [
+        output::time(row.timestamp),
+        row.event_type.as_str().to_owned(),
+        row.endpoint.clone(),
+        state(row),
+        row.attempts.to_string(),
+        next_attempt(row, running),
+        row.event_id.to_string(),
+        row.session_id.to_string(),
+    ]
+}
+
+/// Its state, and why it is dead.
+pub(super) fn state(row: &DeliveryRow) -> String {
+    row.reason.as_ref().map_or_else(
+        || row.state.as_str().to_owned(),
+        |reason| format!("{}: {}", row.state.as_str(), output::name(reason.as_bytes())),
+    )
 }

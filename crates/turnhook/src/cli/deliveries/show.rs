@@ -10,7 +10,7 @@ use super::{next_attempt, to_json};
 use crate::cli::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
-    print,
+    print, print_bytes,
     running::Running,
     store,
 };
@@ -20,7 +20,10 @@ use crate::cli::{
 #[command(after_help = "\
 Example:
   $ turnhook deliveries show evt_06epcj2hhm0000000000000001
-  $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --format json | jq .attempts")]
+  $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --format json | jq .attempts
+  $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --body | jq
+
+  The body is shown as it is signed. Times are UTC.")]
 pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
@@ -30,6 +33,9 @@ pub(super) struct Show {
     /// Only to this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
+    /// Print the body alone, to the byte: what is signed
+    #[arg(long, conflicts_with_all = ["endpoint", "format"])]
+    body: bool,
     /// How to print them; json: one object a line for each endpoint
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -49,6 +55,9 @@ impl Show {
                 "there is no delivery of {} in the store",
                 self.id
             )));
+        }
+        if let (true, Some(detail)) = (self.body, found.first()) {
+            return print_bytes(&detail.body);
         }
         let running = Running::ask(&config, &store).await?;
         running.say_if_unanswered();
@@ -92,7 +101,6 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
     for (index, detail) in found.iter().enumerate() {
         let row = &detail.row;
         if index == 0 {
-            let body: Value = serde_json::from_slice(&detail.body).unwrap_or_default();
             print(&format!(
                 "{}  {}  session {} #{}\n",
                 row.event_id,
@@ -100,7 +108,8 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
                 row.session_id,
                 row.sequence
             ))?;
-            print(&format!("{body:#}\n"))?;
+            // As it was signed, in one line; only what a terminal would obey is escaped.
+            print(&format!("{}\n", output::name(&detail.body)))?;
         }
         let next = match next_attempt(row, running) {
             none if none.is_empty() => none,
@@ -126,12 +135,13 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
         ))?;
         let mut table = Rows::new(&[
             ("#", true),
-            ("AT", false),
+            ("AT (UTC)", false),
             ("STATUS", true),
             ("TOOK", true),
             ("ERROR", false),
             ("ANSWER", false),
-        ]);
+        ])
+        .narrow(&[], &["ANSWER", "ERROR"]);
         for attempt in &detail.attempts {
             table.push([
                 attempt.number.to_string(),

@@ -7,7 +7,10 @@ use serde_json::{Value, value::RawValue};
 use turnhook_dispatcher::body::rfc3339;
 
 use super::Received;
-use crate::cli::units::{bytes, duration};
+use crate::{
+    cli::units::{bytes, duration},
+    text::Untrusted,
+};
 
 /// One line of JSON.
 pub(super) fn json(received: &Received) -> String {
@@ -95,9 +98,7 @@ pub(super) fn text(received: &Received) -> String {
 
 /// What a sender wrote, without what a terminal would obey.
 fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    Untrusted::from(text).to_string()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use turnhook_store::{SessionFilter, SessionRow};
 use super::to_json;
 use crate::cli::{
     CliError, ConfigArgs, Format,
+    gaps::{PAGE, limit},
     output::{self, Rows, parse_time, print_json},
     store,
     units::{bytes, duration},
@@ -17,7 +18,10 @@ use crate::cli::{
 #[command(after_help = "\
 Example:
   $ turnhook sessions list --user cust_42 --since 2026-11-01
-  $ turnhook sessions list --open --format json | jq .usage.billable_bytes")]
+  $ turnhook sessions list --open --format json | jq .usage.billable_bytes
+
+  Times are UTC; 1 kB is 1000 bytes; - : nothing was told of it yet. On a narrow terminal columns are left out:
+  `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -42,9 +46,9 @@ pub(super) struct List {
     /// Only those that started before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Timestamp>,
-    /// At most so many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    /// At most so many [default: 50 as text, all as json]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Go on after this one, the last of the page before
     #[arg(long, value_name = "SESSION")]
     after: Option<SessionId>,
@@ -68,33 +72,43 @@ impl List {
             since: self.since,
             until: self.until,
         };
-        let limit = self.limit as usize;
-        // One more than is shown tells whether there is a next page.
-        let mut rows = store
-            .sessions(filter, self.after, limit.saturating_add(1))
-            .await?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        if self.format == Format::Json {
-            return rows.iter().try_for_each(|row| print_json(&to_json(row)));
-        }
+        let mut left = limit(self.limit, self.format);
         let mut table = Rows::new(&[
-            ("STARTED", false),
+            ("STARTED (UTC)", false),
             ("USER", false),
-            ("DURATION", true),
+            ("LASTED", true),
             ("RECEIVED", true),
             ("SENT", true),
             ("BILLABLE", true),
             ("END", false),
             ("ACCURACY", false),
             ("SESSION", false),
-        ]);
-        for row in &rows {
-            table.push(cells(row));
+        ])
+        .narrow(&["RECEIVED", "SENT", "ACCURACY", "LASTED", "END"], &["USER"]);
+        let mut after = self.after;
+        let more = loop {
+            // One more than is shown tells whether there is a next page.
+            let page = store
+                .sessions(filter.clone(), after, left.saturating_add(1).min(PAGE))
+                .await?;
+            let more = page.len() > left || page.len() == PAGE;
+            for row in page.iter().take(left) {
+                after = Some(row.id);
+                match self.format {
+                    Format::Json => print_json(&to_json(row))?,
+                    Format::Text => table.push(cells(row)),
+                }
+            }
+            left = left.saturating_sub(page.len());
+            if !more || left == 0 {
+                break more;
+            }
+        };
+        if self.format == Format::Text {
+            table.print("no sessions")?;
         }
-        table.print("no sessions")?;
-        if let (true, Some(last)) = (more, rows.last()) {
-            eprintln!("more: --after {}", last.id);
+        if let (true, Some(last)) = (more, after) {
+            eprintln!("more: --after {last}");
         }
         Ok(())
     }
@@ -103,13 +117,16 @@ impl List {
 fn cells(row: &SessionRow) -> [String; 9] {
     let last = row.end.map_or(row.updated_at, |(at, ..)| at);
     let client = &row.usage.legs.client;
+    // Only its start: what it has used is not known here.
+    let untold = row.end.is_none() && row.sequence == 0;
+    let told = |n: u64| if untold { "-".to_owned() } else { bytes(n) };
     [
         output::time(row.started_at),
         output::user(row.user.as_deref()),
         duration(last.since(row.started_at)),
-        bytes(client.received_bytes),
-        bytes(client.sent_bytes),
-        bytes(row.usage.billable_bytes),
+        told(client.received_bytes),
+        told(client.sent_bytes),
+        told(row.usage.billable_bytes),
         row.end
             .map_or("(open)", |(_, reason, _)| reason.as_str())
             .to_owned(),

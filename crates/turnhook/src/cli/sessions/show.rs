@@ -18,7 +18,9 @@ use crate::cli::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  $ turnhook sessions show ses_06epcj2hhm0000000000000001")]
+  $ turnhook sessions show ses_06epcj2hhm0000000000000001
+
+  Times are UTC; 1 kB is 1000 bytes. An open session shows what was told of it last.")]
 pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
@@ -156,10 +158,11 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
     let mut events = Rows::new(&[
         ("#", true),
         ("EVENT", false),
-        ("AT", false),
+        ("AT (UTC)", false),
         ("WEBHOOK-ID", false),
         ("DELIVERIES", false),
-    ]);
+    ])
+    .narrow(&[], &["DELIVERIES"]);
     for event in &detail.events {
         let deliveries: Vec<String> = event
             .deliveries
@@ -180,13 +183,17 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
     let mut table = Rows::new(&[
         ("ALLOCATION", false),
         ("USERNAME", false),
-        ("OPENED", false),
-        ("CLOSED", false),
+        ("OPENED (UTC)", false),
+        ("CLOSED (UTC)", false),
         ("TOTALS", false),
         ("CLIENT", false),
         ("RECEIVED", true),
         ("SENT", true),
-    ]);
+    ])
+    .narrow(
+        &["TOTALS", "CLIENT", "OPENED (UTC)"],
+        &["CLOSED (UTC)", "USERNAME"],
+    );
     let word = |value: &Value| output::name(value.as_str().unwrap_or("-").as_bytes());
     let number = |value: &Value| bytes(value.as_u64().unwrap_or_default());
     for one in allocations.as_array().into_iter().flatten() {
@@ -221,11 +228,12 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
     if !detail.gaps.is_empty() {
         print("\n")?;
         let mut gaps = Rows::new(&[
-            ("GAP FROM", false),
-            ("TO", false),
+            ("GAP FROM (UTC)", false),
+            ("TO (UTC)", false),
             ("REASON", false),
             ("SERVER", false),
-        ]);
+        ])
+        .narrow(&[], &["SERVER"]);
         for gap in &detail.gaps {
             let server = gap
                 .server

@@ -35,7 +35,7 @@ pub(in crate::cli) struct Copy {
 
 impl Copy {
     pub(in crate::cli) async fn run(self) -> Result<(), CliError> {
-        let config = self.config.load()?;
+        let config = self.config.load_for_store()?;
         let StoreKind::Postgres(postgres) = &config.store.kind else {
             return Err(CliError::Unusable(
                 "[store] url: missing; it says which PostgreSQL to copy into (or `url_file`)".to_owned(),

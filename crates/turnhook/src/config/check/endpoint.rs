@@ -11,7 +11,7 @@ use turnhook_dispatcher::{
     signature::Secret as SigningSecret,
 };
 use turnhook_reducer::event::EventType;
-use url::Url;
+use url::{Host, Url};
 
 use super::{Check, key_path, provider::filter};
 use crate::config::{Rate, Span, file, locate::Step};
@@ -84,11 +84,20 @@ impl Check<'_> {
         if let Err(error) = config.validate() {
             let key = match error.key {
                 "client_certificate" => "client_cert",
+                // It is a header in the end, but was not given as one.
+                "headers" if error.problem.contains("\"authorization\"") => authorization_key(endpoint),
                 key => key,
             };
             let steps = key.split('.').map(Step::from);
             let path: Vec<Step> = at.iter().cloned().chain(steps).collect();
             return self.wrong(&path, error.problem);
+        }
+        if endpoint.allow_http && config.url.scheme() == "http" && !is_near(&config.url) {
+            let at = [&at[..], &key_path!["allow_http"]].concat();
+            self.doubtful(
+                &at,
+                "usernames and usage go over the network in the clear; use https, or keep to a private network",
+            );
         }
         Some(config)
     }
@@ -210,5 +219,28 @@ impl Check<'_> {
         };
         headers.push(("authorization".to_owned(), authorization.into()));
         Some(headers)
+    }
+}
+
+/// By which key the endpoint's authorization was given.
+fn authorization_key(endpoint: &file::Endpoint) -> &'static str {
+    let given = [
+        ("bearer", endpoint.bearer.is_some()),
+        ("bearer_file", endpoint.bearer_file.is_some()),
+        ("basic", endpoint.basic.is_some()),
+        ("basic_file", endpoint.basic_file.is_some()),
+    ];
+    given
+        .into_iter()
+        .find(|(_, given)| *given)
+        .map_or("headers", |(key, _)| key)
+}
+
+fn is_near(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => true,
     }
 }

@@ -48,6 +48,7 @@ impl Check<'_> {
         if store.path.as_os_str().is_empty() {
             return self.wrong(&key_path!["store", "path"], "is empty; name the SQLite file");
         }
+        self.place(&store.path);
         Some(StoreKind::Sqlite(store.path.clone()))
     }
 

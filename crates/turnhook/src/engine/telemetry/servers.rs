@@ -212,16 +212,7 @@ fn put(status: &mut SourceStatus, server: ServerStatus) {
 
 /// For people: names come from whoever has the password.
 fn text(server: &[u8]) -> String {
-    String::from_utf8_lossy(server)
-        .chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+    crate::text::Untrusted::from(server).to_string()
 }
 
 /// Since the epoch, as Prometheus has times.

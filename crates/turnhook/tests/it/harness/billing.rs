@@ -13,7 +13,7 @@ use turnhook_dispatcher::signature::{self, Secret};
 use super::{
     bridge::{Bridge, SECRET, endpoint},
     coturn::{Coturn, Logged},
-    eventually,
+    eventually, schema,
     turn::TurnClient,
 };
 
@@ -270,11 +270,14 @@ async fn receive(
         }
         Some(_) => {}
         None => match serde_json::from_slice(&bytes) {
-            Ok(body) => kept.webhooks.push(Webhook {
-                id,
-                bytes: bytes.to_vec(),
-                body,
-            }),
+            Ok(body) => {
+                kept.wrong.extend(schema::faults(&body));
+                kept.webhooks.push(Webhook {
+                    id,
+                    bytes: bytes.to_vec(),
+                    body,
+                });
+            }
             Err(error) => kept.wrong.push(format!("{id}: {error}")),
         },
     }

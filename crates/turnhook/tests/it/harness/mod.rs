@@ -18,6 +18,7 @@ pub(crate) mod process;
 #[allow(dead_code)] // what only the dispatcher's tests use
 pub(crate) mod receiver;
 pub(crate) mod redis;
+pub(crate) mod schema;
 pub(crate) mod stun;
 pub(crate) mod tcp_relay;
 pub(crate) mod turn;

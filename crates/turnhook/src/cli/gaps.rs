@@ -1,0 +1,154 @@
+//! `turnhook gaps`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_reducer::time::Timestamp;
+use turnhook_store::RecordFilter;
+
+use super::{
+    CliError, ConfigArgs, Format,
+    output::{self, Rows, parse_time, print_json},
+    store,
+    units::duration,
+};
+
+/// Look at when something may have been missed
+#[derive(Debug, Args)]
+pub(super) struct Gaps {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+}
+
+impl Gaps {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::List(command) => command.run().await,
+        }
+    }
+}
+
+/// List gaps, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook gaps list --since 1d
+  $ turnhook gaps list --source eu-1 --format json | jq -r .reason | sort | uniq -c
+
+  A gap lowers the accuracy of the sessions whose totals it swallowed, and of no others. Times are UTC.")]
+struct List {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    which: RecordArgs,
+    /// How to print them; json: one object a line
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Which of what is on record.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RecordArgs {
+    /// Only of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Only of this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
+    /// At most so many [default: 50 as text, all as json]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    /// Go on after this one: what the page before ended with
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) after: Option<i64>,
+}
+
+/// Rows read at once: memory does not grow with the ledger.
+pub(super) const PAGE: usize = 1000;
+/// Rows of a table that nobody said the length of.
+pub(super) const SCREEN: u32 = 50;
+
+impl RecordArgs {
+    pub(super) fn to_filter(&self) -> RecordFilter {
+        RecordFilter {
+            source: self.source.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+/// How many rows are wanted at most.
+pub(super) fn limit(given: Option<u32>, format: Format) -> usize {
+    match (given, format) {
+        (Some(limit), _) => limit as usize,
+        (None, Format::Text) => SCREEN as usize,
+        (None, Format::Json) => usize::MAX,
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        let mut table = Rows::new(&[
+            ("FROM (UTC)", false),
+            ("TO (UTC)", false),
+            ("LASTED", true),
+            ("SOURCE", false),
+            ("REASON", false),
+            ("SERVER", false),
+        ])
+        .narrow(&["LASTED"], &["SERVER", "SOURCE"]);
+        let (filter, mut left) = (self.which.to_filter(), limit(self.which.limit, self.format));
+        let mut after = self.which.after;
+        loop {
+            let page = store
+                .gaps_on_record(&filter, after, left.saturating_add(1).min(PAGE))
+                .await?;
+            let more = page.len() > left || page.len() == PAGE;
+            for (number, row) in page.iter().take(left) {
+                let gap = &row.gap;
+                after = Some(*number);
+                match self.format {
+                    Format::Json => print_json(&json!({
+                        "number": number,
+                        "source": row.source,
+                        "from": rfc3339(gap.from),
+                        "to": rfc3339(gap.to),
+                        "duration_ms": gap.to.since(gap.from),
+                        "reason": gap.reason.as_str(),
+                        "server": gap.server.as_deref().map(String::from_utf8_lossy),
+                    }))?,
+                    Format::Text => table.push([
+                        output::time(gap.from),
+                        output::time(gap.to),
+                        duration(gap.to.since(gap.from)),
+                        output::name(row.source.as_bytes()),
+                        gap.reason.as_str().to_owned(),
+                        gap.server
+                            .as_deref()
+                            .map_or_else(|| "all".to_owned(), output::name),
+                    ]),
+                }
+            }
+            left = left.saturating_sub(page.len());
+            if !more || left == 0 {
+                if self.format == Format::Text {
+                    table.print("no gaps")?;
+                }
+                if let (true, Some(last)) = (more, after) {
+                    eprintln!("more: --after {last}");
+                }
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `turnhook unattributed`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use turnhook_dispatcher::body::rfc3339;
+use turnhook_store::{RefusedRow, UnattributedRow};
+
+use super::{
+    CliError, ConfigArgs, Format,
+    gaps::{PAGE, RecordArgs, limit},
+    output::{self, Rows, print_json},
+    print,
+    sessions::{base64, usage_json},
+    store,
+    units::bytes,
+};
+
+/// Look at bytes that are told in no session
+#[derive(Debug, Args)]
+pub(super) struct Unattributed {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+}
+
+impl Unattributed {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::List(command) => command.run().await,
+        }
+    }
+}
+
+/// List what was heard of and is told in no session, newest first, and what the database would not take
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  $ turnhook unattributed list --since 30d
+  $ turnhook unattributed list --source eu-1 --format json | jq .usage.billable_bytes
+
+  Reasons:
+    residue        too little to be worth a session, and nobody came for it within a day
+    never_relayed  an allocation that never relayed, with start_on = \"relay\"
+    evicted        [limits] tombstones was too low: this may have been told before
+  What the database would not take (a value beyond its bounds) is listed below, or in json as an object
+  with `refused` in it. Everything else of that moment was committed. Times are UTC; 1 kB is 1000 bytes.")]
+struct List {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    which: RecordArgs,
+    /// How to print them; json: one object a line
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl List {
+    async fn run(self) -> Result<(), CliError> {
+        let (_, store) = store::open(&self.config).await?;
+        let filter = self.which.to_filter();
+        let wanted = limit(self.which.limit, self.format);
+        let mut table = Rows::new(&[
+            ("AT (UTC)", false),
+            ("SOURCE", false),
+            ("REALM", false),
+            ("USERNAME", false),
+            ("ALLOCATION", false),
+            ("BILLABLE", true),
+            ("REASON", false),
+        ])
+        .narrow(&["ALLOCATION", "SOURCE"], &["REALM", "USERNAME"]);
+        let (mut left, mut after, mut sum) = (wanted, self.which.after, 0u64);
+        let more = loop {
+            let page = store
+                .unattributed(&filter, after, left.saturating_add(1).min(PAGE))
+                .await?;
+            let more = page.len() > left || page.len() == PAGE;
+            for row in page.iter().take(left) {
+                after = Some(row.number);
+                sum = sum.saturating_add(row.usage.billable_bytes);
+                match self.format {
+                    Format::Json => print_json(&json(row))?,
+                    Format::Text => table.push(cells(row)),
+                }
+            }
+            left = left.saturating_sub(page.len());
+            if !more || left == 0 {
+                break more;
+            }
+        };
+        // Beside them, since there are few, if any.
+        let refused = if self.which.after.is_none() {
+            store.refused_rows(&filter, None, wanted.min(PAGE)).await?
+        } else {
+            Vec::new()
+        };
+        match self.format {
+            Format::Json => refused
+                .iter()
+                .try_for_each(|row| print_json(&refused_json(row)))?,
+            Format::Text => {
+                table.print("nothing: all that was heard of is told in a session")?;
+                if sum > 0 {
+                    print(&format!("\nsum: {sum} B ({}) billable\n", bytes(sum)))?;
+                }
+                self::refused(&refused)?;
+            }
+        }
+        if let (true, Some(last)) = (more, after) {
+            eprintln!("more: --after {last}");
+        }
+        Ok(())
+    }
+}
+
+fn cells(row: &UnattributedRow) -> [String; 7] {
+    [
+        output::time(row.at),
+        output::name(row.source.as_bytes()),
+        output::name(&row.realm),
+        output::name(&row.username),
+        row.allocation.to_string(),
+        bytes(row.usage.billable_bytes),
+        output::name(row.reason.as_bytes()),
+    ]
+}
+
+fn json(row: &UnattributedRow) -> serde_json::Value {
+    json!({
+        "number": row.number,
+        "source": row.source,
+        "at": rfc3339(row.at),
+        "reason": row.reason,
+        "server": row.server.as_deref().map(String::from_utf8_lossy),
+        "realm": String::from_utf8_lossy(&row.realm),
+        "realm_base64": base64(&row.realm),
+        "username": String::from_utf8_lossy(&row.username),
+        "username_base64": base64(&row.username),
+        "allocation": row.allocation.to_string(),
+        "opened_at": rfc3339(row.opened_at),
+        "usage": usage_json(&row.usage, true),
+    })
+}
+
+fn refused_json(row: &RefusedRow) -> serde_json::Value {
+    json!({
+        "number": row.number,
+        "source": row.source,
+        "at": rfc3339(row.at),
+        "refused": row.kind,
+        "name": row.name,
+        "error": row.error,
+    })
+}
+
+fn refused(rows: &[RefusedRow]) -> Result<(), CliError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    print("\nWhat the database would not take:\n")?;
+    let mut table = Rows::new(&[
+        ("AT (UTC)", false),
+        ("SOURCE", false),
+        ("WHAT", false),
+        ("NAME", false),
+        ("ERROR", false),
+    ])
+    .narrow(&["SOURCE"], &["ERROR", "NAME"]);
+    for row in rows {
+        table.push([
+            output::time(row.at),
+            output::name(row.source.as_bytes()),
+            output::name(row.kind.as_bytes()),
+            output::name(row.name.as_bytes()),
+            output::name(row.error.as_bytes()),
+        ]);
+    }
+    table.print("")
+}

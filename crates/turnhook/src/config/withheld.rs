@@ -1,0 +1,60 @@
+//! For commands that only look into the store: what stands in files for sources and endpoints is not read.
+//!
+//! Such a command connects to no coturn and tells no endpoint. Often it is run by somebody who may not read their secrets, or
+//! while the service manager that hands them out does not.
+
+use serde_json::{Map, Value};
+
+use super::locate::{self, KnownKey};
+
+/// A signing secret of no meaning, so that an endpoint that names a file is a whole one.
+const SIGNING: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+/// In the place of a password; with a colon, as `basic` wants it.
+const PASSWORD: &str = "not:read";
+
+/// Takes each key that names a file out of sources and endpoints, and puts something harmless in the place of what the file
+/// would have held. Another table that names one (users of the page, say) goes as a whole: nobody asks for it here.
+pub(super) fn withhold(root: &mut Value) {
+    let known = locate::known_keys();
+    let Value::Object(root) = root else { return };
+    root.retain(|table, value| match table.as_str() {
+        "store" => true,
+        "source" | "endpoint" => {
+            let list = value.as_array_mut().into_iter().flatten();
+            list.filter_map(Value::as_object_mut)
+                .for_each(|one| of_table(table, one, &known));
+            true
+        }
+        _ => match value {
+            Value::Object(one) => !one.keys().any(|key| names_a_file(key)),
+            Value::Array(list) => !list
+                .iter()
+                .filter_map(Value::as_object)
+                .any(|one| one.keys().any(|key| names_a_file(key))),
+            _ => true,
+        },
+    });
+}
+
+fn of_table(table: &str, values: &mut Map<String, Value>, known: &[KnownKey]) {
+    let files: Vec<String> = values.keys().filter(|key| names_a_file(key)).cloned().collect();
+    for key in files {
+        values.remove(&key);
+        let Some(given) = key.strip_suffix("_file") else {
+            continue;
+        };
+        if !known.iter().any(|one| one.table == table && one.name == given) {
+            continue;
+        }
+        let stand_in = match given {
+            "secrets" => Value::from(vec![SIGNING]),
+            "url" => Value::from("redis://127.0.0.1"),
+            _ => Value::from(PASSWORD),
+        };
+        values.insert(given.to_owned(), stand_in);
+    }
+}
+
+fn names_a_file(key: &str) -> bool {
+    key.ends_with("_file") || ["tls_cert", "tls_key", "client_cert", "client_key"].contains(&key)
+}
