@@ -42,6 +42,7 @@ const DOCUMENTS: &[(&str, &str)] = documents![
     "examples/session.usage",
     "examples/session.usage.no_peer_leg",
     "examples/session.end",
+    "examples/session.end.cancelled",
     "examples/session.end.expired",
     "examples/session.end.lower_bound",
     "examples/session.end.many_allocations",

@@ -76,6 +76,7 @@ fn start() -> SessionEvent {
         started_at: Timestamp(START),
         end: None,
         duration_ms: None,
+        block_reason: None,
         peer_leg: true,
         billable: Billable::Relayed,
         usage: Usage::default(),
@@ -147,6 +148,10 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
         allocations_omitted: 58,
         ..usual.clone()
     };
+    let cancelled = SessionEvent {
+        block_reason: Some(Arc::from("balance")),
+        ..end(CloseReason::Cancelled, exact)
+    };
     let not_utf8 = SessionEvent {
         realm: Box::from(*b"ex\xe4mple.org"),
         user: Some(Box::from(*b"M\xfcller")),
@@ -179,6 +184,7 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
         ("", under_way()),
         ("no_peer_leg", no_peer_leg),
         ("", usual),
+        ("cancelled", cancelled),
         ("expired", end(CloseReason::Expired, least)),
         ("lower_bound", end(CloseReason::Closed, least)),
         ("many_allocations", many),
