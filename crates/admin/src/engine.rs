@@ -7,6 +7,9 @@ use turnhook_reducer::time::Timestamp;
 pub trait Engine: Send + Sync {
     /// As of now.
     fn status(&self) -> StatusNow;
+
+    /// The user that a TURN username is of, by `user_pattern`.
+    fn user_of(&self, username: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// All of it.
@@ -132,6 +135,8 @@ pub struct EndpointNow {
     /// When a delivery last succeeded.
     #[serde(serialize_with = "crate::answer::option_time")]
     pub last_delivered_at: Option<Timestamp>,
+    /// Attempts since the start, by outcome.
+    pub outcomes: Vec<(String, u64)>,
     /// Its configuration as `check` prints it: secrets are hidden.
     pub settings: serde_json::Value,
 }

@@ -8,20 +8,31 @@
 //! the store as the command line asks it.
 
 mod access;
+mod actions;
 mod answer;
 mod api;
+mod asked;
 mod engine;
+mod history;
+mod json;
+mod page;
+mod report;
 mod routes;
+mod text;
+mod zone;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::get};
 use turnhook_store::Store;
 
 pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
 pub use answer::Refused;
 pub use engine::{EndpointNow, Engine, NodeNow, ServerNow, SourceNow, StatusNow, StoreNow};
+pub use history::History;
+pub use report::{By, Report, Row, usage as report};
 pub use routes::{Operation, Parameter, Routes};
+pub use zone::{Period, Zone};
 
 /// What everything here is shown from.
 #[derive(Clone)]
@@ -30,6 +41,8 @@ pub struct Admin {
     pub store: Store,
     /// What the running program says of itself.
     pub engine: Arc<dyn Engine>,
+    /// The last day.
+    pub history: Arc<History>,
 }
 
 /// Everything that is served. `more` are routes of others; like all of them they are behind `access`.
@@ -38,7 +51,8 @@ pub fn router(admin: Admin, access: Access, more: Routes) -> Router {
     let (router, document) = routes.into_parts();
     router
         .route("/api/v1/openapi.json", document)
-        .fallback(answer::nothing_here)
+        .merge(page::routes(&admin))
+        .fallback(get(page::missing).with_state(admin))
         .layer(middleware::from_fn_with_state(Arc::new(access), access::enter))
         .layer(middleware::from_fn(access::headers))
 }

@@ -1,43 +1,132 @@
-//! `/api/v1/…`.
+//! `/api/v1/…`: the same questions as on the page, for programs.
 
-use axum::{Extension, Json, routing::get};
-use serde_json::{Value, json};
+pub(crate) mod reads;
+mod writes;
 
-use crate::{Admin, Operation, Role, Routes, Who};
+use axum::{
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{Admin, Operation, Parameter, Refused, Role, Routes};
 
 /// All of them.
 pub(crate) fn routes(admin: &Admin) -> Routes {
-    let engine = admin.engine.clone();
-    Routes::default()
-        .route(
-            Operation {
-                method: "get",
-                path: "/whoami",
-                summary: "Whom turnhook takes the caller for",
-                role: Role::Viewer,
-                parameters: &[],
-                answer: anything,
-                csv: false,
-            },
-            get(|Extension(who): Extension<Who>| async move { Json(who) }),
-        )
-        .route(
-            Operation {
-                method: "get",
-                path: "/status",
-                summary: "What the program is doing: sources, endpoints, store, this node",
-                role: Role::Viewer,
-                parameters: &[],
-                answer: anything,
-                csv: false,
-            },
-            get(move || {
-                let status = engine.status();
-                async move { Json(status) }
-            }),
-        )
+    writes::add(admin, reads::add(admin, Routes::default()))
 }
 
-fn anything() -> Value {
+/// A route that reads.
+const fn reads(
+    path: &'static str,
+    summary: &'static str,
+    parameters: &'static [Parameter],
+    csv: bool,
+) -> Operation {
+    Operation {
+        method: "get",
+        path,
+        summary,
+        role: Role::Viewer,
+        parameters,
+        answer: if csv { list } else { object },
+        csv,
+    }
+}
+
+/// A route that changes something.
+const fn writes(path: &'static str, summary: &'static str, parameters: &'static [Parameter]) -> Operation {
+    Operation {
+        method: "post",
+        path,
+        summary,
+        role: Role::Operator,
+        parameters,
+        answer: object,
+        csv: false,
+    }
+}
+
+fn object() -> Value {
     json!({ "type": "object" })
+}
+
+fn list() -> Value {
+    json!({
+        "type": "object",
+        "required": ["items", "next"],
+        "properties": {
+            "items": { "type": "array", "items": { "type": "object" } },
+            "next": { "type": ["string", "null"], "description": "`after` of the next page" },
+        },
+    })
+}
+
+/// A page of a list: as JSON, or with each object's leaves as columns of CSV.
+pub(crate) fn page(items: Vec<Value>, next: Option<String>, csv: bool) -> Result<Response, Refused> {
+    if !csv {
+        return Ok(axum::Json(json!({ "items": items, "next": next })).into_response());
+    }
+    let text =
+        to_csv(&items).map_err(|error| Refused::wrong(format!("this cannot be written as CSV: {error}")))?;
+    let mut response = text.into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/csv; charset=utf-8"),
+    );
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        header::HeaderValue::from_static("attachment; filename=\"turnhook.csv\""),
+    );
+    if let Some(next) = next.and_then(|next| next.parse().ok()) {
+        headers.insert("x-next", next);
+    }
+    Ok(response)
+}
+
+fn to_csv(items: &[Value]) -> Result<String, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut columns: Vec<String> = Vec::new();
+    let rows: Vec<Map<String, Value>> = items
+        .iter()
+        .map(|item| {
+            let mut row = Map::new();
+            flatten("", item, &mut row);
+            for name in row.keys() {
+                if !columns.contains(name) {
+                    columns.push(name.clone());
+                }
+            }
+            row
+        })
+        .collect();
+    writer.write_record(&columns)?;
+    for row in rows {
+        writer.write_record(columns.iter().map(|column| match row.get(column) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => crate::text::cell(text.as_bytes()),
+            Some(other) => other.to_string(),
+        }))?;
+    }
+    let bytes = writer.into_inner().map_err(|error| error.into_error())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn flatten(prefix: &str, value: &Value, row: &mut Map<String, Value>) {
+    match value {
+        Value::Object(inner) => {
+            for (name, value) in inner {
+                let name = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
+                flatten(&name, value, row);
+            }
+        }
+        other => {
+            row.insert(prefix.to_owned(), other.clone());
+        }
+    }
 }

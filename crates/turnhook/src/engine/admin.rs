@@ -7,8 +7,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use turnhook_admin::{
-    Access, Admin, EndpointNow, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
+    Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
 };
+use turnhook_dispatcher::queue::Next;
+use turnhook_reducer::rules::UserPattern;
 use turnhook_store::{Mode, Store};
 
 use super::{RunError, supervisor::Ended};
@@ -16,7 +18,7 @@ use crate::{
     config::{self, Config},
     health::{EndpointStatus, Health, SourceStatus},
     http::{self, tls},
-    metrics::{EventLabels, MessageKind, Metrics},
+    metrics::{EventLabels, MessageKind, Metrics, OutcomeLabels},
     store,
 };
 
@@ -29,6 +31,8 @@ pub(crate) struct Page {
     /// Its own, as that of a command is: what is read here waits for nobody who writes, and what is changed here the
     /// housekeeper notices as it notices a command's changes.
     store: Store,
+    engine: Arc<dyn Engine>,
+    history: Arc<History>,
 }
 
 impl Page {
@@ -61,14 +65,19 @@ impl Page {
                 error,
             })?;
         let store = store::open(&config.store.kind, Mode::Shared).await?;
-        let engine = Arc::new(Running {
+        let user_pattern =
+            UserPattern::new(&config.session.user_pattern).map_err(|error| wrong(error.to_string()))?;
+        let engine: Arc<dyn Engine> = Arc::new(Running {
             metrics,
             health,
             settings: settings(config),
+            user_pattern,
         });
+        let history = Arc::new(History::default());
         let shown = Admin {
             store: store.clone(),
-            engine,
+            engine: Arc::clone(&engine),
+            history: Arc::clone(&history),
         };
         Ok(Page {
             listener,
@@ -76,11 +85,16 @@ impl Page {
             router: turnhook_admin::router(shown, access, more),
             hosts: admin.hosts.clone(),
             store,
+            engine,
+            history,
         })
     }
 
     pub(crate) async fn run(self, stop: CancellationToken) -> Ended {
-        http::serve_admin(self.listener, self.tls, self.router, &self.hosts, stop).await;
+        tokio::select! {
+            () = http::serve_admin(self.listener, self.tls, self.router, &self.hosts, stop) => {}
+            () = self.history.watch(self.engine) => {}
+        }
         self.store.close().await;
         Ok(())
     }
@@ -98,9 +112,14 @@ struct Running {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     settings: BTreeMap<String, Value>,
+    user_pattern: UserPattern,
 }
 
-impl turnhook_admin::Engine for Running {
+impl Engine for Running {
+    fn user_of(&self, username: &[u8]) -> Option<Vec<u8>> {
+        self.user_pattern.user(username).map(<[u8]>::to_vec)
+    }
+
     fn status(&self) -> StatusNow {
         let status = self.health.status();
         let parts = status.parts;
@@ -172,6 +191,14 @@ impl Running {
     }
 
     fn endpoint(&self, name: String, of: EndpointStatus) -> EndpointNow {
+        let outcomes = Next::WORDS.map(|outcome| {
+            let labels = OutcomeLabels {
+                endpoint: name.clone(),
+                outcome,
+            };
+            let counter = self.metrics.endpoints.deliveries.get(&labels);
+            (outcome.to_owned(), counter.map_or(0, |counter| counter.get()))
+        });
         EndpointNow {
             state: word(&of.state),
             since: of.since,
@@ -184,6 +211,7 @@ impl Running {
             last_error: of.last_error,
             last_error_at: of.last_error_at,
             last_delivered_at: of.last_delivered_at,
+            outcomes: outcomes.into(),
             settings: self.settings.get(&name).cloned().unwrap_or_default(),
             name,
         }

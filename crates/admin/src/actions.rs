@@ -1,0 +1,144 @@
+//! What an operator may do: what the command line does, with who did it on record.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use turnhook_reducer::time::Timestamp;
+use turnhook_store::{AuditEntry, DeliveryFilter, DeliveryState, ReplayRequest, Store};
+
+use crate::{Refused, Who, asked::Asked};
+
+/// What the wall clock says.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What is done to deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bulk {
+    Replay,
+    Discard,
+}
+
+impl Bulk {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Bulk::Replay => "replay",
+            Bulk::Discard => "discard",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Result<Bulk, Refused> {
+        match name {
+            "replay" => Ok(Bulk::Replay),
+            "discard" => Ok(Bulk::Discard),
+            other => Err(Refused::wrong(format!(
+                "`action` is replay or discard, not {other:?}"
+            ))),
+        }
+    }
+
+    /// As asked for; without states, the dead letters.
+    pub(crate) fn filter(asked: &Asked) -> Result<DeliveryFilter, Refused> {
+        let mut filter = asked.deliveries()?;
+        if filter.states.is_empty() {
+            filter.states.push(DeliveryState::Dead);
+        }
+        Ok(filter)
+    }
+
+    /// How many it was done to.
+    pub(crate) async fn run(self, store: &Store, who: &Who, asked: &Asked) -> Result<u64, Refused> {
+        let filter = Bulk::filter(asked)?;
+        let (at, what) = (now(), in_words(asked));
+        let count = match self {
+            Bulk::Replay => {
+                let rate = asked.number("rate")?.filter(|rate| *rate > 0);
+                let request = ReplayRequest {
+                    filter,
+                    at,
+                    who: who.name.clone(),
+                    what: what.clone(),
+                    #[allow(clippy::cast_precision_loss)] // nobody asks for 2^53 a second
+                    rate: rate.map(|rate| rate as f64),
+                    may_repeat: asked.text("may_repeat").is_some(),
+                };
+                store.replay(request).await?.total
+            }
+            Bulk::Discard => store.discard(filter, at).await?,
+        };
+        note(store, who, self.as_str(), what, asked, count).await?;
+        Ok(count)
+    }
+}
+
+/// Whether it was not so before.
+pub(crate) async fn pause(store: &Store, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
+    let reason = asked
+        .text("reason")
+        .unwrap_or_else(|| format!("paused by {}", who.name));
+    let changed = store.pause(endpoint, now(), &reason).await?;
+    note(
+        store,
+        who,
+        "pause",
+        endpoint.to_owned(),
+        asked,
+        u64::from(changed),
+    )
+    .await?;
+    Ok(changed)
+}
+
+/// Whether it was paused.
+pub(crate) async fn resume(store: &Store, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
+    let changed = store.resume(endpoint, now()).await?;
+    note(
+        store,
+        who,
+        "resume",
+        endpoint.to_owned(),
+        asked,
+        u64::from(changed),
+    )
+    .await?;
+    Ok(changed)
+}
+
+async fn note(
+    store: &Store,
+    who: &Who,
+    action: &str,
+    target: String,
+    asked: &Asked,
+    count: u64,
+) -> Result<(), Refused> {
+    let entry = AuditEntry {
+        at: now(),
+        who: who.name.clone(),
+        action: action.to_owned(),
+        target,
+        detail: asked.text("reason").unwrap_or_default(),
+        count,
+        ..AuditEntry::default()
+    };
+    Ok(store.note(entry).await?)
+}
+
+/// The names by which deliveries are chosen.
+pub(crate) const CHOICE: [&str; 8] = [
+    "state", "endpoint", "session", "user", "type", "since", "until", "id",
+];
+
+pub(crate) fn in_words(asked: &Asked) -> String {
+    let words: Vec<String> = asked
+        .only(&CHOICE)
+        .into_iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    if words.is_empty() {
+        "all dead letters".to_owned()
+    } else {
+        words.join(", ")
+    }
+}

@@ -1,0 +1,401 @@
+//! Endpoints, sources, nodes, and the record of what people did.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{get, post},
+};
+use turnhook_store::GapRow;
+
+use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see};
+use crate::{
+    Admin, Refused, Role,
+    actions::{self, now},
+    asked::{self, Asked, encoded},
+    history::Line,
+    text,
+};
+
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/endpoints", get(endpoints))
+        .route("/endpoints/{name}", get(endpoint))
+        .route("/endpoints/{name}/{action}", post(act))
+        .route("/sources", get(sources))
+        .route("/sources/{name}", get(source))
+        .route("/nodes", get(nodes))
+        .route("/audit", get(audit))
+}
+
+async fn endpoints(State(admin): State<Admin>, view: View) -> Response {
+    let table = overview::endpoints(&view, &admin.engine.status().endpoints);
+    view.show(Ok(("Endpoints".to_owned(), vec![Block::Table(table)])))
+}
+
+async fn endpoint(State(admin): State<Admin>, Path(name): Path<String>, view: View) -> Response {
+    let shown = one_endpoint(&admin, &name, &view).await;
+    view.show(shown)
+}
+
+async fn one_endpoint(admin: &Admin, name: &str, view: &View) -> Shown {
+    let status = admin.engine.status();
+    let Some(endpoint) = status.endpoints.iter().find(|endpoint| endpoint.name == name) else {
+        return Err(Refused::missing(format!(
+            "there is no endpoint {:?}",
+            text::shown(name.as_bytes())
+        )));
+    };
+    let zone = &view.zone;
+    let shown = |words: &Option<String>| Cell::text(text::shown(words.as_deref().unwrap_or("–").as_bytes()));
+    let mut blocks = vec![Block::Facts(vec![
+        ("State", Cell::state(&endpoint.state)),
+        ("Why", shown(&endpoint.reason)),
+        ("Since", Cell::maybe_time(endpoint.since, zone)),
+        (
+            "Tried again at",
+            endpoint
+                .until
+                .map_or_else(|| Cell::text("–"), |at| Cell::time(at, zone)),
+        ),
+        ("Pending", Cell::number(endpoint.pending)),
+        ("Dead letters", Cell::number(endpoint.dead_letters)),
+        (
+            "Last delivered",
+            Cell::maybe_time(endpoint.last_delivered_at, zone),
+        ),
+        ("Last error", shown(&endpoint.last_error)),
+        ("That was", Cell::maybe_time(endpoint.last_error_at, zone)),
+    ])];
+    if view.who.role == Role::Operator {
+        let action = if endpoint.paused { "resume" } else { "pause" };
+        blocks.push(Block::Form(Form {
+            method: "post",
+            action: format!("/endpoints/{}/{action}", encoded(name.as_bytes())),
+            hidden: Vec::new(),
+            fields: vec![Field::new(
+                "Why, for the record",
+                "reason",
+                "text",
+                &Asked::default(),
+            )],
+            button: if endpoint.paused {
+                "Resume".into()
+            } else {
+                "Pause".into()
+            },
+            danger: !endpoint.paused,
+        }));
+    }
+    let of = encoded(name.as_bytes());
+    let links = [
+        ("dead", "Dead letters"),
+        ("pending", "Pending"),
+        ("", "All deliveries"),
+    ];
+    let links = links.map(|(state, text)| {
+        (
+            view.link(&format!("/deliveries?endpoint={of}&state={state}")),
+            text.to_owned(),
+        )
+    });
+    blocks.push(Block::Links(links.to_vec()));
+    let mut lines = vec![
+        (
+            Line::Backlog(name.to_owned()),
+            "pending deliveries".to_owned(),
+            plot::whole as plot::Words,
+        ),
+        (
+            Line::Age(name.to_owned()),
+            "age of the oldest".to_owned(),
+            plot::seconds,
+        ),
+    ];
+    for line in admin.history.outcomes(name) {
+        if let Line::Deliveries(_, outcome) = &line {
+            let title = format!("attempts a minute that were {}", outcome.replace('_', " "));
+            lines.push((line, title, plot::whole));
+        }
+    }
+    for (line, title, words) in lines {
+        let points = admin.history.line(&line);
+        // What never was has no picture.
+        let is_of_interest = matches!(line, Line::Backlog(_)) || points.iter().any(|(_, value)| *value > 0.0);
+        if is_of_interest {
+            blocks.extend(
+                plot::line(format!("{name}: {title}, the last day"), &points, words, zone).map(Block::Plot),
+            );
+        }
+    }
+    let settings = serde_json::to_string_pretty(&endpoint.settings).unwrap_or_default();
+    blocks.push(Block::Text("Settings; secrets are hidden", text_lines(&settings)));
+    Ok((format!("Endpoint {name}"), blocks))
+}
+
+/// Lines are kept; within them, what would be obeyed is written out.
+fn text_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| text::shown(line.as_bytes())).collect();
+    lines.join("\n")
+}
+
+async fn act(
+    State(admin): State<Admin>,
+    Path((name, action)): Path<(String, String)>,
+    view: View,
+    asked::Form(asked): asked::Form,
+) -> Response {
+    let done = match action.as_str() {
+        "pause" => actions::pause(&admin.store, &view.who, &name, &asked).await,
+        "resume" => actions::resume(&admin.store, &view.who, &name, &asked).await,
+        _ => Err(Refused::missing("an endpoint is paused or resumed")),
+    };
+    match done {
+        Ok(_) => see(&format!("/endpoints/{}", encoded(name.as_bytes()))),
+        Err(refused) => view.refuse(refused),
+    }
+}
+
+async fn sources(State(admin): State<Admin>, view: View) -> Response {
+    let rows = admin.engine.status().sources.into_iter().map(|source| {
+        vec![
+            Cell::Link(
+                view.link(&format!("/sources/{}", encoded(source.name.as_bytes()))),
+                source.name.clone(),
+            ),
+            Cell::text(source.r#type.clone()),
+            Cell::state(&source.state),
+            Cell::state(&source.role),
+            Cell::maybe_time(source.last_message_at, &view.zone),
+            Cell::number(source.open_sessions),
+            Cell::number(source.open_allocations),
+        ]
+    });
+    let table = Table {
+        caption: "Streams of coturn's messages".into(),
+        columns: vec![
+            ("Source", false),
+            ("Type", false),
+            ("State", false),
+            ("Role", false),
+            ("Last heard", false),
+            ("Open sessions", true),
+            ("Open allocations", true),
+        ],
+        rows: rows.collect(),
+        none: "No source is configured.",
+        next: None,
+    };
+    view.show(Ok(("Sources".to_owned(), vec![Block::Table(table)])))
+}
+
+async fn source(State(admin): State<Admin>, Path(name): Path<String>, view: View) -> Response {
+    let shown = one_source(&admin, &name, &view).await;
+    view.show(shown)
+}
+
+/// As far back as gaps are shown.
+const MONTH_MS: u64 = 30 * 86_400_000;
+
+async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
+    let status = admin.engine.status();
+    let Some(source) = status.sources.iter().find(|source| source.name == name) else {
+        return Err(Refused::missing(format!(
+            "there is no source {:?}",
+            text::shown(name.as_bytes())
+        )));
+    };
+    let zone = &view.zone;
+    let shown = |words: &Option<String>| Cell::text(text::shown(words.as_deref().unwrap_or("–").as_bytes()));
+    let mut blocks = vec![Block::Facts(vec![
+        ("Type", Cell::text(source.r#type.clone())),
+        ("State", Cell::state(&source.state)),
+        ("Since", Cell::maybe_time(source.since, zone)),
+        ("Role", Cell::state(&source.role)),
+        ("Where", shown(&source.detail)),
+        ("Last heard", Cell::maybe_time(source.last_message_at, zone)),
+        ("Open sessions", Cell::number(source.open_sessions)),
+        ("Open allocations", Cell::number(source.open_allocations)),
+        ("Last error", shown(&source.last_error)),
+    ])];
+    if !source.silent_threads.is_empty() {
+        let threads: Vec<String> = source.silent_threads.iter().map(ToString::to_string).collect();
+        let words = format!(
+            "Relay threads of coturn have fallen silent: {}.",
+            threads.join(", ")
+        );
+        blocks.push(Block::Say("bad", words));
+    }
+    blocks.push(Block::Table(Table {
+        caption: "Servers".into(),
+        columns: vec![("Server", false), ("State", false), ("Since", false)],
+        rows: source
+            .servers
+            .iter()
+            .map(|server| {
+                vec![
+                    Cell::Name(text::shown(server.server.as_bytes())),
+                    Cell::state(&server.state),
+                    Cell::time(server.since, zone),
+                ]
+            })
+            .collect(),
+        none: "None has connected, or the source is a Redis, where servers are not told apart.",
+        next: None,
+    }));
+    blocks.push(Block::Table(Table {
+        caption: "Messages since the start".into(),
+        columns: vec![("Kind", false), ("Messages", true)],
+        rows: source
+            .messages
+            .iter()
+            .map(|(kind, count)| vec![Cell::text(kind.clone()), Cell::number(*count)])
+            .collect(),
+        none: "None.",
+        next: None,
+    }));
+    for (line, title) in [
+        (Line::OpenSessions(name.to_owned()), "open sessions"),
+        (Line::Messages(name.to_owned()), "messages a minute"),
+    ] {
+        let points = admin.history.line(&line);
+        blocks.extend(
+            plot::line(
+                format!("{name}: {title}, the last day"),
+                &points,
+                plot::whole,
+                zone,
+            )
+            .map(Block::Plot),
+        );
+    }
+    let since = turnhook_reducer::time::Timestamp(now().0.saturating_sub(MONTH_MS));
+    let all = admin.store.gaps(Some(since), 10_000).await?;
+    blocks.push(Block::Table(gaps(
+        view,
+        all.iter().filter(|row| row.source == name).take(200),
+    )));
+    Ok((format!("Source {name}"), blocks))
+}
+
+pub(super) fn gaps<'a>(view: &View, rows: impl Iterator<Item = &'a GapRow>) -> Table {
+    Table {
+        caption: "Gaps".into(),
+        columns: vec![
+            ("Source", false),
+            ("From", false),
+            ("To", false),
+            ("Why", false),
+            ("Server", false),
+        ],
+        rows: rows
+            .map(|row| {
+                vec![
+                    Cell::text(row.source.clone()),
+                    Cell::time(row.gap.from, &view.zone),
+                    Cell::time(row.gap.to, &view.zone),
+                    Cell::text(row.gap.reason.as_str().replace('_', " ")),
+                    Cell::Name(text::shown(
+                        row.gap
+                            .server
+                            .as_deref()
+                            .unwrap_or("all of the source".as_bytes()),
+                    )),
+                ]
+            })
+            .collect(),
+        none: "No gap is on record.",
+        next: None,
+    }
+}
+
+async fn nodes(State(admin): State<Admin>, view: View) -> Response {
+    let shown = async {
+        let Some(cluster) = admin.store.cluster() else {
+            let words = "This is the only one: a store in a SQLite file is run on by one process.";
+            return Ok(("Nodes".to_owned(), vec![Block::Say("", words.to_owned())]));
+        };
+        let seen = cluster.view().await?;
+        let rows = seen.nodes.iter().map(|node| {
+            let held = seen
+                .leases
+                .iter()
+                .filter(|lease| lease.holder == Some(node.id) && !lease.expired);
+            let (lanes, sources): (Vec<String>, Vec<String>) = held
+                .map(|lease| lease.name.to_string())
+                .partition(|name| name.starts_with("lane"));
+            vec![
+                Cell::Name(text::shown(node.name.as_bytes())),
+                Cell::state(if node.live { "live" } else { "gone" }),
+                Cell::text(node.version.clone()),
+                Cell::time(node.started_at, &view.zone),
+                Cell::text(sources.join(", ")),
+                Cell::number(lanes.len() as u64),
+            ]
+        });
+        let table = Table {
+            caption: "By the database's clock".into(),
+            columns: vec![
+                ("Node", false),
+                ("State", false),
+                ("Version", false),
+                ("Started", false),
+                ("Leads", false),
+                ("Delivers, of 64 parts", true),
+            ],
+            rows: rows.collect(),
+            none: "None is on record.",
+            next: None,
+        };
+        Ok(("Nodes".to_owned(), vec![Block::Table(table)]))
+    };
+    let shown = shown.await;
+    view.show(shown)
+}
+
+async fn audit(State(admin): State<Admin>, view: View) -> Response {
+    let shown = async {
+        let limit = view.asked.limit()?;
+        let before = view.asked.number("after")?.and_then(|id| i64::try_from(id).ok());
+        let rows = admin.store.audit(before, limit).await?;
+        let next = rows.last().filter(|_| rows.len() == limit);
+        let next = next.map(|row| {
+            format!(
+                "/audit{}",
+                view.asked.with(&[("after", row.id.to_string().as_bytes())])
+            )
+        });
+        let table = Table {
+            caption: "Newest first".into(),
+            columns: vec![
+                ("When", false),
+                ("Who", false),
+                ("What", false),
+                ("To what", false),
+                ("How many", true),
+                ("Why", false),
+            ],
+            rows: rows
+                .iter()
+                .map(|entry| {
+                    vec![
+                        Cell::time(entry.at, &view.zone),
+                        Cell::Name(text::shown(entry.who.as_bytes())),
+                        Cell::text(entry.action.clone()),
+                        Cell::Name(text::shown(entry.target.as_bytes())),
+                        Cell::number(entry.count),
+                        Cell::Name(text::shown(entry.detail.as_bytes())),
+                    ]
+                })
+                .collect(),
+            none: "Nobody has done anything yet.",
+            next,
+        };
+        Ok((
+            "What people did".to_owned(),
+            vec![Block::Table(table), view.csv("/audit")],
+        ))
+    };
+    let shown = shown.await;
+    view.show(shown)
+}
