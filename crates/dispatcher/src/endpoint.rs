@@ -550,7 +550,7 @@ impl Endpoint {
             return;
         };
         let short = |until: Timestamp| until.since(self.clocks.wall()) < WORTH_A_LINE;
-        if kind == StandstillKind::Held && standstill.until.is_some_and(short) {
+        if kind == StandstillKind::Held && !state.queue.has_a_cause() && standstill.until.is_some_and(short) {
             return;
         }
         state.logged = Some(kind);
@@ -563,11 +563,16 @@ impl Endpoint {
                 endpoint,
                 reason, "endpoint stands still: paused until `turnhook endpoints resume`; everything is kept"
             ),
+            StandstillKind::Held if state.queue.has_a_cause() => warn!(
+                endpoint,
+                reason,
+                "endpoint stands still: something has to be put right first; it is tried every few seconds, and nothing is lost"
+            ),
             StandstillKind::Held => warn!(
                 endpoint,
                 reason,
                 until,
-                "endpoint stands still, and is asked again then; `turnhook endpoints resume` lets go of that"
+                "endpoint stands still: it asked to be left alone; `turnhook endpoints resume` lets go of that"
             ),
             StandstillKind::BreakerOpen => warn!(
                 endpoint,

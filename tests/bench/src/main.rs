@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod nodes;
 mod pauses;
+mod providers;
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
 mod receiver;
@@ -26,8 +27,9 @@ fn main() -> ExitCode {
         Some("memory") => memory::run(),
         Some("nodes") => nodes::run(),
         Some("pauses") => pauses::run(),
+        Some("providers") => providers::run(),
         Some("upkeep") => upkeep::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, upkeep".into()),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, providers, upkeep".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

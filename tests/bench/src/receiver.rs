@@ -17,6 +17,8 @@ use crate::fixture::Result;
 #[derive(Default)]
 pub struct Seen {
     pub requests: AtomicU64,
+    /// Records of a billing product in them.
+    pub records: AtomicU64,
     pub bytes: AtomicU64,
     /// When which user's event arrived first: only if asked for, since it costs.
     pub arrivals: Mutex<HashMap<(String, &'static str), Instant>>,
@@ -35,10 +37,17 @@ impl Receiver {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(Seen { noting, ..Seen::default() });
-        let router = Router::new().route("/", post(receive)).with_state(Arc::clone(&seen));
+        let router = Router::new().route("/", post(receive)).route("/api/v1/events", post(receive_records)).with_state(Arc::clone(&seen));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Ok(Receiver { port, seen, _runtime: runtime })
     }
+}
+
+async fn receive_records(State(seen): State<Arc<Seen>>, body: Bytes) -> StatusCode {
+    let records = String::from_utf8_lossy(&body).matches("\"specversion\"").count();
+    seen.records.fetch_add(records as u64, Ordering::Relaxed);
+    seen.requests.fetch_add(1, Ordering::Relaxed);
+    StatusCode::NO_CONTENT
 }
 
 async fn receive(State(seen): State<Arc<Seen>>, body: Bytes) -> StatusCode {

@@ -206,6 +206,12 @@ impl Queue {
         }
     }
 
+    /// Whether something has to be put right before the endpoint takes anything.
+    #[must_use]
+    pub fn has_a_cause(&self) -> bool {
+        self.batches.cause.is_some()
+    }
+
     /// How many deliveries wait for their customer.
     #[must_use]
     pub fn waiting_for_customers(&self) -> usize {

@@ -3,6 +3,7 @@
 //!
 //! Everything runs on one thread by a clock that is set, from one number: a history that fails can be had again.
 
+mod accounts;
 mod fake;
 mod world;
 
@@ -138,7 +139,7 @@ fn a_wrong_key_holds_the_endpoint_and_nothing_dies() {
 }
 
 #[test]
-fn who_is_not_in_the_map_is_sent_once_the_map_has_them() {
+fn p7_who_is_not_in_the_map_is_sent_once_the_map_has_them() {
     let mut plan = Plan::new(5, Kind::Lago);
     plan.calm();
     let mut world = World::new(plan);

@@ -31,6 +31,7 @@ mod outages;
 mod outbox;
 mod pages;
 mod postgres;
+mod products;
 mod realm_switch;
 mod record;
 mod relayed;
