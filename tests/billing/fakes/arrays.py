@@ -60,6 +60,8 @@ class Lago(WithBearer):
             errors["timestamp"] = ["invalid_format"]
         if not isinstance(event.get("properties", {}), dict):
             errors["properties"] = ["invalid_format"]
+        if event.get("external_subscription_id") in self.poison:
+            errors["properties"] = ["invalid_value"]
         key = (event.get("transaction_id"), event.get("external_subscription_id"))
         if not self.clickhouse and (self.is_duplicate(key) or key in ids):
             errors["transaction_id"] = ["value_already_exist"]
@@ -139,6 +141,8 @@ class Orb(WithBearer):
                 errors.append(f"{name} is required")
         if ("customer_id" in event) == ("external_customer_id" in event):
             errors.append("exactly one of customer_id and external_customer_id is required")
+        if event.get("external_customer_id") in self.poison:
+            errors.append("this customer is refused")
         properties = event.get("properties")
         if not isinstance(properties, dict):
             errors.append("properties is required")
@@ -221,6 +225,8 @@ class Metronome(WithBearer):
         for name in ("transaction_id", "customer_id", "event_type", "timestamp"):
             if not isinstance(event.get(name), str) or not event[name]:
                 return f"{name} is required"
+        if event["customer_id"] in self.poison:
+            return "this customer is refused"
         at = rfc3339(event["timestamp"])
         if at is None:
             return "timestamp must be RFC 3339"
@@ -249,6 +255,8 @@ class Polar(WithBearer):
             errors.append(at("name", "String should have 1 to 128 characters"))
         if ("customer_id" in event) == ("external_customer_id" in event):
             errors.append(at("external_customer_id", "exactly one customer is required"))
+        if event.get("external_customer_id") in self.poison:
+            errors.append(at("external_customer_id", "this customer is refused"))
         if "organization_id" in event:
             errors.append(at("organization_id", "Setting organization_id is disallowed when using an organization token"))
         when = rfc3339(event.get("timestamp"))

@@ -96,6 +96,8 @@ class Fake:
         self.script = deque()
         self.chaos = None
         self.refuse_with = None
+        #: Customers whose events are refused, whatever they say.
+        self.poison = set()
 
     # --- for products ---
 
@@ -161,6 +163,7 @@ class Fake:
         chaos: {"seed": 7, "lose": 0.1, "drop": 0.1, "503": 0.1, "503-after": 0.1}, a part of all requests each
         refuse: a status for every request, null to end it
         clock: by how many seconds the product's clock is ahead; window, customers, meters: as when it was started
+        poison: customers whose events are refused, with what that does to their neighbours
         """
         with self.lock:
             if "script" in wish:
@@ -174,7 +177,7 @@ class Fake:
                 self.clock_offset = float(wish["clock"])
             if "window" in wish:
                 self.window = wish["window"]
-            for name in ("customers", "meters"):
+            for name in ("customers", "meters", "poison"):
                 if name in wish:
                     setattr(self, name, set(wish[name]) if wish[name] is not None else None)
 

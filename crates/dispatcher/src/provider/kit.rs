@@ -104,6 +104,10 @@ impl Bench {
 
     /// What an answer means, with headers as `name: value`.
     pub(super) fn answer(&self, items: &[Item], status: u16, headers: &[&str], body: &str) -> Decoded {
+        self.answer_bytes(items, status, headers, body.as_bytes())
+    }
+
+    pub(super) fn answer_bytes(&self, items: &[Item], status: u16, headers: &[&str], body: &[u8]) -> Decoded {
         let mut map = HeaderMap::new();
         for header in headers {
             let (name, value) = header.split_once(": ").unwrap();
@@ -115,7 +119,7 @@ impl Bench {
         let answer = Answer {
             status,
             headers: &map,
-            body: body.as_bytes(),
+            body,
             at: NOW,
         };
         self.product.decode(&answer, items)

@@ -13,6 +13,8 @@ pub mod cloudevents;
 pub mod customers;
 pub mod facts;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod kit;
 pub mod lago;
 pub mod metronome;
