@@ -5,6 +5,7 @@ mod harness;
 
 mod accounts;
 mod admin_access;
+mod billing;
 mod captures;
 mod chaos;
 mod cli;

@@ -4,6 +4,7 @@ pub(crate) mod billing;
 pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod counter;
+pub(crate) mod fakes;
 pub(crate) mod feeder;
 pub(crate) mod line;
 pub(crate) mod nodes;

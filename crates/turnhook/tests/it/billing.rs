@@ -1,0 +1,308 @@
+//! Billing products, as far as their fakes are like them: whatever goes wrong on the way, their sums are the ledger's,
+//! or what they lack is listed.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::{bridge::Bridge, eventually, fakes::Fakes, feeder::Feeder, turnhook};
+
+/// An endpoint of a product that is tried again quickly.
+fn product(fakes: &Fakes, name: &str, kind: &str, more: &str) -> String {
+    let url = fakes.url(name);
+    format!(
+        "[[endpoint]]\nname = \"{name}\"\ntype = \"{kind}\"\nurl = \"{url}\"\nbearer = \"sk_test_1\"\n\
+         retry = {{ initial = \"50ms\", max = \"200ms\" }}\n{more}\n"
+    )
+}
+
+/// Bytes and sessions under one name.
+const METERS: &str = "meters = [{ event = \"relay\", value = \"billable_bytes\", property = \"bytes\" }, \
+                      { event = \"relay\", value = \"sessions\" }]";
+/// What takes one value for each name.
+const SINGLE: &str = "meters = [{ event = \"bytes\", value = \"billable_bytes\" }, { event = \"sessions\", value = \"sessions\" }]";
+const BATCH: &str = "batch = { max = 20, wait = \"50ms\" }";
+
+/// Sessions that are over, each of one allocation, by so many users.
+struct Traffic {
+    calls: u64,
+    /// Bytes and sessions by user.
+    ledger: BTreeMap<String, (u64, u64)>,
+}
+
+impl Traffic {
+    fn new() -> Traffic {
+        Traffic {
+            calls: 0,
+            ledger: BTreeMap::new(),
+        }
+    }
+
+    /// So many calls, all of which are in the ledger afterwards.
+    #[track_caller]
+    fn calls(&mut self, bridge: &Bridge, users: &[&str], count: u64) {
+        let mut feeder = Feeder::connect(bridge.source);
+        for _ in 0..count {
+            self.calls += 1;
+            let user = users[usize::try_from(self.calls).unwrap() % users.len()];
+            let allocation = feeder.call(user, self.calls);
+            let (bytes, sessions) = self.ledger.entry(user.to_owned()).or_default();
+            *bytes += allocation.peer[1] + allocation.peer[3];
+            *sessions += 1;
+        }
+        eventually("the sessions to be over", || {
+            let over = bridge.objects(&["sessions", "list", "--limit", "1000000"]);
+            let over = over.iter().filter(|session| !session["ended_at"].is_null());
+            (u64::try_from(over.count()).unwrap() == self.calls).then_some(())
+        });
+    }
+
+    fn bytes(&self) -> BTreeMap<String, u64> {
+        let of = self.ledger.iter();
+        of.map(|(user, (bytes, _))| (user.clone(), *bytes)).collect()
+    }
+
+    fn sessions(&self) -> BTreeMap<String, u64> {
+        let of = self.ledger.iter();
+        of.map(|(user, (_, sessions))| (user.clone(), *sessions))
+            .collect()
+    }
+}
+
+#[track_caller]
+fn nothing_pending(bridge: &Bridge) {
+    eventually("the outbox to be empty", || {
+        bridge.deliveries("pending").is_empty().then_some(())
+    });
+}
+
+/// Lost answers, resets, 5xx before and after the fact, and turnhook killed with all of it under way.
+#[test]
+fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
+    let grouped = ["lago", "orb", "metronome", "polar", "openmeter"];
+    let fakes = Fakes::start(&[
+        "stripe",
+        "lago",
+        "orb",
+        "metronome",
+        "polar",
+        "openmeter",
+        "cloudevents",
+        "meteroid",
+        "autumn",
+    ]);
+    let mut more = String::new();
+    for name in grouped {
+        more += &product(&fakes, name, name, &format!("{METERS}\n{BATCH}"));
+    }
+    more += &product(&fakes, "stripe", "stripe", &format!("{SINGLE}\nproperties = []"));
+    more += &product(&fakes, "cloudevents", "cloudevents", "");
+    let preset = |name: &str| format!("[endpoint.options]\npreset = \"{name}\"\n");
+    let meteroid = format!("{METERS}\n{BATCH}\n{}", preset("meteroid"));
+    more += &product(&fakes, "meteroid", "template", &meteroid);
+    let autumn = format!("{SINGLE}\n{}", preset("autumn"));
+    more += &product(&fakes, "autumn", "template", &autumn);
+    let all = [&grouped[..], &["stripe", "cloudevents", "meteroid", "autumn"]].concat();
+    for (seed, name) in all.iter().enumerate() {
+        let chaos = json!({"seed": seed, "lose": 0.1, "drop": 0.05, "503": 0.05, "503-after": 0.05});
+        fakes.switch(name, &json!({ "chaos": chaos }));
+    }
+
+    let mut bridge = Bridge::new(&more);
+    let mut traffic = Traffic::new();
+    let users = ["alice", "bob", "carol", "J\u{fc}rgen \"x\" %&="];
+    for _ in 0..3 {
+        bridge.start();
+        traffic.calls(&bridge, &users, 40);
+        bridge.kill();
+    }
+    bridge.start();
+    nothing_pending(&bridge);
+    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    for name in all {
+        let bytes = match name {
+            "stripe" | "autumn" => "value",
+            "cloudevents" => "billable_bytes",
+            _ => "bytes",
+        };
+        let state = fakes.state(name);
+        assert_eq!(state["counted_twice"], json!([]), "{name}");
+        let mut sums = fakes.sums(name);
+        if bytes == "value" {
+            let of = |meter: &str| -> BTreeMap<String, u64> {
+                let of = sums.iter().filter(|((_, of, _), _)| of == meter);
+                of.map(|((customer, ..), sum)| (customer.clone(), *sum)).collect()
+            };
+            assert_eq!(of("bytes"), traffic.bytes(), "{name}: {state}");
+            assert_eq!(of("sessions"), traffic.sessions(), "{name}: {state}");
+            continue;
+        }
+        assert_eq!(fakes.by_customer(name, bytes), traffic.bytes(), "{name}: {state}");
+        sums.retain(|(.., value), _| value == "sessions");
+        if name != "cloudevents" {
+            assert_eq!(
+                fakes.by_customer(name, "sessions"),
+                traffic.sessions(),
+                "{name}: {state}"
+            );
+        }
+    }
+    // Something did go wrong.
+    let repeated = all_duplicates(&fakes, &grouped);
+    assert!(repeated > 0, "no answer was lost: the test shows nothing");
+    bridge.stop();
+}
+
+fn all_duplicates(fakes: &Fakes, names: &[&str]) -> u64 {
+    let of = |name: &&str| fakes.state(name)["duplicates"].as_u64().unwrap();
+    names.iter().map(of).sum()
+}
+
+#[test]
+fn p5_one_poisoned_customer_takes_no_neighbour_along() {
+    let names = ["lago", "orb", "metronome", "polar"];
+    let fakes = Fakes::start(&names);
+    let mut more = String::new();
+    for name in names {
+        more += &product(
+            &fakes,
+            name,
+            name,
+            &format!("{METERS}\nbatch = {{ max = 50, wait = \"300ms\" }}"),
+        );
+        fakes.switch(name, &json!({"poison": ["mallory"]}));
+    }
+    let mut bridge = Bridge::new(&more);
+    bridge.start();
+    let mut traffic = Traffic::new();
+    traffic.calls(&bridge, &["alice", "bob", "mallory", "carol"], 40);
+    nothing_pending(&bridge);
+    traffic.ledger.remove("mallory");
+    for name in names {
+        assert_eq!(fakes.by_customer(name, "bytes"), traffic.bytes(), "{name}");
+        assert_eq!(fakes.by_customer(name, "sessions"), traffic.sessions(), "{name}");
+    }
+    // What is lacking is listed: ten starts and ten ends of each product.
+    let dead = bridge.deliveries("dead");
+    for name in names {
+        let of = dead.iter().filter(|delivery| delivery["endpoint"] == name);
+        assert_eq!(of.count(), 20, "{name}: {dead:#?}");
+    }
+    bridge.stop();
+}
+
+#[test]
+fn p7_a_wrong_key_kills_nothing_and_unknown_customers_wait() {
+    let fakes = Fakes::start(&["stripe", "orb"]);
+    let map = "customers_file = \"customers.csv\"\nunknown = \"hold\"";
+    let stripe = product(
+        &fakes,
+        "stripe",
+        "stripe",
+        &format!("{SINGLE}\nproperties = []\n{map}"),
+    );
+    let orb = product(&fakes, "orb", "orb", &format!("{METERS}\n{BATCH}"));
+    let mut bridge = Bridge::new(&format!("{stripe}{orb}"));
+    let customers = bridge.directory.path().join("customers.csv");
+    fs::write(&customers, "user,customer\nalice,cus_alice\n").unwrap();
+    fakes.switch("orb", &json!({"refuse": 401}));
+    bridge.start();
+    let mut traffic = Traffic::new();
+    traffic.calls(&bridge, &["alice", "bob"], 10);
+    // Orb refuses the key: it waits, and says why.
+    bridge.until("orb to be held", |status| {
+        let orb = status["endpoints"].as_array().into_iter().flatten();
+        orb.filter(|endpoint| endpoint["name"] == "orb")
+            .any(|endpoint| endpoint.to_string().contains("credentials"))
+    });
+    eventually("alice to be billed at Stripe", || {
+        let billed = fakes.sums("stripe");
+        let sum = billed.get(&("cus_alice".into(), "bytes".into(), "value".into()));
+        (sum == Some(&traffic.bytes()["alice"])).then_some(())
+    });
+    assert_eq!(fakes.sums("orb").len(), 0);
+    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    // The key is put right, and the map completed.
+    fakes.switch("orb", &json!({"refuse": null}));
+    bridge.ask(&["endpoints", "resume", "orb"]);
+    fs::write(&customers, "user,customer\nalice,cus_alice\nbob,cus_bob\n").unwrap();
+    nothing_pending(&bridge);
+    assert_eq!(fakes.by_customer("orb", "bytes"), traffic.bytes());
+    let stripe = fakes.sums("stripe");
+    for user in ["alice", "bob"] {
+        let of = |meter: &str| stripe[&(format!("cus_{user}"), meter.to_owned(), "value".to_owned())];
+        assert_eq!((of("bytes"), of("sessions")), traffic.ledger[user]);
+    }
+    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    bridge.stop();
+}
+
+/// The configurations of `examples/billing`, by page.
+fn pages() -> Vec<(String, String)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/billing");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let blocks = text.split("```toml\n").skip(1);
+        found.extend(blocks.map(|block| (name.clone(), block.split("```").next().unwrap().to_owned())));
+    }
+    found
+}
+
+#[test]
+fn each_pages_configuration_is_valid() {
+    let pages = pages();
+    assert!(pages.len() >= 9, "{pages:#?}");
+    for (page, endpoint) in pages {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().display();
+        // What it points to is in the folder.
+        let endpoint = endpoint
+            .replace("/run/secrets/", &format!("{at}/"))
+            .replace("/etc/turnhook/", &format!("{at}/"));
+        for line in endpoint.lines().filter(|line| line.contains("_file = \"")) {
+            let file = line.split('"').nth(1).unwrap();
+            fs::write(file, "user,customer\ncust_42,cus_1\n").unwrap();
+            if !line.contains("customers") {
+                fs::write(file, "sk_test_1").unwrap();
+            }
+        }
+        let text = format!(
+            "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n\
+             [store]\npath = \"{at}/turnhook.db\"\n{endpoint}"
+        );
+        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+        let output = turnhook::run(directory.path(), &["check"]);
+        let said = turnhook::stderr(&output);
+        assert!(output.status.success(), "{page}: {said}");
+        assert!(!said.contains("warning"), "{page}: {said}");
+    }
+}
+
+#[test]
+fn every_preset_of_the_page_is_one() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/billing/template.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names: Vec<&str> = rows
+        .take_while(|row| !row.starts_with("id`"))
+        .filter_map(|row| row.split('`').next())
+        .collect();
+    assert_eq!(names.len(), 10, "{names:?}");
+    for name in names {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n\
+             [[endpoint]]\nname = \"x\"\ntype = \"template\"\nurl = \"https://billing.example.com\"\nbearer = \"t\"\n\
+             meters = [{{ event = \"relay\", value = \"billable_bytes\" }}]\n[endpoint.options]\npreset = \"{name}\"\n"
+        );
+        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+        let output = turnhook::run(directory.path(), &["check"]);
+        assert!(output.status.success(), "{name}: {}", turnhook::stderr(&output));
+    }
+}
