@@ -5,7 +5,7 @@ import secrets
 from decimal import Decimal
 from urllib.parse import parse_qsl
 
-from .base import Answer, Fake, Request, rfc3339
+from .base import Answer, Fake, Request, rfc3339, shown
 
 DAY = 86_400
 OLDEST, FUTURE = 35 * DAY, 300
@@ -41,7 +41,7 @@ class Stripe(Fake):
             token = secrets.token_hex(8)
             self.sessions[token] = self.now() + SESSION
             return Answer(200, {"object": "v2.billing.meter_event_session", "authentication_token": token,
-                                "expires_at": self.sessions[token]})
+                                "expires_at": shown(self.sessions[token])})
         return None
 
     def authenticate(self, request):

@@ -55,6 +55,11 @@ pub trait Product: fmt::Debug + Send + Sync {
     /// What an answer to that request means. [`answers::by_status`] knows what all have in common.
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded;
 
+    /// What has to be asked for first, where the endpoint's credentials are exchanged for a token.
+    fn token(&self) -> Option<TokenCall> {
+        None
+    }
+
     /// A request that changes nothing and shows whether the credentials are good, where there is such a call.
     fn probe(&self) -> Option<Request> {
         None
@@ -167,7 +172,8 @@ pub struct Item {
 pub struct Request {
     /// Nearly always POST.
     pub method: Method,
-    /// From a slash on, with the query if there is one; empty: the endpoint's URL as it stands.
+    /// From a slash on, with the query if there is one; empty: the endpoint's URL as it stands. Or a whole URL, where a
+    /// product has another host for this.
     pub path: String,
     /// Beside the endpoint's own.
     pub headers: Vec<(String, String)>,
@@ -201,6 +207,17 @@ impl Request {
             body: Vec::new(),
         }
     }
+}
+
+/// How the endpoint's credentials are exchanged for a token that is sent as `Authorization: Bearer` in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCall {
+    /// What asks for one.
+    pub request: Request,
+    /// The field of the answer that it is in.
+    pub field: &'static str,
+    /// For how long it is used.
+    pub good_for: Duration,
 }
 
 /// An answer that came whole.

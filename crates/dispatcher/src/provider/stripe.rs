@@ -3,18 +3,19 @@
 //! Stripe answers before it has looked at the customer and the value: what it finds later it tells by events of its own.
 //! The meter must sum the raw values; one with an `event_time_window` keeps only the newest of a window.
 //!
-//! Options: `api = "v1"` (a form; the default) | `"v2"` (JSON, whose refusals have codes) · `customer_key`, `value_key`
-//! (the meter's keys in the payload, `stripe_customer_id` and `value`) · `version` (`Stripe-Version`; v2 needs one).
+//! Options: `api = "v1"` (a form; the default) | `"v2"` (JSON, whose refusals have codes) | `"stream"` (batches, of which
+//! nothing is refused at once: only for more than 1000 events a second) · `customer_key`, `value_key` (the meter's keys in
+//! the payload, `stripe_customer_id` and `value`) · `version` (`Stripe-Version`; v2 needs one) · `stream_url`.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-use url::form_urlencoded::byte_serialize;
+use url::{Host, Url, form_urlencoded::byte_serialize};
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict,
-    Window, Wrong, answers,
+    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, TokenCall,
+    Verdict, Window, Wrong, answers, cloudevents::array,
 };
 use crate::body::rfc3339;
 
@@ -32,6 +33,7 @@ enum Api {
     #[default]
     V1,
     V2,
+    Stream,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +43,7 @@ struct Options {
     customer_key: String,
     value_key: String,
     version: Option<String>,
+    stream_url: String,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             customer_key: "stripe_customer_id".to_owned(),
             value_key: "value".to_owned(),
             version: None,
+            stream_url: "https://meter-events.stripe.com".to_owned(),
         }
     }
 }
@@ -66,7 +70,11 @@ struct Stripe {
 /// If an option is not known, or a meter's name is too long.
 pub fn make(settings: &Settings) -> Result<Arc<dyn Product>, Wrong> {
     let mut options: Options = settings.options()?;
-    if options.api == Api::V2 {
+    let stream = options.api == Api::Stream;
+    if stream {
+        check_stream_url(&options.stream_url)?;
+    }
+    if options.api != Api::V1 {
         // The newest that was read when this was written: without one a v2 call is refused.
         options
             .version
@@ -87,15 +95,15 @@ pub fn make(settings: &Settings) -> Result<Arc<dyn Product>, Wrong> {
     let terms = Terms {
         url: Some("https://api.stripe.com"),
         meters: Meters::Single,
-        batch: 1,
-        bytes: 64 << 10,
+        batch: if stream { 100 } else { 1 },
+        bytes: 256 << 10,
         // "At least": what happens later has not been seen by anybody.
         window: Window::For(Duration::from_secs(DAY)),
         oldest: Some(Duration::from_secs(35 * DAY)),
         future: Some(Duration::from_secs(300)),
         all_or_nothing: true,
-        // One call at a time for each customer and meter, whichever session it is of.
-        order: Order::Customer,
+        // One call at a time for each customer and meter, whichever session it is of; of the stream no such limit is stated.
+        order: if stream { Order::Session } else { Order::Customer },
         customers: Customers::Known,
         time_in_key: false,
         accepted: Some(
@@ -130,7 +138,7 @@ impl Product for Stripe {
             }
             let text = match self.options.api {
                 Api::V1 => form(group.event, &group.id, record.at.0 / 1000, &payload),
-                Api::V2 => json(group.event, &group.id, &rfc3339(record.at), payload),
+                Api::V2 | Api::Stream => json(group.event, &group.id, &rfc3339(record.at), payload),
             };
             items.push(record.item(group, text));
         }
@@ -138,7 +146,17 @@ impl Product for Stripe {
     }
 
     fn request(&self, items: &[Item], attempt: u32) -> Request {
+        let version = self.options.version.clone();
+        let version = version.map(|version| ("stripe-version".to_owned(), version));
         let (path, content_type) = match self.options.api {
+            Api::Stream => {
+                // Another host than that of all other calls.
+                let path = format!("{}/v2/billing/meter_event_stream", self.options.stream_url);
+                let body = format!(r#"{{"events":{}}}"#, array(items));
+                let mut request = Request::post(&path, "application/json", body);
+                request.headers.extend(version);
+                return request;
+            }
             Api::V1 => ("/v1/billing/meter_events", "application/x-www-form-urlencoded"),
             Api::V2 => ("/v2/billing/meter_events", "application/json"),
         };
@@ -151,11 +169,7 @@ impl Product for Stripe {
             let key = format!("{}.{attempt}", item.id);
             request.headers.push(("idempotency-key".to_owned(), key));
         }
-        if let Some(version) = &self.options.version {
-            request
-                .headers
-                .push(("stripe-version".to_owned(), version.clone()));
-        }
+        request.headers.extend(version);
         request
     }
 
@@ -163,14 +177,58 @@ impl Product for Stripe {
         let verdict = match answer.status {
             200..=299 => Verdict::Accepted,
             400 => refusal(answer),
+            // The next request has a new token.
+            401 if says(answer, "billing_meter_event_session_expired") => Verdict::Retry(None),
             _ => return answers::by_status(answer, items),
         };
         Decoded::all(verdict, items)
     }
 
+    fn token(&self) -> Option<TokenCall> {
+        if self.options.api != Api::Stream {
+            return None;
+        }
+        let mut request = Request::post("/v2/billing/meter_event_session", "application/json", "{}");
+        let version = self.options.version.clone();
+        request
+            .headers
+            .extend(version.map(|version| ("stripe-version".to_owned(), version)));
+        Some(TokenCall {
+            request,
+            field: "authentication_token",
+            // Of the 15 minutes that it is good for.
+            good_for: Duration::from_secs(12 * 60),
+        })
+    }
+
     fn probe(&self) -> Option<Request> {
         Some(Request::get("/v1/billing/meters?limit=1"))
     }
+}
+
+/// The stream is at another address than the endpoint's `url`, whose own rules it has to keep as well.
+fn check_stream_url(text: &str) -> Result<(), Wrong> {
+    let wrong = |problem: &str| {
+        Err(Wrong {
+            key: "options",
+            problem: format!("stream_url: {problem}"),
+        })
+    };
+    let Ok(url) = text.parse::<Url>() else {
+        return wrong("is no URL");
+    };
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        _ => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) {
+        return wrong("must be https");
+    }
+    if text.ends_with('/') {
+        return wrong("ends without a slash");
+    }
+    Ok(())
 }
 
 fn form(event_name: &str, identifier: &str, timestamp: u64, payload: &[(String, String)]) -> String {
@@ -213,6 +271,11 @@ struct Error {
     r#type: Option<String>,
     code: Option<String>,
     message: String,
+}
+
+fn says(answer: &Answer<'_>, code: &str) -> bool {
+    let body = serde_json::from_slice::<Body>(answer.body).unwrap_or_default();
+    body.error.code.as_deref() == Some(code)
 }
 
 /// What a 400 means: v2 has codes for it, v1 mostly words.

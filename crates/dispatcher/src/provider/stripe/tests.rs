@@ -44,6 +44,34 @@ fn a_meter_event_of_v2() {
 }
 
 #[test]
+fn the_stream_takes_batches_for_a_token() {
+    let bench = bench(&json!({"api": "stream"}));
+    let items = bench.several(2);
+    let request = bench.product.request(&items, 1);
+    assert_eq!(
+        request.path,
+        "https://meter-events.stripe.com/v2/billing/meter_event_stream"
+    );
+    let events = kit::json(&request)["events"].as_array().cloned().unwrap();
+    assert_eq!(
+        events[1],
+        json!({"event_name": "turn_relayed_bytes", "identifier": "evt_1", "timestamp": "2026-11-22T06:00:57.624Z",
+               "payload": {"stripe_customer_id": "cust_42", "value": "540000"}})
+    );
+    let call = bench.product.token().unwrap();
+    assert_eq!(call.request.path, "/v2/billing/meter_event_session");
+    assert_eq!(bench.product.terms().batch, 100);
+    assert_eq!(bench.verdict(200, &[], "{}"), Verdict::Accepted);
+    let expired = r#"{"error":{"code":"billing_meter_event_session_expired","message":"x"}}"#;
+    assert_eq!(bench.verdict(401, &[], expired), Verdict::Retry(None));
+    assert!(self::bench(&json!({})).product.token().is_none());
+    for wrong in ["http://example.com", "https://example.com/", "here"] {
+        let options = json!({"api": "stream", "stream_url": wrong});
+        assert!(Bench::new(make, &[], &[], &options).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_customer_is_written_so_that_it_can_be_nothing_else() {
     let bench = bench(&json!({}));
     let items = bench
