@@ -129,7 +129,6 @@ url = "$(address stripe)"
 bearer = "sk_test_try"
 meters = [{ event = "turn_relayed_bytes", value = "billable_bytes" }]
 customers_file = "$work/customers.csv"
-properties = []
 retry = { initial = "200ms", max = "1s", give_up_after = "24h" }
 
 [[endpoint]]

@@ -20,6 +20,7 @@ use crate::{
     },
     signature::{self, Secret, sign},
     tls,
+    token::Tokens,
 };
 
 pub use probe::Probe;
@@ -44,6 +45,8 @@ pub struct Client {
     headers: HeaderMap,
     secrets: Vec<Secret>,
     timeout: Duration,
+    /// Of a product that wants one.
+    pub(crate) tokens: Tokens,
 }
 
 /// What came of an attempt.
@@ -108,6 +111,7 @@ impl Client {
             headers,
             secrets: config.secrets.clone(),
             timeout: config.timeout,
+            tokens: Tokens::default(),
         })
     }
 
@@ -252,6 +256,10 @@ impl Client {
 fn joined(base: &Url, path: &str) -> Option<Url> {
     if path.is_empty() {
         return Some(base.clone());
+    }
+    if !path.starts_with('/') {
+        // A whole URL.
+        return path.parse().ok();
     }
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut url = base.clone();

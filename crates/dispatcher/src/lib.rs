@@ -41,4 +41,5 @@ pub mod samples;
 pub mod schedule;
 pub mod signature;
 mod tls;
+mod token;
 pub mod verdict;

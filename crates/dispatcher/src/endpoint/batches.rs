@@ -71,7 +71,7 @@ impl Endpoint {
                 self.lock().queue.another_request();
             }
             requests += 1;
-            let (heard, latency) = self.client.perform(&request).await;
+            let (heard, latency) = self.client.perform_for(&*account.product, &request).await;
             took.latency = latency;
             let signal = batch.heard(heard, self.clocks.wall());
             let now = self.clocks.steady();

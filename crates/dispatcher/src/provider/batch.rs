@@ -328,7 +328,7 @@ impl Batch {
         let count = items.len();
         for (p, i) in std::mem::take(&mut self.under_way) {
             let Some(verdict) = verdicts.next() else { break };
-            if verdict == Verdict::Retry(None) {
+            if matches!(verdict, Verdict::Retry(None) | Verdict::Uncertain(None)) {
                 at_once.push((p, i));
             }
             let words = words(&verdict, status, &heard);

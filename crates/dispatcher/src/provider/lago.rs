@@ -110,7 +110,7 @@ fn faults(answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
     let details = serde_json::from_slice::<Refusal>(answer.body).ok()?.error_details;
     // Nothing of a refused batch is kept, but for versions that kept what was good and did not bill it: that comes
     // back as a repeat, and is healed as far as it can be. The rest can go again at once, without those that are named.
-    let mut verdicts = vec![Verdict::Retry(Some(Duration::ZERO)); items.len()];
+    let mut verdicts = vec![Verdict::Retry(None); items.len()];
     for (place, fault) in &details {
         let verdict = verdicts.get_mut(place.parse::<usize>().ok()?)?;
         *verdict = match fault.as_object() {

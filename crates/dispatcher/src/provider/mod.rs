@@ -34,7 +34,7 @@ use turnhook_reducer::time::Timestamp;
 
 pub use self::{
     facts::Facts,
-    quantity::{Count, Meter, Value},
+    quantity::{Count, Meter, USUAL, Value},
 };
 
 /// A product's ingest, with the settings of one endpoint.
@@ -263,7 +263,7 @@ pub enum Verdict {
     /// For certain it was not taken; again, not before this time has passed. `None`, where others of its request were
     /// taken or refused: again at once, without those.
     Retry(Option<Duration>),
-    /// Nobody knows whether it was taken; again, not before this time has passed, but not after [`Terms::window`].
+    /// Nobody knows whether it was taken; again as above, but not after [`Terms::window`].
     Uncertain(Option<Duration>),
     /// Its time has not come yet by their clock; again in a moment.
     TooEarly,
@@ -314,6 +314,8 @@ pub struct Wrong {
 pub struct Kind {
     /// `type = "…"`.
     pub name: &'static str,
+    /// What is told of an event beside the amounts, unless the endpoint says.
+    pub properties: &'static [&'static str],
     /// Makes it.
     pub make: fn(&Settings) -> Result<Arc<dyn Product>, Wrong>,
 }
@@ -322,34 +324,42 @@ pub struct Kind {
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "cloudevents",
+        properties: &[],
         make: cloudevents::make,
     },
     Kind {
         name: "openmeter",
+        properties: &USUAL,
         make: openmeter::make,
     },
     Kind {
         name: "stripe",
+        properties: &[],
         make: stripe::make,
     },
     Kind {
         name: "lago",
+        properties: &USUAL,
         make: lago::make,
     },
     Kind {
         name: "orb",
+        properties: &USUAL,
         make: orb::make,
     },
     Kind {
         name: "metronome",
+        properties: &USUAL,
         make: metronome::make,
     },
     Kind {
         name: "polar",
+        properties: &USUAL,
         make: polar::make,
     },
     Kind {
         name: "template",
+        properties: &USUAL,
         make: template::make,
     },
 ];

@@ -164,7 +164,7 @@ struct Fault {
 fn faults(answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
     let faults = serde_json::from_slice::<Refusal>(answer.body).ok()?.detail;
     // Nothing of a refused request is kept: the rest can go again at once.
-    let mut verdicts = vec![Verdict::Retry(Some(Duration::ZERO)); items.len()];
+    let mut verdicts = vec![Verdict::Retry(None); items.len()];
     for fault in &faults {
         // `["body", "events", 3, …, "timestamp"]`
         let place = fault.loc.iter().find_map(Json::as_u64)?;

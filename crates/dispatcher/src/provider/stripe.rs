@@ -222,8 +222,10 @@ fn check_stream_url(text: &str) -> Result<(), Wrong> {
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         _ => false,
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) {
-        return wrong("must be https");
+    // Names are looked at when they are resolved; an address of the inside would not be.
+    let is_name = matches!(url.host(), Some(Host::Domain(_)));
+    if !(url.scheme() == "https" && is_name || url.scheme() == "http" && is_loopback) {
+        return wrong("must be https, and a name");
     }
     if text.ends_with('/') {
         return wrong("ends without a slash");

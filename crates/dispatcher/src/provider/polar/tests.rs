@@ -10,8 +10,8 @@ use crate::provider::{
     kit::{self, Bench, EVT},
 };
 
-/// Again at once.
-const REST: Verdict = Verdict::Retry(Some(Duration::ZERO));
+/// Again at once, without those that are named.
+const REST: Verdict = Verdict::Retry(None);
 
 fn bench(options: &Json) -> Bench {
     let meters = [("turn_relay", "billable_bytes", "bytes")];

@@ -65,7 +65,12 @@ fn the_stream_takes_batches_for_a_token() {
     let expired = r#"{"error":{"code":"billing_meter_event_session_expired","message":"x"}}"#;
     assert_eq!(bench.verdict(401, &[], expired), Verdict::Retry(None));
     assert!(self::bench(&json!({})).product.token().is_none());
-    for wrong in ["http://example.com", "https://example.com/", "here"] {
+    for wrong in [
+        "http://example.com",
+        "https://example.com/",
+        "https://169.254.169.254",
+        "here",
+    ] {
         let options = json!({"api": "stream", "stream_url": wrong});
         assert!(Bench::new(make, &[], &[], &options).is_err(), "{wrong}");
     }

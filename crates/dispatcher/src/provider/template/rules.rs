@@ -2,8 +2,6 @@
 //!
 //! In this order: `hold`, `duplicate`, `early`, `retry`, `rejected`, `failed_items`; then the status alone.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -112,7 +110,7 @@ impl Rules {
         };
         let others = match answer.status {
             _ if taken => success.clone(),
-            400..=499 if self.all_or_nothing => Verdict::Retry(Some(Duration::ZERO)),
+            400..=499 if self.all_or_nothing => Verdict::Retry(None),
             _ => Verdict::Uncertain(None),
         };
         self.failures(answer, items, &others)

@@ -10,7 +10,7 @@ use turnhook_dispatcher::{
         self, Customers as OfProduct, KINDS, Meter, Meters, Settings, Terms, Value, Window,
         account::{Account, Anonymous, CustomerFrom, Late, Unknown},
         customers::Customers,
-        quantity::{Count, PROPERTIES, USUAL},
+        quantity::{Count, PROPERTIES},
     },
     signature::Secret as SigningSecret,
 };
@@ -47,7 +47,7 @@ impl Check<'_> {
         let settings = Settings {
             meters: self.meters(at, endpoint)?,
             count,
-            properties: self.properties(at, endpoint)?,
+            properties: self.properties(at, endpoint, kind.properties)?,
             options: endpoint.options.clone(),
         };
         let product = match (kind.make)(&settings) {
@@ -239,9 +239,9 @@ impl Check<'_> {
         }
     }
 
-    fn properties(&mut self, at: &[Step], endpoint: &file::Endpoint) -> Option<Vec<String>> {
+    fn properties(&mut self, at: &[Step], endpoint: &file::Endpoint, usual: &[&str]) -> Option<Vec<String>> {
         let Some(given) = &endpoint.properties else {
-            return Some(USUAL.map(str::to_owned).to_vec());
+            return Some(usual.iter().map(|name| (*name).to_owned()).collect());
         };
         for (index, name) in given.iter().enumerate() {
             let is_label = name.strip_prefix("label.").is_some_and(|label| !label.is_empty());
