@@ -88,6 +88,9 @@ say "The quickstart"
 cargo build --locked -p turnhook
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/quickstart.sh
 
+say "The trial of billing products"
+TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/billing/try.sh
+
 say "The prepaid example"
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/prepaid/run.sh
 
