@@ -54,11 +54,15 @@ class Stripe(Fake):
     def failing(self, status):
         return error(status, f"told to answer {status}", "rate_limit" if status == 429 else None)
 
-    def locked_ingest(self, request: Request):
-        # One call at a time for a customer and meter, while other customers' go on: so outside of the lock.
+    def ingest_or_fail(self, request: Request):
+        # One call at a time for a customer and meter, while other customers' go on: so outside of the lock, and for as
+        # long as the answer takes.
         key = None
         if not request.path.endswith("_stream"):
-            key = self.one_at_a_time(request)
+            try:
+                key = self.one_at_a_time(request)
+            except Answer as answer:
+                return answer
             with self.lock:
                 if key in self.under_way:
                     self.errors.append({"code": "concurrent", "customer": key[0]})
@@ -66,7 +70,7 @@ class Stripe(Fake):
                                  "too_many_concurrent_requests")
                 self.under_way.add(key)
         try:
-            return super().locked_ingest(request)
+            return super().ingest_or_fail(request)
         finally:
             with self.lock:
                 self.under_way.discard(key)

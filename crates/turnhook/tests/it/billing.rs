@@ -114,7 +114,7 @@ fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
     ]
     .concat();
     for (seed, name) in all.iter().enumerate() {
-        let chaos = json!({"seed": seed, "lose": 0.1, "drop": 0.05, "503": 0.05, "503-after": 0.05});
+        let chaos = json!({"seed": seed, "lose": 0.1, "drop": 0.05, "503": 0.05, "503-after": 0.05, "delay:0.02": 0.1});
         fakes.switch(name, &json!({ "chaos": chaos }));
     }
 
@@ -157,6 +157,8 @@ fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
             );
         }
     }
+    // One at a time for each customer and meter, or it would have been refused.
+    assert_eq!(fakes.state("stripe")["errors"], json!([]));
     // Something did go wrong.
     let repeated = all_duplicates(&fakes, &grouped);
     assert!(repeated > 0, "no answer was lost: the test shows nothing");
@@ -198,6 +200,47 @@ fn p5_one_poisoned_customer_takes_no_neighbour_along() {
         let of = dead.iter().filter(|delivery| delivery["endpoint"] == name);
         assert_eq!(of.count(), 20, "{name}: {dead:#?}");
     }
+    bridge.stop();
+}
+
+/// An OpenMeter that forgets is never sent anything twice; one whose sink deduplicates is, and counts it once.
+#[test]
+fn p3_a_product_that_knows_no_id_again_is_not_sent_it_again() {
+    let fakes = Fakes::start(&["sink=openmeter", r#"off=openmeter:{"dedupe":"off"}"#]);
+    let more = format!("{METERS}\n{BATCH}");
+    let sink = product(&fakes, "sink", "openmeter", &more);
+    let off = product(&fakes, "off", "openmeter", &format!("{more}\nwindow = \"0s\""));
+    let mut bridge = Bridge::new(&format!("{sink}{off}"));
+    for name in ["sink", "off"] {
+        // Counted, and the answer is lost; then counted as far as its third event.
+        fakes.switch(name, &json!({"script": ["lose"], "fail_at": 2}));
+    }
+    bridge.start();
+    let mut traffic = Traffic::new();
+    traffic.calls(&bridge, &["alice", "bob"], 20);
+    nothing_pending(&bridge);
+    assert_eq!(fakes.by_customer("sink", "bytes"), traffic.bytes());
+    assert!(fakes.state("sink")["duplicates"].as_u64().unwrap() > 0);
+    for name in ["sink", "off"] {
+        assert_eq!(fakes.state(name)["counted_twice"], json!([]), "{name}");
+    }
+    // What may have been counted is listed, and only that.
+    let dead = bridge.deliveries("dead");
+    assert!(!dead.is_empty());
+    for delivery in &dead {
+        assert_eq!(
+            (&delivery["endpoint"], &delivery["reason"]),
+            (&json!("off"), &json!("uncertain")),
+            "{delivery}"
+        );
+    }
+    let counted = fakes.state("off")["counted"].as_u64().unwrap();
+    let all = fakes.state("sink")["counted"].as_u64().unwrap();
+    let dead = u64::try_from(dead.len()).unwrap();
+    assert!(
+        counted <= all && counted + dead >= all,
+        "{counted} of {all}, {dead} listed"
+    );
     bridge.stop();
 }
 
