@@ -8,6 +8,7 @@ must mean the same to both.
 
 import http.client
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -220,13 +221,20 @@ def polar(ours):
 
 
 def cloudevents(ours):
+    import jsonschema
     from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_binary_event, to_structured_event
     from cloudevents.core.v1.event import CloudEvent
 
     print("cloudevents")
+    schema = json.loads((pathlib.Path(__file__).parent / "documents/cloudevents.json").read_text())
+    is_valid = jsonschema.Draft7Validator(schema).is_valid
     for mode, encode in (("structured", to_structured_event), ("binary", to_binary_event)):
         request = ours.ask({**wish("cloudevents", [], customer='Jürgen "x" %'), "options": {"mode": mode}, "ids": IDS[:1]})
         headers = {"content-type": request["content_type"], **request["headers"]}
+        if mode == "structured":
+            event = json.loads(request["body"])
+            check("the specification's schema takes ours, and none without an id",
+                  (is_valid(event), is_valid({k: v for k, v in event.items() if k != "id"})), (True, False))
         event = from_http_event(HTTPMessage(headers=headers, body=request["body"].encode()))
         check(f"{mode}: their parser reads ours", (event.get_id(), event.get_source(), event.get_type(), event.get_subject(),
               round(event.get_time().timestamp() * 1000), event.get_specversion()),
@@ -252,6 +260,7 @@ def cloudevents(ours):
         check(f"{mode}: counted once", [strip(i) for i in fakes[0].items()], [strip(i) for i in fakes[1].items()])
     # OpenMeter's events are CloudEvents as well.
     request = ours.ask({**wish("openmeter", [["turn_relay", "billable_bytes", "bytes"]]), "ids": IDS[:1]})
+    check("openmeter: the specification's schema takes ours", is_valid(json.loads(request["body"])), True)
     event = from_http_event(HTTPMessage(headers={"content-type": request["content_type"]}, body=request["body"].encode()))
     check("openmeter: their parser reads ours", (event.get_id(), event.get_subject(), event.get_data()["bytes"]),
           (IDS[0], "cust_42", BYTES))

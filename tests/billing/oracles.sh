@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 if ! timeout 300 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --retries 1 \
     'stripe>=16.1,<17' 'orb-billing>=4.90,<5' 'metronome-sdk>=4.12,<5' 'lago-python-client>=1.55,<2' \
-    'polar-sdk>=1.0.2,<2' 'cloudevents>=2.2,<3' > "$work/pip.log" 2>&1; then
+    'polar-sdk>=1.0.2,<2' 'cloudevents>=2.2,<3' 'jsonschema>=4.26,<5' > "$work/pip.log" 2>&1; then
     tail -n 3 "$work/pip.log" >&2
     echo "LEFT OUT: the clients of billing products cannot be installed here; their bytes were compared with nothing" >&2
     exit 0
