@@ -347,11 +347,15 @@ impl Lanes {
                 self.remove(*id, now);
             }
         }
-        for row in rows {
+        for mut row in rows {
             if !self.is_asked(row.id) {
                 continue;
             }
-            let session = row.lane;
+            // By a map of customers that has changed meanwhile it would be in another lane, where nobody waits for it.
+            let Some(session) = self.known.get(&row.id).copied() else {
+                continue;
+            };
+            row.lane = session;
             let Some(lane) = self.lanes.get_mut(&session) else {
                 continue;
             };
