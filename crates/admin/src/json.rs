@@ -6,7 +6,9 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::{Counters, Usage},
 };
-use turnhook_store::{AuditEntry, DeliveryDetail, DeliveryRow, GapRow, SessionEventRow, SessionRow, Sums};
+use turnhook_store::{
+    AuditEntry, DeliveryDetail, DeliveryRow, GapRow, SessionEventRow, SessionRow, Sums, UnattributedRow,
+};
 
 use crate::answer::rfc3339;
 
@@ -110,6 +112,20 @@ pub(crate) fn gap_row(row: &GapRow) -> Value {
     let mut told = gap(&row.gap);
     told["source"] = row.source.clone().into();
     told
+}
+
+pub(crate) fn unattributed(row: &UnattributedRow) -> Value {
+    json!({
+        "source": row.source,
+        "at": rfc3339(row.at),
+        "server": row.server.as_deref().map(text),
+        "realm": text(&row.realm),
+        "username": text(&row.username),
+        "allocation": format!("{:018}", row.allocation.0),
+        "opened_at": rfc3339(row.opened_at),
+        "reason": row.reason,
+        "usage": usage(&row.usage, true),
+    })
 }
 
 pub(crate) fn delivery(row: &DeliveryRow) -> Value {

@@ -79,7 +79,12 @@ impl Zone {
     #[must_use]
     pub fn hour(&self, at: Timestamp) -> String {
         let zoned = instant(at).to_zoned(self.zone.clone());
-        zoned.strftime("%Y-%m-%dT%H:00%:z").to_string()
+        let form = if self.is_utc() {
+            "%Y-%m-%dT%H:00Z"
+        } else {
+            "%Y-%m-%dT%H:00%:z"
+        };
+        zoned.strftime(form).to_string()
     }
 
     /// When a day begins.

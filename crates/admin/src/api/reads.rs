@@ -9,7 +9,7 @@ use axum::{
 };
 use jiff::ToSpan as _;
 use serde_json::{Map, Value, json};
-use turnhook_store::{DeliveryCursor, DeliveryId, UsageFilter};
+use turnhook_store::{DeliveryCursor, DeliveryId, RecordFilter, UsageFilter};
 
 use super::{page, reads};
 use crate::{
@@ -63,6 +63,8 @@ const DELIVERIES: &[Parameter] = &[
     LIMIT,
     FORMAT,
 ];
+
+const ON_RECORD: &[Parameter] = &[SOURCE, SINCE, UNTIL, TZ, AFTER, LIMIT, FORMAT];
 
 type Answer = Result<Response, Refused>;
 
@@ -135,10 +137,19 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
             reads(
                 "/gaps",
                 "When something may have been missed, newest first",
-                &[SOURCE, SINCE, LIMIT, TZ, FORMAT],
+                ON_RECORD,
                 true,
             ),
             get(gaps).with_state(state()),
+        )
+        .route(
+            reads(
+                "/unattributed",
+                "Bytes that were heard of and are told in no session, newest first",
+                ON_RECORD,
+                true,
+            ),
+            get(unattributed).with_state(state()),
         )
         .route(
             reads(
@@ -338,17 +349,39 @@ async fn event(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     .into_response())
 }
 
-async fn gaps(State(admin): State<Admin>, asked: Asked) -> Answer {
-    let (source, limit) = (asked.text("source"), asked.limit()?);
-    let rows = admin.store.gaps(asked.time("since")?, 10_000).await?;
-    let rows = rows
-        .iter()
-        .filter(|row| source.as_ref().is_none_or(|source| *source == row.source));
+fn record(asked: &Asked) -> Result<(RecordFilter, Option<i64>, usize), Refused> {
+    let filter = RecordFilter {
+        source: asked.text("source"),
+        since: asked.time("since")?,
+        until: asked.time("until")?,
+    };
+    let before = asked.number("after")?.and_then(|id| i64::try_from(id).ok());
+    Ok((filter, before, asked.limit()?))
+}
+
+async fn unattributed(State(admin): State<Admin>, asked: Asked) -> Answer {
+    let (filter, before, limit) = record(&asked)?;
+    let rows = admin.store.unattributed(&filter, before, limit).await?;
+    let next = rows
+        .last()
+        .filter(|_| rows.len() == limit)
+        .map(|row| row.number.to_string());
     page(
-        rows.take(limit).map(json::gap_row).collect(),
-        None,
+        rows.iter().map(json::unattributed).collect(),
+        next,
         asked.wants_csv(),
     )
+}
+
+async fn gaps(State(admin): State<Admin>, asked: Asked) -> Answer {
+    let (filter, before, limit) = record(&asked)?;
+    let rows = admin.store.gaps_on_record(&filter, before, limit).await?;
+    let next = rows
+        .last()
+        .filter(|_| rows.len() == limit)
+        .map(|(number, _)| number.to_string());
+    let items = rows.iter().map(|(_, row)| json::gap_row(row)).collect();
+    page(items, next, asked.wants_csv())
 }
 
 async fn nodes(State(admin): State<Admin>) -> Answer {

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use turnhook_store::GapRow;
+use turnhook_store::{GapRow, RecordFilter};
 
 use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see};
 use crate::{
@@ -275,6 +275,42 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         view,
         all.iter().filter(|row| row.source == name).take(200),
     )));
+    let only = RecordFilter {
+        source: Some(name.to_owned()),
+        ..RecordFilter::default()
+    };
+    let untold = admin.store.unattributed(&only, None, 200).await?;
+    let untold = untold.iter().map(|row| {
+        vec![
+            Cell::time(row.at, zone),
+            Cell::name(&row.username),
+            Cell::text(row.reason.replace('_', " ")),
+            Cell::number(row.usage.billable_bytes),
+        ]
+    });
+    blocks.push(Block::Table(Table {
+        caption: "Bytes that were heard of and are told in no session".into(),
+        columns: vec![
+            ("When", false),
+            ("TURN username", false),
+            ("Why", false),
+            ("Billable bytes", true),
+        ],
+        rows: untold.collect(),
+        none: "There are none on record.",
+        next: None,
+    }));
+    let query = format!("?source={}", encoded(name.as_bytes()));
+    blocks.push(Block::Links(vec![
+        (
+            format!("/api/v1/gaps{query}&format=csv"),
+            "Gaps as CSV".to_owned(),
+        ),
+        (
+            format!("/api/v1/unattributed{query}&format=csv"),
+            "Bytes told in no session as CSV".to_owned(),
+        ),
+    ]));
     Ok((format!("Source {name}"), blocks))
 }
 

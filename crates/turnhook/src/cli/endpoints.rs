@@ -166,6 +166,7 @@ impl Pause {
     async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
         let paused = store.pause(&self.name, store::now(), &self.reason).await?;
+        store::note(&store, "pause", self.name.clone(), &self.reason, paused.into()).await?;
         print(&format!(
             "{} {}\n",
             self.name,
@@ -192,6 +193,7 @@ impl Resume {
     async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
         let resumed = store.resume(&self.name, store::now()).await?;
+        store::note(&store, "resume", self.name.clone(), "", resumed.into()).await?;
         print(&format!(
             "{} {}\n",
             self.name,

@@ -127,6 +127,7 @@ impl Replay {
             may_repeat: self.may_repeat,
         };
         let replay = store.replay(request).await?;
+        store::note(&store, "replay", replay.what.clone(), "", replay.total).await?;
         print(&format!(
             "replay {}: {} deliveries queued\n",
             replay.id.0, replay.total

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{Error, Mode, Store};
+use turnhook_store::{AuditEntry, Error, Mode, Store};
 
 use super::{CliError, ConfigArgs};
 use crate::{config::Config, store};
@@ -50,6 +50,26 @@ pub(super) async fn open(config: &ConfigArgs) -> Result<(Config, Store), CliErro
     let config = config.load_for_store()?;
     let store = store::open(&config.store.kind, Mode::Shared).await?;
     Ok((config, store))
+}
+
+/// Puts on record what somebody did by a command.
+pub(super) async fn note(
+    store: &Store,
+    action: &str,
+    target: String,
+    detail: &str,
+    count: u64,
+) -> Result<(), CliError> {
+    let entry = AuditEntry {
+        at: now(),
+        who: super::blocks::who(),
+        action: action.to_owned(),
+        target,
+        detail: detail.to_owned(),
+        count,
+        ..AuditEntry::default()
+    };
+    Ok(store.note(entry).await?)
 }
 
 /// By the wall clock.

@@ -162,6 +162,16 @@ fn lists_are_whole_sums_agree_and_tables_fit() {
             .sum();
         assert_eq!(ended, 61, "{by}");
     }
+    let elsewhere = bridge.objects(&[
+        "usage",
+        "--by",
+        "day",
+        "--tz",
+        "Asia/Kolkata",
+        "--from",
+        "2020-01-01",
+    ]);
+    assert_eq!(billable(&elsewhere), told, "{elsewhere:#?}");
     let top = bridge.objects(&["usage", "--top", "1"]);
     assert_eq!((top.len(), top[0]["user"].as_str()), (1, Some("alice")));
     let bob = bridge.objects(&["usage", "--user", "bob", "--by", "day,user"]);

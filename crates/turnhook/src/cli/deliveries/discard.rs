@@ -56,7 +56,9 @@ impl Discard {
             let count = store.count_deliveries(filter).await?;
             return print(&format!("{count} deliveries would be discarded\n"));
         }
+        let what = format!("--state {:?} {}", self.state, self.filter.to_words()).to_lowercase();
         let count = store.discard(filter, store::now()).await?;
+        store::note(&store, "discard", what, "", count).await?;
         print(&format!("{count} deliveries discarded\n"))
     }
 }
