@@ -3,7 +3,7 @@
 # the console and requests beyond loopback are faults. Screenshots are left in target/browser.
 #
 #   ./tests/browser.sh            # all of it: a minute
-#   SMALL=1 ./tests/browser.sh    # dark and narrow alone
+#   SMALL=1 ./tests/browser.sh    # some views, narrow, and the keyboard
 #
 # Needs Debian's chromium, Node and npm (`apt-get install chromium nodejs npm`); what is from npm has a lock file.
 set -euo pipefail

@@ -95,9 +95,10 @@ const looks = [
   ["plain", { colorScheme: "light", viewport: { width: 1280, height: 900 }, javaScriptEnabled: false }],
 ];
 mkdirSync(shots, { recursive: true });
-for (const [name, options] of small ? looks.slice(1, 3) : looks) {
+for (const [name, options] of small ? looks.slice(2, 3) : looks) {
   const page = await open(options);
   for (const [n, view] of views.entries()) {
+    if (small && n % 4 !== 2) continue;
     const answer = await page.goto(page_url + view);
     if (answer.status() !== (view === "/nothing" ? 404 : 200)) fault(`${view}: ${answer.status()}`);
     if (await page.locator("h1").count() !== 1) fault(`${view}: not one heading`);
@@ -150,5 +151,5 @@ for (const [name, options] of small ? looks.slice(1, 3) : looks) {
 }
 await browser.close();
 socket.destroy();
-console.log(faults.length ? `${faults.length} faults` : `no fault in ${views.length} views`);
+console.log(faults.length ? `${faults.length} faults` : `no fault in ${small ? "some of " : ""}${views.length} views`);
 process.exit(faults.length ? 1 : 0);

@@ -27,6 +27,9 @@ pub(crate) type Words = fn(f64) -> String;
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // what is drawn is small and not negative
 pub(crate) fn whole(value: f64) -> String {
+    if value.fract() > 0.05 && value < 10.0 {
+        return format!("{value:.1}");
+    }
     text::grouped(value.round() as u64)
 }
 
@@ -44,7 +47,7 @@ pub(crate) fn seconds(value: f64) -> String {
 fn frame(most: f64, words: Words, first: &str, last: &str, inside: &str) -> String {
     let (base, right) = (HEIGHT - BOTTOM, WIDTH - 2.0);
     let mut svg = format!(
-        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="The table below says the same">"#
+        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="xMinYMid" role="img" aria-label="The table below says the same">"#
     );
     for (y, value) in [(TOP, most), ((TOP + base) / 2.0, most / 2.0), (base, 0.0)] {
         let (label, below) = (words(value), y + 4.0);
