@@ -70,6 +70,8 @@ pub(crate) struct BlockKeeper {
     changed: Arc<Notify>,
     active: watch::Sender<Active>,
     last: u64,
+    /// What was on record before the start is no news.
+    started: bool,
     held: HashMap<Whom, BlockRow>,
     ends: VecDeque<(Timestamp, u64, SessionId, Arc<str>)>,
 }
@@ -88,10 +90,12 @@ impl BlockKeeper {
             changed: Arc::default(),
             active: watch::Sender::default(),
             last: 0,
+            started: false,
             held: HashMap::new(),
             ends: VecDeque::new(),
         };
         keeper.read().await?;
+        keeper.started = true;
         keeper.publish();
         Ok(keeper)
     }
@@ -137,7 +141,7 @@ impl BlockKeeper {
             let more = rows.len() == PAGE;
             for row in rows {
                 self.last = row.id;
-                self.take(row, before > 0);
+                self.take(row, self.started);
             }
             if !more {
                 break;

@@ -2,10 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tracing::{error, warn};
 use turnhook_dispatcher::{endpoint::Outcome, queue::Next};
-use turnhook_store::{BlockChange, Store};
+use turnhook_store::{BlockChange, DeliveryId, Store};
 
 use super::Blocker;
 
@@ -66,23 +67,20 @@ impl Obey {
 
     async fn obey(self, outcome: &Outcome, wish: Wish) {
         let endpoint = &outcome.endpoint;
-        let session = match self.store.session(outcome.session).await {
-            Ok(Some(session)) => session.row,
+        let whom = match self.whom(outcome).await {
+            Ok(Some(whom)) => whom,
             Ok(None) => {
-                return warn!(%endpoint, session = %outcome.session, "of this session nothing is known: nobody is blocked");
+                return warn!(%endpoint, session = %outcome.session, "the session has no user: nobody is blocked");
             }
             Err(error) => return error!(%endpoint, %error, "an answer could not be obeyed"),
-        };
-        let Some(user) = session.user else {
-            return warn!(%endpoint, session = %outcome.session, "the session has no user: nobody is blocked");
         };
         let now = self.blocker.now();
         let until = wish
             .span
             .map(|span| now.plus(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
         let change = BlockChange::Block {
-            realm: Some(session.realm.into()),
-            user: user.into(),
+            realm: Some(whom.realm.into()),
+            user: whom.user.into(),
             until,
         };
         let who = format!("endpoint {endpoint}");
@@ -90,6 +88,61 @@ impl Obey {
             error!(%endpoint, %error, "an answer could not be obeyed");
         }
     }
+}
+
+/// Who is meant by an answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Whom {
+    realm: Vec<u8>,
+    user: Vec<u8>,
+}
+
+impl Obey {
+    /// By the event that was answered, where it can still be read from the outbox; else by the ledger, which has to be
+    /// brought up to it first.
+    async fn whom(&self, outcome: &Outcome) -> turnhook_store::Result<Option<Whom>> {
+        let rows = self
+            .store
+            .pending_rows(vec![DeliveryId(outcome.delivery)])
+            .await?;
+        if let Some(whom) = rows.first().and_then(|row| told(&row.body)) {
+            return Ok(Some(whom));
+        }
+        let session = self.store.session(outcome.session).await?;
+        let row = session.map(|session| session.row);
+        Ok(row.and_then(|row| {
+            Some(Whom {
+                user: row.user?,
+                realm: row.realm,
+            })
+        }))
+    }
+}
+
+/// An event's payload, as far as it says whose it is. Names that are not UTF-8 stand in it in base64, too.
+#[derive(Debug, Deserialize)]
+struct Told {
+    data: ToldData,
+}
+
+#[derive(Debug, Deserialize)]
+struct ToldData {
+    realm: Option<String>,
+    realm_base64: Option<String>,
+    user: Option<String>,
+    user_base64: Option<String>,
+}
+
+fn told(body: &[u8]) -> Option<Whom> {
+    let Told { data } = serde_json::from_slice(body).ok()?;
+    let name = |text: Option<String>, raw: Option<String>| match raw {
+        Some(raw) => STANDARD.decode(raw).ok(),
+        None => text.map(String::into_bytes),
+    };
+    Some(Whom {
+        user: name(data.user, data.user_base64)?,
+        realm: name(data.realm, data.realm_base64).unwrap_or_default(),
+    })
 }
 
 /// What an answer asks for. `None` where it asks for nothing, whatever it is.
@@ -118,6 +171,23 @@ fn wish(answer: &[u8]) -> Result<Option<Wish>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_event_says_whose_it_is() {
+        let whom = |realm: &[u8], user: &[u8]| {
+            Some(Whom {
+                realm: realm.into(),
+                user: user.into(),
+            })
+        };
+        let of = |data: &str| told(format!(r#"{{"type":"session.end","data":{data}}}"#).as_bytes());
+        assert_eq!(of(r#"{"realm":"r","user":"ann","more":1}"#), whom(b"r", b"ann"));
+        assert_eq!(
+            of(r#"{"realm":null,"user":"?","user_base64":"/2E="}"#),
+            whom(b"", b"\xffa")
+        );
+        assert_eq!(of(r#"{"realm":"r","user":null}"#), None);
+    }
 
     #[test]
     fn an_answer_blocks_only_where_it_says_so() {

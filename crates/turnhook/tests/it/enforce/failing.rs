@@ -149,9 +149,7 @@ fn killed_in_the_midst_of_it() {
     let (billing, cli) = (Billing::start(), free_port());
     let mut bridge = direct(&billing, cli, "");
     bridge.start();
-    // Whose end nobody heard is over with its lifetime.
-    let short = ["--max-allocate-lifetime=15"];
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &short);
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
     let mut bystander = TurnClient::tcp(&coturn, "bystander").call(&coturn);
     for round in 0..5u64 {
         let user = format!("ann-{round}");
@@ -162,11 +160,13 @@ fn killed_in_the_midst_of_it() {
         std::thread::sleep(Duration::from_millis(60 * round));
         bridge.kill();
         bridge.start();
-        // It lives as long as coturn's word for it, and is told once: the shape of each session is looked at.
+        // And it is told once: the shape of each session is looked at.
         eventually("the cut", || (ann.refresh(600) != 0).then_some(()));
         bystander.relay(5, 200);
         assert_eq!(bystander.refresh(600), 0);
     }
+    // Those whose end nobody heard are over with their server.
+    coturn.process.signal("KILL");
     for round in 0..5 {
         billing.ended(&format!("ann-{round}"), 1);
     }
