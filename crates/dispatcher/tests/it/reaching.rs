@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::rustls::{
     ServerConfig,
     crypto::ring,
@@ -60,11 +61,28 @@ async fn what_is_in_the_way_is_said_with_what_to_do() {
         "{said}"
     );
 
-    let plain = Receiver::start(|_| Reply::Status(200)).await;
-    let said = error(&config("billing", &plain.url().replace("http://", "https://"))).await;
+    // What a server without TLS says to a handshake, and one with TLS to a request.
+    let plain = answering(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let said = error(&config("billing", &format!("https://{plain}/"))).await;
     assert!(said.contains("speaks no TLS: is it http://"), "{said}");
-    let said = error(&config("billing", &secure.url().replace("https://", "http://"))).await;
+    let tls = answering(b"\x15\x03\x03\x00\x02\x02\x0a").await;
+    let said = error(&config("billing", &format!("http://{tls}/"))).await;
     assert!(said.contains("if it speaks TLS, write https://"), "{said}");
+}
+
+/// Something that listens and answers each connection so, whatever comes.
+async fn answering(bytes: &'static [u8]) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await;
+            let _ = stream.write_all(bytes).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    address
 }
 
 /// A probe shows that there is a way, and hands out nothing.

@@ -16,6 +16,10 @@ impl Reducer {
     /// When the session must end, however alive it is. One that holds nothing open ends by itself.
     pub(crate) fn limit(&self, s: &Session) -> Timestamp {
         let most = self.rules.max_session;
+        // Until it is known whether there is a peer leg, what was relayed is not known either, and waits.
+        if self.reports_peer_leg().is_none() {
+            return Timestamp::MAX;
+        }
         if most == 0 || s.phase != Phase::Open || s.open() == 0 {
             return Timestamp::MAX;
         }
@@ -27,6 +31,14 @@ impl Reducer {
         let limit = self.sessions.get(session as usize).map(|s| self.limit(s));
         if let Some(limit) = limit.filter(|limit| *limit < Timestamp::MAX) {
             self.wake_session(session, limit);
+        }
+    }
+
+    /// The same of all sessions.
+    pub(crate) fn arm_limits(&mut self) {
+        let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
+        for session in sessions {
+            self.arm_limit(session);
         }
     }
 

@@ -78,6 +78,9 @@ impl Reducer {
             return;
         }
         self.outgoing.notice(Notice::PeerLeg { reported });
+        if before.is_none() {
+            self.arm_limits();
+        }
         if (before, reported) == (None, true) {
             return self.tell_withheld(true);
         }

@@ -194,3 +194,46 @@ fn a_life_that_closed_before_the_limit_stays_closed() {
     let closed: Vec<bool> = end.allocations.iter().map(|a| a.closed.is_some()).collect();
     assert_eq!(closed, [true, false]);
 }
+
+/// Until it is known whether coturn reports a peer leg nothing is cut: what was relayed is not known, and would be lost.
+#[test]
+fn nothing_is_cut_before_the_peer_leg_is_known() {
+    let mut w = World::new(Rules {
+        max_session: 100_000,
+        ..rules()
+    });
+    let client = |w: &mut World, id: u64| {
+        w.message("bob", id, Kind::Traffic(Leg::Client, bytes(1_000, MB)));
+    };
+    w.at(0.0).open("bob", 1);
+    client(&mut w, 1);
+    w.at(250.0).advance();
+    assert!(w.ends().is_empty(), "{:#?}", w.told());
+    // The third that closes without a word of it tells that there is none.
+    for (n, id) in (0u32..).zip(2..5) {
+        w.at(251.0 + f64::from(n)).open("eve", id).deleted("eve", id);
+        w.message("eve", id, Kind::TotalTraffic(Leg::Client, bytes(3, 300)));
+    }
+    w.at(270.0).advance();
+    let bob: Vec<_> = w
+        .ends()
+        .into_iter()
+        .filter(|e| e.user.as_deref() == Some(b"bob"))
+        .collect();
+    assert_eq!(
+        (bob.len(), reason(bob[0])),
+        (1, CloseReason::MaxSession),
+        "{:#?}",
+        w.told()
+    );
+    w.at(280.0).deleted("bob", 1);
+    w.message("bob", 1, Kind::TotalTraffic(Leg::Client, bytes(1_000, MB)));
+    w.at(400.0).advance();
+    let billed: u64 = w
+        .ends()
+        .iter()
+        .filter(|e| e.user.as_deref() == Some(b"bob"))
+        .map(|e| e.usage.billable_bytes)
+        .sum();
+    assert_eq!(billed, 2 * MB, "{:#?}", w.told());
+}

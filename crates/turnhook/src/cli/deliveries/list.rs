@@ -88,7 +88,10 @@ impl List {
             ("WEBHOOK-ID", false),
             ("SESSION", false),
         ])
-        .narrow(&["SESSION", "ATTEMPTS", "NEXT (UTC)"], &["STATE", "ENDPOINT"]);
+        .narrow(
+            &["SESSION", "ATTEMPTS", "NEXT (UTC)", "EVENT"],
+            &["STATE", "ENDPOINT"],
+        );
         let (mut after, mut running) = (self.after, None);
         let more = loop {
             // One more than is shown tells whether there is a next page.
