@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Turns the rules of the reducer off, one by one, in a copy of the tree, and says which tests notice.
+# Turns the rules of the reducer off, one by one, in a copy of the tree, and says which test notices.
 #
-#   tests/mutations.sh            every rule
+#   tests/mutations.sh            those rules of which that is not known yet
+#   tests/mutations.sh --again    every rule
 #   tests/mutations.sh WORD...    those with one of these words in their names
-#   tests/mutations.sh --check    only whether each can still be turned off
+#   tests/mutations.sh --check    only whether each can still be turned off, and whether the test that notices is there
 #
-# The rules and how each is turned off stand in tests/mutations.list. A rule whose absence nobody notices is a
-# rule without a test: the script then ends with 1. It takes about half a minute a rule.
+# The rules and how each is turned off stand in tests/mutations.list; which test notices is kept in tests/mutations.caught,
+# a line a rule, as soon as it is known: a run that was interrupted goes on where it was. A rule whose absence nobody
+# notices is a rule without a test: the script then ends with 1. Tests with a name go first. Generated histories are
+# played only where none of those notices, TURNHOOK_HISTORIES of them (default 1000: this is about the rule, and not
+# about the rarest history).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,11 +46,11 @@ mutated() {
     printf '%s%s%s' "$before" "$3" "$after"
 }
 
-only_check=false
-if [[ ${1-} == --check ]]; then
-    only_check=true
-    shift
-fi
+only_check=false again=false
+case ${1-} in
+    --check) only_check=true && shift ;;
+    --again) again=true && shift ;;
+esac
 
 stale=0
 for i in "${!names[@]}"; do
@@ -55,37 +59,79 @@ for i in "${!names[@]}"; do
         stale=1
     fi
 done
+caught=$PWD/tests/mutations.caught
+touch "$caught"
+
+# The test that notices a rule's absence, as far as is known.
+known() {
+    awk -F '\t' -v name="$1" '$1 == name { print $2 }' "$caught"
+}
+
+if $only_check; then
+    for name in "${names[@]}"; do
+        test=$(known "$name")
+        if [[ -z $test || $test == - ]]; then
+            echo "no test is known yet that notices (run tests/mutations.sh): $name" >&2
+        elif ! grep -rqE "fn ${test##*::}\(" crates/reducer; then
+            echo "the test that noticed is gone ($test): $name" >&2
+            stale=1
+        fi
+    done
+    while IFS=$'\t' read -r name _; do
+        if ! printf '%s\n' "${names[@]}" | grep -qxF "$name"; then
+            echo "no rule any more (see tests/mutations.list): $name" >&2
+            stale=1
+        fi
+    done <"$caught"
+fi
 if $only_check || ((stale)); then
     ((!stale)) && echo "all ${#names[@]} rules can be turned off"
     exit $stale
 fi
 
+keep() {
+    local rest
+    rest=$(awk -F '\t' -v name="$1" '$1 != name' "$caught")
+    { [[ -z $rest ]] || printf '%s\n' "$rest"; printf '%s\t%s\n' "$1" "$2"; } | sort >"$caught.new"
+    mv "$caught.new" "$caught"
+}
+
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -xf - -C "$copy"
+# What others need, and is built already, need not be built again.
+mkdir -p "$copy/target/debug"
+for built in deps .fingerprint build; do
+    cp -a "target/debug/$built" "$copy/target/debug/" 2>/dev/null || true
+done
 cd "$copy"
-export CARGO_TARGET_DIR="$copy/target" RUST_BACKTRACE=0
+export CARGO_TARGET_DIR="$copy/target" RUST_BACKTRACE=0 TURNHOOK_HISTORIES=${TURNHOOK_HISTORIES:-1000} TURNHOOK_SEED=1
+# What is built for each rule is run for seconds.
+cargo=(cargo --config 'profile.dev.package.turnhook-reducer.opt-level=0' --config 'profile.dev.debug=false')
+
+tests() {
+    timeout 600 "${cargo[@]}" test --no-fail-fast -p turnhook-reducer --lib --test it -- "$@" >"$copy/tests.log" 2>/dev/null ||
+        [[ $? != 124 ]] || echo '?'
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy/tests.log"
+}
 
 # The tests that fail, by name; `-` where the crate does not even compile, `?` where they do not come to their end.
 failing() {
-    if ! cargo test -q -p turnhook-reducer --test it --lib --no-run >"$copy/build.log" 2>&1; then
+    if ! "${cargo[@]}" test -q -p turnhook-reducer --test it --lib --no-run >"$copy/build.log" 2>&1; then
         echo -
         return
     fi
-    local status=0
-    timeout 300 cargo test --no-fail-fast -p turnhook-reducer --lib --test it -- --skip cluster:: >"$copy/tests.log" 2>/dev/null ||
-        status=$?
-    local names
-    names=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy/tests.log" | sort -u)
-    if ((status != 0)) && [[ -z $names ]]; then
-        names='?'
+    local failed
+    failed=$(tests --skip model:: --skip cluster::)
+    if [[ -z $failed ]]; then
+        failed+=$'\n'$(tests model::)
     fi
-    printf '%s\n' "$names"
+    sort -u <<<"$failed" | sed '/^$/d'
 }
 
 # Only what fails because of a rule counts.
 already=$(failing)
-if [[ $already == - || $already == '?' ]]; then
+if [[ $already == - || $already == *'?'* ]]; then
     echo "the tests do not run with every rule in place" >&2
     tail -20 "$copy/build.log" >&2
     exit 1
@@ -96,7 +142,11 @@ fi
 
 survived=0
 for i in "${!names[@]}"; do
-    chosen "${names[i]}" "$@" || continue
+    name=${names[i]}
+    chosen "$name" "$@" || continue
+    if (($# == 0)) && ! $again && [[ $(known "$name") == *::* ]]; then
+        continue
+    fi
     file="$src/${files[i]}"
     cp "$file" "$copy/whole.rs"
     mutated "${files[i]}" "${olds[i]}" "${news[i]}" >"$copy/mutated.rs"
@@ -104,11 +154,15 @@ for i in "${!names[@]}"; do
     failures=$(comm -23 <(failing) <(printf '%s\n' "$already") | sed '/^$/d')
     cat "$copy/whole.rs" >"$file"
     case $failures in
-        -) echo "DOES NOT COMPILE  ${names[i]}" && survived=1 ;;
-        '') echo "SURVIVED          ${names[i]}" && survived=1 ;;
-        *) printf 'caught            %s (model: %s, others: %s)\n' "${names[i]}" \
-            "$(grep -c '^model::' <<<"$failures" || true)" \
-            "$(grep -v '^model::' <<<"$failures" | paste -sd' ' | cut -c1-120)" ;;
+        -) echo "does not compile: $name" && survived=1 ;;
+        '') echo "not caught: $name" && keep "$name" - && survived=1 ;;
+        *)
+            # One by its name, rather than generated histories.
+            by=$(grep -v '^model::' <<<"$failures" | head -1 || true)
+            by=${by:-$(head -1 <<<"$failures")}
+            echo "caught by $by ($(grep -c . <<<"$failures") in all): $name"
+            keep "$name" "$by"
+            ;;
     esac
 done
 exit $survived

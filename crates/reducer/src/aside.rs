@@ -76,6 +76,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) untold: Option<Carried>,
     /// coturn's counters may have wrapped in a report of it.
     pub(crate) wrapped: bool,
+    /// What the totals of the life before said, where this one has none: see [`crate::allocation::Rare`].
+    pub(crate) before: Option<Legs>,
 }
 
 impl TombstoneRest {

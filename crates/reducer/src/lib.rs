@@ -83,5 +83,5 @@ mod wall;
 
 pub use identity::Identity;
 pub use reducer::{
-    Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread, Stats,
+    HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread, Stats,
 };

@@ -6,6 +6,15 @@ use hashbrown::HashMap;
 
 use crate::time::Timestamp;
 
+/// Since when nothing was missed of a source: [`crate::Reducer::hears_since`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HearsSince {
+    /// Of any server.
+    pub all: Timestamp,
+    /// Servers of which it is later.
+    pub servers: Vec<(Box<[u8]>, Timestamp)>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Hearing {
     /// The source hears nothing at all.
@@ -65,6 +74,17 @@ impl Hearing {
     pub(super) fn since(&self, server: u32) -> Timestamp {
         let of_server = self.servers.get(&server).copied().unwrap_or_default();
         of_server.max(self.since)
+    }
+
+    /// The same of all servers, and of those of which it is later; `None` while nothing is heard.
+    pub(super) fn all_since(&self) -> Option<(Timestamp, impl Iterator<Item = (u32, Timestamp)>)> {
+        let later = self.servers.iter().filter(|(_, since)| **since > self.since);
+        (!self.deaf).then(|| (self.since, later.map(|(server, since)| (*server, *since))))
+    }
+
+    /// It has heard since then already.
+    pub(super) fn heard_since(&mut self, since: Timestamp) {
+        self.since = since;
     }
 
     /// What another reducer of the same source heard counts from now on; `number` is the number here of its server.

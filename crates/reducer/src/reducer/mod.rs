@@ -42,6 +42,7 @@ use slab::Slab;
 
 use cluster::Cluster;
 use hearing::Hearing;
+pub use hearing::HearsSince;
 use outgoing::Outgoing;
 pub use restore::{RestoreError, Restoring};
 pub use silence::{SilenceLook, SilentThread};
@@ -454,6 +455,32 @@ impl Reducer {
         self.begin(at);
         if self.hearing.hear(self.now) {
             self.outgoing.source();
+        }
+    }
+
+    /// Since when nothing was missed; `None` while the source is deaf. It is in no row: what was silent before a start
+    /// may only have been missed.
+    #[must_use]
+    pub fn hears_since(&self) -> Option<HearsSince> {
+        let (all, servers) = self.hearing.all_since()?;
+        let named = servers.filter_map(|(server, since)| Some((self.servers.owned(server)?, since)));
+        Some(HearsSince {
+            all,
+            servers: named.collect(),
+        })
+    }
+
+    /// Where a recording that began in the midst is told again: since when nothing had been missed. After
+    /// [`Reducer::hearing`].
+    pub fn heard_since(&mut self, heard: &HearsSince) {
+        self.hearing.heard_since(heard.all.min(self.now));
+        for (server, since) in &heard.servers {
+            let server = self.servers.slot(server);
+            self.hearing.missed(Some(server), (*since).min(self.now));
+        }
+        let open: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in open {
+            self.arm_allocation(slot);
         }
     }
 

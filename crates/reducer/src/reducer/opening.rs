@@ -49,7 +49,11 @@ impl Reducer {
         let mut before = None;
         if let Some(tombstone) = self.find_tombstone(key) {
             let ended = self.forget_tombstone(tombstone).map(|t| t.rest);
-            before = ended.filter(|rest| !self.rules.direct && opening.seen && rest.totals_seen);
+            let ended = ended.filter(|_| !self.rules.direct && opening.seen);
+            before = ended.and_then(|rest| {
+                let told = Some(rest.told).filter(|told| rest.totals_seen && !told.is_zero());
+                told.or(rest.more.before)
+            });
         }
         let name = self.names.hold(key.realm, key.username);
         let group = self.group_of(name);
@@ -86,8 +90,8 @@ impl Reducer {
         if kin {
             allocation.rare().kin = true;
         }
-        if let Some(before) = before.filter(|rest| !rest.told.is_zero()) {
-            allocation.rare().before = Some(Box::new(before.told));
+        if let Some(before) = before {
+            allocation.rare().before = Some(Box::new(before));
         }
         if doubted {
             let rare = allocation.rare();

@@ -148,6 +148,7 @@ impl Reducer {
                 withheld,
                 untold,
                 wrapped: a.flags.contains(Flags::WRAPPED),
+                before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
             },
             remote: a.remote,
         };

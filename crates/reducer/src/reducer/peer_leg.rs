@@ -88,6 +88,10 @@ impl Reducer {
         self.sort_allocations(&mut slots);
         match (before, reported) {
             (None, false) => {
+                // Before anything of it is told: a session tells all its allocations at once.
+                for slot in &slots {
+                    self.set_right_early(*slot);
+                }
                 for slot in slots {
                     self.count_by_client_leg(slot);
                 }
@@ -100,6 +104,18 @@ impl Reducer {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Of one that waits for nothing but the peers' total, which will not come: what its client's total sets right.
+    fn set_right_early(&mut self, slot: u32) {
+        let Some(a) = self.allocation(slot) else {
+            return self.broken("no allocation to set right");
+        };
+        if let (Some(total), _) = a.totals()
+            && a.legs().client.exceeds(&total)
+        {
+            self.set_right(slot, Some(total), None);
         }
     }
 

@@ -253,7 +253,7 @@ impl Reducer {
 
     /// More was counted than the totals say. Where these are of one life for certain, what was counted and not told yet
     /// is set right: messages that came twice. What it is then, if that is possible.
-    fn set_right(
+    pub(crate) fn set_right(
         &mut self,
         slot: u32,
         client_total: Option<Counters>,

@@ -2,7 +2,7 @@
 
 use turnhook_reducer::{
     message::{Kind, Leg, Status},
-    rules::Rules,
+    rules::{PeerLeg, Rules, StartOn},
     source::{Gap, GapReason},
     time::Timestamp,
     usage::{Counters, Legs},
@@ -106,6 +106,33 @@ fn a_copy_of_a_new_that_was_not_heard_opens_no_other_life() {
     w.at(100.0).close_of(1, legs(1));
     w.at(1000.0).advance();
     assert_eq!(w.billed_in_all(), 2 * HALF, "{:#?}", w.told());
+}
+
+/// It becomes known that there is no peer leg, and a session starts with that: what came twice of another of its
+/// allocations, whose total is known, is not told with it.
+#[test]
+fn what_came_twice_is_set_right_before_a_session_starts() {
+    let mut w = World::new(Rules {
+        start_on: StartOn::Relay,
+        peer_leg: PeerLeg::Auto,
+        ..Rules::default()
+    });
+    let one = bytes(1, 108);
+    w.at(0.0).open("ann", 7).open("bob", 1).open("ann", 2);
+    w.message("ann", 7, Kind::Traffic(Leg::Client, one))
+        .message("ann", 7, Kind::Traffic(Leg::Client, one))
+        .message("ann", 2, Kind::Traffic(Leg::Client, one));
+    for (user, id, total) in [("ann", 2, one), ("ann", 7, one), ("bob", 1, Counters::default())] {
+        w.deleted(user, id)
+            .message(user, id, Kind::TotalTraffic(Leg::Client, total));
+    }
+    w.at(100.0).advance();
+    let told: u64 = w
+        .events
+        .iter()
+        .map(|e| e.usage_delta.legs.client.received_bytes)
+        .sum();
+    assert_eq!(told, 2 * 108, "{:#?}", w.told());
 }
 
 /// A `new` that may be a copy and is none: the client's total of the life before is not that of the next, of which only the

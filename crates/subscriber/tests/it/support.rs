@@ -512,7 +512,8 @@ impl Coturn {
         command.args([
             "-n",
             "--listening-ip=127.0.0.1",
-            "--relay-ip=127.0.0.1",
+            // Not that of the database: 4.17 lets nobody relay there.
+            "--relay-ip=127.0.0.2",
             "--no-dtls",
             "--no-cli",
         ]);

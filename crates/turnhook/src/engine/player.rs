@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use turnhook_reducer::{
-    Reducer,
+    HearsSince, Reducer,
     event::SessionEvent,
     source::{Gap, GapReason},
     state::Table,
@@ -68,9 +68,31 @@ impl Player {
             self.rows.push((table, key, decode(&row)?));
             return Ok(Vec::new());
         }
+        let hears = matches!(line, Line::Hearing { .. });
         let reducer = self.reducer()?;
         play(reducer, line)?;
-        Ok(reducer.drain(true).events)
+        if hears {
+            self.heard_since()?;
+        }
+        Ok(self.reducer()?.drain(true).events)
+    }
+
+    /// The first line of its kind in a recording that began in the midst says that the source hears, and its very first
+    /// since when.
+    fn heard_since(&mut self) -> Result<(), PlayError> {
+        let Some(since) = self.history.hearing_since.take() else {
+            return Ok(());
+        };
+        let servers = std::mem::take(&mut self.history.servers_hearing_since);
+        let servers = servers
+            .into_iter()
+            .map(|(name, since)| Ok((decode(&name)?.into(), Timestamp(since))));
+        let heard = HearsSince {
+            all: Timestamp(since),
+            servers: servers.collect::<Result<_, PlayError>>()?,
+        };
+        self.reducer()?.heard_since(&heard);
+        Ok(())
     }
 
     fn message(&mut self, text: &str) -> Result<Vec<SessionEvent>, PlayError> {
@@ -232,4 +254,88 @@ fn decode(text: &str) -> Result<Vec<u8>, PlayError> {
     BASE64
         .decode(text)
         .map_err(|error| PlayError::Value(format!("not base64: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use turnhook_reducer::Identity;
+    use turnhook_subscriber::signal::Signal;
+
+    use super::{super::tap, *};
+    use crate::config::{self, Input};
+
+    const STATUS: &str = "turn/realm/example.org/user/ann/allocation/001000000000000001/status";
+    const GRANT: &str = "new lifetime=600, type=UDP, local=127.0.0.1:3478, remote=127.0.0.1:40000";
+
+    fn history() -> History {
+        let text = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6379\"\n";
+        let input = Input {
+            file: Some(("test".into(), text.to_owned())),
+            env: Vec::new(),
+        };
+        let config = config::load(&input).unwrap();
+        History::new(&config.session, &config.limits, &config.sources[0], [7; 16])
+    }
+
+    /// What had been heard before the recording began counts in it: an allocation expires when it does in the bridge.
+    #[test]
+    fn what_expires_does_so_when_it_did() {
+        let gap = |from, to, server: &[u8]| Gap {
+            from: Timestamp(from),
+            to: Timestamp(to),
+            reason: GapReason::Reconnect,
+            server: Some(server.into()),
+        };
+        for (name, missed) in [("heard since long", false), ("one server was not", true)] {
+            let history = history();
+            let identity = Identity {
+                store: [7; 16],
+                source: "eu-1".into(),
+            };
+            let mut live = Reducer::new(identity, history.rules().unwrap());
+            let server: &[u8] = b"10.0.0.1/-/0";
+            live.hearing(Timestamp(1_000));
+            tell(
+                &mut live,
+                Timestamp(2_000),
+                STATUS.as_bytes(),
+                GRANT.as_bytes(),
+                Some(server),
+            );
+            if missed {
+                live.gap(Timestamp(200_000), &gap(200_000, 250_000, server));
+            }
+            live.advance(Timestamp(500_000));
+            live.drain(true);
+            let mut heard = tap::Heard::default();
+            heard.signal(&Signal::Hearing {
+                at: Timestamp(1_000),
+                detail: String::new(),
+            });
+            let mut rows = tap::Tap::rows(history, &live, &heard);
+            let mut recording = String::new();
+            while let Some(chunk) = rows.step() {
+                recording += &chunk.unwrap_or_default();
+            }
+            drop(rows);
+            let mut player = Player::new(self::history());
+            for line in recording.lines() {
+                player.line(line).unwrap();
+            }
+            let told = player.settle().unwrap();
+            live.advance(Timestamp(100_000_000));
+            let right = live.drain(true).events;
+            assert_eq!(told, right, "{name}: {recording}");
+            assert!(!told.is_empty());
+            // Recordings of before say nothing of it.
+            let old = recording.replace("\"hearing_since\":1000,", "");
+            let mut player = Player::new(self::history());
+            for line in old.lines() {
+                player.line(line).unwrap();
+            }
+            assert_eq!(player.settle().unwrap().len(), right.len());
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! From the configuration to what the parts take.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use turnhook_reducer::rules;
 use turnhook_subscriber::{direct::DirectConfig, redis::RedisConfig, source::SourceConfig};
@@ -102,6 +104,12 @@ pub struct History {
     /// The time of the reducer when the recording began, in seconds.
     #[serde(default)]
     pub at: f64,
+    /// Since when the source had heard all by then, in milliseconds; missing while it was deaf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hearing_since: Option<u64>,
+    /// Servers, in base64, of which that is later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers_hearing_since: BTreeMap<String, u64>,
     /// `[session]`.
     pub session: Session,
     /// `[limits]`.
@@ -121,6 +129,8 @@ impl History {
             realms: source.realms.clone(),
             store_id: store_id.iter().map(|b| format!("{b:02x}")).collect(),
             at: 0.0,
+            hearing_since: None,
+            servers_hearing_since: BTreeMap::new(),
             session: session.clone(),
             limits: *limits,
         }

@@ -254,6 +254,14 @@ impl Tap {
         heard: &Heard,
     ) -> Rows<impl Iterator<Item = Change> + Send + use<'a>> {
         history.at = seconds(reducer.now());
+        if let Some(heard) = reducer.hears_since() {
+            history.hearing_since = Some(heard.all.0);
+            let servers = heard
+                .servers
+                .iter()
+                .map(|(name, since)| (BASE64.encode(name), since.0));
+            history.servers_hearing_since = servers.collect();
+        }
         Rows {
             rows: reducer.rows(),
             chunk: json(&history),

@@ -19,6 +19,7 @@ use crate::{
 impl Reducer {
     /// What a follower knows of an allocation that is open here too.
     pub(crate) fn merge_life(&mut self, slot: u32, life: &Life, details: Details) {
+        let now = self.now;
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to merge a life into");
         };
@@ -44,7 +45,8 @@ impl Reducer {
         };
         a.flags |= life.flags & (Flags::MOVED | Flags::WRAPPED);
         if a.flags.contains(Flags::LEAVING) && life.quiet_at > Timestamp(0) {
-            a.rare().quiet_at = life.quiet_at;
+            // It did not go on longer than to the moment at which that is brought in.
+            a.rare().quiet_at = life.quiet_at.min(now);
         }
         let carried = a.carried().max(life.carried);
         if life.counted.legs != carried.legs {
@@ -102,7 +104,7 @@ impl Reducer {
                 | Flags::WRAPPED
                 | Flags::LEAVING);
         if life.quiet_at > Timestamp(0) {
-            a.rare().quiet_at = life.quiet_at;
+            a.rare().quiet_at = life.quiet_at.min(now);
         }
         if life.counted.legs != life.carried.legs {
             self.cluster.counted.insert(slot, life.told.plus(life.counted));

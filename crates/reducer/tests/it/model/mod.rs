@@ -214,6 +214,10 @@ fn is_the_same_however_it_is_played(history: &History) {
         assert_eq!(plain.notices, again.notices, "{manner:?}");
         assert_eq!(plain.changes, again.changes, "{manner:?}");
     }
+    // Which of several that end at one instant is forgotten first, where few are remembered, hangs on their places.
+    if history.setting.rules.tombstone_limit < 100 {
+        return;
+    }
     for every in [1, 3] {
         let blinking = play(history, Manner::Blinking(every)).outcome;
         let crashing = play(history, Manner::Crashing(every)).outcome;

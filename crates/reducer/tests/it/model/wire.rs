@@ -122,6 +122,9 @@ impl Run<'_> {
             }
             if let Some(life) = said.life {
                 let mut copy = Legs::default();
+                // Of its totals only the next life of its key knows.
+                let later = self.fleet.lives[life + 1..].iter().filter(|l| l.key == said.key);
+                let forgotten = later.count() > 1;
                 let life = &mut self.fleet.lives[life];
                 life.echoed = true;
                 match said.word {
@@ -131,6 +134,8 @@ impl Run<'_> {
                         life.new_copied = true;
                         life.opened_again |= !life.carried.legs.is_zero();
                     }
+                    Word::Total(Leg::Client, counters) if forgotten => copy.client = counters,
+                    Word::Total(Leg::Peer, counters) if forgotten => copy.peer = counters,
                     Word::Refreshed(_) | Word::Deleted | Word::Total(..) => {}
                 }
                 life.copies = life.copies.plus(copy);
