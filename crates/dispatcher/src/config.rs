@@ -99,6 +99,58 @@ pub struct ConfigError {
 }
 
 impl EndpointConfig {
+    /// Whether an endpoint made of `other` would do the same. Files of certificates, and of customers, may have other
+    /// contents than before: one that has any is never the same.
+    #[must_use]
+    pub fn is_same(&self, other: &EndpointConfig) -> bool {
+        let EndpointConfig {
+            name,
+            url,
+            secrets,
+            events,
+            filter,
+            include,
+            headers,
+            timeout,
+            concurrency,
+            rate_limit,
+            retry,
+            ca_file,
+            client_certificate,
+            proxy,
+            allow_http,
+            account,
+        } = self;
+        let exposed = |text: &SecretString| text.expose_secret().to_owned();
+        let all = |headers: &[(String, SecretString)]| -> Vec<(String, String)> {
+            let each = headers.iter();
+            each.map(|(name, value)| (name.clone(), exposed(value))).collect()
+        };
+        *name == other.name
+            && *url == other.url
+            && secrets.len() == other.secrets.len()
+            && secrets
+                .iter()
+                .zip(&other.secrets)
+                .all(|(one, two)| one.is_same(two))
+            && *events == other.events
+            && *filter == other.filter
+            && *include == other.include
+            && all(headers) == all(&other.headers)
+            && *timeout == other.timeout
+            && *concurrency == other.concurrency
+            && *rate_limit == other.rate_limit
+            && *retry == other.retry
+            && proxy.as_ref().map(exposed) == other.proxy.as_ref().map(exposed)
+            && *allow_http == other.allow_http
+            && ca_file.is_none()
+            && other.ca_file.is_none()
+            && client_certificate.is_none()
+            && other.client_certificate.is_none()
+            && account.is_none()
+            && other.account.is_none()
+    }
+
     /// One with everything at its default.
     #[must_use]
     pub fn new(name: &str, url: Url, secrets: Vec<Secret>) -> EndpointConfig {

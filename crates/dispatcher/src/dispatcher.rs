@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    client::Client,
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
     endpoint::{Endpoint, EndpointStatus, Gate, Report},
@@ -24,9 +25,20 @@ use crate::{
 /// It keeps no state: what is pending is offered, or read from the outbox on its wish ([`Report::Read`]),
 /// and what came of each attempt is reported. At start it knows nothing, and reads.
 pub struct Dispatcher {
-    endpoints: HashMap<Arc<str>, Arc<Endpoint>>,
+    endpoints: RwLock<HashMap<Arc<str>, Arc<Endpoint>>>,
+    /// What endpoints that come later are made with.
+    clocks: Clocks,
+    reports: mpsc::Sender<Report>,
+    runtime: Handle,
     failed: watch::Sender<Option<String>>,
+    gate: OnceLock<Gate>,
+    /// How many nodes share the limits, once that was said.
+    nodes: Mutex<Option<usize>>,
 }
+
+/// How long an endpoint that is changed waits for its requests under way: what is not done by then is made again, with the
+/// same id.
+const LAST_REQUESTS: Duration = Duration::from_secs(20);
 
 impl Dispatcher {
     /// Starts an endpoint for each configuration. Beside it stand the times in which the endpoint was
@@ -51,17 +63,87 @@ impl Dispatcher {
             }
             checked.push((config.client()?, config, pauses));
         }
-        let failed = watch::Sender::new(None);
-        let started = checked.into_iter().map(|(client, config, pauses)| {
-            let (clocks, reports) = (clocks.clone(), reports.clone());
-            let (failed, runtime) = (failed.clone(), runtime.clone());
-            let endpoint = Endpoint::start(&config, client, pauses, clocks, reports, failed, runtime);
-            (Arc::clone(endpoint.name()), endpoint)
-        });
-        Ok(Dispatcher {
-            endpoints: started.collect(),
-            failed,
-        })
+        let dispatcher = Dispatcher {
+            endpoints: RwLock::default(),
+            clocks: clocks.clone(),
+            reports: reports.clone(),
+            runtime: runtime.clone(),
+            failed: watch::Sender::new(None),
+            gate: OnceLock::new(),
+            nodes: Mutex::new(None),
+        };
+        for (client, config, pauses) in checked {
+            dispatcher.put(client, &config, pauses);
+        }
+        Ok(dispatcher)
+    }
+
+    /// Whether endpoints could be begun with these.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is.
+    pub fn check<'a>(endpoints: impl IntoIterator<Item = &'a EndpointConfig>) -> Result<(), ConfigError> {
+        endpoints
+            .into_iter()
+            .try_for_each(|config| config.client().map(drop))
+    }
+
+    /// Begins an endpoint, or has one that was [retired](Dispatcher::retire) begin anew: it reads its outbox, as at a start.
+    ///
+    /// # Errors
+    /// If its configuration is wrong; nothing is changed then.
+    pub fn begin(&self, config: &EndpointConfig, pauses: Vec<Pause>) -> Result<(), ConfigError> {
+        self.put(config.client()?, config, pauses);
+        Ok(())
+    }
+
+    fn put(&self, client: Client, config: &EndpointConfig, pauses: Vec<Pause>) {
+        // Whoever offers something meanwhile waits, so that it goes to the endpoint that will read what was before.
+        let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let endpoint = Endpoint::start(
+            config,
+            client,
+            pauses,
+            self.clocks.clone(),
+            self.reports.clone(),
+            self.failed.clone(),
+            self.runtime.clone(),
+        );
+        // It has yet to read what it could send.
+        if let Some(gate) = self.gate.get() {
+            endpoint.only_while(Arc::clone(gate));
+        }
+        if let Some(nodes) = *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) {
+            endpoint.share(nodes);
+        }
+        endpoints.insert(Arc::clone(endpoint.name()), endpoint);
+    }
+
+    /// Has an endpoint begin no request any longer, and waits for those under way. All outcomes are reported then. What it is
+    /// offered meanwhile stays in the outbox.
+    pub async fn retire(&self, name: &str) {
+        let Some(endpoint) = self.named(name) else {
+            return;
+        };
+        endpoint.stop();
+        drop(tokio::time::timeout(LAST_REQUESTS, endpoint.finished()).await);
+        endpoint.abort();
+    }
+
+    /// Forgets an endpoint that was [retired](Dispatcher::retire).
+    pub fn forget(&self, name: &str) {
+        let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        endpoints.remove(name);
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        endpoints.get(name).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Endpoint>> {
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        endpoints.values().cloned().collect()
     }
 
     /// Resolves when one of the dispatcher's tasks has panicked, with what there is to say: from then on deliveries may
@@ -83,7 +165,9 @@ impl Dispatcher {
     /// From now on requests begin only while `gate` says so: it is asked before each. Where several nodes share the outbox,
     /// that is while this one's leases hold. To be called once, before anything is offered.
     pub fn only_while(&self, gate: &Gate) {
-        for endpoint in self.endpoints.values() {
+        // Whoever comes first decides.
+        let _ = self.gate.set(Arc::clone(gate));
+        for endpoint in self.all() {
             endpoint.only_while(Arc::clone(gate));
         }
     }
@@ -109,7 +193,8 @@ impl Dispatcher {
     /// So many nodes share the endpoints' limits now: concurrency and rate are divided evenly among them, which is as
     /// exact as they agree on their number.
     pub fn share(&self, nodes: usize) {
-        for endpoint in self.endpoints.values() {
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = Some(nodes);
+        for endpoint in self.all() {
             endpoint.share(nodes);
         }
     }
@@ -117,8 +202,7 @@ impl Dispatcher {
     /// The deliveries that an endpoint holds in memory, to be withdrawn where they are pending no longer.
     #[must_use]
     pub fn known(&self, endpoint: &str) -> Vec<i64> {
-        self.endpoints
-            .get(endpoint)
+        self.named(endpoint)
             .map_or_else(Vec::new, |endpoint| endpoint.known())
     }
 
@@ -134,17 +218,15 @@ impl Dispatcher {
     }
 
     fn with(&self, endpoint: &str, act: impl FnOnce(&Arc<Endpoint>)) -> bool {
-        self.endpoints.get(endpoint).map(act).is_some()
+        // The lock is kept, so that nothing is offered to an endpoint whose successor has begun to read.
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        endpoints.get(endpoint).map(act).is_some()
     }
 
     /// How each endpoint is doing, by name.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus> {
-        let mut all: Vec<_> = self
-            .endpoints
-            .values()
-            .map(|endpoint| endpoint.status())
-            .collect();
+        let mut all: Vec<_> = self.all().iter().map(|endpoint| endpoint.status()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -152,17 +234,18 @@ impl Dispatcher {
     /// Begins no request any longer, and waits for those under way; what is not done within `grace` is
     /// given up, and repeated after the next start. Their outcomes are reported before this returns.
     pub async fn shutdown(&self, grace: Duration) {
-        for endpoint in self.endpoints.values() {
+        let all = self.all();
+        for endpoint in &all {
             endpoint.stop();
         }
         let finished = async {
-            for endpoint in self.endpoints.values() {
+            for endpoint in &all {
                 endpoint.finished().await;
             }
         };
         // Whether or not all were done in time: the rest is given up.
         drop(tokio::time::timeout(grace, finished).await);
-        for endpoint in self.endpoints.values() {
+        for endpoint in &all {
             endpoint.abort();
         }
     }
@@ -170,7 +253,7 @@ impl Dispatcher {
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        for endpoint in self.endpoints.values() {
+        for endpoint in self.all() {
             endpoint.stop();
             endpoint.abort();
         }

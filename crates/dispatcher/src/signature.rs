@@ -47,6 +47,11 @@ pub enum SecretError {
 }
 
 impl Secret {
+    /// Whether both sign alike.
+    pub(crate) fn is_same(&self, other: &Secret) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+
     /// Reads a `whsec_…` secret.
     ///
     /// # Errors

@@ -313,6 +313,21 @@ impl Reducer {
         (self.tombstones.len(), self.unconfirmed.len())
     }
 
+    /// The bounds of tables from now on: how many allocations a server may have open, ids that only had traffic, and
+    /// tombstones. What is beyond a lower one goes with the next that comes. Whether any has changed.
+    pub fn set_limits(&mut self, allocations: usize, unconfirmed: usize, tombstones: usize) -> bool {
+        let rules = &mut self.rules;
+        let mut changed = false;
+        for (limit, now) in [
+            (&mut rules.allocation_limit, allocations),
+            (&mut rules.unconfirmed_limit, unconfirmed),
+            (&mut rules.tombstone_limit, tombstones),
+        ] {
+            changed |= std::mem::replace(limit, now) != now;
+        }
+        changed
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -5,7 +5,6 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -97,7 +96,7 @@ where
         shared,
         id,
         peer,
-        session: Session::new(peer, Arc::clone(&shared.credentials)),
+        session: Session::new(peer, shared.keys.credentials()),
         replies: Replies::new(shared.limits.replies),
         seated: false,
         refused: false,
@@ -218,7 +217,7 @@ impl Service<'_> {
         if !self.seated && self.session.authenticated() {
             self.seated = {
                 let mut door = shared.door();
-                if shared.credentials.password.is_some() {
+                if shared.keys.credentials().password.is_some() {
                     door.guard.passed(block(self.peer), at);
                 }
                 door.places.known(id)

@@ -6,6 +6,7 @@
 pub mod command;
 mod connection;
 mod guard;
+mod keys;
 mod places;
 mod refusals;
 mod server;
@@ -33,8 +34,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+pub use self::keys::Keys;
 use self::{
-    command::Credentials,
     connection::{End, Visitor},
     guard::{Guard, block},
     places::{Places, Room},
@@ -59,6 +60,8 @@ pub struct DirectConfig {
     pub password: Option<SecretString>,
     /// Certificate chain and private key, PEM files.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// What was made of the former three, and can be changed later.
+    pub keys: Keys,
     /// So that a stranger on the port cannot exhaust anything.
     pub limits: DirectLimits,
 }
@@ -72,6 +75,7 @@ impl DirectConfig {
             user: None,
             password: None,
             tls: None,
+            keys: Keys::default(),
             limits: DirectLimits::default(),
         }
     }
@@ -143,7 +147,7 @@ impl DirectLimits {
 struct Shared {
     clock: Clock,
     signals: SignalSender,
-    credentials: Arc<Credentials>,
+    keys: Keys,
     limits: DirectLimits,
     tracker: Mutex<ServerTracker>,
     /// The tracker's deadline may have changed.
@@ -196,7 +200,7 @@ impl Shared {
 /// A listener that has its address. Runs when it is polled, until it is dropped.
 pub(crate) struct Listener {
     listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
+    has_tls: bool,
     shared: Arc<Shared>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
@@ -210,14 +214,15 @@ impl Listener {
         signals: SignalSender,
     ) -> Result<Listener, SubscriberError> {
         config.validate()?;
-        let acceptor = config.acceptor()?;
+        config.keys.begin(&config)?;
+        let has_tls = config.tls.is_some();
         let failed = |error| SubscriberError::Listen {
             listen: config.listen,
             error,
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let strangers = config.password.is_some() || acceptor.is_some();
+        let strangers = config.password.is_some() || has_tls;
         let room = Room {
             known: config.limits.connections,
             strangers: strangers.then_some(config.limits.handshakes),
@@ -225,10 +230,7 @@ impl Listener {
         let shared = Shared {
             clock,
             signals,
-            credentials: Arc::new(Credentials {
-                user: config.user,
-                password: config.password,
-            }),
+            keys: config.keys,
             limits: config.limits,
             tracker: Mutex::default(),
             tracked: Notify::new(),
@@ -239,7 +241,7 @@ impl Listener {
         };
         Ok(Listener {
             listener,
-            acceptor,
+            has_tls,
             shared: Arc::new(shared),
             address,
         })
@@ -249,7 +251,7 @@ impl Listener {
     pub(crate) async fn run(self) {
         let shared = self.shared;
         let at = (shared.clock)();
-        let tls = if self.acceptor.is_some() { " with TLS" } else { "" };
+        let tls = if self.has_tls { " with TLS" } else { "" };
         shared.signals.signal(Signal::Hearing {
             at,
             detail: format!("listening on {}{tls}", self.address),
@@ -298,7 +300,7 @@ impl Listener {
             };
             prepare(&stream);
             shared.track(|t| t.accepted(id, ip, (shared.clock)()));
-            let (shared, acceptor) = (Arc::clone(&shared), self.acceptor.clone());
+            let (shared, acceptor) = (Arc::clone(&shared), shared.keys.acceptor());
             tasks.spawn(async move {
                 let visitor = Visitor { id, peer: ip, leave };
                 let End {

@@ -3,9 +3,17 @@
 use std::sync::Arc;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, ConfigArgs, runtime};
-use crate::{descriptors, engine, health::Health, logging, metrics::Metrics, shutdown};
+use crate::{
+    descriptors,
+    engine::{self, reload::Reload},
+    health::Health,
+    logging,
+    metrics::Metrics,
+    shutdown,
+};
 
 /// Listen to coturn, tell billing
 #[derive(Debug, Args)]
@@ -13,7 +21,8 @@ use crate::{descriptors, engine, health::Health, logging, metrics::Metrics, shut
 Example:
   $ turnhook run --config /etc/turnhook/turnhook.toml
 
-  SIGTERM and SIGINT stop it: it stops reading, commits, and finishes the requests under way.
+  SIGTERM and SIGINT stop it: it stops reading, commits, and finishes the requests under way. SIGHUP
+  has it read its configuration again, without closing a socket; what needs a restart is said.
   A restart goes on where it was. Logs go to stderr.")]
 pub(super) struct Run {
     #[command(flatten)]
@@ -25,8 +34,7 @@ impl Run {
         let config = self.config.load()?;
         let metrics = Arc::new(Metrics::new());
         // Nothing is logged before this.
-        let _level =
-            logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
+        let level = logging::start(&config.log, metrics.internal_errors.clone()).map_err(CliError::failed)?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -35,7 +43,13 @@ impl Run {
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
             let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
-            let ended = engine::run(config, metrics, health, shutdown).await;
+            let load = move || self.config.load().map_err(|error| error.to_string());
+            let reload = Reload {
+                asked: signal(SignalKind::hangup()).map_err(CliError::failed)?,
+                load: Arc::new(load),
+                level,
+            };
+            let ended = engine::run(config, metrics, health, shutdown, reload).await;
             ended.map_err(|error| {
                 if error.is_configuration() {
                     CliError::Unusable(error.to_string())

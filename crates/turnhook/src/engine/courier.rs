@@ -15,11 +15,11 @@ use turnhook_dispatcher::{
     schedule,
 };
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{self as store, DeliveryId, EndpointId, Included, Store, Verdict};
+use turnhook_store::{self as store, DeliveryId, Store, Verdict};
 
 use super::{
     enforce::Obey,
-    outlet::{Outlet, queued},
+    outlet::{Outlet, Routes, queued},
     store_health::StoreHealth,
     supervisor::{Ended, words_of_join},
 };
@@ -34,10 +34,9 @@ const WRITES: usize = 4;
 pub(crate) struct Courier {
     store: Store,
     /// The endpoints' numbers. (Not the dispatcher: it ends only when nobody holds it, and the courier after it.)
-    endpoints: HashMap<Arc<str>, EndpointId>,
+    endpoints: Routes,
     metrics: Arc<Metrics>,
     clocks: Clocks,
-    included: Arc<Included>,
     store_health: Arc<StoreHealth>,
     obey: Obey,
 }
@@ -67,16 +66,11 @@ impl Courier {
         store_health: Arc<StoreHealth>,
         obey: Obey,
     ) -> Courier {
-        let endpoints = outlet
-            .endpoints()
-            .map(|(id, name)| (Arc::clone(name), id))
-            .collect();
         Courier {
             store,
-            endpoints,
+            endpoints: outlet.routes().clone(),
             metrics,
             clocks: outlet.clocks().clone(),
-            included: Arc::clone(outlet.included()),
             store_health,
             obey,
         }
@@ -245,7 +239,7 @@ impl Courier {
     }
 
     async fn page(&self, endpoint: &str, wanted: Wanted) -> store::Result<Page> {
-        let Some(id) = self.endpoints.get(endpoint).copied() else {
+        let Some(id) = self.endpoints.id_of(endpoint) else {
             return Ok(Page {
                 deliveries: Vec::new(),
                 end: true,
@@ -262,11 +256,12 @@ impl Courier {
                 (self.store.pending_rows(ids).await?, usize::MAX)
             }
         };
+        let included = self.endpoints.included();
         let end = deliveries.len() < limit;
         Ok(Page {
             deliveries: deliveries
                 .into_iter()
-                .map(|delivery| queued(delivery, &self.clocks, &self.included))
+                .map(|delivery| queued(delivery, &self.clocks, &included))
                 .collect(),
             end,
         })

@@ -131,6 +131,7 @@ impl Housekeeper {
         let mut names: HashMap<EndpointId, String> = self
             .outlet
             .endpoints()
+            .into_iter()
             .map(|(id, name)| (id, name.to_string()))
             .collect();
         if backlog.keys().any(|id| !names.contains_key(id)) {

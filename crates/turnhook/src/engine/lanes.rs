@@ -58,7 +58,7 @@ impl Handed {
 /// what was committed before.
 pub(crate) fn read_again(outlet: &Outlet) {
     for (_, name) in outlet.endpoints() {
-        outlet.dispatcher().read_again(name);
+        outlet.dispatcher().read_again(&name);
     }
 }
 
@@ -162,7 +162,7 @@ impl LaneKeeper {
         self.store.set_lanes(Lanes::NONE);
         let dispatcher = self.outlet.dispatcher();
         for (_, name) in self.outlet.endpoints() {
-            dispatcher.withdraw(name, &dispatcher.known(name));
+            dispatcher.withdraw(&name, &dispatcher.known(&name));
         }
     }
 
@@ -194,7 +194,7 @@ impl LaneKeeper {
             let known: Vec<DeliveryId> = self
                 .outlet
                 .dispatcher()
-                .known(name)
+                .known(&name)
                 .into_iter()
                 .map(DeliveryId)
                 .collect();
@@ -207,8 +207,8 @@ impl LaneKeeper {
                         .filter(|id| !kept.contains(id))
                         .map(|id| id.0)
                         .collect();
-                    self.outlet.dispatcher().withdraw(name, &gone);
-                    waiting.push((Arc::clone(name), gone.into_iter().collect::<HashSet<i64>>()));
+                    self.outlet.dispatcher().withdraw(&name, &gone);
+                    waiting.push((Arc::clone(&name), gone.into_iter().collect::<HashSet<i64>>()));
                 }
                 // They are made once more by the next holder, with the same ids.
                 Err(error) => self.store_health.failed(

@@ -26,12 +26,14 @@ mod outlet;
 pub mod player;
 pub mod recorder;
 mod recording;
+pub mod reload;
 mod role;
 pub mod settings;
 mod slices;
 mod source;
 mod store_health;
 pub(crate) mod supervisor;
+mod systemd;
 pub mod tap;
 mod telemetry;
 pub(crate) mod unconfigured;
@@ -57,7 +59,7 @@ use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
 use turnhook_subscriber::{
     error::SubscriberError,
     queue::{self, SignalReceiver, SignalSender},
-    source::SourceHandle,
+    source::{SourceConfig, SourceHandle},
 };
 
 pub(crate) use self::outlet::sent_body;
@@ -72,6 +74,7 @@ use self::{
     lanes::LaneKeeper,
     outlet::Outlet,
     recorder::Recorder,
+    reload::{Reload, Reloader},
     role::{Listening, LoadError, Loader, Role, Sharing},
     source::SourceTask,
     store_health::StoreHealth,
@@ -181,6 +184,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     shutdown: CancellationToken,
+    reload: Reload,
 ) -> Result<(), RunError> {
     let store = store::open(&config.store.kind, Mode::Run).await?;
     let shared = store.cluster().is_some();
@@ -223,14 +227,11 @@ pub async fn run(
         .for_each(|e| metrics.endpoints.make(&e.name));
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
     let ids = store.set_endpoints(&names, clock.now()).await?;
-    let parts_of = config.endpoints.iter().zip(&ids).map(|(endpoint, id)| {
-        let part = turnhook_store::Part {
-            allocations: endpoint.include.allocations,
-            addresses: endpoint.include.addresses,
-        };
-        (*id, part)
-    });
-    let included = Arc::new(store.set_included(parts_of.collect()).await?);
+    let included = Arc::new(
+        store
+            .set_included(outlet::parts_of(&config.endpoints, &ids))
+            .await?,
+    );
     let (reports, reported) = mpsc::channel(1024);
     let pauses = courier::pauses(&store, &clocks).await?;
     let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
@@ -289,6 +290,8 @@ pub async fn run(
     }
     let mut taps = Taps::default();
     let mut coturns: Vec<(String, enforce::Known)> = Vec::new();
+    let (limits, limits_now) = watch::channel(config.limits);
+    let mut keys = Vec::new();
     for source in loaded {
         let name: Arc<str> = source.config.name.as_str().into();
         let wiring = Wiring {
@@ -300,8 +303,13 @@ pub async fn run(
             metrics: &metrics,
             health: &health,
             active: &active,
+            limits: &limits_now,
         };
-        let (task, handle, controls) = wiring.start(source, &mut taps, others.clone()).await?;
+        let listener = settings::source(&source.config);
+        if let SourceConfig::Direct(direct) = &listener {
+            keys.push((source.config.name.clone(), direct.keys.clone()));
+        }
+        let (task, handle, controls) = wiring.start(source, listener, &mut taps, others.clone()).await?;
         for control in controls {
             coturns.push((name.to_string(), control.known()));
             parts.start(Part::Control(control.name()), control.run(stops.parts.clone()));
@@ -344,6 +352,20 @@ pub async fn run(
     );
     // Before the first answer, so that no `/status` says that nothing is pending because nobody has looked.
     housekeeper.look().await;
+    let reloader = Reloader {
+        reload,
+        endpoints: config.endpoints.clone(),
+        keys,
+        limits,
+        store: store.clone(),
+        outlet: Arc::clone(&outlet),
+        clock: Arc::clone(&clock),
+        clocks: outlet.clocks().clone(),
+        metrics: Arc::clone(&metrics),
+        started: config.clone(),
+    };
+    parts.start(Part::Reloader, reloader.run(stops.parts.clone()));
+    parts.start(Part::Watchdog, systemd::watchdog(stops.parts.clone()));
     let until = stops.parts.token();
     parts.start(Part::Housekeeper, async move {
         housekeeper.run(until).await;
@@ -370,11 +392,13 @@ pub async fn run(
         parts.start(Part::Admin, page.run(stops.last.clone()));
     }
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");
+    systemd::ready();
 
     let early = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = parts.first() => Some(ended),
     };
+    systemd::stopping();
     let deadline = Deadline::after(config.shutdown_grace);
     deadline.enforce();
     if let Some((part, cause)) = &early {
@@ -587,12 +611,14 @@ struct Wiring<'a> {
     metrics: &'a Arc<Metrics>,
     health: &'a Arc<Health>,
     active: &'a watch::Receiver<Active>,
+    limits: &'a watch::Receiver<config::Limits>,
 }
 
 impl Wiring<'_> {
     async fn start(
         &self,
         source: Loaded,
+        listener: SourceConfig,
         taps: &mut Taps,
         others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
     ) -> Result<(SourceTask, Option<SourceHandle>, Vec<enforce::ControlTask>), RunError> {
@@ -603,7 +629,6 @@ impl Wiring<'_> {
             name: name.clone(),
             error,
         };
-        let listener = settings::source(&source.config);
         let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
         let (handle, listening) = if direct && others.is_some() {
             listener.validate().map_err(wrong)?;
@@ -662,6 +687,7 @@ impl Wiring<'_> {
             outlet: Arc::clone(self.outlet),
             telemetry,
             taps: taps.of(&name, history),
+            limits: self.limits.clone(),
             wedges,
             last_commit: source.last_commit,
         };

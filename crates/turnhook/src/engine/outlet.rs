@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -26,7 +26,11 @@ use super::lanes::Handed;
 /// What stands in the place of a payload that could not be written.
 const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;
 
-pub(crate) struct Outlet {
+/// Who is told what. Changed as a whole.
+#[derive(Clone)]
+pub(crate) struct Routes(Arc<RwLock<Arc<Table>>>);
+
+struct Table {
     /// Who wants starts, usages and ends.
     wanting: [Arc<[EndpointId]>; 3],
     /// Those of them who do not hear of everybody.
@@ -34,6 +38,66 @@ pub(crate) struct Outlet {
     /// How much of an event each is sent.
     included: Arc<Included>,
     names: HashMap<EndpointId, Arc<str>>,
+}
+
+impl Table {
+    fn new(endpoints: &[EndpointConfig], ids: &[EndpointId], included: Arc<Included>) -> Table {
+        let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
+            let all = endpoints.iter().zip(ids);
+            all.filter(|(e, _)| e.events.contains(&event_type))
+                .map(|(_, id)| *id)
+                .collect()
+        });
+        let names = ids
+            .iter()
+            .copied()
+            .zip(endpoints.iter().map(|e| Arc::from(e.name.as_str())))
+            .collect();
+        let filters = endpoints.iter().zip(ids);
+        let filters = filters.filter(|(e, _)| e.filter != Filter::default());
+        Table {
+            wanting,
+            filters: filters.map(|(e, id)| (*id, e.filter.clone())).collect(),
+            included,
+            names,
+        }
+    }
+}
+
+impl Table {
+    fn who_hears(&self, event: &SessionEvent, wanting: &Arc<[EndpointId]>) -> Arc<[EndpointId]> {
+        let hears = |id: &EndpointId| {
+            self.filters
+                .get(id)
+                .is_none_or(|filter| filter.lets_through(event))
+        };
+        if self.filters.is_empty() || wanting.iter().all(hears) {
+            return Arc::clone(wanting);
+        }
+        wanting.iter().copied().filter(|id| hears(id)).collect()
+    }
+}
+
+impl Routes {
+    fn now(&self) -> Arc<Table> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How much of an event each endpoint is sent.
+    pub(crate) fn included(&self) -> Arc<Included> {
+        Arc::clone(&self.now().included)
+    }
+
+    /// The number of a configured endpoint.
+    pub(crate) fn id_of(&self, endpoint: &str) -> Option<EndpointId> {
+        let table = self.now();
+        let found = table.names.iter().find(|(_, name)| &***name == endpoint);
+        found.map(|(id, _)| *id)
+    }
+}
+
+pub(crate) struct Outlet {
+    routes: Routes,
     dispatcher: Arc<Dispatcher>,
     clocks: Clocks,
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
@@ -51,29 +115,24 @@ impl Outlet {
         clocks: Clocks,
         shared: bool,
     ) -> Outlet {
-        let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
-            let all = endpoints.iter().zip(ids);
-            all.filter(|(e, _)| e.events.contains(&event_type))
-                .map(|(_, id)| *id)
-                .collect()
-        });
-        let names = ids
-            .iter()
-            .copied()
-            .zip(endpoints.iter().map(|e| Arc::from(e.name.as_str())))
-            .collect();
-        let filters = endpoints.iter().zip(ids);
-        let filters = filters.filter(|(e, _)| e.filter != Filter::default());
+        let table = Arc::new(Table::new(endpoints, ids, included));
         Outlet {
-            filters: filters.map(|(e, id)| (*id, e.filter.clone())).collect(),
-            included,
-            wanting,
-            names,
+            routes: Routes(Arc::new(RwLock::new(table))),
             dispatcher,
             clocks,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
             handed: shared.then(Handed::default),
         }
+    }
+
+    /// From now on these are told, and no others.
+    pub(crate) fn reroute(&self, endpoints: &[EndpointConfig], ids: &[EndpointId], included: Arc<Included>) {
+        let table = Arc::new(Table::new(endpoints, ids, included));
+        *self.routes.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// From now on this node makes the deliveries of these lanes.
@@ -82,7 +141,8 @@ impl Outlet {
     }
 
     pub(crate) fn new_event(&self, event: SessionEvent) -> NewEvent {
-        let [starts, usages, ends] = &self.wanting;
+        let routes = self.routes.now();
+        let [starts, usages, ends] = &routes.wanting;
         let endpoints = match event.event_type {
             EventType::Start => starts,
             EventType::Usage => usages,
@@ -95,30 +155,13 @@ impl Outlet {
                 "an event whose payload could not be written is delivered to nobody");
             (Bytes::from_static(UNWRITTEN), Arc::from([]))
         } else {
-            (body, self.who_hears(&event, endpoints))
+            (body, routes.who_hears(&event, endpoints))
         };
         NewEvent {
             body,
             endpoints,
             event,
         }
-    }
-
-    fn who_hears(&self, event: &SessionEvent, wanting: &Arc<[EndpointId]>) -> Arc<[EndpointId]> {
-        let hears = |id: &EndpointId| {
-            self.filters
-                .get(id)
-                .is_none_or(|filter| filter.lets_through(event))
-        };
-        if self.filters.is_empty() || wanting.iter().all(hears) {
-            return Arc::clone(wanting);
-        }
-        wanting.iter().copied().filter(|id| hears(id)).collect()
-    }
-
-    /// How much of an event each endpoint is sent.
-    pub(crate) fn included(&self) -> &Arc<Included> {
-        &self.included
     }
 
     /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox, and those
@@ -129,16 +172,17 @@ impl Outlet {
             deliveries.retain(|delivery| lanes.contains(Lanes::of(delivery.session_id)));
             handed.keep_new(&mut deliveries);
         }
+        let routes = self.routes.now();
         let mut by_endpoint: HashMap<EndpointId, Vec<queue::Delivery>> = HashMap::new();
         for delivery in deliveries {
             by_endpoint.entry(delivery.endpoint).or_default().push(queued(
                 delivery,
                 &self.clocks,
-                &self.included,
+                &routes.included,
             ));
         }
         for (endpoint, deliveries) in by_endpoint {
-            if let Some(name) = self.names.get(&endpoint) {
+            if let Some(name) = routes.names.get(&endpoint) {
                 self.dispatcher.offer(name, deliveries);
             }
         }
@@ -154,9 +198,21 @@ impl Outlet {
     }
 
     /// The configured endpoints.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (EndpointId, &Arc<str>)> {
-        self.names.iter().map(|(id, name)| (*id, name))
+    pub(crate) fn endpoints(&self) -> Vec<(EndpointId, Arc<str>)> {
+        let routes = self.routes.now();
+        let names = routes.names.iter();
+        names.map(|(id, name)| (*id, Arc::clone(name))).collect()
     }
+}
+
+/// How much of an event each endpoint is to be sent, for the store.
+pub(crate) fn parts_of(endpoints: &[EndpointConfig], ids: &[EndpointId]) -> Vec<(EndpointId, Part)> {
+    let part = |endpoint: &EndpointConfig| Part {
+        allocations: endpoint.include.allocations,
+        addresses: endpoint.include.addresses,
+    };
+    let all = endpoints.iter().zip(ids);
+    all.map(|(endpoint, id)| (*id, part(endpoint))).collect()
 }
 
 /// A delivery of the store, as the dispatcher takes it. The store's dates are of the wall clock, which may have been

@@ -21,6 +21,8 @@ pub(crate) enum Reason {
     TooSlow,
     /// Another node leads the source from now on, or this one does.
     RoleChanged,
+    /// Its limits have changed: the rules that stand at the beginning of the history hold no longer.
+    LimitsChanged,
     /// The source stops.
     Stopped,
 }
@@ -30,6 +32,7 @@ impl Reason {
         match self {
             Reason::TooSlow => "it was read too slowly to follow the source",
             Reason::RoleChanged => "another node leads the source from now on, or this one does",
+            Reason::LimitsChanged => "[limits] has changed",
             Reason::Stopped => "turnhook stops",
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, error, info, warn};
 use turnhook_reducer::{
     Notice, Reducer, ServerRef,
@@ -37,6 +37,7 @@ use super::{
     telemetry::{MessageCounts, SourceTelemetry},
     wedge::Wedges,
 };
+use crate::config::Limits;
 
 /// How often counters that merely moved are saved: their loss would be healed by totals.
 const SAVE_PROGRESS: Duration = Duration::from_secs(5);
@@ -66,6 +67,8 @@ pub(crate) struct SourceTask {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) telemetry: SourceTelemetry,
     pub(crate) taps: TapRequests,
+    /// They can be changed while the program runs.
+    pub(crate) limits: watch::Receiver<Limits>,
     pub(crate) wedges: Wedges,
     /// What was heard before this belongs to an earlier run, if there was one.
     pub(crate) last_commit: Option<Timestamp>,
@@ -204,8 +207,10 @@ impl SourceTask {
                     self.taken_over(&mut turn, taken).await?;
                     continue;
                 }
-                Some((sink, history)) = self.taps.recv(), if hears => {
+                Some((sink, mut history)) = self.taps.recv(), if hears => {
                     self.look(&mut turn);
+                    self.follow_limits(&mut turn);
+                    history.limits = *self.limits.borrow();
                     self.record(&mut turn, sink, history, &stop).await?;
                     continue;
                 }
@@ -256,6 +261,7 @@ impl SourceTask {
         let slice = Slice::begin();
         let now = self.watch.now();
         self.follow_wall_clock(turn, now);
+        self.follow_limits(turn);
         let mut next = turn.held.take().or(first);
         let mut left = RUN;
         let more = loop {
@@ -285,6 +291,20 @@ impl SourceTask {
         self.telemetry.stats(&self.reducer.stats());
         self.telemetry.slice(slice.took());
         more
+    }
+
+    /// A reducer that was made anew, too, keeps to the limits of now.
+    fn follow_limits(&mut self, turn: &mut Turn) {
+        let (allocations, unconfirmed, tombstones) = {
+            let limits = self.limits.borrow();
+            (limits.allocations, limits.unconfirmed, limits.tombstones)
+        };
+        let changed =
+            self.reducer
+                .set_limits(allocations as usize, unconfirmed as usize, tombstones as usize);
+        if changed && let Some(tap) = turn.tap.take() {
+            tap.sink().end(Reason::LimitsChanged);
+        }
     }
 
     /// Times are told by the wall clock, however far it was put back; within a session that was told later ones, they

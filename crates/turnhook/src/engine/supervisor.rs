@@ -28,6 +28,8 @@ pub(crate) enum Part {
     /// What ends allocations of one coturn.
     Control(Arc<str>),
     Gate,
+    Reloader,
+    Watchdog,
 }
 
 impl Part {
@@ -56,6 +58,8 @@ impl fmt::Display for Part {
             Part::BlockKeeper => f.write_str("block keeper"),
             Part::Gate => f.write_str("gate"),
             Part::Control(name) => write!(f, "control of {name}"),
+            Part::Reloader => f.write_str("reloader"),
+            Part::Watchdog => f.write_str("watchdog"),
         }
     }
 }

@@ -36,6 +36,7 @@ mod products;
 mod realm_switch;
 mod record;
 mod relayed;
+mod reload;
 mod rename;
 mod restarts;
 mod secrets;

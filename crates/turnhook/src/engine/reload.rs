@@ -1,0 +1,277 @@
+//! The configuration, read again while the program runs (SIGHUP). What can be changed without closing a socket is:
+//! endpoints, passwords and certificates of `direct` sources, limits, the log's level. What needs a restart is said, and
+//! left as it was. A wrong configuration changes nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::future::join_all;
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tokio::{signal::unix::Signal, sync::watch};
+use tracing::{error, info, warn};
+use turnhook_dispatcher::{clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher};
+use turnhook_store::Store;
+use turnhook_subscriber::{
+    direct::{DirectConfig, Keys},
+    source::SourceConfig,
+};
+
+use super::{
+    clock::Clock,
+    courier,
+    deadline::Stop,
+    outlet::{Outlet, parts_of},
+    settings,
+    supervisor::Ended,
+    systemd,
+};
+use crate::{
+    config::{Config, Limits, Source, SourceKind},
+    logging::LevelSwitch,
+    metrics::Metrics,
+};
+
+/// Reads the configuration as at the start; what is wrong with it, if anything is.
+pub type Load = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// What a reload is asked by, and what it needs that the program has.
+pub struct Reload {
+    /// SIGHUP.
+    pub asked: Signal,
+    /// The configuration as it is now.
+    pub load: Load,
+    /// Of the log.
+    pub level: LevelSwitch,
+}
+
+pub(crate) struct Reloader {
+    pub(crate) reload: Reload,
+    /// What the program was started with: of what needs a restart, it still holds.
+    pub(crate) started: Config,
+    /// What holds of the rest.
+    pub(crate) endpoints: Vec<EndpointConfig>,
+    pub(crate) keys: Vec<(String, Keys)>,
+    pub(crate) limits: watch::Sender<Limits>,
+    pub(crate) store: Store,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) clocks: Clocks,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Reloader {
+    pub(crate) async fn run(mut self, stop: Stop) -> Ended {
+        loop {
+            tokio::select! {
+                asked = self.reload.asked.recv() => if asked.is_none() {
+                    return Err("no signal can come any more".to_owned());
+                },
+                () = stop.begun() => return Ok(()),
+            }
+            systemd::reloading();
+            tokio::select! {
+                changed = self.reload() => match changed {
+                    Ok(()) => {}
+                    Err(error) => error!(error, "the configuration was read again, and nothing was changed"),
+                },
+                // What was not done is done at the next start.
+                () = stop.begun() => return Ok(()),
+            }
+            systemd::ready();
+        }
+    }
+
+    async fn reload(&mut self) -> Result<(), String> {
+        let load = Arc::clone(&self.reload.load);
+        let loaded = tokio::task::spawn_blocking(move || load()).await;
+        let config = loaded.map_err(|error| error.to_string())??;
+        // All that can go wrong is tried first.
+        Dispatcher::check(&config.endpoints).map_err(|error| error.to_string())?;
+        let keys = self.new_keys(&config)?;
+        for (_, listener) in &keys {
+            listener.validate().map_err(|error| error.to_string())?;
+        }
+        let changed = self
+            .change_endpoints(&config)
+            .await
+            .map_err(|error| error.to_string())?;
+        for (name, listener) in &keys {
+            for (_, known) in self.keys.iter().filter(|(known, _)| known == name) {
+                known.change(listener).map_err(|error| error.to_string())?;
+            }
+        }
+        let level = &config.log.level;
+        if let Err(error) = self.reload.level.set(level) {
+            warn!(%error, "the log keeps its level");
+        }
+        self.limits.send_replace(config.limits);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        for what in needs_restart(&self.started, &config) {
+            warn!(what, "needs a restart, and was left as it was");
+        }
+        info!(
+            endpoints = changed.join(", "),
+            level, "the configuration was read again"
+        );
+        Ok(())
+    }
+
+    /// The listeners that are there, with the passwords and certificates of now.
+    fn new_keys(&self, config: &Config) -> Result<Vec<(String, DirectConfig)>, String> {
+        let mut keys = Vec::new();
+        for source in &config.sources {
+            let was = self.started.sources.iter().find(|was| was.name == source.name);
+            if was.is_some_and(|was| is_opened_alike(was, source))
+                && let SourceConfig::Direct(listener) = settings::source(source)
+            {
+                keys.push((source.name.clone(), listener));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Has endpoints end, begin, and begin anew. Which.
+    async fn change_endpoints(&mut self, config: &Config) -> turnhook_store::Result<Vec<String>> {
+        let is_new = |one: &&EndpointConfig| !self.endpoints.iter().any(|was| was.is_same(one));
+        let changed: Vec<EndpointConfig> = config.endpoints.iter().filter(is_new).cloned().collect();
+        let named = |all: &[EndpointConfig], name: &str| all.iter().any(|one| one.name == name);
+        let removed: Vec<String> = self
+            .endpoints
+            .iter()
+            .filter(|was| !named(&config.endpoints, &was.name))
+            .map(|was| was.name.clone())
+            .collect();
+        if changed.is_empty() && removed.is_empty() {
+            return Ok(Vec::new());
+        }
+        for endpoint in &changed {
+            self.metrics.endpoints.make(&endpoint.name);
+        }
+        let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
+        let ids = self.store.set_endpoints(&names, self.clock.now()).await?;
+        // From here on events are for those that are configured now; what is for one that has yet to begin waits.
+        let parts = parts_of(&config.endpoints, &ids);
+        let included = Arc::new(self.store.set_included(parts).await?);
+        self.outlet.reroute(&config.endpoints, &ids, included);
+        let dispatcher = self.outlet.dispatcher();
+        let retiring = changed.iter().map(|e| &e.name).chain(&removed);
+        join_all(retiring.map(|name| dispatcher.retire(name))).await;
+        for name in &removed {
+            dispatcher.forget(name);
+        }
+        let pauses = courier::pauses(&self.store, &self.clocks).await?;
+        let mut told: Vec<String> = removed.iter().map(|name| format!("{name} (removed)")).collect();
+        for endpoint in changed {
+            let paused = pauses.get(&endpoint.name).cloned().unwrap_or_default();
+            if let Err(error) = dispatcher.begin(&endpoint, paused) {
+                // It was tried before: a file has changed since.
+                error!(%error, "the endpoint stands still until the configuration is read again");
+            }
+            let what = if named(&self.endpoints, &endpoint.name) {
+                "changed"
+            } else {
+                "added"
+            };
+            told.push(format!("{} ({what})", endpoint.name));
+        }
+        self.endpoints = config.endpoints.clone();
+        Ok(told)
+    }
+}
+
+/// Whether a listener that was opened for one does for the other: with a password or without, with TLS or without.
+fn is_opened_alike(was: &Source, now: &Source) -> bool {
+    match (&was.kind, &now.kind) {
+        (SourceKind::Direct(was), SourceKind::Direct(now)) => {
+            was.listen == now.listen
+                && was.password.is_some() == now.password.is_some()
+                && was.tls.is_some() == now.tls.is_some()
+        }
+        _ => false,
+    }
+}
+
+/// What differs and is read at a start alone.
+fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    let (was, is) = (started.to_json(), now.to_json());
+    for key in keys(&was, &is) {
+        match (key, &was[key], &is[key]) {
+            ("endpoint" | "limits", ..) => {}
+            ("source", ..) => sources(started, now, &was[key], &is[key], &mut found),
+            (_, Value::Object(_), Value::Object(_)) => {
+                let within = keys(&was[key], &is[key]);
+                let differs =
+                    |inner: &&str| was[key][*inner] != is[key][*inner] && (key, *inner) != ("log", "level");
+                found.extend(
+                    within
+                        .into_iter()
+                        .filter(differs)
+                        .map(|inner| format!("[{key}] {inner}")),
+                );
+            }
+            (_, before, after) if before != after => found.push(key.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn sources(started: &Config, now: &Config, was: &Value, is: &Value, found: &mut Vec<String>) {
+    let all = |value: &Value| -> Vec<Value> {
+        let mut all = value.as_array().cloned().unwrap_or_default();
+        for source in all.iter_mut().filter_map(Value::as_object_mut) {
+            // What may change, and what is hidden.
+            for key in ["user", "password", "password_file", "tls_cert", "tls_key"] {
+                source.remove(key);
+            }
+        }
+        all
+    };
+    let (before, after) = (all(was), all(is));
+    let names: BTreeSet<&str> = before
+        .iter()
+        .chain(&after)
+        .filter_map(|source| source["name"].as_str())
+        .collect();
+    for name in names {
+        let one = |all: &[Value]| all.iter().find(|source| source["name"] == name).cloned();
+        let source = |config: &Config| config.sources.iter().find(|source| source.name == name).cloned();
+        let differs = one(&before) != one(&after)
+            || match (source(started), source(now)) {
+                (Some(was), Some(is)) => {
+                    let direct = matches!(was.kind, SourceKind::Direct(_));
+                    direct && !is_opened_alike(&was, &is) || login(&was) != login(&is)
+                }
+                _ => true,
+            };
+        if differs {
+            found.push(format!("source {name:?}"));
+        }
+    }
+}
+
+/// What a subscription to a Redis was made with.
+fn login(source: &Source) -> Option<(String, Option<String>, Option<String>)> {
+    match &source.kind {
+        SourceKind::Direct(_) => None,
+        SourceKind::Redis(redis) => Some((
+            redis.url.expose().to_owned(),
+            redis.user.clone(),
+            redis.password.as_ref().map(|p| p.expose_secret().to_owned()),
+        )),
+    }
+}
+
+fn keys<'a>(one: &'a Value, other: &'a Value) -> BTreeSet<&'a str> {
+    let of = |value: &'a Value| {
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.as_str())
+    };
+    of(one).chain(of(other)).collect()
+}
