@@ -59,7 +59,7 @@ pub(super) fn variables(env: &[(String, String)]) -> (BTreeMap<String, EnvValue>
 
 /// Whether it is a table, or a key that stands before the first one.
 fn is_top(name: &str) -> bool {
-    locate::tables().iter().any(|table| *table == name)
+    locate::tables().contains(&name)
         || locate::known_keys()
             .iter()
             .any(|key| key.table.is_empty() && key.name == name)
