@@ -1,4 +1,4 @@
-//! ARCHITECTURE.md and the pages that it names: links lead somewhere, and the files and tests that it names exist.
+//! The pages at the top, and those that they name: links lead somewhere, and the files and tests that it names exist.
 
 use std::{
     fs,
@@ -30,7 +30,8 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn links_lead_somewhere() {
-    let mut pages = vec![root().join("ARCHITECTURE.md"), root().join("CONTRIBUTING.md")];
+    let first = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut pages = first.map(|page| root().join(page)).to_vec();
     let mut read = 0;
     while let Some(page) = pages.get(read).cloned() {
         read += 1;
