@@ -243,6 +243,19 @@ impl<'d> Asked<'d> {
         self.sql.push_str(&condition.replace('?', &number));
     }
 
+    /// The same with two values, one after the other.
+    pub(crate) fn and_both(&mut self, condition: &str, one: impl Into<Value>, other: impl Into<Value>) {
+        // Not one by one: where `?` is also the mark before a number, the second would be put into the first.
+        let mut parts = condition.splitn(3, '?');
+        self.sql.push_str(" AND ");
+        self.sql.push_str(parts.next().unwrap_or_default());
+        for (value, rest) in [one.into(), other.into()].into_iter().zip(parts) {
+            self.values.push(value);
+            let number = format!("{}{}{rest}", self.dialect.mark, self.values.len());
+            self.sql.push_str(&number);
+        }
+    }
+
     /// By the filter; `from` and `to` name the columns of when it was over, and of when it was.
     pub(crate) fn record(&mut self, filter: RecordFilter, from: &str, to: &str) {
         if let Some(source) = filter.source {
@@ -313,9 +326,7 @@ pub(crate) fn ended(
     if let Some((at, id)) = after {
         // Written out: that is what the index is walked by.
         asked.and("s.ended_at >= ?", int(at.0));
-        asked.values.push(int(at.0).into());
-        let number = format!("{}{}", asked.dialect.mark, asked.values.len());
-        asked.and(&format!("(s.ended_at > {number} OR s.id > ?)"), id.0.to_vec());
+        asked.and_both("(s.ended_at, s.id) > (?, ?)", int(at.0), id.0.to_vec());
     }
     if let Some(source) = filter.source {
         asked.and("c.name = ?", source);
