@@ -22,7 +22,8 @@ pub(super) fn withhold(root: &mut Value) {
         "source" | "endpoint" => {
             let list = value.as_array_mut().into_iter().flatten();
             list.filter_map(Value::as_object_mut)
-                .for_each(|one| of_table(table, one, &known));
+                .enumerate()
+                .for_each(|(index, one)| of_table(table, index, one, &known));
             true
         }
         _ => match value {
@@ -36,7 +37,11 @@ pub(super) fn withhold(root: &mut Value) {
     });
 }
 
-fn of_table(table: &str, values: &mut Map<String, Value>, known: &[KnownKey]) {
+fn of_table(table: &str, index: usize, values: &mut Map<String, Value>, known: &[KnownKey]) {
+    if values.contains_key("customers_file") {
+        // It says what to do with whom the map lacks, and is wrong without one.
+        values.remove("unknown");
+    }
     let files: Vec<String> = values.keys().filter(|key| names_a_file(key)).cloned().collect();
     for key in files {
         values.remove(&key);
@@ -49,7 +54,8 @@ fn of_table(table: &str, values: &mut Map<String, Value>, known: &[KnownKey]) {
         let stand_in = match given {
             "secrets" => Value::from(vec![SIGNING]),
             "url" => Value::from("redis://127.0.0.1"),
-            _ => Value::from(PASSWORD),
+            // Each another one: with the same credentials two endpoints would be one account, and bill twice.
+            _ => Value::from(format!("{PASSWORD}-{index}")),
         };
         values.insert(given.to_owned(), stand_in);
     }

@@ -354,3 +354,26 @@ fn every_preset_of_the_page_is_one() {
         assert!(output.status.success(), "{name}: {}", turnhook::stderr(&output));
     }
 }
+
+/// A command that only looks reads no secrets: what stands in their place must not make a right configuration wrong.
+#[test]
+fn commands_that_look_take_accounts_apart_whose_keys_they_do_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = |name: &str| {
+        format!(
+            "[[endpoint]]\nname = \"{name}\"\ntype = \"orb\"\nbearer_file = \"{name}.key\"\n{METERS}\n\
+             customers_file = \"{name}.csv\"\nunknown = \"hold\"\n"
+        )
+    };
+    let text = format!(
+        "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n{}{}",
+        endpoint("acme"),
+        endpoint("other")
+    );
+    fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+    // There is no store yet: that is what it has to say, and nothing of the configuration.
+    let output = turnhook::run(directory.path(), &["sessions", "list"]);
+    let said = turnhook::stderr(&output);
+    assert!(!said.contains("turnhook.toml"), "{said}");
+    assert_ne!(output.status.code(), Some(78), "{said}");
+}
