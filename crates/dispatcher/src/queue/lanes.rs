@@ -100,9 +100,11 @@ impl Lanes {
     /// Adds a delivery that is not known yet; `newest` says that it was read from the newest end.
     pub(super) fn insert(&mut self, delivery: Delivery, newest: bool, now: Timestamp) {
         let session = delivery.lane;
-        if self.known.insert(delivery.id, session).is_some() {
+        // One that is read again may say another lane, by a map of customers that has changed: it stays where it is.
+        if self.known.contains_key(&delivery.id) {
             return;
         }
+        self.known.insert(delivery.id, session);
         let due = delivery.next_attempt_at.unwrap_or_default();
         let (id, sequence) = (delivery.id, delivery.sequence);
         let content = if due.since(now) > KEEP_BODY {

@@ -6,6 +6,7 @@ use super::*;
 use crate::{config::RateLimit, signature::Secret};
 
 mod model;
+mod moved;
 mod standstill;
 
 const T0: Timestamp = Timestamp(1_795_327_234_000);
