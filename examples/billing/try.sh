@@ -187,12 +187,12 @@ call() { # user packets options...
     clients+=($!)
     started+=($!)
 }
-call alice 1500
+call alice 1200
 call bob 1000 -t
-call carol 1200
+call carol 1100
 
 for round in 1 2 3; do
-    sleep 2
+    sleep 1
     echo "kill -9 turnhook ($round), and start it again"
     kill -9 "$running"
     wait "$running" 2>/dev/null || true
@@ -235,7 +235,9 @@ for product in ("stripe", "lago", "openmeter"):
 print(f"{'user':10}{'ledger':>14}" + "".join(f"{name:>14}" for name in products))
 for user in sorted(ledger):
     print(f"{user:10}{ledger[user]:14,}" + "".join(f"{sums.get(user, 0):14,}" for sums in products.values()))
-equal = all({user: sums.get(user, 0) for user in ledger} == ledger for sums in products.values())
+# All three are there, since what coturn tells while turnhook is down is lost but for the totals at the end of a call.
+equal = len(ledger) == 3 and all(ledger.values())
+equal = equal and all({user: sums.get(user, 0) for user in ledger} == ledger for sums in products.values())
 for product in products:
     state = json.loads((work / f"{product}.state").read_text())
     print(f"{product}: {state['requests']} requests, {state['counted']} records counted, "
