@@ -1,7 +1,7 @@
 //! Any other product that takes JSON or a form over HTTP (`type = "template"`): what an item says is a template, and
-//! what an answer means are rules, all in `[endpoint.options]`. For some products they stand in [`presets`].
+//! what an answer means are rules, all in `[endpoint.options]`. For some products they stand in `presets.rs`.
 //!
-//! Templates are minijinja's, without I/O, includes or loops without an end: each is bounded in work ([`render`]) and in
+//! Templates are minijinja's, without I/O, includes or loops without an end: each is bounded in work (`render.rs`) and in
 //! size. What they give must be JSON, or a form; `turnhook check` tries them on events of every type.
 
 mod options;
