@@ -23,7 +23,7 @@ mod zone;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, middleware, routing::any};
 use turnhook_store::Store;
 
 pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
@@ -52,7 +52,7 @@ pub fn router(admin: Admin, access: Access, more: Routes) -> Router {
     router
         .route("/api/v1/openapi.json", document)
         .merge(page::routes(&admin))
-        .fallback(get(page::missing).with_state(admin))
+        .fallback(any(page::missing).with_state(admin))
         .layer(middleware::from_fn_with_state(Arc::new(access), access::enter))
         .layer(middleware::from_fn(access::headers))
 }
