@@ -15,8 +15,10 @@ say() { printf '\n== %s\n' "$*"; }
 tool() {
     cargo "$1" --version > /dev/null 2>&1 && return
     say "Installing cargo-$1 (of Cargo's registry)"
-    # Unoptimised: built in a fraction of the time, and each is used for seconds.
-    cargo install --quiet --locked --debug "cargo-$1"
+    # Unoptimised: built in a fraction of the time, and used for seconds. But for the one that compares thousands of texts.
+    local profile=(--debug)
+    [ "$1" != about ] || profile=(--features cli)
+    cargo install --quiet --locked "${profile[@]}" "cargo-$1"
 }
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
@@ -61,7 +63,7 @@ mkdir -p "$stage/completions"
 sed -e 's|/usr/local/bin/|/usr/bin/|; s|/usr/local/share/doc/|/usr/share/doc/|' \
     -e '1,/^$/{/^#/d}' deploy/turnhook.service | sed '1{/^$/d}' > "$stage/turnhook.service"
 for page in README.md CHANGELOG.md; do gzip -9nc "$page" > "$stage/$page.gz"; done
-gzip -9nc deploy/package/NEWS > "$stage/NEWS.Debian.gz"
+for page in NEWS changelog; do gzip -9nc "deploy/package/$page" > "$stage/$page.Debian.gz"; done
 
 say "Notices of third parties, and the SBOM"
 cargo about generate --locked --config deploy/package/about.toml --manifest-path crates/turnhook/Cargo.toml \
@@ -71,7 +73,7 @@ cargo cyclonedx --manifest-path crates/turnhook/Cargo.toml --format json --targe
     --override-filename turnhook.cdx --quiet
 mv crates/turnhook/turnhook.cdx.json "$root/target/package/turnhook-$version.cdx.json"
 # It writes one beside the manifest of each crate of the workspace.
-git ls-files --others '*.cdx.json' | xargs -r rm
+git ls-files --others --exclude-standard -- '*.cdx.json' | xargs -r rm
 
 say "The .deb"
 cargo deb --no-build --no-strip --locked -p turnhook --output "$root/target/package/"
@@ -83,7 +85,7 @@ say "The tarball"
 tree=turnhook-$version-$host
 mkdir -p "$root/target/package/$tree"
 cp -r "$stage/turnhook" "$stage/man" "$stage/completions" "$stage/third-party.html.gz" LICENSE README.md CHANGELOG.md \
-    deploy/turnhook.service deploy/package/turnhook.toml deploy/package/sysusers.conf "$root/target/package/$tree/"
+    deploy/turnhook.service deploy/package/turnhook.toml deploy/package/sysusers.d/turnhook.conf "$root/target/package/$tree/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$root/target/package" \
     -cf - "$tree" | gzip -9n > "$root/target/package/$tree.tar.gz"
 rm -rf "${root:?}/target/package/$tree"

@@ -69,15 +69,17 @@ static-auth-secret=a-secret-of-the-test
 no-cli
 redis-statsdb="ip=127.0.0.1 port=6380 dbname=0 connect_timeout=5"
 no-tcp-relay
+max-allocate-lifetime=15
 CONF
 systemctl restart coturn
 turnutils_peer -L 127.0.0.1 -p 3480 > /dev/null 2>&1 &
 peer=$!
-until_true 20 bash -c 'turnhook status | grep -q 127.0.0.1'
+until_true 20 bash -c '! turnhook doctor | grep -q "no coturn is connected"'
 turnutils_uclient -W a-secret-of-the-test -u alice -e 127.0.0.1 -r 3480 -c -m 1 -z 5 -l 500 -n 200 127.0.0.1 > /tmp/uclient.log 2>&1 ||
     { cat /tmp/uclient.log; fail "the client"; }
-systemctl stop coturn
+# The client leaves its allocations, and coturn says what they relayed when their lifetimes are over.
 until_true 60 grep -q '"session.end"' /tmp/webhooks
+systemctl stop coturn
 grep -m 1 '"session.end"' /tmp/webhooks
 grep '"session.end"' /tmp/webhooks | grep -qE '"billable_bytes": ?[1-9]' || fail "nothing is billed"
 
