@@ -1,22 +1,57 @@
 #!/usr/bin/env bash
-# The makers' own clients (Stripe, Orb, Metronome, Lago, Polar, CloudEvents) against the fakes of their products, and
-# turnhook's encoders beside them: what their bytes do, ours do. They are installed into a temporary folder; where no
-# package index can be had this is left out, and says so.
+# The makers' own clients (Stripe, Orb, Metronome, Lago, Polar, CloudEvents, OpenMeter) against the fakes of their products,
+# and turnhook's encoders beside them: what their bytes do, ours do. They are installed into a temporary folder; where
+# one cannot be had, what it would have shown is left out, and that is said.
+#
+# OpenMeter's OpenAPI documents are read from OPENMETER_API, the folder `api` of its repository, or else fetched from there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export PYTHONDONTWRITEBYTECODE=1
 
-python3 -m venv "$work/venv"
-if ! timeout 300 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --retries 1 \
-    'stripe>=16.1,<17' 'orb-billing>=4.90,<5' 'metronome-sdk>=4.12,<5' 'lago-python-client>=1.55,<2' \
-    'polar-sdk>=1.0.2,<2' 'cloudevents>=2.2,<3' > "$work/install.log" 2>&1 ||
-    ! timeout 300 npm install --silent --no-audit --no-fund --prefix "$work" cloudevents@10 > "$work/install.log" 2>&1; then
+# install FOLDER PACKAGE…: into an environment of its own.
+install() {
+    local folder=$1
+    shift
+    python3 -m venv "$work/$folder" &&
+        timeout 300 "$work/$folder/bin/pip" install --quiet --disable-pip-version-check --retries 1 "$@" \
+            > "$work/install.log" 2>&1
+}
+left_out() {
     tail -n 3 "$work/install.log" >&2
-    echo "LEFT OUT: the clients of billing products cannot be installed here; their bytes were compared with nothing" >&2
+    echo "LEFT OUT: $1" >&2
+}
+
+(cd "$root" && cargo build --quiet --locked -p turnhook-dispatcher --example provider)
+provider=${CARGO_TARGET_DIR:-$root/target}/debug/examples/provider
+
+if install clients 'stripe>=16.1,<17' 'orb-billing>=4.90,<5' 'metronome-sdk>=4.12,<5' 'lago-python-client>=1.55,<2' \
+    'polar-sdk>=1.0.2,<2' 'cloudevents>=2.2,<3' &&
+    timeout 300 npm install --silent --no-audit --no-fund --prefix "$work" cloudevents@10 > "$work/install.log" 2>&1; then
+    "$work/clients/bin/python" "$here/oracles.py" "$provider" "$work"
+else
+    left_out "the clients of billing products cannot be installed here; their bytes were compared with nothing"
+fi
+
+# Of OpenMeter's there are only pre-releases, and they want another version of CloudEvents' client.
+if ! install openmeter --pre 'openmeter==1.0.0b236' 'cloudevents<2' ||
+    ! install openmeter 'openapi-core>=0.23,<0.24'; then
+    left_out "OpenMeter's client cannot be installed here; its bytes were compared with nothing"
     exit 0
 fi
-(cd "$root" && cargo build --quiet --locked -p turnhook-dispatcher --example provider)
-PYTHONDONTWRITEBYTECODE=1 "$work/venv/bin/python" "$here/oracles.py" \
-    "${CARGO_TARGET_DIR:-$root/target}/debug/examples/provider" "$work"
+documents=${OPENMETER_API:-}
+if [ -z "$documents" ]; then
+    mkdir -p "$work/api/v3"
+    from=https://raw.githubusercontent.com/openmeterio/openmeter/main/api
+    if curl --fail --silent --show-error --location --max-time 60 --output "$work/api/openapi.yaml" "$from/openapi.yaml" \
+        2> "$work/install.log" &&
+        curl --fail --silent --show-error --location --max-time 60 --output "$work/api/v3/openapi.yaml" \
+            "$from/v3/openapi.yaml" 2> "$work/install.log"; then
+        documents=$work/api
+    else
+        left_out "OpenMeter's OpenAPI documents cannot be fetched here, and OPENMETER_API does not say where they are"
+    fi
+fi
+"$work/openmeter/bin/python" "$here/oracle_openmeter.py" "$provider" ${documents:+"$documents"}

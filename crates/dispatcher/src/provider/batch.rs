@@ -413,6 +413,10 @@ impl Parcel {
                     uncertain = true;
                     continue;
                 }
+                Some(Verdict::Busy) => {
+                    again = longer(again, None);
+                    continue;
+                }
                 Some(Verdict::TooEarly) => {
                     soon = true;
                     continue;
@@ -476,6 +480,7 @@ fn words(verdict: &Verdict, status: Option<u16>, heard: &Heard) -> String {
     match (verdict, heard) {
         (Verdict::Rejected(why) | Verdict::Held(why), _) => why.clone(),
         (_, Heard::Nothing { error, .. }) => error.clone(),
+        (Verdict::Busy, _) => "another call for its customer was under way".to_owned(),
         (Verdict::TooEarly, _) => "its time has not come by their clock".to_owned(),
         (
             _,

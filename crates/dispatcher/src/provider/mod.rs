@@ -265,6 +265,9 @@ pub enum Verdict {
     Retry(Option<Duration>),
     /// Nobody knows whether it was taken; again as above, but not after [`Terms::window`].
     Uncertain(Option<Duration>),
+    /// For certain it was not taken, since another call for its customer is under way (another node's, say); again by the
+    /// schedule. It says nothing of how the endpoint is.
+    Busy,
     /// Its time has not come yet by their clock; again in a moment.
     TooEarly,
     /// It will never be taken: a dead letter, for this reason.

@@ -179,6 +179,14 @@ impl Product for Stripe {
             400 => refusal(answer),
             // The next request has a new token.
             401 if says(answer, "billing_meter_event_session_expired") => Verdict::Retry(None),
+            // Of several nodes, each keeps to one call at a time for a customer, and two of them may meet here.
+            409 => Verdict::Busy,
+            429 if ["too_many_concurrent_requests", "lock_timeout"]
+                .iter()
+                .any(|code| says(answer, code)) =>
+            {
+                Verdict::Busy
+            }
             _ => return answers::by_status(answer, items),
         };
         Decoded::all(verdict, items)

@@ -1,7 +1,7 @@
 //! Billing products, as far as their fakes are like them: whatever goes wrong on the way, their sums are the ledger's,
 //! or what they lack is listed.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 
@@ -283,76 +283,6 @@ fn p7_a_wrong_key_kills_nothing_and_unknown_customers_wait() {
     }
     assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
     bridge.stop();
-}
-
-/// The configurations of `examples/billing`, by page.
-fn pages() -> Vec<(String, String)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/billing");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "md") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let blocks = text.split("```toml\n").skip(1);
-        found.extend(blocks.map(|block| (name.clone(), block.split("```").next().unwrap().to_owned())));
-    }
-    found
-}
-
-#[test]
-fn each_pages_configuration_is_valid() {
-    let pages = pages();
-    assert!(pages.len() >= 9, "{pages:#?}");
-    for (page, endpoint) in pages {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().display();
-        // What it points to is in the folder.
-        let endpoint = endpoint
-            .replace("/run/secrets/", &format!("{at}/"))
-            .replace("/etc/turnhook/", &format!("{at}/"));
-        for line in endpoint.lines().filter(|line| line.contains("_file = \"")) {
-            let file = line.split('"').nth(1).unwrap();
-            fs::write(file, "user,customer\ncust_42,cus_1\n").unwrap();
-            if !line.contains("customers") {
-                fs::write(file, "sk_test_1").unwrap();
-            }
-        }
-        let text = format!(
-            "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\npassword = \"p\"\n\
-             [store]\npath = \"{at}/turnhook.db\"\n{endpoint}"
-        );
-        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
-        let output = turnhook::run(directory.path(), &["check"]);
-        let said = turnhook::stderr(&output);
-        assert!(output.status.success(), "{page}: {said}");
-        assert!(!said.contains("warning"), "{page}: {said}");
-    }
-}
-
-#[test]
-fn every_preset_of_the_page_is_one() {
-    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/billing/template.md");
-    let page = fs::read_to_string(page).unwrap();
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    let names: Vec<&str> = rows
-        .take_while(|row| !row.starts_with("id`"))
-        .filter_map(|row| row.split('`').next())
-        .collect();
-    assert_eq!(names.len(), 10, "{names:?}");
-    for name in names {
-        let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:6380\"\n\
-             [[endpoint]]\nname = \"x\"\ntype = \"template\"\nurl = \"https://billing.example.com\"\nbearer = \"t\"\n\
-             meters = [{{ event = \"relay\", value = \"billable_bytes\" }}]\n[endpoint.options]\npreset = \"{name}\"\n"
-        );
-        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
-        let output = turnhook::run(directory.path(), &["check"]);
-        assert!(output.status.success(), "{name}: {}", turnhook::stderr(&output));
-    }
 }
 
 /// A command that only looks reads no secrets: what stands in their place must not make a right configuration wrong.

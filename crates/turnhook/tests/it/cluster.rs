@@ -2,6 +2,7 @@
 //! is billed is what coturn logged, to the byte.
 
 mod books;
+mod customers;
 mod failing;
 mod joining;
 mod killed;

@@ -6,6 +6,7 @@ mod harness;
 mod accounts;
 mod admin_access;
 mod billing;
+mod billing_pages;
 mod captures;
 mod chaos;
 mod cli;

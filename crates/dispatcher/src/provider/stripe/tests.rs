@@ -182,7 +182,13 @@ fn p9_one_at_a_time_for_a_customer() {
     assert_eq!(bench.product.terms().order, Order::Customer);
     assert_eq!(bench.product.terms().batch, 1);
     let busy = r#"{"error":{"code":"too_many_concurrent_requests","message":"x"}}"#;
-    assert_eq!(bench.verdict(409, &[], busy), Verdict::Retry(None));
+    assert_eq!(bench.verdict(409, &[], busy), Verdict::Busy);
+    // Whichever way it is said, it is not the rate of all calls that was too high.
+    let locked = r#"{"error":{"code":"lock_timeout","message":"x"}}"#;
+    assert_eq!(bench.verdict(429, &[], busy), Verdict::Busy);
+    assert_eq!(bench.verdict(429, &[], locked), Verdict::Busy);
+    let rate = r#"{"error":{"code":"rate_limit","message":"x"}}"#;
+    assert_eq!(bench.verdict(429, &[], rate), Verdict::Retry(None));
 }
 
 #[test]

@@ -64,6 +64,12 @@ impl Fakes {
         serde_json::from_str(&self.request(name, "GET", "/state", "")).unwrap()
     }
 
+    /// Each ingest request as it came.
+    #[track_caller]
+    pub(crate) fn requests(&self, name: &str) -> Vec<Value> {
+        serde_json::from_str(&self.request(name, "GET", "/requests", "")).unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn sums(&self, name: &str) -> Sums {
         let sums: Vec<Value> = serde_json::from_str(&self.request(name, "GET", "/sums", "")).unwrap();

@@ -171,6 +171,15 @@ impl Node {
             &["turnhook_deliveries_total", "outcome=\"delivered\""],
         )
     }
+
+    /// And how many whose product looks at them later.
+    #[track_caller]
+    pub(crate) fn accepted(&self) -> u64 {
+        super::billing::counted(
+            &self.bridge,
+            &["turnhook_deliveries_total", "outcome=\"accepted\""],
+        )
+    }
 }
 
 impl Drop for Node {
