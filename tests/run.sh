@@ -94,6 +94,16 @@ TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/billing/try.sh
 say "The prepaid example"
 TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" ./examples/prepaid/run.sh
 
+say "The page in a browser, some of it"
+# Not installed by this script: Chromium is large, and most changes are not to the page.
+browser=0
+TURNHOOK="${CARGO_TARGET_DIR:-target}/debug/turnhook" SMALL=1 ./tests/browser.sh || browser=$?
+case $browser in
+    0) ;;
+    77) left_out="${left_out:+$left_out; }the page was not looked at in a browser" ;;
+    *) exit "$browser" ;;
+esac
+
 say "Fuzz targets, briefly"
 ./tests/fuzz.sh
 

@@ -62,6 +62,11 @@ await until("the sessions", async () => (await api("/sessions")).items.length >=
 const sessions = (await api("/sessions")).items;
 const dead = (await api("/deliveries?state=dead")).items[0];
 
+const blocked = await fetch(`${page_url}/api/v1/blocks/${encodeURIComponent(hostile[1])}`, {
+  method: "PUT", headers: { authorization }, body: new URLSearchParams({ for: "2h", reason: "<i>no balance</i>" }),
+});
+if (!blocked.ok) throw new Error(`a user cannot be blocked: ${blocked.status}`);
+
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
@@ -86,7 +91,7 @@ async function open(options) {
 const views = ["/", "/sessions", `/sessions/${sessions[0].session_id}`, "/users/cust_42", `/users/${encodeURIComponent(hostile[1])}`,
   `/users/${encodeURIComponent(hostile[3])}`, `/users/${hostile[4]}`, "/deliveries", "/deliveries?state=dead",
   "/confirm/deliveries/replay?state=dead", "/confirm/deliveries/discard?state=dead", `/events/${dead.webhook_id}`, "/usage",
-  "/usage?tz=Asia/Kolkata", "/endpoints", "/endpoints/billing", "/sources", "/sources/eu-1", "/nodes", "/audit",
+  "/usage?tz=Asia/Kolkata", "/blocks", `/confirm/block?user=${encodeURIComponent(hostile[1])}`, "/confirm/unblock?user=open", `/confirm/end?session=${sessions[0].session_id}`, "/endpoints", "/endpoints/billing", "/sources", "/sources/eu-1", "/nodes", "/audit",
   "/search?q=nobody", "/nothing"];
 const looks = [
   ["light", { colorScheme: "light", viewport: { width: 1280, height: 900 } }],
@@ -128,11 +133,12 @@ for (const [name, options] of small ? looks.slice(2, 3) : looks) {
   await page.waitForURL("**/users/cust_42");
   if (!(await page.locator("main").textContent()).includes("by ends and by deltas alike")) fault("the bill is not explained");
   await page.goto(`${page_url}/deliveries?state=dead`);
-  const reach = async (text) => {
+  const reach = async (text, whole = false) => {
     for (let n = 0; n < 60; n += 1) {
       const focus = page.locator(":focus");
       // Where nothing has it, asking for its text would wait.
-      if (await focus.count() && ((await focus.first().textContent()) ?? "").startsWith(text)) return true;
+      const found = await focus.count() ? ((await focus.first().textContent()) ?? "").trim() : "";
+      if (whole ? found === text : found.startsWith(text)) return true;
       await page.keyboard.press("Tab");
     }
     fault(`${text} cannot be reached by keyboard`);
@@ -147,7 +153,20 @@ for (const [name, options] of small ? looks.slice(2, 3) : looks) {
       if (!(await page.locator("main").textContent()).includes("deliveries, replay")) fault("nothing is said of what was done");
     }
   }
-  const record = (await api("/audit")).items;
+  // And block the user who is looked at.
+  await page.goto(`${page_url}/users/cust_42`);
+  if (await reach("Block this user")) {
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/confirm/block**");
+    if (await reach("Block", true)) {
+      await page.keyboard.press("Enter");
+      await page.waitForURL("**/users/cust_42");
+      if (!(await page.locator("main").textContent()).includes("Blocked in every realm until he is unblocked")) fault("nothing is said of the block");
+    }
+  }
+  const did = (await api("/audit")).items;
+  if (did[0]?.action !== "block" || did[0]?.target !== "cust_42") fault("the block is not on record");
+  const record = did.slice(1);
   if (record[0]?.who !== "otto" || record[0]?.action !== "replay") fault("it is not on record");
   await page.context().close();
 }

@@ -2,10 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use turnhook_reducer::time::Timestamp;
-use turnhook_store::{AuditEntry, DeliveryFilter, DeliveryState, ReplayRequest, Store};
+use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_store::{AuditEntry, BlockChange, DeliveryFilter, DeliveryState, ReplayRequest, Store};
 
-use crate::{Refused, Who, asked::Asked};
+use crate::{Refused, Who, asked::Asked, text};
 
 /// What the wall clock says.
 pub(crate) fn now() -> Timestamp {
@@ -141,4 +141,68 @@ pub(crate) fn in_words(asked: &Asked) -> String {
     } else {
         words.join(", ")
     }
+}
+
+/// How long a block holds, and why, are in the form.
+pub(crate) async fn block(store: &Store, who: &Who, user: &[u8], asked: &Asked) -> Result<(), Refused> {
+    let span = asked.text("for").map(|text| humantime::parse_duration(&text));
+    let until = match span {
+        None => None,
+        Some(Ok(span)) if !span.is_zero() => {
+            let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            Some(now().plus(millis))
+        }
+        Some(_) => return Err(Refused::wrong("`for` is a time like 30m or 12h")),
+    };
+    let change = BlockChange::Block {
+        realm: asked.bytes("realm").map(Into::into),
+        user: user.into(),
+        until,
+    };
+    let reason = asked.text("reason").unwrap_or_else(|| "blocked".to_owned());
+    store.change_block(now(), change, &reason, &who.name).await?;
+    note(store, who, "block", text::shown(user), asked, 1).await
+}
+
+/// As he was blocked: in a realm, or in every one.
+pub(crate) async fn unblock(
+    store: &Store,
+    who: &Who,
+    user: &[u8],
+    realm: Option<&[u8]>,
+    asked: &Asked,
+) -> Result<(), Refused> {
+    let held = store.blocks_of(user, now()).await?;
+    let is_there = held
+        .iter()
+        .any(|row| matches!(&row.change, BlockChange::Block { realm: of, .. } if of.as_deref() == realm));
+    if !is_there {
+        let told = format!("{} is not blocked there; /blocks says who is", text::shown(user));
+        return Err(Refused::missing(told));
+    }
+    let change = BlockChange::Unblock {
+        realm: realm.map(Into::into),
+        user: user.into(),
+    };
+    store.change_block(now(), change, "", &who.name).await?;
+    note(store, who, "unblock", text::shown(user), asked, 1).await
+}
+
+/// Asks for the end of what a session has open.
+pub(crate) async fn end(store: &Store, who: &Who, session: SessionId, asked: &Asked) -> Result<(), Refused> {
+    match store.session(session).await? {
+        None => {
+            return Err(Refused::missing(format!(
+                "there is no session {session} in the store"
+            )));
+        }
+        Some(found) if found.row.end.is_some() => {
+            return Err(Refused::wrong(format!("{session} has ended already")));
+        }
+        Some(_) => {}
+    }
+    let reason = asked.text("reason").unwrap_or_else(|| "ended by hand".to_owned());
+    let change = BlockChange::EndSession(session);
+    store.change_block(now(), change, &reason, &who.name).await?;
+    note(store, who, "end", session.to_string(), asked, 1).await
 }

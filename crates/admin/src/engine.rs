@@ -90,6 +90,12 @@ pub struct SourceNow {
     pub silent_threads: Vec<u16>,
     /// Messages since the start, by kind.
     pub messages: Vec<(String, u64)>,
+    /// Messages since the start that were passed over, by why.
+    pub ignored: Vec<(String, u64)>,
+    /// Sessions that ended since the start, by why and how sure what they used is.
+    pub ended: Vec<(String, String, u64)>,
+    /// Whether a coturn's CLI is configured by which its sessions can be ended.
+    pub controlled: bool,
 }
 
 /// A coturn.

@@ -134,6 +134,7 @@ pub(crate) fn delivery(row: &DeliveryRow) -> Value {
         "endpoint": row.endpoint,
         "type": row.event_type.as_str(),
         "session_id": row.session_id.to_string(),
+        "user": row.user.as_deref().map(text),
         "sequence": row.sequence,
         "timestamp": rfc3339(row.timestamp),
         "state": row.state.as_str(),

@@ -136,7 +136,17 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub async fn blocks(&self, now: Timestamp) -> Result<Vec<BlockRow>> {
-        let mut rows = on!(self, db => db.last_blocks().await)?;
+        let mut rows = on!(self, db => db.last_blocks(None).await)?;
+        rows.retain(|row| row.holds(now));
+        Ok(rows)
+    }
+
+    /// Those of one user.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn blocks_of(&self, user: &[u8], now: Timestamp) -> Result<Vec<BlockRow>> {
+        let mut rows = on!(self, db => db.last_blocks(Some(user.to_vec())).await)?;
         rows.retain(|row| row.holds(now));
         Ok(rows)
     }

@@ -167,6 +167,8 @@ pub struct DeliveryRow {
     pub event_type: EventType,
     /// The session.
     pub session_id: SessionId,
+    /// The session's user, as the ledger knows him.
+    pub user: Option<Vec<u8>>,
     /// The event's place in its session.
     pub sequence: u32,
     /// The event's timestamp.

@@ -215,7 +215,12 @@ impl<'a> Deliveries<'a> {
 }
 
 /// What is listed of a delivery, as [`Listed`] takes it.
-pub(crate) const COLUMNS: &str = "d.id, p.name, e.event_id, e.type, e.session_id, e.sequence, e.at, d.state, d.attempts, \
+pub(crate) fn listed(dialect: &Dialect) -> String {
+    let user = dialect.user_column;
+    format!("{COLUMNS}, (SELECT {user} FROM session s WHERE s.id = e.session_id)")
+}
+
+const COLUMNS: &str = "d.id, p.name, e.event_id, e.type, e.session_id, e.sequence, e.at, d.state, d.attempts, \
      d.first_attempt_at, d.at, d.latency_ms, d.reason, d.replay";
 
 /// The columns of a listed delivery.
@@ -234,6 +239,7 @@ pub(crate) struct Listed {
     pub(crate) latency_ms: i64,
     pub(crate) reason: Option<String>,
     pub(crate) replay: Option<i64>,
+    pub(crate) user: Option<Vec<u8>>,
 }
 
 impl From<Listed> for DeliveryRow {
@@ -249,6 +255,7 @@ impl From<Listed> for DeliveryRow {
             event_id: EventId(l.event_id),
             event_type: codes::event_type(l.event_type),
             session_id: SessionId(l.session_id),
+            user: l.user,
             sequence: l.sequence,
             timestamp: Timestamp(nat(l.timestamp)),
             state,

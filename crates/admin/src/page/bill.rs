@@ -1,21 +1,19 @@
-//! What explains a bill: users, sessions, usage.
+//! What explains a bill: users, their sessions, usage.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    http::Uri,
-    response::Response,
-    routing::get,
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{Router, extract::State, http::Uri, response::Response, routing::get};
+use turnhook_reducer::time::Timestamp;
+use turnhook_store::{
+    DeliveryFilter, DeliveryState, RecordFilter, SessionFilter, SessionRow, Sums, UsageFilter,
 };
-use serde_json::Value;
-use turnhook_reducer::{event::Accuracy, usage::Counters};
-use turnhook_store::{SessionDetail, SessionFilter, SessionRow, Sums, UsageFilter};
 
 use super::{Block, Cell, Field, Shown, Table, View, overview::by_day};
 use crate::{
     Admin, Refused,
+    answer::rfc3339,
     api::reads::period,
-    asked::{Asked, encoded, part, session_id},
+    asked::{Asked, encoded, part},
     report::{self, By},
     text,
     zone::Period,
@@ -24,12 +22,14 @@ use crate::{
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/sessions", get(sessions))
-        .route("/sessions/{id}", get(session))
         .route("/users/{user}", get(user))
         .route("/usage", get(usage))
 }
 
-const SESSION_COLUMNS: [(&str, bool); 7] = [
+/// How a day is written.
+pub(super) const DAY: &str = "2026-11-22";
+
+pub(super) const SESSION_COLUMNS: [(&str, bool); 7] = [
     ("Session", false),
     ("User", false),
     ("Source", false),
@@ -39,7 +39,7 @@ const SESSION_COLUMNS: [(&str, bool); 7] = [
     ("Accuracy", false),
 ];
 
-fn session_row(view: &View, row: &SessionRow) -> Vec<Cell> {
+pub(super) fn session_row(view: &View, row: &SessionRow) -> Vec<Cell> {
     let lasted = row.end.map(|(at, ..)| at.since(row.started_at));
     vec![
         view.session_cell(row.id),
@@ -98,8 +98,8 @@ async fn sessions(State(admin): State<Admin>, view: View) -> Response {
             Field::new("User", "user", "text", asked),
             Field::new("Source", "source", "text", asked),
             Field::new("Realm", "realm", "text", asked),
-            Field::new("Since", "since", "text", asked),
-            Field::new("Until", "until", "text", asked),
+            Field::new("Since", "since", "text", asked).hint(DAY),
+            Field::new("Until", "until", "text", asked).hint(DAY),
             Field::new("Which", "open", "text", asked).of(&[
                 ("", "all"),
                 ("true", "open"),
@@ -117,233 +117,6 @@ async fn sessions(State(admin): State<Admin>, view: View) -> Response {
     };
     let shown = shown.await;
     view.show(shown)
-}
-
-/// Which rule made the bytes.
-fn rule(name: &str) -> String {
-    let words = match name {
-        "relayed" => {
-            "what was relayed: the bytes that peers were sent, plus those from peers that went on to the client"
-        }
-        "client" => "the client's leg: what coturn received from the client, plus what it sent to it",
-        "egress" => "what coturn sent: to the client, plus to peers",
-        "ingress" => "what coturn received: from the client, plus from peers",
-        _ => return "the rule that held when it was told, which this event does not name".to_owned(),
-    };
-    format!("{name}: {words}")
-}
-
-/// How sure it is, in words.
-fn accuracy(detail: &SessionDetail, view: &View) -> (&'static str, String) {
-    let row = &detail.row;
-    match row.end {
-        None => (
-            "",
-            "It is open: what stands here is what was told so far.".to_owned(),
-        ),
-        Some((.., Accuracy::Exact)) => {
-            let words = "Exact, to the byte: coturn's own totals were seen for every allocation.";
-            ("good", words.to_owned())
-        }
-        Some((.., Accuracy::LowerBound)) => {
-            let mut words =
-                "At least this much, never more than was carried: not everything was seen.".to_owned();
-            for gap in &detail.gaps {
-                let (from, to) = (view.zone.show(gap.from), view.zone.show(gap.to));
-                words += &format!(
-                    " From {from} to {to} something may have been missed ({}).",
-                    gap.reason.as_str()
-                );
-            }
-            if detail.gaps.is_empty() {
-                words += " The totals of an allocation are missing.";
-            }
-            ("warn", words)
-        }
-    }
-}
-
-fn leg(name: &'static str, c: &Counters) -> Vec<Cell> {
-    vec![
-        Cell::text(name),
-        Cell::number(c.received_bytes),
-        Cell::number(c.received_packets),
-        Cell::number(c.sent_bytes),
-        Cell::number(c.sent_packets),
-    ]
-}
-
-async fn session(State(admin): State<Admin>, Path(id): Path<String>, view: View) -> Response {
-    let shown = one_session(&admin, &id, &view).await;
-    view.show(shown)
-}
-
-async fn one_session(admin: &Admin, id: &str, view: &View) -> Shown {
-    let id = session_id(id)?;
-    let detail = admin.store.session(id).await?;
-    let Some(detail) = detail else {
-        return Err(Refused::missing(format!(
-            "there is no session {id} in the store: it may be past its retention"
-        )));
-    };
-    let (row, zone) = (&detail.row, &view.zone);
-    let body: Value = detail
-        .last_body
-        .as_deref()
-        .and_then(|body| serde_json::from_slice(body).ok())
-        .unwrap_or_default();
-    let (class, words) = accuracy(&detail, view);
-    let mut blocks = vec![Block::Say(class, words)];
-    let ended = match row.end {
-        Some((at, reason, _)) => format!("{}: {}", zone.show(at), reason.as_str().replace('_', " ")),
-        None => format!("not yet; last told at {}", zone.show(row.updated_at)),
-    };
-    let mut facts = vec![
-        ("User", view.user_cell(row.user.as_deref())),
-        ("Source", Cell::text(row.source.clone())),
-        ("Realm", Cell::name(&row.realm)),
-        ("Started", Cell::time(row.started_at, zone)),
-        ("Ended", Cell::text(ended)),
-        (
-            "Lasted",
-            Cell::text(text::duration(
-                row.end
-                    .map_or(row.updated_at, |(at, ..)| at)
-                    .since(row.started_at),
-            )),
-        ),
-        ("Billable bytes", Cell::number(row.usage.billable_bytes)),
-        (
-            "That is",
-            Cell::text(rule(body["data"]["billable"].as_str().unwrap_or_default())),
-        ),
-    ];
-    for name in &row.usernames {
-        facts.push(("TURN username", Cell::name(name)));
-    }
-    for (name, value) in &row.labels {
-        facts.push(("Label", Cell::Name(format!("{name} = {}", text::shown(value)))));
-    }
-    if let Some(before) = row.continues {
-        facts.push(("Corrects (its bytes add to those of)", view.session_cell(before)));
-    }
-    for next in admin.store.continued_by(id).await? {
-        facts.push(("Corrected by (whose bytes add to these)", view.session_cell(next)));
-    }
-    blocks.push(Block::Facts(facts));
-    let mut legs = vec![leg("client and coturn", &row.usage.legs.client)];
-    if row.peer_leg {
-        legs.push(leg("coturn and peers", &row.usage.legs.peer));
-    }
-    blocks.push(Block::Table(Table {
-        caption: "What coturn counted on each leg".into(),
-        columns: vec![
-            ("Leg", false),
-            ("Received, bytes", true),
-            ("packets", true),
-            ("Sent, bytes", true),
-            ("packets", true),
-        ],
-        rows: legs,
-        none: "",
-        next: None,
-    }));
-    blocks.push(Block::Table(allocations(&body)));
-    blocks.push(Block::Table(Table {
-        caption: "Events, and what became of them".into(),
-        columns: vec![
-            ("Event", false),
-            ("Type", false),
-            ("Sequence", true),
-            ("Decided", false),
-            ("Endpoints", false),
-        ],
-        rows: detail
-            .events
-            .iter()
-            .map(|event| {
-                let told = event
-                    .deliveries
-                    .iter()
-                    .map(|(name, state)| format!("{name}: {}", state.as_str()));
-                let worst = event.deliveries.iter().map(|(_, state)| state.as_str());
-                let worst = ["dead", "pending", "discarded", "delivered"]
-                    .into_iter()
-                    .find(|known| worst.clone().any(|state| state == *known));
-                let state = match Cell::state(worst.unwrap_or_default()) {
-                    Cell::State(class, _) => class,
-                    _ => "",
-                };
-                vec![
-                    view.event_cell(event.event_id),
-                    Cell::text(event.event_type.as_str()),
-                    Cell::number(event.sequence.into()),
-                    Cell::time(event.timestamp, zone),
-                    Cell::State(state, told.collect::<Vec<_>>().join(", ")),
-                ]
-            })
-            .collect(),
-        none: "They are past their retention.",
-        next: None,
-    }));
-    blocks.push(Block::Links(vec![
-        (
-            view.link(&format!("/deliveries?session={id}")),
-            "Deliveries".to_owned(),
-        ),
-        (format!("/api/v1/sessions/{id}"), "JSON".to_owned()),
-    ]));
-    Ok((format!("Session {id}"), blocks))
-}
-
-fn allocations(body: &Value) -> Table {
-    let listed = body["data"]["allocations"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let omitted = body["data"]["allocations_omitted"].as_u64().unwrap_or_default();
-    let word = |value: &Value| match value {
-        Value::String(text) => Cell::Name(text::shown(text.as_bytes())),
-        Value::Bool(seen) => Cell::text(if *seen { "yes" } else { "no" }),
-        Value::Null => Cell::text("not known"),
-        other => Cell::text(other.to_string()),
-    };
-    let bytes = |of: &Value| Cell::number(of.as_u64().unwrap_or_default());
-    Table {
-        caption: match omitted {
-            0 => "Allocations, as told last".to_owned(),
-            more => format!("Allocations, as told last; {more} more are not listed"),
-        },
-        columns: vec![
-            ("Allocation", false),
-            ("Client", false),
-            ("Over", false),
-            ("Opened", false),
-            ("Closed", false),
-            ("Why", false),
-            ("Totals seen", false),
-            ("From client, bytes", true),
-            ("To peers, bytes", true),
-        ],
-        rows: listed
-            .iter()
-            .map(|a| {
-                vec![
-                    word(&a["id"]),
-                    word(&a["client_address"]),
-                    word(&a["transport"]),
-                    word(&a["opened_at"]),
-                    word(&a["closed_at"]),
-                    word(&a["close_reason"]),
-                    word(&a["totals_seen"]),
-                    bytes(&a["usage"]["client"]["received_bytes"]),
-                    bytes(&a["usage"]["peer"]["sent_bytes"]),
-                ]
-            })
-            .collect(),
-        none: "None is told of.",
-        next: None,
-    }
 }
 
 fn days(view: &View, period: &Period, more: Vec<Field>) -> Block {
@@ -368,34 +141,48 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
         user: Some(user.to_vec()),
         ..UsageFilter::default()
     };
-    let report = report::usage(&admin.store, &filter, &period, &[By::Day]).await?;
+    let report = report::usage(&admin.store, &filter, &period, &[By::Day, By::Source]).await?;
+    let (days_of, sources) = apart(&report);
     let ended = admin.store.usage_ended(user.to_vec(), from, to).await?;
-    let mut blocks = vec![days(view, &period, Vec::new())];
+    let mut blocks = super::blocks::of_user(admin, view, user).await?;
+    blocks.push(days(view, &period, Vec::new()));
     let (class, words) = compared(&report.total, &ended);
     blocks.push(Block::Say(class, words));
+    blocks.extend(untold(admin, view, user, (from, to)).await?);
     if report.whole_days {
         let words = "Some of these days were summed up in UTC, by an older version; each counts on the day of its noon.";
         blocks.push(Block::Say("", words.to_owned()));
     }
+    let mut open = view.asked.sessions()?;
+    open.user = Some(user.to_vec());
+    open.open = Some(true);
+    let open = admin.store.sessions(open, None, MOST_OPEN).await?.len();
+    let more = if open == MOST_OPEN { " or more" } else { "" };
     blocks.push(Block::Facts(vec![
         (
-            "Billable by usage_delta of all events",
+            "Billable bytes, by usage_delta of all events",
             Cell::number(report.total.usage.billable_bytes),
         ),
         (
-            "Billable by usage of session.end",
+            "Billable bytes, by usage of session.end",
             Cell::number(ended.usage.billable_bytes),
         ),
         ("Sessions started", Cell::number(report.total.started)),
         ("Sessions ended", Cell::number(ended.ended)),
-        ("Of these a lower bound", Cell::number(ended.lower_bound)),
+        (
+            "Of these a lower bound",
+            Cell::text(share(ended.lower_bound, ended.ended)),
+        ),
         ("They lasted", Cell::text(text::duration(ended.duration_ms))),
+        (
+            "Open now",
+            Cell::Link(
+                view.link(&format!("/sessions?open=true&user={}", encoded(user))),
+                format!("{open}{more}"),
+            ),
+        ),
     ]));
-    blocks.push(Block::Plot(by_day(
-        "Billable bytes by day",
-        &period,
-        &report.rows,
-    )));
+    blocks.push(Block::Plot(by_day("Billable bytes by day", &period, &days_of)));
     blocks.push(Block::Table(Table {
         caption: "By day, as told".into(),
         columns: vec![
@@ -403,13 +190,14 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
             ("Started", true),
             ("Ended", true),
             ("Lower bound", true),
+            ("Minutes of those ended", true),
             ("From client", true),
             ("To client", true),
             ("From peers", true),
             ("To peers", true),
             ("Billable bytes", true),
         ],
-        rows: report.rows.iter().map(|(key, sums)| day_row(key, sums)).collect(),
+        rows: days_of.iter().map(|(key, sums)| day_row(key, sums)).collect(),
         none: "Nothing was told of in these days.",
         next: None,
     }));
@@ -419,22 +207,92 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
     only.user = Some(user.to_vec());
     (only.since, only.until) = (Some(from), Some(to));
     blocks.push(Block::Heading("Sessions of that time"));
-    let table = listed(admin, view, only.clone(), "Newest first", view.asked.limit()?).await?;
+    let table = listed(admin, view, only, "Newest first", view.asked.limit()?).await?;
     blocks.push(Block::Table(table));
     blocks.push(Block::Heading("When something may have been missed meanwhile"));
-    let sources: Vec<String> = admin
-        .store
-        .sessions(only, None, 1000)
-        .await?
-        .into_iter()
-        .map(|row| row.source)
-        .collect();
-    let gaps = admin.store.gaps(Some(from), 10_000).await?;
-    let gaps = gaps
-        .iter()
-        .filter(|row| row.gap.from < to && sources.contains(&row.source));
-    blocks.push(Block::Table(super::operate::gaps(view, gaps.take(100))));
+    let mut gaps = Vec::new();
+    for source in sources {
+        let of = RecordFilter {
+            source: Some(source),
+            since: Some(from),
+            until: Some(to),
+        };
+        gaps.extend(admin.store.gaps_on_record(&of, None, MOST_GAPS).await?);
+    }
+    let gaps = gaps.iter().map(|(_, gap)| gap);
+    blocks.push(Block::Table(super::operate::gaps(view, gaps)));
     Ok((format!("User {}", text::shown(user)), blocks))
+}
+
+/// More are counted as "or more".
+const MOST_OPEN: usize = 100;
+/// Of each source.
+const MOST_GAPS: usize = 100;
+
+/// Sums by day, and the sources that they came from.
+fn apart(report: &report::Report) -> (Vec<report::Row>, Vec<String>) {
+    let mut days: BTreeMap<Option<Vec<u8>>, Sums> = BTreeMap::new();
+    let mut sources = BTreeSet::new();
+    for (key, sums) in &report.rows {
+        let day = days.entry(key.first().cloned().flatten()).or_default();
+        *day = day.plus(*sums);
+        let source = key.get(1).and_then(Option::as_deref).unwrap_or_default();
+        sources.insert(String::from_utf8_lossy(source).into_owned());
+    }
+    let days = days.into_iter().map(|(day, sums)| (vec![day], sums));
+    (days.collect(), sources.into_iter().collect())
+}
+
+/// What billing was not told of that user in that time, and whether it still will be.
+async fn untold(
+    admin: &Admin,
+    view: &View,
+    user: &[u8],
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Vec<Block>, Refused> {
+    let mut blocks = Vec::new();
+    for (state, class, words) in [
+        (
+            DeliveryState::Dead,
+            "bad",
+            "deliveries of that time are dead letters: billing was not told, and will not be until a person replays them.",
+        ),
+        (
+            DeliveryState::Pending,
+            "warn",
+            "deliveries of that time are still under way.",
+        ),
+    ] {
+        let filter = DeliveryFilter {
+            user: Some(user.to_vec()),
+            since: Some(from),
+            until: Some(to),
+            states: vec![state],
+            ..DeliveryFilter::default()
+        };
+        let count = admin.store.count_deliveries(filter).await?;
+        if count > 0 {
+            blocks.push(Block::Say(class, format!("{} {words}", text::grouped(count))));
+            let of = format!(
+                "/deliveries?state={}&user={}&since={}&until={}",
+                state.as_str(),
+                encoded(user),
+                encoded(rfc3339(from).as_bytes()),
+                encoded(rfc3339(to).as_bytes()),
+            );
+            blocks.push(Block::Links(vec![(view.link(&of), "Look at them".to_owned())]));
+        }
+    }
+    Ok(blocks)
+}
+
+/// `3 (12 %)`.
+fn share(part: u64, of: u64) -> String {
+    let part_of = u128::from(part) * 100;
+    match part_of.checked_div(u128::from(of)) {
+        Some(percent) if part > 0 => format!("{} ({percent} %)", text::grouped(part)),
+        _ => text::grouped(part),
+    }
 }
 
 fn day_row(key: &[Option<Vec<u8>>], sums: &Sums) -> Vec<Cell> {
@@ -445,6 +303,7 @@ fn day_row(key: &[Option<Vec<u8>>], sums: &Sums) -> Vec<Cell> {
         Cell::number(sums.started),
         Cell::number(sums.ended),
         Cell::number(sums.lower_bound),
+        Cell::number(sums.duration_ms / 60_000),
         Cell::number(client.received_bytes),
         Cell::number(client.sent_bytes),
         Cell::number(peer.received_bytes),

@@ -7,7 +7,9 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{Block, Cell, Field, Form, Shown, Table, View, see};
+use turnhook_store::{DeliveryDetail, DeliveryFilter, DeliveryState};
+
+use super::{Block, Cell, Field, Form, Shown, Table, View, bill::DAY, see};
 use crate::{
     Admin, Refused, Role,
     actions::{Bulk, CHOICE, in_words},
@@ -62,8 +64,8 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
         Field::new("Endpoint", "endpoint", "text", asked),
         Field::new("User", "user", "text", asked),
         Field::new("Session", "session", "text", asked),
-        Field::new("Since", "since", "text", asked),
-        Field::new("Until", "until", "text", asked),
+        Field::new("Since", "since", "text", asked).hint(DAY),
+        Field::new("Until", "until", "text", asked).hint(DAY),
     ];
     let mut blocks = vec![view.filter(fields, "Show")];
     if let Some(done) = asked.text("done") {
@@ -85,18 +87,23 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
         ));
     }
     blocks.push(Block::Links(links));
+    let caption = match counted(admin, &filter).await? {
+        Some(count) => format!("{} match, newest event first", text::grouped(count)),
+        None => "Newest event first".to_owned(),
+    };
     blocks.push(Block::Table(Table {
-        caption: "Newest event first".into(),
+        caption,
         columns: vec![
             ("Event", false),
             ("Type", false),
             ("Decided", false),
+            ("User", false),
             ("Endpoint", false),
             ("State", false),
+            ("Why", false),
             ("Attempts", true),
             ("Next attempt, or finished", false),
             ("Session", false),
-            ("Why", false),
         ],
         rows: rows
             .iter()
@@ -105,12 +112,13 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
                     view.event_cell(row.event_id),
                     Cell::text(row.event_type.as_str()),
                     Cell::time(row.timestamp, &view.zone),
+                    view.user_cell(row.user.as_deref()),
                     Cell::text(row.endpoint.clone()),
                     Cell::state(row.state.as_str()),
+                    Cell::text(text::shown(row.reason.as_deref().unwrap_or("–").as_bytes())),
                     Cell::number(row.attempts.into()),
                     Cell::maybe_time(row.next_attempt_at.or(row.finished_at), &view.zone),
                     view.session_cell(row.session_id),
-                    Cell::text(text::shown(row.reason.as_deref().unwrap_or_default().as_bytes())),
                 ]
             })
             .collect(),
@@ -119,6 +127,19 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
     }));
     blocks.push(view.csv("/deliveries"));
     Ok(("Deliveries".to_owned(), blocks))
+}
+
+/// How many match, where that is a walk over just those.
+async fn counted(admin: &Admin, filter: &DeliveryFilter) -> Result<Option<u64>, Refused> {
+    let is_narrow = matches!(
+        filter.states.as_slice(),
+        [DeliveryState::Dead] | [DeliveryState::Pending]
+    ) || filter.session.is_some()
+        || filter.user.is_some();
+    if !is_narrow {
+        return Ok(None);
+    }
+    Ok(Some(admin.store.count_deliveries(filter.clone()).await?))
 }
 
 async fn confirm(State(admin): State<Admin>, Path(action): Path<String>, view: View) -> Response {
@@ -279,27 +300,53 @@ async fn one_event(admin: &Admin, id: &str, view: &View) -> Shown {
         blocks.push(Block::Links(links.collect()));
     }
     blocks.push(Block::Text("Body, as it is signed", text::shown(&first.body)));
-    blocks.push(Block::Text(
-        "As curl, without the signature",
-        curl(admin, first, &id.to_string()),
-    ));
+    for delivery in &found {
+        blocks.extend(as_sent(admin, delivery, &id.to_string()));
+    }
     Ok((format!("Event {id}"), blocks))
 }
 
-/// A request like the one that is sent. A signature is good for five minutes: whoever has the secret makes one.
-fn curl(admin: &Admin, delivery: &turnhook_store::DeliveryDetail, id: &str) -> String {
+/// What is sent of it to an endpoint: a request like that of a webhook, or the records that a billing product is given.
+fn as_sent(admin: &Admin, delivery: &DeliveryDetail, id: &str) -> Vec<Block> {
     let endpoints = admin.engine.status().endpoints;
-    let endpoint = endpoints
+    let settings = endpoints
         .iter()
-        .find(|endpoint| endpoint.name == delivery.row.endpoint);
-    let url = endpoint
-        .and_then(|endpoint| endpoint.settings["url"].as_str())
+        .find(|endpoint| endpoint.name == delivery.row.endpoint)
+        .map(|endpoint| &endpoint.settings);
+    let kind = settings.and_then(|settings| settings["type"].as_str());
+    if let Some(kind) = kind.filter(|kind| *kind != "webhook") {
+        let name = &delivery.row.endpoint;
+        let words = format!(
+            "{name} is a {kind}: it is given records made of this body, and not the body; `turnhook endpoints render` prints them."
+        );
+        return vec![Block::Say("", words)];
+    }
+    let secrets = settings
+        .and_then(|settings| settings["secrets"].as_array())
+        .map_or(0, Vec::len);
+    let signed = match secrets {
+        0 => "Its endpoint is not configured any more.".to_owned(),
+        1 => {
+            "The one secret of its endpoint signs each attempt anew, with the time of the attempt.".to_owned()
+        }
+        n => format!("The {n} secrets of its endpoint sign each attempt anew, with the time of the attempt."),
+    };
+    let url = settings
+        .and_then(|settings| settings["url"].as_str())
         .unwrap_or("URL");
+    vec![
+        Block::Text("As curl, without the signature", curl(url, &delivery.body, id)),
+        Block::Say("", signed),
+    ]
+}
+
+/// A signature is good for five minutes: whoever has the secret makes one.
+fn curl(url: &str, body: &[u8], id: &str) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     format!(
         "curl {} \\\n  -H 'content-type: application/json' \\\n  -H 'webhook-id: {id}' \\\n  -H \"webhook-timestamp: $(date +%s)\" \\\n  \
          -H 'webhook-signature: v1,…' \\\n  --data-raw {}",
         quoted(&text::shown(url.as_bytes())),
-        quoted(&text::shown(&delivery.body))
+        quoted(&text::shown(body))
     )
 }

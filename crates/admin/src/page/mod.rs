@@ -1,11 +1,14 @@
 //! The page: each view is made of a few kinds of blocks, and one template writes them. Whatever it is given is escaped there.
 
 mod bill;
+mod blocks;
 mod deliveries;
 mod operate;
 mod overview;
 mod plot;
 mod search;
+mod session;
+mod timeline;
 
 use askama::Template;
 use axum::{
@@ -36,6 +39,8 @@ pub(crate) fn routes(admin: &Admin) -> Router {
         .merge(overview::routes())
         .merge(search::routes())
         .merge(bill::routes())
+        .merge(session::routes())
+        .merge(blocks::routes())
         .merge(deliveries::routes())
         .merge(operate::routes())
         .with_state(admin.clone())
@@ -86,6 +91,11 @@ impl Cell {
         at.map_or_else(|| Cell::text("never"), |at| Cell::time(at, zone))
     }
 
+    /// Of what may not have such a time at all.
+    pub(crate) fn time_if_any(at: Option<Timestamp>, zone: &Zone) -> Cell {
+        at.map_or_else(|| Cell::text("–"), |at| Cell::time(at, zone))
+    }
+
     /// A state, with how good it is.
     pub(crate) fn state(word: &str) -> Cell {
         let class = match word {
@@ -119,6 +129,8 @@ pub(crate) struct Field {
     pub(crate) kind: &'static str,
     pub(crate) value: String,
     pub(crate) choices: Vec<(&'static str, &'static str)>,
+    /// What may be written, shown while nothing is.
+    pub(crate) hint: &'static str,
 }
 
 impl Field {
@@ -129,7 +141,13 @@ impl Field {
             kind,
             value: asked.text(name).unwrap_or_default(),
             choices: Vec::new(),
+            hint: "",
         }
+    }
+
+    pub(crate) fn hint(mut self, hint: &'static str) -> Field {
+        self.hint = hint;
+        self
     }
 
     pub(crate) fn of(mut self, choices: &[(&'static str, &'static str)]) -> Field {
@@ -201,11 +219,12 @@ impl FromRequestParts<Admin> for View {
     }
 }
 
-const NAV: [(&str, &str); 8] = [
+const NAV: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/sessions", "Sessions"),
     ("/deliveries", "Deliveries"),
     ("/usage", "Usage"),
+    ("/blocks", "Blocks"),
     ("/endpoints", "Endpoints"),
     ("/sources", "Sources"),
     ("/nodes", "Nodes"),
@@ -312,7 +331,7 @@ impl View {
 
     /// A form that asks for another part of the same.
     pub(crate) fn filter(&self, mut fields: Vec<Field>, button: &str) -> Block {
-        fields.push(Field::new("Time zone", "tz", "text", &self.asked));
+        fields.push(Field::new("Time zone", "tz", "text", &self.asked).hint("UTC"));
         Block::Form(Form {
             method: "get",
             action: self.here.clone(),

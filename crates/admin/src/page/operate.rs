@@ -10,8 +10,7 @@ use turnhook_store::{GapRow, RecordFilter};
 
 use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see};
 use crate::{
-    Admin, Refused, Role,
-    actions::{self, now},
+    Admin, EndpointNow, Refused, Role, SourceNow, actions,
     asked::{self, Asked, encoded},
     history::Line,
     text,
@@ -51,13 +50,8 @@ async fn one_endpoint(admin: &Admin, name: &str, view: &View) -> Shown {
     let mut blocks = vec![Block::Facts(vec![
         ("State", Cell::state(&endpoint.state)),
         ("Why", shown(&endpoint.reason)),
-        ("Since", Cell::maybe_time(endpoint.since, zone)),
-        (
-            "Tried again at",
-            endpoint
-                .until
-                .map_or_else(|| Cell::text("–"), |at| Cell::time(at, zone)),
-        ),
+        ("Since", Cell::time_if_any(endpoint.since, zone)),
+        ("Tried again at", Cell::time_if_any(endpoint.until, zone)),
         ("Pending", Cell::number(endpoint.pending)),
         ("Dead letters", Cell::number(endpoint.dead_letters)),
         (
@@ -65,8 +59,9 @@ async fn one_endpoint(admin: &Admin, name: &str, view: &View) -> Shown {
             Cell::maybe_time(endpoint.last_delivered_at, zone),
         ),
         ("Last error", shown(&endpoint.last_error)),
-        ("That was", Cell::maybe_time(endpoint.last_error_at, zone)),
+        ("That was", Cell::time_if_any(endpoint.last_error_at, zone)),
     ])];
+    blocks.push(Block::Table(last_hour(admin, endpoint)));
     if view.who.role == Role::Operator {
         let action = if endpoint.paused { "resume" } else { "pause" };
         blocks.push(Block::Form(Form {
@@ -133,6 +128,31 @@ async fn one_endpoint(admin: &Admin, name: &str, view: &View) -> Shown {
     Ok((format!("Endpoint {name}"), blocks))
 }
 
+/// What attempts came to; the numbers since the start are exact, those of the hour are by the minute.
+fn last_hour(admin: &Admin, endpoint: &EndpointNow) -> Table {
+    let rows = endpoint.outcomes.iter().map(|(outcome, all)| {
+        let line = Line::Deliveries(endpoint.name.clone(), outcome.clone());
+        let points = admin.history.line(&line);
+        let hour: f64 = points.iter().rev().take(60).map(|(_, count)| count).sum();
+        vec![
+            Cell::text(outcome.replace('_', " ")),
+            Cell::Number(plot::whole(hour)),
+            Cell::number(*all),
+        ]
+    });
+    Table {
+        caption: "Attempts".into(),
+        columns: vec![
+            ("What came of them", false),
+            ("In the last hour", true),
+            ("Since the start", true),
+        ],
+        rows: rows.collect(),
+        none: "There was none yet.",
+        next: None,
+    }
+}
+
 /// Lines are kept; within them, what would be obeyed is written out.
 fn text_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| text::shown(line.as_bytes())).collect();
@@ -194,9 +214,6 @@ async fn source(State(admin): State<Admin>, Path(name): Path<String>, view: View
     view.show(shown)
 }
 
-/// As far back as gaps are shown.
-const MONTH_MS: u64 = 30 * 86_400_000;
-
 async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
     let status = admin.engine.status();
     let Some(source) = status.sources.iter().find(|source| source.name == name) else {
@@ -210,7 +227,7 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
     let mut blocks = vec![Block::Facts(vec![
         ("Type", Cell::text(source.r#type.clone())),
         ("State", Cell::state(&source.state)),
-        ("Since", Cell::maybe_time(source.since, zone)),
+        ("Since", Cell::time_if_any(source.since, zone)),
         ("Role", Cell::state(&source.role)),
         ("Where", shown(&source.detail)),
         ("Last heard", Cell::maybe_time(source.last_message_at, zone)),
@@ -243,17 +260,8 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         none: "None has connected, or the source is a Redis, where servers are not told apart.",
         next: None,
     }));
-    blocks.push(Block::Table(Table {
-        caption: "Messages since the start".into(),
-        columns: vec![("Kind", false), ("Messages", true)],
-        rows: source
-            .messages
-            .iter()
-            .map(|(kind, count)| vec![Cell::text(kind.clone()), Cell::number(*count)])
-            .collect(),
-        none: "None.",
-        next: None,
-    }));
+    blocks.push(Block::Table(counted(source)));
+    blocks.push(Block::Table(ended(source)));
     for (line, title) in [
         (Line::OpenSessions(name.to_owned()), "open sessions"),
         (Line::Messages(name.to_owned()), "messages a minute"),
@@ -269,16 +277,12 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
             .map(Block::Plot),
         );
     }
-    let since = turnhook_reducer::time::Timestamp(now().0.saturating_sub(MONTH_MS));
-    let all = admin.store.gaps(Some(since), 10_000).await?;
-    blocks.push(Block::Table(gaps(
-        view,
-        all.iter().filter(|row| row.source == name).take(200),
-    )));
     let only = RecordFilter {
         source: Some(name.to_owned()),
         ..RecordFilter::default()
     };
+    let gaps_of = admin.store.gaps_on_record(&only, None, 200).await?;
+    blocks.push(Block::Table(gaps(view, gaps_of.iter().map(|(_, row)| row))));
     let untold = admin.store.unattributed(&only, None, 200).await?;
     let untold = untold.iter().map(|row| {
         vec![
@@ -312,6 +316,45 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         ),
     ]));
     Ok((format!("Source {name}"), blocks))
+}
+
+/// What coturn said since the start, and what of it was passed over.
+fn counted(source: &SourceNow) -> Table {
+    let heard = source
+        .messages
+        .iter()
+        .map(|(kind, count)| (kind.replace('_', " "), *count));
+    let ignored = source.ignored.iter().filter(|(_, count)| *count > 0);
+    let ignored = ignored.map(|(why, count)| (format!("passed over: {}", why.replace('_', " ")), *count));
+    Table {
+        caption: "Messages since the start".into(),
+        columns: vec![("Kind", false), ("Messages", true)],
+        rows: heard
+            .chain(ignored)
+            .map(|(kind, count)| vec![Cell::text(kind), Cell::number(count)])
+            .collect(),
+        none: "None.",
+        next: None,
+    }
+}
+
+fn ended(source: &SourceNow) -> Table {
+    let rows = source.ended.iter().filter(|(.., count)| *count > 0);
+    Table {
+        caption: "Sessions that ended since the start".into(),
+        columns: vec![("Why", false), ("Accuracy", false), ("Sessions", true)],
+        rows: rows
+            .map(|(why, accuracy, count)| {
+                vec![
+                    Cell::text(why.replace('_', " ")),
+                    Cell::state(accuracy),
+                    Cell::number(*count),
+                ]
+            })
+            .collect(),
+        none: "None yet.",
+        next: None,
+    }
 }
 
 pub(super) fn gaps<'a>(view: &View, rows: impl Iterator<Item = &'a GapRow>) -> Table {

@@ -28,6 +28,7 @@ async fn blocks(admin: &Admin, view: &View) -> Shown {
     let (status, now) = (admin.engine.status(), now());
     let zone = &view.zone;
     let mut blocks = stands(&status, zone);
+    blocks.extend(versions(admin).await?);
     let gaps = admin
         .store
         .gaps(
@@ -42,6 +43,7 @@ async fn blocks(admin: &Admin, view: &View) -> Shown {
             ("Source", false),
             ("State", false),
             ("Role", false),
+            ("Since", false),
             ("Last heard", false),
             ("Open sessions", true),
             ("Gaps in 24 h", true),
@@ -62,6 +64,7 @@ async fn blocks(admin: &Admin, view: &View) -> Shown {
                     ),
                     Cell::state(&source.state),
                     Cell::state(&source.role),
+                    Cell::time_if_any(source.since, zone),
                     Cell::maybe_time(source.last_message_at, zone),
                     Cell::number(source.open_sessions),
                     Cell::number(gaps as u64),
@@ -170,6 +173,19 @@ fn age(endpoint: &EndpointNow) -> Option<String> {
     endpoint
         .oldest_pending_seconds
         .map(|seconds| text::duration(ms(seconds)))
+}
+
+/// Nodes that share the store and are not of one version: for as long as an upgrade takes, that is as it should be.
+async fn versions(admin: &Admin) -> Result<Option<Block>, crate::Refused> {
+    let Some(cluster) = admin.store.cluster() else {
+        return Ok(None);
+    };
+    let seen = cluster.view().await?;
+    let live = seen.nodes.iter().filter(|node| node.live);
+    let versions: std::collections::BTreeSet<&str> = live.map(|node| node.version.as_str()).collect();
+    let listed = versions.iter().copied().collect::<Vec<_>>().join(", ");
+    let words = format!("The nodes are of different versions: {}.", shown(&listed));
+    Ok((versions.len() > 1).then_some(Block::Say("warn", words)))
 }
 
 /// Longer than a delivery takes that goes well.

@@ -1,4 +1,5 @@
-//! Plots as SVG. Nothing of a stranger's goes into one but numbers; names are in the caption, which the template escapes.
+//! Plots as SVG, which stretches to any width; what is written beside it is HTML, and stays readable. Nothing of a stranger's
+//! goes into a picture but numbers; names are in captions and labels, which the template escapes.
 
 use std::fmt::Write as _;
 
@@ -7,18 +8,20 @@ use turnhook_reducer::time::Timestamp;
 use super::{Cell, Table};
 use crate::{text, zone::Zone};
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 150.0;
-/// Room for the axis's labels.
-const LEFT: f64 = 60.0;
-const BOTTOM: f64 = 18.0;
-const TOP: f64 = 8.0;
+pub(super) const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 130.0;
 
 /// A plot and the table that says the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
     pub(crate) title: String,
     pub(crate) svg: String,
+    /// To its left, from the top to the bottom.
+    pub(crate) labels: Vec<String>,
+    /// Each label is of a row, not of a height.
+    pub(crate) is_of_rows: bool,
+    /// Under its left and its right end.
+    pub(crate) ends: (String, String),
     pub(crate) table: Table,
 }
 
@@ -43,27 +46,26 @@ pub(crate) fn seconds(value: f64) -> String {
     text::duration((value * 1000.0) as u64)
 }
 
-/// The picture's frame: the largest value at the top, two labels below.
-fn frame(most: f64, words: Words, first: &str, last: &str, inside: &str) -> String {
-    let (base, right) = (HEIGHT - BOTTOM, WIDTH - 2.0);
-    let mut svg = format!(
-        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="xMinYMid" role="img" aria-label="The table below says the same">"#
-    );
-    for (y, value) in [(TOP, most), ((TOP + base) / 2.0, most / 2.0), (base, 0.0)] {
-        let (label, below) = (words(value), y + 4.0);
+/// A picture of that height.
+pub(super) fn picture(height: f64, inside: &str) -> String {
+    format!(
+        r#"<svg viewBox="0 0 {WIDTH} {height}" height="{height}" preserveAspectRatio="none" role="img" aria-label="The table below says the same">{inside}</svg>"#
+    )
+}
+
+/// With the largest value at the top, and lines at it, at half of it and at nothing.
+fn against_heights(most: f64, words: Words, inside: &str) -> (String, Vec<String>) {
+    let mut svg = String::new();
+    for y in [0.5, HEIGHT / 2.0, HEIGHT - 0.5] {
         // Writing to a string cannot fail.
         let _ = write!(
             svg,
-            r#"<line class="grid" x1="{LEFT}" y1="{y}" x2="{right}" y2="{y}" stroke="currentColor"/><text x="{}" y="{below}" text-anchor="end">{label}</text>"#,
-            LEFT - 6.0
+            r#"<line class="grid" x1="0" y1="{y}" x2="{WIDTH}" y2="{y}" stroke="currentColor"/>"#
         );
     }
-    let y = HEIGHT - 4.0;
-    let _ = write!(
-        svg,
-        r#"<text x="{LEFT}" y="{y}">{first}</text><text x="{right}" y="{y}" text-anchor="end">{last}</text>{inside}</svg>"#
-    );
-    svg
+    svg += inside;
+    let labels = [most, most / 2.0, 0.0].map(words);
+    (picture(HEIGHT, &svg), labels.into())
 }
 
 fn most(values: impl Iterator<Item = f64>) -> f64 {
@@ -74,15 +76,11 @@ fn most(values: impl Iterator<Item = f64>) -> f64 {
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn bars(title: String, heading: &'static str, days: &[(String, u64)]) -> Plot {
     let most = most(days.iter().map(|(_, n)| *n as f64));
-    let (base, step) = (HEIGHT - BOTTOM, (WIDTH - LEFT - 2.0) / days.len().max(1) as f64);
+    let step = WIDTH / days.len().max(1) as f64;
     let mut inside = String::new();
     for (i, (day, n)) in days.iter().enumerate() {
-        let height = *n as f64 / most * (base - TOP);
-        let (x, y, width) = (
-            LEFT + i as f64 * step + step * 0.1,
-            base - height,
-            (step * 0.8).min(40.0),
-        );
+        let height = *n as f64 / most * HEIGHT;
+        let (x, y, width) = (i as f64 * step + step * 0.1, HEIGHT - height, step * 0.8);
         let _ = write!(
             inside,
             r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="currentColor"><title>{day}: {}</title></rect>"#,
@@ -90,7 +88,7 @@ pub(crate) fn bars(title: String, heading: &'static str, days: &[(String, u64)])
         );
     }
     let label = |day: Option<&(String, u64)>| day.map(|(day, _)| day.clone()).unwrap_or_default();
-    let svg = frame(most, bytes, &label(days.first()), &label(days.last()), &inside);
+    let (svg, labels) = against_heights(most, bytes, &inside);
     let rows = days
         .iter()
         .map(|(day, n)| vec![Cell::text(day.clone()), Cell::number(*n)]);
@@ -101,23 +99,33 @@ pub(crate) fn bars(title: String, heading: &'static str, days: &[(String, u64)])
         none: "Nothing.",
         next: None,
     };
-    Plot { title, svg, table }
+    Plot {
+        title,
+        svg,
+        labels,
+        is_of_rows: false,
+        ends: (label(days.first()), label(days.last())),
+        table,
+    }
 }
 
-/// A line over the last day; its table has a row for each of some hours.
+/// A line over the last day; its table has a row for each of some hours. Of one point there is no line.
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn line(title: String, points: &[(Timestamp, f64)], words: Words, zone: &Zone) -> Option<Plot> {
     let (first, last) = (points.first()?.0, points.last()?.0);
+    if first >= last {
+        return None;
+    }
     let most = most(points.iter().map(|(_, value)| *value));
-    let (base, span) = (HEIGHT - BOTTOM, (last.0 - first.0).max(1) as f64);
+    let span = (last.0 - first.0) as f64;
     let mut path = String::new();
     for (at, value) in points {
-        let x = LEFT + (at.0 - first.0) as f64 / span * (WIDTH - LEFT - 2.0);
-        let y = base - value / most * (base - TOP);
+        let x = (at.0.saturating_sub(first.0)) as f64 / span * WIDTH;
+        let y = HEIGHT - value / most * HEIGHT;
         let _ = write!(path, "{}{x:.1} {y:.1}", if path.is_empty() { "M" } else { "L" });
     }
     let inside = format!(r#"<path d="{path}" fill="none" stroke="currentColor" stroke-width="1.5"/>"#);
-    let svg = frame(most, words, &zone.show(first), &zone.show(last), &inside);
+    let (svg, labels) = against_heights(most, words, &inside);
     // A row for each hour, and the last.
     let step = points.len().div_ceil(24).max(1);
     let rows = points.iter().rev().step_by(step);
@@ -129,5 +137,12 @@ pub(crate) fn line(title: String, points: &[(Timestamp, f64)], words: Words, zon
         none: "Nothing.",
         next: None,
     };
-    Some(Plot { title, svg, table })
+    Some(Plot {
+        title,
+        svg,
+        labels,
+        is_of_rows: false,
+        ends: (zone.show(first), zone.show(last)),
+        table,
+    })
 }

@@ -11,7 +11,12 @@ use turnhook_admin::{
     make_user,
 };
 use turnhook_reducer::{
-    event::{Accuracy, CloseReason, EventId, EventType, SessionEnd, SessionEvent, SessionId},
+    event::{
+        Accuracy, CloseReason, EventId, EventType, SessionEnd, SessionEvent, SessionId, Unattributed,
+        UnattributedReason,
+    },
+    message::AllocationId,
+    source::{Gap, GapReason},
     time::Timestamp,
     usage::Usage,
 };
@@ -65,6 +70,9 @@ impl Engine for Fake {
                 ready: true,
                 last_error: Some(evil.clone()),
                 silent_threads: vec![3],
+                ignored: vec![("bad_key".to_owned(), 2)],
+                ended: vec![("closed".to_owned(), "exact".to_owned(), 6)],
+                controlled: true,
                 servers: vec![ServerNow {
                     server: evil.clone(),
                     state: "connected".to_owned(),
@@ -140,6 +148,11 @@ pub(crate) fn event(n: u64, user: &[u8], end: bool) -> SessionEvent {
     }
 }
 
+fn at(n: u64, ms: u64) -> String {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(T0 + n * 1000 + ms).unwrap()).unwrap();
+    format!("{at:.3}")
+}
+
 impl Fixture {
     /// Six sessions that ended, of hostile users; all of their events are dead letters.
     pub(crate) async fn new() -> Fixture {
@@ -153,14 +166,35 @@ impl Fixture {
             let mut commit = Commit::new(source, Timestamp(T0 + n * 1000));
             for end in [false, true] {
                 let event = event(n, &user, end);
-                let body = serde_json::json!({ "data": { "billable": "relayed", "allocations": [
-                    { "id": "1", "client_address": "203.0.113.7:4000", "transport": String::from_utf8_lossy(&user) } ] } });
+                let body = serde_json::json!({ "data": { "billable": "relayed", "allocations": [{
+                    "id": "000000000000000001", "client_address": "203.0.113.7:4000", "transport": String::from_utf8_lossy(&user),
+                    "opened_at": at(n, 100), "closed_at": end.then(|| at(n, 400)),
+                    "usage": { "client": { "received_bytes": 1234, "sent_bytes": 5678 }, "peer": null },
+                }] } });
                 commit.events.push(NewEvent {
                     event,
                     body: body.to_string().into_bytes().into(),
                     endpoints: ids.clone().into(),
                 });
             }
+            if n == 2 {
+                commit.gaps.push(Gap {
+                    from: Timestamp(T0 + n * 1000 + 200),
+                    to: Timestamp(T0 + n * 1000 + 300),
+                    reason: GapReason::Reconnect,
+                    server: Some(user.as_slice().into()),
+                });
+            }
+            commit.unattributed.push(Unattributed {
+                at: Timestamp(T0 + n * 1000),
+                server: Some(user.as_slice().into()),
+                allocation: AllocationId(n),
+                realm: user.as_slice().into(),
+                username: user.as_slice().into(),
+                opened_at: Timestamp(T0),
+                usage: Usage::default(),
+                reason: UnattributedReason::Residue,
+            });
             let committed = store.commit(commit).await.unwrap();
             let outcomes = committed.deliveries.iter().map(|delivery| Outcome {
                 id: delivery.id,
@@ -174,6 +208,15 @@ impl Fixture {
             });
             store.record(outcomes.collect()).await.unwrap();
         }
+        Fixture::of(store, folder)
+    }
+
+    /// Over a store that is there.
+    pub(crate) fn over(store: Store) -> Fixture {
+        Fixture::of(store, tempfile::tempdir().unwrap())
+    }
+
+    fn of(store: Store, folder: tempfile::TempDir) -> Fixture {
         let users = folder.path().join("users");
         let lines = [("vera", Role::Viewer), ("otto", Role::Operator)]
             .map(|(name, role)| make_user(name, role, &PASSWORD.to_owned().into()).unwrap() + "\n");

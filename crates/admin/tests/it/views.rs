@@ -4,12 +4,12 @@ use serde_json::Value;
 
 use crate::support::{Answer, Fixture, T0, event, hostile, session};
 
-fn encoded(bytes: &[u8]) -> String {
+pub(crate) fn encoded(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("%{b:02X}")).collect()
 }
 
 /// All tags, attributes and text of a page, read by a parser that knows no mercy: whatever is not of the template is a fault.
-fn check_html(path: &str, answer: &Answer) {
+pub(crate) fn check_html(path: &str, answer: &Answer) {
     let html = &answer.body;
     assert!(html.starts_with("<!doctype html>"), "{path}: {html}");
     let mut open = Vec::new();
@@ -70,6 +70,7 @@ fn paths() -> Vec<String> {
         "/sources/eu-1",
         "/nodes",
         "/audit",
+        "/blocks",
         "/search?q=%3Cscript%3E",
         "/search?q=203.0.113.7",
     ]
@@ -85,6 +86,11 @@ fn paths() -> Vec<String> {
             encoded(&user),
             encoded(&user)
         ));
+        let user = encoded(&user);
+        paths.push(format!("/blocks?user={user}"));
+        paths.push(format!("/confirm/block?user={user}&reason={user}"));
+        paths.push(format!("/confirm/unblock?user={user}&realm={user}"));
+        paths.push(format!("/confirm/end?session={}&reason={user}", session(n)));
     }
     paths
 }
@@ -123,7 +129,7 @@ async fn a_bill_is_explained_in_words() {
     assert!(
         exact.contains("Exact, to the byte")
             && exact.contains("9,001")
-            && exact.contains("relayed: what was relayed"),
+            && exact.contains("what was relayed: the bytes that peers were sent"),
         "{exact}"
     );
     let lower = f.get(&format!("/sessions/{}", session(2))).await.body;
@@ -137,11 +143,30 @@ async fn a_bill_is_explained_in_words() {
     );
     let later = f.get(&format!("/sessions/{}", session(3))).await.body;
     assert!(later.contains("Corrects") && later.contains(&format!("/sessions/{}\"", session(2))));
+    assert!(
+        later.contains("18,005 billable bytes, and one session"),
+        "the sum of both: {later}"
+    );
+    // When its allocation was open, from a fifth of its time to four fifths, and the gap in it.
+    assert!(
+        lower.contains("<title>2026-11-23 06:00:59 to 2026-11-23 06:00:59</title>")
+            && lower.contains(r#"<rect x="144.0""#)
+            && lower.contains(r#"<rect class="gap" x="288.0""#)
+            && lower.contains("gap: reconnect")
+            && lower.contains("1,234"),
+        "{lower}"
+    );
+    assert!(!exact.contains("class=\"gap\""), "{exact}");
     let user = encoded(&hostile()[4]);
     let period = "from=2026-11-01&to=2026-11-30";
     let page = f.get(&format!("/users/{user}?{period}")).await.body;
     assert!(
         page.contains("9,005 billable bytes, by ends and by deltas alike."),
+        "{page}"
+    );
+    assert!(
+        page.contains("2 deliveries of that time are dead letters")
+            && page.contains("/deliveries?state=dead"),
         "{page}"
     );
     let overview = f.get("/").await.body;

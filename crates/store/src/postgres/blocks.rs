@@ -1,6 +1,6 @@
 //! Who is blocked.
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use turnhook_reducer::time::Timestamp;
 
 use super::rows::{self, Read as _, one};
@@ -47,14 +47,17 @@ impl Postgres {
         })
     }
 
-    pub(crate) async fn last_blocks(&self) -> Result<Vec<BlockRow>> {
+    /// Of every user, or of one.
+    pub(crate) async fn last_blocks(&self, only: Option<Vec<u8>>) -> Result<Vec<BlockRow>> {
+        let of = only.as_ref().map_or("IS NOT NULL", |_| "= $1");
         let sql = format!(
             "SELECT {COLUMNS} FROM block_change WHERE id IN \
-             (SELECT max(id) FROM block_change WHERE user_name IS NOT NULL GROUP BY user_name, realm) \
+             (SELECT max(id) FROM block_change WHERE user_name {of} GROUP BY user_name, realm) \
              ORDER BY user_name, id"
         );
         attempt!(&self.db, client => {
-            let found = client.query(&sql, &[]).await?;
+            let user: Vec<&(dyn ToSql + Sync)> = only.iter().map(|user| user as &(dyn ToSql + Sync)).collect();
+            let found = client.query(&sql, &user).await?;
             all(&found)
         })
     }

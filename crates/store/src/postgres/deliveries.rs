@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     facts,
     ids::DeliveryId,
-    query::{COLUMNS, Deliveries, Dialect, Listed, Pace, Value},
+    query::{Deliveries, Dialect, Listed, Pace, Value, listed},
 };
 
 /// Up to so many pending or dead ones are looked up and sorted; among more, the newest are found sooner by
@@ -62,6 +62,7 @@ fn delivery_row(row: &Row) -> Result<DeliveryRow, Fault> {
         latency_ms: row.read(11)?,
         reason: row.read(12)?,
         replay: row.read(13)?,
+        user: row.read(14)?,
     }
     .into())
 }
@@ -113,7 +114,7 @@ impl Postgres {
             }
             let order = q.order();
             let limit = q.value(int(limit as u64));
-            let sql = q.sql(COLUMNS, &format!("ORDER BY {order} DESC, d.id DESC LIMIT {limit}"));
+            let sql = q.sql(&listed(&DIALECT), &format!("ORDER BY {order} DESC, d.id DESC LIMIT {limit}"));
             let found = client.query(&sql, &params(&q.values)).await?;
             found.iter().map(delivery_row).collect()
         })
@@ -132,25 +133,24 @@ impl Postgres {
                 ..DeliveryFilter::default()
             };
             let q = Deliveries::new(&DIALECT, &only, true);
-            let columns = format!(
-                "{COLUMNS}, d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)"
-            );
+            let columns = listed(&DIALECT)
+                + ", d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)";
             let found = tx.query(&q.sql(&columns, "ORDER BY d.id"), &params(&q.values)).await?;
             let mut attempts = attempts_of(&tx, found.iter().map(|row| row.read(0)).collect::<Result<_, _>>()?).await?;
             tx.commit().await?;
             let mut details = Vec::new();
             for row in &found {
                 let shown = delivery_row(row)?;
-                let body = facts::unpack_body(row.read(16)?).ok_or_else(|| Fault::damaged("event"))?;
+                let body = facts::unpack_body(row.read(17)?).ok_or_else(|| Fault::damaged("event"))?;
                 let mut attempts = attempts.remove(&shown.id).unwrap_or_default();
                 if shown.state == DeliveryState::Delivered {
-                    attempts.push(shown.success(rows::status(row, 14)?, nat(row.read(15)?)));
+                    attempts.push(shown.success(rows::status(row, 15)?, nat(row.read(16)?)));
                 }
                 details.push(DeliveryDetail {
                     row: shown,
                     body: body.into(),
                     attempts,
-                    sent: row.read::<Option<Vec<u8>>>(17)?.map(Into::into),
+                    sent: row.read::<Option<Vec<u8>>>(18)?.map(Into::into),
                 });
             }
             Ok(details)

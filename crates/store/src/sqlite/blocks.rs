@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Row, params};
+use rusqlite::{Row, params, params_from_iter};
 use turnhook_reducer::time::Timestamp;
 
 use super::{Sqlite, int, nat, rows};
@@ -47,14 +47,16 @@ impl Sqlite {
         .await
     }
 
-    pub(crate) async fn last_blocks(self: &Arc<Self>) -> Result<Vec<BlockRow>> {
+    /// Of every user, or of one.
+    pub(crate) async fn last_blocks(self: &Arc<Self>, only: Option<Vec<u8>>) -> Result<Vec<BlockRow>> {
+        let of = only.as_ref().map_or("IS NOT NULL", |_| "= ?1");
         let sql = format!(
             "SELECT {COLUMNS} FROM block_change WHERE id IN \
-             (SELECT max(id) FROM block_change WHERE user IS NOT NULL GROUP BY user, realm) ORDER BY user, id"
+             (SELECT max(id) FROM block_change WHERE user {of} GROUP BY user, realm) ORDER BY user, id"
         );
         self.read(move |conn| {
             let mut stmt = conn.prepare_cached(&sql)?;
-            let mut found = stmt.query([])?;
+            let mut found = stmt.query(params_from_iter(only))?;
             let mut all = Vec::new();
             while let Some(row) = found.next()? {
                 all.extend(read(row)?);

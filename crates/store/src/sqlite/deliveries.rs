@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     facts,
     ids::DeliveryId,
-    query::{COLUMNS, Deliveries, Dialect, Listed, Pace},
+    query::{Deliveries, Dialect, Listed, Pace, listed},
 };
 
 /// Up to so many pending or dead ones are looked up and sorted; among more, the newest are found sooner by
@@ -59,6 +59,7 @@ fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         latency_ms: row.get(11)?,
         reason: row.get(12)?,
         replay: row.get(13)?,
+        user: row.get(14)?,
     }
     .into())
 }
@@ -107,7 +108,7 @@ impl Sqlite {
             let order = q.order();
             let limit = q.value(int(limit as u64));
             let sql = q.sql(
-                COLUMNS,
+                &listed(&DIALECT),
                 &format!("ORDER BY {order} DESC, d.id DESC LIMIT {limit}"),
             );
             let mut stmt = conn.prepare_cached(&sql)?;
@@ -127,26 +128,25 @@ impl Sqlite {
                 ..DeliveryFilter::default()
             };
             let q = Deliveries::new(&DIALECT, &only, true);
-            let columns = format!(
-                "{COLUMNS}, d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)"
-            );
+            let columns = listed(&DIALECT)
+                + ", d.status, d.latency_ms, e.data, (SELECT s.items FROM sent s WHERE s.delivery = d.id)";
             let mut stmt = tx.prepare_cached(&q.sql(&columns, "ORDER BY d.id"))?;
             let mut found = stmt.query(params_from_iter(q.values))?;
             let mut details = Vec::new();
             while let Some(row) = found.next()? {
                 let shown = delivery_row(row)?;
                 let body =
-                    facts::unpack_body(row.get_ref(16)?.as_blob()?).ok_or_else(|| rows::damaged("event"))?;
+                    facts::unpack_body(row.get_ref(17)?.as_blob()?).ok_or_else(|| rows::damaged("event"))?;
                 let mut attempts = read_attempts(&tx, shown.id)?;
                 if shown.state == DeliveryState::Delivered {
-                    let latency = nat(row.get(15)?);
-                    attempts.push(shown.success(row.get(14)?, latency));
+                    let latency = nat(row.get(16)?);
+                    attempts.push(shown.success(row.get(15)?, latency));
                 }
                 details.push(DeliveryDetail {
                     row: shown,
                     body: body.into(),
                     attempts,
-                    sent: row.get::<_, Option<Vec<u8>>>(17)?.map(Into::into),
+                    sent: row.get::<_, Option<Vec<u8>>>(18)?.map(Into::into),
                 });
             }
             Ok(details)
@@ -155,7 +155,17 @@ impl Sqlite {
     }
 
     pub(crate) async fn count_deliveries(self: &Arc<Self>, filter: DeliveryFilter) -> Result<u64> {
-        Ok(self.matching(filter).await?.len() as u64)
+        self.catch_up().await?;
+        self.read(move |conn| {
+            if let Err(e) = check_endpoint(conn, filter.endpoint.as_deref())? {
+                return Ok(Err(e));
+            }
+            let q = Deliveries::new(&DIALECT, &filter, true);
+            let mut stmt = conn.prepare_cached(&q.sql("count(*)", ""))?;
+            let count = stmt.query_row(params_from_iter(q.values), |r| r.get(0))?;
+            Ok(Ok(nat(count)))
+        })
+        .await?
     }
 
     /// Oldest first.

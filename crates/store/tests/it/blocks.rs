@@ -52,7 +52,16 @@ async fn the_last_change_holds(on: &Backend) {
         ]
     );
     assert_eq!(held(100).await, [ann.clone(), ann_there]);
-    assert_eq!(held(500).await, [ann]);
+    assert_eq!(held(500).await, [ann.clone()]);
+    let of = async |user: &[u8]| {
+        let rows = f.store.blocks_of(user, at(100)).await.unwrap();
+        rows.into_iter().map(|row| row.change).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(b"ann").await,
+        [ann, block(Some(b"example.org"), b"ann", Some(500))]
+    );
+    assert_eq!((of(b"eve").await, of(b"\xff bob").await), (vec![], vec![]));
 
     // A later block takes the place of an earlier one, shorter or not.
     change(60, block(None, b"ann", Some(70))).await;

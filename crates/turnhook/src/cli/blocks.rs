@@ -70,6 +70,8 @@ impl Block {
             until,
         };
         store.change_block(now, change, &self.reason, &who()).await?;
+        let target = output::name(self.user.as_bytes());
+        store::note(&store, "block", target, &self.reason, 1).await?;
         if config.controls.is_empty() {
             warn("there is no [[control]]: what this user has open goes on");
         }
@@ -127,6 +129,7 @@ impl Unblock {
             user: user.into(),
         };
         store.change_block(now, change, "", &who()).await?;
+        store::note(&store, "unblock", output::name(user), "", 1).await?;
         print(&format!("{} is not blocked any more\n", output::name(user)))
     }
 }

@@ -164,6 +164,7 @@ mod tests {
             event_id: EventId([0; 16]),
             event_type: EventType::Start,
             session_id: SessionId([0; 16]),
+            user: None,
             sequence: 0,
             timestamp: Timestamp(0),
             state: DeliveryState::Pending,

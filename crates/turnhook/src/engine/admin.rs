@@ -1,6 +1,9 @@
 //! What page and JSON API are told of the running program, and how they are served.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,15 +13,19 @@ use turnhook_admin::{
     Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
 };
 use turnhook_dispatcher::queue::Next;
-use turnhook_reducer::rules::UserPattern;
+use turnhook_reducer::{
+    event::{Accuracy, CloseReason},
+    rules::UserPattern,
+};
 use turnhook_store::{Mode, Store};
+use turnhook_subscriber::decode::Refusal;
 
 use super::{RunError, supervisor::Ended};
 use crate::{
     config::{self, Config},
     health::{EndpointStatus, Health, SourceStatus},
     http::{self, tls},
-    metrics::{EventLabels, MessageKind, Metrics, OutcomeLabels},
+    metrics::{EndLabels, EventLabels, IGNORED, MessageKind, Metrics, OutcomeLabels, ReasonLabels},
     store,
 };
 
@@ -72,6 +79,11 @@ impl Page {
             health,
             settings: settings(config),
             user_pattern,
+            controlled: config
+                .controls
+                .iter()
+                .map(|control| control.source.clone())
+                .collect(),
         });
         let history = Arc::new(History::default());
         let shown = Admin {
@@ -113,6 +125,7 @@ struct Running {
     health: Arc<Health>,
     settings: BTreeMap<String, Value>,
     user_pattern: UserPattern,
+    controlled: BTreeSet<String>,
 }
 
 impl Engine for Running {
@@ -186,8 +199,41 @@ impl Running {
             servers: of.servers.into_iter().map(server).collect(),
             silent_threads: of.wedged_threads,
             messages: messages.into(),
+            ignored: self.ignored(&name),
+            ended: self.ended(&name),
+            controlled: self.controlled.contains(&name),
             name,
         }
+    }
+
+    fn ignored(&self, source: &str) -> Vec<(String, u64)> {
+        let reasons = Refusal::ALL.iter().map(|refusal| refusal.as_str()).chain(IGNORED);
+        let counted = reasons.map(|reason| {
+            let labels = ReasonLabels {
+                source: source.to_owned(),
+                reason,
+            };
+            let counter = self.metrics.sources.events_ignored.get(&labels);
+            (reason.to_owned(), counter.map_or(0, |counter| counter.get()))
+        });
+        counted.collect()
+    }
+
+    fn ended(&self, source: &str) -> Vec<(String, String, u64)> {
+        let mut counted = Vec::new();
+        for reason in CloseReason::ALL.iter().copied() {
+            for accuracy in Accuracy::ALL {
+                let labels = EndLabels {
+                    source: source.to_owned(),
+                    reason: reason.as_str(),
+                    accuracy: accuracy.as_str(),
+                };
+                let counter = self.metrics.sources.sessions_ended.get(&labels);
+                let count = counter.map_or(0, |counter| counter.get());
+                counted.push((reason.as_str().to_owned(), accuracy.as_str().to_owned(), count));
+            }
+        }
+        counted
     }
 
     fn endpoint(&self, name: String, of: EndpointStatus) -> EndpointNow {

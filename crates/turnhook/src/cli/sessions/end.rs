@@ -43,6 +43,7 @@ impl End {
         }
         let change = BlockChange::EndSession(id);
         store.change_block(store::now(), change, &reason, &who()).await?;
+        store::note(&store, "end", id.to_string(), &reason, 1).await?;
         print(&format!("{id}: its end is asked for\n"))
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use turnhook_admin::{Operation, Parameter, Refused, Role, Routes, Who};
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::{IdError, SessionId};
-use turnhook_store::{BlockChange, BlockRow, Store};
+use turnhook_store::{AuditEntry, BlockChange, BlockRow, Store};
 
 use super::Blocker;
 
@@ -146,6 +146,7 @@ async fn block(
     };
     let reason = said.get("reason").unwrap_or("blocked");
     blocks.blocker.change(change, reason, &who.name).await?;
+    blocks.note(&who, "block", &user, reason).await?;
     blocks.held(Some(user)).await
 }
 
@@ -170,6 +171,7 @@ async fn unblock(
         user: user.as_bytes().into(),
     };
     blocks.blocker.change(change, "", &who.name).await?;
+    blocks.note(&who, "unblock", &user, "").await?;
     blocks.held(Some(user)).await
 }
 
@@ -194,10 +196,25 @@ async fn end(
     let reason = said.get("reason").unwrap_or("ended by hand");
     let change = BlockChange::EndSession(session);
     blocks.blocker.change(change, reason, &who.name).await?;
+    blocks.note(&who, "end", &id, reason).await?;
     Ok(Json(json!({ "session_id": id, "end": "asked for" })))
 }
 
 impl Blocks {
+    /// For the record of what people did.
+    async fn note(&self, who: &Who, action: &str, target: &str, reason: &str) -> Result<(), Refused> {
+        let entry = AuditEntry {
+            at: self.blocker.now(),
+            who: who.name.clone(),
+            action: action.to_owned(),
+            target: target.to_owned(),
+            detail: reason.to_owned(),
+            count: 1,
+            ..AuditEntry::default()
+        };
+        Ok(self.store.note(entry).await?)
+    }
+
     async fn held(&self, user: Option<String>) -> Result<Json<Value>, Refused> {
         let rows = self.store.blocks(self.blocker.now()).await?;
         let told = rows.iter().filter_map(|row| {
