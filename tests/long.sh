@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # What takes too long for every change, and is to be run before a release and after a change of the core.
 #
-#   ./tests/long.sh [runs|histories|fuzz|load]...      all of them, if none is named
+#   ./tests/long.sh [runs|histories|fuzz|load|restarts]...      all of them, if none is named
 #
 #   runs        the suite ten times in a row, half of them with both cores kept busy: a test that fails now and then
 #   histories   a million generated histories against the reducer's model, in forty slices that can be repeated:
 #               TURNHOOK_SLICES="7 23" ./tests/long.sh histories
 #   fuzz        each fuzz target for ten minutes
 #   load        an allocation that relays more than 4 GiB each way
+#   restarts    a hundred restarts under a service manager that keeps sockets, with a real coturn under load
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
 if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
-[ "$#" -gt 0 ] || set -- runs histories fuzz load
+[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts
 
 busy=()
 idle() {
@@ -63,11 +64,16 @@ load() {
     ./tests/more-than-4-gib.sh
 }
 
+restarts() {
+    say "A hundred restarts, and no message lost"
+    cargo nextest run --locked -p turnhook --run-ignored only -E 'test(a_hundred_restarts)'
+}
+
 for what in "$@"; do
     case "$what" in
-        runs | histories | fuzz | load) "$what" ;;
+        runs | histories | fuzz | load | restarts) "$what" ;;
         *)
-            echo "usage: tests/long.sh [runs|histories|fuzz|load]..." >&2
+            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts]..." >&2
             exit 2
             ;;
     esac

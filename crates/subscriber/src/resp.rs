@@ -207,6 +207,24 @@ impl Reader {
         self.end - self.start
     }
 
+    /// The beginning of a frame whose rest has not come; after [`Reader::next`] has given all there is.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.buf.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Takes in what another reader had not got to.
+    pub fn go_on_with(&mut self, mut unread: &[u8]) {
+        while !unread.is_empty() {
+            let space = self.space();
+            let n = space.len().min(unread.len());
+            let (now, later) = unread.split_at(n);
+            space.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            self.filled(n);
+            unread = later;
+        }
+    }
+
     /// The next whole frame, if there is one.
     ///
     /// # Errors

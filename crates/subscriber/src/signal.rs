@@ -30,6 +30,16 @@ pub enum Signal {
         /// Whom or where, for people; no secrets.
         detail: String,
     },
+    /// The source hears again, on the connections that an earlier program left to it (`direct` sources): nothing was
+    /// missed. What had waited in them to be read comes next, as of `at`.
+    Resumed {
+        /// When the earlier program had stopped reading.
+        at: Timestamp,
+        /// Where, for people; no secrets.
+        detail: String,
+    },
+    /// All that had waited to be read after [`Signal::Resumed`] was sent on: time goes on.
+    CaughtUp,
     /// The source hears nothing from now on.
     Deaf {
         /// When this was noticed.

@@ -2,10 +2,16 @@
 
 use std::net::SocketAddr;
 
-use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use tokio::{
+    sync::oneshot,
+    task::{AbortHandle, JoinError, JoinHandle},
+};
 
 use crate::{
-    direct::{DirectConfig, Listener},
+    direct::{
+        DirectConfig, Listener,
+        handover::{Left, Suspended},
+    },
     error::SubscriberError,
     queue::SignalSender,
     redis::{Redis, RedisConfig, RedisControl},
@@ -40,14 +46,29 @@ impl SourceConfig {
     /// # Errors
     /// Configuration that cannot be used; an address that cannot be listened on.
     pub async fn start(self, clock: Clock, signals: SignalSender) -> Result<SourceHandle, SubscriberError> {
+        self.resume(Left::default(), clock, signals).await
+    }
+
+    /// The same, where an earlier program has left something to a `direct` source.
+    ///
+    /// # Errors
+    /// As of [`SourceConfig::start`].
+    pub async fn resume(
+        self,
+        left: Left,
+        clock: Clock,
+        signals: SignalSender,
+    ) -> Result<SourceHandle, SubscriberError> {
         match self {
             SourceConfig::Direct(config) => {
-                let listener = Listener::bind(config, clock, signals).await?;
+                let listener = Listener::bind(config, left, clock, signals).await?;
                 let address = Some(listener.address);
+                let (suspend, asked) = oneshot::channel();
                 Ok(SourceHandle {
-                    task: tokio::spawn(listener.run()),
+                    task: tokio::spawn(listener.run(asked)),
                     address,
                     redis: None,
+                    suspend: Some(suspend),
                 })
             }
             SourceConfig::Redis(config) => {
@@ -56,6 +77,7 @@ impl SourceConfig {
                     task: tokio::spawn(redis.run()),
                     address: None,
                     redis: Some(control),
+                    suspend: None,
                 })
             }
         }
@@ -68,6 +90,7 @@ pub struct SourceHandle {
     task: JoinHandle<()>,
     address: Option<SocketAddr>,
     redis: Option<RedisControl>,
+    suspend: Option<oneshot::Sender<oneshot::Sender<Suspended>>>,
 }
 
 impl SourceHandle {
@@ -101,6 +124,18 @@ impl SourceHandle {
         if !self.task.is_finished() {
             let _ = (&mut self.task).await;
         }
+    }
+}
+
+impl SourceHandle {
+    /// Stops reading, and closes nothing: what was read is in the queue, and the rest is for another program. `None` where
+    /// the source has no connections to leave.
+    pub async fn suspend(mut self) -> Option<Suspended> {
+        let (answer, suspended) = oneshot::channel();
+        let asked = self.suspend.take().is_some_and(|asks| asks.send(answer).is_ok());
+        let suspended = if asked { suspended.await.ok() } else { None };
+        self.stop().await;
+        suspended
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::{resp::Args, signal::TurnAwayReason};
@@ -125,6 +126,17 @@ pub struct Session {
     server: Option<Arc<[u8]>>,
 }
 
+/// What there is to know of a client, for whoever goes on with its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    authenticated: bool,
+    refused: u8,
+    early: u8,
+    user: Option<Vec<u8>>,
+    database: u32,
+    server: Option<Vec<u8>>,
+}
+
 /// Wrong passwords after which a connection is closed.
 const REFUSALS: u8 = 3;
 /// Commands without a password after which it is.
@@ -149,6 +161,33 @@ impl Session {
             user: None,
             database: 0,
             server: None,
+        }
+    }
+
+    /// What another program needs to go on with this client.
+    #[must_use]
+    pub fn pause(&self) -> Paused {
+        Paused {
+            authenticated: self.authenticated,
+            refused: self.refused,
+            early: self.early,
+            user: self.user.as_deref().map(Vec::from),
+            database: self.database,
+            server: self.server.as_deref().map(Vec::from),
+        }
+    }
+
+    /// A client that has connected to an earlier program. Whether it was let in was decided then.
+    #[must_use]
+    pub fn resume(peer: IpAddr, credentials: Arc<Credentials>, paused: Paused) -> Session {
+        Session {
+            authenticated: paused.authenticated,
+            refused: paused.refused,
+            early: paused.early,
+            user: paused.user.map(Box::from),
+            database: paused.database,
+            server: paused.server.map(Arc::from),
+            ..Session::new(peer, credentials)
         }
     }
 

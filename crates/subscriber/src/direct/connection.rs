@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -17,8 +18,9 @@ use turnhook_reducer::time::Timestamp;
 
 use super::{
     Shared,
-    command::{Effect, Replies, Session},
+    command::{self, Effect, Replies, Session},
     guard::block,
+    handover::Waiting,
     tracker::ClosedBy,
 };
 use crate::{
@@ -61,6 +63,32 @@ impl End {
     }
 }
 
+/// What became of a connection.
+pub(super) enum Served {
+    Ended(End),
+    /// Reading has stopped: another program may go on with it.
+    Paused(Paused),
+}
+
+/// A connection between two commands: all that was read of it, but for the beginning of the next one, was handed over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Paused {
+    session: command::Paused,
+    refused: bool,
+    seated: bool,
+    published: bool,
+    threads: Vec<u16>,
+    allowance: usize,
+    unread: Vec<u8>,
+    answers: Vec<u8>,
+}
+
+impl Paused {
+    pub(super) fn is_seated(&self) -> bool {
+        self.seated
+    }
+}
+
 /// Who has come.
 pub(super) struct Visitor {
     pub(super) id: u64,
@@ -86,12 +114,23 @@ struct Service<'s> {
     batch: Option<Batch>,
 }
 
-/// Serves one connection until it ends. `deadline`: by when the client must have authenticated.
-pub(super) async fn serve<S>(mut stream: S, mut visitor: Visitor, shared: &Shared, deadline: Instant) -> End
+/// Serves one connection until it ends, or until the listener is suspended. `deadline`: by when the client must have
+/// authenticated. `paused`: what was known of it, where another program has served it before; `waiting`: what has waited
+/// in it since then.
+pub(super) async fn serve<S>(
+    stream: &mut S,
+    mut visitor: Visitor,
+    shared: &Shared,
+    deadline: Instant,
+    paused: Option<Paused>,
+    waiting: &mut Option<Waiting>,
+) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Visitor { id, peer, .. } = visitor;
+    let suspended = shared.suspended();
+    tokio::pin!(suspended);
     let mut service = Service {
         shared,
         id,
@@ -108,26 +147,42 @@ where
     let mut known = service.session.authenticated();
     let mut reader = Reader::requests(if known { limits } else { STRANGER });
     let mut allowance = STRANGERS_BYTES;
-    let mut heard = (shared.clock)();
+    if let Some(paused) = paused {
+        service.session = Session::resume(peer, shared.keys.credentials(), paused.session);
+        service.replies.push(&paused.answers);
+        service.seated = paused.seated;
+        service.refused = paused.refused;
+        service.published = paused.published;
+        service.threads = paused.threads;
+        known = service.session.authenticated();
+        if known {
+            reader.set_limits(limits, shared.limits.frame);
+        }
+        allowance = paused.allowance;
+        reader.go_on_with(&paused.unread);
+    }
+    let mut heard = shared.now();
     loop {
-        let read = exchange(&mut stream, &mut reader, &mut service.replies);
-        let read = if service.seated {
-            read.await
-        } else {
-            tokio::select! {
-                read = read => read,
-                gone = dismissed(&mut visitor.leave, deadline, known) => return service.dismiss(gone, heard),
+        let read = exchange(stream, &mut reader, &mut service.replies);
+        let seated = service.seated;
+        let read = tokio::select! {
+            biased;
+            () = &mut suspended => return Served::Paused(service.pause(&reader, allowance)),
+            read = read => read,
+            gone = dismissed(&mut visitor.leave, deadline, known), if !seated => {
+                return Served::Ended(service.dismiss(gone, heard));
             }
         };
-        let at = (shared.clock)();
-        match read {
-            Ok(0) => return End::by(ClosedBy::Server, at),
+        let at = shared.now();
+        match &read {
+            Ok(0) => return Served::Ended(End::by(ClosedBy::Server, at)),
             Ok(n) => {
-                reader.filled(n);
-                allowance = allowance.saturating_sub(if known { 0 } else { n });
+                reader.filled(*n);
+                allowance = allowance.saturating_sub(if known { 0 } else { *n });
             }
-            Err(e) => return classify(&e, heard),
+            Err(e) => return Served::Ended(classify(e, heard)),
         }
+        let n = read.unwrap_or_default();
         heard = at;
         let room = reader.waiting();
         let mut ended = None;
@@ -144,14 +199,18 @@ where
             };
             if service.session.is_login(&args) {
                 // Whoever guesses has to wait for his turn before his next guess is looked at.
-                let mut turn = shared.door().guard.wait(block(peer), (shared.clock)());
+                let mut turn = shared.door().guard.wait(block(peer), shared.now());
                 while let Some(millis) = turn {
                     let until = Instant::now() + std::time::Duration::from_millis(millis);
                     tokio::select! {
                         () = sleep_until(until) => {}
-                        gone = dismissed(&mut visitor.leave, deadline, known) => return service.dismiss(gone, heard),
+                        gone = dismissed(&mut visitor.leave, deadline, known) => {
+                            return Served::Ended(service.dismiss(gone, heard));
+                        }
+                        // Its command has been read: it cannot be handed over.
+                        () = &mut suspended => return Served::Ended(service.dismiss(TurnAwayReason::NoPlace, heard)),
                     }
-                    turn = shared.door().guard.wait(block(peer), (shared.clock)());
+                    turn = shared.door().guard.wait(block(peer), shared.now());
                 }
             }
             let effect = service.session.handle(&args, &mut service.replies);
@@ -171,12 +230,15 @@ where
             shared.signals.messages(batch);
         }
         if let Some((away, reason)) = ended {
-            farewell(&mut stream, &mut service.replies).await;
-            return End {
+            farewell(stream, &mut service.replies).await;
+            return Served::Ended(End {
                 reason,
                 away: away.filter(|_| !service.refused),
                 ..End::by(ClosedBy::Us, heard)
-            };
+            });
+        }
+        if waiting.as_mut().is_some_and(|w| w.is_read(n)) {
+            *waiting = None;
         }
     }
 }
@@ -273,6 +335,19 @@ impl Service<'_> {
         }
         self.shared.track(|t| t.carries(self.id, thread, at));
         true
+    }
+
+    fn pause(self, reader: &Reader, allowance: usize) -> Paused {
+        Paused {
+            session: self.session.pause(),
+            refused: self.refused,
+            seated: self.seated,
+            published: self.published,
+            threads: self.threads,
+            allowance,
+            unread: reader.unread().to_vec(),
+            answers: self.replies.pending().to_vec(),
+        }
     }
 
     fn dismiss(&self, away: TurnAwayReason, heard: Timestamp) -> End {

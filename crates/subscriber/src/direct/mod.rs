@@ -6,6 +6,7 @@
 pub mod command;
 mod connection;
 mod guard;
+pub mod handover;
 mod keys;
 mod places;
 mod refusals;
@@ -13,13 +14,10 @@ mod server;
 pub mod tracker;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream as StdStream},
     panic::resume_unwind,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,17 +25,19 @@ use secrecy::SecretString;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, oneshot},
-    task::{JoinError, JoinSet},
+    sync::{Notify, oneshot, watch},
+    task::JoinError,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
+use turnhook_reducer::time::Timestamp;
 
 pub use self::keys::Keys;
 use self::{
-    connection::{End, Visitor},
+    connection::{End, Paused, Served, Visitor},
     guard::{Guard, block},
+    handover::{Kept, Lag, Left, Resuming, Suspended, Tasks, Waiting},
     places::{Places, Room},
     tracker::ServerTracker,
 };
@@ -153,6 +153,9 @@ struct Shared {
     /// The tracker's deadline may have changed.
     tracked: Notify,
     door: Mutex<Door>,
+    lag: Lag,
+    /// Reading stops, for another program to go on.
+    suspended: watch::Sender<bool>,
 }
 
 /// Who is let in.
@@ -166,6 +169,20 @@ const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 const SAID: Duration = Duration::from_secs(60);
 
 impl Shared {
+    /// The time, as far as what had waited is read.
+    fn now(&self) -> Timestamp {
+        self.lag.time().unwrap_or_else(|| (self.clock)())
+    }
+
+    /// Ends when reading stops.
+    fn suspended(&self) -> impl Future<Output = ()> + use<> {
+        let mut suspended = self.suspended.subscribe();
+        async move {
+            // Its sender is here as long as there are connections.
+            let _ = suspended.wait_for(|suspended| *suspended).await;
+        }
+    }
+
     /// Nothing in here panics while it holds the lock; were it so, it would still be whole.
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,7 +210,7 @@ impl Shared {
     }
 
     fn turned_away(&self, reason: TurnAwayReason, peer: IpAddr) {
-        self.track(|t| t.turned_away(reason, peer, (self.clock)()));
+        self.track(|t| t.turned_away(reason, peer, self.now()));
     }
 }
 
@@ -202,14 +219,17 @@ pub(crate) struct Listener {
     listener: TcpListener,
     has_tls: bool,
     shared: Arc<Shared>,
+    /// Connections that an earlier program has left.
+    resuming: Option<Resuming>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
 
 impl Listener {
-    /// Takes the address.
+    /// Takes the address, or goes on where an earlier program has stopped.
     pub(crate) async fn bind(
         config: DirectConfig,
+        left: Left,
         clock: Clock,
         signals: SignalSender,
     ) -> Result<Listener, SubscriberError> {
@@ -220,7 +240,21 @@ impl Listener {
             listen: config.listen,
             error,
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let listener = match left.listener {
+            Some(listener) => {
+                listener.set_nonblocking(true).map_err(failed)?;
+                TcpListener::from_std(listener)
+            }
+            None => TcpListener::bind(config.listen).await,
+        };
+        let listener = listener.map_err(failed)?;
+        let (resuming, lag) = match left.connections.filter(|_| !has_tls) {
+            Some((state, sockets)) => {
+                let (resuming, lag) = Resuming::new(state, sockets);
+                (Some(resuming), lag)
+            }
+            None => (None, Lag::default()),
+        };
         let address = listener.local_addr().map_err(failed)?;
         let strangers = config.password.is_some() || has_tls;
         let room = Room {
@@ -238,32 +272,46 @@ impl Listener {
                 places: Places::new(room),
                 guard: Guard::default(),
             }),
+            lag,
+            suspended: watch::Sender::new(false),
         };
         Ok(Listener {
             listener,
             has_tls,
+            resuming,
             shared: Arc::new(shared),
             address,
         })
     }
 
-    /// Accepts and serves, for ever.
-    pub(crate) async fn run(self) {
+    /// Accepts and serves, until it is asked to leave all to another program.
+    pub(crate) async fn run(self, suspend: oneshot::Receiver<oneshot::Sender<Suspended>>) {
         let shared = self.shared;
-        let at = (shared.clock)();
         let tls = if self.has_tls { " with TLS" } else { "" };
-        shared.signals.signal(Signal::Hearing {
-            at,
-            detail: format!("listening on {}{tls}", self.address),
-        });
+        let detail = format!("listening on {}{tls}", self.address);
+        let asked = handover::asked(suspend);
+        tokio::pin!(asked);
         // Dropped with this future, and all connections with it.
-        let mut tasks = JoinSet::new();
-        tasks.spawn(keep_time(Arc::clone(&shared)));
+        let mut tasks = Tasks::new();
+        let mut answer = None;
+        let mut next = 1;
+        if let Some(resuming) = self.resuming {
+            let until = async { answer = Some((&mut asked).await) };
+            next = resuming.begin(&shared, &mut tasks, detail, until).await;
+        } else {
+            let at = shared.now();
+            shared.signals.signal(Signal::Hearing { at, detail });
+        }
+        if answer.is_none() {
+            tasks.spawn(keep_time(Arc::clone(&shared)));
+        }
         // Those who were asked to leave, and have yet to, are not many either.
         let most = 2 * (shared.limits.connections + shared.limits.handshakes);
-        let next = AtomicU64::new(1);
         let mut said: Option<Instant> = None;
-        loop {
+        let answer = loop {
+            if let Some(answer) = answer.take() {
+                break answer;
+            }
             if tasks.len() > most
                 && let Some(ended) = tasks.join_next().await
             {
@@ -271,6 +319,7 @@ impl Listener {
             }
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
+                answer = &mut asked => break answer,
                 Some(ended) = tasks.join_next() => {
                     pass_on_panic(ended);
                     continue;
@@ -291,47 +340,114 @@ impl Listener {
                     continue;
                 }
             };
-            let id = next.fetch_add(1, Ordering::Relaxed);
-            let ip = peer.ip().to_canonical();
+            let (id, ip) = (next, handover::address(peer));
+            next += 1;
             let Some(leave) = shared.enter(id, ip) else {
                 let _ = stream.try_write(FULL);
                 shared.turned_away(TurnAwayReason::NoPlace, ip);
                 continue;
             };
             prepare(&stream);
-            shared.track(|t| t.accepted(id, ip, (shared.clock)()));
-            let (shared, acceptor) = (Arc::clone(&shared), shared.keys.acceptor());
-            tasks.spawn(async move {
-                let visitor = Visitor { id, peer: ip, leave };
-                let End {
-                    by,
-                    heard,
-                    reason,
-                    away,
-                } = connect(stream, acceptor, visitor, &shared).await;
-                shared.door().places.leave(id);
-                shared.track(|t| {
-                    let at = (shared.clock)();
-                    t.closed(id, by, heard, at);
-                    if let Some(away) = away {
-                        t.turned_away(away, ip, at);
-                    }
-                });
-                debug!(%peer, ?by, reason, "connection closed");
-            });
+            shared.track(|t| t.accepted(id, ip, shared.now()));
+            let visitor = Visitor { id, peer: ip, leave };
+            tasks.spawn(look_after(Arc::clone(&shared), visitor, peer, stream, None, None));
             // So that those who were let in come to say who they are, however many there are at the door.
             tokio::task::yield_now().await;
+        };
+        match handover::suspend(self.listener, &shared, tasks, !self.has_tls).await {
+            // Who asked may have given up meanwhile.
+            Ok(suspended) => drop(answer.send(suspended)),
+            Err(error) => warn!("what listens on {} cannot be handed over: {error}", self.address),
         }
     }
 }
 
+/// Serves a connection that an earlier program has left.
+fn resume(
+    shared: &Arc<Shared>,
+    tasks: &mut Tasks,
+    (id, peer): (u64, SocketAddr),
+    stream: StdStream,
+    paused: Paused,
+    waiting: Option<Waiting>,
+) {
+    let ip = handover::address(peer);
+    let leave = shared.enter(id, ip);
+    let seat = |door: &mut Door| {
+        if paused.is_seated() && shared.keys.credentials().password.is_some() {
+            door.guard.passed(block(ip), shared.now());
+        }
+        !paused.is_seated() || door.places.known(id)
+    };
+    let seated = leave.filter(|_| seat(&mut shared.door()));
+    let stream = stream
+        .set_nonblocking(true)
+        .and_then(|()| TcpStream::from_std(stream));
+    match (seated, stream) {
+        (Some(leave), Ok(stream)) => {
+            let visitor = Visitor { id, peer: ip, leave };
+            let shared = Arc::clone(shared);
+            tasks.spawn(look_after(shared, visitor, peer, stream, Some(paused), waiting));
+        }
+        _ => {
+            // There are fewer places than there were.
+            let at = shared.now();
+            shared.door().places.leave(id);
+            shared.track(|t| {
+                t.closed(id, tracker::ClosedBy::Us, at, at);
+                t.turned_away(TurnAwayReason::NoPlace, ip, at);
+            });
+        }
+    }
+}
+
+/// One connection, from its first byte to its last, or to where another program goes on.
+async fn look_after(
+    shared: Arc<Shared>,
+    visitor: Visitor,
+    peer: SocketAddr,
+    stream: TcpStream,
+    paused: Option<Paused>,
+    mut waiting: Option<Waiting>,
+) -> Option<Kept> {
+    let (id, ip) = (visitor.id, visitor.peer);
+    let End {
+        by,
+        heard,
+        reason,
+        away,
+    } = match connect(stream, visitor, &shared, paused, &mut waiting).await {
+        Connected::Ended(end) => end,
+        Connected::Paused(stream, paused) => {
+            return Some(Kept {
+                id,
+                peer,
+                paused,
+                stream,
+            });
+        }
+    };
+    shared.door().places.leave(id);
+    shared.track(|t| {
+        let at = shared.now();
+        t.closed(id, by, heard, at);
+        if let Some(away) = away {
+            t.turned_away(away, ip, at);
+        }
+    });
+    debug!(%peer, ?by, reason, "connection closed");
+    // Only now is its end told.
+    drop(waiting);
+    None
+}
+
 /// A connection that broke off in a panic still holds its place, and has not said what it lost: the listener ends with
 /// it, for whoever watches over the source to see.
-fn pass_on_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && let Ok(panic) = error.try_into_panic()
-    {
-        resume_unwind(panic);
+fn pass_on_panic(ended: Result<Option<Kept>, JoinError>) -> Option<Kept> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(kept) => kept,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_)) => None,
     }
 }
 
@@ -345,23 +461,41 @@ fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
 }
 
+/// What became of a connection, with the stream where another program may go on.
+enum Connected {
+    Ended(End),
+    Paused(TcpStream, Paused),
+}
+
 async fn connect(
-    stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    mut stream: TcpStream,
     mut visitor: Visitor,
     shared: &Shared,
-) -> End {
+    paused: Option<Paused>,
+    waiting: &mut Option<Waiting>,
+) -> Connected {
     let deadline = Instant::now() + shared.limits.handshake;
+    let acceptor = shared.keys.acceptor().filter(|_| paused.is_none());
     let Some(acceptor) = acceptor else {
-        return connection::serve(stream, visitor, shared, deadline).await;
+        return match connection::serve(&mut stream, visitor, shared, deadline, paused, waiting).await {
+            Served::Ended(end) => Connected::Ended(end),
+            Served::Paused(paused) => Connected::Paused(stream, paused),
+        };
     };
+    let failed = |away, reason| Connected::Ended(End::turned_away(shared.now(), away, reason));
     let accepted = tokio::select! {
         accepted = timeout_at(deadline, acceptor.accept(stream)) => accepted,
-        _ = &mut visitor.leave => return End::turned_away((shared.clock)(), TurnAwayReason::NoPlace, String::new()),
+        _ = &mut visitor.leave => return failed(TurnAwayReason::NoPlace, String::new()),
+        () = shared.suspended() => return failed(TurnAwayReason::NoPlace, String::new()),
     };
-    let failed = |away, reason| End::turned_away((shared.clock)(), away, reason);
     match accepted {
-        Ok(Ok(stream)) => connection::serve(stream, visitor, shared, deadline).await,
+        Ok(Ok(mut stream)) => {
+            match connection::serve(&mut stream, visitor, shared, deadline, None, waiting).await {
+                Served::Ended(end) => Connected::Ended(end),
+                // What TLS has made up is in this program alone.
+                Served::Paused(_) => failed(TurnAwayReason::NoPlace, String::new()),
+            }
+        }
         Ok(Err(e)) => failed(TurnAwayReason::Tls, format!("TLS: {e}")),
         Err(_) => failed(
             TurnAwayReason::TooSlow,
@@ -370,28 +504,33 @@ async fn connect(
     }
 }
 
-/// Lets the tracker have its deadlines.
-async fn keep_time(shared: Arc<Shared>) {
+/// Lets the tracker have its deadlines, until reading stops.
+async fn keep_time(shared: Arc<Shared>) -> Option<Kept> {
+    let suspended = shared.suspended();
+    tokio::pin!(suspended);
     loop {
         let deadline = shared
             .tracker
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .deadline();
-        let Some(deadline) = deadline else {
-            shared.tracked.notified().await;
-            continue;
-        };
-        let now = (shared.clock)();
-        if now < deadline {
-            tokio::select! {
-                () = sleep(Duration::from_millis(deadline.since(now))) => {}
-                () = shared.tracked.notified() => {}
-            }
+        let now = shared.now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            shared.track(|t| t.tick(now));
+            // A tick does all that is due; were it not so, this must not spin.
+            tokio::task::yield_now().await;
             continue;
         }
-        shared.track(|t| t.tick(now));
-        // A tick does all that is due; were it not so, this must not spin.
-        tokio::task::yield_now().await;
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep(Duration::from_millis(deadline.since(now))).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = shared.tracked.notified() => {}
+            () = &mut suspended => return None,
+        }
     }
 }

@@ -70,6 +70,24 @@ impl Refusals {
         }
     }
 
+    /// Puts out what waits, due or not: there will be no later.
+    pub(super) fn tell_all(&mut self, out: &mut VecDeque<Signal>) {
+        out.extend(
+            self.waiting
+                .iter_mut()
+                .filter_map(Option::take)
+                .map(Signal::TurnedAway),
+        );
+        if let Some((from, to)) = self.unheard.take() {
+            out.push_back(Signal::Unheard(Gap {
+                from,
+                to,
+                reason: GapReason::TurnedAway,
+                server: None,
+            }));
+        }
+    }
+
     fn unheard_due(&self) -> Option<Timestamp> {
         let (from, to) = self.unheard?;
         let due = to.plus(QUIET).min(from.plus(PIECE));

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
@@ -17,11 +18,14 @@ use super::{
 };
 use crate::signal::Signal;
 
-#[derive(Debug)]
+/// What is skipped follows from the connections, or is told before a server is handed over.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Server {
     pub(super) peer: IpAddr,
+    #[serde(skip)]
     pub(super) open: HashSet<u64>,
     /// How many open connections carry messages of which relay thread.
+    #[serde(skip)]
     pub(super) threads: HashMap<u16, usize>,
     pub(super) presence: Presence,
     /// When the first connection came after there had been none.
@@ -37,6 +41,7 @@ pub(super) struct Server {
     /// Connections that closed and are not back: until when each was surely heard.
     pub(super) away: VecDeque<Timestamp>,
     /// Some came back: the gap to tell, and when.
+    #[serde(skip)]
     pub(super) back: Option<(Gap, Timestamp)>,
     /// It was told as stopped.
     pub(super) stopped: Option<Stopped>,
@@ -46,12 +51,13 @@ pub(super) struct Server {
     /// Its address's refusals up to then have been told as a gap.
     pub(super) refusals_told: Timestamp,
     /// Connections of it found no place, though they had the password.
+    #[serde(skip)]
     pub(super) unheard: Option<(Timestamp, Timestamp)>,
     /// When it last had a connection, if it has none.
     pub(super) left: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Closing {
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
@@ -60,7 +66,7 @@ pub(super) struct Closing {
 }
 
 /// Whether people were told that it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Presence {
     Absent,
     /// To be told then, if it is still there: some tools look like a server for a moment.
@@ -74,7 +80,7 @@ pub(super) enum Presence {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Stopped {
     pub(super) at: Timestamp,
     /// It has a connection again since, and has sent no `KEYS`.
@@ -217,20 +223,38 @@ impl Server {
                 self.stopped = None;
             }
         }
-        if let Some((_, due)) = &self.back
-            && *due <= now
-            && let Some((gap, _)) = self.back.take()
-        {
-            out.push_back(Signal::Gap(gap));
+        if self.back.as_ref().is_some_and(|(_, due)| *due <= now) {
+            self.tell_back(out);
         }
-        if let Some((from, to)) = self.unheard.filter(|(from, _)| from.plus(PIECE) <= now) {
-            self.unheard = None;
-            out.push_back(Signal::Gap(Gap {
+        if self.unheard.is_some_and(|(from, _)| from.plus(PIECE) <= now) {
+            self.tell_unheard(server, out);
+        }
+    }
+
+    /// Tells the gap of those that came back.
+    pub(super) fn tell_back(&mut self, out: &mut VecDeque<Signal>) {
+        out.extend(self.back.take().map(|(gap, _)| Signal::Gap(gap)));
+    }
+
+    /// Tells the time for which connections of it found no place.
+    pub(super) fn tell_unheard(&mut self, server: &Arc<[u8]>, out: &mut VecDeque<Signal>) {
+        out.extend(self.unheard.take().map(|(from, to)| {
+            Signal::Gap(Gap {
                 from,
                 to,
                 reason: GapReason::TurnedAway,
                 server: Some(Box::from(&server[..])),
-            }));
+            })
+        }));
+    }
+
+    /// Nobody listened until now, and those who came meanwhile are yet to be heard: what waits for them waits a little
+    /// longer.
+    pub(super) fn resumed(&mut self, now: Timestamp) {
+        let later = |due: Timestamp| due.max(now.plus(BACK));
+        self.stop_due = self.stop_due.map(later);
+        if let Presence::Leaving { due } = self.presence {
+            self.presence = Presence::Leaving { due: later(due) };
         }
     }
 

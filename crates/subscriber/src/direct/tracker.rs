@@ -9,6 +9,7 @@
 //! Where a coturn is seen from changes while it lives (balancers, NAT). Servers with the same user and database are
 //! KIN: what closed at one and was opened at another at once may be one coturn's, and is no stop.
 
+mod kept;
 mod names;
 
 use std::{
@@ -22,6 +23,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
+pub(super) use self::kept::Kept;
 use super::{
     refusals::Refusals,
     server::{Closing, Server},

@@ -10,6 +10,7 @@ mod coturn;
 mod direct;
 mod direct_door;
 mod direct_moves;
+mod handover;
 mod hostile;
 mod loss;
 mod redis;

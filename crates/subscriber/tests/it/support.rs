@@ -19,6 +19,10 @@ use tokio::{
 use turnhook_reducer::{message::Kind, source::Gap, time::Timestamp};
 use turnhook_subscriber::{
     decode,
+    direct::{
+        DirectConfig,
+        handover::{self, Left, Suspended},
+    },
     queue::{self, SignalReceiver, SignalSender},
     signal::{Clock, Signal, TurnedAway},
     source::{SourceConfig, SourceHandle},
@@ -294,6 +298,8 @@ pub struct Ear {
     pub source: SourceHandle,
     receiver: SignalReceiver,
     pub messages: Vec<Heard>,
+    /// As of when each of them was heard.
+    pub times: Vec<Timestamp>,
     pub gaps: Vec<Gap>,
     /// Everything but messages and gaps, in words, in order.
     pub told: Vec<String>,
@@ -324,22 +330,70 @@ pub async fn start_on(
     receiver: SignalReceiver,
 ) -> Ear {
     let source = config.start(clock, sender).await.unwrap();
-    Ear {
-        source,
-        receiver,
-        messages: Vec::new(),
-        gaps: Vec::new(),
-        told: Vec::new(),
-        entries: Vec::new(),
-        refused: 0,
-        refusals: Vec::new(),
-        turned_away: BTreeMap::new(),
-        unheard: Vec::new(),
-        wants: |_| true,
-    }
+    Ear::of(source, receiver)
 }
 
 impl Ear {
+    fn of(source: SourceHandle, receiver: SignalReceiver) -> Ear {
+        Ear {
+            source,
+            receiver,
+            messages: Vec::new(),
+            times: Vec::new(),
+            gaps: Vec::new(),
+            told: Vec::new(),
+            entries: Vec::new(),
+            refused: 0,
+            refusals: Vec::new(),
+            turned_away: BTreeMap::new(),
+            unheard: Vec::new(),
+            wants: |_| true,
+        }
+    }
+
+    /// Stops reading. What it has read by then is heard.
+    pub async fn suspend(mut self) -> (Suspended, Vec<Heard>) {
+        let mut heard = std::mem::take(&mut self.messages);
+        let suspended = self.source.suspend().await.unwrap();
+        while let Some(signal) = self.receiver.try_recv() {
+            if let Signal::Messages(batch) = signal {
+                heard.extend(batch.iter().map(|(channel, payload)| Heard {
+                    server: None,
+                    channel: channel.to_vec(),
+                    payload: payload.to_vec(),
+                }));
+            }
+        }
+        (suspended, heard)
+    }
+
+    /// Another program goes on, with what has come through its hands as far as `keeps` lets it.
+    pub async fn resume(suspended: Suspended, clock: Clock, keeps: impl Fn(usize) -> bool) -> Ear {
+        Ear::resume_with(suspended, DirectConfig::new(local(0)), clock, keeps).await
+    }
+
+    /// The same, with a password, or whatever else is configured.
+    pub async fn resume_with(
+        suspended: Suspended,
+        config: DirectConfig,
+        clock: Clock,
+        keeps: impl Fn(usize) -> bool,
+    ) -> Ear {
+        let state = suspended.state.unwrap();
+        let state = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();
+        let sockets = suspended.streams.into_iter().enumerate();
+        let sockets = sockets
+            .filter(|(place, _)| keeps(*place))
+            .map(|(_, stream)| (handover::identity(&stream).unwrap(), stream.into()));
+        let left = Left {
+            connections: Some((state, sockets.collect())),
+            listener: Some(suspended.listener),
+        };
+        let (sender, receiver) = queue::channel(queue::DEFAULT_BOUND);
+        let config = SourceConfig::Direct(config);
+        Ear::of(config.resume(left, clock, sender).await.unwrap(), receiver)
+    }
+
     pub fn port(&self) -> u16 {
         self.source.local_addr().unwrap().port()
     }
@@ -388,6 +442,7 @@ impl Ear {
         match signal {
             Signal::Messages(batch) => {
                 let server = batch.server.as_deref().map(text);
+                self.times.extend(batch.iter().map(|_| batch.at));
                 self.messages.extend(batch.iter().map(|(channel, payload)| Heard {
                     server: server.clone(),
                     channel: channel.to_vec(),
@@ -422,7 +477,8 @@ impl Ear {
             Signal::ServerStopped { server, .. } => self.told.push(format!("stopped {}", text(&server))),
             Signal::ServerRestarted { server, .. } => self.told.push(format!("restarted {}", text(&server))),
             // Every second: no news.
-            Signal::Answered { .. } => {}
+            Signal::Answered { .. } | Signal::CaughtUp => {}
+            Signal::Resumed { detail, .. } => self.told.push(format!("resumed {detail}")),
             Signal::SnapshotBegan { .. } => self.told.push("snapshot began".into()),
             Signal::SnapshotScanned { keys, wanted } => {
                 let indexes = keys

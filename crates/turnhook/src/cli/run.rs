@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{CliError, ConfigArgs, runtime};
 use crate::{
     descriptors,
-    engine::{self, reload::Reload},
+    engine::{self, Given, reload::Reload},
     health::Health,
     logging,
     metrics::Metrics,
@@ -31,6 +31,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), CliError> {
+        // Before there are threads: it takes something out of the environment.
+        let given = Given::take();
         let config = self.config.load()?;
         let metrics = Arc::new(Metrics::new());
         // Nothing is logged before this.
@@ -49,7 +51,7 @@ impl Run {
                 load: Arc::new(load),
                 level,
             };
-            let ended = engine::run(config, metrics, health, shutdown, reload).await;
+            let ended = engine::run(config, metrics, health, shutdown, reload, given).await;
             ended.map_err(|error| {
                 if error.is_configuration() {
                     CliError::Unusable(error.to_string())

@@ -222,6 +222,7 @@ impl SourceTask {
                 self.commit_now(&mut turn, true);
             }
             if turn.under_way.is_none() {
+                self.leave(&turn);
                 return Ok(());
             }
             match timeout_at(deadline.for_parts(), ready(&mut turn.under_way)).await {
@@ -232,6 +233,18 @@ impl SourceTask {
                     return Err("the last commit could not be made in time".to_owned());
                 }
             }
+        }
+    }
+}
+
+impl SourceTask {
+    /// All is committed: another program may go on from here, if nothing was given up.
+    fn leave(&self, turn: &Turn) {
+        if turn.deafened.is_none()
+            && let Some(hears_since) = self.reducer.hears_since()
+        {
+            self.keeper
+                .committed(self.telemetry.name(), turn.committed, hears_since);
         }
     }
 }

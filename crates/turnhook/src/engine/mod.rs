@@ -20,6 +20,7 @@ mod deadline;
 mod enforce;
 pub(crate) mod fault;
 mod housekeeper;
+mod keep;
 mod lanes;
 mod notices;
 mod outlet;
@@ -57,11 +58,13 @@ use turnhook_dispatcher::{
 use turnhook_reducer::{Identity, Reducer, RestoreError, time::Timestamp};
 use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
 use turnhook_subscriber::{
+    direct::handover::Left,
     error::SubscriberError,
     queue::{self, SignalReceiver, SignalSender},
     source::{SourceConfig, SourceHandle},
 };
 
+pub use self::keep::Given;
 pub(crate) use self::outlet::sent_body;
 use self::{
     admin::Page,
@@ -71,6 +74,7 @@ use self::{
     deadline::{Deadline, Stop},
     enforce::{Active, BlockKeeper, Obey},
     housekeeper::Housekeeper,
+    keep::{Found, Keeper},
     lanes::LaneKeeper,
     outlet::Outlet,
     recorder::Recorder,
@@ -185,6 +189,7 @@ pub async fn run(
     health: Arc<Health>,
     shutdown: CancellationToken,
     reload: Reload,
+    given: Given,
 ) -> Result<(), RunError> {
     let store = store::open(&config.store.kind, Mode::Run).await?;
     let shared = store.cluster().is_some();
@@ -292,6 +297,9 @@ pub async fn run(
     let mut coturns: Vec<(String, enforce::Known)> = Vec::new();
     let (limits, limits_now) = watch::channel(config.limits);
     let mut keys = Vec::new();
+    let keeper = Keeper::default();
+    // All is well so far: what was left is this start's.
+    let mut found = given.use_up(store.store_id());
     for source in loaded {
         let name: Arc<str> = source.config.name.as_str().into();
         let wiring = Wiring {
@@ -304,23 +312,27 @@ pub async fn run(
             health: &health,
             active: &active,
             limits: &limits_now,
+            keeper: &keeper,
         };
         let listener = settings::source(&source.config);
         if let SourceConfig::Direct(direct) = &listener {
             keys.push((source.config.name.clone(), direct.keys.clone()));
         }
-        let (task, handle, controls) = wiring.start(source, listener, &mut taps, others.clone()).await?;
+        let (task, handle, controls) = wiring
+            .start(source, listener, &mut found, &mut taps, others.clone())
+            .await?;
         for control in controls {
             coturns.push((name.to_string(), control.known()));
             parts.start(Part::Control(control.name()), control.run(stops.parts.clone()));
         }
         if let Some(handle) = handle {
             let part = Part::Subscriber(Arc::clone(&name));
-            let listens = listen(part.clone(), handle, stops.reading.clone());
+            let listens = listen(part.clone(), handle, stops.reading.clone(), keeper.clone());
             parts.start(part, listens);
         }
         parts.start(Part::Source(name), task.run(stops.parts.clone()));
     }
+    drop(found);
     for gate in &config.gates {
         let known = coturns.iter().filter(|(source, _)| *source == gate.source);
         let known = known.map(|(_, coturn)| Arc::clone(coturn)).collect();
@@ -403,6 +415,9 @@ pub async fn run(
     deadline.enforce();
     if let Some((part, cause)) = &early {
         ended_early(part, cause, &metrics, &health);
+    } else if !shared && systemd::may_keep() {
+        // Where several nodes share the store, another one listens at once.
+        keeper.begin();
     }
     let parted = Parted {
         store,
@@ -410,6 +425,7 @@ pub async fn run(
         dispatcher,
         outlet,
         reports,
+        keeper,
     };
     let well = parted.stop(parts, stops, deadline).await;
     info!("stopped");
@@ -462,6 +478,7 @@ struct Parted {
     outlet: Arc<Outlet>,
     /// What keeps the courier: there may be no endpoint that does.
     reports: mpsc::Sender<Report>,
+    keeper: Keeper,
 }
 
 impl Parted {
@@ -473,6 +490,7 @@ impl Parted {
             dispatcher,
             outlet,
             reports,
+            keeper,
         } = self;
         stops.taking.cancel();
         stops.reading.cancel();
@@ -488,6 +506,9 @@ impl Parted {
                 // Others need not wait for the requests that are under way here.
                 let leads = holdings.borrow().sources.clone();
                 deadline.within(hand_over(&store, leads)).await;
+            }
+            if well {
+                keeper.hand_over(store.store_id(), deadline).await;
             }
             well
         };
@@ -531,7 +552,7 @@ fn watch_dispatcher(
 }
 
 /// A source's subscriber, as a part: it runs until it is stopped.
-async fn listen(part: Part, mut handle: SourceHandle, reading: CancellationToken) -> Ended {
+async fn listen(part: Part, mut handle: SourceHandle, reading: CancellationToken, keeper: Keeper) -> Ended {
     let abort = handle.abort_handle();
     let ended = tokio::select! {
         ended = handle.ended() => ended,
@@ -541,7 +562,11 @@ async fn listen(part: Part, mut handle: SourceHandle, reading: CancellationToken
             std::future::pending().await
         } => Ok(()),
         () = reading.cancelled() => {
-            handle.stop().await;
+            if !keeper.has_begun() {
+                handle.stop().await;
+            } else if let (Some(name), Some(suspended)) = (part.source(), handle.suspend().await) {
+                keeper.suspended(name, suspended);
+            }
             return Ok(());
         }
     };
@@ -612,6 +637,7 @@ struct Wiring<'a> {
     health: &'a Arc<Health>,
     active: &'a watch::Receiver<Active>,
     limits: &'a watch::Receiver<config::Limits>,
+    keeper: &'a Keeper,
 }
 
 impl Wiring<'_> {
@@ -619,6 +645,7 @@ impl Wiring<'_> {
         &self,
         source: Loaded,
         listener: SourceConfig,
+        found: &mut Found,
         taps: &mut Taps,
         others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
     ) -> Result<(SourceTask, Option<SourceHandle>, Vec<enforce::ControlTask>), RunError> {
@@ -630,6 +657,7 @@ impl Wiring<'_> {
             error,
         };
         let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
+        let mut resumed = None;
         let (handle, listening) = if direct && others.is_some() {
             listener.validate().map_err(wrong)?;
             let listening = Listening {
@@ -640,8 +668,12 @@ impl Wiring<'_> {
             };
             (None, Some(listening))
         } else {
-            let handle = listener.start(clock_fn(clock), sender).await.map_err(wrong)?;
-            (Some(handle), None)
+            let mut left = Left::default();
+            if let SourceConfig::Direct(direct) = &listener {
+                (left, resumed) = found.of(&name, direct.listen, source.last_commit, clock.now());
+            }
+            let handle = listener.resume(left, clock_fn(clock), sender).await;
+            (Some(handle.map_err(wrong)?), None)
         };
         let control = handle.as_ref().and_then(|handle| handle.redis().cloned());
         let wedges = match &source.config.kind {
@@ -690,6 +722,8 @@ impl Wiring<'_> {
             limits: self.limits.clone(),
             wedges,
             last_commit: source.last_commit,
+            resumed,
+            keeper: self.keeper.clone(),
         };
         Ok((task, handle, controls))
     }

@@ -45,6 +45,7 @@ pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
     match signal {
         Signal::Messages(batch) => Some(batch.at),
         Signal::Hearing { at, .. }
+        | Signal::Resumed { at, .. }
         | Signal::Deaf { at, .. }
         | Signal::ThreadConnected { at, .. }
         | Signal::ThreadDisconnected { at, .. }
@@ -56,6 +57,7 @@ pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
         Signal::Gap(gap) => Some(gap.from),
         Signal::Refused { .. }
         | Signal::Answered { .. }
+        | Signal::CaughtUp
         | Signal::ServerConnected { .. }
         | Signal::ServerGone { .. }
         | Signal::ServerReturned { .. }

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tracing::{debug, error, info, warn};
 use turnhook_reducer::{
-    Notice, Reducer, ServerRef,
+    HearsSince, Notice, Reducer, ServerRef,
     message::Kind,
     source::{Gap, GapReason},
     time::Timestamp,
@@ -25,6 +25,7 @@ use super::{
     commits::{Commits, ready},
     deadline::Stop,
     enforce::Enforcing,
+    keep::Keeper,
     notices,
     outlet::Outlet,
     recording::{Reason, Sink},
@@ -79,6 +80,10 @@ pub(crate) struct SourceTask {
     pub(crate) enforcing: Enforcing,
     /// Where several nodes share the store.
     pub(crate) sharing: Option<Sharing>,
+    /// Since when nothing was missed, where the source goes on with the connections that an earlier program had. Until
+    /// what had waited in them is read, time stands still.
+    pub(crate) resumed: Option<HearsSince>,
+    pub(crate) keeper: Keeper,
 }
 
 /// The part of the task that changes from turn to turn.
@@ -266,7 +271,8 @@ impl SourceTask {
         let mut left = RUN;
         let more = loop {
             let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
-                break turn.deafened.is_none() && self.pass(turn, now, &slice);
+                let passes = turn.deafened.is_none() && self.resumed.is_none();
+                break passes && self.pass(turn, now, &slice);
             };
             let due = slices::time_of(&signal).is_some_and(|at| slices::pass(&mut self.reducer, at, &slice));
             if due || self.is_held_back(turn) {
@@ -436,6 +442,16 @@ impl SourceTask {
                     self.gap(turn, gap);
                 }
             }
+            Signal::Resumed { at, detail } => {
+                info!(source = %self.telemetry.name(), detail, "hearing, as if it had not stopped");
+                self.reducer.hearing(at);
+                if let Some(since) = &self.resumed {
+                    self.reducer.heard_since(since);
+                }
+                self.telemetry.hearing(at, detail);
+                self.last_commit = None;
+            }
+            Signal::CaughtUp => self.resumed = None,
             Signal::Deaf { at, error } => {
                 warn!(source = %self.telemetry.name(), error, "deaf: hears nothing until it has connected again");
                 self.reducer.deaf(at);
@@ -600,7 +616,7 @@ impl SourceTask {
         let deadline = self
             .reducer
             .next_deadline()
-            .filter(|_| turn.deafened.is_none())
+            .filter(|_| turn.deafened.is_none() && self.resumed.is_none())
             .map_or(PULSE, |at| Duration::from_millis(at.plus(1).since(now)));
         let again = turn
             .again_at

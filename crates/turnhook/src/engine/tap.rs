@@ -213,7 +213,7 @@ pub(crate) struct Heard {
 impl Heard {
     pub(crate) fn signal(&mut self, signal: &Signal) {
         match signal {
-            Signal::Hearing { .. } => {
+            Signal::Hearing { .. } | Signal::Resumed { .. } => {
                 self.hears = true;
                 self.threads.clear();
             }
@@ -285,7 +285,7 @@ impl Tap {
                 }
                 return self.send(chunk);
             }
-            Signal::Hearing { at, .. } => Line::Hearing { at: effective(at) },
+            Signal::Hearing { at, .. } | Signal::Resumed { at, .. } => Line::Hearing { at: effective(at) },
             Signal::Deaf { at, .. } => Line::Deaf { at: effective(at) },
             Signal::ServerStopped { at, server } => Line::ServerStopped {
                 at: effective(at),
@@ -332,7 +332,8 @@ impl Tap {
             | Signal::Unheard(_)
             | Signal::SnapshotScanned { .. }
             // Said by whoever knows what it means.
-            | Signal::Answered { .. } => return true,
+            | Signal::Answered { .. }
+            | Signal::CaughtUp => return true,
         };
         self.send(json(&line))
     }

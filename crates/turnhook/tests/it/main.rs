@@ -22,6 +22,7 @@ mod files;
 mod histories;
 mod http;
 mod http_limits;
+mod kept_sockets;
 mod leftovers;
 mod listen;
 mod logs;

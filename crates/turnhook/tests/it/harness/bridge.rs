@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{DEADLINE, eventually, free_port, process::Process, turnhook};
+use super::{DEADLINE, eventually, free_port, manager::Manager, process::Process, turnhook};
 
 /// A secret for the endpoints of tests.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -94,6 +94,16 @@ impl Bridge {
     pub(crate) fn start_with_descriptors(&mut self, most: u32) {
         let mut command = turnhook::command_with_descriptors(self.directory.path(), most);
         self.process = Some(Process::start(command.arg("run")));
+        self.line("\"running\"");
+    }
+
+    /// Starts it as a service, with what its manager has kept, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_under(&mut self, manager: &Manager) {
+        assert!(self.process.is_none(), "it runs already");
+        let mut command = turnhook::command(self.directory.path());
+        command.arg("run");
+        self.process = Some(Process::start(&mut manager.service(&command)));
         self.line("\"running\"");
     }
 

@@ -128,6 +128,20 @@ impl Feeder {
         self.publish(allocation, &messages)
     }
 
+    /// It is gone; nothing yet of its totals.
+    pub(crate) fn delete(&mut self, allocation: &Allocation) -> io::Result<()> {
+        self.publish(allocation, &[("status", "deleted".to_owned())])
+    }
+
+    /// Its totals, which come last.
+    pub(crate) fn totals(&mut self, allocation: &Allocation) -> io::Result<()> {
+        let messages = [
+            ("total_traffic", counters(&allocation.client)),
+            ("total_traffic/peer", counters(&allocation.peer)),
+        ];
+        self.publish(allocation, &messages)
+    }
+
     /// A whole call: a session with a start and an end.
     #[track_caller]
     pub(crate) fn call(&mut self, user: &str, id: u64) -> Allocation {

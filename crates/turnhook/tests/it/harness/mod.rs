@@ -7,6 +7,7 @@ pub(crate) mod counter;
 pub(crate) mod fakes;
 pub(crate) mod feeder;
 pub(crate) mod line;
+pub(crate) mod manager;
 pub(crate) mod nodes;
 pub(crate) mod page;
 pub(crate) mod peer;

@@ -1,0 +1,279 @@
+//! A listener that stops reading, and one that goes on where it stopped: on its sockets, which somebody keeps meanwhile.
+//!
+//! What coturn sends meanwhile waits in the kernel. Whoever goes on reads it first, as of the time at which the other
+//! stopped, before time goes on and before anybody else is let in: so nothing that was heard in time is late, and a
+//! coturn that has gone has gone before the next one comes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::ioctl_fionread,
+    net::sockopt::socket_cookie,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
+use turnhook_reducer::time::Timestamp;
+
+use super::{Shared, connection::Paused, pass_on_panic, tracker};
+use crate::signal::Signal;
+
+/// What the kernel calls a socket, in whichever program it is: `None` where it does not say.
+pub fn identity(socket: impl AsFd) -> Option<u64> {
+    socket_cookie(socket).ok()
+}
+
+/// What a listener leaves: its sockets, and what they mean.
+#[derive(Debug)]
+pub struct Suspended {
+    /// New connections wait in it.
+    pub listener: TcpListener,
+    /// The connections of `state`.
+    pub streams: Vec<TcpStream>,
+    /// `None`: its connections cannot be handed over (TLS).
+    pub state: Option<State>,
+}
+
+/// What is known of the connections. Whatever changes in here needs a new number of its format, where it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    /// When reading stopped.
+    pub at: Timestamp,
+    connections: Vec<Row>,
+    tracker: tracker::Kept,
+}
+
+impl State {
+    /// Whether this socket is one of its connections.
+    #[must_use]
+    pub fn has(&self, identity: u64) -> bool {
+        self.connections.iter().any(|row| row.socket == identity)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    socket: u64,
+    id: u64,
+    peer: SocketAddr,
+    paused: Paused,
+}
+
+/// What an earlier program left to this one.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// It listens on the address that is wanted.
+    pub listener: Option<TcpListener>,
+    /// Its connections, and the sockets among which they are, by [`identity`].
+    pub connections: Option<(State, HashMap<u64, OwnedFd>)>,
+}
+
+/// A connection that was suspended.
+pub(super) struct Kept {
+    pub(super) id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) paused: Paused,
+    pub(super) stream: tokio::net::TcpStream,
+}
+
+pub(super) type Tasks = JoinSet<Option<Kept>>;
+type Suspend = oneshot::Receiver<oneshot::Sender<Suspended>>;
+
+/// Where to send what is left, once that is asked for.
+pub(super) async fn asked(suspend: Suspend) -> oneshot::Sender<Suspended> {
+    match suspend.await {
+        Ok(answer) => answer,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// How far this program is behind with what had waited.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    at: Timestamp,
+    behind: AtomicUsize,
+    caught_up: Notify,
+}
+
+impl Lag {
+    /// As of when something is heard, while there is something left that had waited.
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        (self.behind.load(Ordering::Acquire) > 0).then_some(self.at)
+    }
+
+    fn done(&self) {
+        if self.behind.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.caught_up.notify_one();
+        }
+    }
+}
+
+/// What had waited in one connection to be read. Dropped when it was.
+pub(super) struct Waiting {
+    shared: Arc<Shared>,
+    left: u64,
+    /// It ends: that is part of it.
+    ends: bool,
+}
+
+impl Waiting {
+    /// Whether this was the last of it.
+    pub(super) fn is_read(&mut self, n: usize) -> bool {
+        self.left = self.left.saturating_sub(n as u64);
+        self.left == 0 && !self.ends
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shared.lag.done();
+    }
+}
+
+/// How many bytes wait in a connection, and whether its end waits behind them.
+fn waiting(stream: &TcpStream) -> (u64, bool) {
+    let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    // What cannot be asked of it shows when it is read.
+    let ended = poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled.first().is_some_and(|p| p.revents().intersects(ends));
+    (ioctl_fionread(stream).unwrap_or(0), ended)
+}
+
+/// Connections that are about to be served again.
+pub(super) struct Resuming {
+    rows: Vec<(Row, TcpStream)>,
+    /// The tracker's, until it has them.
+    kept: tracker::Kept,
+    at: Timestamp,
+}
+
+impl Resuming {
+    /// Those of the connections whose sockets are there, and how far that is behind.
+    pub(super) fn new(state: State, mut sockets: HashMap<u64, OwnedFd>) -> (Resuming, Lag) {
+        let mut rows = Vec::new();
+        for row in state.connections {
+            let Some(socket) = sockets.remove(&row.socket) else {
+                continue;
+            };
+            rows.push((row, TcpStream::from(socket)));
+        }
+        let lag = Lag {
+            at: state.at,
+            // One is taken away when all are served.
+            behind: AtomicUsize::new(1),
+            caught_up: Notify::new(),
+        };
+        let resuming = Resuming {
+            rows,
+            kept: state.tracker,
+            at: state.at,
+        };
+        (resuming, lag)
+    }
+
+    /// Serves them, and waits until all that had waited was read, or until `suspended`. Gives the next free number.
+    pub(super) async fn begin(
+        self,
+        shared: &Arc<Shared>,
+        tasks: &mut Tasks,
+        detail: String,
+        suspended: impl Future<Output = ()>,
+    ) -> u64 {
+        let at = self.at;
+        shared.signals.signal(Signal::Resumed { at, detail });
+        let here: HashSet<u64> = self.rows.iter().map(|(row, _)| row.id).collect();
+        let next = here.iter().max().map_or(1, |last| last.saturating_add(1));
+        shared.track(|t| t.resume(self.kept, &here, at));
+        for (row, stream) in self.rows {
+            let (left, ends) = waiting(&stream);
+            let waiting = (left > 0 || ends).then(|| {
+                shared.lag.behind.fetch_add(1, Ordering::AcqRel);
+                Waiting {
+                    shared: Arc::clone(shared),
+                    left,
+                    ends,
+                }
+            });
+            super::resume(shared, tasks, (row.id, row.peer), stream, row.paused, waiting);
+        }
+        shared.lag.done();
+        tokio::pin!(suspended);
+        while shared.lag.time().is_some() {
+            tokio::select! {
+                () = shared.lag.caught_up.notified() => {}
+                Some(ended) = tasks.join_next() => drop(pass_on_panic(ended)),
+                // What is not read yet waits for the next program.
+                () = &mut suspended => return next,
+            }
+        }
+        shared.track(|t| t.resumed(shared.now()));
+        shared.signals.signal(Signal::CaughtUp);
+        next
+    }
+}
+
+/// Stops reading: what is left. Connections only where they `can` be handed over.
+pub(super) async fn suspend(
+    listener: tokio::net::TcpListener,
+    shared: &Shared,
+    mut tasks: Tasks,
+    can: bool,
+) -> std::io::Result<Suspended> {
+    if !can {
+        drop(tasks);
+        return Ok(Suspended {
+            listener: listener.into_std()?,
+            streams: Vec::new(),
+            state: None,
+        });
+    }
+    let at = shared.now();
+    shared.suspended.send_replace(true);
+    let (mut connections, mut streams) = (Vec::new(), Vec::new());
+    while let Some(ended) = tasks.join_next().await {
+        let Some(kept) = pass_on_panic(ended) else {
+            continue;
+        };
+        let (Some(socket), Ok(stream)) = (identity(&kept.stream), kept.stream.into_std()) else {
+            // As if the service manager had not kept it: it is missed when it comes back.
+            continue;
+        };
+        connections.push(Row {
+            socket,
+            id: kept.id,
+            peer: kept.peer,
+            paused: kept.paused,
+        });
+        streams.push(stream);
+    }
+    let tracker = shared.track(|t| {
+        t.tell_all();
+        t.keep()
+    });
+    Ok(Suspended {
+        listener: listener.into_std()?,
+        streams,
+        state: Some(State {
+            at,
+            connections,
+            tracker,
+        }),
+    })
+}
+
+/// As the listener knows addresses.
+pub(super) fn address(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
+}

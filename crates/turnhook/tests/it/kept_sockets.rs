@@ -1,0 +1,254 @@
+//! A restart is no gap where a service manager keeps sockets: real coturns, under load, with a service manager of the
+//! suite's own.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::harness::{
+    billing::{Billing, Session, counted, direct, logged_of, relayed, statsdb, sum},
+    bridge::Bridge,
+    coturn::Coturn,
+    eventually,
+    feeder::{Allocation, Feeder},
+    manager::Manager,
+    turn::TurnClient,
+};
+
+/// `FileDescriptorStoreMax=` of the unit, or as good.
+const PLENTY: usize = 1000;
+
+/// Calls, each of a user of its own, until `stop`.
+fn calls(coturn: &Coturn, stop: &AtomicBool, next: &AtomicU64, users: &Mutex<Vec<String>>) {
+    while !stop.load(Ordering::Relaxed) {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let user = format!("user-{number}");
+        users.lock().unwrap().push(user.clone());
+        let mut client = TurnClient::tcp(coturn, &user).call(coturn);
+        for _ in 0..number % 4 + 1 {
+            client.relay(40, 200);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(client.refresh(600), 0);
+        if number.is_multiple_of(2) {
+            assert_eq!(client.refresh(0), 0);
+        }
+    }
+}
+
+/// Waits until all that coturn logged of these users was billed, exactly.
+#[track_caller]
+fn all_are_exact(billing: &Billing, coturn: &Coturn, users: &[String]) {
+    eventually("the end of every session", || {
+        let sessions = billing.sessions();
+        let of = |user: &String| sessions.iter().any(|s| s.user() == user);
+        (sessions.iter().all(Session::has_ended) && users.iter().all(of)).then_some(())
+    });
+    for user in users {
+        let sessions = billing.sessions_of(user);
+        assert_eq!(sessions.len(), 1, "{sessions:#?}");
+        let (session, logged) = (&sessions[0], sum(logged_of(coturn, user)));
+        assert!(session.is_exact() && !session.continues(), "{session:#?}");
+        assert_eq!(session.allocations()[0]["opened_seen"], true, "{session:#?}");
+        assert_eq!(
+            (session.usage(), session.billable()),
+            (logged, relayed(&logged)),
+            "{user}"
+        );
+    }
+}
+
+fn restarts(count: usize) {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    let manager = Manager::start(bridge.directory.path(), PLENTY);
+    bridge.start_under(&manager);
+    let directory = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=3"]);
+    let (stop, next, users) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
+    let mut lasting = TurnClient::tcp(&coturn, "lasting").call(&coturn);
+    lasting.relay(50, 100);
+    billing.started("lasting");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| calls(&coturn, &stop, &next, &users));
+        }
+        for restart in 0..count {
+            // At other moments each time.
+            std::thread::sleep(Duration::from_millis(50 + 37 * restart as u64 % 200));
+            bridge.stop();
+            assert!(manager.kept() >= 2 + 3, "{:?}", manager.said());
+            std::thread::sleep(Duration::from_millis(17 * restart as u64 % 150));
+            bridge.start_under(&manager);
+            // From then on they are its own.
+            eventually("that what was kept is forgotten", || {
+                (manager.kept() == 0).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(lasting.refresh(0), 0);
+    let mut users = users.into_inner().unwrap();
+    users.push("lasting".to_owned());
+    all_are_exact(&billing, &coturn, &users);
+    println!("{} calls over {count} restarts", users.len());
+    // Nothing was missed, and nobody thinks so.
+    let gaps = bridge.objects(&["gaps", "list"]);
+    assert!(
+        gaps.iter()
+            .all(|gap| ["stall", "clock_step"].contains(&gap["reason"].as_str().unwrap())),
+        "{gaps:#?}"
+    );
+    // coturn has the connections that it had.
+    let log = bridge.log();
+    assert!(
+        log.iter().any(|line| line.contains("as if it had not stopped")),
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn restarts_under_load_lose_nothing() {
+    restarts(5);
+}
+
+/// `tests/long.sh restarts`
+#[test]
+#[ignore = "takes minutes"]
+fn a_hundred_restarts_under_load_lose_nothing() {
+    restarts(100);
+}
+
+/// Killed after a restart: what had been kept is not gone on with a second time, even by a service manager that keeps
+/// handing it out.
+#[test]
+fn what_was_kept_is_used_once() {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    let manager = Manager::start(bridge.directory.path(), PLENTY);
+    bridge.start_under(&manager);
+    let directory = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=1"]);
+    let mut client = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    client.relay(50, 100);
+    billing.started("ann");
+    manager.never_forget();
+    bridge.stop();
+    bridge.start_under(&manager);
+    assert_eq!(gaps(&bridge, "restart"), 0);
+    let heard = counted(&bridge, &["turnhook_events_total", "refreshed"]);
+    assert_eq!(client.refresh(600), 0);
+    eventually("the refresh, over the connection that was kept", || {
+        (counted(&bridge, &["turnhook_events_total", "refreshed"]) > heard).then_some(())
+    });
+    bridge.kill();
+    assert!(manager.kept() > 0, "it still has them");
+    bridge.start_under(&manager);
+    let log = bridge.log();
+    assert!(
+        log.iter()
+            .any(|line| line.contains("an earlier start has used them")),
+        "{log:#?}"
+    );
+    eventually("the gap", || (gaps(&bridge, "restart") == 1).then_some(()));
+    // What is left with the manager is no connection any more: coturn opens another one once it has something to say.
+    eventually("a refresh", || {
+        assert_eq!(client.refresh(600), 0);
+        (counted(&bridge, &["turnhook_events_total", "refreshed"]) > 0).then_some(())
+    });
+    client.relay(50, 100);
+    assert_eq!(client.refresh(0), 0);
+    let session = &billing.ended("ann", 1)[0];
+    let logged = sum(logged_of(&coturn, "ann"));
+    assert_eq!((session.usage(), session.billable()), (logged, relayed(&logged)));
+}
+
+/// Where a service manager keeps nothing, or not all, that is a gap as it ever was.
+#[test]
+fn what_was_not_kept_is_a_gap() {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    // The state, the listener, and one connection of several.
+    let manager = Manager::start(bridge.directory.path(), 3);
+    bridge.start_under(&manager);
+    let directory = tempfile::tempdir().unwrap();
+    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=3"]);
+    let mut client = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    client.relay(50, 100);
+    billing.started("ann");
+    bridge.stop();
+    assert_eq!(manager.kept(), 3);
+    bridge.start_under(&manager);
+    eventually("the gap of those that were not kept", || {
+        (gaps(&bridge, "reconnect") > 0).then_some(())
+    });
+    assert_eq!(gaps(&bridge, "restart"), 0);
+    bridge.stop();
+    // A stop, not a restart: the service manager drops them.
+    manager.forget_all();
+    bridge.start_under(&manager);
+    eventually("the gap of the stop", || {
+        (gaps(&bridge, "restart") == 1).then_some(())
+    });
+    assert_eq!(client.refresh(0), 0);
+}
+
+/// Totals that came in time, while nobody read: they are not late because of that, however long it was.
+#[test]
+fn what_waits_meanwhile_is_not_late() {
+    let billing = Billing::start();
+    let mut bridge = direct(&billing);
+    let manager = Manager::start(bridge.directory.path(), PLENTY);
+    bridge.start_under(&manager);
+    let mut feeder = Feeder::connect(bridge.source);
+    let mut call = Allocation::new("ann", 1);
+    feeder.open(&call, 600).unwrap();
+    feeder.relay(&mut call, 50, 50).unwrap();
+    billing.started("ann");
+    // What no report has said, its totals do.
+    for counters in [&mut call.client, &mut call.peer] {
+        counters.iter_mut().for_each(|counter| *counter += 7);
+    }
+    let counted_before = counted(&bridge, &["turnhook_events_total", "deleted"]);
+    feeder.delete(&call).unwrap();
+    eventually("that it is heard", || {
+        (counted(&bridge, &["turnhook_events_total", "deleted"]) > counted_before).then_some(())
+    });
+    bridge.stop();
+    feeder.totals(&call).unwrap();
+    // Past `totals_grace`, after which an end is told without them.
+    std::thread::sleep(Duration::from_millis(2_500));
+    bridge.start_under(&manager);
+    let session = &billing.ended("ann", 1)[0];
+    assert!(session.is_exact(), "{session:#?}");
+    let usage = session.usage();
+    assert_eq!((usage.client, usage.peer), (call.client, call.peer));
+    assert_eq!(gaps(&bridge, "restart"), 0);
+}
+
+/// The unit lets systemd keep as many as a listener has, and the kernel lets turnhook have them.
+#[test]
+fn the_unit_has_room_for_all_connections() {
+    let unit = include_str!("../../../../deploy/turnhook.service");
+    let number = |key: &str| -> usize {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|value| value.strip_prefix('=')?.parse().ok())
+            .unwrap_or_else(|| panic!("{key}"))
+    };
+    let connections = turnhook_subscriber::direct::DirectLimits::default().connections;
+    let kept = number("FileDescriptorStoreMax");
+    assert!(kept >= connections + 2, "a listener and its state, too");
+    assert!(
+        number("LimitNOFILE") > 2 * kept,
+        "those that are handed over, and new ones"
+    );
+}
+
+fn gaps(bridge: &Bridge, reason: &str) -> usize {
+    let gaps = bridge.objects(&["gaps", "list"]);
+    gaps.iter().filter(|gap| gap["reason"] == reason).count()
+}
