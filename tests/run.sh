@@ -78,6 +78,13 @@ say "The example receivers"
 PYTHONDONTWRITEBYTECODE=1 python3 -m unittest discover --start-directory examples/receivers/python
 node --test examples/receivers/node
 
+if command -v gofmt > /dev/null && command -v npm > /dev/null && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "Types of the webhooks"
+    ./examples/receivers/types.sh --check
+else
+    left_out="${left_out:+$left_out; }the types of examples/receivers were not held to the schema: that needs go, npm and Python 3.11"
+fi
+
 say "The fakes of billing products keep their rules"
 (cd tests/billing && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest test_fakes)
 

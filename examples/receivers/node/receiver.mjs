@@ -5,6 +5,13 @@
 //
 //     node receiver.mjs --listen 127.0.0.1:9000 --secret whsec_... --journal usage.jsonl
 //     curl http://127.0.0.1:9000/usage
+//
+// Types of the webhooks are in webhooks.d.ts, for tsc and editors; nothing needs them to run.
+
+/**
+ * @typedef {import("./webhooks.js").Webhook} Webhook
+ * @typedef {{ id: string, account?: object, sessions?: number, billable_bytes?: number, lower_bound_sessions?: number }} Entry
+ */
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { open, readFile } from "node:fs/promises";
@@ -48,6 +55,7 @@ export class Books {
   #seen = new Set();
   #usage = new Map();
   #journal;
+  /** @type {Promise<unknown>} */
   #last = Promise.resolve();
 
   static async open(path) {
@@ -64,7 +72,11 @@ export class Books {
     return books;
   }
 
-  /** Enters an event. False if it was entered before: turnhook sends again what it saw no answer to. */
+  /**
+   * Enters an event. False if it was entered before: turnhook sends again what it saw no answer to.
+   * @param {string} id
+   * @param {Webhook} event
+   */
   enter(id, event) {
     // One after the other, so that the same event coming twice at once is written once.
     const entered = this.#last.then(async () => {
@@ -79,6 +91,7 @@ export class Books {
     return entered;
   }
 
+  /** @param {Entry} entry */
   #add({ id, account, sessions, billable_bytes, lower_bound_sessions }) {
     this.#seen.add(id);
     if (account === undefined) return;
@@ -102,6 +115,11 @@ export class Books {
 
 class NotUnderstood extends Error {}
 
+/**
+ * @param {string} id
+ * @param {Webhook} event
+ * @returns {Entry}
+ */
 function entryOf(id, event) {
   if (event?.type !== "session.end") return { id };
   const { realm, realm_base64, user, user_base64, continues, accuracy, usage } = event.data ?? {};
@@ -143,7 +161,7 @@ export function makeServer(secrets, books) {
     // 401 is tried again: right while a secret is being rotated, harmless for a stranger.
     if (refused) return [401, { error: refused }];
     try {
-      return [200, { new: await books.enter(request.headers["webhook-id"], JSON.parse(body)) }];
+      return [200, { new: await books.enter(request.headers["webhook-id"], JSON.parse(body.toString())) }];
     } catch (error) {
       // 422 says "never": turnhook puts the event to the dead letters, for a person to look at.
       if (error instanceof NotUnderstood || error instanceof SyntaxError) return [422, { error: error.message }];
@@ -174,7 +192,8 @@ async function main() {
   const server = makeServer(secrets, await Books.open(values.journal));
   const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(values.listen);
   server.listen(Number(port), host, () => {
-    console.error(`listening on http://${host}:${server.address().port}/`);
+    const address = /** @type {import("node:net").AddressInfo} */ (server.address());
+    console.error(`listening on http://${host}:${address.port}/`);
   });
 }
 

@@ -5,7 +5,11 @@ Python's standard library is all it needs:
 
     python3 receiver.py --listen 127.0.0.1:9000 --secret whsec_... --database usage.db
     curl http://127.0.0.1:9000/usage
+
+Types of the webhooks are in webhooks.py, for mypy and the like; nothing needs them to run.
 """
+
+from __future__ import annotations
 
 import argparse
 import base64
@@ -19,6 +23,10 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from webhooks import SessionEndData, Webhook
 
 TOLERANCE_SECONDS = 300
 BODY_LIMIT = 4 * 1024 * 1024
@@ -60,7 +68,7 @@ def key_of(secret):
 ACCOUNT = ("realm", "realm_base64", "user", "user_base64")
 
 
-def account_of(data):
+def account_of(data: SessionEndData) -> str:
     """Who is billed: a user of a realm, since `alice` of two realms is two customers.
 
     `user` is null where the username does not match turnhook's user_pattern: a null, and no word that somebody could
@@ -89,7 +97,7 @@ class Books:
             """
         )
 
-    def enter(self, event_id, event, now):
+    def enter(self, event_id: str, event: Webhook, now: float) -> bool:
         """Enters an event. False if it was entered before: turnhook sends again what it saw no answer to."""
         with self.lock:
             self.db.execute("BEGIN IMMEDIATE")
@@ -97,7 +105,8 @@ class Books:
                 new = self.db.execute(
                     "INSERT OR IGNORE INTO seen VALUES (?, ?)", (event_id, int(now))
                 ).rowcount
-                if new and event.get("type") == "session.end":
+                # A type that is not among those of webhooks.py is none to bill by.
+                if new and "type" in event and event["type"] == "session.end":
                     self.add(event["data"])
                 self.db.execute("COMMIT")
             except BaseException:
@@ -105,7 +114,7 @@ class Books:
                 raise
         return bool(new)
 
-    def add(self, data):
+    def add(self, data: SessionEndData) -> None:
         # A session that continues another one corrects it: its bytes count, it is not a session more.
         sessions = 0 if data.get("continues") else 1
         lower_bound = 1 if data.get("accuracy") == "lower_bound" else 0
@@ -126,7 +135,14 @@ class Books:
         return [dict(zip(ACCOUNT, json.loads(account))) | dict(zip(names, numbers)) for account, *numbers in rows]
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    secrets: list[bytes]
+    books: Books
+
+
 class Handler(BaseHTTPRequestHandler):
+    server: Server
     protocol_version = "HTTP/1.1"  # keep-alive: turnhook reuses its connections
 
     def do_POST(self):
@@ -170,8 +186,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def make_server(host, port, secrets, database):
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
+    server = Server((host, port), Handler)
     server.secrets = [key_of(secret) for secret in secrets]
     server.books = Books(database)
     return server
