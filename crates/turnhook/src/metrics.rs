@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod enforce;
+mod families;
 mod format;
 mod labels;
 mod process;

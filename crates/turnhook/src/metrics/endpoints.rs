@@ -2,17 +2,15 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::{
-    metrics::{
-        counter::Counter,
-        family::{Family, MetricConstructor},
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::{Registry, Unit},
+use prometheus_client::metrics::{
+    counter::Counter,
+    family::{Family, MetricConstructor},
+    gauge::Gauge,
+    histogram::{Histogram, exponential_buckets},
 };
 use turnhook_dispatcher::queue::Next;
 
+use super::families::families;
 use super::labels::{EndpointLabels, OutcomeLabels};
 
 /// From a tenth of a second to three days, after which a delivery is given up by default.
@@ -40,94 +38,30 @@ impl MetricConstructor<Histogram> for AgeBuckets {
     }
 }
 
-/// Of endpoints. Fields are the names without `turnhook_` and `_total`.
-#[derive(Debug)]
-pub struct EndpointMetrics {
-    /// Attempts, by what became of them.
-    pub deliveries: Family<OutcomeLabels, Counter>,
-    /// How long requests took.
-    pub delivery_seconds: Family<EndpointLabels, Histogram, RequestBuckets>,
-    /// How old events were when they were accepted.
-    pub delivery_age_seconds: Family<EndpointLabels, Histogram, AgeBuckets>,
-    /// Deliveries that are neither done nor given up.
-    pub outbox_pending: Family<EndpointLabels, Gauge>,
-    /// The age of the oldest of them; 0 if there is none.
-    pub outbox_oldest_seconds: Family<EndpointLabels, Gauge<f64, AtomicU64>>,
-    /// Deliveries that were given up, until replayed or discarded.
-    pub dead_letters: Family<EndpointLabels, Gauge>,
-    /// Whether an endpoint is paused: 1 or 0.
-    pub endpoint_paused: Family<EndpointLabels, Gauge>,
-    /// Whether an endpoint is left alone for a while: 1 or 0.
-    pub endpoint_held: Family<EndpointLabels, Gauge>,
-    /// Whether an endpoint's circuit breaker is open, or a probe of it under way: 1 or 0.
-    pub endpoint_breaker_open: Family<EndpointLabels, Gauge>,
+families! {
+    /// Of endpoints. Fields are the names without `turnhook_` and `_total`.
+    EndpointMetrics {
+        deliveries("deliveries"): Family<OutcomeLabels, Counter>, "Attempts to deliver, by outcome";
+        delivery_seconds("delivery", Seconds): Family<EndpointLabels, Histogram, RequestBuckets>
+            = Family::new_with_constructor(RequestBuckets),
+            "How long requests took";
+        delivery_age_seconds("delivery_age", Seconds): Family<EndpointLabels, Histogram, AgeBuckets>
+            = Family::new_with_constructor(AgeBuckets),
+            "How old events were when they were accepted: from the decision to the receiver's 2xx";
+        outbox_pending("outbox_pending"): Family<EndpointLabels, Gauge>, "Deliveries neither done nor given up";
+        outbox_oldest_seconds("outbox_oldest", Seconds): Family<EndpointLabels, Gauge<f64, AtomicU64>>,
+            "Age of the oldest pending delivery";
+        dead_letters("dead_letters"): Family<EndpointLabels, Gauge>, "Deliveries given up";
+        endpoint_paused("endpoint_paused"): Family<EndpointLabels, Gauge>,
+            "1 while nothing is sent to the endpoint until it is resumed";
+        endpoint_held("endpoint_held"): Family<EndpointLabels, Gauge>,
+            "1 while the endpoint is left alone: it asked for that (Retry-After), or refuses everything";
+        endpoint_breaker_open("endpoint_breaker_open"): Family<EndpointLabels, Gauge>,
+            "1 while the endpoint fails again and again, and is only tried every few seconds";
+    }
 }
 
 impl EndpointMetrics {
-    pub(super) fn new(registry: &mut Registry) -> EndpointMetrics {
-        let metrics = EndpointMetrics {
-            deliveries: Family::default(),
-            delivery_seconds: Family::new_with_constructor(RequestBuckets),
-            delivery_age_seconds: Family::new_with_constructor(AgeBuckets),
-            outbox_pending: Family::default(),
-            outbox_oldest_seconds: Family::default(),
-            dead_letters: Family::default(),
-            endpoint_paused: Family::default(),
-            endpoint_held: Family::default(),
-            endpoint_breaker_open: Family::default(),
-        };
-        registry.register(
-            "deliveries",
-            "Attempts to deliver, by outcome",
-            metrics.deliveries.clone(),
-        );
-        registry.register_with_unit(
-            "delivery",
-            "How long requests took",
-            Unit::Seconds,
-            metrics.delivery_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "delivery_age",
-            "How old events were when they were accepted: from the decision to the receiver's 2xx",
-            Unit::Seconds,
-            metrics.delivery_age_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "outbox_oldest",
-            "Age of the oldest pending delivery",
-            Unit::Seconds,
-            metrics.outbox_oldest_seconds.clone(),
-        );
-        let gauges = [
-            (
-                "outbox_pending",
-                "Deliveries neither done nor given up",
-                &metrics.outbox_pending,
-            ),
-            ("dead_letters", "Deliveries given up", &metrics.dead_letters),
-            (
-                "endpoint_paused",
-                "1 while nothing is sent to the endpoint until it is resumed",
-                &metrics.endpoint_paused,
-            ),
-            (
-                "endpoint_held",
-                "1 while the endpoint is left alone: it asked for that (Retry-After), or refuses everything",
-                &metrics.endpoint_held,
-            ),
-            (
-                "endpoint_breaker_open",
-                "1 while the endpoint fails again and again, and is only tried every few seconds",
-                &metrics.endpoint_breaker_open,
-            ),
-        ];
-        for (name, help, family) in gauges {
-            registry.register(name, help, family.clone());
-        }
-        metrics
-    }
-
     /// Makes all series of an endpoint, at 0: what is not there before it first counts cannot be seen to rise.
     pub fn make(&self, endpoint: &str) {
         let labels = EndpointLabels {
