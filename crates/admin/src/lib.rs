@@ -19,6 +19,7 @@ mod page;
 mod report;
 mod routes;
 mod text;
+pub mod untrusted;
 mod zone;
 
 use std::sync::Arc;

@@ -12,4 +12,4 @@ pub mod logging;
 pub mod metrics;
 pub mod shutdown;
 pub mod store;
-pub mod text;
+pub use turnhook_admin::untrusted as text;

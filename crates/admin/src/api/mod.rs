@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Admin, Operation, Parameter, Refused, Role, Routes};
+use crate::{Admin, Operation, Parameter, Refused, Role, Routes, untrusted::Untrusted};
 
 /// All of them.
 pub(crate) fn routes(admin: &Admin) -> Routes {
@@ -105,7 +105,7 @@ fn to_csv(items: &[Value]) -> Result<String, csv::Error> {
     for row in rows {
         writer.write_record(columns.iter().map(|column| match row.get(column) {
             None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => crate::text::cell(text.as_bytes()),
+            Some(Value::String(text)) => Untrusted::from(text.as_str()).cell(false).into_owned(),
             Some(other) => other.to_string(),
         }))?;
     }
