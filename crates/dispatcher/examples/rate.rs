@@ -26,11 +26,14 @@ use turnhook_dispatcher::{
     clock::Clocks,
     config::EndpointConfig,
     dispatcher::Dispatcher,
-    endpoint::Report,
-    queue::{Delivery, Next, Page},
+    outbox::{Asked, Outbox},
+    queue::Wanted,
     signature::Secret,
 };
-use turnhook_reducer::event::{EventType, SessionId};
+use turnhook_reducer::{
+    event::{EventId, EventType, SessionId},
+    outbox::{Delivery, DeliveryId, EndpointId, Next, Outcome},
+};
 
 #[tokio::main]
 async fn main() {
@@ -146,26 +149,20 @@ async fn dispatched(url: String, concurrency: u64, count: u64, body: Bytes) -> f
     let (secret, _) = Secret::generate().unwrap();
     let mut config = EndpointConfig::new("rate", url.parse().unwrap(), vec![secret]);
     config.concurrency = u32::try_from(concurrency).unwrap();
-    let (reports, mut inbox) = mpsc::channel(1024);
+    let (recorded, mut inbox) = mpsc::channel(1024);
     let endpoints = vec![(config, Vec::new())];
-    let dispatcher = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current()).unwrap();
+    let outbox = Arc::new(Nothing(recorded));
+    let (dispatcher, writer) =
+        Dispatcher::start(endpoints, &Clocks::system(), outbox, &Handle::current()).unwrap();
+    tokio::spawn(writer.run());
     // It begins by reading the outbox, which is empty. From then on everything fits into memory.
-    let Some(Report::Read(read)) = inbox.recv().await else {
-        panic!("it reads first")
-    };
-    read.reply
-        .send(Page {
-            deliveries: Vec::new(),
-            end: true,
-        })
-        .unwrap();
     while dispatcher.status()[0].behind {
         tokio::task::yield_now().await;
     }
     let start = Instant::now();
     let mut next = 0u64;
     let mut done = 0;
-    let mut batch = Vec::new();
+    let mut batch: Vec<Vec<Outcome>> = Vec::new();
     while done < count {
         // As commits would bring them: what was delivered is followed by as much.
         let offered: Vec<_> = (next..count.min(done + 2048))
@@ -174,10 +171,7 @@ async fn dispatched(url: String, concurrency: u64, count: u64, body: Bytes) -> f
         next += offered.len() as u64;
         dispatcher.offer("rate", offered);
         inbox.recv_many(&mut batch, 1024).await;
-        for report in batch.drain(..) {
-            let Report::Outcome(outcome) = report else {
-                panic!("nothing is left to read")
-            };
+        for outcome in batch.drain(..).flatten() {
             assert_eq!(outcome.next, Next::Done);
             done += 1;
         }
@@ -187,18 +181,39 @@ async fn dispatched(url: String, concurrency: u64, count: u64, body: Bytes) -> f
 
 fn delivery(id: u64, body: &Bytes) -> Delivery {
     Delivery {
-        id: i64::try_from(id).unwrap(),
-        event_id: Arc::from("evt_00000000000000000000000000"),
+        id: DeliveryId(i64::try_from(id).unwrap()),
+        endpoint: EndpointId(1),
+        event_id: EventId([0; 16]),
         // Each session has five events.
-        session: SessionId(u128::from(id / 5).to_be_bytes()),
-        lane: SessionId(u128::from(id / 5).to_be_bytes()),
+        session_id: SessionId(u128::from(id / 5).to_be_bytes()),
         sequence: u32::try_from(id % 5).unwrap(),
         event_type: EventType::Usage,
         body: body.clone(),
-        decided_at: Default::default(),
+        timestamp: Default::default(),
         sent: None,
         attempts: 0,
         first_attempt_at: None,
-        next_attempt_at: None,
+        next_attempt_at: Default::default(),
+    }
+}
+
+/// An outbox with nothing in it.
+struct Nothing(mpsc::Sender<Vec<Outcome>>);
+
+impl Outbox for Nothing {
+    fn read(&self, _: &Arc<str>, _: Wanted) -> Asked<Option<Vec<Delivery>>> {
+        Box::pin(std::future::ready(Some(Vec::new())))
+    }
+
+    fn begin(&self, _: Vec<(DeliveryId, Bytes)>) -> Asked<bool> {
+        Box::pin(std::future::ready(true))
+    }
+
+    fn record(&self, outcomes: Vec<Outcome>) -> Asked<()> {
+        let recorded = self.0.clone();
+        Box::pin(async move {
+            // Nobody listens at the end.
+            let _ = recorded.send(outcomes).await;
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The circuit breaker: an endpoint that fails again and again is left alone but for one request
 //! every few seconds, and is served in full once one of those succeeds. Pure: time is an input.
 
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
 /// Failures in a row that open it.
 const THRESHOLD: usize = 5;
@@ -35,7 +35,7 @@ struct Open {
 #[derive(Debug)]
 enum Probe {
     At(Timestamp),
-    UnderWay(i64),
+    UnderWay(DeliveryId),
 }
 
 /// The state of an endpoint's circuit breaker, for the status page.
@@ -105,7 +105,7 @@ impl Breaker {
     }
 
     /// A request for this delivery begins: the probe, if the breaker is open.
-    pub(crate) fn started(&mut self, delivery: i64) {
+    pub(crate) fn started(&mut self, delivery: DeliveryId) {
         if let Some(open) = &mut self.open {
             open.probe = Probe::UnderWay(delivery);
         }
@@ -120,7 +120,13 @@ impl Breaker {
     }
 
     /// The request for this delivery failed.
-    pub(crate) fn failure(&mut self, delivery: i64, session: SessionId, unreachable: bool, now: Timestamp) {
+    pub(crate) fn failure(
+        &mut self,
+        delivery: DeliveryId,
+        session: SessionId,
+        unreachable: bool,
+        now: Timestamp,
+    ) {
         if self.is_open() {
             self.probe_failed(delivery, now);
             return;
@@ -136,7 +142,7 @@ impl Breaker {
     }
 
     /// The request for this delivery was answered with 400.
-    pub(crate) fn doubt(&mut self, delivery: i64, now: Timestamp) {
+    pub(crate) fn doubt(&mut self, delivery: DeliveryId, now: Timestamp) {
         if self.is_open() {
             self.probe_failed(delivery, now);
             return;
@@ -148,7 +154,7 @@ impl Breaker {
     }
 
     /// The request for this delivery was answered with something that has to be put right first.
-    pub(crate) fn held(&mut self, delivery: i64, now: Timestamp) {
+    pub(crate) fn held(&mut self, delivery: DeliveryId, now: Timestamp) {
         if self.is_open() {
             self.probe_failed(delivery, now);
         } else {
@@ -157,7 +163,7 @@ impl Breaker {
     }
 
     /// The request for this delivery was not made after all: should it have been the probe, there is another.
-    pub(crate) fn unasked(&mut self, delivery: i64, now: Timestamp) {
+    pub(crate) fn unasked(&mut self, delivery: DeliveryId, now: Timestamp) {
         if let Some(open) = &mut self.open
             && matches!(open.probe, Probe::UnderWay(probe) if probe == delivery)
         {
@@ -173,7 +179,7 @@ impl Breaker {
         });
     }
 
-    fn probe_failed(&mut self, delivery: i64, now: Timestamp) {
+    fn probe_failed(&mut self, delivery: DeliveryId, now: Timestamp) {
         if let Some(open) = &mut self.open
             // Requests that began before it opened tell nothing new.
             && matches!(open.probe, Probe::UnderWay(probe) if probe == delivery)
@@ -202,11 +208,11 @@ mod tests {
     fn one_session_that_its_receiver_chokes_on_does_not_open_it() {
         let mut breaker = Breaker::default();
         for i in 0..1000 {
-            breaker.failure(i, S, false, Timestamp(0));
+            breaker.failure(DeliveryId(i), S, false, Timestamp(0));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
         for n in 1..=4 {
-            breaker.failure(2000, session(n), false, Timestamp(0));
+            breaker.failure(DeliveryId(2000), session(n), false, Timestamp(0));
         }
         assert_eq!(breaker.state(), BreakerState::Open);
     }
@@ -218,7 +224,7 @@ mod tests {
             if i % 5 == 4 {
                 assert!(!breaker.success());
             } else {
-                breaker.failure(i, S, true, Timestamp(0));
+                breaker.failure(DeliveryId(i), S, true, Timestamp(0));
             }
         }
         assert!(!breaker.is_open());
@@ -229,18 +235,18 @@ mod tests {
         let mut breaker = Breaker::default();
         let mut now = Timestamp(1_000_000);
         for i in 0..5 {
-            breaker.failure(i, session(1), true, now);
+            breaker.failure(DeliveryId(i), session(1), true, now);
         }
         let opened = now;
         let mut probes = Vec::new();
         for id in 100..200 {
             now = breaker.gate(now);
-            breaker.started(id);
+            breaker.started(DeliveryId(id));
             assert_eq!(breaker.gate(now), Timestamp::MAX, "one probe at a time");
-            breaker.failure(3, S, true, now); // a straggler
+            breaker.failure(DeliveryId(3), S, true, now); // a straggler
             assert_eq!(breaker.state(), BreakerState::Probing);
             probes.push(now.since(opened));
-            breaker.failure(id, S, true, now);
+            breaker.failure(DeliveryId(id), S, true, now);
         }
         for minute in 0..15 {
             let count = probes
@@ -250,7 +256,7 @@ mod tests {
             assert!(count <= 7, "{count} in minute {minute}");
         }
         assert!(probes.windows(2).all(|pair| pair[1] - pair[0] <= LAST_PROBE));
-        breaker.started(999);
+        breaker.started(DeliveryId(999));
         assert!(breaker.success());
         assert_eq!(breaker.gate(now), now);
     }
@@ -274,7 +280,7 @@ mod tests {
                             }
                             last_probe = Some(now);
                         }
-                        breaker.started(id);
+                        breaker.started(DeliveryId(id));
                         flying.push(id);
                     }
                     2 if !flying.is_empty() => {
@@ -284,7 +290,7 @@ mod tests {
                     }
                     _ if !flying.is_empty() => {
                         let id = flying.remove(0);
-                        breaker.failure(id, session(u8::try_from(id % 251).unwrap()), unreachable, now);
+                        breaker.failure(DeliveryId(id), session(u8::try_from(id % 251).unwrap()), unreachable, now);
                     }
                     _ => {}
                 }

@@ -10,27 +10,23 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
+use turnhook_reducer::outbox::{Delivery, DeliveryId, Pause};
 
 use crate::{
     client::Client,
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
-    endpoint::{Endpoint, EndpointStatus, Gate, Report},
-    queue::Delivery,
-    schedule::Pause,
+    endpoint::{Endpoint, EndpointStatus, Gate, Means},
+    outbox::{Outbox, Writer},
 };
 
 /// Makes deliveries to a number of endpoints until it is shut down.
 ///
-/// It keeps no state: what is pending is offered, or read from the outbox on its wish ([`Report::Read`]),
-/// and what came of each attempt is reported. At start it knows nothing, and reads.
+/// It keeps no state: what is pending is offered, or read from the outbox, and what came of each attempt is recorded there.
+/// At start it knows nothing, and reads.
 pub struct Dispatcher {
     endpoints: RwLock<HashMap<Arc<str>, Arc<Endpoint>>>,
-    /// What endpoints that come later are made with.
-    clocks: Clocks,
-    reports: mpsc::Sender<Report>,
-    runtime: Handle,
-    failed: watch::Sender<Option<String>>,
+    means: Means,
     gate: OnceLock<Gate>,
     /// How many nodes share the limits, once that was said.
     nodes: Mutex<Option<usize>>,
@@ -40,21 +36,23 @@ pub struct Dispatcher {
 /// same id.
 const LAST_REQUESTS: Duration = Duration::from_secs(20);
 
+/// Outcomes that wait to be recorded: beyond, requests wait.
+const REPORTS: usize = 1024;
+
 impl Dispatcher {
     /// Starts an endpoint for each configuration. Beside it stand the times in which the endpoint was
-    /// paused, by the steady clock; one without an end says that it is, still.
+    /// paused; one without an end says that it is, still.
     ///
-    /// `reports` may be small: requests wait while it is full, and nothing is lost. It must be read
-    /// until the dispatcher is dropped.
+    /// The [`Writer`] must be run until the dispatcher is dropped, and ends then.
     ///
     /// # Errors
     /// If a configuration is wrong, or a name is used twice; nothing is started then.
     pub fn start(
         endpoints: Vec<(EndpointConfig, Vec<Pause>)>,
         clocks: &Clocks,
-        reports: &mpsc::Sender<Report>,
+        outbox: Arc<dyn Outbox>,
         runtime: &Handle,
-    ) -> Result<Dispatcher, ConfigError> {
+    ) -> Result<(Dispatcher, Writer), ConfigError> {
         let mut checked = Vec::new();
         let mut names = HashSet::new();
         for (config, pauses) in endpoints {
@@ -63,19 +61,24 @@ impl Dispatcher {
             }
             checked.push((config.client()?, config, pauses));
         }
+        let (reports, reported) = mpsc::channel(REPORTS);
+        let writer = Writer::new(Arc::clone(&outbox), reported);
         let dispatcher = Dispatcher {
             endpoints: RwLock::default(),
-            clocks: clocks.clone(),
-            reports: reports.clone(),
-            runtime: runtime.clone(),
-            failed: watch::Sender::new(None),
+            means: Means {
+                clocks: clocks.clone(),
+                outbox,
+                reports,
+                runtime: runtime.clone(),
+                failed: watch::Sender::new(None),
+            },
             gate: OnceLock::new(),
             nodes: Mutex::new(None),
         };
         for (client, config, pauses) in checked {
             dispatcher.put(client, &config, pauses);
         }
-        Ok(dispatcher)
+        Ok((dispatcher, writer))
     }
 
     /// Whether endpoints could be begun with these.
@@ -100,15 +103,7 @@ impl Dispatcher {
     fn put(&self, client: Client, config: &EndpointConfig, pauses: Vec<Pause>) {
         // Whoever offers something meanwhile waits, so that it goes to the endpoint that will read what was before.
         let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-        let endpoint = Endpoint::start(
-            config,
-            client,
-            pauses,
-            self.clocks.clone(),
-            self.reports.clone(),
-            self.failed.clone(),
-            self.runtime.clone(),
-        );
+        let endpoint = Endpoint::start(config, client, pauses, self.means.clone());
         // It has yet to read what it could send.
         if let Some(gate) = self.gate.get() {
             endpoint.only_while(Arc::clone(gate));
@@ -119,8 +114,8 @@ impl Dispatcher {
         endpoints.insert(Arc::clone(endpoint.name()), endpoint);
     }
 
-    /// Has an endpoint begin no request any longer, and waits for those under way. All outcomes are reported then. What it is
-    /// offered meanwhile stays in the outbox.
+    /// Has an endpoint begin no request any longer, and waits for those under way. All outcomes are on record then: whoever
+    /// reads its outbox next does not find them pending. What it is offered meanwhile stays in the outbox.
     pub async fn retire(&self, name: &str) {
         let Some(endpoint) = self.named(name) else {
             return;
@@ -128,6 +123,7 @@ impl Dispatcher {
         endpoint.stop();
         drop(tokio::time::timeout(LAST_REQUESTS, endpoint.finished()).await);
         endpoint.abort();
+        endpoint.recorded().await;
     }
 
     /// Forgets an endpoint that was [retired](Dispatcher::retire).
@@ -149,7 +145,7 @@ impl Dispatcher {
     /// Resolves when one of the dispatcher's tasks has panicked, with what there is to say: from then on deliveries may
     /// stand still, and whoever started the dispatcher should start anew.
     pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
-        let mut failed = self.failed.subscribe();
+        let mut failed = self.means.failed.subscribe();
         async move {
             loop {
                 if let Some(said) = failed.borrow_and_update().clone() {
@@ -180,7 +176,7 @@ impl Dispatcher {
 
     /// Takes deliveries back that were discarded. Those under way go on. Says whether there is such an
     /// endpoint.
-    pub fn withdraw(&self, endpoint: &str, deliveries: &[i64]) -> bool {
+    pub fn withdraw(&self, endpoint: &str, deliveries: &[DeliveryId]) -> bool {
         self.with(endpoint, |endpoint| endpoint.withdraw(deliveries))
     }
 
@@ -201,7 +197,7 @@ impl Dispatcher {
 
     /// The deliveries that an endpoint holds in memory, to be withdrawn where they are pending no longer.
     #[must_use]
-    pub fn known(&self, endpoint: &str) -> Vec<i64> {
+    pub fn known(&self, endpoint: &str) -> Vec<DeliveryId> {
         self.named(endpoint)
             .map_or_else(Vec::new, |endpoint| endpoint.known())
     }
@@ -232,7 +228,7 @@ impl Dispatcher {
     }
 
     /// Begins no request any longer, and waits for those under way; what is not done within `grace` is
-    /// given up, and repeated after the next start. Their outcomes are reported before this returns.
+    /// given up, and repeated after the next start. Their outcomes are on their way to the outbox when this returns.
     pub async fn shutdown(&self, grace: Duration) {
         let all = self.all();
         for endpoint in &all {

@@ -9,116 +9,34 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, watch},
 };
-use tracing::{debug, info, warn};
 use turnhook_reducer::{
-    event::{EventType, SessionId},
+    outbox::{Delivery, DeliveryId, Next, Outcome, Pause, Sent},
     time::Timestamp,
 };
 
 mod batches;
+mod log;
 
 use crate::{
-    body::rfc3339,
     breaker::BreakerState,
     client::{Answer, Client},
     clock::Clocks,
     config::EndpointConfig,
-    provider::{account::Account, batch::Record},
-    queue::{Bounds, Delivery, Next, Page, Queue, Standstill, StandstillKind, Wanted},
-    schedule::Pause,
+    outbox::{Outbox, Reported},
+    provider::account::Account,
+    queue::{Bounds, Mark, Page, Queue, Queued, Standstill, StandstillKind, Wanted},
     verdict::retry_after,
 };
-
-/// Standing still for less than this, in milliseconds, is not logged: a receiver that spaces requests out by a
-/// `Retry-After` of a second would fill the log.
-const WORTH_A_LINE: u64 = 10_000;
 
 /// While a gate is closed, how soon it is looked at again.
 const GATE: Duration = Duration::from_millis(500);
 
 /// Whether requests may begin now. Asked before each of them.
 pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
-
-/// What the dispatcher has to say, in an order that matters: whoever serves a [`Read`] has written the
-/// outcomes that came before it.
-#[derive(Debug)]
-pub enum Report {
-    /// An attempt was made.
-    Outcome(Box<Outcome>),
-    /// A batch was sent: what came of each of its deliveries.
-    Outcomes(Vec<Outcome>),
-    /// Something is about to be sent that may be counted: it is to be written down first.
-    Begin(Begin),
-    /// Something is to be read from the outbox.
-    Read(Read),
-}
-
-/// An attempt and what follows from it. To be written to the store; should that fail, or the process end
-/// first, the delivery is repeated with the same id after a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The endpoint's name.
-    pub endpoint: Arc<str>,
-    /// The delivery: its row in the outbox.
-    pub delivery: i64,
-    /// The `webhook-id`.
-    pub event_id: Arc<str>,
-    /// The session.
-    pub session: SessionId,
-    /// The event's type.
-    pub event_type: EventType,
-    /// When the event was decided, by the wall clock of then.
-    pub decided_at: Timestamp,
-    /// When the attempt began, by the wall clock.
-    pub at: Timestamp,
-    /// The attempt's number, 1 for the first.
-    pub attempt: u32,
-    /// How long ago the first attempt began, by the steady clock, when what follows was decided.
-    pub tried_for: Duration,
-    /// The status; `None` if no answer came.
-    pub status: Option<u16>,
-    /// From the start to the head of the answer, or to the failure.
-    pub latency: Duration,
-    /// What went wrong, for people; no secrets. `None` on success.
-    pub error: Option<String>,
-    /// The first KiB of the answer's body.
-    pub answer: Bytes,
-    /// What follows; the time of a next attempt is the wall clock's.
-    pub next: Next,
-    /// As in metrics.
-    pub label: &'static str,
-    /// Why it is dead, where [`Next::Dead`].
-    pub reason: Option<&'static str>,
-    /// What is to be written down of what was sent.
-    pub record: Record,
-}
-
-/// What is about to be sent to a billing product.
-#[derive(Debug)]
-pub struct Begin {
-    /// Rows of the outbox, and what is sent of each.
-    pub rows: Vec<(i64, Bytes)>,
-    /// Whether outcomes that were reported before must be written first.
-    pub after_outcomes: bool,
-    /// Answered when it is on the disk. If it is dropped, nothing is sent.
-    pub reply: oneshot::Sender<()>,
-}
-
-/// A wish to read from the outbox.
-#[derive(Debug)]
-pub struct Read {
-    /// The endpoint's name.
-    pub endpoint: Arc<str>,
-    /// What.
-    pub wanted: Wanted,
-    /// Where the answer goes. If it is dropped, the same is asked for again a second later.
-    pub reply: oneshot::Sender<Page>,
-}
 
 /// How an endpoint is doing. All times are the wall clock's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,18 +61,32 @@ pub struct EndpointStatus {
     pub waiting_for_customers: usize,
 }
 
+/// What all endpoints work with.
+#[derive(Clone)]
+pub(crate) struct Means {
+    pub(crate) clocks: Clocks,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) reports: mpsc::Sender<Reported>,
+    pub(crate) runtime: Handle,
+    /// What is said of a task that panicked.
+    pub(crate) failed: watch::Sender<Option<String>>,
+}
+
 pub(crate) struct Endpoint {
     name: Arc<str>,
     client: Client,
     account: Option<Arc<Account>>,
     clocks: Clocks,
-    reports: mpsc::Sender<Report>,
+    outbox: Arc<dyn Outbox>,
+    reports: mpsc::Sender<Reported>,
     runtime: Handle,
     state: Mutex<State>,
     /// The time to wake up at has changed.
     rescheduled: Notify,
     /// Nothing is under way.
     idle: Notify,
+    /// Outcomes are on record.
+    written: Notify,
     /// True when requests under way are to be given up.
     abort: watch::Sender<bool>,
     gate: OnceLock<Gate>,
@@ -194,7 +126,7 @@ struct State {
 #[derive(Default)]
 struct Work {
     /// Deliveries that are sent together.
-    requests: Vec<Vec<Delivery>>,
+    requests: Vec<Vec<Queued>>,
     read: Option<Wanted>,
 }
 
@@ -203,12 +135,22 @@ impl Endpoint {
         config: &EndpointConfig,
         client: Client,
         pauses: Vec<Pause>,
-        clocks: Clocks,
-        reports: mpsc::Sender<Report>,
-        failed: watch::Sender<Option<String>>,
-        runtime: Handle,
+        means: Means,
     ) -> Arc<Endpoint> {
+        let Means {
+            clocks,
+            outbox,
+            reports,
+            runtime,
+            failed,
+        } = means;
         let now = clocks.steady();
+        let steady = |pause: Pause| Pause {
+            from: clocks.began(pause.from),
+            to: pause.to.map(|at| clocks.began(at)),
+            ..pause
+        };
+        let pauses = pauses.into_iter().map(steady).collect();
         let mut queue = Queue::new(config, pauses, Bounds::default(), now);
         if let Some(account) = &config.account {
             queue.batch(account.terms.batch, account.wait);
@@ -225,7 +167,9 @@ impl Endpoint {
             client,
             account: config.account.clone(),
             clocks,
+            outbox,
             reports,
+            written: Notify::new(),
             runtime,
             state: Mutex::new(state),
             rescheduled: Notify::new(),
@@ -261,12 +205,12 @@ impl Endpoint {
         });
     }
 
-    pub(crate) fn offer(self: &Arc<Self>, mut deliveries: Vec<Delivery>) {
-        self.put_in_lanes(&mut deliveries);
+    pub(crate) fn offer(self: &Arc<Self>, deliveries: Vec<Delivery>) {
+        let deliveries = self.queued(deliveries);
         self.change(|queue, now| queue.offer(deliveries, now));
     }
 
-    pub(crate) fn withdraw(self: &Arc<Self>, deliveries: &[i64]) {
+    pub(crate) fn withdraw(self: &Arc<Self>, deliveries: &[DeliveryId]) {
         self.change(|queue, now| queue.withdraw(deliveries, now));
     }
 
@@ -278,7 +222,13 @@ impl Endpoint {
         self.change(|queue, now| queue.share(nodes, now));
     }
 
-    pub(crate) fn known(&self) -> Vec<i64> {
+    /// These outcomes are on record.
+    pub(crate) fn written(self: &Arc<Self>, marks: &[Mark]) {
+        self.change(|queue, _| queue.written(marks));
+        self.written.notify_waiters();
+    }
+
+    pub(crate) fn known(&self) -> Vec<DeliveryId> {
         self.lock().queue.known()
     }
 
@@ -303,6 +253,17 @@ impl Endpoint {
                 return;
             }
             idle.await;
+        }
+    }
+
+    /// Resolves when no outcome waits to be recorded; to be used after [`Endpoint::abort`].
+    pub(crate) async fn recorded(&self) {
+        loop {
+            let written = self.written.notified();
+            if self.lock().queue.is_written() {
+                return;
+            }
+            written.await;
         }
     }
 
@@ -387,22 +348,16 @@ impl Endpoint {
     }
 
     async fn read(self: Arc<Self>, wanted: Wanted) {
-        let (reply, answer) = oneshot::channel();
-        let read = Read {
-            endpoint: Arc::clone(&self.name),
-            wanted,
-            reply,
+        let limit = match &wanted {
+            Wanted::Oldest { limit, .. } | Wanted::Newest { limit } => *limit,
+            Wanted::Rows(_) => usize::MAX,
         };
         let mut abort = self.abort.subscribe();
-        let page = async {
-            self.reports.send(Report::Read(read)).await.ok()?;
-            answer.await.ok()
-        };
         tokio::select! {
-            page = page => {
-                let page = page.map(|mut page: Page| {
-                    self.put_in_lanes(&mut page.deliveries);
-                    page
+            read = self.outbox.read(&self.name, wanted) => {
+                let page = read.map(|deliveries| Page {
+                    end: deliveries.len() < limit,
+                    deliveries: self.queued(deliveries),
                 });
                 self.change(|queue, now| queue.answer(page, now));
             }
@@ -410,7 +365,7 @@ impl Endpoint {
         }
     }
 
-    fn claim(&self, queue: &mut Queue, now: Timestamp) -> Option<Vec<Delivery>> {
+    fn claim(&self, queue: &mut Queue, now: Timestamp) -> Option<Vec<Queued>> {
         match &self.account {
             Some(_) => Some(queue.claim_batch(now)).filter(|batch| !batch.is_empty()),
             None => queue.claim(now).map(|delivery| vec![delivery]),
@@ -418,7 +373,7 @@ impl Endpoint {
     }
 
     /// Sends what was claimed, and then whatever is next, for as long as there is something.
-    async fn send(self: Arc<Self>, first: Vec<Delivery>) {
+    async fn send(self: Arc<Self>, first: Vec<Queued>) {
         match &self.account {
             Some(account) => self.send_batches(account, first).await,
             None => {
@@ -429,19 +384,19 @@ impl Endpoint {
         }
     }
 
-    async fn send_webhooks(self: &Arc<Self>, first: Delivery) {
+    async fn send_webhooks(self: &Arc<Self>, first: Queued) {
         let mut abort = self.abort.subscribe();
         let mut delivery = first;
         loop {
             let at = self.clocks.wall();
-            let attempt = self.client.send(&delivery.event_id, delivery.body.clone(), at);
+            let id = delivery.event_id.to_string();
+            let attempt = self.client.send(&id, delivery.body.clone(), at);
             let answer = tokio::select! {
                 answer = attempt => answer,
                 // Nobody knows what became of it: it is repeated after the restart.
                 _ = abort.wait_for(|abort| *abort) => return,
             };
-            // Room for the outcome comes first: a read that is asked for after this delivery has left
-            // the queue must find its outcome in front of it.
+            // Room for the outcome comes first: requests wait for a store that takes its time.
             let Ok(permit) = self.reports.reserve().await else {
                 return;
             };
@@ -453,7 +408,11 @@ impl Endpoint {
             let now = self.clocks.steady();
             let mut state = self.lock();
             let outcome = self.finish(&mut state, delivery, answer, at, now, random);
-            permit.send(Report::Outcome(Box::new(outcome)));
+            permit.send(Reported {
+                endpoint: Arc::clone(self),
+                outcomes: vec![outcome],
+                marks: state.queue.mark().into_iter().collect(),
+            });
             let mut work = self.collect(&mut state, now);
             drop(state);
             let next = work.requests.pop().and_then(|mut next| next.pop());
@@ -468,37 +427,20 @@ impl Endpoint {
     fn finish(
         &self,
         state: &mut State,
-        delivery: Delivery,
+        delivery: Queued,
         answer: Answer,
         at: Timestamp,
         now: Timestamp,
         random: u64,
     ) -> Outcome {
-        let mut outcome = Outcome {
-            endpoint: Arc::clone(&self.name),
-            delivery: delivery.id,
-            event_id: Arc::clone(&delivery.event_id),
-            session: delivery.session,
-            event_type: delivery.event_type,
-            decided_at: delivery.decided_at,
-            at,
-            attempt: delivery.attempts.saturating_add(1),
-            tried_for: Duration::from_millis(now.since(delivery.first_attempt_at.unwrap_or(now))),
-            status: answer.status.map(|status| status.as_u16()),
-            latency: answer.latency,
-            error: answer.error,
-            answer: answer.body,
-            next: Next::Done,
-            label: "",
-            reason: None,
-            record: Record::Keep,
-        };
+        let mut outcome = self.outcome(&delivery, at, now);
+        outcome.status = answer.status.map(|status| status.as_u16());
+        outcome.latency = answer.latency;
+        outcome.error = answer.error;
+        outcome.answer = answer.body;
         let after = answer.retry_after.as_deref();
         let after = after.and_then(|header| retry_after(header, self.clocks.wall()));
-        outcome.next = match state.queue.finish(delivery, answer.status, after, now, random) {
-            Next::Retry(at) => Next::Retry(self.clocks.to_wall(at)),
-            next => next,
-        };
+        outcome.next = self.by_the_wall(state.queue.finish(delivery, answer.status, after, now, random));
         outcome.label = outcome.next.as_str();
         match &outcome.error {
             Some(error) => state.last_error = Some((at, error.clone())),
@@ -508,76 +450,33 @@ impl Endpoint {
         outcome
     }
 
-    fn log(&self, outcome: &Outcome) {
-        debug!(
-            endpoint = &*self.name,
-            event = &*outcome.event_id,
-            r#type = outcome.event_type.as_str(),
-            session = %outcome.session,
-            attempt = outcome.attempt,
-            status = outcome.status,
-            took_ms = u64::try_from(outcome.latency.as_millis()).unwrap_or(u64::MAX),
-            outcome = outcome.label,
-            error = outcome.error.as_deref(),
-            "attempt"
-        );
-        if let Next::Rejected | Next::GaveUp | Next::Dead = outcome.next {
-            warn!(
-                endpoint = &*self.name,
-                event = &*outcome.event_id,
-                error = outcome.error.as_deref().unwrap_or_default(),
-                reason = outcome.reason.unwrap_or(outcome.next.as_str()),
-                "dead letter: see `turnhook deliveries list --state dead`"
-            );
+    /// Of an attempt that began `at`; what came of it is to be filled in.
+    fn outcome(&self, delivery: &Queued, at: Timestamp, now: Timestamp) -> Outcome {
+        Outcome {
+            endpoint: Arc::clone(&self.name),
+            delivery: delivery.id,
+            event_id: delivery.event_id,
+            session: delivery.session_id,
+            event_type: delivery.event_type,
+            decided_at: delivery.timestamp,
+            at,
+            attempt: delivery.attempts.saturating_add(1),
+            tried_for: Duration::from_millis(now.since(delivery.began_at.unwrap_or(now))),
+            status: None,
+            latency: Duration::ZERO,
+            error: None,
+            answer: Default::default(),
+            next: Next::Done,
+            label: "",
+            sent: Sent::Keep,
         }
     }
 
-    /// One line when it begins to stand still, one when a person paused it meanwhile, and one when it moves again.
-    fn log_standstill(&self, state: &mut State, now: Timestamp) {
-        let endpoint = &*self.name;
-        let kind = state.queue.standstill(now).map(|standstill| standstill.kind);
-        let Some(kind) = kind else {
-            if state.logged.take().is_some() {
-                info!(endpoint, "endpoint moves again");
-            }
-            return;
-        };
-        let paused_since = kind == StandstillKind::Paused && state.logged != Some(kind);
-        if state.logged.is_some() && !paused_since {
-            return;
-        }
-        let Some(standstill) = self.standstill(state, now) else {
-            return;
-        };
-        let short = |until: Timestamp| until.since(self.clocks.wall()) < WORTH_A_LINE;
-        if kind == StandstillKind::Held && !state.queue.has_a_cause() && standstill.until.is_some_and(short) {
-            return;
-        }
-        state.logged = Some(kind);
-        let (reason, until) = (
-            &*standstill.reason,
-            standstill.until.map(rfc3339).unwrap_or_default(),
-        );
-        match kind {
-            StandstillKind::Paused => warn!(
-                endpoint,
-                reason, "endpoint stands still: paused until `turnhook endpoints resume`; everything is kept"
-            ),
-            StandstillKind::Held if state.queue.has_a_cause() => warn!(
-                endpoint,
-                reason,
-                "endpoint stands still: something has to be put right first; it is tried every few seconds, and nothing is lost"
-            ),
-            StandstillKind::Held => warn!(
-                endpoint,
-                reason,
-                until,
-                "endpoint stands still: it asked to be left alone; `turnhook endpoints resume` lets go of that"
-            ),
-            StandstillKind::BreakerOpen => warn!(
-                endpoint,
-                reason, "endpoint stands still: it fails again and again, and is tried every few seconds"
-            ),
+    /// The queue goes by the steady clock, and the outbox by that of the wall.
+    fn by_the_wall(&self, next: Next) -> Next {
+        match next {
+            Next::Retry(at) => Next::Retry(self.clocks.to_wall(at)),
+            next => next,
         }
     }
 

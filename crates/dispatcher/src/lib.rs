@@ -7,7 +7,7 @@
 //! Endpoints of billing products are spoken to by [`provider`].
 //!
 //! [`dispatcher::Dispatcher`] drives all of it. It neither knows the store nor decides what is told to
-//! whom: deliveries come in, [`endpoint::Report`]s go out.
+//! whom: it is offered deliveries, and reads and records them through a port ([`outbox::Outbox`]).
 //!
 //! What an attempt is signed with, and how a receiver checks it:
 //!
@@ -34,6 +34,7 @@ pub mod dispatcher;
 pub mod endpoint;
 pub mod filter;
 pub mod include;
+pub mod outbox;
 pub mod provider;
 pub mod queue;
 mod rate;

@@ -16,112 +16,41 @@ mod batches;
 mod doubts;
 mod lanes;
 mod outbox;
+mod queued;
 mod standstill;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::StatusCode;
 use turnhook_reducer::{
-    event::{EventType, SessionId},
+    event::SessionId,
+    outbox::{DeliveryId, Next, Pause},
     time::Timestamp,
 };
 
-use self::{doubts::Doubts, lanes::Lanes, outbox::Outbox, standstill::Hold};
+use self::{
+    doubts::Doubts,
+    lanes::Lanes,
+    outbox::Outbox,
+    standstill::Hold,
+    unwritten::{After, Recorded, Unwritten},
+};
 pub use self::{
     outbox::{Page, Wanted},
+    queued::Queued,
     standstill::{Standstill, StandstillKind},
+    unwritten::Mark,
 };
 use crate::{
     breaker::{Breaker, BreakerState},
     config::{EndpointConfig, RateLimit},
     rate::Bucket,
-    schedule::{Pause, Retry, Then},
+    schedule::{Retry, Then},
     verdict::{Verdict, holds_endpoint, is_unreachable, millis, verdict},
 };
-
-/// One event for one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// Its row in the outbox. Rows of later events have higher ids.
-    pub id: i64,
-    /// The `webhook-id`.
-    pub event_id: Arc<str>,
-    /// The session that the event belongs to.
-    pub session: SessionId,
-    /// By what deliveries wait for each other: the session, or what a billing product wants in its place.
-    pub lane: SessionId,
-    /// The event's number in its session.
-    pub sequence: u32,
-    /// The event's type.
-    pub event_type: EventType,
-    /// The payload.
-    pub body: Bytes,
-    /// When the event was decided, by the wall clock of then.
-    pub decided_at: Timestamp,
-    /// What of it may have been taken by a billing product ([`crate::provider::sent`]).
-    pub sent: Option<Bytes>,
-    /// Attempts made so far.
-    pub attempts: u32,
-    /// When the first of them began, by the steady clock: its age decides when it is given up.
-    pub first_attempt_at: Option<Timestamp>,
-    /// Not to be tried before this, by the steady clock.
-    pub next_attempt_at: Option<Timestamp>,
-}
-
-/// What follows an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// It was delivered.
-    Done,
-    /// It is tried again, not before this.
-    Retry(Timestamp),
-    /// It is a dead letter: the receiver will never take it.
-    Rejected,
-    /// It is a dead letter: the time for trying is over.
-    GaveUp,
-    /// The endpoint is paused from now on; the delivery stays pending and is due when it is resumed.
-    Paused,
-    /// It waits, and nothing of this counts as an attempt.
-    Waits,
-    /// It is a dead letter, for a reason that its outcome has.
-    Dead,
-}
-
-impl Next {
-    /// The words of all of them, and those of a billing product's items.
-    pub const WORDS: [&str; 13] = [
-        "delivered",
-        "retry",
-        "rejected",
-        "gave_up",
-        "paused",
-        "duplicate",
-        "accepted",
-        "nothing",
-        "waits",
-        "too_late",
-        "uncertain",
-        "unknown_customer",
-        "anonymous",
-    ];
-
-    /// As in metrics: `delivered`, `retry`, `rejected`, `gave_up`, `paused`, `waits`, `dead`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Next::Done => "delivered",
-            Next::Retry(_) => "retry",
-            Next::Rejected => "rejected",
-            Next::GaveUp => "gave_up",
-            Next::Paused => "paused",
-            Next::Waits => "waits",
-            Next::Dead => "dead",
-        }
-    }
-}
 
 /// What bounds a queue's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +95,7 @@ pub struct Queue {
     pauses: Vec<Pause>,
     stopped: bool,
     batches: batches::Batches,
+    unwritten: Unwritten,
 }
 
 /// Pauses that are remembered.
@@ -192,6 +122,7 @@ impl Queue {
             pauses,
             stopped: false,
             batches: batches::Batches::default(),
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -214,7 +145,7 @@ impl Queue {
 
     /// Takes deliveries that were just written to the outbox, or are to be sent again, in the order of
     /// their rows. What does not fit is left there, and read when there is room.
-    pub fn offer(&mut self, deliveries: impl IntoIterator<Item = Delivery>, now: Timestamp) {
+    pub fn offer(&mut self, deliveries: impl IntoIterator<Item = Queued>, now: Timestamp) {
         for mut delivery in deliveries {
             self.bound(&mut delivery, now);
             if !self.lanes.knows(delivery.id)
@@ -227,15 +158,15 @@ impl Queue {
 
     /// What is read or offered as a retry is no further away than the longest wait between two attempts. One that was
     /// written down while the clock was ahead would be; and a longer `Retry-After` can be asked for again.
-    fn bound(&self, delivery: &mut Delivery, now: Timestamp) {
+    fn bound(&self, delivery: &mut Queued, now: Timestamp) {
         let longest = now.plus(millis(self.retry.max));
-        if delivery.attempts > 0 && delivery.next_attempt_at.is_some_and(|at| at > longest) {
-            delivery.next_attempt_at = Some(longest);
+        if delivery.attempts > 0 && delivery.due_at.is_some_and(|at| at > longest) {
+            delivery.due_at = Some(longest);
         }
     }
 
     /// Takes deliveries back that are not to be sent any longer; those under way go on.
-    pub fn withdraw(&mut self, ids: &[i64], now: Timestamp) {
+    pub fn withdraw(&mut self, ids: &[DeliveryId], now: Timestamp) {
         self.outbox.withdrawn(ids);
         for id in ids {
             self.doubts.forget(*id);
@@ -251,7 +182,7 @@ impl Queue {
 
     /// The deliveries that are known, those under way included.
     #[must_use]
-    pub fn known(&self) -> Vec<i64> {
+    pub fn known(&self) -> Vec<DeliveryId> {
         self.lanes.ids()
     }
 
@@ -261,19 +192,34 @@ impl Queue {
             return None;
         }
         self.lanes.wake(now);
-        self.outbox.wanted(&mut self.lanes, &self.bounds, now)
+        let wanted = self.outbox.wanted(&mut self.lanes, &self.bounds, now);
+        if wanted.is_some() {
+            self.unwritten.read_begins();
+        }
+        wanted
     }
 
     /// What was read; `None` if it could not be: it will be asked for again.
     pub fn answer(&mut self, mut page: Option<Page>, now: Timestamp) {
+        // By the rows as they were read: one that is over was read, too.
+        let last = page
+            .iter()
+            .flat_map(|page| &page.deliveries)
+            .map(|row| row.id)
+            .max();
+        let once_more = page
+            .as_mut()
+            .and_then(|page| self.unwritten.corrects(&mut page.deliveries));
         for delivery in page.iter_mut().flat_map(|page| &mut page.deliveries) {
             self.bound(delivery, now);
         }
-        self.outbox.answered(page, &mut self.lanes, &self.bounds, now);
+        self.outbox
+            .answered(page, last, &mut self.lanes, &self.bounds, now);
+        self.outbox.recorded(once_more, None);
     }
 
     /// The next delivery to send, if one may be sent now. It must come back by [`Queue::finish`].
-    pub fn claim(&mut self, now: Timestamp) -> Option<Delivery> {
+    pub fn claim(&mut self, now: Timestamp) -> Option<Queued> {
         if self.stopped
             || self.paused().is_some()
             || self.in_flight >= self.most_in_flight()
@@ -292,7 +238,7 @@ impl Queue {
         }
         self.breaker.started(delivery.id);
         self.in_flight += 1;
-        delivery.first_attempt_at.get_or_insert(now);
+        delivery.began_at.get_or_insert(now);
         Some(delivery)
     }
 
@@ -300,7 +246,7 @@ impl Queue {
     /// `Retry-After` asks for. `random` is uniform over u64.
     pub fn finish(
         &mut self,
-        mut delivery: Delivery,
+        mut delivery: Queued,
         status: Option<StatusCode>,
         after: Option<u64>,
         now: Timestamp,
@@ -308,7 +254,7 @@ impl Queue {
     ) -> Next {
         self.in_flight = self.in_flight.saturating_sub(1);
         delivery.attempts = delivery.attempts.saturating_add(1);
-        let (id, session) = (delivery.id, delivery.session);
+        let (id, session) = (delivery.id, delivery.session_id);
         match verdict(status) {
             Verdict::Delivered => {
                 self.is_alive(now);
@@ -318,7 +264,7 @@ impl Queue {
             Verdict::Rejected => {
                 self.is_alive(now);
                 self.done(id, session, now);
-                Next::Rejected
+                Next::REJECTED
             }
             Verdict::Gone => {
                 self.pause("it answered 410 Gone", now);
@@ -330,7 +276,7 @@ impl Queue {
                 // While nothing at all is taken it is not this one that is wrong.
                 if self.doubts.answered(id, now) && !self.breaker.is_open() {
                     self.done(id, session, now);
-                    return Next::Rejected;
+                    return Next::REJECTED;
                 }
                 self.try_again(delivery, None, now, random)
             }
@@ -348,21 +294,15 @@ impl Queue {
         }
     }
 
-    fn try_again(
-        &mut self,
-        delivery: Delivery,
-        asked: Option<Timestamp>,
-        now: Timestamp,
-        random: u64,
-    ) -> Next {
-        let first = delivery.first_attempt_at.unwrap_or(now);
+    fn try_again(&mut self, delivery: Queued, asked: Option<Timestamp>, now: Timestamp, random: u64) -> Next {
+        let first = delivery.began_at.unwrap_or(now);
         let then = self
             .retry
             .next(delivery.attempts, first, now, &self.pauses, random, asked);
         match then {
             Then::GiveUp => {
-                self.done(delivery.id, delivery.session, now);
-                Next::GaveUp
+                self.done(delivery.id, delivery.session_id, now);
+                Next::GAVE_UP
             }
             Then::At(due) => {
                 self.put_back(delivery, due, now);
@@ -391,15 +331,18 @@ impl Queue {
         }
     }
 
-    fn done(&mut self, id: i64, session: SessionId, now: Timestamp) {
+    fn done(&mut self, id: DeliveryId, session: SessionId, now: Timestamp) {
         self.doubts.forget(id);
         self.batches.forget(id);
         let newest = self.lanes.remove(id, now);
-        self.outbox.finished(id, session, newest);
+        self.outbox.finished(id);
+        self.unwritten
+            .reported(id, After::Over(newest.then_some(session)));
     }
 
-    fn put_back(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) {
-        delivery.next_attempt_at = Some(due);
+    fn put_back(&mut self, mut delivery: Queued, due: Timestamp, now: Timestamp) {
+        delivery.due_at = Some(due);
+        self.unwritten.reported(delivery.id, After::pending(&delivery));
         let (session, counts) = (delivery.lane, self.lanes.counts());
         let spare = counts.bodies > self.bounds.bodies / 2 || counts.bytes > self.bounds.bytes / 2;
         self.lanes.give_back(delivery, due, spare, now);
@@ -413,6 +356,34 @@ impl Queue {
         {
             self.lanes.forget(session);
         }
+    }
+
+    /// By what the outcome is known that followed from the last [`Queue::finish`] or [`Queue::conclude`], until it is
+    /// [written](Queue::written).
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        self.unwritten.last()
+    }
+
+    /// These outcomes are on record, or there was nothing to write of them.
+    pub fn written(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            if let Some(Recorded { read_from, next_of }) = self.unwritten.recorded(*mark) {
+                self.outbox.recorded(read_from, next_of);
+            }
+        }
+    }
+
+    /// Whether an outcome of one of these has yet to be written.
+    #[must_use]
+    pub fn has_unwritten(&self, mut of: impl Iterator<Item = DeliveryId>) -> bool {
+        of.any(|id| self.unwritten.contains(id))
+    }
+
+    /// Whether all outcomes are written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.unwritten.is_empty()
     }
 
     fn is_reading_rows(&self) -> bool {

@@ -1,9 +1,9 @@
 //! When a failed delivery is tried again: exponential backoff with full jitter, until it is given up.
 //! Pure: the time and the randomness are inputs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{outbox::Pause, time::Timestamp};
 
 use crate::verdict::millis;
 
@@ -29,17 +29,6 @@ impl Default for Retry {
             retry_after_max: Duration::from_secs(6 * 3600),
         }
     }
-}
-
-/// A time during which the endpoint was paused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// Its beginning.
-    pub from: Timestamp,
-    /// Its end; `None` while it lasts.
-    pub to: Option<Timestamp>,
-    /// Why, for people.
-    pub reason: Arc<str>,
 }
 
 /// What follows a failed attempt.
@@ -103,7 +92,7 @@ mod tests {
     const HOUR: u64 = 3_600_000;
 
     fn pause(from: Timestamp, to: Option<Timestamp>) -> Pause {
-        let reason = Arc::from("by command");
+        let reason = "by command".into();
         Pause { from, to, reason }
     }
 

@@ -65,6 +65,7 @@ mod internal;
 mod labels;
 mod leftover;
 pub mod message;
+pub mod outbox;
 mod packed;
 mod patterns;
 mod realms;

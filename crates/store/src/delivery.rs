@@ -6,81 +6,14 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use crate::ids::{DeliveryId, EndpointId};
+use crate::ids::DeliveryId;
 
-/// A delivery that is to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The number of its row.
-    pub id: DeliveryId,
-    /// Whom it goes to.
-    pub endpoint: EndpointId,
-    /// The `webhook-id`.
-    pub event_id: EventId,
-    /// The type of its event, for filters and logs.
-    pub event_type: EventType,
-    /// Deliveries of one session to one endpoint are made one after the other, by `id`.
-    pub session_id: SessionId,
-    /// The event's place in its session. An endpoint that does not take all types sees holes.
-    pub sequence: u32,
-    /// The time of its event.
-    pub timestamp: Timestamp,
-    /// The bytes to send.
-    pub body: Bytes,
-    /// What of it a billing product may have taken, as [`crate::Store::begin_sending`] was given it.
-    pub sent: Option<Bytes>,
-    /// Attempts made since it was queued, or queued again by a replay.
-    pub attempts: u32,
-    /// When the first of these was made; `give_up_after` runs from here.
-    pub first_attempt_at: Option<Timestamp>,
-    /// No attempt is made before this time.
-    pub next_attempt_at: Timestamp,
-}
+pub use turnhook_reducer::outbox::{Delivery, Next, Outcome, Sent};
 
-/// What an attempt came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The delivery.
-    pub id: DeliveryId,
-    /// When the attempt began.
-    pub at: Timestamp,
-    /// How long it took.
-    pub latency_ms: u32,
-    /// The HTTP status, if there was an answer.
-    pub status: Option<u16>,
-    /// What went wrong, for people; no secrets.
-    pub error: Option<String>,
-    /// The answer's first bytes; cut at 1 KiB. Kept unless the attempt succeeded.
-    pub answer: Option<Bytes>,
-    /// What follows from it.
-    pub verdict: Verdict,
-    /// What is known now of what was sent to a billing product.
-    pub sent: Sent,
-}
-
-/// What is known of what was sent to a billing product.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Sent {
-    /// Nothing new.
-    #[default]
-    Keep,
-    /// It was certainly not taken.
-    Forget,
-    /// It has come so far.
-    Put(Bytes),
-}
-
-/// What follows from an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The endpoint took it.
-    Delivered,
-    /// Once more, not before this.
-    Retry(Timestamp),
-    /// To the dead letters, for this reason.
-    Dead(String),
-    /// It waits as before: there was no attempt that counts.
-    Waits,
+/// As much of an answer as is kept of a failed attempt.
+pub(crate) fn kept(answer: &Bytes) -> Option<&[u8]> {
+    const ANSWER_MAX: usize = 1024;
+    Some(&answer[..answer.len().min(ANSWER_MAX)]).filter(|kept| !kept.is_empty())
 }
 
 /// What [`crate::Store::record`] did.

@@ -1,5 +1,6 @@
 //! Endpoints as the store knows them: also those that are no longer configured.
 
+pub use turnhook_reducer::outbox::Pause;
 use turnhook_reducer::time::Timestamp;
 
 use crate::ids::EndpointId;
@@ -25,17 +26,6 @@ impl Endpoint {
     pub fn paused(&self) -> Option<&Pause> {
         self.pauses.last().filter(|p| p.to.is_none())
     }
-}
-
-/// A time in which nothing is sent to an endpoint, and everything is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// Since when.
-    pub from: Timestamp,
-    /// Until when; `None`: it holds.
-    pub to: Option<Timestamp>,
-    /// Why, for people.
-    pub reason: String,
 }
 
 /// What an endpoint still has to get.

@@ -37,7 +37,7 @@
 //!
 //! store.pause("billing", Timestamp(3_000), "new disks").await?;
 //! let endpoints = store.endpoints().await?;
-//! assert_eq!(endpoints[0].paused().map(|pause| pause.reason.as_str()), Some("new disks"));
+//! assert_eq!(endpoints[0].paused().map(|pause| &*pause.reason), Some("new disks"));
 //! store.close().await;
 //! # Ok(())
 //! # }
@@ -96,8 +96,8 @@ pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
 pub use commit::{Commit, Committed, NewEvent};
 pub use copy::{Copied, Progress, copy};
 pub use delivery::{
-    Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Outcome,
-    Recorded, Replay, ReplayId, ReplayRequest, Sent, Verdict,
+    Attempt, Delivery, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, DeliveryState, Next,
+    Outcome, Recorded, Replay, ReplayId, ReplayRequest, Sent,
 };
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! A store with sessions of hostile names, and requests to the router without a socket.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -20,7 +20,7 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::Usage,
 };
-use turnhook_store::{Commit, Mode, NewEvent, Outcome, Store, Verdict};
+use turnhook_store::{Commit, Mode, NewEvent, Next, Outcome, Store};
 
 pub(crate) const T0: u64 = 1_795_413_657_000;
 const PASSWORD: &str = "correct horse";
@@ -197,13 +197,21 @@ impl Fixture {
             });
             let committed = store.commit(commit).await.unwrap();
             let outcomes = committed.deliveries.iter().map(|delivery| Outcome {
-                id: delivery.id,
+                endpoint: "billing".into(),
+                delivery: delivery.id,
+                event_id: delivery.event_id,
+                session: delivery.session_id,
+                event_type: delivery.event_type,
+                decided_at: delivery.timestamp,
                 at: Timestamp(T0 + n * 1000),
-                latency_ms: 12,
+                attempt: 1,
+                tried_for: Duration::ZERO,
                 status: Some(500),
+                latency: Duration::from_millis(12),
                 error: Some("it said 500".to_owned()),
-                answer: Some(user.clone().into()),
-                verdict: Verdict::Dead(String::from_utf8_lossy(&user).replace('\0', "")),
+                answer: user.clone().into(),
+                next: Next::Dead(String::from_utf8_lossy(&user).replace('\0', "").leak()),
+                label: "rejected",
                 sent: turnhook_store::Sent::default(),
             });
             store.record(outcomes.collect()).await.unwrap();

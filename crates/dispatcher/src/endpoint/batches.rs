@@ -2,17 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
 use tracing::{info, warn};
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{
+    outbox::{Delivery, DeliveryId, Next, Outcome, Sent},
+    time::Timestamp,
+};
 
-use super::{Begin, Endpoint, Outcome, Report, State};
+use super::{Endpoint, State};
 use crate::{
+    outbox::Reported,
     provider::{
         account::Account,
-        batch::{Batch, Concluded, Conclusion, Record, Signal},
+        batch::{Batch, Concluded, Conclusion, Signal},
     },
-    queue::{Delivery, Next},
+    queue::Queued,
 };
 
 /// How often the map of customers is looked at.
@@ -26,17 +29,21 @@ struct Took {
 }
 
 impl Endpoint {
-    /// Says of each delivery by what it waits for others.
-    pub(super) fn put_in_lanes(&self, deliveries: &mut [Delivery]) {
-        if let Some(account) = &self.account {
-            for delivery in deliveries {
-                delivery.lane = account.lane(&delivery.event_id, &delivery.body, delivery.session);
+    /// As the queue takes deliveries: each with that by which it waits for others.
+    pub(super) fn queued(&self, deliveries: Vec<Delivery>) -> Vec<Queued> {
+        let queued = deliveries.into_iter().map(|delivery| {
+            let mut queued = Queued::new(delivery, &self.clocks);
+            if let Some(account) = &self.account {
+                let id = queued.event_id.to_string();
+                queued.lane = account.lane(&id, &queued.body, queued.session_id);
             }
-        }
+            queued
+        });
+        queued.collect()
     }
 
     /// Sends a batch, and then whatever is next, for as long as there is something.
-    pub(super) async fn send_batches(self: &Arc<Self>, account: &Arc<Account>, first: Vec<Delivery>) {
+    pub(super) async fn send_batches(self: &Arc<Self>, account: &Arc<Account>, first: Vec<Queued>) {
         let mut abort = self.abort.subscribe();
         let mut claimed = first;
         loop {
@@ -53,16 +60,16 @@ impl Endpoint {
     async fn send_batch(
         self: &Arc<Self>,
         account: &Arc<Account>,
-        claimed: Vec<Delivery>,
-    ) -> Option<Vec<Delivery>> {
+        claimed: Vec<Queued>,
+    ) -> Option<Vec<Queued>> {
         let head = claimed.first()?.clone();
         let mut took = Took {
             at: self.clocks.wall(),
             latency: Duration::ZERO,
         };
         let mut batch = Batch::new(account, claimed, took.at);
-        let (rows, after_outcomes) = batch.to_write();
-        if !rows.is_empty() && !self.write_down(rows, after_outcomes).await {
+        let rows = batch.to_write();
+        if !rows.is_empty() && !self.write_down(rows).await {
             batch.not_written();
         }
         let mut requests = 0u32;
@@ -84,19 +91,32 @@ impl Endpoint {
                 }
             }
         }
-        // Room for the outcomes comes first: a read that is asked for after these deliveries have left the queue must
-        // find their outcomes in front of it.
+        // Room for the outcomes comes first: requests wait for a store that takes its time.
         let permit = self.reports.reserve().await.ok()?;
         let now = self.clocks.steady();
         let mut state = self.lock();
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut marks) = (Vec::new(), Vec::new());
         for concluded in batch.finish() {
-            outcomes.extend(self.conclude(&mut state, concluded, took, now));
+            let outcome = self.conclude(&mut state, concluded, took, now);
+            let mark = state.queue.mark();
+            match outcome {
+                Some(outcome) => {
+                    outcomes.push(outcome);
+                    marks.extend(mark);
+                }
+                // There is nothing to write.
+                None => state.queue.written(mark.as_slice()),
+            }
         }
         if outcomes.is_empty() {
             drop(permit);
         } else {
-            permit.send(Report::Outcomes(outcomes));
+            let endpoint = Arc::clone(self);
+            permit.send(Reported {
+                endpoint,
+                outcomes,
+                marks,
+            });
         }
         state.queue.batch_done(head.id, now);
         let mut work = self.collect(&mut state, now);
@@ -107,14 +127,17 @@ impl Endpoint {
     }
 
     /// Whether it is on the disk.
-    async fn write_down(&self, rows: Vec<(i64, bytes::Bytes)>, after_outcomes: bool) -> bool {
-        let (reply, written) = oneshot::channel();
-        let begin = Begin {
-            rows,
-            after_outcomes,
-            reply,
-        };
-        self.reports.send(Report::Begin(begin)).await.is_ok() && written.await.is_ok()
+    async fn write_down(&self, rows: Vec<(DeliveryId, bytes::Bytes)>) -> bool {
+        loop {
+            // Listening begins before looking, so that nothing falls between.
+            let written = self.written.notified();
+            // What came of an earlier attempt must not be written over what is begun now.
+            if !self.lock().queue.has_unwritten(rows.iter().map(|(id, _)| *id)) {
+                break;
+            }
+            written.await;
+        }
+        self.outbox.begin(rows).await
     }
 
     /// What is to be written of a delivery that comes back; nothing where nothing came of it.
@@ -128,13 +151,13 @@ impl Endpoint {
         let Concluded {
             mut delivery,
             conclusion,
-            record,
+            sent,
             uncertain,
             status,
             error,
             answer,
         } = concluded;
-        if record == Record::Forget {
+        if sent == Sent::Forget {
             delivery.sent = None;
         }
         let done = match &conclusion {
@@ -146,37 +169,19 @@ impl Endpoint {
         } else {
             getrandom::u64().unwrap_or(u64::MAX / 2)
         };
-        let mut outcome = Outcome {
-            endpoint: Arc::clone(&self.name),
-            delivery: delivery.id,
-            event_id: Arc::clone(&delivery.event_id),
-            session: delivery.session,
-            event_type: delivery.event_type,
-            decided_at: delivery.decided_at,
-            at: took.at,
-            attempt: delivery.attempts.saturating_add(1),
-            tried_for: Duration::from_millis(now.since(delivery.first_attempt_at.unwrap_or(now))),
-            status,
-            latency: took.latency,
-            error,
-            answer,
-            next: Next::Done,
-            label: "",
-            reason: None,
-            record,
-        };
+        let mut outcome = self.outcome(&delivery, took.at, now);
+        outcome.status = status;
+        outcome.latency = took.latency;
+        outcome.error = error;
+        outcome.answer = answer;
+        outcome.sent = sent;
         let (next, dead) = state.queue.conclude(delivery, conclusion, uncertain, now, random);
-        outcome.next = match next {
-            Next::Retry(at) => Next::Retry(self.clocks.to_wall(at)),
-            next => next,
-        };
+        outcome.next = self.by_the_wall(next);
         outcome.label = done.unwrap_or(outcome.next.as_str());
         if let Some(dead) = dead {
-            outcome.reason = Some(dead.as_str());
-            outcome.label = dead.as_str();
             outcome.error = Some(dead.words().to_owned());
         }
-        if outcome.next == Next::Waits && outcome.record == Record::Keep {
+        if outcome.next == Next::Waits && outcome.sent == Sent::Keep {
             return None;
         }
         self.log(&outcome);

@@ -5,7 +5,10 @@ use std::{collections::HashSet, collections::VecDeque, sync::Arc, time::Duration
 
 use bytes::Bytes;
 use http::HeaderMap;
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{
+    outbox::{self, DeliveryId},
+    time::Timestamp,
+};
 
 use super::{
     Answer, Decoded, Item, Request, Verdict,
@@ -13,7 +16,7 @@ use super::{
     sent::{Sent, State},
 };
 use crate::{
-    queue::Delivery,
+    queue::Queued,
     verdict::{is_unreachable, millis},
 };
 
@@ -89,27 +92,15 @@ pub enum Conclusion {
     Waits,
 }
 
-/// What is to be written down of what was sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Record {
-    /// Nothing has changed.
-    #[default]
-    Keep,
-    /// It is certain that nothing was taken: the next attempt encodes anew.
-    Forget,
-    /// It has come so far.
-    Put(Bytes),
-}
-
 /// A delivery that comes back from a batch.
 #[derive(Clone, Debug)]
 pub struct Concluded {
     /// The delivery.
-    pub delivery: Delivery,
+    pub delivery: Queued,
     /// What follows.
     pub conclusion: Conclusion,
-    /// What is to be written down.
-    pub record: Record,
+    /// What is known now of what was sent.
+    pub sent: outbox::Sent,
     /// Whether it may have been taken without our knowing.
     pub uncertain: bool,
     /// Of its last request.
@@ -122,7 +113,7 @@ pub struct Concluded {
 
 #[derive(Debug)]
 struct Parcel {
-    delivery: Delivery,
+    delivery: Queued,
     sent: Sent,
     /// Whether it may have been taken before this batch.
     before: bool,
@@ -150,7 +141,7 @@ pub struct Batch {
 impl Batch {
     /// Of deliveries that were claimed together, in their order.
     #[must_use]
-    pub fn new(account: &Arc<Account>, deliveries: Vec<Delivery>, now: Timestamp) -> Batch {
+    pub fn new(account: &Arc<Account>, deliveries: Vec<Queued>, now: Timestamp) -> Batch {
         let mut batch = Batch {
             account: Arc::clone(account),
             parcels: Vec::new(),
@@ -165,7 +156,7 @@ impl Batch {
         batch
     }
 
-    fn add(&mut self, delivery: Delivery, now: Timestamp) {
+    fn add(&mut self, delivery: Queued, now: Timestamp) {
         let before = delivery.sent.as_deref().map(Sent::from_bytes);
         let settle = match before {
             Some(None) => Conclusion::Dead(Dead::Uncertain(
@@ -176,7 +167,7 @@ impl Batch {
                 let was = before.is_some();
                 let anew = delivery.attempts == 0;
                 let account = Arc::clone(&self.account);
-                match account.prepare(&delivery.event_id, &delivery.body, before, anew, now) {
+                match account.prepare(&delivery.event_id.to_string(), &delivery.body, before, anew, now) {
                     Prepared::Send(sent) => {
                         let verdicts = vec![None; sent.items.len()];
                         self.parcels.push(Parcel {
@@ -204,7 +195,7 @@ impl Batch {
         self.settled.push(Concluded {
             delivery,
             conclusion: settle,
-            record: Record::Keep,
+            sent: outbox::Sent::Keep,
             uncertain: false,
             status: None,
             error,
@@ -239,16 +230,12 @@ impl Batch {
         }
     }
 
-    /// What has to be written down before the first request, and whether what came of earlier attempts has to be written
-    /// down before that.
+    /// What has to be written down before the first request.
     #[must_use]
-    pub fn to_write(&self) -> (Vec<(i64, Bytes)>, bool) {
+    pub fn to_write(&self) -> Vec<(DeliveryId, Bytes)> {
         let new = self.parcels.iter().filter(|parcel| !parcel.before);
-        let rows = new
-            .map(|parcel| (parcel.delivery.id, parcel.sent.to_bytes()))
-            .collect();
-        let tried = self.parcels.iter().any(|parcel| parcel.delivery.attempts > 0);
-        (rows, tried)
+        new.map(|parcel| (parcel.delivery.id, parcel.sent.to_bytes()))
+            .collect()
     }
 
     /// It could not be written down: nothing is sent.
@@ -452,23 +439,23 @@ impl Parcel {
         let is_over = matches!(conclusion, Conclusion::Dead(_) | Conclusion::Done(_));
         let taken = self.sent.items.iter().any(|one| one.state == State::Taken);
         let perhaps = self.before || taken || uncertain;
-        let record = if !perhaps {
-            Record::Forget
+        let sent = if !perhaps {
+            outbox::Sent::Forget
         } else if changed && !is_over {
             let bytes = self.sent.to_bytes();
             self.delivery.sent = Some(bytes.clone());
-            Record::Put(bytes)
+            outbox::Sent::Put(bytes)
         } else {
             if !self.before {
                 self.delivery.sent = Some(self.sent.to_bytes());
             }
-            Record::Keep
+            outbox::Sent::Keep
         };
         Concluded {
             delivery: self.delivery,
             error: self.error.filter(|_| !matches!(conclusion, Conclusion::Done(_))),
             conclusion,
-            record,
+            sent,
             uncertain: uncertain || self.before,
             status: self.status,
             answer: self.answer,

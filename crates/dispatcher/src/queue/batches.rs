@@ -3,9 +3,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{
+    outbox::{DeliveryId, Next},
+    time::Timestamp,
+};
 
-use super::{Delivery, Next, Queue};
+use super::{Queue, Queued};
 use crate::{
     provider::{
         account::Dead,
@@ -28,13 +31,13 @@ pub(super) struct Batches {
     /// Until when the next one waits, unless it is full.
     until: Option<Timestamp>,
     /// Deliveries that wait for their customer.
-    waiting: HashSet<i64>,
+    waiting: HashSet<DeliveryId>,
     /// Why the endpoint takes nothing, where that has to be put right first.
     pub(super) cause: Option<Arc<str>>,
 }
 
 impl Batches {
-    pub(super) fn forget(&mut self, id: i64) {
+    pub(super) fn forget(&mut self, id: DeliveryId) {
         self.waiting.remove(&id);
     }
 
@@ -55,7 +58,7 @@ impl Queue {
 
     /// The next deliveries to send together, if some may be sent now: in the order of their sessions, and from many of
     /// these. Each must come back by [`Queue::conclude`], and then the batch as a whole by [`Queue::batch_done`].
-    pub fn claim_batch(&mut self, now: Timestamp) -> Vec<Delivery> {
+    pub fn claim_batch(&mut self, now: Timestamp) -> Vec<Queued> {
         let (max, wait) = self.batches.bounds.unwrap_or((1, Duration::ZERO));
         self.batches.until = None;
         if self.stopped || self.paused().is_some() {
@@ -97,7 +100,7 @@ impl Queue {
                 }
             };
             let Some(mut next) = next else { break };
-            next.first_attempt_at.get_or_insert(now);
+            next.began_at.get_or_insert(now);
             batch.push(next);
         }
         // Those of a session stand in its order, whenever they were found.
@@ -106,7 +109,7 @@ impl Queue {
     }
 
     /// A request of a batch that began with `first` came to this.
-    pub fn signal(&mut self, first: &Delivery, signal: &Signal, now: Timestamp) {
+    pub fn signal(&mut self, first: &Queued, signal: &Signal, now: Timestamp) {
         match signal {
             Signal::Alive => self.is_alive(now),
             Signal::Held(why) => {
@@ -124,7 +127,8 @@ impl Queue {
                     let most = millis(self.retry.retry_after_max);
                     self.hold(status, now.plus(millis(*after).min(most)), now);
                 }
-                self.breaker.failure(first.id, first.session, *unreachable, now);
+                self.breaker
+                    .failure(first.id, first.session_id, *unreachable, now);
             }
         }
     }
@@ -133,13 +137,13 @@ impl Queue {
     /// dead where it is.
     pub fn conclude(
         &mut self,
-        mut delivery: Delivery,
+        mut delivery: Queued,
         conclusion: Conclusion,
         uncertain: bool,
         now: Timestamp,
         random: u64,
     ) -> (Next, Option<Dead>) {
-        let (id, session) = (delivery.id, delivery.session);
+        let (id, session) = (delivery.id, delivery.session_id);
         self.batches.waiting.remove(&id);
         match conclusion {
             Conclusion::Done(_) => {
@@ -148,13 +152,13 @@ impl Queue {
             }
             Conclusion::Dead(why) => {
                 self.done(id, session, now);
-                (Next::Dead, Some(why))
+                (Next::Dead(why.as_str()), Some(why))
             }
             Conclusion::Again(after) => {
                 delivery.attempts = delivery.attempts.saturating_add(1);
                 let most = millis(self.retry.retry_after_max);
                 let asked = after.map(|after| now.plus(after.min(most)));
-                let first = delivery.first_attempt_at.unwrap_or(now);
+                let first = delivery.began_at.unwrap_or(now);
                 match self
                     .retry
                     .next(delivery.attempts, first, now, &self.pauses, random, asked)
@@ -167,7 +171,10 @@ impl Queue {
                                     .to_owned(),
                             )
                         });
-                        (why.as_ref().map_or(Next::GaveUp, |_| Next::Dead), why)
+                        (
+                            why.as_ref().map_or(Next::GAVE_UP, |why| Next::Dead(why.as_str())),
+                            why,
+                        )
                     }
                     Then::At(due) => {
                         self.put_back(delivery, due, now);
@@ -185,16 +192,16 @@ impl Queue {
     }
 
     /// Nothing of it counts: neither as an attempt, nor for the time after which it is given up.
-    fn waits(&mut self, mut delivery: Delivery, due: Timestamp, now: Timestamp) -> (Next, Option<Dead>) {
+    fn waits(&mut self, mut delivery: Queued, due: Timestamp, now: Timestamp) -> (Next, Option<Dead>) {
         if delivery.attempts == 0 {
-            delivery.first_attempt_at = None;
+            delivery.began_at = None;
         }
         self.put_back(delivery, due, now);
         (Next::Waits, None)
     }
 
     /// All of a batch have come back; `first` is the one that was claimed first.
-    pub fn batch_done(&mut self, first: i64, now: Timestamp) {
+    pub fn batch_done(&mut self, first: DeliveryId, now: Timestamp) {
         self.breaker.unasked(first, now);
         self.in_flight = self.in_flight.saturating_sub(1);
     }

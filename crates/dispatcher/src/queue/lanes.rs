@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
-use super::Delivery;
+use super::Queued;
 
 /// A delivery that is due later than this, in milliseconds, leaves its body to the outbox.
 const KEEP_BODY: u64 = 5_000;
@@ -13,14 +13,14 @@ const KEEP_BODY: u64 = 5_000;
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: HashMap<SessionId, Lane>,
-    known: HashMap<i64, SessionId>,
+    known: HashMap<DeliveryId, SessionId>,
     /// Lanes whose head is due, in their turn: those of the backlog, and those read from its newest end.
     ready: [VecDeque<SessionId>; 2],
     /// Which of the two is served next, where both have work.
     turn: usize,
     waiting: BTreeSet<(Timestamp, SessionId)>,
     /// Heads that are due and whose rows have to be read.
-    due_rows: VecDeque<i64>,
+    due_rows: VecDeque<DeliveryId>,
     counts: Counts,
 }
 
@@ -61,7 +61,7 @@ enum Place {
 
 #[derive(Debug)]
 struct Slot {
-    id: i64,
+    id: DeliveryId,
     sequence: u32,
     due: Timestamp,
     newest: bool,
@@ -70,7 +70,7 @@ struct Slot {
 
 #[derive(Debug)]
 enum Content {
-    Here(Box<Delivery>),
+    Here(Box<Queued>),
     /// Under way: so many bytes of body.
     Out(usize),
     /// In the outbox alone.
@@ -85,11 +85,11 @@ impl Lanes {
     }
 
     /// The ids of all that are known.
-    pub(super) fn ids(&self) -> Vec<i64> {
+    pub(super) fn ids(&self) -> Vec<DeliveryId> {
         self.known.keys().copied().collect()
     }
 
-    pub(super) fn knows(&self, id: i64) -> bool {
+    pub(super) fn knows(&self, id: DeliveryId) -> bool {
         self.known.contains_key(&id)
     }
 
@@ -98,14 +98,14 @@ impl Lanes {
     }
 
     /// Adds a delivery that is not known yet; `newest` says that it was read from the newest end.
-    pub(super) fn insert(&mut self, delivery: Delivery, newest: bool, now: Timestamp) {
+    pub(super) fn insert(&mut self, delivery: Queued, newest: bool, now: Timestamp) {
         let session = delivery.lane;
         // One that is read again may say another lane, by a map of customers that has changed: it stays where it is.
         if self.known.contains_key(&delivery.id) {
             return;
         }
         self.known.insert(delivery.id, session);
-        let due = delivery.next_attempt_at.unwrap_or_default();
+        let due = delivery.due_at.unwrap_or_default();
         let (id, sequence) = (delivery.id, delivery.sequence);
         let content = if due.since(now) > KEEP_BODY {
             Content::Stored
@@ -174,7 +174,7 @@ impl Lanes {
     }
 
     /// Takes the next head whose turn it is; its lane is busy until it comes back.
-    pub(super) fn claim(&mut self) -> Option<Delivery> {
+    pub(super) fn claim(&mut self) -> Option<Queued> {
         loop {
             let queue = if self.ready[self.turn].is_empty() {
                 1 - self.turn
@@ -204,7 +204,7 @@ impl Lanes {
     }
 
     /// Takes the one that follows those that are under way from a lane, for the same request.
-    pub(super) fn claim_more(&mut self, session: SessionId, now: Timestamp) -> Option<Delivery> {
+    pub(super) fn claim_more(&mut self, session: SessionId, now: Timestamp) -> Option<Queued> {
         let lane = self.lanes.get_mut(&session)?;
         let mut rest = lane.slots.iter_mut();
         let next = rest.find(|slot| !matches!(slot.content, Content::Out(_)))?;
@@ -225,7 +225,7 @@ impl Lanes {
     }
 
     /// Makes a delivery due.
-    pub(super) fn hasten(&mut self, id: i64, now: Timestamp) {
+    pub(super) fn hasten(&mut self, id: DeliveryId, now: Timestamp) {
         let Some(session) = self.known.get(&id).copied() else {
             return;
         };
@@ -237,7 +237,7 @@ impl Lanes {
     }
 
     /// Forgets a delivery that nobody wants sent any longer, unless it is under way.
-    pub(super) fn withdraw(&mut self, id: i64, now: Timestamp) {
+    pub(super) fn withdraw(&mut self, id: DeliveryId, now: Timestamp) {
         let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
         let slot = lane.and_then(|lane| lane.slots.iter().find(|slot| slot.id == id));
         if slot.is_some_and(|slot| !matches!(slot.content, Content::Out(_))) {
@@ -246,7 +246,7 @@ impl Lanes {
     }
 
     /// Forgets a delivery: it is done or dead. Whether it was read from the newest end.
-    pub(super) fn remove(&mut self, id: i64, now: Timestamp) -> bool {
+    pub(super) fn remove(&mut self, id: DeliveryId, now: Timestamp) -> bool {
         let Some(session) = self.known.remove(&id) else {
             return false;
         };
@@ -267,7 +267,7 @@ impl Lanes {
 
     /// A claimed delivery comes back, to be tried again when it is due. Its body is kept unless that is
     /// far away, or `spare` asks to save memory.
-    pub(super) fn give_back(&mut self, delivery: Delivery, due: Timestamp, spare: bool, now: Timestamp) {
+    pub(super) fn give_back(&mut self, delivery: Queued, due: Timestamp, spare: bool, now: Timestamp) {
         let session = delivery.lane;
         let Some(lane) = self.lanes.get_mut(&session) else {
             return;
@@ -289,7 +289,7 @@ impl Lanes {
     }
 
     /// Whether all deliveries of this session lie behind `after` in the outbox, so that it can be forgotten.
-    pub(super) fn lies_behind(&self, session: SessionId, after: i64) -> bool {
+    pub(super) fn lies_behind(&self, session: SessionId, after: DeliveryId) -> bool {
         self.lanes
             .get(&session)
             .is_some_and(|lane| lane.slots.iter().all(|slot| slot.id > after))
@@ -310,7 +310,7 @@ impl Lanes {
     }
 
     /// The ids whose rows have to be read, at most `limit`.
-    pub(super) fn take_due_rows(&mut self, limit: usize) -> Vec<i64> {
+    pub(super) fn take_due_rows(&mut self, limit: usize) -> Vec<DeliveryId> {
         let mut rows = Vec::new();
         while rows.len() < limit
             && let Some(id) = self.due_rows.pop_front()
@@ -328,11 +328,11 @@ impl Lanes {
     }
 
     /// The rows could not be read: they are to be asked for again.
-    pub(super) fn ask_again(&mut self, ids: Vec<i64>) {
+    pub(super) fn ask_again(&mut self, ids: Vec<DeliveryId>) {
         self.due_rows.extend(ids);
     }
 
-    fn is_asked(&self, id: i64) -> bool {
+    fn is_asked(&self, id: DeliveryId) -> bool {
         let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
         lane.is_some_and(|l| {
             l.slots
@@ -342,8 +342,8 @@ impl Lanes {
     }
 
     /// Rows that were asked for by id: what is not among them is finished or withdrawn.
-    pub(super) fn fill(&mut self, asked: &[i64], rows: Vec<Delivery>, now: Timestamp) {
-        let found: HashSet<i64> = rows.iter().map(|row| row.id).collect();
+    pub(super) fn fill(&mut self, asked: &[DeliveryId], rows: Vec<Queued>, now: Timestamp) {
+        let found: HashSet<DeliveryId> = rows.iter().map(|row| row.id).collect();
         for id in asked.iter().filter(|id| !found.contains(id)) {
             if self.is_asked(*id) {
                 self.remove(*id, now);

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
 use super::{
-    Bounds, Delivery,
+    Bounds, Queued,
     lanes::{Counts, Lanes},
 };
 
@@ -21,7 +21,7 @@ pub enum Wanted {
     /// The pending deliveries with ids above `after`, lowest first, those that wait for a retry included.
     Oldest {
         /// The cursor.
-        after: i64,
+        after: DeliveryId,
         /// Rows at most.
         limit: usize,
     },
@@ -32,14 +32,14 @@ pub enum Wanted {
         limit: usize,
     },
     /// Those of these deliveries that are still pending.
-    Rows(Vec<i64>),
+    Rows(Vec<DeliveryId>),
 }
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The rows.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<Queued>,
     /// Whether these were all: fewer than the limit.
     pub end: bool,
 }
@@ -48,7 +48,7 @@ pub struct Page {
 pub(super) struct Outbox {
     /// While behind: everything pending up to this id is known, and nothing beyond it but for what
     /// was read from the newest end.
-    cursor: Option<i64>,
+    cursor: Option<DeliveryId>,
     fresh: Fresh,
     reading: Option<Reading>,
     not_before: Option<Timestamp>,
@@ -59,7 +59,7 @@ pub(super) struct Outbox {
 impl Default for Outbox {
     fn default() -> Outbox {
         Outbox {
-            cursor: Some(i64::MIN),
+            cursor: Some(DeliveryId::MIN),
             fresh: Fresh::default(),
             reading: None,
             not_before: None,
@@ -73,7 +73,7 @@ impl Default for Outbox {
 #[derive(Debug, Default)]
 struct Fresh {
     /// The lowest id that was left out since the newest end was read down to it.
-    from: Option<i64>,
+    from: Option<DeliveryId>,
     /// How many were left out since.
     count: usize,
     /// The sessions of what was left out: once the first of one is done, the next may be read.
@@ -84,7 +84,7 @@ impl Fresh {
     /// Fresh is no more than this many pages: beyond, it is backlog.
     const PAGES: usize = 8;
 
-    fn left_out(&mut self, id: i64, session: SessionId, bounds: &Bounds) {
+    fn left_out(&mut self, id: DeliveryId, session: SessionId, bounds: &Bounds) {
         if self.sessions.len() >= Self::PAGES * bounds.page {
             *self = Fresh::default();
         }
@@ -97,18 +97,18 @@ impl Fresh {
     fn finished(&mut self, session: SessionId) {
         if self.from.is_none() && self.sessions.contains(&session) {
             // Whatever became the first of its session: a glance is enough.
-            self.from = Some(i64::MAX);
+            self.from = Some(DeliveryId::MAX);
         }
     }
 
     /// The newest end is read now, down to what is given back.
-    fn read(&mut self) -> i64 {
+    fn read(&mut self) -> DeliveryId {
         self.count = 0;
-        self.from.take().unwrap_or(i64::MAX)
+        self.from.take().unwrap_or(DeliveryId::MAX)
     }
 
     /// A page did not reach down to `from`.
-    fn go_on(&mut self, from: i64) {
+    fn go_on(&mut self, from: DeliveryId) {
         self.from = Some(self.from.map_or(from, |other| other.min(from)));
     }
 }
@@ -118,18 +118,18 @@ impl Fresh {
 struct Reading {
     wanted: Wanted,
     /// From the newest end: the lowest id that is looked for.
-    fresh_from: i64,
+    fresh_from: DeliveryId,
     /// Offered meanwhile: if the page is the last one, nothing is missing between it and these.
-    held: Vec<Delivery>,
+    held: Vec<Queued>,
     /// The lowest id that was offered meanwhile and left out.
-    dropped: Option<i64>,
+    dropped: Option<DeliveryId>,
     /// Finished or withdrawn meanwhile: rows may still call them pending.
-    over: HashSet<i64>,
+    over: HashSet<DeliveryId>,
 }
 
 impl Outbox {
     /// The cursor, while behind.
-    pub(super) fn cursor(&self) -> Option<i64> {
+    pub(super) fn cursor(&self) -> Option<DeliveryId> {
         self.cursor
     }
 
@@ -146,22 +146,17 @@ impl Outbox {
     }
 
     /// Gives an offered delivery back if there is room for it now.
-    pub(super) fn offered(
-        &mut self,
-        delivery: Delivery,
-        counts: Counts,
-        bounds: &Bounds,
-    ) -> Option<Delivery> {
+    pub(super) fn offered(&mut self, delivery: Queued, counts: Counts, bounds: &Bounds) -> Option<Queued> {
         let id = delivery.id;
         let Some(cursor) = &mut self.cursor else {
             if has_room(counts, bounds) {
                 return Some(delivery);
             }
-            self.cursor = Some(id.saturating_sub(1));
-            self.fresh.left_out(id, delivery.session, bounds);
+            self.cursor = Some(id.before());
+            self.fresh.left_out(id, delivery.session_id, bounds);
             return None;
         };
-        self.fresh.left_out(id, delivery.session, bounds);
+        self.fresh.left_out(id, delivery.session_id, bounds);
         match &mut self.reading {
             Some(Reading {
                 wanted: Wanted::Oldest { .. },
@@ -173,16 +168,26 @@ impl Outbox {
             }
             Some(reading) => reading.dropped = Some(reading.dropped.unwrap_or(id).min(id)),
             // Known up to the cursor, but this one is known no longer: a replay.
-            None => *cursor = (*cursor).min(id.saturating_sub(1)),
+            None => *cursor = (*cursor).min(id.before()),
         }
         None
     }
 
-    /// A delivery is done or dead; `newest` says that it was read from the newest end.
-    pub(super) fn finished(&mut self, id: i64, session: SessionId, newest: bool) {
-        if newest {
+    /// Outcomes are on record: those of `next_of`, which were read from the newest end, let the next of their sessions be
+    /// read; `read_from` is to be read once more.
+    pub(super) fn recorded(&mut self, read_from: Option<DeliveryId>, next_of: Option<SessionId>) {
+        if let Some(session) = next_of {
             self.fresh.finished(session);
         }
+        let Some(id) = read_from else { return };
+        match &mut self.reading {
+            Some(reading) => reading.dropped = Some(reading.dropped.map_or(id, |dropped| dropped.min(id))),
+            None => self.cursor = Some(self.cursor.map_or(id.before(), |cursor| cursor.min(id.before()))),
+        }
+    }
+
+    /// A delivery is done or dead.
+    pub(super) fn finished(&mut self, id: DeliveryId) {
         if let Some(reading) = &mut self.reading {
             reading.over.insert(id);
         }
@@ -190,13 +195,13 @@ impl Outbox {
 
     /// Rows may be pending that were not before (a replay by another process): from the oldest on.
     pub(super) fn read_again(&mut self) {
-        self.cursor = Some(i64::MIN);
+        self.cursor = Some(DeliveryId::MIN);
         if let Some(reading) = &mut self.reading {
-            reading.dropped = Some(i64::MIN);
+            reading.dropped = Some(DeliveryId::MIN);
         }
     }
 
-    pub(super) fn withdrawn(&mut self, ids: &[i64]) {
+    pub(super) fn withdrawn(&mut self, ids: &[DeliveryId]) {
         if let Some(reading) = &mut self.reading {
             reading.over.extend(ids);
             reading.held.retain(|delivery| !ids.contains(&delivery.id));
@@ -220,7 +225,7 @@ impl Outbox {
         };
         let fresh_from = match &wanted {
             Wanted::Newest { .. } => self.fresh.read(),
-            Wanted::Oldest { .. } | Wanted::Rows(_) => i64::MAX,
+            Wanted::Oldest { .. } | Wanted::Rows(_) => DeliveryId::MAX,
         };
         self.reading = Some(Reading {
             wanted: wanted.clone(),
@@ -258,10 +263,11 @@ impl Outbox {
         }
     }
 
-    /// What was read, or `None` if it could not be.
+    /// What was read, or `None` if it could not be; `last` is the highest id of it, those that are over included.
     pub(super) fn answered(
         &mut self,
         page: Option<Page>,
+        last: Option<DeliveryId>,
         lanes: &mut Lanes,
         bounds: &Bounds,
         now: Timestamp,
@@ -297,7 +303,6 @@ impl Outbox {
                 self.go_back(reading.dropped);
             }
             Wanted::Oldest { after, .. } => {
-                let last = page.deliveries.iter().map(|row| row.id).max().unwrap_or(after);
                 insert(page.deliveries, false, &reading.over, lanes, now);
                 if page.end {
                     // Nothing is missing up to what was held; what no longer fits is read later.
@@ -310,11 +315,11 @@ impl Outbox {
                         }
                     }
                     if let Some(dropped) = reading.dropped {
-                        let before = dropped.saturating_sub(1);
+                        let before = dropped.before();
                         self.cursor = Some(self.cursor.map_or(before, |cursor| cursor.min(before)));
                     }
                 } else {
-                    self.cursor = Some(last);
+                    self.cursor = Some(last.unwrap_or(after));
                     self.go_back(reading.lowest_left_out());
                 }
             }
@@ -322,15 +327,15 @@ impl Outbox {
     }
 
     /// Something with this id was left out: the cursor must not lie beyond it.
-    fn go_back(&mut self, left_out: Option<i64>) {
+    fn go_back(&mut self, left_out: Option<DeliveryId>) {
         if let (Some(cursor), Some(id)) = (&mut self.cursor, left_out) {
-            *cursor = (*cursor).min(id.saturating_sub(1));
+            *cursor = (*cursor).min(id.before());
         }
     }
 }
 
 impl Reading {
-    fn lowest_left_out(&self) -> Option<i64> {
+    fn lowest_left_out(&self) -> Option<DeliveryId> {
         self.held
             .iter()
             .map(|delivery| delivery.id)
@@ -339,7 +344,7 @@ impl Reading {
     }
 }
 
-fn insert(rows: Vec<Delivery>, newest: bool, over: &HashSet<i64>, lanes: &mut Lanes, now: Timestamp) {
+fn insert(rows: Vec<Queued>, newest: bool, over: &HashSet<DeliveryId>, lanes: &mut Lanes, now: Timestamp) {
     for row in rows {
         if !over.contains(&row.id) {
             lanes.insert(row, newest, now);

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use turnhook_reducer::{
+    event::{EventId, EventType},
+    outbox::{Delivery, EndpointId},
+};
+
 use super::*;
 use crate::{config::RateLimit, signature::Secret};
 
@@ -21,20 +27,26 @@ fn config() -> EndpointConfig {
     config
 }
 
-fn delivery(id: i64, session: u128, sequence: u32) -> Delivery {
-    Delivery {
-        id,
-        event_id: Arc::from("evt_x"),
-        session: SessionId(session.to_be_bytes()),
-        lane: SessionId(session.to_be_bytes()),
-        sequence,
-        event_type: EventType::Usage,
-        body: Bytes::from_static(b"{}"),
-        decided_at: Timestamp::default(),
-        sent: None,
-        attempts: 0,
-        first_attempt_at: None,
-        next_attempt_at: None,
+fn delivery(id: i64, session: u128, sequence: u32) -> Queued {
+    let session_id = SessionId(session.to_be_bytes());
+    Queued {
+        delivery: Delivery {
+            id: DeliveryId(id),
+            endpoint: EndpointId(1),
+            event_id: EventId([0; 16]),
+            session_id,
+            sequence,
+            event_type: EventType::Usage,
+            body: Bytes::from_static(b"{}"),
+            timestamp: Timestamp::default(),
+            sent: None,
+            attempts: 0,
+            first_attempt_at: None,
+            next_attempt_at: Timestamp::default(),
+        },
+        lane: session_id,
+        began_at: None,
+        due_at: None,
     }
 }
 
@@ -43,7 +55,10 @@ fn level(config: &EndpointConfig, bounds: Bounds) -> Queue {
     let mut queue = Queue::new(config, Vec::new(), bounds, T0);
     assert!(matches!(
         queue.wanted(T0),
-        Some(Wanted::Oldest { after: i64::MIN, .. })
+        Some(Wanted::Oldest {
+            after: DeliveryId::MIN,
+            ..
+        })
     ));
     queue.answer(
         Some(Page {
@@ -57,7 +72,7 @@ fn level(config: &EndpointConfig, bounds: Bounds) -> Queue {
 }
 
 fn ids(queue: &mut Queue, now: Timestamp) -> Vec<i64> {
-    std::iter::from_fn(|| queue.claim(now)).map(|d| d.id).collect()
+    std::iter::from_fn(|| queue.claim(now)).map(|d| d.id.0).collect()
 }
 
 #[test]
@@ -68,7 +83,7 @@ fn sessions_take_turns_and_each_keeps_its_order() {
     queue.offer(many.chain([delivery(7, 2, 0), delivery(8, 3, 0)]), T0);
     let mut order = Vec::new();
     while let Some(d) = queue.claim(T0) {
-        order.push(d.id);
+        order.push(d.id.0);
         assert_eq!(queue.finish(d, OK, None, T0, 0), Next::Done);
     }
     assert_eq!(order, [1, 7, 8, 2, 3, 4, 5, 6]);
@@ -96,10 +111,7 @@ fn a_retry_holds_its_session_up_and_no_other() {
     assert_eq!(ids(&mut queue, T0), [3]);
     assert_eq!(queue.next_wake(T0), Some(due));
     let again = queue.claim(due).unwrap();
-    assert_eq!(
-        (again.id, again.attempts, again.first_attempt_at),
-        (1, 1, Some(T0))
-    );
+    assert_eq!((again.id.0, again.attempts, again.began_at), (1, 1, Some(T0)));
     assert_eq!(queue.finish(again, OK, None, due, 0), Next::Done);
     assert_eq!(ids(&mut queue, due), [2]);
 }
@@ -113,10 +125,10 @@ fn dead_letters_are_passed_over() {
     let first = queue.claim(T0).unwrap();
     assert_eq!(
         queue.finish(first, Some(StatusCode::UNPROCESSABLE_ENTITY), None, T0, 0),
-        Next::Rejected
+        Next::REJECTED
     );
     let second = queue.claim(T0).unwrap();
-    assert_eq!(queue.finish(second, ERROR, None, T0, 0), Next::GaveUp);
+    assert_eq!(queue.finish(second, ERROR, None, T0, 0), Next::GAVE_UP);
     assert_eq!(ids(&mut queue, T0), [3]);
 }
 
@@ -129,7 +141,7 @@ fn a_replayed_event_goes_out_although_later_ones_have() {
     assert_eq!(queue.claim(T0), None, "one at a time");
     queue.finish(later, OK, None, T0, 0);
     let replayed = queue.claim(T0).unwrap();
-    assert_eq!(replayed.id, 4);
+    assert_eq!(replayed.id.0, 4);
     queue.finish(replayed, OK, None, T0, 0);
     assert_eq!(ids(&mut queue, T0), [10]);
 }
@@ -183,7 +195,7 @@ fn retry_after_on_429_and_503_holds_the_whole_endpoint() {
             (queue.claim(T0.plus(29_999)), queue.next_wake(T0)),
             (None, Some(until))
         );
-        assert_eq!(queue.claim(until).unwrap().id, 2);
+        assert_eq!(queue.claim(until).unwrap().id.0, 2);
     }
     // On another status it delays this delivery alone, and never beyond the cap.
     let mut queue = level(&config(), Bounds::default());
@@ -211,7 +223,10 @@ fn a_dead_endpoint_is_probed_by_one_and_served_in_full_when_it_is_back() {
             queue.finish(d, DOWN, None, now, u64::MAX);
         }
         while let Some(Wanted::Rows(rows)) = queue.wanted(now) {
-            let rows = rows.into_iter().map(|id| delivery(id, id as u128, 0)).collect();
+            let rows = rows
+                .into_iter()
+                .map(|id| delivery(id.0, id.0 as u128, 0))
+                .collect();
             queue.answer(
                 Some(Page {
                     deliveries: rows,
@@ -238,7 +253,10 @@ fn a_dead_endpoint_is_probed_by_one_and_served_in_full_when_it_is_back() {
             delivered += 1;
         }
         while let Some(Wanted::Rows(rows)) = queue.wanted(now) {
-            let rows = rows.into_iter().map(|id| delivery(id, id as u128, 0)).collect();
+            let rows = rows
+                .into_iter()
+                .map(|id| delivery(id.0, id.0 as u128, 0))
+                .collect();
             queue.answer(
                 Some(Page {
                     deliveries: rows,
@@ -274,7 +292,7 @@ fn withdrawn_deliveries_are_not_sent() {
     let mut queue = level(&config(), Bounds::default());
     queue.offer((1..=3).map(|n| delivery(n.into(), 1, n)), T0);
     let flying = queue.claim(T0).unwrap();
-    queue.withdraw(&[1, 2], T0);
+    queue.withdraw(&[1, 2].map(DeliveryId), T0);
     assert_eq!(queue.in_memory(), 2, "what is under way goes on");
     queue.finish(flying, OK, None, T0, 0);
     assert_eq!(ids(&mut queue, T0), [3]);
@@ -302,7 +320,7 @@ fn a_hundred_thousand_failing() {
             let pending = |id: &i64| !over[*id as usize];
             let (found, limit): (Vec<i64>, usize) = match wanted {
                 Wanted::Oldest { after, limit } => {
-                    ((after.max(0) + 1..=committed).take(limit).collect(), limit)
+                    ((after.0.max(0) + 1..=committed).take(limit).collect(), limit)
                 }
                 Wanted::Newest { limit } => {
                     let ready = |id: &i64| due[*id as usize].is_none_or(|at| at <= now);
@@ -317,11 +335,11 @@ fn a_hundred_thousand_failing() {
                         limit,
                     )
                 }
-                Wanted::Rows(ids) => (ids, usize::MAX),
+                Wanted::Rows(ids) => (ids.iter().map(|id| id.0).collect(), usize::MAX),
             };
             let end = found.len() < limit;
-            let row = |id: i64| Delivery {
-                next_attempt_at: due[id as usize],
+            let row = |id: i64| Queued {
+                due_at: due[id as usize],
                 ..delivery(id, id as u128, 0)
             };
             queue.answer(
@@ -334,7 +352,7 @@ fn a_hundred_thousand_failing() {
             most = most.max(queue.in_memory());
         }
         if let Some(d) = queue.claim(now) {
-            let id = d.id;
+            let id = d.id.0;
             // Every fourth answer finds somebody there, so that the breaker stays closed.
             good = (good + 1) % 4;
             if good == 0 {
@@ -347,6 +365,7 @@ fn a_hundred_thousand_failing() {
                 due[id as usize] = Some(at.plus(3_600_000));
                 failed += 1;
             }
+            queue.written(queue.mark().as_slice());
         } else {
             now = queue.next_wake(now).unwrap_or(now.plus(1)).max(now.plus(1));
         }
@@ -386,7 +405,7 @@ fn a_million_behind() {
             let pending = |id: &i64| !over[*id as usize];
             let (found, limit): (Vec<i64>, usize) = match wanted {
                 Wanted::Oldest { after, limit } => (
-                    (after.max(0) + 1..=MILLION + 10)
+                    (after.0.max(0) + 1..=MILLION + 10)
                         .filter(pending)
                         .take(limit)
                         .collect(),
@@ -417,13 +436,14 @@ fn a_million_behind() {
             );
         }
         let d = queue.claim(T0).expect("never idle");
-        assert!(!std::mem::replace(&mut over[d.id as usize], true), "twice");
+        assert!(!std::mem::replace(&mut over[d.id.0 as usize], true), "twice");
         delivered += 1;
-        if d.id > MILLION {
+        if d.id.0 > MILLION {
             first_new.get_or_insert(delivered);
             last_new = Some(delivered);
         }
         queue.finish(d, OK, None, T0, 0);
+        queue.written(queue.mark().as_slice());
     }
     assert!(!queue.is_behind() && queue.in_memory() == 0);
     assert!(

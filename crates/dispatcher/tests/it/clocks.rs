@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use turnhook_dispatcher::{clock::Clocks, queue::Next};
-use turnhook_reducer::time::Timestamp;
+use turnhook_dispatcher::clock::Clocks;
+use turnhook_reducer::{outbox::Next, time::Timestamp};
 
 use crate::{
     delivering::verifies,
@@ -65,7 +65,7 @@ async fn a_clock_that_was_a_day_ahead_signs_rightly_once_it_is_put_back_and_give
         harness
             .outcomes()
             .iter()
-            .all(|outcome| outcome.next != Next::GaveUp)
+            .all(|outcome| outcome.next != Next::GAVE_UP)
     );
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use http::HeaderMap;
-use turnhook_dispatcher::queue::Next;
+use turnhook_reducer::outbox::Next;
 
 use crate::{
     harness::{Harness, SECRET, config, deliveries, delivery},

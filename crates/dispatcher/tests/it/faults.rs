@@ -9,7 +9,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use turnhook_dispatcher::{client::KEPT, endpoint::Outcome, queue::Next};
+use turnhook_dispatcher::client::KEPT;
+use turnhook_reducer::outbox::{Next, Outcome};
 
 use crate::{
     delivering::sequences,
@@ -176,7 +177,7 @@ async fn what_the_receiver_never_takes_is_a_dead_letter_at_once() {
         let outcomes = harness.outcomes();
         assert_eq!(
             outcomes.iter().map(|o| o.next).collect::<Vec<_>>(),
-            [Next::Rejected, Next::Done],
+            [Next::REJECTED, Next::Done],
             "{status}"
         );
     }
@@ -198,7 +199,7 @@ async fn it_is_given_up_in_the_end_and_the_next_one_follows() {
     let [.., gave_up, done] = &outcomes[..] else {
         panic!("{outcomes:?}")
     };
-    assert_eq!((gave_up.next, done.next), (Next::GaveUp, Next::Done));
+    assert_eq!((gave_up.next, done.next), (Next::GAVE_UP, Next::Done));
     assert!(gave_up.tried_for >= Duration::from_millis(300) && gave_up.attempt >= 2);
 }
 

@@ -7,18 +7,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::Semaphore};
 use turnhook_dispatcher::{
     clock::Clocks,
     config::EndpointConfig,
     dispatcher::Dispatcher,
-    endpoint::{EndpointStatus, Outcome, Report},
-    queue::{Delivery, Next, Page, Wanted},
-    schedule::{Pause, Retry},
+    endpoint::EndpointStatus,
+    outbox::{Asked, Outbox},
+    queue::Wanted,
+    schedule::Retry,
     signature::Secret,
 };
 use turnhook_reducer::{
     event::{EventType, SessionId},
+    outbox::{Delivery, DeliveryId, EndpointId, Next, Outcome, Pause},
     time::Timestamp,
 };
 
@@ -39,18 +41,18 @@ pub(crate) fn config(name: &str, url: &str) -> EndpointConfig {
 
 pub(crate) fn delivery(id: i64, session: u8, sequence: u32) -> Delivery {
     Delivery {
-        id,
-        event_id: Arc::from(format!("evt_{id:026}")),
-        session: SessionId([session; 16]),
-        lane: SessionId([session; 16]),
+        id: DeliveryId(id),
+        endpoint: EndpointId(1),
+        event_id: format!("evt_{id:026}").parse().unwrap(),
+        session_id: SessionId([session; 16]),
         sequence,
         event_type: EventType::Usage,
         body: Bytes::from(format!(r#"{{"session":{session},"sequence":{sequence}}}"#)),
-        decided_at: Timestamp::default(),
+        timestamp: Timestamp::default(),
         sent: None,
         attempts: 0,
         first_attempt_at: None,
-        next_attempt_at: None,
+        next_attempt_at: Timestamp::default(),
     }
 }
 
@@ -69,15 +71,60 @@ pub(crate) fn deliveries(sessions: u8, each: u32) -> Vec<Delivery> {
 }
 
 #[derive(Default)]
-struct Store {
+struct Rows {
     /// By endpoint and id: the row, and whether it is pending.
-    rows: BTreeMap<(String, i64), (Delivery, bool)>,
+    rows: BTreeMap<(String, DeliveryId), (Delivery, bool)>,
     outcomes: Vec<Outcome>,
+}
+
+/// A store in memory.
+pub(crate) struct Store {
+    rows: Mutex<Rows>,
+    clocks: Clocks,
+    /// While it is closed, outcomes wait to be recorded.
+    pub(crate) records: Semaphore,
+}
+
+impl Store {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap()
+    }
+
+    /// Puts rows into it that nobody is offered.
+    pub(crate) fn insert(&self, endpoint: &str, deliveries: &[Delivery]) {
+        let rows = deliveries
+            .iter()
+            .map(|d| ((endpoint.to_owned(), d.id), (d.clone(), true)));
+        self.rows().rows.extend(rows);
+    }
+}
+
+/// [`Store`] as the dispatcher has it.
+struct Port(Arc<Store>);
+
+impl Outbox for Port {
+    fn read(&self, endpoint: &Arc<str>, wanted: Wanted) -> Asked<Option<Vec<Delivery>>> {
+        let page = self.0.rows().page(endpoint, &wanted, self.0.clocks.wall());
+        Box::pin(std::future::ready(Some(page)))
+    }
+
+    fn begin(&self, _: Vec<(DeliveryId, Bytes)>) -> Asked<bool> {
+        panic!("endpoints of billing products have tests of their own")
+    }
+
+    fn record(&self, outcomes: Vec<Outcome>) -> Asked<()> {
+        let store = Arc::clone(&self.0);
+        Box::pin(async move {
+            let _open = store.records.acquire().await;
+            let mut rows = store.rows();
+            outcomes.into_iter().for_each(|outcome| rows.record(outcome));
+        })
+    }
 }
 
 pub(crate) struct Harness {
     pub(crate) dispatcher: Dispatcher,
-    store: Arc<Mutex<Store>>,
+    pub(crate) store: Arc<Store>,
 }
 
 impl Harness {
@@ -90,33 +137,30 @@ impl Harness {
     }
 
     pub(crate) fn start_by(clocks: Clocks, endpoints: Vec<(EndpointConfig, Vec<Pause>)>) -> Harness {
-        let store = Arc::new(Mutex::new(Store::default()));
-        // Small, so that requests have to wait for the store.
-        let (reports, inbox) = mpsc::channel(4);
-        let dispatcher = Dispatcher::start(endpoints, &clocks, &reports, &Handle::current()).unwrap();
-        tokio::spawn(keep(clocks, Arc::clone(&store), inbox));
+        let store = Arc::new(Store {
+            rows: Mutex::default(),
+            clocks: clocks.clone(),
+            records: Semaphore::new(1),
+        });
+        let port = Arc::new(Port(Arc::clone(&store)));
+        let (dispatcher, writer) = Dispatcher::start(endpoints, &clocks, port, &Handle::current()).unwrap();
+        tokio::spawn(writer.run());
         Harness { dispatcher, store }
     }
 
     /// Commits deliveries, and offers them.
     pub(crate) fn commit(&self, endpoint: &str, deliveries: Vec<Delivery>) {
-        let rows = deliveries
-            .iter()
-            .map(|d| ((endpoint.to_owned(), d.id), (d.clone(), true)));
-        self.store().rows.extend(rows);
+        self.store.insert(endpoint, &deliveries);
         assert!(self.dispatcher.offer(endpoint, deliveries));
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap()
-    }
-
     pub(crate) fn outcomes(&self) -> Vec<Outcome> {
-        self.store().outcomes.clone()
+        self.store.rows().outcomes.clone()
     }
 
     pub(crate) fn pending(&self, endpoint: &str) -> usize {
-        self.store()
+        self.store
+            .rows()
             .rows
             .iter()
             .filter(|((name, _), (_, pending))| name == endpoint && *pending)
@@ -131,7 +175,8 @@ impl Harness {
     /// Waits for the first outcome that fits.
     pub(crate) async fn outcome(&self, fits: impl Fn(&Outcome) -> bool) -> Outcome {
         wait_for(|| {
-            self.store()
+            self.store
+                .rows()
                 .outcomes
                 .iter()
                 .find(|outcome| fits(outcome))
@@ -149,42 +194,22 @@ impl Harness {
     }
 }
 
-async fn keep(clocks: Clocks, store: Arc<Mutex<Store>>, mut inbox: mpsc::Receiver<Report>) {
-    while let Some(report) = inbox.recv().await {
-        match report {
-            Report::Outcome(outcome) => {
-                let mut store = store.lock().unwrap();
-                if let Some((row, pending)) = store
-                    .rows
-                    .get_mut(&(outcome.endpoint.to_string(), outcome.delivery))
-                {
-                    row.attempts = outcome.attempt;
-                    let tried_for = u64::try_from(outcome.tried_for.as_millis()).unwrap();
-                    row.first_attempt_at = Some(Timestamp(clocks.steady().0 - tried_for));
-                    match outcome.next {
-                        Next::Retry(at) => row.next_attempt_at = Some(clocks.to_steady(at)),
-                        Next::Paused | Next::Waits => {}
-                        Next::Done | Next::Rejected | Next::GaveUp | Next::Dead => *pending = false,
-                    }
-                }
-                store.outcomes.push(*outcome);
-            }
-            // Endpoints of billing products have tests of their own.
-            Report::Outcomes(_) | Report::Begin(_) => panic!("a webhook has no batches"),
-            Report::Read(read) => {
-                let page = store
-                    .lock()
-                    .unwrap()
-                    .page(&read.endpoint, &read.wanted, clocks.steady());
-                // Nobody listens any longer at the end.
-                let _ = read.reply.send(page);
+impl Rows {
+    fn record(&mut self, outcome: Outcome) {
+        let key = (outcome.endpoint.to_string(), outcome.delivery);
+        if let Some((row, pending)) = self.rows.get_mut(&key) {
+            row.attempts = outcome.attempt;
+            row.first_attempt_at.get_or_insert(outcome.at);
+            match outcome.next {
+                Next::Retry(at) => row.next_attempt_at = at,
+                Next::Paused | Next::Waits => {}
+                Next::Done | Next::Dead(_) => *pending = false,
             }
         }
+        self.outcomes.push(outcome);
     }
-}
 
-impl Store {
-    fn page(&self, endpoint: &str, wanted: &Wanted, now: Timestamp) -> Page {
+    fn page(&self, endpoint: &str, wanted: &Wanted, now: Timestamp) -> Vec<Delivery> {
         let pending: Vec<&Delivery> = (self.rows.iter())
             .filter(|((name, _), (_, pending))| name == endpoint && *pending)
             .map(|(_, (row, _))| row)
@@ -192,15 +217,11 @@ impl Store {
         let first = |row: &Delivery| {
             !pending
                 .iter()
-                .any(|o| o.session == row.session && o.sequence < row.sequence)
+                .any(|o| o.session_id == row.session_id && o.sequence < row.sequence)
         };
-        let due = |row: &Delivery| row.next_attempt_at.is_none_or(|at| at <= now);
-        let take = |rows: &mut dyn Iterator<Item = &Delivery>, limit: usize| -> Page {
-            let deliveries: Vec<_> = rows.take(limit).cloned().collect();
-            Page {
-                end: deliveries.len() < limit,
-                deliveries,
-            }
+        let due = |row: &Delivery| row.next_attempt_at <= now;
+        let take = |rows: &mut dyn Iterator<Item = &Delivery>, limit: usize| -> Vec<Delivery> {
+            rows.take(limit).cloned().collect()
         };
         match wanted {
             Wanted::Oldest { after, limit } => {

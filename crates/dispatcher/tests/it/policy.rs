@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::mpsc};
 use turnhook_dispatcher::{
     breaker::BreakerState,
     clock::Clocks,
     dispatcher::Dispatcher,
-    endpoint::{Gate, Report},
-    queue::{Next, Page, StandstillKind, Wanted},
-    schedule::Pause,
+    endpoint::Gate,
+    outbox::{Asked, Outbox},
+    queue::{StandstillKind, Wanted},
 };
+use turnhook_reducer::outbox::{Delivery, DeliveryId, Next, Outcome, Pause};
 
 use crate::{
     delivering::sequences,
@@ -55,7 +56,7 @@ async fn one_sessions_trouble_never_delays_another() {
     assert_eq!(harness.status("billing").breaker, BreakerState::Closed);
     harness.commit("billing", vec![delivery(1000, 99, 0)]);
     harness
-        .outcome(|o| o.delivery == 1000 && o.next == Next::Done)
+        .outcome(|o| o.delivery.0 == 1000 && o.next == Next::Done)
         .await;
     assert!(
         receiver
@@ -96,7 +97,7 @@ async fn a_410_pauses_until_somebody_resumes() {
 async fn a_pause_outlives_a_restart() {
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     let pause = Pause {
-        from: Clocks::system().steady(),
+        from: Clocks::system().wall(),
         to: None,
         reason: "database upgrade".into(),
     };
@@ -161,54 +162,96 @@ async fn a_shutdown_finishes_what_is_under_way() {
     assert_eq!(receiver.received().len(), 4);
 }
 
+/// Answers reads with what a test puts in, one after the other, and hands the outcomes to it.
+struct Scripted {
+    pages: tokio::sync::Mutex<mpsc::Receiver<Option<Vec<Delivery>>>>,
+    outcomes: mpsc::Sender<Outcome>,
+}
+
+type Pages = mpsc::Sender<Option<Vec<Delivery>>>;
+
+/// The outbox, where to put pages, and where outcomes come out.
+fn scripted() -> (Arc<dyn Outbox>, Pages, mpsc::Receiver<Outcome>) {
+    let (put, pages) = mpsc::channel(1);
+    let (outcomes, recorded) = mpsc::channel(16);
+    let pages = tokio::sync::Mutex::new(pages);
+    let scripted: &'static Scripted = Box::leak(Box::new(Scripted { pages, outcomes }));
+    (Arc::new(scripted), put, recorded)
+}
+
+impl Outbox for &'static Scripted {
+    fn read(&self, _: &Arc<str>, wanted: Wanted) -> Asked<Option<Vec<Delivery>>> {
+        assert!(matches!(wanted, Wanted::Oldest { .. }));
+        let this = *self;
+        Box::pin(async move { this.pages.lock().await.recv().await.flatten() })
+    }
+
+    fn begin(&self, _: Vec<(DeliveryId, bytes::Bytes)>) -> Asked<bool> {
+        panic!("a webhook has no batches")
+    }
+
+    fn record(&self, outcomes: Vec<Outcome>) -> Asked<()> {
+        let this = *self;
+        Box::pin(async move {
+            for outcome in outcomes {
+                this.outcomes.send(outcome).await.unwrap();
+            }
+        })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_asked_for_again() {
-    use tokio::{runtime::Handle, sync::mpsc};
-    use turnhook_dispatcher::{dispatcher::Dispatcher, endpoint::Report, queue::Page};
-
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
-    let (reports, mut inbox) = mpsc::channel(4);
+    let (outbox, put, mut recorded) = scripted();
     let endpoints = vec![(config("billing", &receiver.url()), Vec::new())];
-    let dispatcher = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current()).unwrap();
-    for readable in [false, false, true] {
-        let Some(Report::Read(read)) = inbox.recv().await else {
-            panic!()
-        };
-        assert!(matches!(read.wanted, Wanted::Oldest { .. }));
-        if readable {
-            read.reply
-                .send(Page {
-                    deliveries: vec![delivery(1, 1, 0)],
-                    end: true,
-                })
-                .unwrap();
-        }
+    let (dispatcher, writer) =
+        Dispatcher::start(endpoints, &Clocks::system(), outbox, &Handle::current()).unwrap();
+    let writer = tokio::spawn(writer.run());
+    for page in [None, None, Some(vec![delivery(1, 1, 0)])] {
+        put.send(page).await.unwrap();
     }
-    let Some(Report::Outcome(outcome)) = inbox.recv().await else {
-        panic!()
-    };
-    assert_eq!(outcome.next, Next::Done);
+    assert_eq!(recorded.recv().await.unwrap().next, Next::Done);
+    // Whoever has the outbox may close it once the writer has ended.
     drop(dispatcher);
+    writer.await.unwrap().unwrap();
+}
+
+/// The store takes no outcome for a while: what is wanted is read all the same, and what was delivered meanwhile, of which
+/// the rows do not know yet, is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_do_not_wait_for_writes() {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let harness = Harness::start(vec![config("billing", &receiver.url())]);
+    let closed = harness.store.records.acquire().await.unwrap();
+    harness.commit("billing", deliveries(10, 1));
+    wait_for(|| (receiver.received().len() == 10).then_some(())).await;
+    harness.store.insert("billing", &[delivery(100, 100, 0)]);
+    harness.dispatcher.read_again("billing");
+    wait_for(|| (receiver.received().len() == 11).then_some(())).await;
+    assert_eq!(harness.pending("billing"), 11, "nothing is on record");
+    drop(closed);
+    harness.drained("billing").await;
+    assert_eq!(receiver.received().len(), 11, "nothing was sent twice");
 }
 
 #[tokio::test]
 async fn wrong_configurations_start_nothing() {
-    use tokio::{runtime::Handle, sync::mpsc};
-    use turnhook_dispatcher::dispatcher::Dispatcher;
-
-    let (reports, mut inbox) = mpsc::channel(4);
     let fine = config("billing", "http://127.0.0.1:1/");
     let mut wrong = config("other", "http://127.0.0.1:1/");
     wrong.concurrency = 0;
     for (second, key) in [(fine.clone(), "name"), (wrong, "concurrency")] {
+        let (outbox, _put, _recorded) = scripted();
         let endpoints = vec![(fine.clone(), Vec::new()), (second, Vec::new())];
-        let error = Dispatcher::start(endpoints, &Clocks::system(), &reports, &Handle::current())
-            .err()
-            .unwrap();
-        assert_eq!(error.key, key);
+        let started = Dispatcher::start(
+            endpoints,
+            &Clocks::system(),
+            Arc::clone(&outbox),
+            &Handle::current(),
+        );
+        assert_eq!(started.err().unwrap().key, key);
+        assert_eq!(Arc::strong_count(&outbox), 1, "nothing runs");
     }
-    drop(reports);
-    assert!(inbox.recv().await.is_none(), "nothing runs");
 }
 
 /// Requests begin only while the gate is open, and what waited goes on once it opens.
@@ -256,16 +299,13 @@ async fn a_task_that_panics_is_told() {
             time.steady()
         },
     );
-    let (reports, mut inbox) = tokio::sync::mpsc::channel(16);
+    let (outbox, put, _recorded) = scripted();
     let endpoints = vec![(config("billing", "http://127.0.0.1:1/"), Vec::new())];
-    let dispatcher = Dispatcher::start(endpoints, &clocks, &reports, &Handle::current()).unwrap();
+    let (dispatcher, _writer) = Dispatcher::start(endpoints, &clocks, outbox, &Handle::current()).unwrap();
     let failed = dispatcher.failed();
     // The first thing that it does is to read its outbox. Who reads looks at the clock once the answer is there.
-    let Some(Report::Read(read)) = inbox.recv().await else {
-        panic!("it reads no outbox");
-    };
     broken.store(true, Ordering::SeqCst);
-    read.reply.send(Page::default()).unwrap();
+    put.send(Some(Vec::new())).await.unwrap();
     let said = failed.await;
     assert!(
         said.contains("\"billing\"") && said.contains("panicked"),
@@ -287,7 +327,7 @@ async fn nothing_that_is_empty_is_signed() {
     harness.commit("billing", vec![empty]);
     tokio::select! {
         _ = failed => assert!(cfg!(debug_assertions)),
-        outcome = harness.outcome(|o| o.delivery == 1) => {
+        outcome = harness.outcome(|o| o.delivery.0 == 1) => {
             assert!(outcome.error.unwrap().contains("has no payload"));
         }
     }

@@ -10,7 +10,8 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use turnhook_dispatcher::{config::ClientCertificate, queue::Next};
+use turnhook_dispatcher::config::ClientCertificate;
+use turnhook_reducer::outbox::Next;
 
 use crate::{
     harness::{Harness, SECRET, config, deliveries, delivery},

@@ -142,7 +142,7 @@ impl Postgres {
                     last.pauses.push(Pause {
                         from,
                         to: rows::maybe_time(&row, 5)?,
-                        reason: row.read(6)?,
+                        reason: row.read::<String>(6)?.into(),
                     });
                 }
             }

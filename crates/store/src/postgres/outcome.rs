@@ -16,13 +16,10 @@ use super::{
 };
 use crate::{
     codes::{DEAD, DELIVERED, PENDING, int},
-    delivery::{Outcome, Recorded, Sent, Verdict},
+    delivery::{Next, Outcome, Recorded, Sent, kept},
     error::Result,
     ids::DeliveryId,
 };
-
-/// Of an answer, this much is kept.
-const ANSWER_MAX: usize = 1024;
 
 const LOCK: &str = "SELECT d.id, d.session, d.state, d.attempts, d.at, d.latency_ms, d.status, d.first_attempt_at, d.reason, \
      a.at, a.latency_ms, a.status FROM delivery d LEFT JOIN attempt a ON a.delivery = d.id AND a.n = d.attempts \
@@ -63,7 +60,7 @@ impl Postgres {
         if outcomes.is_empty() {
             return Ok(Recorded::default());
         }
-        let ids: Vec<i64> = outcomes.iter().map(|o| o.id.0).collect();
+        let ids: Vec<i64> = outcomes.iter().map(|o| o.delivery.0).collect();
         attempt!(&self.db, client for ids.len() => {
             let client = &*client;
             let mut first = Pipeline::default();
@@ -148,22 +145,22 @@ impl Change {
     fn apply(&mut self, outcome: &Outcome) -> bool {
         match &outcome.sent {
             Sent::Keep => {}
-            Sent::Forget => self.forget.push(outcome.id.0),
-            Sent::Put(items) => drop(self.put.insert(outcome.id.0, items.clone())),
+            Sent::Forget => self.forget.push(outcome.delivery.0),
+            Sent::Put(items) => drop(self.put.insert(outcome.delivery.0, items.clone())),
         }
-        let Some(row) = self.rows.get_mut(&outcome.id.0) else {
+        let Some(row) = self.rows.get_mut(&outcome.delivery.0) else {
             return false;
         };
         let endpoint = DeliveryId(row.id).endpoint();
-        let (began, latency_ms) = (int(outcome.at.0), i64::from(outcome.latency_ms));
-        let over = int(outcome.at.plus(u64::from(outcome.latency_ms)).0);
+        let (began, latency_ms) = (int(outcome.at.0), i64::from(outcome.latency_ms()));
+        let over = int(outcome.at.plus(u64::from(outcome.latency_ms())).0);
         let status = outcome.status.map(i32::from);
-        let (state, at, reason) = match &outcome.verdict {
-            Verdict::Delivered if row.state == DELIVERED => {
+        let (state, at, reason) = match outcome.next {
+            Next::Done if row.state == DELIVERED => {
                 return row.at == over && row.latency_ms == latency_ms;
             }
             // Also one that was given up while it was under way: the endpoint has it.
-            Verdict::Delivered => {
+            Next::Done => {
                 self.moves
                     .add(endpoint, row.session, Some(row.state), Some(DELIVERED));
                 row.state = DELIVERED;
@@ -175,9 +172,10 @@ impl Change {
                 row.changed = true;
                 return true;
             }
-            Verdict::Waits => return true,
-            Verdict::Retry(Timestamp(next)) => (PENDING, int(*next), None),
-            Verdict::Dead(reason) => (DEAD, over, Some(text(reason))),
+            Next::Waits => return true,
+            Next::Retry(Timestamp(next)) => (PENDING, int(next), None),
+            Next::Paused => (PENDING, began, None),
+            Next::Dead(reason) => (DEAD, over, Some(text(reason))),
         };
         if row.last == Some((began, latency_ms, status)) {
             return true;
@@ -200,10 +198,7 @@ impl Change {
             latency_ms,
             status,
             error: outcome.error.as_deref().map(text),
-            answer: outcome
-                .answer
-                .as_ref()
-                .map(|a| a[..a.len().min(ANSWER_MAX)].to_vec()),
+            answer: kept(&outcome.answer).map(<[u8]>::to_vec),
         });
         true
     }

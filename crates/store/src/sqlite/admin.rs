@@ -128,7 +128,7 @@ impl Sqlite {
                             Ok(Pause {
                                 from: rows::time(r, 0)?,
                                 to: rows::maybe_time(r, 1)?,
-                                reason: r.get(2)?,
+                                reason: r.get::<_, String>(2)?.into(),
                             })
                         })?
                         .collect::<rusqlite::Result<_>>()?,

@@ -9,13 +9,10 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
-    delivery::{Outcome, Recorded, Sent, Verdict},
+    delivery::{Next, Outcome, Recorded, Sent, kept},
     error::Result,
     ids::DeliveryId,
 };
-
-/// Of an answer, this much is kept.
-const ANSWER_MAX: usize = 1024;
 
 impl Sqlite {
     pub(crate) async fn record(&self, outcomes: Vec<Outcome>) -> Result<Recorded> {
@@ -54,11 +51,11 @@ fn sent(conn: &Connection, outcome: &Outcome) -> rusqlite::Result<()> {
         Sent::Keep => {}
         Sent::Forget => {
             conn.prepare_cached("DELETE FROM sent WHERE delivery = ?1")?
-                .execute([outcome.id.0])?;
+                .execute([outcome.delivery.0])?;
         }
         Sent::Put(items) => {
             conn.prepare_cached(PUT_SENT)?
-                .execute(params![outcome.id.0, &items[..]])?;
+                .execute(params![outcome.delivery.0, &items[..]])?;
         }
     }
     Ok(())
@@ -74,12 +71,13 @@ impl Job for RecordJob {
     fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
         self.done = Recorded::default();
         for outcome in &self.outcomes {
-            let known = match &outcome.verdict {
-                Verdict::Delivered => delivered(conn, mem, outcome)?,
-                Verdict::Retry(next) => failed(conn, mem, outcome, rows::PENDING, int(next.0), None)?,
-                Verdict::Waits => true,
-                Verdict::Dead(reason) => {
-                    let at = int(outcome.at.plus(u64::from(outcome.latency_ms)).0);
+            let known = match outcome.next {
+                Next::Done => delivered(conn, mem, outcome)?,
+                Next::Retry(next) => failed(conn, mem, outcome, rows::PENDING, int(next.0), None)?,
+                Next::Paused => failed(conn, mem, outcome, rows::PENDING, int(outcome.at.0), None)?,
+                Next::Waits => true,
+                Next::Dead(reason) => {
+                    let at = int(outcome.at.plus(u64::from(outcome.latency_ms())).0);
                     failed(conn, mem, outcome, rows::DEAD, at, Some(reason))?
                 }
             };
@@ -104,9 +102,9 @@ impl Job for RecordJob {
 }
 
 fn delivered(conn: &Connection, mem: &mut Mem, outcome: &Outcome) -> rusqlite::Result<bool> {
-    let at = outcome.at.plus(u64::from(outcome.latency_ms));
+    let at = outcome.at.plus(u64::from(outcome.latency_ms()));
     let status = outcome.status.filter(|s| *s != 200);
-    let values = params![outcome.id.0, int(at.0), outcome.latency_ms, status];
+    let values = params![outcome.delivery.0, int(at.0), outcome.latency_ms(), status];
     let changed = conn
         .prepare_cached(
             "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 WHERE id = ?1 AND state = 0",
@@ -114,20 +112,21 @@ fn delivered(conn: &Connection, mem: &mut Mem, outcome: &Outcome) -> rusqlite::R
         .execute(values)?;
     if changed == 1 {
         mem.moves
-            .add(outcome.id, Some(rows::PENDING), Some(rows::DELIVERED));
+            .add(outcome.delivery, Some(rows::PENDING), Some(rows::DELIVERED));
         return Ok(true);
     }
     // Discarded while it was under way; but the endpoint has it.
     let late = conn
         .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND state IN (2, 3)")?
-        .query_row([outcome.id.0], |r| r.get::<_, i64>(0))
+        .query_row([outcome.delivery.0], |r| r.get::<_, i64>(0))
         .optional()?;
     if let Some(state) = late {
         conn.prepare_cached(
             "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4, reason = NULL WHERE id = ?1",
         )?
         .execute(values)?;
-        mem.moves.add(outcome.id, Some(state), Some(rows::DELIVERED));
+        mem.moves
+            .add(outcome.delivery, Some(state), Some(rows::DELIVERED));
     }
     Ok(late.is_some())
 }
@@ -145,21 +144,21 @@ fn failed(
             "UPDATE delivery SET state = ?2, attempts = attempts + 1, at = ?3, first_attempt_at = coalesce(first_attempt_at, ?4), \
              reason = ?5 WHERE id = ?1 AND state = 0 RETURNING attempts",
         )?
-        .query_row(params![outcome.id.0, state, at, int(outcome.at.0), reason], |r| r.get(0))
+        .query_row(params![outcome.delivery.0, state, at, int(outcome.at.0), reason], |r| r.get(0))
         .optional()?;
     let Some(n) = attempts else { return Ok(false) };
-    mem.moves.add(outcome.id, Some(rows::PENDING), Some(state));
+    mem.moves.add(outcome.delivery, Some(rows::PENDING), Some(state));
     conn.prepare_cached(
         "INSERT OR REPLACE INTO attempt (delivery, n, at, latency_ms, status, error, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
-        outcome.id.0,
+        outcome.delivery.0,
         n,
         int(outcome.at.0),
-        outcome.latency_ms,
+        outcome.latency_ms(),
         outcome.status,
         outcome.error,
-        outcome.answer.as_ref().map(|a| &a[..a.len().min(ANSWER_MAX)]),
+        kept(&outcome.answer),
     ])?;
     Ok(true)
 }

@@ -455,7 +455,7 @@ async fn endpoints_come_and_go_and_keep_what_is_theirs(on: &Backend) {
     assert!(!other.pause("billing", at(11), "again").await.unwrap());
     let paused = row("billing", &f.store.endpoints().await.unwrap());
     assert_eq!(
-        paused.paused().map(|p| (p.from, p.reason.as_str())),
+        paused.paused().map(|p| (p.from, &*p.reason)),
         Some((at(10), "410 Gone"))
     );
     assert!(f.store.resume("billing", at(40)).await.unwrap());

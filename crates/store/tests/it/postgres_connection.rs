@@ -566,7 +566,7 @@ async fn any_text_can_be_kept(on: &Backend) {
     assert_eq!(store.record(vec![outcome]).await.unwrap().ignored, 0);
     assert!(store.pause("billing", at(1), "why\0not").await.unwrap());
     assert_eq!(
-        store.endpoints().await.unwrap()[0].paused().unwrap().reason,
+        &*store.endpoints().await.unwrap()[0].paused().unwrap().reason,
         "why\u{fffd}not"
     );
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use turnhook_store::{
-    DeliveryFilter, DeliveryId, DeliveryState, EndpointId, Outcome, Part, ReplayRequest, Sent, Store, Verdict,
+    DeliveryFilter, DeliveryId, DeliveryState, EndpointId, Next, Outcome, Part, ReplayRequest, Sent, Store,
 };
 
 use crate::support::{Backend, Fixture, at, delivered, event, retry};
@@ -53,7 +53,7 @@ async fn what_was_sent_is_read_with_its_delivery_until_it_is_forgotten(on: &Back
         .unwrap();
     assert_eq!(again.deliveries[0].sent, Some(items("further")));
     let waits = Outcome {
-        verdict: Verdict::Waits,
+        next: Next::Waits,
         ..so(retry(id, 1300, 1400), Sent::Forget)
     };
     f.store.record(vec![waits]).await.unwrap();

@@ -18,8 +18,7 @@ use turnhook_reducer::{
     usage::{Counters, Legs, Usage},
 };
 use turnhook_store::{
-    Commit, DeliveryId, EndpointId, Mode, NewEvent, Options, Outcome, PostgresOptions, SourceId, Store,
-    Verdict,
+    Commit, DeliveryId, EndpointId, Mode, NewEvent, Next, Options, Outcome, PostgresOptions, SourceId, Store,
 };
 
 use crate::postgres::Postgres;
@@ -408,39 +407,43 @@ pub(crate) fn remove(table: Table, key: u64) -> Change {
     }
 }
 
-fn outcome(id: DeliveryId, ms: u64, status: u16, verdict: Verdict) -> Outcome {
+/// Of it the store keeps what the attempt came to; the rest is for whoever counts and acts on it.
+fn outcome(id: DeliveryId, ms: u64, status: u16, next: Next) -> Outcome {
     Outcome {
-        id,
+        endpoint: "billing".into(),
+        delivery: id,
+        event_id: EventId([0; 16]),
+        session: SessionId([0; 16]),
+        event_type: EventType::Usage,
+        decided_at: at(0),
         at: at(ms),
-        latency_ms: 7,
+        attempt: 1,
+        tried_for: Duration::ZERO,
         status: Some(status),
+        latency: Duration::from_millis(7),
         error: None,
-        answer: None,
-        verdict,
+        answer: Bytes::new(),
+        next,
+        label: next.as_str(),
         sent: turnhook_store::Sent::Keep,
     }
 }
 
 pub(crate) fn delivered(id: DeliveryId, ms: u64) -> Outcome {
-    outcome(id, ms, 200, Verdict::Delivered)
+    outcome(id, ms, 200, Next::Done)
 }
 
 pub(crate) fn retry(id: DeliveryId, ms: u64, next: u64) -> Outcome {
     Outcome {
         error: Some("503 Service Unavailable".into()),
-        answer: Some(Bytes::from(vec![b'x'; 5000])),
-        ..outcome(id, ms, 503, Verdict::Retry(at(next)))
+        answer: Bytes::from(vec![b'x'; 5000]),
+        ..outcome(id, ms, 503, Next::Retry(at(next)))
     }
 }
 
 pub(crate) fn dead(id: DeliveryId, ms: u64) -> Outcome {
     Outcome {
         error: Some("422".into()),
-        ..outcome(
-            id,
-            ms,
-            422,
-            Verdict::Dead("the receiver will never take it (422)".into()),
-        )
+        ..outcome(id, ms, 422, Next::Dead("the receiver will never take it (422)"))
     }
 }

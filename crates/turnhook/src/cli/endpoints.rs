@@ -121,7 +121,7 @@ impl List {
                     "until": standing.until,
                     "reason": standing.reason,
                     "paused_since": paused.map(|pause| rfc3339(pause.from)),
-                    "pause_reason": paused.map(|pause| pause.reason.clone()),
+                    "pause_reason": paused.map(|pause| pause.reason.to_string()),
                     "pending": left.pending,
                     "oldest_pending_at": oldest.map(rfc3339),
                     "dead_letters": left.dead,

@@ -136,7 +136,7 @@ fn paused(endpoint: &Endpoint) -> Option<Standing> {
         state: "paused".to_owned(),
         since: Some(rfc3339(pause.from)),
         until: None,
-        reason: Some(pause.reason.clone()),
+        reason: Some(pause.reason.to_string()),
     })
 }
 

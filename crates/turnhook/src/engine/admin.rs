@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use turnhook_admin::{
     Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
 };
-use turnhook_dispatcher::queue::Next;
 use turnhook_reducer::{
     event::{Accuracy, CloseReason},
+    outbox::Next,
     rules::UserPattern,
 };
 use turnhook_store::{Mode, Store};

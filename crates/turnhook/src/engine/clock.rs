@@ -186,6 +186,11 @@ impl Watch {
     }
 }
 
+/// How long ago something was, in seconds.
+pub(crate) fn age_seconds(now: Timestamp, then: Timestamp) -> f64 {
+    now.since(then) as f64 / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

@@ -1,6 +1,6 @@
 //! Faults on demand, so that a test can make any part end before its time. Only builds with debug assertions have them.
 //!
-//! `FAULT_INJECTION=panic:courier@FILE` makes the courier panic once there is such a file, `return:…` makes it return, and
+//! `FAULT_INJECTION=panic:housekeeper@FILE` makes the housekeeper panic once there is such a file, `return:…` makes it return, and
 //! `abort:…` ends what a subscriber started. (The name does not begin with `TURNHOOK_`: what does is configuration.)
 
 use super::supervisor::{Ended, Part};

@@ -14,7 +14,11 @@ use turnhook_dispatcher::{endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
-use super::{clock::Clock, courier::age_seconds, outlet::Outlet, store_health::StoreHealth};
+use super::{
+    clock::{Clock, age_seconds},
+    outlet::Outlet,
+    store_health::StoreHealth,
+};
 use crate::{
     config::Config,
     health::{Breaker, EndpointState, Health},
@@ -287,22 +291,14 @@ impl Housekeeper {
                 _ => {}
             }
             // Discarded ones must not be sent; replayed ones must.
-            let known: Vec<DeliveryId> = dispatcher
-                .known(&endpoint.name)
-                .into_iter()
-                .map(DeliveryId)
-                .collect();
+            let known = dispatcher.known(&endpoint.name);
             let pending: HashSet<DeliveryId> = self
                 .store
                 .still_pending(known.clone())
                 .await?
                 .into_iter()
                 .collect();
-            let gone: Vec<i64> = known
-                .iter()
-                .filter(|id| !pending.contains(id))
-                .map(|id| id.0)
-                .collect();
+            let gone: Vec<DeliveryId> = known.into_iter().filter(|id| !pending.contains(id)).collect();
             dispatcher.withdraw(&endpoint.name, &gone);
             dispatcher.read_again(&endpoint.name);
         }

@@ -191,24 +191,17 @@ impl LaneKeeper {
     async fn withdraw(&self) {
         let mut waiting = Vec::new();
         for (_, name) in self.outlet.endpoints() {
-            let known: Vec<DeliveryId> = self
-                .outlet
-                .dispatcher()
-                .known(&name)
-                .into_iter()
-                .map(DeliveryId)
-                .collect();
+            let known = self.outlet.dispatcher().known(&name);
             // Those in the lanes that are left, and pending.
             match self.store.still_pending(known.clone()).await {
                 Ok(kept) => {
                     let kept: HashSet<DeliveryId> = kept.into_iter().collect();
-                    let gone: Vec<i64> = known
-                        .iter()
-                        .filter(|id| !kept.contains(id))
-                        .map(|id| id.0)
-                        .collect();
+                    let gone: Vec<DeliveryId> = known.into_iter().filter(|id| !kept.contains(id)).collect();
                     self.outlet.dispatcher().withdraw(&name, &gone);
-                    waiting.push((Arc::clone(&name), gone.into_iter().collect::<HashSet<i64>>()));
+                    waiting.push((
+                        Arc::clone(&name),
+                        gone.into_iter().collect::<HashSet<DeliveryId>>(),
+                    ));
                 }
                 // They are made once more by the next holder, with the same ids.
                 Err(error) => self.store_health.failed(

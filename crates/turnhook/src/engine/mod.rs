@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! subscriber task ─▶ queue ─▶ source task (reducer) ─▶ commit ─▶ store ─▶ deliveries ─▶ dispatcher ─▶ receivers
-//!                                                                store ◀── courier ◀── outcomes, reads ──┘
+//!                                                                store ◀── outbox ◀── outcomes, reads ───┘
 //! ```
 //!
 //! A source task owns its reducer and never waits for the disk (`source.rs`). Deliveries are handed on from
-//! memory once they are committed (`outlet.rs`); what came of them, and what has to be read again, goes
-//! through the courier (`courier.rs`). The housekeeper measures, trims, and notices what others did to the
+//! memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent later is read, through
+//! the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, trims, and notices what others did to the
 //! store (`housekeeper.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
 //! its time ends the process. A stop has one deadline (`deadline.rs`).
 
@@ -15,7 +15,6 @@ mod admin;
 mod clock;
 mod cluster;
 mod commits;
-mod courier;
 mod deadline;
 mod enforce;
 pub(crate) mod fault;
@@ -23,6 +22,7 @@ mod housekeeper;
 mod keep;
 mod lanes;
 mod notices;
+mod outbox;
 mod outlet;
 pub mod player;
 pub mod recorder;
@@ -42,18 +42,14 @@ mod wedge;
 
 use std::{io, sync::Arc};
 
-use tokio::{
-    net::TcpListener,
-    runtime::Handle,
-    sync::{mpsc, watch},
-};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use turnhook_dispatcher::{
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
     dispatcher::Dispatcher,
-    endpoint::{Gate, Report},
+    endpoint::Gate,
 };
 use turnhook_reducer::{Identity, Reducer, RestoreError, time::Timestamp};
 use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
@@ -70,13 +66,13 @@ use self::{
     admin::Page,
     clock::{Clock, Watch},
     cluster::{GivenBack, Holdings, Member, Validity},
-    courier::Courier,
     deadline::{Deadline, Stop},
     enforce::{Active, BlockKeeper, Obey},
     housekeeper::Housekeeper,
     keep::{Found, Keeper},
     lanes::LaneKeeper,
-    outlet::Outlet,
+    outbox::Outbox,
+    outlet::{Outlet, Routes},
     recorder::Recorder,
     reload::{Reload, Reloader},
     role::{Listening, LoadError, Loader, Role, Sharing},
@@ -237,41 +233,28 @@ pub async fn run(
             .set_included(outlet::parts_of(&config.endpoints, &ids))
             .await?,
     );
-    let (reports, reported) = mpsc::channel(1024);
-    let pauses = courier::pauses(&store, &clocks).await?;
-    let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
-    let endpoints = config.endpoints.iter().map(with_pauses).collect();
-    let dispatcher = Arc::new(Dispatcher::start(
-        endpoints,
-        &clocks,
-        &reports,
-        &Handle::current(),
-    )?);
-    parts.start(
-        Part::Dispatcher,
-        watch_dispatcher(&dispatcher, stops.last.clone()),
-    );
-    let outlet = Arc::new(Outlet::new(
-        &config.endpoints,
-        &ids,
-        included,
-        Arc::clone(&dispatcher),
-        clocks,
-        shared,
-    ));
-    let keeper = BlockKeeper::new(&store, &store_health, outlet.clocks()).await?;
+    let keeper = BlockKeeper::new(&store, &store_health, &clocks).await?;
     let active = keeper.active();
     let blocker = keeper.blocker();
     let obey = Obey::new(&config.enforce.obey, &store, blocker.clone());
     parts.start(Part::BlockKeeper, keeper.run(stops.parts.clone()));
-    let courier = Courier::new(
-        store.clone(),
-        &outlet,
-        Arc::clone(&metrics),
-        Arc::clone(&store_health),
-        obey,
+    let routes = Routes::new(&config.endpoints, &ids, included, clocks);
+    let outbox = Outbox::new(&store, &routes, &metrics, &store_health, obey);
+    let pauses = outbox::pauses(&store).await?;
+    let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
+    let endpoints = config.endpoints.iter().map(with_pauses).collect();
+    let (dispatcher, writer) =
+        Dispatcher::start(endpoints, routes.clocks(), Arc::new(outbox), &Handle::current())?;
+    let dispatcher = Arc::new(dispatcher);
+    parts.start(
+        Part::Dispatcher,
+        watch_dispatcher(&dispatcher, stops.last.clone()),
     );
-    parts.start(Part::Courier, courier.run(reported));
+    parts.start(Part::OutcomeWriter, async move {
+        let written = writer.run().await;
+        written.map_err(|error| format!("a record: {}", words_of_join(error)))
+    });
+    let outlet = Arc::new(Outlet::new(routes, Arc::clone(&dispatcher), shared));
 
     let sources = loaded.iter().map(|source| source.id).collect();
     let (member, holdings, give_back, validity) = Member::new(&store, sources, &health, &store_health);
@@ -372,7 +355,6 @@ pub async fn run(
         store: store.clone(),
         outlet: Arc::clone(&outlet),
         clock: Arc::clone(&clock),
-        clocks: outlet.clocks().clone(),
         metrics: Arc::clone(&metrics),
         started: config.clone(),
     };
@@ -424,7 +406,6 @@ pub async fn run(
         holdings: shared.then_some(holdings),
         dispatcher,
         outlet,
-        reports,
         keeper,
     };
     let well = parted.stop(parts, stops, deadline).await;
@@ -476,8 +457,6 @@ struct Parted {
     holdings: Option<watch::Receiver<Holdings>>,
     dispatcher: Arc<Dispatcher>,
     outlet: Arc<Outlet>,
-    /// What keeps the courier: there may be no endpoint that does.
-    reports: mpsc::Sender<Report>,
     keeper: Keeper,
 }
 
@@ -489,7 +468,6 @@ impl Parted {
             holdings,
             dispatcher,
             outlet,
-            reports,
             keeper,
         } = self;
         stops.taking.cancel();
@@ -515,8 +493,8 @@ impl Parted {
         // Requests under way need not wait for a store that takes its time.
         let (mut well, ()) = tokio::join!(sources, dispatcher.shutdown(deadline.for_requests()));
         stops.leave.cancel();
-        // It ends when nobody holds it, and the courier after it.
-        drop((dispatcher, outlet, reports));
+        // It ends when nobody holds it, and the writer of outcomes after it.
+        drop((dispatcher, outlet));
         let is_left = |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher);
         well &= parts.wait_for(is_left, deadline).await;
         if deadline.within(store.close()).await.is_none() {

@@ -16,19 +16,25 @@ use turnhook_dispatcher::{
     dispatcher::Dispatcher,
     filter::Filter,
     include::{Include, included},
-    queue,
 };
-use turnhook_reducer::event::{EventType, SessionEvent};
-use turnhook_store::{Delivery, EndpointId, Included, Lanes, NewEvent, Part};
+use turnhook_reducer::{
+    event::{EventType, SessionEvent},
+    outbox::{Delivery, EndpointId},
+    time::Timestamp,
+};
+use turnhook_store::{Included, Lanes, NewEvent, Part};
 
 use super::lanes::Handed;
 
 /// What stands in the place of a payload that could not be written.
 const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;
 
-/// Who is told what. Changed as a whole.
+/// Who is told what, and by which clocks. The table is changed as a whole.
 #[derive(Clone)]
-pub(crate) struct Routes(Arc<RwLock<Arc<Table>>>);
+pub(crate) struct Routes {
+    table: Arc<RwLock<Arc<Table>>>,
+    clocks: Clocks,
+}
 
 struct Table {
     /// Who wants starts, usages and ends.
@@ -79,13 +85,37 @@ impl Table {
 }
 
 impl Routes {
+    /// `ids` are the endpoints' numbers in the store, in the same order.
+    pub(crate) fn new(
+        endpoints: &[EndpointConfig],
+        ids: &[EndpointId],
+        included: Arc<Included>,
+        clocks: Clocks,
+    ) -> Routes {
+        let table = Arc::new(Table::new(endpoints, ids, included));
+        Routes {
+            table: Arc::new(RwLock::new(table)),
+            clocks,
+        }
+    }
+
     fn now(&self) -> Arc<Table> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How much of an event each endpoint is sent.
     pub(crate) fn included(&self) -> Arc<Included> {
         Arc::clone(&self.now().included)
+    }
+
+    /// By which deliveries are made.
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
+    /// What the wall clock says.
+    pub(crate) fn wall(&self) -> Timestamp {
+        self.clocks.wall()
     }
 
     /// The number of a configured endpoint.
@@ -99,27 +129,17 @@ impl Routes {
 pub(crate) struct Outlet {
     routes: Routes,
     dispatcher: Arc<Dispatcher>,
-    clocks: Clocks,
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
     lanes: AtomicU64,
     handed: Option<Handed>,
 }
 
 impl Outlet {
-    /// `ids` are the endpoints' numbers in the store, in the same order.
-    pub(crate) fn new(
-        endpoints: &[EndpointConfig],
-        ids: &[EndpointId],
-        included: Arc<Included>,
-        dispatcher: Arc<Dispatcher>,
-        clocks: Clocks,
-        shared: bool,
-    ) -> Outlet {
-        let table = Arc::new(Table::new(endpoints, ids, included));
+    /// Where the outbox is `shared`, other nodes have parts in it.
+    pub(crate) fn new(routes: Routes, dispatcher: Arc<Dispatcher>, shared: bool) -> Outlet {
         Outlet {
-            routes: Routes(Arc::new(RwLock::new(table))),
+            routes,
             dispatcher,
-            clocks,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
             handed: shared.then(Handed::default),
         }
@@ -128,11 +148,7 @@ impl Outlet {
     /// From now on these are told, and no others.
     pub(crate) fn reroute(&self, endpoints: &[EndpointConfig], ids: &[EndpointId], included: Arc<Included>) {
         let table = Arc::new(Table::new(endpoints, ids, included));
-        *self.routes.0.write().unwrap_or_else(PoisonError::into_inner) = table;
-    }
-
-    pub(crate) fn routes(&self) -> &Routes {
-        &self.routes
+        *self.routes.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
     /// From now on this node makes the deliveries of these lanes.
@@ -173,13 +189,10 @@ impl Outlet {
             handed.keep_new(&mut deliveries);
         }
         let routes = self.routes.now();
-        let mut by_endpoint: HashMap<EndpointId, Vec<queue::Delivery>> = HashMap::new();
-        for delivery in deliveries {
-            by_endpoint.entry(delivery.endpoint).or_default().push(queued(
-                delivery,
-                &self.clocks,
-                &routes.included,
-            ));
+        let mut by_endpoint: HashMap<EndpointId, Vec<Delivery>> = HashMap::new();
+        for mut delivery in deliveries {
+            delivery.body = sent_body(&delivery.body, routes.included.of(delivery.id));
+            by_endpoint.entry(delivery.endpoint).or_default().push(delivery);
         }
         for (endpoint, deliveries) in by_endpoint {
             if let Some(name) = routes.names.get(&endpoint) {
@@ -194,7 +207,7 @@ impl Outlet {
 
     /// By which deliveries are made.
     pub(crate) fn clocks(&self) -> &Clocks {
-        &self.clocks
+        &self.routes.clocks
     }
 
     /// The configured endpoints.
@@ -215,28 +228,6 @@ pub(crate) fn parts_of(endpoints: &[EndpointConfig], ids: &[EndpointId]) -> Vec<
     all.map(|(endpoint, id)| (*id, part(endpoint))).collect()
 }
 
-/// A delivery of the store, as the dispatcher takes it. The store's dates are of the wall clock, which may have been
-/// set since: of a retry its distance counts, and what was neither tried nor queued again is due whatever its date.
-pub(crate) fn queued(delivery: Delivery, clocks: &Clocks, included: &Included) -> queue::Delivery {
-    let body = sent_body(&delivery.body, included.of(delivery.id));
-    let untouched = delivery.attempts == 0 && delivery.next_attempt_at <= delivery.timestamp;
-    let next_attempt_at = (!untouched).then(|| clocks.to_steady(delivery.next_attempt_at));
-    queue::Delivery {
-        id: delivery.id.0,
-        event_id: delivery.event_id.to_string().into(),
-        session: delivery.session_id,
-        lane: delivery.session_id,
-        sequence: delivery.sequence,
-        event_type: delivery.event_type,
-        body,
-        decided_at: delivery.timestamp,
-        sent: delivery.sent,
-        attempts: delivery.attempts,
-        first_attempt_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
-        next_attempt_at,
-    }
-}
-
 /// As much of an event as the endpoint is sent.
 pub(crate) fn sent_body(body: &Bytes, part: Option<Part>) -> Bytes {
     match part {
@@ -248,68 +239,5 @@ pub(crate) fn sent_body(body: &Bytes, part: Option<Part>) -> Bytes {
                 addresses: part.addresses,
             },
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use turnhook_reducer::{
-        event::{EventId, SessionId},
-        time::Timestamp,
-    };
-    use turnhook_store::DeliveryId;
-
-    use super::*;
-
-    const DAY: u64 = 86_400_000;
-    const NOW: Timestamp = Timestamp(20_000 * DAY);
-
-    fn stored(attempts: u32, first: Option<Timestamp>, next: Timestamp) -> Delivery {
-        Delivery {
-            id: DeliveryId(1),
-            endpoint: EndpointId(1),
-            event_id: EventId([0; 16]),
-            event_type: EventType::Start,
-            session_id: SessionId([0; 16]),
-            sequence: 0,
-            timestamp: Timestamp(NOW.0 + DAY),
-            body: Default::default(),
-            sent: None,
-            attempts,
-            first_attempt_at: first,
-            next_attempt_at: next,
-        }
-    }
-
-    /// While the wall clock was a day ahead an event was committed; it is back, and the process was started anew.
-    #[test]
-    fn what_was_dated_by_a_clock_that_was_ahead_is_due_now_and_young() {
-        let clocks = Clocks::new(|| NOW, || Timestamp(7_000_000));
-        let fresh = queued(stored(0, None, NOW.plus(DAY)), &clocks, &Included::default());
-        assert_eq!((fresh.id, fresh.next_attempt_at), (DeliveryId(1).0, None));
-
-        let clocks = clocks.with_horizon(|| NOW);
-        let tried = queued(
-            stored(1, Some(NOW.plus(DAY)), NOW.plus(1_000)),
-            &clocks,
-            &Included::default(),
-        );
-        assert_eq!(tried.first_attempt_at, Some(Timestamp(7_000_000)));
-        assert_eq!(tried.next_attempt_at, Some(Timestamp(7_001_000)));
-
-        let old = queued(
-            stored(9, Some(Timestamp(NOW.0 - 1_000)), NOW),
-            &clocks,
-            &Included::default(),
-        );
-        assert_eq!(old.first_attempt_at, Some(Timestamp(6_999_000)));
-    }
-
-    /// A replay at a rate: not before its turn.
-    #[test]
-    fn what_was_queued_again_waits_for_its_turn() {
-        let clocks = Clocks::new(|| NOW, || NOW);
-        let replayed = queued(stored(0, None, NOW.plus(2 * DAY)), &clocks, &Included::default());
-        assert_eq!(replayed.next_attempt_at, Some(NOW.plus(2 * DAY)));
     }
 }

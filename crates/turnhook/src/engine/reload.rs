@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::{signal::unix::Signal, sync::watch};
 use tracing::{error, info, warn};
-use turnhook_dispatcher::{clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher};
+use turnhook_dispatcher::{config::EndpointConfig, dispatcher::Dispatcher};
 use turnhook_store::Store;
 use turnhook_subscriber::{
     direct::{DirectConfig, Keys},
@@ -18,8 +18,8 @@ use turnhook_subscriber::{
 
 use super::{
     clock::Clock,
-    courier,
     deadline::Stop,
+    outbox,
     outlet::{Outlet, parts_of},
     settings,
     supervisor::Ended,
@@ -55,7 +55,6 @@ pub(crate) struct Reloader {
     pub(crate) store: Store,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) clocks: Clocks,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -161,7 +160,7 @@ impl Reloader {
         for name in &removed {
             dispatcher.forget(name);
         }
-        let pauses = courier::pauses(&self.store, &self.clocks).await?;
+        let pauses = outbox::pauses(&self.store).await?;
         let mut told: Vec<String> = removed.iter().map(|name| format!("{name} (removed)")).collect();
         for endpoint in changed {
             let paused = pauses.get(&endpoint.name).cloned().unwrap_or_default();

@@ -16,7 +16,8 @@ pub(crate) enum Part {
     Source(Arc<str>),
     /// What listens for it.
     Subscriber(Arc<str>),
-    Courier,
+    /// What has the outcomes of deliveries written down.
+    OutcomeWriter,
     Dispatcher,
     Housekeeper,
     LaneKeeper,
@@ -47,7 +48,7 @@ impl fmt::Display for Part {
         match self {
             Part::Source(name) => write!(f, "source {name:?}"),
             Part::Subscriber(name) => write!(f, "subscriber of source {name:?}"),
-            Part::Courier => f.write_str("courier"),
+            Part::OutcomeWriter => f.write_str("writer of outcomes"),
             Part::Dispatcher => f.write_str("dispatcher"),
             Part::Housekeeper => f.write_str("housekeeper"),
             Part::LaneKeeper => f.write_str("lane keeper"),
@@ -201,8 +202,8 @@ mod tests {
             parts.start(part, work);
             parts.first().await
         };
-        let courier = first(Part::Courier, Box::pin(async { Ok(()) })).await;
-        assert_eq!(courier, (Part::Courier, Cause::Returned));
+        let writer = first(Part::OutcomeWriter, Box::pin(async { Ok(()) })).await;
+        assert_eq!(writer, (Part::OutcomeWriter, Cause::Returned));
         let http = first(Part::Http, Box::pin(async { Err("it failed".into()) })).await;
         assert_eq!(http, (Part::Http, Cause::Failed("it failed".into())));
         let source = Part::Source("eu-1".into());
@@ -214,9 +215,13 @@ mod tests {
     async fn who_does_not_stop_is_not_waited_for() {
         let mut parts = Supervisor::default();
         parts.start(Part::Housekeeper, std::future::pending());
-        parts.start(Part::Courier, async { Ok(()) });
+        parts.start(Part::OutcomeWriter, async { Ok(()) });
         let deadline = Deadline::after(Duration::ZERO);
-        assert!(parts.wait_for(|part| *part == Part::Courier, deadline).await);
+        assert!(
+            parts
+                .wait_for(|part| *part == Part::OutcomeWriter, deadline)
+                .await
+        );
         assert!(!parts.wait_for(|_| true, deadline).await);
         assert!(tokio::time::Instant::now() >= deadline.for_parts());
     }

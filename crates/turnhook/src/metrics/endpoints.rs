@@ -8,7 +8,7 @@ use prometheus_client::metrics::{
     gauge::Gauge,
     histogram::{Histogram, exponential_buckets},
 };
-use turnhook_dispatcher::queue::Next;
+use turnhook_reducer::outbox::Next;
 
 use super::families::families;
 use super::labels::{EndpointLabels, OutcomeLabels};

@@ -85,8 +85,8 @@ fn a_subscriber() {
 }
 
 #[test]
-fn the_courier() {
-    ends_the_process("courier", &["panic", "return"]);
+fn the_writer_of_outcomes() {
+    ends_the_process("writer of outcomes", &["panic", "return"]);
 }
 
 #[test]

@@ -67,10 +67,13 @@ struct World {
     now: Timestamp,
     rows: Vec<Row>,
     next: HashMap<u8, u32>,
-    flying: Vec<Delivery>,
+    flying: Vec<Queued>,
     /// Outcomes that are not written yet.
-    outcomes: VecDeque<(i64, u32, Option<Timestamp>, Next)>,
-    asked: Option<Wanted>,
+    outcomes: VecDeque<(i64, u32, Option<Timestamp>, Next, Mark)>,
+    /// Outcomes that are written, which the queue has yet to hear.
+    written: Vec<Mark>,
+    /// What was asked for, and what was found, where that was looked up at once.
+    asked: Option<(Wanted, Option<Page>)>,
 }
 
 impl World {
@@ -89,20 +92,21 @@ impl World {
             next: HashMap::new(),
             flying: Vec::new(),
             outcomes: VecDeque::new(),
+            written: Vec::new(),
             asked: None,
         }
     }
 
     /// As it stands in the store.
-    fn row(&self, id: i64) -> Delivery {
+    fn row(&self, id: i64) -> Queued {
         let row = &self.rows[id as usize];
-        Delivery {
-            decided_at: Timestamp::default(),
-            attempts: row.attempts,
-            first_attempt_at: row.first,
-            next_attempt_at: row.due,
+        let mut queued = Queued {
+            began_at: row.first,
+            due_at: row.due,
             ..delivery(id, u128::from(row.session), row.sequence)
-        }
+        };
+        queued.attempts = row.attempts;
+        queued
     }
 
     fn commit(&mut self, sessions: Vec<u8>) {
@@ -143,7 +147,7 @@ impl World {
         let Some(d) = self.queue.claim(self.now) else {
             return false;
         };
-        let row = &self.rows[d.id as usize];
+        let row = &self.rows[d.id.0 as usize];
         assert!(!row.over && !row.flying, "sent again");
         let (session, sequence, replay) = (row.session, row.sequence, row.was_over);
         for other in self.rows.iter().filter(|other| other.session == session) {
@@ -153,7 +157,7 @@ impl World {
                 "out of order"
             );
         }
-        self.rows[d.id as usize].flying = true;
+        self.rows[d.id.0 as usize].flying = true;
         self.flying.push(d);
         assert!(self.flying.len() <= 4);
         true
@@ -164,26 +168,30 @@ impl World {
             return;
         }
         let d = self.flying.remove(which % self.flying.len());
-        let (id, attempts, first) = (d.id, d.attempts + 1, d.first_attempt_at);
+        let (id, attempts, first) = (d.id.0, d.attempts + 1, d.began_at);
         let status = StatusCode::from_u16(status).ok();
         let random = self.now.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let next = self.queue.finish(d, status, None, self.now, random);
         let row = &mut self.rows[id as usize];
         row.flying = false;
-        row.over = matches!(next, Next::Done | Next::Rejected | Next::GaveUp);
+        row.over = matches!(next, Next::Done | Next::Dead(_));
         row.was_over |= row.over;
-        self.outcomes.push_back((id, attempts, first, next));
+        let mark = self.queue.mark().unwrap();
+        self.outcomes.push_back((id, attempts, first, next, mark));
     }
 
+    /// The queue hears of what was written before: others may act on that earlier.
     fn write(&mut self, count: usize) {
-        for (id, attempts, first, next) in self.outcomes.drain(..count.min(self.outcomes.len())) {
+        self.queue.written(&std::mem::take(&mut self.written));
+        for (id, attempts, first, next, mark) in self.outcomes.drain(..count.min(self.outcomes.len())) {
             let row = &mut self.rows[id as usize];
             (row.attempts, row.first) = (attempts, first);
             match next {
                 Next::Retry(at) => row.due = Some(at),
                 Next::Paused | Next::Waits => {}
-                Next::Done | Next::Rejected | Next::GaveUp | Next::Dead => row.pending = false,
+                Next::Done | Next::Dead(_) => row.pending = false,
             }
+            self.written.push(mark);
         }
     }
 
@@ -191,21 +199,30 @@ impl World {
         if self.asked.is_some() {
             return;
         }
-        self.asked = self.queue.wanted(self.now);
-        if self.asked.is_some() {
-            // What was reported before is written before.
-            self.write(usize::MAX);
-        }
+        self.asked = self.queue.wanted(self.now).map(|wanted| {
+            let early = self.now.0.is_multiple_of(2).then(|| self.page(&wanted));
+            (wanted, early)
+        });
     }
 
     fn answer(&mut self, readable: bool) {
-        let Some(wanted) = self.asked.take() else { return };
+        let Some((wanted, early)) = self.asked.take() else {
+            return;
+        };
+        let page = early.unwrap_or_else(|| self.page(&wanted));
+        self.queue.answer(readable.then_some(page), self.now);
+    }
+
+    fn page(&self, wanted: &Wanted) -> Page {
         let pending = |id: &i64| self.rows[*id as usize].pending;
         let all = 0..self.rows.len() as i64;
         let (ids, limit): (Vec<i64>, usize) = match wanted {
             Wanted::Oldest { after, limit } => (
-                all.filter(|id| *id > after).filter(pending).take(limit).collect(),
-                limit,
+                all.filter(|id| *id > after.0)
+                    .filter(pending)
+                    .take(*limit)
+                    .collect(),
+                *limit,
             ),
             Wanted::Newest { limit } => {
                 let head = |id: &i64| {
@@ -217,16 +234,16 @@ impl World {
                             .any(|o| o.session == row.session && o.pending && o.sequence < row.sequence)
                 };
                 (
-                    all.rev().filter(pending).filter(head).take(limit).collect(),
-                    limit,
+                    all.rev().filter(pending).filter(head).take(*limit).collect(),
+                    *limit,
                 )
             }
-            Wanted::Rows(ids) => (ids.into_iter().filter(pending).collect(), usize::MAX),
+            Wanted::Rows(ids) => (ids.iter().map(|id| id.0).filter(pending).collect(), usize::MAX),
         };
-        let end = ids.len() < limit;
-        let deliveries = ids.into_iter().map(|id| self.row(id)).collect();
-        self.queue
-            .answer(readable.then_some(Page { deliveries, end }), self.now);
+        Page {
+            end: ids.len() < limit,
+            deliveries: ids.into_iter().map(|id| self.row(id)).collect(),
+        }
     }
 
     fn check_memory(&self) {
@@ -262,6 +279,7 @@ impl World {
     fn drain(&mut self) {
         self.queue.resume(self.now);
         for _ in 0..20 * self.rows.len() + 100 {
+            self.write(usize::MAX);
             self.ask();
             self.answer(true);
             while self.claim() {}

@@ -17,7 +17,7 @@ fn a_400_is_tried_again_for_an_hour_and_is_dead_then() {
     assert!(matches!(next, Next::Retry(_)), "{next:?}");
     let hour = T0.plus(3_600_000);
     let last = queue.claim(hour).unwrap();
-    assert_eq!(queue.finish(last, bad, None, hour, 0), Next::Rejected);
+    assert_eq!(queue.finish(last, bad, None, hour, 0), Next::REJECTED);
     assert_eq!(queue.standstill(hour), None);
 }
 
@@ -41,7 +41,10 @@ fn twenty_400s_in_a_row_hold_the_endpoint_and_kill_nothing() {
             assert!(matches!(next, Next::Retry(_)), "{next:?}");
         }
         while let Some(Wanted::Rows(rows)) = queue.wanted(now) {
-            let deliveries = rows.into_iter().map(|id| delivery(id, id as u128, 0)).collect();
+            let deliveries = rows
+                .into_iter()
+                .map(|id| delivery(id.0, id.0 as u128, 0))
+                .collect();
             queue.answer(
                 Some(Page {
                     deliveries,
@@ -60,7 +63,10 @@ fn twenty_400s_in_a_row_hold_the_endpoint_and_kill_nothing() {
     {
         now = queue.next_wake(now).unwrap().max(now.plus(1));
         while let Some(Wanted::Rows(rows)) = queue.wanted(now) {
-            let deliveries = rows.into_iter().map(|id| delivery(id, id as u128, 0)).collect();
+            let deliveries = rows
+                .into_iter()
+                .map(|id| delivery(id.0, id.0 as u128, 0))
+                .collect();
             queue.answer(
                 Some(Page {
                     deliveries,
@@ -78,18 +84,13 @@ fn twenty_400s_in_a_row_hold_the_endpoint_and_kill_nothing() {
 fn a_retry_that_was_dated_by_a_clock_that_was_ahead_waits_no_longer_than_any() {
     let mut queue = level(&config(), Bounds::default());
     let month = T0.plus(30 * 86_400_000);
-    let retry = Delivery {
-        attempts: 1,
-        next_attempt_at: Some(month),
-        ..delivery(1, 1, 0)
-    };
-    let replayed = Delivery {
-        next_attempt_at: Some(month),
-        ..delivery(2, 2, 0)
-    };
+    let mut retry = delivery(1, 1, 0);
+    retry.attempts = 1;
+    let mut replayed = delivery(2, 2, 0);
+    (retry.due_at, replayed.due_at) = (Some(month), Some(month));
     queue.offer([retry, replayed], T0);
     assert_eq!(queue.next_wake(T0), Some(T0.plus(3_600_000)));
-    queue.withdraw(&[1], T0);
+    queue.withdraw(&[DeliveryId(1)], T0);
     assert_eq!(queue.next_wake(T0), Some(month), "a slow replay may take as long");
 }
 

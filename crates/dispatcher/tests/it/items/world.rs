@@ -9,15 +9,16 @@ use turnhook_dispatcher::{
     provider::{
         Meter, Settings,
         account::{Account, Anonymous, CustomerFrom, Late, Unknown},
-        batch::{Batch, Heard, Record, Whole},
+        batch::{Batch, Heard, Whole},
         customers::Customers,
         kind,
     },
-    queue::{Bounds, Delivery, Next, Page, Queue, Standstill, Wanted},
+    queue::{Bounds, Page, Queue, Queued, Standstill, Wanted},
     samples::{self, Case},
 };
 use turnhook_reducer::{
     event::{EventType, SessionId},
+    outbox::{Delivery, DeliveryId, EndpointId, Next, Sent},
     time::Timestamp,
 };
 
@@ -73,7 +74,7 @@ pub(crate) enum Fate {
 }
 
 struct Row {
-    delivery: Delivery,
+    delivery: Queued,
     fate: Fate,
     /// What it comes to.
     bytes: u64,
@@ -87,7 +88,7 @@ pub(crate) struct World {
     account: Arc<Account>,
     config: EndpointConfig,
     queue: Queue,
-    rows: BTreeMap<i64, Row>,
+    rows: BTreeMap<DeliveryId, Row>,
     pub(crate) fake: Fake,
     map: tempfile::TempDir,
 }
@@ -166,19 +167,24 @@ impl World {
         event.user = user.clone().map(|user| user.into_bytes().into());
         let bytes = if sequence == 0 { 0 } else { 1000 + n as u64 };
         event.usage_delta.billable_bytes = bytes;
-        let delivery = Delivery {
-            id: n + 1,
-            event_id: format!("evt_{n:026}").into(),
-            session: event.session_id,
+        let delivery = Queued {
+            delivery: Delivery {
+                id: DeliveryId(n + 1),
+                endpoint: EndpointId(1),
+                event_id: format!("evt_{n:026}").parse().unwrap(),
+                session_id: event.session_id,
+                sequence,
+                event_type,
+                body: body(&event),
+                timestamp: self.now,
+                sent: None,
+                attempts: 0,
+                first_attempt_at: None,
+                next_attempt_at: self.now,
+            },
             lane: event.session_id,
-            sequence,
-            event_type,
-            body: body(&event),
-            decided_at: self.now,
-            sent: None,
-            attempts: 0,
-            first_attempt_at: None,
-            next_attempt_at: None,
+            began_at: None,
+            due_at: None,
         };
         let row = Row {
             delivery,
@@ -186,7 +192,7 @@ impl World {
             bytes,
             user,
         };
-        self.rows.insert(n + 1, row);
+        self.rows.insert(DeliveryId(n + 1), row);
     }
 
     fn chance(&mut self, of: u64) -> bool {
@@ -239,14 +245,14 @@ impl World {
     }
 
     /// As the endpoint does it; it may be killed between any two steps.
-    fn send(&mut self, claimed: Vec<Delivery>) {
+    fn send(&mut self, claimed: Vec<Queued>) {
         let head = claimed[0].clone();
         let account = Arc::clone(&self.account);
         let mut batch = Batch::new(&account, claimed, self.now);
         if self.dies() {
             return;
         }
-        for (id, items) in batch.to_write().0 {
+        for (id, items) in batch.to_write() {
             self.row(id).sent = Some(items);
         }
         if self.dies() {
@@ -293,16 +299,16 @@ impl World {
         dies
     }
 
-    fn row(&mut self, id: i64) -> &mut Delivery {
+    fn row(&mut self, id: DeliveryId) -> &mut Queued {
         &mut self.rows.get_mut(&id).unwrap().delivery
     }
 
     fn conclude(&mut self, concluded: turnhook_dispatcher::provider::batch::Concluded) {
         let mut delivery = concluded.delivery;
-        if concluded.record == Record::Forget {
+        if concluded.sent == Sent::Forget {
             delivery.sent = None;
         }
-        let (id, first) = (delivery.id, delivery.first_attempt_at);
+        let (id, first) = (delivery.id, delivery.began_at);
         let random = self.random();
         let (next, dead) = self.queue.conclude(
             delivery,
@@ -312,19 +318,21 @@ impl World {
             random,
         );
         let row = self.rows.get_mut(&id).unwrap();
-        match concluded.record {
-            Record::Keep => {}
-            Record::Forget => row.delivery.sent = None,
-            Record::Put(items) => row.delivery.sent = Some(items),
+        match concluded.sent {
+            Sent::Keep => {}
+            Sent::Forget => row.delivery.sent = None,
+            Sent::Put(items) => row.delivery.sent = Some(items),
         }
         match next {
             Next::Done => row.fate = Fate::Delivered,
-            Next::Dead => row.fate = Fate::Dead(dead.unwrap().as_str()),
-            Next::GaveUp => row.fate = Fate::Dead("gave_up"),
+            Next::Dead(why) => {
+                assert!(why == "gave_up" || dead.is_some_and(|dead| dead.as_str() == why));
+                row.fate = Fate::Dead(why);
+            }
             Next::Retry(at) => {
                 row.delivery.attempts += 1;
-                row.delivery.first_attempt_at = first;
-                row.delivery.next_attempt_at = Some(at);
+                row.delivery.began_at = first;
+                row.delivery.due_at = Some(at);
             }
             Next::Waits => {}
             other => panic!("{other:?}"),
@@ -383,7 +391,7 @@ impl World {
         let seed = self.plan.seed;
         let (mut ledger, mut listed) = (0u64, 0u64);
         for row in self.rows.values() {
-            let id = &*row.delivery.event_id;
+            let id = &row.delivery.event_id.to_string();
             let (times, bytes) = self.fake.counted.get(id).copied().unwrap_or_default();
             let is_billed = row.bytes > 0 && row.user.is_some();
             assert!(times <= 1, "seed {seed}: {id} was counted {times} times");
@@ -438,10 +446,13 @@ impl World {
     pub(crate) fn counted_by_session(&self) -> Vec<Vec<u32>> {
         let mut sessions: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
         for id in &self.fake.order {
-            let found = self.rows.values().find(|row| *row.delivery.event_id == **id);
+            let found = self
+                .rows
+                .values()
+                .find(|row| row.delivery.event_id.to_string() == **id);
             let delivery = &found.unwrap().delivery;
             sessions
-                .entry(delivery.session)
+                .entry(delivery.session_id)
                 .or_default()
                 .push(delivery.sequence);
         }

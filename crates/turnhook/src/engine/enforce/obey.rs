@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tracing::{error, warn};
-use turnhook_dispatcher::{endpoint::Outcome, queue::Next};
-use turnhook_store::{BlockChange, DeliveryId, Store};
+use turnhook_reducer::outbox::{Next, Outcome};
+use turnhook_store::{BlockChange, Store};
 
 use super::Blocker;
 
@@ -101,10 +101,7 @@ impl Obey {
     /// By the event that was answered, where it can still be read from the outbox; else by the ledger, which has to be
     /// brought up to it first.
     async fn whom(&self, outcome: &Outcome) -> turnhook_store::Result<Option<Whom>> {
-        let rows = self
-            .store
-            .pending_rows(vec![DeliveryId(outcome.delivery)])
-            .await?;
+        let rows = self.store.pending_rows(vec![outcome.delivery]).await?;
         if let Some(whom) = rows.first().and_then(|row| told(&row.body)) {
             return Ok(Some(whom));
         }
