@@ -272,33 +272,6 @@ impl Endpoint {
         self.abort.send_replace(true);
     }
 
-    pub(crate) fn status(&self) -> EndpointStatus {
-        let now = self.clocks.steady();
-        let state = self.lock();
-        EndpointStatus {
-            name: Arc::clone(&self.name),
-            standstill: self.standstill(&state, now),
-            in_memory: state.queue.in_memory(),
-            behind: state.queue.is_behind(),
-            in_flight: state.queue.in_flight(),
-            breaker: state.queue.breaker(),
-            last_error: state.last_error.clone(),
-            last_success_at: state.last_success_at,
-            waiting_for_customers: state.queue.waiting_for_customers(),
-        }
-    }
-
-    /// Why nothing is sent, by the wall clock and with the reason of an open breaker.
-    fn standstill(&self, state: &State, now: Timestamp) -> Option<Standstill> {
-        let mut standstill = state.queue.standstill(now)?;
-        standstill.since = self.clocks.to_wall(standstill.since);
-        standstill.until = standstill.until.map(|at| self.clocks.to_wall(at));
-        if let (StandstillKind::BreakerOpen, Some((_, error))) = (standstill.kind, &state.last_error) {
-            standstill.reason = error.as_str().into();
-        }
-        Some(standstill)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

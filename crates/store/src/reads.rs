@@ -235,6 +235,23 @@ impl<'d> Asked<'d> {
         }
     }
 
+    /// What is on record in a table, latest first: below number `before`, and by the filter. `over` and `was` name the
+    /// columns of when it was over, and of when it was.
+    pub(crate) fn on_record(
+        dialect: &'d Dialect,
+        columns: &str,
+        table: &str,
+        filter: RecordFilter,
+        before: Option<i64>,
+        [over, was]: [&str; 2],
+        limit: usize,
+    ) -> (String, Vec<Value>) {
+        let mut asked = Asked::new(dialect, columns, table);
+        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
+        asked.record(filter, over, was);
+        (asked.ordered("t.id DESC", limit), asked.values)
+    }
+
     /// A condition with a value in the place of `?`.
     pub(crate) fn and(&mut self, condition: &str, value: impl Into<Value>) {
         self.values.push(value.into());

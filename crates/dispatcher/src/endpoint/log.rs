@@ -1,4 +1,6 @@
-//! What an endpoint says of its attempts, and of its standing still.
+//! What an endpoint says of itself: how it is doing, its attempts, and its standing still.
+
+use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 use turnhook_reducer::{
@@ -6,14 +8,44 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{Endpoint, State};
-use crate::{body::rfc3339, queue::StandstillKind};
+use super::{Endpoint, EndpointStatus, State};
+use crate::{
+    body::rfc3339,
+    queue::{Standstill, StandstillKind},
+};
 
 /// Standing still for less than this, in milliseconds, is not logged: a receiver that spaces requests out by a
 /// `Retry-After` of a second would fill the log.
 const WORTH_A_LINE: u64 = 10_000;
 
 impl Endpoint {
+    pub(crate) fn status(&self) -> EndpointStatus {
+        let now = self.clocks.steady();
+        let state = self.lock();
+        EndpointStatus {
+            name: Arc::clone(&self.name),
+            standstill: self.standstill(&state, now),
+            in_memory: state.queue.in_memory(),
+            behind: state.queue.is_behind(),
+            in_flight: state.queue.in_flight(),
+            breaker: state.queue.breaker(),
+            last_error: state.last_error.clone(),
+            last_success_at: state.last_success_at,
+            waiting_for_customers: state.queue.waiting_for_customers(),
+        }
+    }
+
+    /// Why nothing is sent, by the wall clock and with the reason of an open breaker.
+    fn standstill(&self, state: &State, now: Timestamp) -> Option<Standstill> {
+        let mut standstill = state.queue.standstill(now)?;
+        standstill.since = self.clocks.to_wall(standstill.since);
+        standstill.until = standstill.until.map(|at| self.clocks.to_wall(at));
+        if let (StandstillKind::BreakerOpen, Some((_, error))) = (standstill.kind, &state.last_error) {
+            standstill.reason = error.as_str().into();
+        }
+        Some(standstill)
+    }
+
     pub(super) fn log(&self, outcome: &Outcome) {
         debug!(
             endpoint = &*self.name,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use turnhook_reducer::time::Timestamp;
+use turnhook_reducer::{outbox::Pause, time::Timestamp};
+
+use super::Queue;
+use crate::breaker::Breaker;
 
 /// Why nothing is sent to an endpoint but, perhaps, a request now and then that asks whether it is back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,4 +49,84 @@ pub(super) struct Hold {
     pub(super) since: Timestamp,
     pub(super) until: Timestamp,
     pub(super) reason: Arc<str>,
+}
+
+/// Pauses that are remembered.
+const PAUSES: usize = 64;
+
+impl Queue {
+    /// Stops sending. What is under way goes on.
+    pub fn pause(&mut self, reason: &str, now: Timestamp) {
+        if self.paused().is_some() {
+            return;
+        }
+        self.pauses.push(Pause {
+            from: now,
+            to: None,
+            reason: reason.into(),
+        });
+        if self.pauses.len() > PAUSES {
+            // One long pause in place of the two oldest: nothing is given up too early.
+            let oldest = self.pauses.remove(0);
+            if let Some(next) = self.pauses.first_mut() {
+                next.from = oldest.from;
+            }
+        }
+    }
+
+    /// Sends again, at once, whatever held it back: a pause, a `Retry-After`, the circuit breaker, an earlier failure.
+    pub fn resume(&mut self, now: Timestamp) {
+        if let Some(pause @ Pause { to: None, .. }) = self.pauses.last_mut() {
+            pause.to = Some(now.max(pause.from));
+        }
+        self.hold = None;
+        self.batches.cause = None;
+        self.breaker = Breaker::default();
+        self.lanes.hasten_all(now);
+    }
+
+    /// The pause that holds.
+    #[must_use]
+    pub fn paused(&self) -> Option<&Pause> {
+        self.pauses.last().filter(|pause| pause.to.is_none())
+    }
+
+    /// Why nothing is sent but, perhaps, a probe. Of several reasons the one that lasts longest; an open breaker has
+    /// none here, since it is the last error.
+    #[must_use]
+    pub fn standstill(&self, now: Timestamp) -> Option<Standstill> {
+        if let Some(pause) = self.paused() {
+            return Some(Standstill {
+                kind: StandstillKind::Paused,
+                since: pause.from,
+                until: None,
+                reason: Arc::clone(&pause.reason),
+            });
+        }
+        let probe = Some(self.breaker.gate(now)).filter(|at| *at < Timestamp::MAX);
+        if let Some(hold) = self.hold.as_ref().filter(|hold| hold.until > now)
+            && probe.is_some_and(|probe| probe <= hold.until)
+        {
+            return Some(Standstill {
+                kind: StandstillKind::Held,
+                since: hold.since,
+                until: Some(hold.until),
+                reason: Arc::clone(&hold.reason),
+            });
+        }
+        if let (Some(since), Some(cause)) = (self.breaker.open_since(), &self.batches.cause) {
+            return Some(Standstill {
+                kind: StandstillKind::Held,
+                since,
+                until: probe,
+                reason: Arc::clone(cause),
+            });
+        }
+        self.breaker.open_since().map(|since| Standstill {
+            kind: StandstillKind::BreakerOpen,
+            since,
+            until: probe,
+            reason: Arc::from(""),
+        })
+    }
 }

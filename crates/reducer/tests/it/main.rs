@@ -21,3 +21,4 @@ mod takeover;
 mod traps;
 mod twice;
 mod world;
+mod wraps;

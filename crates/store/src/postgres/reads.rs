@@ -78,13 +78,18 @@ impl Postgres {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<NumberedGap>> {
-        let mut asked = Asked::new(&DIALECT, GAP, "gap");
-        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-        asked.record(filter, "t.to_at", "t.from_at");
-        let sql = asked.ordered("t.id DESC", limit);
+        let (sql, values) = Asked::on_record(
+            &DIALECT,
+            GAP,
+            "gap",
+            filter,
+            before,
+            ["t.to_at", "t.from_at"],
+            limit,
+        );
         attempt!(&self.db, client => {
             let mut gaps = Vec::new();
-            for row in client.query(&sql, &params(&asked.values)).await? {
+            for row in client.query(&sql, &params(&values)).await? {
                 if let Some(gap) = read_gap(&row, 2)? {
                     let source = row.read(1)?;
                     gaps.push((row.read(0)?, GapRow { source, gap }));
@@ -100,13 +105,18 @@ impl Postgres {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UnattributedRow>> {
-        let mut asked = Asked::new(&DIALECT, &unattributed_columns(), "unattributed");
-        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-        asked.record(filter, "t.at", "t.at");
-        let sql = asked.ordered("t.id DESC", limit);
+        let (sql, values) = Asked::on_record(
+            &DIALECT,
+            &unattributed_columns(),
+            "unattributed",
+            filter,
+            before,
+            ["t.at"; 2],
+            limit,
+        );
         attempt!(&self.db, client => {
             let mut found = Vec::new();
-            for row in client.query(&sql, &params(&asked.values)).await? {
+            for row in client.query(&sql, &params(&values)).await? {
                 let server: Vec<u8> = row.read(3)?;
                 found.push(UnattributedRow {
                     number: row.read(0)?,
@@ -131,13 +141,11 @@ impl Postgres {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<RefusedRow>> {
-        let mut asked = Asked::new(&DIALECT, REFUSED, "refused");
-        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-        asked.record(filter, "t.at", "t.at");
-        let sql = asked.ordered("t.id DESC", limit);
+        let (sql, values) =
+            Asked::on_record(&DIALECT, REFUSED, "refused", filter, before, ["t.at"; 2], limit);
         attempt!(&self.db, client => {
             let mut found = Vec::new();
-            for row in client.query(&sql, &params(&asked.values)).await? {
+            for row in client.query(&sql, &params(&values)).await? {
                 found.push(RefusedRow {
                     number: row.read(0)?,
                     source: row.read(1)?,

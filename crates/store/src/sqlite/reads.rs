@@ -90,11 +90,17 @@ impl Sqlite {
         limit: usize,
     ) -> Result<Vec<NumberedGap>> {
         self.read(move |conn| {
-            let mut asked = Asked::new(&DIALECT, GAP, "gap");
-            asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-            asked.record(filter, "t.to_at", "t.from_at");
-            let mut stmt = conn.prepare_cached(&asked.ordered("t.id DESC", limit))?;
-            let mut found = stmt.query(params_from_iter(asked.values))?;
+            let (sql, values) = Asked::on_record(
+                &DIALECT,
+                GAP,
+                "gap",
+                filter,
+                before,
+                ["t.to_at", "t.from_at"],
+                limit,
+            );
+            let mut stmt = conn.prepare_cached(&sql)?;
+            let mut found = stmt.query(params_from_iter(values))?;
             let mut gaps = Vec::new();
             while let Some(row) = found.next()? {
                 if let Some(gap) = read_gap(row, 2)? {
@@ -114,11 +120,17 @@ impl Sqlite {
         limit: usize,
     ) -> Result<Vec<UnattributedRow>> {
         self.read(move |conn| {
-            let mut asked = Asked::new(&DIALECT, &unattributed_columns(), "unattributed");
-            asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-            asked.record(filter, "t.at", "t.at");
-            let mut stmt = conn.prepare_cached(&asked.ordered("t.id DESC", limit))?;
-            stmt.query_map(params_from_iter(asked.values), |r| {
+            let (sql, values) = Asked::on_record(
+                &DIALECT,
+                &unattributed_columns(),
+                "unattributed",
+                filter,
+                before,
+                ["t.at"; 2],
+                limit,
+            );
+            let mut stmt = conn.prepare_cached(&sql)?;
+            stmt.query_map(params_from_iter(values), |r| {
                 let server: Vec<u8> = r.get(3)?;
                 Ok(UnattributedRow {
                     number: r.get(0)?,
@@ -145,11 +157,10 @@ impl Sqlite {
         limit: usize,
     ) -> Result<Vec<RefusedRow>> {
         self.read(move |conn| {
-            let mut asked = Asked::new(&DIALECT, REFUSED, "refused");
-            asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-            asked.record(filter, "t.at", "t.at");
-            let mut stmt = conn.prepare_cached(&asked.ordered("t.id DESC", limit))?;
-            stmt.query_map(params_from_iter(asked.values), |r| {
+            let (sql, values) =
+                Asked::on_record(&DIALECT, REFUSED, "refused", filter, before, ["t.at"; 2], limit);
+            let mut stmt = conn.prepare_cached(&sql)?;
+            stmt.query_map(params_from_iter(values), |r| {
                 Ok(RefusedRow {
                     number: r.get(0)?,
                     source: r.get(1)?,

@@ -4,6 +4,7 @@
 //! `run` plays; the truth and most of what must hold are the model's. `TURNHOOK_HISTORIES` sets the number of
 //! histories (default 30,000, of which each of the two properties plays an eighth).
 
+mod ears;
 mod history;
 mod node;
 mod run;

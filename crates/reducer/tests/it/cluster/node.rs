@@ -10,8 +10,8 @@ use turnhook_reducer::{
 };
 
 use super::{
+    ears::Ears,
     history::CommitFate,
-    run::Ears,
     store::{Batch, Store},
 };
 use crate::model::{

@@ -1,0 +1,110 @@
+//! Counters of coturn that wrap at 4 GiB, and what looks as if they had.
+
+use turnhook_reducer::{
+    event::{CloseReason, UnattributedReason},
+    message::{Kind, Leg},
+    rules::{Rules, StartOn},
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
+
+use crate::world::{World, bytes, exact, reason, seconds};
+
+const MB: u64 = 1_000_000;
+
+#[test]
+fn a_peer_report_lost_alone_may_hide_a_wrap() {
+    // The client's report of 5 GiB was heard, the peer's was not: no client bytes are missing, and yet the
+    // peer total is short of 4 GiB.
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0).message(
+        "bob",
+        1,
+        Kind::Traffic(Leg::Client, bytes(5_000_000, TRUE + TRUE / 10)),
+    );
+    w.at(20.0).close("bob", 1, 5_000_000, TRUE);
+    w.at(100.0).advance();
+    assert_eq!(w.end(0).usage.legs.peer.sent_bytes, TRUE - (4 << 30));
+    assert!(!exact(w.end(0)));
+}
+
+#[test]
+fn without_a_peer_leg_nothing_wraps() {
+    let mut w = World::new(Rules {
+        peer_leg: false.into(),
+        ..Rules::default()
+    });
+    w.at(0.0).open("bob", 1);
+    let gap = Gap {
+        from: Timestamp(w.now + 1),
+        to: Timestamp(w.now + 10_000),
+        reason: GapReason::Reconnect,
+        server: None,
+    };
+    w.reducer.gap(gap.to, &gap);
+    w.at(20.0).close("bob", 1, 5_000_000, 5 << 30);
+    w.at(100.0).advance();
+    assert!(exact(w.end(0)), "client totals are 64 bits wide");
+    assert_eq!(w.end(0).usage.billable_bytes, 2 * ((5 << 30) + (5 << 30) / 10));
+}
+
+#[test]
+fn two_lives_taken_for_one_are_not_billed_a_wrap() {
+    // coturn is killed and started anew; the next life of the same number is heard of only by its end.
+    // Its peer total is below what was counted, but its client total has no room for 4 GiB.
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1);
+    w.at(10.0)
+        .message("bob", 1, Kind::Traffic(Leg::Peer, bytes(300, MB)));
+    w.at(100.0).close("bob", 1, 200, MB / 2);
+    w.at(200.0).advance();
+    assert_eq!(w.peer_bytes_told(), MB, "what was counted, and not 4 GiB more");
+    assert!(!exact(w.end(0)));
+}
+
+#[test]
+fn two_lives_taken_for_one_are_not_billed_a_wrap_without_client_totals_either() {
+    let mut w = World::new(Rules::default());
+    w.at(0.0).open("bob", 1).traffic("bob", 1, 300, MB);
+    w.at(100.0)
+        .deleted("bob", 1)
+        .message("bob", 1, Kind::TotalTraffic(Leg::Peer, bytes(200, MB / 2)));
+    w.at(200.0).advance();
+    assert_eq!((w.peer_bytes_told(), exact(w.end(0))), (MB, false));
+}
+
+#[test]
+fn a_wrap_is_told_without_client_totals_where_the_deltas_show_it() {
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    w.at(0.0)
+        .open("bob", 1)
+        .traffic("bob", 1, 4_500_000, TRUE - (1 << 28));
+    w.at(100.0).deleted("bob", 1).message(
+        "bob",
+        1,
+        Kind::TotalTraffic(Leg::Peer, bytes(5_000_000, TRUE - (4 << 30))),
+    );
+    w.at(200.0).advance();
+    assert_eq!((w.peer_bytes_told(), exact(w.end(0))), (TRUE, false));
+}
+
+#[test]
+fn a_late_peer_total_that_wraps_is_told() {
+    const TRUE: u64 = 5 << 30;
+    let mut w = World::new(Rules::default());
+    let total = |leg, n| Kind::TotalTraffic(leg, bytes(5_000_000, n));
+    w.at(0.0).open("bob", 1);
+    w.at(10.0).traffic("bob", 1, 4_500_000, TRUE - (1 << 29));
+    w.at(20.0)
+        .deleted("bob", 1)
+        .message("bob", 1, total(Leg::Client, TRUE + TRUE / 10));
+    w.at(40.0).advance();
+    assert!(!exact(w.end(0)));
+    w.at(50.0).message("bob", 1, total(Leg::Peer, TRUE - (4 << 30)));
+    w.at(100.0).advance();
+    assert_eq!(w.peer_bytes_told(), TRUE);
+    assert_eq!(w.end(1).continues, Some(w.end(0).session_id));
+}
