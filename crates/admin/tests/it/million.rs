@@ -19,7 +19,7 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::{Billable, Usage},
 };
-use turnhook_store::{Commit, Mode, NewEvent, Outcome, PostgresOptions, Sent, SourceId, Store, Verdict};
+use turnhook_store::{Commit, Mode, NewEvent, Next, Outcome, PostgresOptions, Sent, SourceId, Store};
 
 use crate::support::Fixture;
 
@@ -137,19 +137,27 @@ async fn fill(store: &Store, all: u64, from: u64) {
                 .filter_map(|(i, delivery)| {
                     // Of the last ones a quarter are dead letters, and a quarter wait.
                     let is_last = all - first <= BATCH;
-                    let verdict = match i % 4 {
-                        0 if is_last => Verdict::Dead("rejected".to_owned()),
+                    let next = match i % 4 {
+                        0 if is_last => Next::REJECTED,
                         1 if is_last => return None,
-                        _ => Verdict::Delivered,
+                        _ => Next::Done,
                     };
                     Some(Outcome {
-                        id: delivery.id,
+                        endpoint: "billing".into(),
+                        delivery: delivery.id,
+                        event_id: delivery.event_id,
+                        session: delivery.session_id,
+                        event_type: delivery.event_type,
+                        decided_at: delivery.timestamp,
                         at: delivery.timestamp,
-                        latency_ms: 12,
+                        attempt: 1,
+                        tried_for: Duration::ZERO,
                         status: Some(200),
+                        latency: Duration::from_millis(12),
                         error: None,
-                        answer: None,
-                        verdict,
+                        answer: Default::default(),
+                        next,
+                        label: next.as_str(),
                         sent: Sent::default(),
                     })
                 });

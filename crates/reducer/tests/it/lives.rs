@@ -4,7 +4,6 @@ use turnhook_reducer::{
     event::{CloseReason, UnattributedReason},
     message::{Kind, Leg},
     rules::{Rules, StartOn},
-    source::{Gap, GapReason},
     time::Timestamp,
 };
 

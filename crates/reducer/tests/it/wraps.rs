@@ -1,14 +1,13 @@
 //! Counters of coturn that wrap at 4 GiB, and what looks as if they had.
 
 use turnhook_reducer::{
-    event::{CloseReason, UnattributedReason},
     message::{Kind, Leg},
-    rules::{Rules, StartOn},
+    rules::Rules,
     source::{Gap, GapReason},
     time::Timestamp,
 };
 
-use crate::world::{World, bytes, exact, reason, seconds};
+use crate::world::{World, bytes, exact};
 
 const MB: u64 = 1_000_000;
 

@@ -1,11 +1,8 @@
 //! Deliveries as people see them: listed, shown, replayed, discarded; with turnhook running or not.
 
-use std::sync::Arc;
-
 use turnhook_reducer::event::EventType;
 use turnhook_store::{
-    Commit, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, Error, NewEvent,
-    ReplayRequest, Store,
+    DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, Error, ReplayRequest, Store,
 };
 
 use crate::support::{Backend, Fixture, at, body, dead, delivered, event, retry, session};
@@ -18,7 +15,7 @@ crate::support::on_both! {
     discarded_ones_are_finished,
 }
 
-fn filter() -> DeliveryFilter {
+pub(crate) fn filter() -> DeliveryFilter {
     DeliveryFilter::default()
 }
 

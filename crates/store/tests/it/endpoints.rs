@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use turnhook_reducer::event::EventType;
-use turnhook_store::{
-    Commit, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, Error, NewEvent,
-    ReplayRequest, Store,
-};
+use turnhook_store::{Commit, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryState, Error, NewEvent};
 
-use crate::support::{Backend, Fixture, at, body, dead, delivered, event, retry, session};
+use crate::deliveries::filter;
+use crate::support::{Backend, Fixture, at, body, delivered, event};
 
 crate::support::on_both! {
     endpoints_come_and_go_and_keep_what_is_theirs,

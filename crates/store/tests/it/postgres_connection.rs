@@ -6,7 +6,7 @@ use std::{
 };
 
 use turnhook_reducer::state::Table;
-use turnhook_store::{Commit, DeliveryId, Error, Migrated, Mode, NewEvent, PostgresOptions, Recorded, Store};
+use turnhook_store::{Commit, DeliveryId, Error, Mode, NewEvent, PostgresOptions, Recorded, Store};
 
 use crate::{
     postgres_cluster::Database,
@@ -84,7 +84,7 @@ async fn an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name(on: &B
 }
 
 /// Of one event, its own.
-async fn commit(store: &Store, n: u64) -> Commit {
+pub(crate) async fn commit(store: &Store, n: u64) -> Commit {
     let source = store.source("eu-1").await.unwrap();
     let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
     let event = event(n, 0, 0, n, "a", false);

@@ -1,18 +1,11 @@
 //! Coming to PostgreSQL: the schema, and the rights that it takes.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
-
-use turnhook_reducer::state::Table;
-use turnhook_store::{Commit, DeliveryId, Error, Migrated, Mode, NewEvent, PostgresOptions, Recorded, Store};
+use turnhook_store::{Error, Migrated, Mode, Store};
 
 use crate::{
     postgres_cluster::Database,
-    support::{
-        Backend, at, body, dead, delivered, event, postgres_options, put, remove, retry, run_on_postgres,
-    },
+    postgres_connection::commit,
+    support::{Backend, at, postgres_options, run_on_postgres},
 };
 
 #[test]
