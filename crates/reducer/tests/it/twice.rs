@@ -94,6 +94,33 @@ fn a_copy_of_a_total_is_not_the_next_lifes() {
     }
 }
 
+/// The same where coturn was started twice since, and nothing was carried in between.
+#[test]
+fn a_copy_of_a_total_is_known_over_two_restarts() {
+    for crash in [false, true] {
+        let mut w = World::new(Rules::default());
+        let first = legs(1);
+        w.at(0.0)
+            .message("ann", 1, Kind::New(from(Some("192.0.2.1:1"))))
+            .report(1, first);
+        w.close_of(1, first);
+        w.at(1.0).message("ann", 1, Kind::New(from(Some("192.0.2.1:2"))));
+        w.at(2.0).message("ann", 1, Kind::New(from(Some("192.0.2.1:3"))));
+        if crash {
+            w.crash().hears();
+        }
+        w.at(20.0)
+            .message("ann", 1, Kind::TotalTraffic(Leg::Client, first.client))
+            .message("ann", 1, Kind::TotalTraffic(Leg::Peer, first.peer));
+        w.at(30.0).close_of(1, legs(0));
+        w.at(1000.0).advance();
+        let told = w.events.iter().map(|e| e.usage_delta.legs);
+        let told = told.fold(Legs::default(), |sum, legs| sum.plus(legs));
+        assert_eq!(told, first, "{:#?}", w.told());
+        assert_eq!(w.billed_in_all(), 2 * HALF);
+    }
+}
+
 /// turnhook lost the `new` by a crash, and its copy comes after other messages: that is the same life.
 #[test]
 fn a_copy_of_a_new_that_was_not_heard_opens_no_other_life() {

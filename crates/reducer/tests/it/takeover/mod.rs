@@ -13,6 +13,7 @@ use turnhook_reducer::{
 mod committed;
 mod lives;
 mod queue;
+mod threads;
 
 use crate::world::{START, bytes, describe, exact, identity};
 
@@ -20,6 +21,7 @@ const MB: u64 = 1_000_000;
 const HERE: &str = "127.0.0.1:40000";
 
 struct Cluster {
+    rules: Rules,
     nodes: Vec<Reducer>,
     leader: usize,
     now: u64,
@@ -46,7 +48,12 @@ fn status(lifetime: u32, remote: &str) -> Status<'_> {
 impl Cluster {
     /// A leads, B follows.
     fn new() -> Cluster {
+        Cluster::with(Rules::default())
+    }
+
+    fn with(rules: Rules) -> Cluster {
         let mut cluster = Cluster {
+            rules,
             nodes: Vec::new(),
             leader: 0,
             now: START,
@@ -67,7 +74,7 @@ impl Cluster {
             .rows
             .iter()
             .map(|((table, key), value)| (*table, *key, value));
-        Reducer::restore(identity(), Rules::default(), self.clock, rows).unwrap()
+        Reducer::restore(identity(), self.rules.clone(), self.clock, rows).unwrap()
     }
 
     fn started(&self) -> Reducer {
