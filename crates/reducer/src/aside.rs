@@ -78,6 +78,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) wrapped: bool,
     /// What the totals of the life before said, where this one has none: see [`crate::allocation::Rare`].
     pub(crate) before: Option<Legs>,
+    /// Its client went to another address: a refresh or a `new` from where it was before may be a copy.
+    pub(crate) moved: bool,
 }
 
 impl TombstoneRest {

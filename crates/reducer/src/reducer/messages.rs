@@ -210,7 +210,9 @@ impl Reducer {
                 // The totals will not come any more: coturn tells of one allocation in order.
                 let seen = matches!(kind, Kind::New(_));
                 let details = self.details(&status);
-                let same_client = self.allocation(slot).is_some_and(|a| a.remote == details.remote);
+                let same_client = self
+                    .allocation(slot)
+                    .is_some_and(|a| a.remote == details.remote || a.flags.contains(Flags::MOVED));
                 // A refresh after the end may be one that was heard before.
                 let copied = self.may_be_copy(slot, &details) || (!seen && !self.rules.direct && same_client);
                 let twin = self.settle(slot);
@@ -226,7 +228,14 @@ impl Reducer {
 
     /// The next life of a key, whose last one has just ended. Where its `new` may be a copy, only what is beyond that
     /// one's is its own.
-    fn open_next(&mut self, key: &Key<'_>, status: Status<'_>, seen: bool, twin: u16, copied: bool) {
+    pub(crate) fn open_next(
+        &mut self,
+        key: &Key<'_>,
+        status: Status<'_>,
+        seen: bool,
+        twin: u16,
+        copied: bool,
+    ) {
         let before = self.find_tombstone(key).filter(|_| copied);
         let before = before.and_then(|slot| self.tombstones.get(slot));
         let opening = Opening {

@@ -4,7 +4,8 @@
 
 use super::{Key, Notice, Reducer};
 use crate::{
-    allocation::{Address, Details},
+    allocation::Details,
+    flags::Flags,
     message::{Kind, Leg},
     time::Timestamp,
     usage::Counters,
@@ -180,17 +181,26 @@ impl Reducer {
 
     /// Whether this `new` may be the copy of the one that opened the allocation.
     pub(crate) fn may_be_copy(&self, slot: u32, details: &Details) -> bool {
-        let (direct, now) = (self.rules.direct, self.now);
-        self.allocation(slot)
-            .is_some_and(|a| is_copy(direct, now, a.opened_at.get(), &a.remote, details))
+        self.allocation(slot).is_some_and(|a| {
+            let same_client = a.remote == details.remote || a.flags.contains(Flags::MOVED);
+            same_client && self.may_come_twice(a.opened_at.get())
+        })
     }
 
     /// The same of one that has ended.
     pub(crate) fn is_copy_of_ended(&self, tombstone: u32, details: &Details) -> bool {
-        let (direct, now) = (self.rules.direct, self.now);
-        self.tombstones
-            .get(tombstone)
-            .is_some_and(|t| is_copy(direct, now, t.opened_at, &t.rest.remote, details))
+        self.tombstones.get(tombstone).is_some_and(|t| {
+            let same_client = t.rest.remote == details.remote || t.rest.more.moved;
+            same_client && self.may_come_twice(t.opened_at)
+        })
+    }
+
+    /// Whether a `new` may repeat that of an allocation which opened then. Where each server has connections of its own
+    /// nothing comes twice; elsewhere it may, and a client that returns within a minute, from the same address (or from any,
+    /// where the first had moved) and under the same number, looks the same: what follows is told as far as it is beyond
+    /// what was told, since else all of it might be told twice.
+    fn may_come_twice(&self, opened_at: Timestamp) -> bool {
+        !self.rules.direct && self.now.since(opened_at) <= COPY_WITHIN
     }
 
     /// Whether a total may be the copy of one of the life before, of which this key's allocation is the next: it is told
@@ -208,14 +218,6 @@ impl Reducer {
         };
         soon && wrapped(total) == wrapped(before) && wrapped(total) != wrapped(own)
     }
-}
-
-/// Whether a `new` may repeat that of an allocation which opened at `opened_at`. Where each server has connections of
-/// its own nothing comes twice; elsewhere it may, and a client that returns within a minute, from the same address and
-/// under the same number, looks the same: what follows is told as far as it is beyond what was told, since else all of it
-/// might be told twice.
-fn is_copy(direct: bool, now: Timestamp, opened_at: Timestamp, remote: &Address, details: &Details) -> bool {
-    !direct && now.since(opened_at) <= COPY_WITHIN && *remote == details.remote
 }
 
 fn holds_another(username: &[u8]) -> bool {

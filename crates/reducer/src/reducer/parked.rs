@@ -149,6 +149,7 @@ impl Reducer {
                 untold,
                 wrapped: a.flags.contains(Flags::WRAPPED),
                 before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
+                moved: a.flags.contains(Flags::MOVED),
             },
             remote: a.remote,
         };
@@ -260,7 +261,7 @@ impl Reducer {
         };
         t.heard_at = now;
         let told = t.rest.told;
-        let copied = t.rest.more.copied;
+        let (copied, moved) = (t.rest.more.copied, t.rest.more.moved);
         let (totals_seen, mixed) = (t.rest.totals_seen, t.rest.mixed);
         let twin = if t.opened_at == now {
             t.rest.twin.saturating_add(1)
@@ -300,7 +301,12 @@ impl Reducer {
             Kind::Refreshed(status) if status.lifetime == 0 && totals_seen => false,
             Kind::Refreshed(status) => {
                 let details = self.details(&status);
-                if self.is_another(slot, &details) {
+                let another = self.is_another(slot, &details);
+                if another && totals_seen && moved && !self.rules.direct {
+                    // From where its client was before: perhaps it was said then, and comes once more.
+                    self.take_aside(key);
+                    self.open_next(key, status, false, twin, true);
+                } else if another {
                     let opening = self.after_ended(slot, key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
@@ -444,6 +450,7 @@ impl Reducer {
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
         a.flags.set(Flags::WRAPPED, rest.more.wrapped || kept.wrapped);
+        a.flags.set(Flags::MOVED, rest.more.moved);
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
         a.flags.set(Flags::DELTAS_ONLY, rest.more.kin);
         if a.remote == crate::allocation::Address::None {

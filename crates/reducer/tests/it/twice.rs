@@ -41,6 +41,64 @@ fn from(remote: Option<&'static str>) -> Status<'static> {
     }
 }
 
+/// Its client went to another address (RFC 8016), and then what was said while it was at the first comes once more, before
+/// and after the end: that is neither another life nor more of this one.
+#[test]
+fn copies_from_where_the_client_was_before_carry_nothing() {
+    let [first, second] = [Some("192.0.2.1:1"), Some("192.0.2.1:2")].map(from);
+    for copies in [
+        vec![Kind::Refreshed(first)],
+        vec![Kind::New(first)],
+        vec![Kind::New(first), Kind::Refreshed(first)],
+        vec![Kind::Refreshed(first), Kind::Refreshed(second)],
+    ] {
+        for closed_before in ["not", "without its peers' total", "whole"] {
+            // Of an open one whose client has moved, what was counted twice stands, as a lower bound.
+            if closed_before == "not" && !matches!(copies[0], Kind::New(_)) {
+                continue;
+            }
+            let mut w = World::new(Rules::default());
+            w.at(0.0)
+                .message("ann", 1, Kind::New(first))
+                .message("ann", 1, Kind::Refreshed(first))
+                .report(1, legs(1));
+            w.message("ann", 1, Kind::Refreshed(second));
+            let total = legs(1);
+            let close = |w: &mut World, peer: bool| {
+                w.deleted("ann", 1)
+                    .message("ann", 1, Kind::TotalTraffic(Leg::Client, total.client));
+                if peer {
+                    w.message("ann", 1, Kind::TotalTraffic(Leg::Peer, total.peer));
+                }
+            };
+            if closed_before != "not" {
+                close(&mut w, closed_before == "whole");
+            }
+            w.at(0.04);
+            for kind in &copies {
+                w.message("ann", 1, *kind);
+            }
+            w.report(1, legs(1));
+            close(&mut w, true);
+            w.at(2000.0).advance();
+            let told = w.events.iter().map(|e| e.usage_delta.legs);
+            let told = told.fold(Legs::default(), |sum, legs| sum.plus(legs));
+            assert_eq!(
+                w.billed_in_all(),
+                2 * HALF,
+                "{copies:?}, closed {closed_before}: {:#?}",
+                w.told()
+            );
+            assert_eq!(
+                told,
+                legs(1),
+                "{copies:?}, closed {closed_before}: {:#?}",
+                w.told()
+            );
+        }
+    }
+}
+
 /// Its totals were heard and told, and then a report and a refresh come once more: that it lives on may be, but not that
 /// it carried more.
 #[test]

@@ -192,7 +192,7 @@ impl<'a> Judge<'a> {
         let split = if namesakes.len() > 1 {
             namesakes.iter().any(copied)
         } else {
-            life.opened_again && (life.moved() || !life.says_addresses())
+            life.opened_again && !life.says_addresses()
         };
         if split {
             return self.truth(life).plus(self.of_source(life.copies)); // it looks like two

@@ -64,7 +64,9 @@ fn mistakable(fleet: &Fleet) -> Vec<bool> {
             .zip(first(before))
             .is_some_and(|(now, before)| now <= before + COPY);
         let soon = heard_soon || life.opened_at < before.opened_at + COPY;
-        let known = life.came_from_elsewhere(before) || (before.heard.other && !soon);
+        // Where copies may come, so that of a `new` whose client has moved since may.
+        let moved = soon && life.key.server.is_none() && before.moved();
+        let known = (life.came_from_elsewhere(before) && !moved) || (before.heard.other && !soon);
         if servers || echoed || !life.heard.new || !known {
             flags[i] = true;
             for e in earlier {
