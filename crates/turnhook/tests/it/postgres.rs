@@ -174,12 +174,14 @@ fn a_store_moves_to_postgres_and_goes_on() {
 fn a_role_that_may_not_make_tables_runs_on_what_was_migrated() {
     let server = Postgres::start();
     let database = server.database();
-    // As in README.md.
+    // As in deploy/SEVERAL-MACHINES.md.
     server.sql(
         &database,
         &format!(
             "CREATE ROLE owner LOGIN PASSWORD 'hunter2-owner'; CREATE ROLE app LOGIN PASSWORD 'hunter2-app'; \
              ALTER DATABASE {database} OWNER TO owner; \
+             REVOKE CREATE ON SCHEMA public FROM PUBLIC; \
+             GRANT CREATE ON SCHEMA public TO owner; \
              ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app; \
              ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT USAGE, UPDATE ON SEQUENCES TO app"
         ),
