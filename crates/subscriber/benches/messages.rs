@@ -58,9 +58,9 @@ fn messages(c: &mut Criterion) {
     );
     for decoded in [false, true] {
         let name = if decoded {
-            "read, batch and decode"
+            "read, decode, batch and take"
         } else {
-            "read and batch"
+            "read, decode and batch"
         };
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -77,8 +77,8 @@ fn messages(c: &mut Criterion) {
                     }
                     seen += batch.len();
                     if decoded {
-                        for (channel, payload) in batch.iter() {
-                            let _ = black_box(decode(channel, payload));
+                        for message in batch.messages() {
+                            let _ = black_box(message);
                         }
                     }
                 }

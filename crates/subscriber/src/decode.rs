@@ -167,8 +167,8 @@ fn decode_channel(channel: &[u8]) -> Result<(ChannelKind, Names<'_>), Refusal> {
     Ok((kind, Names { realm, username, id }))
 }
 
-/// The relay thread of coturn whose message this is: the first three digits of the allocation's id. Looks at no more than
-/// that, for it is asked of each message.
+/// The relay thread of coturn whose message this is, also where the message cannot be decoded: the first three digits of
+/// the allocation's id.
 #[must_use]
 pub fn relay_thread(channel: &[u8]) -> Option<u16> {
     let rest = channel.strip_suffix(b"/peer").unwrap_or(channel);

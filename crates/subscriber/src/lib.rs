@@ -3,7 +3,7 @@
 //! Sources of coturn's messages: Redis pub/sub, and a listener that coturn connects to.
 //!
 //! [`source::SourceConfig::start`] starts one; it sends [`signal::Signal`]s through a [`queue`] until it is stopped.
-//! Messages go raw, in batches; [`decode::decode`] is for whoever takes them out:
+//! Messages go in batches, decoded by [`decode::decode`]:
 //!
 //! ```
 //! use turnhook_reducer::message::{AllocationId, Kind};
@@ -17,6 +17,7 @@
 //! assert_eq!(decode(channel, b"gone"), Err(Refusal::BadPayload));
 //! ```
 
+mod batch;
 pub mod decode;
 pub mod direct;
 pub mod error;

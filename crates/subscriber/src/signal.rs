@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use turnhook_reducer::{source::Gap, time::Timestamp};
 
+pub use crate::batch::Batch;
 use crate::decode::Refusal;
 
 /// Asks for the time. The caller's clock, so that all parts of the program agree on it.
@@ -241,87 +242,4 @@ pub struct SnapshotEntry {
     pub value: Bytes,
     /// Seconds since anybody last touched it, asked for before the value was.
     pub idle_seconds: Option<u64>,
-}
-
-/// Messages of one connection, in order, received at one time: channel and payload, raw.
-///
-/// They are kept in one block, each behind its two lengths, so that handing over a thousand of them
-/// costs as much as handing over one.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// When they were received.
-    pub at: Timestamp,
-    /// Which server said so (`direct` sources); `None` in `redis` sources, where nobody knows.
-    pub server: Option<Arc<[u8]>>,
-    block: Vec<u8>,
-    count: usize,
-}
-
-impl Batch {
-    /// An empty batch.
-    #[must_use]
-    pub fn new(at: Timestamp, server: Option<Arc<[u8]>>) -> Batch {
-        Batch {
-            at,
-            server,
-            block: Vec::new(),
-            count: 0,
-        }
-    }
-
-    /// With room for `bytes`: what is read in one go is then kept in one piece from the start.
-    #[must_use]
-    pub fn with_room(mut self, bytes: usize) -> Batch {
-        self.block.reserve(bytes);
-        self
-    }
-
-    /// Adds a message. Lengths beyond u32 cannot occur: frames are bounded far below.
-    pub fn push(&mut self, channel: &[u8], payload: &[u8]) {
-        let (Ok(c), Ok(p)) = (u32::try_from(channel.len()), u32::try_from(payload.len())) else {
-            return;
-        };
-        self.block.reserve(8 + channel.len() + payload.len());
-        self.block.extend_from_slice(&c.to_le_bytes());
-        self.block.extend_from_slice(&p.to_le_bytes());
-        self.block.extend_from_slice(channel);
-        self.block.extend_from_slice(payload);
-        self.count += 1;
-    }
-
-    /// How many messages it holds.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether it holds none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The memory that the messages take, in bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.block.len()
-    }
-
-    /// The memory that the batch takes, in bytes: what a bound on the queue counts.
-    pub(crate) fn memory(&self) -> usize {
-        self.block.capacity() + size_of::<Batch>()
-    }
-
-    /// The messages, in order: channel and payload.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = self.block.as_slice();
-        std::iter::from_fn(move || {
-            let (c, after) = rest.split_first_chunk::<4>()?;
-            let (p, after) = after.split_first_chunk::<4>()?;
-            let (channel, after) = after.split_at_checked(u32::from_le_bytes(*c) as usize)?;
-            let (payload, after) = after.split_at_checked(u32::from_le_bytes(*p) as usize)?;
-            rest = after;
-            Some((channel, payload))
-        })
-    }
 }

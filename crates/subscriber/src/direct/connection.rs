@@ -24,7 +24,7 @@ use super::{
     tracker::ClosedBy,
 };
 use crate::{
-    decode,
+    decode::{decode, relay_thread},
     resp::{Frame, Limits, Reader},
     signal::{Batch, TurnAwayReason},
 };
@@ -294,9 +294,15 @@ impl Service<'_> {
         let kept = match effect {
             Effect::None | Effect::Refused(_) => true,
             Effect::Message { channel, payload } => {
-                self.message(channel, at) && {
+                let decoded = decode(channel, payload);
+                let thread = match &decoded {
+                    Ok(message) => Some(message.id.relay_thread()),
+                    Err(_) => relay_thread(channel),
+                };
+                self.message(thread, at) && {
                     let new = || Batch::new(at, Some(self.session.server())).with_room(room);
-                    self.batch.get_or_insert_with(new).push(channel, payload);
+                    let batch = self.batch.get_or_insert_with(new);
+                    batch.push_decoded(channel, payload, &decoded);
                     true
                 }
             }
@@ -317,7 +323,7 @@ impl Service<'_> {
 
     /// A message is about to be handed over: whose it is, and which relay thread's, is told before. False where there
     /// are too many servers.
-    fn message(&mut self, channel: &[u8], at: Timestamp) -> bool {
+    fn message(&mut self, thread: Option<u16>, at: Timestamp) -> bool {
         if !self.published {
             let server = self.session.server();
             if !self.shared.track(|t| t.published(self.id, &server, at)) {
@@ -325,7 +331,7 @@ impl Service<'_> {
             }
             self.published = true;
         }
-        let Some(thread) = decode::relay_thread(channel).filter(|t| !self.threads.contains(t)) else {
+        let Some(thread) = thread.filter(|t| !self.threads.contains(t)) else {
             return true;
         };
         self.threads.push(thread);

@@ -445,8 +445,8 @@ impl Ear {
                 self.times.extend(batch.iter().map(|_| batch.at));
                 self.messages.extend(batch.iter().map(|(channel, payload)| Heard {
                     server: server.clone(),
-                    channel: channel.to_vec(),
-                    payload: payload.to_vec(),
+                    channel: channel.into_owned(),
+                    payload: payload.into_owned(),
                 }));
             }
             Signal::Gap(gap) => {

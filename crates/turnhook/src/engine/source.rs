@@ -536,8 +536,8 @@ impl SourceTask {
             }
         };
         let mut counts = MessageCounts::default();
-        for (channel, payload) in batch.iter() {
-            match decode(channel, payload) {
+        for message in batch.messages() {
+            match message {
                 Ok(message) => {
                     counts.add(&message.kind);
                     self.reducer.message(batch.at, server, &message);

@@ -279,9 +279,9 @@ impl Tap {
         let line = match signal {
             Signal::Messages(batch) => {
                 let at = batch.at.max(now);
-                let mut chunk = String::with_capacity(batch.size() * 2);
+                let mut chunk = String::new();
                 for (channel, payload) in batch.iter() {
-                    chunk += &message(at, channel, payload, batch.server.as_deref());
+                    chunk += &message(at, &channel, &payload, batch.server.as_deref());
                 }
                 return self.send(chunk);
             }
