@@ -28,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            page_size: 2048,
+            page_size: 1024,
             max_bytes: None,
             ledger_batch: 65_536,
             state_log_bytes: 4 << 20,

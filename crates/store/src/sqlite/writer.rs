@@ -33,9 +33,13 @@ use crate::{
 const OUTCOMES_WAIT: Duration = Duration::from_millis(20);
 /// That many outcomes do not wait.
 const OUTCOMES_ENOUGH: usize = 512;
-/// Transactions begin at least this far apart. The last pages of a few tables are written with every one of them:
-/// at some hundred events a second this more than halves the bytes written. Who comes to an idle store waits for nothing.
-const SPACING: Duration = Duration::from_millis(3);
+/// Transactions begin at least this far apart, and no further unless there is much to do. The last pages of a few tables
+/// are written with every one of them: at some hundred events a second this more than halves the bytes written. Who comes
+/// to an idle store waits for nothing.
+const SPACING: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(6)];
+/// Between these they are as far apart as leaves this for an event in the middle: half of the time between two, and what
+/// one takes. A fast disk is written to less often for it.
+const PACE: Duration = Duration::from_millis(4);
 /// After a large one the next may grow as well: where there is so much to do, what each transaction costs counts for
 /// more than some milliseconds.
 const SPACING_MAX: Duration = Duration::from_millis(12);
@@ -236,6 +240,8 @@ struct Writer {
     rest_until: Option<Instant>,
     /// When the next transaction may begin.
     next_turn: Arc<Mutex<Instant>>,
+    /// What a transaction takes, of late.
+    takes: Duration,
     // Dropped last: the file is free only when the connection is closed.
     _lock: Option<std::fs::File>,
 }
@@ -266,6 +272,7 @@ pub(super) fn start(
         helper,
         rest_until: None,
         next_turn: Arc::clone(&next_turn),
+        takes: PACE,
         _lock: lock,
     };
     let thread = std::thread::Builder::new()
@@ -383,7 +390,8 @@ impl Writer {
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         let rows: usize = batch.iter().map(|job| job.weight()).sum();
         let more = SPACING_PER_ROW * u32::try_from(rows).unwrap_or(u32::MAX).min(1000);
-        *self.next_turn() = Instant::now() + SPACING.max(more).min(SPACING_MAX);
+        let began = Instant::now();
+        *self.next_turn() = began + spacing(self.takes).max(more).min(SPACING_MAX);
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -393,6 +401,7 @@ impl Writer {
             self.conn.prepare_cached("COMMIT")?.execute([])?;
             Ok::<(), Fault>(())
         })();
+        self.takes = (self.takes * 7 + began.elapsed()) / 8;
         match result {
             Ok(()) => {
                 self.mem.counts.keep(&mut self.mem.moves);
@@ -435,6 +444,12 @@ impl Writer {
     }
 }
 
+/// How far apart transactions begin that take so long.
+fn spacing(takes: Duration) -> Duration {
+    let [least, most] = SPACING;
+    (PACE.saturating_sub(takes) * 2).clamp(least, most)
+}
+
 /// A step of housekeeping, in the same transaction as whatever else there is to do.
 struct FoldStep;
 
@@ -445,5 +460,20 @@ impl Job for FoldStep {
 
     fn finish(self: Box<Self>, mem: &mut Mem, result: Result<()>) {
         super::fold::finish(mem, result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn the_longer_a_transaction_takes_the_sooner_the_next_may_begin() {
+        let apart = |micros| spacing(Duration::from_micros(micros)).as_micros();
+        assert_eq!(
+            [0, 500, 1_000, 1_500, 2_000, 2_500, 3_000, 60_000].map(apart),
+            [6_000, 6_000, 6_000, 5_000, 4_000, 3_000, 3_000, 3_000]
+        );
     }
 }

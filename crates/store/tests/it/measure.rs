@@ -29,7 +29,7 @@ fn knob(name: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn bytes_written_for_a_delivered_event() {
-    let page_size = u32::try_from(knob("PAGE", 2048)).unwrap();
+    let page_size = u32::try_from(knob("PAGE", 1024)).unwrap();
     let open = knob("OPEN", 10_000);
     let total = knob("EVENTS", 400_000);
     let rate = knob("RATE", 0);
