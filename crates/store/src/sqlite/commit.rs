@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 use turnhook_reducer::{
     event::{EventId, EventType, SessionId, Unattributed},
@@ -111,13 +111,14 @@ impl Job for CommitJob {
             *through = false;
         }
         state::log(conn, mem, ready.source, ready.clock, &ready.changes)?;
+        let mut inserts = Inserts::prepare(conn)?;
         for event in &ready.events {
             match find_event(conn, mem, event.id)? {
                 Some(n) => {
                     self.done.repeated += 1;
                     still_pending(conn, event, n, &mut self.done.deliveries)?;
                 }
-                None => insert(conn, mem, ready.source, event, &mut self.done.deliveries)?,
+                None => inserts.insert(mem, ready.source, event, &mut self.done.deliveries)?,
             }
         }
         for bytes in &ready.unattributed {
@@ -172,37 +173,56 @@ pub(super) fn find_event(conn: &Connection, mem: &Mem, id: EventId) -> rusqlite:
         .optional()
 }
 
-fn insert(
-    conn: &Connection,
-    mem: &mut Mem,
-    source: SourceId,
-    event: &ReadyEvent,
-    deliveries: &mut Vec<Delivery>,
-) -> rusqlite::Result<()> {
-    let n = mem.new_event(event.id);
-    conn.prepare_cached(
-        "INSERT INTO event (id, event_id, session_id, source, type, sequence, at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?
-    .execute(params![
-        n,
-        event.id.0,
-        event.session.0,
-        source.0,
-        rows::type_code(event.event_type),
-        event.sequence,
-        int(event.at.0),
-        event.data,
-    ])?;
-    for endpoint in event.endpoints.iter() {
-        let id = DeliveryId::new(n, *endpoint);
-        conn.prepare_cached(
-            "INSERT INTO delivery (id, endpoint, session, state, attempts, prior, at, latency_ms) VALUES (?1, ?2, ?3, 0, 0, 0, ?4, ?5)",
-        )?
-        .execute(params![id.0, endpoint.0, session_key(event.session), int(event.at.0), rows::NO_LATENCY])?;
-        mem.moves.add(id, None, Some(rows::PENDING));
-        deliveries.push(delivery(event, id, 0, None, event.at));
+/// The statements that write events, looked up once for all of a commit.
+struct Inserts<'c> {
+    event: CachedStatement<'c>,
+    delivery: CachedStatement<'c>,
+}
+
+impl Inserts<'_> {
+    fn prepare(conn: &Connection) -> rusqlite::Result<Inserts<'_>> {
+        Ok(Inserts {
+            event: conn.prepare_cached(
+                "INSERT INTO event (id, event_id, session_id, source, type, sequence, at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?,
+            delivery: conn.prepare_cached(
+                "INSERT INTO delivery (id, endpoint, session, state, attempts, prior, at, latency_ms) VALUES (?1, ?2, ?3, 0, 0, 0, ?4, ?5)",
+            )?,
+        })
     }
-    Ok(())
+
+    fn insert(
+        &mut self,
+        mem: &mut Mem,
+        source: SourceId,
+        event: &ReadyEvent,
+        deliveries: &mut Vec<Delivery>,
+    ) -> rusqlite::Result<()> {
+        let n = mem.new_event(event.id);
+        self.event.execute(params![
+            n,
+            event.id.0,
+            event.session.0,
+            source.0,
+            rows::type_code(event.event_type),
+            event.sequence,
+            int(event.at.0),
+            event.data,
+        ])?;
+        for endpoint in event.endpoints.iter() {
+            let id = DeliveryId::new(n, *endpoint);
+            self.delivery.execute(params![
+                id.0,
+                endpoint.0,
+                session_key(event.session),
+                int(event.at.0),
+                rows::NO_LATENCY
+            ])?;
+            mem.moves.add(id, None, Some(rows::PENDING));
+            deliveries.push(delivery(event, id, 0, None, event.at));
+        }
+        Ok(())
+    }
 }
 
 /// The pending deliveries of an event that is repeated.

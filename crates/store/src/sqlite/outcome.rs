@@ -1,7 +1,7 @@
 //! What attempts came to, as rows: a plain success changes a few bytes of its delivery and adds nothing.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
 use super::{
@@ -70,9 +70,11 @@ struct RecordJob {
 impl Job for RecordJob {
     fn run(&mut self, conn: &Connection, mem: &mut Mem) -> Result<(), Fault> {
         self.done = Recorded::default();
+        // What is usual, looked up once for all of them.
+        let mut deliver = conn.prepare_cached(DELIVERED)?;
         for outcome in &self.outcomes {
             let known = match outcome.next {
-                Next::Done => delivered(conn, mem, outcome)?,
+                Next::Done => delivered(conn, &mut deliver, mem, outcome)?,
                 Next::Retry(next) => failed(conn, mem, outcome, rows::PENDING, int(next.0), None)?,
                 Next::Paused => failed(conn, mem, outcome, rows::PENDING, int(outcome.at.0), None)?,
                 Next::Waits => true,
@@ -101,16 +103,19 @@ impl Job for RecordJob {
     }
 }
 
-fn delivered(conn: &Connection, mem: &mut Mem, outcome: &Outcome) -> rusqlite::Result<bool> {
+const DELIVERED: &str = "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 \
+     WHERE id = ?1 AND state = 0";
+
+fn delivered(
+    conn: &Connection,
+    deliver: &mut CachedStatement<'_>,
+    mem: &mut Mem,
+    outcome: &Outcome,
+) -> rusqlite::Result<bool> {
     let at = outcome.at.plus(u64::from(outcome.latency_ms()));
     let status = outcome.status.filter(|s| *s != 200);
     let values = params![outcome.delivery.0, int(at.0), outcome.latency_ms(), status];
-    let changed = conn
-        .prepare_cached(
-            "UPDATE delivery SET state = 1, attempts = attempts + 1, at = ?2, latency_ms = ?3, status = ?4 WHERE id = ?1 AND state = 0",
-        )?
-        .execute(values)?;
-    if changed == 1 {
+    if deliver.execute(values)? == 1 {
         mem.moves
             .add(outcome.delivery, Some(rows::PENDING), Some(rows::DELIVERED));
         return Ok(true);
