@@ -39,10 +39,14 @@ pub fn ping_body(at: Timestamp, endpoint: &str) -> Bytes {
 /// An RFC 3339 time in UTC with milliseconds, as in payloads.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {
+    format!("{:.3}", civil(at))
+}
+
+fn civil(at: Timestamp) -> jiff::Timestamp {
     let time = i64::try_from(at.0)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    format!("{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
+    time.unwrap_or(jiff::Timestamp::MAX)
 }
 
 fn to_bytes(value: &impl Serialize) -> Bytes {
@@ -75,7 +79,8 @@ struct Time(Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&rfc3339(self.0))
+        // Into the payload itself, without a string on the way.
+        serializer.collect_str(&format_args!("{:.3}", civil(self.0)))
     }
 }
 

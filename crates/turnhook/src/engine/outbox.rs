@@ -82,7 +82,9 @@ impl outbox::Outbox for Outbox {
     fn record(&self, outcomes: Vec<Outcome>) -> Asked<()> {
         let parts = Arc::clone(&self.0);
         Box::pin(async move {
-            outcomes.iter().for_each(|outcome| parts.count(outcome));
+            for alike in outcomes.chunk_by(|a, b| (&a.endpoint, a.label) == (&b.endpoint, b.label)) {
+                parts.count(alike);
+            }
             let obeyed = join_all(outcomes.iter().filter_map(|outcome| parts.obey.look(outcome)));
             let paused = outcomes.iter().filter(|outcome| outcome.next == Next::Paused);
             tokio::join!(parts.record(&outcomes), obeyed);
@@ -131,24 +133,30 @@ impl Parts {
         }
     }
 
-    fn count(&self, outcome: &Outcome) {
-        let endpoint = outcome.endpoint.to_string();
+    /// Outcomes with the same labels, at once.
+    fn count(&self, alike: &[Outcome]) {
+        let Some(first) = alike.first() else { return };
+        let endpoint = first.endpoint.to_string();
         let labels = OutcomeLabels {
             endpoint: endpoint.clone(),
-            outcome: outcome.label,
+            outcome: first.label,
         };
         let metrics = &self.metrics.endpoints;
-        metrics.deliveries.get_or_create(&labels).inc();
-        let labels = EndpointLabels { endpoint };
         metrics
-            .delivery_seconds
+            .deliveries
             .get_or_create(&labels)
-            .observe(outcome.latency.as_secs_f64());
-        if outcome.next == Next::Done {
-            metrics
-                .delivery_age_seconds
-                .get_or_create(&labels)
-                .observe(age_seconds(self.routes.wall(), outcome.decided_at));
+            .inc_by(alike.len() as u64);
+        let labels = EndpointLabels { endpoint };
+        let (seconds, age) = (
+            metrics.delivery_seconds.get_or_create(&labels),
+            metrics.delivery_age_seconds.get_or_create(&labels),
+        );
+        let now = self.routes.wall();
+        for outcome in alike {
+            seconds.observe(outcome.latency.as_secs_f64());
+            if outcome.next == Next::Done {
+                age.observe(age_seconds(now, outcome.decided_at));
+            }
         }
     }
 
