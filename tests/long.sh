@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change, and is to be run before a release and after a change of the core.
 #
-#   ./tests/long.sh [runs|histories|fuzz|load|restarts]...      all of them, if none is named
+#   ./tests/long.sh [runs|histories|fuzz|load|restarts|alerts]...      all of them, if none is named
 #
 #   runs        the suite ten times in a row, half of them with both cores kept busy: a test that fails now and then
 #   histories   a million generated histories against the reducer's model, in forty slices that can be repeated:
@@ -9,13 +9,14 @@
 #   fuzz        each fuzz target for ten minutes
 #   load        an allocation that relays more than 4 GiB each way
 #   restarts    a hundred restarts under a service manager that keeps sockets, with a real coturn under load
+#   alerts      alerts fire by the real thing that each warns of, and clear, with a real Prometheus
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
 if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
-[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts
+[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts alerts
 
 busy=()
 idle() {
@@ -69,11 +70,17 @@ restarts() {
     cargo nextest run --locked -p turnhook --run-ignored only -E 'test(a_hundred_restarts)'
 }
 
+alerts() {
+    say "Alerts fire, and clear"
+    cargo build --locked -p turnhook
+    ./tests/alerts.py
+}
+
 for what in "$@"; do
     case "$what" in
-        runs | histories | fuzz | load | restarts) "$what" ;;
+        runs | histories | fuzz | load | restarts | alerts) "$what" ;;
         *)
-            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts]..." >&2
+            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts|alerts]..." >&2
             exit 2
             ;;
     esac

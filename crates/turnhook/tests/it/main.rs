@@ -33,6 +33,7 @@ mod monitoring;
 mod outages;
 mod outbox;
 mod pages;
+mod pasted;
 mod postgres;
 mod products;
 mod realm_switch;

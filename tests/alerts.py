@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""Makes alerts of deploy/prometheus fire, each by the real thing that it warns of, and clear: a real Prometheus that scrapes
+a real turnhook.
+
+    cargo build -p turnhook && ./tests/alerts.py
+
+Time runs faster: in the rules a minute is a second, an hour ten, and the ages that some of them wait for are seconds. The
+expressions are otherwise as they are shipped. Needs Debian's prometheus (unpacked by tests/run.sh, or on the PATH) and
+redis-server. Alerts that this does not make fire are named at the end, each with why; their expressions are held to
+synthetic series by turnhook.rules.test.yaml.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+TURNHOOK = os.environ.get("TURNHOOK", os.path.join(TARGET, "debug/turnhook"))
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# How long any of it may take.
+PATIENCE = 120
+
+NOT_HERE = {
+    "TurnhookSourceWithoutLeader": "it needs several nodes: tests/it/cluster has them, and looks at the metric",
+    "TurnhookWedgedThread": "it needs a coturn whose thread is wedged: tests/it/wedge.rs has one, and looks at the metric",
+    "TurnhookUnattributed": "it is about more than ten megabytes that belong to nobody",
+    "TurnhookDeliveryBudgetBurn": "it is about deliveries later than a minute, which is a minute here as well",
+    "TurnhookCommitSlow": "it needs a disk that takes a second for each commit",
+    "TurnhookStoreRefused": "it needs a database that refuses a row: store/tests/it/poison.rs has one",
+    "TurnhookInternalErrors": "it is about faults of our own",
+    "TurnhookWallClockAhead": "it needs a clock that is set: tests/it/clock.rs has one, and looks at the metric",
+    "TurnhookVersionSkew": "it needs two versions",
+}
+
+
+def faster(rules):
+    """A minute is a second, an hour ten."""
+    rules = re.sub(r"\b(\d+)m\b", r"\1s", rules)
+    rules = re.sub(r"\b(\d+)h\b", lambda hours: f"{10 * int(hours[1])}s", rules)
+    for age, seconds in (("time() - 2700", "time() - 8"), ("> 900", "> 4"), ("> 21600", "> 8")):
+        assert age in rules, age
+        rules = rules.replace(age, seconds)
+    return rules
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(what, holds):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if found := holds():
+                return found
+        time.sleep(0.2)
+    raise SystemExit(f"FAILED: waited in vain for {what}")
+
+
+class Receiver:
+    """Answers as it is told; or is not there."""
+
+    def __init__(self):
+        self.port, self.answer, self.server = free_port(), 204, None
+        self.start()
+
+    def start(self):
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(receiver.answer)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Coturn:
+    """What a relay thread of coturn says to a `direct` source."""
+
+    def __init__(self, port, password="pw"):
+        self.stream = socket.create_connection(("127.0.0.1", port))
+        self.command("AUTH", password)
+
+    def command(self, *words):
+        words = [word.encode() for word in words]
+        self.stream.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
+
+    def publish(self, user, number, kind, payload):
+        self.command("PUBLISH", f"turn/realm/example.org/user/{user}/allocation/{number:018}/{kind}", payload)
+
+    def open(self, user, number):
+        self.publish(user, number, "status", "new lifetime=600")
+
+    def call(self, user, number):
+        self.open(user, number)
+        counters = "rcvp=50, rcvb=5000, sentp=50, sentb=5000"
+        for kind in ("traffic", "traffic/peer"):
+            self.publish(user, number, kind, counters)
+        self.publish(user, number, "status", "deleted")
+        for kind in ("total_traffic", "total_traffic/peer"):
+            self.publish(user, number, kind, counters)
+
+
+class World:
+    def __init__(self, directory):
+        self.directory, self.processes = directory, {}
+        self.direct, self.redis, self.http, self.prometheus = (free_port() for _ in range(4))
+        self.receiver = Receiver()
+        self.calls = 0
+        path = os.path.join(directory, "turnhook.toml")
+        with open(path, "w") as file:
+            file.write(
+                f"""
+[[source]]
+name = "eu-1"
+type = "direct"
+listen = "127.0.0.1:{self.direct}"
+password = "pw"
+[[source]]
+name = "us-1"
+type = "redis"
+url = "redis://127.0.0.1:{self.redis}"
+[http]
+listen = "127.0.0.1:{self.http}"
+[session]
+group_by = "allocation"
+linger = "0s"
+[[endpoint]]
+name = "billing"
+url = "http://127.0.0.1:{self.receiver.port}/"
+secrets = ["{SECRET}"]
+retry = {{ initial = "100ms", max = "500ms" }}
+"""
+            )
+        rules = open(os.path.join(ROOT, "deploy/prometheus/turnhook.rules.yaml")).read()
+        self.alerts = re.findall(r"^ *- alert: (\w+)", rules, re.M)
+        with open(os.path.join(directory, "rules.yaml"), "w") as file:
+            file.write(faster(rules))
+        with open(os.path.join(directory, "prometheus.yml"), "w") as file:
+            file.write(
+                f"""
+global: {{scrape_interval: 250ms, evaluation_interval: 500ms}}
+rule_files: [rules.yaml]
+scrape_configs:
+  - job_name: turnhook
+    static_configs: [{{targets: ["127.0.0.1:{self.http}"]}}]
+"""
+            )
+        places = os.environ["PATH"] + ":" + os.path.join(TARGET, "prometheus/usr/bin")
+        program = shutil.which("prometheus", path=places)
+        if not program:
+            raise SystemExit("prometheus is needed: Debian's package, or ./tests/run.sh, which unpacks it")
+        self.start(
+            "prometheus",
+            program,
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/tsdb",
+            f"--web.listen-address=127.0.0.1:{self.prometheus}",
+        )
+
+    def start(self, name, *command):
+        log = open(os.path.join(self.directory, f"{name}.log"), "ab")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TURNHOOK_")}
+        self.processes[name] = subprocess.Popen(
+            command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+
+    def stop(self, name, how=signal.SIGTERM):
+        process = self.processes.pop(name)
+        process.send_signal(how)
+        process.wait(PATIENCE)
+
+    def turnhook(self):
+        self.start("turnhook", TURNHOOK, "run")
+        until("turnhook", lambda: urllib.request.urlopen(f"http://127.0.0.1:{self.http}/livez"))
+
+    def redis_server(self):
+        self.start("redis", "redis-server", "--port", str(self.redis), "--bind", "127.0.0.1", "--save", "")
+
+    def command(self, *words):
+        subprocess.run([TURNHOOK, *words], cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+
+    def coturn(self):
+        return until("the listener", lambda: Coturn(self.direct))
+
+    def call(self, coturn):
+        self.calls += 1
+        coturn.call(f"user-{self.calls}", self.calls)
+
+    def firing(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.prometheus}/api/v1/alerts") as answer:
+            alerts = json.load(answer)["data"]["alerts"]
+        return any(a["labels"]["alertname"] == name and a["state"] == "firing" for a in alerts)
+
+    def fires(self, name):
+        until(f"{name} to fire", lambda: self.firing(name))
+        print(f"{name} fires", flush=True)
+
+    def clears(self, name):
+        until(f"{name} to clear", lambda: not self.firing(name))
+        print(f"{name} clears", flush=True)
+
+    def end(self):
+        for name in list(self.processes):
+            with contextlib.suppress(Exception):
+                self.stop(name, signal.SIGKILL)
+
+
+def run(world):
+    seen = []
+
+    @contextlib.contextmanager
+    def warns(*names):
+        """Within: what it warns of holds. After: it does not, once the block's end has been reached."""
+        for name in names:
+            world.fires(name)
+        yield
+        for name in names:
+            world.clears(name)
+        seen.extend(names)
+
+    until("Prometheus", lambda: world.firing("none") or True)
+    with warns("TurnhookDown"):
+        world.redis_server()
+        world.turnhook()
+    with warns("TurnhookNoServer"):
+        coturn = world.coturn()
+        world.call(coturn)
+
+    world.stop("redis", signal.SIGKILL)
+    with warns("TurnhookSourceDeaf"):
+        world.redis_server()
+    # It was cut off, and is back: what was said meanwhile is missed.
+    with warns("TurnhookGap"):
+        pass
+
+    wrong = threading.Event()
+
+    def guess():
+        while not wrong.wait(0.5):
+            with contextlib.suppress(OSError):
+                Coturn(world.direct, "wrong").stream.recv(100)
+
+    threading.Thread(target=guess, daemon=True).start()
+    with warns("TurnhookLoginsRefused"):
+        wrong.set()
+
+    coturn.open("silent", 900)
+    with warns("TurnhookSourceSilent"):
+        coturn.publish("silent", 900, "status", "deleted")
+
+    world.receiver.answer = 422
+    world.call(coturn)
+    with warns("TurnhookDeadLetters"):
+        world.receiver.answer = 204
+        world.command("replay", "--endpoint", "billing", "--wait")
+
+    world.receiver.stop()
+    for _ in range(10):
+        world.call(coturn)
+    with warns("TurnhookBreakerOpen", "TurnhookDeliveryLate", "TurnhookDeliveryVeryLate"):
+        world.receiver.start()
+
+    world.command("endpoints", "pause", "billing")
+    with warns("TurnhookEndpointStandsStill"):
+        world.command("endpoints", "resume", "billing")
+
+    enough = threading.Event()
+
+    def lose_totals():
+        number = 10_000
+        while not enough.wait(0.1):
+            number += 1
+            coturn.open(f"lost-{number}", number)
+            coturn.publish(f"lost-{number}", number, "traffic", "rcvp=50, rcvb=5000, sentp=50, sentb=5000")
+            coturn.publish(f"lost-{number}", number, "status", "deleted")
+
+    losing = threading.Thread(target=lose_totals, daemon=True)
+    losing.start()
+    with warns("TurnhookLowerBounds"):
+        enough.set()
+        losing.join()
+
+    # Somebody else holds the database, and gives nobody else a turn.
+    holder = sqlite3.connect(os.path.join(world.directory, "turnhook.db"), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    world.call(coturn)
+    with warns("TurnhookStoreDown", "TurnhookCommitErrors"):
+        holder.execute("ROLLBACK")
+        holder.close()
+
+    for _ in range(5):
+        world.stop("turnhook", signal.SIGKILL)
+        world.turnhook()
+        time.sleep(0.6)  # Prometheus has to see each of them
+    with warns("TurnhookRestarts"):
+        pass
+
+    left = [name for name in world.alerts if name not in seen]
+    if sorted(left) != sorted(NOT_HERE):
+        raise SystemExit(f"FAILED: neither seen here nor said why not: {set(left) ^ set(NOT_HERE)}")
+    print(f"\n{len(seen)} alerts fired and cleared. Not here:")
+    for name in left:
+        print(f"  {name}: {NOT_HERE[name]}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory)
+        try:
+            run(world)
+        except BaseException:
+            for name in ("turnhook", "prometheus"):
+                with contextlib.suppress(OSError):
+                    log = open(os.path.join(directory, f"{name}.log"), errors="replace").readlines()
+                    sys.stderr.write(f"--- {name}\n" + "".join(log[-15:]))
+            raise
+        finally:
+            world.end()
+
+
+if __name__ == "__main__":
+    main()
