@@ -5,11 +5,13 @@
 //!                                                                store ◀── outbox ◀── outcomes, reads ───┘
 //! ```
 //!
-//! A source task owns its reducer and never waits for the disk (`source.rs`). Deliveries are handed on from
+//! Sources are put together in `wiring.rs`. A source task owns its reducer and never waits for the disk (`source.rs`): it
+//! hears (`hearing.rs`), commits (`commits.rs`), and where several nodes share the store it leads or follows (`role.rs`,
+//! `takeover.rs`). Deliveries are handed on from
 //! memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent later is read, through
 //! the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, trims, and notices what others did to the
 //! store (`housekeeper.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
-//! its time ends the process. A stop has one deadline (`deadline.rs`).
+//! its time ends the process. A stop has one deadline (`stopping.rs`, `deadline.rs`).
 
 mod admin;
 mod clock;
@@ -17,7 +19,9 @@ mod cluster;
 mod commits;
 mod deadline;
 mod enforce;
+mod error;
 pub(crate) mod fault;
+mod hearing;
 mod housekeeper;
 mod keep;
 mod lanes;
@@ -32,147 +36,54 @@ mod role;
 pub mod settings;
 mod slices;
 mod source;
+mod stopping;
 mod store_health;
 pub(crate) mod supervisor;
 mod systemd;
+mod takeover;
 pub mod tap;
 mod telemetry;
 pub(crate) mod unconfigured;
 mod wedge;
+mod wiring;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use turnhook_dispatcher::{
-    clock::Clocks,
-    config::{ConfigError, EndpointConfig},
-    dispatcher::Dispatcher,
-    endpoint::Gate,
-};
-use turnhook_reducer::{Identity, Reducer, RestoreError, time::Timestamp};
-use turnhook_store::{Lanes, LeaseName, Mode, SourceId, Store};
-use turnhook_subscriber::{
-    direct::handover::Left,
-    error::SubscriberError,
-    queue::{self, SignalReceiver, SignalSender},
-    source::{SourceConfig, SourceHandle},
-};
+use turnhook_dispatcher::{clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, endpoint::Gate};
+use turnhook_store::{Lanes, Mode};
+use turnhook_subscriber::source::SourceConfig;
 
-pub use self::keep::Given;
 pub(crate) use self::outlet::sent_body;
 use self::{
     admin::Page,
-    clock::{Clock, Watch},
-    cluster::{GivenBack, Holdings, Member, Validity},
-    deadline::{Deadline, Stop},
-    enforce::{Active, BlockKeeper, Obey},
+    clock::Clock,
+    cluster::Member,
+    deadline::Deadline,
+    enforce::{BlockKeeper, Obey},
     housekeeper::Housekeeper,
-    keep::{Found, Keeper},
+    keep::Keeper,
     lanes::LaneKeeper,
     outbox::Outbox,
     outlet::{Outlet, Routes},
     recorder::Recorder,
     reload::{Reload, Reloader},
-    role::{Listening, LoadError, Loader, Role, Sharing},
-    source::SourceTask,
+    stopping::{Parted, Stops},
     store_health::StoreHealth,
     supervisor::{Cause, Ended, Part, Supervisor, words_of_join},
     tap::Taps,
-    telemetry::SourceTelemetry,
-    wedge::Wedges,
+    wiring::{Wiring, listen, load},
 };
+pub use self::{error::RunError, keep::Given};
 use crate::{
-    config::{self, Config},
+    config::Config,
     health::{Health, SourceState},
     http,
     metrics::{Metrics, SourceLabels},
     store,
 };
-
-/// Why the program cannot run, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The store cannot be used.
-    #[error("{0}")]
-    Store(#[from] turnhook_store::Error),
-    /// An endpoint's configuration cannot be used.
-    #[error("{0}")]
-    Endpoint(#[from] ConfigError),
-    /// A source's configuration cannot be used.
-    #[error("source \"{name}\": {error}")]
-    Source {
-        /// The name of the source.
-        name: String,
-        /// What is wrong.
-        error: SubscriberError,
-    },
-    /// `user_pattern` cannot be used.
-    #[error("[session] user_pattern: {0}")]
-    UserPattern(turnhook_reducer::rules::PatternError),
-    /// The state of a source cannot be read.
-    #[error("source \"{name}\": {error}; restore a backup, or give the source another name to begin anew")]
-    State {
-        /// Its name.
-        name: String,
-        /// The row, and what is wrong with it.
-        error: RestoreError,
-    },
-    /// The address of `[http] listen` or `[admin] listen` cannot be used.
-    #[error("[{table}] listen: cannot listen on {address}: {error}")]
-    Listen {
-        /// Whose.
-        table: &'static str,
-        /// The address.
-        address: std::net::SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Something of `[admin]` cannot be used.
-    #[error("[admin]: {problem}")]
-    Admin {
-        /// What.
-        problem: String,
-    },
-    /// A part of the program ended before its time.
-    #[error("the {part} has ended before its time ({cause}): stopped, so that all of it can be started anew")]
-    Part {
-        /// The name of the part.
-        part: String,
-        /// The cause of its end.
-        cause: String,
-    },
-    /// A last commit could not be made.
-    #[error("stopped, but the last commit could not be made: see the log")]
-    Unfinished,
-}
-
-impl RunError {
-    /// Whether changing the configuration is what helps (exit 78).
-    #[must_use]
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            RunError::Endpoint(_) | RunError::UserPattern(_) | RunError::Admin { .. } => true,
-            RunError::Source { error, .. } => !matches!(error, SubscriberError::Listen { .. }),
-            RunError::Store(error) => {
-                matches!(
-                    error,
-                    turnhook_store::Error::Newer { .. }
-                        | turnhook_store::Error::NotAStore { .. }
-                        | turnhook_store::Error::Unmigrated { .. }
-                        | turnhook_store::Error::BadUrl { .. }
-                        | turnhook_store::Error::Copied { .. }
-                        | turnhook_store::Error::NoTls { .. }
-                )
-            }
-            RunError::State { .. }
-            | RunError::Listen { .. }
-            | RunError::Part { .. }
-            | RunError::Unfinished => false,
-        }
-    }
-}
 
 /// Runs until `shutdown`, or until the first of its parts ends before its time: then stops reading, commits, and finishes
 /// requests under way, all of it within `shutdown_grace`.
@@ -435,86 +346,6 @@ fn ended_early(part: &Part, cause: &Cause, metrics: &Metrics, health: &Health) {
     }
 }
 
-/// What tells parts to stop, in this order.
-#[derive(Default)]
-struct Stops {
-    /// Subscribers.
-    reading: CancellationToken,
-    /// The member takes no more leases.
-    taking: CancellationToken,
-    /// Sources, with all that they have yet to commit, and whoever only looks on.
-    parts: Stop,
-    /// The member gives back what is left.
-    leave: CancellationToken,
-    /// What is there to the end.
-    last: CancellationToken,
-}
-
-/// What a stop needs.
-struct Parted {
-    store: Store,
-    /// Where several nodes share the store.
-    holdings: Option<watch::Receiver<Holdings>>,
-    dispatcher: Arc<Dispatcher>,
-    outlet: Arc<Outlet>,
-    keeper: Keeper,
-}
-
-impl Parted {
-    /// Stops all parts by the deadline. Whether all was committed, and nothing went wrong.
-    async fn stop(self, mut parts: Supervisor, stops: Stops, deadline: Deadline) -> bool {
-        let Parted {
-            store,
-            holdings,
-            dispatcher,
-            outlet,
-            keeper,
-        } = self;
-        stops.taking.cancel();
-        stops.reading.cancel();
-        let is_reader = |part: &Part| matches!(part, Part::Subscriber(_));
-        let sources = async {
-            // What they have read is then in the queues.
-            let mut well = parts.wait_for(is_reader, deadline).await;
-            stops.parts.begin(deadline);
-            well &= parts
-                .wait_for(|part| matches!(part, Part::Source(_)), deadline)
-                .await;
-            if let Some(holdings) = &holdings {
-                // Others need not wait for the requests that are under way here.
-                let leads = holdings.borrow().sources.clone();
-                deadline.within(hand_over(&store, leads)).await;
-            }
-            if well {
-                keeper.hand_over(store.store_id(), deadline).await;
-            }
-            well
-        };
-        // Requests under way need not wait for a store that takes its time.
-        let (mut well, ()) = tokio::join!(sources, dispatcher.shutdown(deadline.for_requests()));
-        stops.leave.cancel();
-        // It ends when nobody holds it, and the writer of outcomes after it.
-        drop((dispatcher, outlet));
-        let is_left = |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher);
-        well &= parts.wait_for(is_left, deadline).await;
-        if deadline.within(store.close()).await.is_none() {
-            warn!("the store does not answer: left as it is");
-        }
-        // The rest has nothing to lose, and ends with the runtime.
-        stops.last.cancel();
-        well
-    }
-}
-
-async fn hand_over(store: &Store, leads: std::collections::BTreeMap<SourceId, cluster::Lead>) {
-    let Some(cluster) = store.cluster() else { return };
-    for (source, lead) in leads {
-        if let Err(error) = cluster.release(LeaseName::Source(source), lead.epoch).await {
-            warn!(%error, "a source could not be handed over: its lease expires by itself");
-        }
-    }
-}
-
 /// The dispatcher's tasks, watched as one part.
 fn watch_dispatcher(
     dispatcher: &Dispatcher,
@@ -527,187 +358,4 @@ fn watch_dispatcher(
             () = last.cancelled() => Ok(()),
         }
     }
-}
-
-/// A source's subscriber, as a part: it runs until it is stopped.
-async fn listen(part: Part, mut handle: SourceHandle, reading: CancellationToken, keeper: Keeper) -> Ended {
-    let abort = handle.abort_handle();
-    let ended = tokio::select! {
-        ended = handle.ended() => ended,
-        () = async {
-            fault::abort(&part).await;
-            abort.abort();
-            std::future::pending().await
-        } => Ok(()),
-        () = reading.cancelled() => {
-            if !keeper.has_begun() {
-                handle.stop().await;
-            } else if let (Some(name), Some(suspended)) = (part.source(), handle.suspend().await) {
-                keeper.suspended(name, suspended);
-            }
-            return Ok(());
-        }
-    };
-    match ended {
-        Ok(()) => Ok(()),
-        Err(error) => Err(words_of_join(error)),
-    }
-}
-
-/// A source with its state, not yet listening.
-struct Loaded {
-    config: config::Source,
-    id: SourceId,
-    loader: Arc<Loader>,
-    reducer: Reducer,
-    last_commit: Option<Timestamp>,
-}
-
-async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, RunError> {
-    let mut loaded = Vec::new();
-    for source in &config.sources {
-        let rules =
-            settings::rules(&config.session, &config.limits, source).map_err(RunError::UserPattern)?;
-        let identity = Identity {
-            store: store.store_id(),
-            source: source.name.as_str().into(),
-        };
-        let id = store.source(&source.name).await?;
-        let loader = Loader {
-            store: store.clone(),
-            id,
-            identity,
-            rules,
-        };
-        let (reducer, last_commit) = loader.reducer().await.map_err(|error| match error {
-            LoadError::Store(error) => RunError::Store(error),
-            LoadError::State(error) => RunError::State {
-                name: source.name.clone(),
-                error,
-            },
-        })?;
-        if reducer.open_allocations() > 0 {
-            let (allocations, sessions) = (reducer.open_allocations(), reducer.open_sessions());
-            info!(
-                source = source.name,
-                allocations, sessions, "goes on where it was"
-            );
-        }
-        loaded.push(Loaded {
-            config: source.clone(),
-            id,
-            loader: Arc::new(loader),
-            reducer,
-            last_commit,
-        });
-    }
-    Ok(loaded)
-}
-
-/// What sources are wired with.
-struct Wiring<'a> {
-    config: &'a Config,
-    clock: &'a Arc<Clock>,
-    store: &'a Store,
-    store_health: &'a Arc<StoreHealth>,
-    outlet: &'a Arc<Outlet>,
-    metrics: &'a Arc<Metrics>,
-    health: &'a Arc<Health>,
-    active: &'a watch::Receiver<Active>,
-    limits: &'a watch::Receiver<config::Limits>,
-    keeper: &'a Keeper,
-}
-
-impl Wiring<'_> {
-    async fn start(
-        &self,
-        source: Loaded,
-        listener: SourceConfig,
-        found: &mut Found,
-        taps: &mut Taps,
-        others: Option<(watch::Receiver<Holdings>, GivenBack, Validity)>,
-    ) -> Result<(SourceTask, Option<SourceHandle>, Vec<enforce::ControlTask>), RunError> {
-        let (config, clock) = (self.config, self.clock);
-        let name = source.config.name.clone();
-        let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
-        let wrong = |error| RunError::Source {
-            name: name.clone(),
-            error,
-        };
-        let direct = matches!(source.config.kind, config::SourceKind::Direct(_));
-        let mut resumed = None;
-        let (handle, listening) = if direct && others.is_some() {
-            listener.validate().map_err(wrong)?;
-            let listening = Listening {
-                config: listener,
-                clock: clock_fn(clock),
-                signals: sender,
-                handle: None,
-            };
-            (None, Some(listening))
-        } else {
-            let mut left = Left::default();
-            if let SourceConfig::Direct(direct) = &listener {
-                (left, resumed) = found.of(&name, direct.listen, source.last_commit, clock.now());
-            }
-            let handle = listener.resume(left, clock_fn(clock), sender).await;
-            (Some(handle.map_err(wrong)?), None)
-        };
-        let control = handle.as_ref().and_then(|handle| handle.redis().cloned());
-        let wedges = match &source.config.kind {
-            config::SourceKind::Redis(redis) => Wedges::new(control.clone().filter(|_| redis.heal)),
-            config::SourceKind::Direct(_) => Wedges::off(),
-        };
-        let store_id = self.store.store_id();
-        let history = settings::History::new(&config.session, &config.limits, &source.config, store_id);
-        let mut reducer = source.reducer;
-        let mut telemetry = SourceTelemetry::new(
-            name.clone(),
-            direct,
-            Arc::clone(self.metrics),
-            Arc::clone(self.health),
-        );
-        let role = if others.is_some() {
-            reducer.follow(source.last_commit.unwrap_or_default());
-            telemetry.role(crate::health::Role::Follower);
-            if let Some(control) = &control {
-                control.take_snapshots(false);
-            }
-            Role::Follower
-        } else {
-            Role::Alone
-        };
-        let sharing = others
-            .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening));
-        let active = self.active.clone();
-        let enforce::Wires { enforcing, controls } =
-            enforce::wire(&name, config, active, self.metrics, self.health);
-        let task = SourceTask {
-            enforcing,
-            id: source.id,
-            loader: source.loader,
-            control,
-            role,
-            sharing,
-            reducer,
-            signals,
-            watch: Watch::new(Arc::clone(clock)),
-            store: self.store.clone(),
-            store_health: Arc::clone(self.store_health),
-            outlet: Arc::clone(self.outlet),
-            telemetry,
-            taps: taps.of(&name, history),
-            limits: self.limits.clone(),
-            wedges,
-            last_commit: source.last_commit,
-            resumed,
-            keeper: self.keeper.clone(),
-        };
-        Ok((task, handle, controls))
-    }
-}
-
-fn clock_fn(clock: &Arc<Clock>) -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
-    let clock = Arc::clone(clock);
-    Arc::new(move || clock.now())
 }

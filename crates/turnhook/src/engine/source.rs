@@ -5,20 +5,14 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 use turnhook_reducer::{
     HearsSince, Notice, Reducer, ServerRef,
-    message::Kind,
     source::{Gap, GapReason},
     time::Timestamp,
 };
 use turnhook_store::{Commit, SourceId, Store};
-use turnhook_subscriber::{
-    decode::decode,
-    queue::SignalReceiver,
-    redis::RedisControl,
-    signal::{Batch, Signal, SnapshotEntry},
-};
+use turnhook_subscriber::{queue::SignalReceiver, redis::RedisControl, signal::Signal};
 
 use super::{
     clock::{PULSE, Watch},
@@ -28,14 +22,14 @@ use super::{
     keep::Keeper,
     notices,
     outlet::Outlet,
-    recording::{Reason, Sink},
-    role::{self, Change, Confirming, Loader, Role, Sharing, TakingOver},
-    settings::History,
+    recording::Reason,
+    role::{self, Change, Role, Sharing},
     slices::{self, Slice},
     store_health::StoreHealth,
     supervisor::Ended,
+    takeover::{self, Confirming, Loader, TakingOver},
     tap::{Heard, Tap, TapRequests},
-    telemetry::{MessageCounts, SourceTelemetry},
+    telemetry::SourceTelemetry,
     wedge::Wedges,
 };
 use crate::config::Limits;
@@ -50,9 +44,6 @@ const MOST_PENDING: usize = 100_000;
 /// Messages applied before the task looks up again, give or take a batch: few enough that this takes far
 /// less than what counts as a stall.
 const RUN: usize = 8192;
-
-/// Servers that had not stopped of which it is remembered that their gap is on record.
-const RETURNED: usize = 64;
 
 /// While this many events wait for a commit that is due, nothing more is decided: own work alone must not come to the
 /// bound past which messages are given up. What is heard meanwhile waits in its queue.
@@ -103,11 +94,11 @@ pub(crate) struct Turn {
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
-    heard: Heard,
+    pub(super) heard: Heard,
     /// By how much the wall clock was ahead when the reducer was last told.
     pub(super) wall_ahead: Option<i64>,
     /// Servers that had not stopped, and since when that was thought: their gaps are on record.
-    returned: VecDeque<(Box<[u8]>, Timestamp)>,
+    pub(super) returned: VecDeque<(Box<[u8]>, Timestamp)>,
     pub(crate) server: Option<(Arc<[u8]>, ServerRef)>,
     /// The time of the last commit that is known to have succeeded.
     pub(crate) committed: Timestamp,
@@ -202,12 +193,12 @@ impl SourceTask {
                     self.listen(&mut turn).await;
                     continue;
                 }
-                read = role::confirmed(&mut turn.confirming) => {
+                read = takeover::confirmed(&mut turn.confirming) => {
                     self.look(&mut turn);
                     self.ends_read(&mut turn, read);
                     continue;
                 }
-                taken = role::taken_over(&mut turn.taking_over) => {
+                taken = takeover::taken_over(&mut turn.taking_over) => {
                     self.look(&mut turn);
                     self.taken_over(&mut turn, taken).await?;
                     continue;
@@ -345,224 +336,6 @@ impl SourceTask {
         false
     }
 
-    /// Begins a recording: with the state, during which nothing is applied, so that it is that of one moment.
-    async fn record(&mut self, turn: &mut Turn, sink: Sink, history: History, stop: &Stop) -> Ended {
-        let tap = Tap::new(sink);
-        let (mut made, mut complete) = (None, false);
-        let mut unwatched = Vec::new();
-        {
-            let mut rows = Tap::rows(history, &self.reducer, &turn.heard);
-            let mut slice = Slice::begin();
-            loop {
-                let chunk = match rows.step() {
-                    None => {
-                        complete = true;
-                        break;
-                    }
-                    Some(None) if !slice.is_over() => continue,
-                    Some(chunk) => chunk,
-                };
-                self.telemetry.slice(slice.took());
-                unwatched.extend(self.watch.rest());
-                // Commits and leases are looked after meanwhile.
-                let sending = async {
-                    match chunk {
-                        Some(chunk) => tap.sink().send(chunk).await,
-                        None => {
-                            tokio::task::yield_now().await;
-                            true
-                        }
-                    }
-                };
-                tokio::pin!(sending);
-                let sent = loop {
-                    tokio::select! {
-                        sent = &mut sending => break sent,
-                        done = ready(&mut turn.under_way) => {
-                            turn.under_way = None;
-                            made = Some(done);
-                        }
-                    }
-                };
-                unwatched.extend(self.watch.look().1);
-                let changing = self.sharing.as_ref().is_some_and(Sharing::is_changing);
-                if changing {
-                    tap.sink().end(Reason::RoleChanged);
-                }
-                if !sent || changing || stop.has_begun() {
-                    break;
-                }
-                slice = Slice::begin();
-            }
-        }
-        if complete {
-            turn.tap = Some(tap);
-        }
-        for gap in unwatched {
-            self.unwatched(turn, gap);
-        }
-        match made {
-            Some(made) => self.committed(turn, made).await,
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn apply(&mut self, turn: &mut Turn, signal: Signal) {
-        if let Signal::Messages(batch) = &signal
-            && self.give_up(turn, batch.at)
-        {
-            return;
-        }
-        if let Some(tap) = &mut turn.tap
-            && !matches!(signal, Signal::Gap(_))
-            && !tap.signal(&signal, self.reducer.now())
-        {
-            turn.tap = None;
-        }
-        turn.heard.signal(&signal);
-        match signal {
-            Signal::Messages(batch) => self.messages(turn, &batch),
-            Signal::Refused { reason, count } => self.telemetry.ignored(reason.as_str(), count),
-            Signal::Hearing { at, detail } => {
-                info!(source = %self.telemetry.name(), detail, "hearing");
-                self.reducer.hearing(at);
-                self.telemetry.hearing(at, detail);
-                if let Some(from) = self.last_commit.take() {
-                    let reason = if self.store_health.was_away(from, at) {
-                        GapReason::StoreUnavailable
-                    } else {
-                        GapReason::Restart
-                    };
-                    let gap = Gap {
-                        from,
-                        to: at,
-                        reason,
-                        server: None,
-                    };
-                    self.gap(turn, gap);
-                }
-            }
-            Signal::Resumed { at, detail } => {
-                info!(source = %self.telemetry.name(), detail, "hearing, as if it had not stopped");
-                self.reducer.hearing(at);
-                if let Some(since) = &self.resumed {
-                    self.reducer.heard_since(since);
-                }
-                self.telemetry.hearing(at, detail);
-                self.last_commit = None;
-            }
-            Signal::CaughtUp => self.resumed = None,
-            Signal::Deaf { at, error } => {
-                warn!(source = %self.telemetry.name(), error, "deaf: hears nothing until it has connected again");
-                self.reducer.deaf(at);
-                self.telemetry.deaf(at, error);
-            }
-            Signal::Gap(gap) => self.gap(turn, gap),
-            Signal::Answered { asked } => {
-                if turn.behind_since.is_some_and(|since| asked > since) {
-                    turn.behind_since = None;
-                    if turn.tap.as_mut().is_some_and(|tap| !tap.caught_up()) {
-                        turn.tap = None;
-                    }
-                    self.reducer.caught_up();
-                }
-            }
-            Signal::ServerConnected { at, server } => self.telemetry.server_connected(at, &server),
-            Signal::ServerGone { at, server } => self.telemetry.server_gone(at, &server),
-            Signal::ServerReturned {
-                at,
-                server,
-                stopped_at,
-            } => {
-                self.telemetry.server_returned(at, &server, stopped_at);
-                turn.returned.push_back(((*server).into(), stopped_at));
-                if turn.returned.len() > RETURNED {
-                    turn.returned.pop_front();
-                }
-            }
-            Signal::ThreadConnected { at, server, thread } => {
-                turn.server = None; // where there are many servers, numbers change
-                let server = self.reducer.server(&server);
-                self.reducer.thread_connected(at, server, thread);
-            }
-            Signal::ThreadDisconnected {
-                at, server, thread, ..
-            } => {
-                let server = self.reducer.server(&server);
-                self.reducer.thread_disconnected(at, server, thread);
-            }
-            Signal::TurnedAway(turned_away) => self.telemetry.turned_away(&turned_away),
-            Signal::Unheard(gap) => self.record_gap(turn, gap),
-            Signal::ServerStopped { at, server } => {
-                self.telemetry.server_over(at, &server, "stopped");
-                let server = self.reducer.server(&server);
-                self.reducer.server_stopped(at, server, at);
-            }
-            Signal::ServerRestarted { at, server } => {
-                self.telemetry.server_over(at, &server, "restarted");
-                let server = self.reducer.server(&server);
-                self.reducer.server_restarted(at, server, at);
-            }
-            Signal::SnapshotBegan { at } => self.reducer.snapshot_began(at),
-            Signal::SnapshotScanned { keys, wanted } => {
-                let is_wanted = |key: &[u8]| {
-                    let names = turnhook_subscriber::decode::decode_key(key);
-                    names.is_ok_and(|n| self.reducer.snapshot_wants(n.realm, n.username, n.id))
-                };
-                let indexes = keys
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, key)| is_wanted(key))
-                    .map(|(i, _)| i);
-                // Who asked may have given up meanwhile.
-                let _ = wanted.send(indexes.collect());
-            }
-            Signal::SnapshotRead { at, entries } => self.snapshot(at, &entries),
-            Signal::SnapshotEnded { at, complete } => {
-                debug!(source = %self.telemetry.name(), complete, "snapshot of the status keys ended");
-                self.reducer.snapshot_ended(at);
-            }
-        }
-    }
-
-    fn messages(&mut self, turn: &mut Turn, batch: &Batch) {
-        let server = match (&batch.server, &turn.server) {
-            (None, _) => ServerRef::UNKNOWN,
-            (Some(name), Some((known, server))) if Arc::ptr_eq(name, known) => *server,
-            (Some(name), _) => {
-                let server = self.reducer.server(name);
-                turn.server = Some((Arc::clone(name), server));
-                server
-            }
-        };
-        let mut counts = MessageCounts::default();
-        for message in batch.messages() {
-            match message {
-                Ok(message) => {
-                    counts.add(&message.kind);
-                    self.reducer.message(batch.at, server, &message);
-                }
-                Err(refusal) => self.telemetry.ignored(refusal.as_str(), 1),
-            }
-        }
-        self.telemetry.messages(&counts);
-        self.telemetry.heard(batch.at);
-    }
-
-    fn snapshot(&mut self, at: Timestamp, entries: &[SnapshotEntry]) {
-        for entry in entries {
-            if !tell_snapshot_key(
-                &mut self.reducer,
-                at,
-                &entry.key,
-                &entry.value,
-                entry.idle_seconds,
-            ) {
-                self.telemetry.ignored("bad_key", 1);
-            }
-        }
-    }
-
     /// A gap goes to the reducer as of its start, so that nothing expires for a time that was not heard.
     pub(super) fn gap(&mut self, turn: &mut Turn, gap: Gap) {
         if let Some(tap) = &mut turn.tap
@@ -579,13 +352,13 @@ impl SourceTask {
     }
 
     /// A gap that is put on record, and no more.
-    fn record_gap(&self, turn: &mut Turn, gap: Gap) {
+    pub(super) fn record_gap(&self, turn: &mut Turn, gap: Gap) {
         self.telemetry.gap(&gap);
         turn.gaps.push(gap);
     }
 
     /// Whether messages are to be given up because the store takes nothing.
-    fn give_up(&mut self, turn: &mut Turn, at: Timestamp) -> bool {
+    pub(super) fn give_up(&mut self, turn: &mut Turn, at: Timestamp) -> bool {
         let full = self.reducer.pending_events() > MOST_PENDING;
         match (full, turn.deafened) {
             (true, None) => {
@@ -642,31 +415,6 @@ impl SourceTask {
             }
         }
     }
-}
-
-/// Hands a key of a snapshot to the reducer; false if it is not one of coturn's.
-pub(super) fn tell_snapshot_key(
-    reducer: &mut Reducer,
-    at: Timestamp,
-    key: &[u8],
-    value: &[u8],
-    idle_seconds: Option<u64>,
-) -> bool {
-    let Ok(message) = decode(key, value) else {
-        return false;
-    };
-    let (Kind::New(status) | Kind::Refreshed(status)) = message.kind else {
-        return false;
-    };
-    reducer.snapshot_key(
-        at,
-        message.realm,
-        message.username,
-        message.id,
-        status,
-        idle_seconds,
-    );
-    true
 }
 
 /// Never, if there is no such moment.
