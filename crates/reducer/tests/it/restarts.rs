@@ -1,6 +1,7 @@
 //! A restart goes on where the last commit was.
 
 use turnhook_reducer::{
+    event::CloseReason,
     message::{Kind, Leg, Status},
     rules::Rules,
     source::{Gap, GapReason},
@@ -171,4 +172,41 @@ fn what_is_withheld_survives_a_crash() {
     let calm = tell(false);
     assert!(calm.iter().any(|e| e.contains("216 bytes")), "{calm:#?}");
     assert_eq!(calm, tell(true));
+}
+
+/// Rows keep of which server each allocation is: once a server is known to have stopped, what was not heard of since our
+/// own restart ends with it, and nothing else does.
+#[test]
+fn what_was_not_heard_of_since_a_restart_ends_with_its_server() {
+    let mut w = World::new(Rules {
+        direct: true,
+        ..Rules::default()
+    });
+    let name = |n: u8| [b"10.0.0.1/-/", &[b'0' + n][..]].concat();
+    for (server, silent, heard) in [(0, "silent", "heard"), (1, "other", "another")] {
+        w.server = w.reducer.server(&name(server));
+        w.at(0.0).open(silent, 1).open(heard, 2);
+    }
+    w.crash().hears();
+    let stopped = w.reducer.server(&name(0));
+    w.server = stopped;
+    w.at(10.0).refresh("heard", 2);
+    let stopped_at = Timestamp(w.now);
+    w.at(15.0);
+    w.reducer.server_stopped(Timestamp(w.now), stopped, stopped_at);
+    w.at(25.0).advance();
+    let mut ended: Vec<_> = w
+        .ends()
+        .iter()
+        .map(|event| (event.user.clone().unwrap(), event.end.unwrap().reason))
+        .collect();
+    ended.sort_by(|one, other| one.0.cmp(&other.0));
+    let names: Vec<&[u8]> = ended.iter().map(|(user, _)| &**user).collect();
+    assert_eq!(names, [&b"heard"[..], b"silent"]);
+    assert!(
+        ended
+            .iter()
+            .all(|(_, reason)| *reason == CloseReason::ServerStopped)
+    );
+    assert_eq!(w.reducer.open_allocations(), 2, "of the other server");
 }

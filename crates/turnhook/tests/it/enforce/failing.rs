@@ -10,6 +10,7 @@ use crate::harness::{
     redis::Redis,
     stun,
     turn::TurnClient,
+    turnhook,
 };
 
 /// A coturn that was killed says nothing, and its numbers come back: on Redis nobody knows, and the number of a blocked
@@ -131,6 +132,16 @@ fn a_wrong_password_is_said_and_metering_goes_on() {
     drop(bob);
     assert_eq!(billing.ended("bob", 1)[0].end_reason(), "closed");
     assert!(!bridge.log().join("\n").contains("a guess"));
+    let doctor = bridge.command(&["doctor"]);
+    let doctor = turnhook::stdout(&doctor);
+    assert!(
+        doctor.contains("fail  control of eu-1: coturn's CLI at"),
+        "{doctor}"
+    );
+    assert!(
+        doctor.contains("refuses the password") && !doctor.contains("a guess"),
+        "{doctor}"
+    );
 
     bridge.stop();
     bridge.configure(&format!("{QUICK}{}{}", billing.endpoint(), control(cli)));
@@ -175,7 +186,8 @@ fn killed_in_the_midst_of_it() {
         bystander.relay(5, 200);
         assert_eq!(bystander.refresh(600), 0);
     }
-    // Those whose end nobody heard are over when their lifetimes are.
+    // Those whose end nobody heard are over when their lifetimes are: after our own restart no stop of coturn's would be
+    // known for one.
     for round in 0..5 {
         billing.ended(&format!("ann-{round}"), 1);
     }
