@@ -38,11 +38,23 @@ pub(super) async fn connect(config: Config, patience: Duration) -> Result<Connec
         c.max_command_attempts = 1;
     });
     builder.with_performance_config(|c| c.default_command_timeout = patience);
-    let client = builder.build().map_err(|e| e.to_string())?;
+    let client = builder.build().map_err(|e| said(&e))?;
     match client.init().await {
         Ok(task) => Ok(Connected { client, task }),
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err(said(&e)),
     }
+}
+
+/// For people: of an error of the system, fred keeps only how a debugger shows it.
+fn said(error: &fred::error::Error) -> String {
+    let of_system = || {
+        let rest = error.details().strip_prefix("Os { code: ")?;
+        let (code, rest) = rest.split_once(", kind: ")?;
+        let (_, message) = rest.split_once("message: \"")?;
+        let message = message.strip_suffix("\" }")?;
+        Some(format!("cannot connect: {message} (os error {code})"))
+    };
+    of_system().unwrap_or_else(|| error.to_string())
 }
 
 /// Finds the server to listen to. `known`: nodes of a Cluster besides those configured.
@@ -98,4 +110,20 @@ pub(super) fn masters(slots: Value, node: &Node) -> Vec<Server> {
         .unwrap_or_default();
     masters.sort();
     masters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_are_sentences() {
+        let refused = fred::error::Error::from(std::io::Error::from_raw_os_error(111));
+        assert_eq!(
+            said(&refused),
+            "cannot connect: Connection refused (os error 111)"
+        );
+        let other = fred::error::Error::new(fred::error::ErrorKind::Auth, "WRONGPASS invalid password");
+        assert!(said(&other).contains("WRONGPASS invalid password"));
+    }
 }

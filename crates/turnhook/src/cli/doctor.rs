@@ -15,11 +15,12 @@ use super::{
 use crate::config::Config;
 
 mod clocks;
+mod controls;
 mod endpoints;
 mod sources;
 mod store;
 
-/// Try everything that turnhook needs: store, disk, Redis and its rights, coturn, endpoints, clocks, ports
+/// Try everything that turnhook needs: store, disk, Redis and its rights, coturn and its CLI, endpoints, clocks, ports
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -147,6 +148,9 @@ impl Doctor {
         store::look(&config, running.as_ref(), &mut clocks, &mut report).await?;
         for source in &config.sources {
             sources::look(source, running.as_ref(), &mut clocks, &mut report).await?;
+        }
+        for control in &config.controls {
+            controls::look(control, &mut report).await?;
         }
         if running.is_none() {
             port("http", config.http, &mut report).await?;

@@ -15,6 +15,7 @@ use crate::harness::{
     eventually, free_port,
     redis::Redis,
     turn::TurnClient,
+    turnhook,
 };
 
 const PASSWORD: &str = "cli-tests-only";
@@ -147,6 +148,19 @@ fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Cot
     assert_eq!(status["controls"][0]["up"], true);
     let said = bridge.log().iter().any(|line| line.contains("older than 4.13"));
     assert_eq!(said, coturn.version() < vec![4, 13]);
+    let output = bridge.command(&["doctor"]);
+    let doctor = turnhook::stdout(&output);
+    let level = if said { "warn" } else { "ok  " };
+    let line = format!(
+        "{level}  control of eu-1: coturn {} answers at",
+        version.join(".")
+    );
+    assert!(doctor.contains(&line), "{doctor}");
+    assert_eq!(
+        doctor.contains("any stranger can crash this one"),
+        said,
+        "{doctor}"
+    );
     bridge.stop();
 }
 
