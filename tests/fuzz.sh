@@ -9,7 +9,7 @@ fi
 # Findings go into a copy: what is committed are the seeds.
 corpus=$(mktemp -d)
 trap 'rm -rf "$corpus"' EXIT
-for target in decode listener replies; do
+for target in decode listener log replies; do
     mkdir -p "$corpus/$target"
     # `-s none`: the sanitizers need a nightly toolchain, and the code has no `unsafe`.
     cargo fuzz run --fuzz-dir fuzz -s none "$target" "$corpus/$target" "fuzz/corpus/$target" -- \

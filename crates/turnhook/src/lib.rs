@@ -10,6 +10,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod reconcile;
 pub mod shutdown;
 pub mod store;
 pub use turnhook_admin::untrusted as text;

@@ -31,6 +31,7 @@ mod nodes;
 mod output;
 mod period;
 mod ready;
+mod reconcile;
 mod record;
 mod replay;
 mod run;
@@ -83,6 +84,7 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     Gaps(gaps::Gaps),
     Unattributed(unattributed::Unattributed),
+    Reconcile(reconcile::Reconcile),
     Secret(secret::Secret),
     Backup(backup::Backup),
     Migrate(migrate::Migrate),
@@ -203,6 +205,7 @@ pub fn main() -> ExitCode {
         Command::Usage(command) => block_on(command.run()),
         Command::Gaps(command) => block_on(command.run()),
         Command::Unattributed(command) => block_on(command.run()),
+        Command::Reconcile(command) => block_on(command.run()),
         Command::Schema(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Manual(command) => command.run(),

@@ -37,6 +37,7 @@ mod pasted;
 mod postgres;
 mod products;
 mod realm_switch;
+mod reconcile;
 mod record;
 mod relayed;
 mod reload;

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{free_port, process::Process};
+use super::{eventually, free_port, process::Process};
 
 /// The secret of the TURN REST API.
 pub(crate) const AUTH_SECRET: &str = "north";
@@ -66,7 +66,6 @@ impl Coturn {
         }
         let mut arguments: Vec<String> = [
             "-n",
-            "--log-file=stdout",
             "--verbose",
             "--no-dtls",
             "--listening-ip=127.0.0.1",
@@ -75,6 +74,9 @@ impl Coturn {
         ]
         .map(str::to_owned)
         .to_vec();
+        if !more.iter().any(|argument| argument.starts_with(LOG_FILE)) {
+            arguments.push("--log-file=stdout".to_owned());
+        }
         if !more.iter().any(|argument| argument.starts_with("--cli-port=")) {
             arguments.push("--no-cli".to_owned());
         } else if std::env::var_os("TURNBIN").is_some() {
@@ -135,7 +137,10 @@ impl Coturn {
     /// Its version, as it logs it: 4.6.1 is `[4, 6, 1]`.
     #[track_caller]
     pub(crate) fn version(&self) -> Vec<u32> {
-        let lines = self.process.stdout();
+        let lines = match log_file(&self.arguments) {
+            Some(log) => lines_of(log),
+            None => self.process.stdout(),
+        };
         let version = lines
             .iter()
             .find_map(|line| line.split_once("Version Coturn-")?.1.split(' ').next())
@@ -210,10 +215,36 @@ impl Coturn {
 
 #[track_caller]
 fn launch(arguments: &[String], tls_port: u16) -> Process {
-    let mut process = Process::start(turnserver().args(arguments));
     let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
-    process.line("its last listener", |line| line.contains(&last).then_some(()));
+    let Some(log) = log_file(arguments) else {
+        let mut process = Process::start(turnserver().args(arguments));
+        process.line("its last listener", |line| line.contains(&last).then_some(()));
+        return process;
+    };
+    // Beside a file its output is held back.
+    let opened = || lines_of(log).iter().filter(|line| line.contains(&last)).count();
+    let before = opened();
+    let process = Process::start(turnserver().args(arguments));
+    eventually("its last listener", || (opened() > before).then_some(()));
     process
+}
+
+const LOG_FILE: &str = "--log-file=";
+
+/// The file that it logs into, if that is not its output.
+fn log_file(arguments: &[String]) -> Option<&Path> {
+    let log = arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix(LOG_FILE))?;
+    (log != "stdout").then(|| Path::new(log))
+}
+
+fn lines_of(log: &Path) -> Vec<String> {
+    let text = std::fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn logged(process: &Process) -> BTreeMap<(String, String), Logged> {

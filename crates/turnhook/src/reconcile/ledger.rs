@@ -1,0 +1,229 @@
+//! What the ledger tells of each allocation, over all sessions that counted it.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use turnhook_reducer::{
+    event::Accuracy,
+    message::AllocationId,
+    time::Timestamp,
+    usage::{Counters, Legs},
+};
+use turnhook_store::{RecordFilter, SessionFilter, Store};
+
+/// Rows read at once.
+const PAGE: usize = 500;
+
+/// Whose allocation one is, and its number: the same in each life.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The realm of its `new`.
+    pub realm: Vec<u8>,
+    /// As coturn has it.
+    pub username: Vec<u8>,
+    /// From 1 on in each life of a coturn.
+    pub id: AllocationId,
+}
+
+/// A life of an allocation, as it was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// When it was first heard of.
+    pub opened_at: Timestamp,
+    /// The sessions that counted it, the newest first.
+    pub sessions: Vec<String>,
+    /// The coturn that had it: its name on a `direct` source, else the address that it listens on.
+    pub server: Option<String>,
+    /// What sessions tell of it.
+    pub usage: Legs,
+    /// What is on record as told in no session.
+    pub unattributed: Legs,
+    /// Nobody knows a peer leg of it.
+    pub no_peer_leg: bool,
+    /// It closed, and all sessions that counted it are over.
+    pub closed: bool,
+    /// A session that is not over counts it.
+    pub open: bool,
+    /// A session that counted it says that it may lack something.
+    pub lower_bound: bool,
+}
+
+impl Told {
+    /// All that is on record of it.
+    #[must_use]
+    pub fn all(&self) -> Legs {
+        self.usage.plus(self.unattributed)
+    }
+}
+
+/// What the ledger tells of a source.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Each allocation's lives, in their order.
+    pub told: BTreeMap<Key, Vec<Told>>,
+    /// Sessions of which it is not known any more what allocations they had: what was delivered is trimmed after `retention`.
+    pub trimmed: u64,
+    /// From when to when there are such sessions of a realm and username, and such as list only a part.
+    pub partial: BTreeMap<(Vec<u8>, Vec<u8>), Vec<(Timestamp, Timestamp)>>,
+    /// Allocations that sessions counted and do not list, since they have more than a body lists.
+    pub unlisted: u64,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    allocations: Vec<Allocation>,
+    #[serde(default)]
+    allocations_omitted: u64,
+}
+
+#[derive(Deserialize)]
+struct Allocation {
+    id: String,
+    username: String,
+    username_base64: Option<String>,
+    opened_at: String,
+    closed_at: Option<String>,
+    server: Option<String>,
+    server_address: Option<String>,
+    usage: Counted,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    client: Counters,
+    peer: Option<Counters>,
+}
+
+/// Reads what is told of a source from `since` on. What is told late is told later, so there is no other end.
+///
+/// # Errors
+/// The store's.
+pub async fn read(store: &Store, source: &str, since: Option<Timestamp>) -> turnhook_store::Result<Ledger> {
+    let mut ledger = Ledger::default();
+    let filter = SessionFilter {
+        source: Some(source.to_owned()),
+        since,
+        ..SessionFilter::default()
+    };
+    let mut after = None;
+    loop {
+        let page = store.sessions(filter.clone(), after, PAGE).await?;
+        for row in &page {
+            after = Some(row.id);
+            let body = store.session(row.id).await?.and_then(|detail| detail.last_body);
+            let body: Option<Body> = body.and_then(|body| serde_json::from_slice(&body).ok());
+            let omitted = body.as_ref().map(|body| body.data.allocations_omitted);
+            ledger.trimmed += u64::from(omitted.is_none());
+            ledger.unlisted += omitted.unwrap_or_default();
+            if omitted != Some(0) {
+                let until = row.end.map_or(Timestamp(u64::MAX), |(at, ..)| at);
+                for username in &row.usernames {
+                    let of = (row.realm.clone(), username.clone());
+                    ledger
+                        .partial
+                        .entry(of)
+                        .or_default()
+                        .push((row.started_at, until));
+                }
+            }
+            let Some(body) = body else { continue };
+            let accuracy = row.end.map(|(.., accuracy)| accuracy);
+            for allocation in body.data.allocations {
+                ledger.count(&row.realm, row.id.to_string(), accuracy, allocation);
+            }
+        }
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    let filter = RecordFilter {
+        source: Some(source.to_owned()),
+        since,
+        until: None,
+    };
+    let mut before = None;
+    loop {
+        let page = store.unattributed(&filter, before, PAGE).await?;
+        for row in &page {
+            before = Some(row.number);
+            let key = Key {
+                realm: row.realm.clone(),
+                username: row.username.clone(),
+                id: row.allocation,
+            };
+            let told = ledger.life(key, row.opened_at);
+            told.unattributed = told.unattributed.plus(row.usage.legs);
+            if told.server.is_none() {
+                told.server = row
+                    .server
+                    .as_deref()
+                    .map(|name| String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    for lives in ledger.told.values_mut() {
+        lives.sort_by_key(|told| told.opened_at);
+    }
+    Ok(ledger)
+}
+
+impl Ledger {
+    /// Whether a session that is not known whole may have counted what this user had at this time, or ever if there is no
+    /// date.
+    pub(super) fn may_have_counted(&self, key: &Key, since: Option<Timestamp>) -> bool {
+        let times = self.partial.get(&(key.realm.clone(), key.username.clone()));
+        let holds = |(from, to): &(Timestamp, Timestamp)| {
+            since.is_none_or(|at| at.0.saturating_add(super::TOLERANCE) >= from.0 && at <= *to)
+        };
+        times.is_some_and(|times| times.iter().any(holds))
+    }
+
+    fn life(&mut self, key: Key, opened_at: Timestamp) -> &mut Told {
+        let lives = self.told.entry(key).or_default();
+        let place = lives.iter().position(|told| told.opened_at == opened_at);
+        let place = place.unwrap_or_else(|| {
+            lives.push(Told {
+                opened_at,
+                ..Told::default()
+            });
+            lives.len() - 1
+        });
+        &mut lives[place]
+    }
+
+    fn count(&mut self, realm: &[u8], session: String, accuracy: Option<Accuracy>, a: Allocation) {
+        let exact = a.username_base64.and_then(|text| STANDARD.decode(text).ok());
+        let opened_at = a.opened_at.parse().ok().map(jiff::Timestamp::as_millisecond);
+        let opened_at = opened_at.and_then(|millis| u64::try_from(millis).ok());
+        // What we wrote ourselves can be read.
+        let (Ok(id), Some(opened_at)) = (a.id.parse(), opened_at) else {
+            return;
+        };
+        let key = Key {
+            realm: realm.to_vec(),
+            username: exact.unwrap_or_else(|| a.username.into_bytes()),
+            id: AllocationId(id),
+        };
+        let told = self.life(key, Timestamp(opened_at));
+        told.sessions.push(session);
+        told.usage = told.usage.plus(Legs {
+            client: a.usage.client,
+            peer: a.usage.peer.unwrap_or_default(),
+        });
+        told.no_peer_leg |= a.usage.peer.is_none();
+        told.closed |= a.closed_at.is_some();
+        told.open |= accuracy.is_none();
+        told.lower_bound |= accuracy == Some(Accuracy::LowerBound);
+        told.server = told.server.take().or(a.server).or(a.server_address);
+    }
+}
