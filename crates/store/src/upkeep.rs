@@ -8,8 +8,8 @@ use crate::{Backend, Error, Result, Store, Trimmed, on, options::Pace};
 
 impl Store {
     /// Removes some of what is older than `before`, looking at no more than `limit` rows: events all of whose
-    /// deliveries are delivered or discarded, sessions ended before then that have no events left, gaps, pauses
-    /// and replays. Dead letters and what is pending stay. Usage by day stays for 400 days more.
+    /// deliveries are delivered or discarded, sessions ended before then that have no events left, gaps, pauses,
+    /// replays, and changes of blocks but for the last one of each user and realm. Dead letters and what is pending stay. Usage by day stays for 400 days more.
     /// Call it until there is no `more`; 500 is a good limit.
     ///
     /// # Errors

@@ -35,7 +35,9 @@ const DAY_MS: u64 = 86_400_000;
 struct Pass {
     event: [u8; 16],
     session: [u8; 16],
+    block: i64,
     events_done: bool,
+    sessions_done: bool,
 }
 
 /// The pass of this process.
@@ -79,14 +81,12 @@ async fn step(
     };
     if !pass.events_done {
         (trimmed.events, pass.events_done) = events(client, &mut pass.event, before, limit).await?;
-    } else {
-        let through;
-        (trimmed.sessions, through) = sessions(client, &mut pass.session, before, limit).await?;
-        if through {
-            trimmed.more = rest(client, before, limit).await?;
-            if !trimmed.more {
-                pass = Pass::default();
-            }
+    } else if !pass.sessions_done {
+        (trimmed.sessions, pass.sessions_done) = sessions(client, &mut pass.session, before, limit).await?;
+    } else if blocks(client, &mut pass.block, before, limit).await? {
+        trimmed.more = rest(client, before, limit).await?;
+        if !trimmed.more {
+            pass = Pass::default();
         }
     }
     Ok((trimmed, pass))
@@ -191,6 +191,38 @@ async fn sessions(
         )
         .await?;
     Ok((removed, through))
+}
+
+/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
+/// the last of all, as in a file, where its number must not be given again; and what was meant to last until later, since
+/// whoever made it may look for it.
+async fn blocks(client: &Client, done: &mut i64, before: Timestamp, limit: usize) -> Result<bool, Fault> {
+    let found = client
+        .query(
+            "SELECT id, at FROM block_change WHERE id > $1 ORDER BY id LIMIT $2",
+            &[&*done, &int(limit as u64)],
+        )
+        .await?;
+    let (mut through, mut last) = (found.len() < limit, None);
+    for row in &found {
+        if rows::time(row, 1)? >= before {
+            through = true;
+            break;
+        }
+        last = Some(row.read::<i64>(0)?);
+    }
+    let Some(last) = last else { return Ok(true) };
+    client
+        .execute(
+            "DELETE FROM block_change b WHERE b.id > $1 AND b.id <= $2 AND b.id < (SELECT max(id) FROM block_change) \
+             AND (b.until_at IS NULL OR b.until_at < $3) AND (b.user_name IS NULL OR EXISTS \
+             (SELECT 1 FROM block_change n WHERE n.user_name = b.user_name AND n.realm IS NOT DISTINCT FROM b.realm \
+             AND n.id > b.id))",
+            &[&*done, &last, &int(before.0)],
+        )
+        .await?;
+    *done = last;
+    Ok(through)
 }
 
 /// The small tables; true if there may be more.

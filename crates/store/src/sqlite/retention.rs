@@ -21,7 +21,9 @@ const DAY_MS: u64 = 86_400_000;
 pub(super) struct Trim {
     event: Option<EventId>,
     session: Option<SessionId>,
+    block: i64,
     events_done: bool,
+    sessions_done: bool,
 }
 
 impl Sqlite {
@@ -40,7 +42,9 @@ fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Re
     let mut trim = std::mem::take(&mut mem.trim);
     if !trim.events_done {
         trim.events_done = events(conn, mem, &mut trim, before, limit, &mut trimmed)?;
-    } else if sessions(conn, &mut trim, before, limit, &mut trimmed)? {
+    } else if !trim.sessions_done {
+        trim.sessions_done = sessions(conn, &mut trim, before, limit, &mut trimmed)?;
+    } else if blocks(conn, &mut trim, before, limit)? {
         trimmed.more = rest(conn, before, limit)?;
         if !trimmed.more {
             trim = Trim::default();
@@ -148,6 +152,32 @@ fn sessions(
                 .execute([id.0])? as u64;
         }
     }
+    Ok(through)
+}
+
+/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
+/// the last of all, since its number must not be given again; and what was meant to last until later, since whoever made it
+/// may look for it.
+fn blocks(conn: &Connection, trim: &mut Trim, before: Timestamp, limit: usize) -> rusqlite::Result<bool> {
+    let mut stmt =
+        conn.prepare_cached("SELECT id, at FROM block_change WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let found = stmt
+        .query_map(params![trim.block, int(limit as u64)], |r| {
+            Ok((r.get::<_, i64>(0)?, rows::time(r, 1)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let old = found.iter().take_while(|(_, at)| *at < before).map(|(id, _)| *id);
+    let Some(last) = old.clone().last() else {
+        return Ok(true);
+    };
+    let through = found.len() < limit || old.count() < found.len();
+    conn.prepare_cached(
+        "DELETE FROM block_change AS b WHERE id > ?1 AND id <= ?2 AND id < (SELECT max(id) FROM block_change) \
+         AND (until_at IS NULL OR until_at < ?3) AND (user IS NULL OR EXISTS \
+         (SELECT 1 FROM block_change n WHERE n.user = b.user AND n.realm IS b.realm AND n.id > b.id))",
+    )?
+    .execute(params![trim.block, last, int(before.0)])?;
+    trim.block = last;
     Ok(through)
 }
 

@@ -8,7 +8,8 @@ use crate::support::{Backend, Fixture, at, on_both};
 on_both!(
     the_last_change_holds,
     others_learn_of_changes_in_order,
-    nobody_cannot_be_blocked
+    nobody_cannot_be_blocked,
+    what_no_longer_holds_is_trimmed
 );
 
 fn block(realm: Option<&[u8]>, user: &[u8], until: Option<u64>) -> BlockChange {
@@ -114,4 +115,60 @@ async fn nobody_cannot_be_blocked(on: &Backend) {
         assert_eq!(refused.unwrap_err(), Error::NoUser);
     }
     assert!(f.store.block_changes(0, 100).await.unwrap().is_empty());
+}
+
+fn unblock(user: &[u8]) -> BlockChange {
+    BlockChange::Unblock {
+        realm: Some((*b"r").into()),
+        user: user.into(),
+    }
+}
+
+async fn what_no_longer_holds_is_trimmed(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let change = async |ms, change| f.store.change_block(at(ms), change, "", "ops").await.unwrap();
+    change(10, block(None, b"ann", None)).await;
+    change(20, block(Some(b"r"), b"ann", Some(30))).await;
+    change(30, BlockChange::EndSession(SessionId([7; 16]))).await;
+    change(40, block(None, b"ann", Some(50))).await;
+    // Until later, and so it stays, though it was undone.
+    change(50, block(Some(b"r"), b"eve", Some(5000))).await;
+    change(60, unblock(b"eve")).await;
+    let bob = change(70, block(None, b"bob", None)).await;
+    for n in 0..20 {
+        change(80 + n, block(None, b"dan", None)).await;
+    }
+    let young = change(300, block(None, b"ann", None)).await;
+    let last = change(310, BlockChange::EndSession(SessionId([8; 16]))).await;
+    let held = f.store.blocks(at(400)).await.unwrap();
+
+    let trim = async |before| {
+        for _ in 0..100 {
+            if !f.store.trim(at(before), 3).await.unwrap().more {
+                return f.store.block_changes(0, 100).await.unwrap();
+            }
+        }
+        panic!("it never ends");
+    };
+    let left = trim(200).await;
+    let ids: Vec<u64> = left.iter().map(|row| row.id).collect();
+    assert_eq!(ids.len(), 7, "{left:?}");
+    // What is younger than that is no reason to keep what it took the place of.
+    assert!([bob, young, last].iter().all(|id| ids.contains(id)));
+    assert!(
+        !left.iter().any(|row| row.at == at(10) || row.at == at(40)),
+        "{left:?}"
+    );
+    assert_eq!(f.store.blocks(at(400)).await.unwrap(), held);
+    // Whatever its age, the last one stays: its number is given to no other.
+    let left = trim(100_000).await;
+    assert_eq!(left.last().map(|row| row.id), Some(last));
+    assert_eq!(left.len(), 6, "{left:?}");
+    let f = f.reopen().await;
+    assert_eq!(f.store.blocks(at(400)).await.unwrap(), held);
+    let next = f
+        .store
+        .change_block(at(400), block(None, b"zoe", None), "", "")
+        .await;
+    assert!(next.unwrap() > last);
 }
