@@ -88,6 +88,10 @@ const OTHERS: &[(&str, How)] = &[
         How::NotHere("it needs a PostgreSQL: tests/it/postgres.rs does it"),
     ),
     (
+        "turnhook reconcile",
+        How::NotHere("it needs a coturn that logs into a file: tests/it/reconcile.rs has one"),
+    ),
+    (
         "journalctl",
         How::NotHere("it needs systemd's journal, with a service: tests/packages.sh has one"),
     ),

@@ -229,19 +229,20 @@ fn forged_lines_are_counted_and_bill_nobody() {
     );
     let mut stranger = TurnClient::udp(&coturn, &forged);
     let _ = stranger.allocate();
-    wait_for(&log, "rb=999999999");
+    // From 4.17 on nothing is logged of a name that is refused.
+    let is_forged = coturn.version() < vec![4, 17];
+    if is_forged {
+        wait_for(&log, "rb=999999999");
+    }
     drop(ann);
     billing.ended("ann", 1);
     wait_for(&log, ": delete: ");
     let (findings, summary, code) = reconcile(&bridge, &[&log], &[]);
     assert_eq!(verdicts(&findings, "ann"), ["equal"], "{findings:#?}");
     assert_eq!(code, Some(0));
-    assert!(
-        summary["read"]["suspicious"].as_u64().unwrap() >= 1,
-        "{summary:#}"
-    );
+    assert_eq!(summary["read"]["suspicious"], u64::from(is_forged), "{summary:#}");
     let shown = bridge.ask(&["reconcile", "--source", "eu-1", "--log", log.to_str().unwrap()]);
-    assert!(shown.contains("look forged"), "{shown}");
+    assert_eq!(shown.contains("look forged"), is_forged, "{shown}");
     bridge.stop();
 }
 
