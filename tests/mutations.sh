@@ -99,13 +99,10 @@ keep() {
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -xf - -C "$copy"
-# What others need, and is built already, need not be built again.
-mkdir -p "$copy/target/debug"
-for built in deps .fingerprint build; do
-    cp -a "target/debug/$built" "$copy/target/debug/" 2>/dev/null || true
-done
+# What others need is built once, and kept.
+target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 cd "$copy"
-export CARGO_TARGET_DIR="$copy/target" RUST_BACKTRACE=0 TURNHOOK_HISTORIES=${TURNHOOK_HISTORIES:-1000} TURNHOOK_SEED=1
+export CARGO_TARGET_DIR="$target" RUST_BACKTRACE=0 TURNHOOK_HISTORIES=${TURNHOOK_HISTORIES:-1000} TURNHOOK_SEED=1
 # What is built for each rule is run for seconds.
 cargo=(cargo --config 'profile.dev.package.turnhook-reducer.opt-level=0' --config 'profile.dev.debug=false')
 
