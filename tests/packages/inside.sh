@@ -77,6 +77,11 @@ peer=$!
 until_true 20 bash -c '! turnhook doctor | grep -q "no coturn is connected"'
 turnutils_uclient -W a-secret-of-the-test -u alice -e 127.0.0.1 -r 3480 -c -m 1 -z 5 -l 500 -n 200 127.0.0.1 > /tmp/uclient.log 2>&1 ||
     { cat /tmp/uclient.log; fail "the client"; }
+say "A restart is no gap: systemd keeps coturn's connections"
+systemctl restart turnhook
+until_true 20 turnhook ready
+journalctl --no-pager -u turnhook | grep -q 'as if it had not stopped' || fail "it began anew"
+turnhook gaps list | grep -qx 'no gaps' || fail "there is a gap"
 # The client leaves its allocations, and coturn says what they relayed when their lifetimes are over.
 until_true 60 grep -q '"session.end"' /tmp/webhooks
 systemctl stop coturn

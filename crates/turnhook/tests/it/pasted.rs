@@ -230,10 +230,7 @@ fn known_words(command: &str) -> Vec<&str> {
         word.contains(['[', '<', '…', '|']) || word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
     };
     let words: Vec<&str> = command.split_whitespace().skip(1).collect();
-    let end = words
-        .iter()
-        .position(|w| is_placeholder(w))
-        .unwrap_or(words.len());
+    let end = words.iter().position(is_placeholder).unwrap_or(words.len());
     let waits = end < words.len() && end > 0 && words[end - 1].starts_with("--");
     words[..end - usize::from(waits)].to_vec()
 }
