@@ -2,6 +2,7 @@
 //! suite's own.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use crate::harness::{
     billing::{Billing, Session, counted, direct, logged_of, relayed, statsdb, sum},
     bridge::Bridge,
-    coturn::Coturn,
+    coturn::{Coturn, Logged},
     eventually,
     feeder::{Allocation, Feeder},
     manager::Manager,
@@ -40,24 +41,31 @@ fn calls(coturn: &Coturn, stop: &AtomicBool, next: &AtomicU64, users: &Mutex<Vec
     }
 }
 
-/// Waits until all that coturn logged of these users was billed, exactly.
+/// Waits until all that coturn logged of these users was billed, exactly. There may be thousands of them: sessions and the log
+/// are gone through once.
 #[track_caller]
 fn all_are_exact(billing: &Billing, coturn: &Coturn, users: &[String]) {
-    eventually("the end of every session", || {
+    let sessions = eventually("the end of every session", || {
         let sessions = billing.sessions();
-        let of = |user: &String| sessions.iter().any(|s| s.user() == user);
-        (sessions.iter().all(Session::has_ended) && users.iter().all(of)).then_some(())
+        let told: BTreeSet<&str> = sessions.iter().map(Session::user).collect();
+        let all = users.iter().all(|user| told.contains(user.as_str()));
+        (all && sessions.iter().all(Session::has_ended)).then_some(sessions)
     });
-    for user in users {
-        let sessions = billing.sessions_of(user);
-        assert_eq!(sessions.len(), 1, "{sessions:#?}");
-        let (session, logged) = (&sessions[0], sum(logged_of(coturn, user)));
+    assert_eq!(sessions.len(), users.len(), "one session for each call");
+    let mut logged: BTreeMap<String, Logged> = BTreeMap::new();
+    for ((_, username), counters) in coturn.logged() {
+        let user = username.split(':').next_back().unwrap_or_default().to_owned();
+        let before = logged.get(&user).copied().unwrap_or_default();
+        logged.insert(user, sum([before, counters]));
+    }
+    for session in &sessions {
         assert!(session.is_exact() && !session.continues(), "{session:#?}");
         assert_eq!(session.allocations()[0]["opened_seen"], true, "{session:#?}");
+        let logged = logged[session.user()];
         assert_eq!(
             (session.usage(), session.billable()),
             (logged, relayed(&logged)),
-            "{user}"
+            "{session:#?}"
         );
     }
 }
