@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change, and is to be run before a release and after a change of the core.
 #
-#   ./tests/long.sh [runs|histories|fuzz|load|restarts|alerts]...      all of them, if none is named
+#   ./tests/long.sh [runs|histories|fuzz|load|restarts|alerts|page]...      all of them, if none is named
 #
 #   runs        the suite ten times in a row, half of them with both cores kept busy: a test that fails now and then
 #   histories   a million generated histories against the reducer's model, in forty slices that can be repeated:
@@ -10,13 +10,14 @@
 #   load        an allocation that relays more than 4 GiB each way
 #   restarts    a hundred restarts under a service manager that keeps sockets, with a real coturn under load
 #   alerts      alerts fire by the real thing that each warns of, and clear, with a real Prometheus
+#   page        all of the page in a browser, and the API by its own document
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
 if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
-[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts alerts
+[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts alerts page
 
 busy=()
 idle() {
@@ -76,11 +77,25 @@ alerts() {
     ./tests/alerts.py
 }
 
+page() {
+    say "The page in a browser, all of it"
+    left_out_or ./tests/browser.sh
+    say "The API by its own document"
+    left_out_or ./tests/schemathesis.sh
+}
+
+# 77: a tool is missing, and that was said.
+left_out_or() {
+    local ended=0
+    "$@" || ended=$?
+    [ "$ended" -eq 0 ] || [ "$ended" -eq 77 ] || return "$ended"
+}
+
 for what in "$@"; do
     case "$what" in
-        runs | histories | fuzz | load | restarts | alerts) "$what" ;;
+        runs | histories | fuzz | load | restarts | alerts | page) "$what" ;;
         *)
-            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts|alerts]..." >&2
+            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts|alerts|page]..." >&2
             exit 2
             ;;
     esac

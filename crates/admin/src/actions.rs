@@ -47,13 +47,21 @@ impl Bulk {
         Ok(filter)
     }
 
+    /// How many a second: a replay's.
+    pub(crate) fn rate(self, asked: &Asked) -> Result<Option<u64>, Refused> {
+        match self {
+            Bulk::Replay => asked.between("rate", 1, 1_000_000),
+            Bulk::Discard => Ok(None),
+        }
+    }
+
     /// How many it was done to.
     pub(crate) async fn run(self, store: &Store, who: &Who, asked: &Asked) -> Result<u64, Refused> {
         let filter = Bulk::filter(asked)?;
         let (at, what) = (now(), in_words(asked));
         let count = match self {
             Bulk::Replay => {
-                let rate = asked.number("rate")?.filter(|rate| *rate > 0);
+                let rate = self.rate(asked)?;
                 let request = ReplayRequest {
                     filter,
                     at,

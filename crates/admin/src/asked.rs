@@ -71,9 +71,17 @@ impl Asked {
         self.text(name).map(number).transpose()
     }
 
+    pub(crate) fn between(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Refused> {
+        let number = self.number(name)?;
+        if number.is_some_and(|number| !(least..=most).contains(&number)) {
+            return Err(Refused::wrong(format!("`{name}` is from {least} to {most}")));
+        }
+        Ok(number)
+    }
+
     /// How many rows, at most 1000.
     pub(crate) fn limit(&self) -> Result<usize, Refused> {
-        let limit = self.number("limit")?.unwrap_or(50).clamp(1, 1000);
+        let limit = self.between("limit", 1, 1000)?.unwrap_or(50);
         Ok(usize::try_from(limit).unwrap_or(1000))
     }
 
@@ -260,6 +268,11 @@ mod tests {
             assert!(told.contains(word), "{told}");
         }
         assert!(Asked::parse("state=odd").deliveries().is_err());
-        assert!(Asked::parse("limit=x").limit().is_err());
+        for limit in ["x", "-1", "0", "1001", "99999999999999999999"] {
+            assert!(
+                Asked::parse(&format!("limit={limit}")).limit().is_err(),
+                "{limit}"
+            );
+        }
     }
 }

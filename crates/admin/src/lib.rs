@@ -32,7 +32,7 @@ pub use answer::Refused;
 pub use engine::{EndpointNow, Engine, NodeNow, ServerNow, SourceNow, StatusNow, StoreNow};
 pub use history::History;
 pub use report::{By, Report, Row, usage as report};
-pub use routes::{Operation, Parameter, Routes};
+pub use routes::{Of, Operation, Parameter, Routes};
 pub use zone::{Period, Zone};
 
 /// What everything here is shown from.

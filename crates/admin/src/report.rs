@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{QUARTER_MS, Result, Store, Sums, UsageDay, UsageFilter};
+use turnhook_store::{QUARTER_MS, Result, Store, SummedBy, Sums, Unit, UsageDay, UsageFilter};
 
 use crate::zone::Period;
 
@@ -71,12 +71,30 @@ pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[B
         total: Sums::default(),
     };
     let mut whole_days = false;
-    if period.zone.is_utc() && filter.user.is_none() && !by.contains(&By::Hour) {
-        let day = |at: Timestamp| u32::try_from(at.0 / (96 * QUARTER_MS)).unwrap_or(u32::MAX);
-        let (from, to) = period.times();
+    if filter.user.is_none() && !by.contains(&By::User) {
+        let (unit, span) = units(period, by.contains(&By::Hour));
+        let length = match unit {
+            Unit::Day => 96 * QUARTER_MS,
+            Unit::Quarter => QUARTER_MS,
+        };
+        for row in store.usage_summed(unit, SummedBy::Time, filter, span).await? {
+            whole_days |= row.whole_day;
+            report.add(
+                Timestamp(row.at * length),
+                &row.source,
+                &row.realm,
+                None,
+                row.sums,
+            );
+        }
+    } else if period.zone.is_utc() && filter.user.is_none() && !by.contains(&By::Hour) {
+        let (from, to) = units(period, false).1;
+        let (from, to) = (day_number(from), day_number(to));
         let mut after: Option<UsageDay> = None;
         loop {
-            let page = store.usage_by_day(day(from), day(to) - 1, after, PAGE).await?;
+            let page = store
+                .usage_by_day(from, to.saturating_sub(1), after, PAGE)
+                .await?;
             for row in &page {
                 let is_asked_for = filter.source.as_ref().is_none_or(|source| *source == row.source)
                     && filter.realm.as_ref().is_none_or(|realm| *realm == row.realm);
@@ -122,6 +140,39 @@ pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[B
     })
 }
 
+fn day_number(day: u64) -> u32 {
+    u32::try_from(day).unwrap_or(u32::MAX)
+}
+
+/// Days where they are those of the zone and nothing finer is asked for, else quarters of an hour; from the first of them to
+/// the first after them.
+fn units(period: &Period, by_hour: bool) -> (Unit, (u64, u64)) {
+    if period.zone.is_utc() && !by_hour {
+        let (from, to) = period.times();
+        let day = |at: Timestamp| at.0 / (96 * QUARTER_MS);
+        (Unit::Day, (day(from), day(to)))
+    } else {
+        (Unit::Quarter, period.quarters())
+    }
+}
+
+/// The users with the most billable bytes, the largest first.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn top_users(
+    store: &Store,
+    filter: &UsageFilter,
+    period: &Period,
+    most: usize,
+) -> Result<Vec<Row>> {
+    let (unit, span) = units(period, false);
+    let rows = store
+        .usage_summed(unit, SummedBy::Users(most), filter, span)
+        .await?;
+    Ok(rows.into_iter().map(|row| (vec![row.user], row.sums)).collect())
+}
+
 struct Sum<'a> {
     period: &'a Period,
     by: &'a [By],
@@ -148,6 +199,17 @@ impl Sum<'_> {
 }
 
 impl Report {
+    /// The same by one of what rows are told apart by, counted from 0.
+    #[must_use]
+    pub fn by_one(&self, which: usize) -> Vec<Row> {
+        let mut rows: BTreeMap<Option<Vec<u8>>, Sums> = BTreeMap::new();
+        for (key, sums) in &self.rows {
+            let sum = rows.entry(key.get(which).cloned().flatten()).or_default();
+            *sum = sum.plus(*sums);
+        }
+        rows.into_iter().map(|(key, sums)| (vec![key], sums)).collect()
+    }
+
     /// Only the rows with the most billable bytes, the largest first.
     pub fn keep_top(&mut self, most: usize) {
         self.rows

@@ -40,29 +40,63 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it says.
     pub about: &'static str,
-    /// `string`, `integer` or `boolean`.
-    pub of: &'static str,
+    /// What it may be.
+    pub of: Of,
+}
+
+/// What a parameter may be. In a query or a form it may be empty, too: that is as if it were not given.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// Any text.
+    Text,
+    /// A whole number, from and to.
+    Number(u64, u64),
+    /// One of these.
+    Words(&'static [&'static str]),
+    /// What this regular expression matches, but for its ends.
+    Like(&'static str),
+    /// RFC 3339, or a day.
+    Time,
+    /// A day.
+    Day,
+    /// A zone's name.
+    Zone,
+}
+
+impl Of {
+    fn schema(self, may_be_empty: bool) -> Value {
+        let or_empty = |mut of: Vec<Value>| {
+            of.extend(may_be_empty.then(|| json!({ "const": "" })));
+            json!({ "anyOf": of })
+        };
+        match self {
+            Of::Text => json!({ "type": "string" }),
+            Of::Number(least, most) => or_empty(vec![
+                json!({ "type": "integer", "minimum": least, "maximum": most }),
+            ]),
+            Of::Words(words) => or_empty(vec![json!({ "enum": words })]),
+            Of::Like(form) => or_empty(vec![json!({ "type": "string", "pattern": format!("^{form}$") })]),
+            Of::Time => or_empty(vec![
+                json!({ "type": "string", "format": "date-time" }),
+                json!({ "type": "string", "format": "date" }),
+            ]),
+            Of::Day => or_empty(vec![json!({ "type": "string", "format": "date" })]),
+            Of::Zone => or_empty(vec![json!({ "$ref": "#/components/schemas/Zone" })]),
+        }
+    }
 }
 
 impl Parameter {
+    /// What it may be is said.
+    #[must_use]
+    pub const fn new(name: &'static str, about: &'static str, of: Of) -> Parameter {
+        Parameter { name, about, of }
+    }
+
     /// A text.
     #[must_use]
     pub const fn text(name: &'static str, about: &'static str) -> Parameter {
-        Parameter {
-            name,
-            about,
-            of: "string",
-        }
-    }
-
-    /// A number.
-    #[must_use]
-    pub const fn number(name: &'static str, about: &'static str) -> Parameter {
-        Parameter {
-            name,
-            about,
-            of: "integer",
-        }
+        Parameter::new(name, about, Of::Text)
     }
 }
 
@@ -125,7 +159,7 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
             "version": "1",
             "description": "What turnhook has on record, and what it is doing. Times are RFC 3339. Counters are whole numbers; \
                 those beyond 2^53 - 1 are given as strings of digits. Lists are paged: `next` of an answer is `after` of the \
-                next request, and null at the end. Fields may be added.",
+                next request, and null at the end. Fields may be added. A parameter that is empty is as if it were not given.",
         },
         "security": [{ "basic": [] }, { "bearer": [] }],
         "components": {
@@ -138,6 +172,10 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
                     "type": "object",
                     "required": ["error"],
                     "properties": { "error": { "type": "string" } },
+                },
+                "Zone": {
+                    "description": "A time zone's name; those that the system knows besides are taken, too",
+                    "enum": jiff::tz::TimeZoneDatabase::bundled().available().map(|name| name.to_string()).collect::<Vec<_>>(),
                 },
                 "Counter": {
                     "description": "A whole number; beyond 2^53 - 1 as a string of its digits.",
@@ -155,7 +193,6 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
 fn described(operation: &Operation) -> Value {
     let is_form = operation.method != "get";
     let in_path = |parameter: &&Parameter| operation.path.contains(&format!("{{{}}}", parameter.name));
-    let schema = |parameter: &Parameter| json!({ "type": parameter.of });
     let parameters: Vec<Value> = operation
         .parameters
         .iter()
@@ -164,7 +201,7 @@ fn described(operation: &Operation) -> Value {
             let place = if in_path(&parameter) { "path" } else { "query" };
             json!({
                 "name": parameter.name, "in": place, "required": place == "path",
-                "description": parameter.about, "schema": schema(parameter),
+                "description": parameter.about, "schema": parameter.of.schema(place == "query"),
             })
         })
         .collect();
@@ -195,7 +232,8 @@ fn described(operation: &Operation) -> Value {
             .iter()
             .filter(|parameter| !in_path(parameter))
             .map(|parameter| {
-                let field = json!({ "type": parameter.of, "description": parameter.about });
+                let mut field = parameter.of.schema(true);
+                field["description"] = parameter.about.into();
                 (parameter.name.to_owned(), field)
             })
             .collect();

@@ -102,7 +102,8 @@ impl Zone {
             return Some(self.begin(day));
         }
         let instant: Instant = text.parse().ok()?;
-        u64::try_from(instant.as_millisecond()).ok().map(Timestamp)
+        // Nothing was before 1970.
+        Some(Timestamp(u64::try_from(instant.as_millisecond()).unwrap_or(0)))
     }
 }
 
@@ -190,6 +191,8 @@ mod tests {
             zone.parse("2026-11-22").unwrap(),
             zone.parse("2026-11-21T23:00:00Z").unwrap()
         );
+        assert_eq!(zone.parse("1960-01-01T00:00:00Z").unwrap(), Timestamp(0));
+        assert_eq!(zone.parse("1960-01-01").unwrap(), Timestamp(0));
         assert_eq!(zone.show(Timestamp(1_795_327_257_624)), "2026-11-22 07:00:57");
     }
 }

@@ -83,6 +83,7 @@ mod reads;
 mod session;
 mod sqlite;
 mod state;
+mod summed;
 mod upkeep;
 mod usage;
 
@@ -107,6 +108,7 @@ pub use postgres::{Cluster, Migrated, PostgresOptions};
 pub use reads::{NumberedGap, RecordFilter, RefusedRow, ToldEvent, UnattributedRow};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
+pub use summed::{Summed, SummedBy, Unit};
 pub use usage::{AuditEntry, QUARTER_MS, Sums, UsageFilter, UsageQuarter};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the

@@ -200,7 +200,7 @@ fn columns(dialect: &Dialect) -> String {
     )
 }
 
-fn user_of(dialect: &Dialect) -> &'static str {
+pub(crate) fn user_of(dialect: &Dialect) -> &'static str {
     dialect.user_column.trim_start_matches("s.")
 }
 

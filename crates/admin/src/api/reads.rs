@@ -13,7 +13,7 @@ use turnhook_store::{DeliveryCursor, DeliveryId, RecordFilter, UsageFilter};
 
 use super::{page, reads};
 use crate::{
-    Admin, Parameter, Refused, Routes, Who,
+    Admin, Of, Parameter, Refused, Routes, Who,
     actions::now,
     asked::{Asked, event_id, part, session_id},
     json,
@@ -21,27 +21,58 @@ use crate::{
     zone::Period,
 };
 
-const AFTER: Parameter = Parameter::text("after", "`next` of the page before");
-const LIMIT: Parameter = Parameter::number("limit", "At most so many, up to 1000");
+/// Sessions and events, as they are named.
+pub(super) const SESSION: Of = Of::Like("ses_[0-7][0-9a-hjkmnp-tv-z]{25}");
+pub(super) const EVENT: Of = Of::Like("evt_[0-7][0-9a-hjkmnp-tv-z]{25}");
+pub(super) const STATES: Of = Of::Words(&["pending", "delivered", "dead", "discarded"]);
+pub(super) const TYPES: Of = Of::Words(&["session.start", "session.usage", "session.end"]);
+
+const BEFORE: &str = "`next` of the page before";
+const AFTER: Parameter = Parameter::new("after", BEFORE, Of::Like("[0-9]{1,18}"));
+const LIMIT: Parameter = Parameter::new("limit", "At most so many; 50 without it", Of::Number(1, 1000));
 const FORMAT: Parameter = Parameter::text("format", "`csv` for CSV, as is `Accept: text/csv`");
-const SINCE: Parameter = Parameter::text("since", "A time, or a day: its beginning in the zone");
-const UNTIL: Parameter = Parameter::text("until", "Before this time");
-const TZ: Parameter = Parameter::text("tz", "Whose days, like Europe/Berlin; UTC without it");
-const FROM: Parameter = Parameter::text("from", "The first day; without it the first of the month");
-const TO: Parameter = Parameter::text("to", "The last day; without it today");
+const SINCE: Parameter = Parameter::new("since", "A time, or a day: its beginning in the zone", Of::Time);
+const UNTIL: Parameter = Parameter::new("until", "Before this time", Of::Time);
+const TZ: Parameter = Parameter::new("tz", "Whose days, like Europe/Berlin; UTC without it", Of::Zone);
+const FROM: Parameter = Parameter::new(
+    "from",
+    "The first day; without it the first of the month",
+    Of::Day,
+);
+const TO: Parameter = Parameter::new("to", "The last day; without it today", Of::Day);
 const USER: Parameter = Parameter::text("user", "Only of this user");
 const SOURCE: Parameter = Parameter::text("source", "Only of this source");
 const REALM: Parameter = Parameter::text("realm", "Only in this realm");
-const BY: Parameter = Parameter::text(
+const BY: Parameter = Parameter::new(
     "by",
     "What rows are told apart by: some of month, day, hour, source, realm, user",
+    Of::Like("(month|day|hour|source|realm|user)(,(month|day|hour|source|realm|user)){0,5}"),
 );
-const TOP: Parameter = Parameter::number("top", "Only so many rows, those with the most billable bytes");
-const SESSION_ID: Parameter = Parameter::text("id", "ses_…");
-const EVENT_ID: Parameter = Parameter::text("id", "evt_…");
+const TOP: Parameter = Parameter::new(
+    "top",
+    "Only so many rows, those with the most billable bytes",
+    Of::Number(1, 1_000_000),
+);
+const SESSION_ID: Parameter = Parameter::new("id", "ses_…", SESSION);
+const EVENT_ID: Parameter = Parameter::new("id", "evt_…", EVENT);
 
-const OPEN: Parameter = Parameter::text("open", "`true`: only open ones; `false`: only ended ones");
-const SESSIONS: &[Parameter] = &[USER, SOURCE, REALM, OPEN, SINCE, UNTIL, TZ, AFTER, LIMIT, FORMAT];
+const OPEN: Parameter = Parameter::new(
+    "open",
+    "`true`: only open ones; `false`: only ended ones",
+    Of::Words(&["true", "false", "1", "0"]),
+);
+const SESSIONS: &[Parameter] = &[
+    USER,
+    SOURCE,
+    REALM,
+    OPEN,
+    SINCE,
+    UNTIL,
+    TZ,
+    Parameter::new("after", BEFORE, SESSION),
+    LIMIT,
+    FORMAT,
+];
 const USER_USAGE: &[Parameter] = &[
     Parameter::text("user", "Percent-encoded"),
     FROM,
@@ -51,15 +82,19 @@ const USER_USAGE: &[Parameter] = &[
     FORMAT,
 ];
 const DELIVERIES: &[Parameter] = &[
-    Parameter::text("state", "pending, delivered, dead or discarded"),
+    Parameter::new("state", "Only in this state", STATES),
     Parameter::text("endpoint", "Only to this endpoint"),
-    Parameter::text("session", "Only of this session"),
-    Parameter::text("type", "session.start, session.usage or session.end"),
+    Parameter::new("session", "Only of this session", SESSION),
+    Parameter::new("type", "Only of this type", TYPES),
     USER,
     SINCE,
     UNTIL,
     TZ,
-    AFTER,
+    Parameter::new(
+        "after",
+        BEFORE,
+        Of::Like("evt_[0-7][0-9a-hjkmnp-tv-z]{25}\\.[0-9]{1,18}"),
+    ),
     LIMIT,
     FORMAT,
 ];
@@ -267,9 +302,20 @@ async fn usage(State(admin): State<Admin>, asked: Asked) -> Answer {
         source: asked.text("source"),
         realm: asked.bytes("realm").map(<[u8]>::to_vec),
     };
-    let mut report = report::usage(&admin.store, &filter, &period, &by).await?;
-    if let Some(top) = asked.number("top")? {
-        report.keep_top(usize::try_from(top).unwrap_or(usize::MAX));
+    let top = asked
+        .between("top", 1, 1_000_000)?
+        .map(|top| usize::try_from(top).unwrap_or(usize::MAX));
+    let mut report = Report::default();
+    match top {
+        Some(top) if by == [By::User] && filter.user.is_none() => {
+            report.rows = report::top_users(&admin.store, &filter, &period, top).await?;
+        }
+        top => {
+            report = report::usage(&admin.store, &filter, &period, &by).await?;
+            if let Some(top) = top {
+                report.keep_top(top);
+            }
+        }
     }
     page(rows(&report, &by), None, asked.wants_csv())
 }

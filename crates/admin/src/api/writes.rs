@@ -8,30 +8,41 @@ use axum::{
 };
 use serde_json::json;
 
-use super::writes;
+use super::{
+    reads::{EVENT, SESSION, STATES, TYPES},
+    writes,
+};
 use crate::{
-    Admin, Parameter, Refused, Routes, Who,
+    Admin, Of, Parameter, Refused, Routes, Who,
     actions::{self, Bulk},
     asked::Form,
     json,
 };
 
-const CHOICE: &[Parameter] = &[
-    Parameter::text("state", "pending, delivered, dead or discarded; without it, dead"),
-    Parameter::text("endpoint", "Only to this endpoint"),
-    Parameter::text("session", "Only of this session"),
-    Parameter::text("user", "Only of this user"),
-    Parameter::text("type", "session.start, session.usage or session.end"),
-    Parameter::text("since", "Only of events of this time or later"),
-    Parameter::text("until", "Only of events before this time"),
-    Parameter::text("id", "Only this event"),
-    Parameter::number("rate", "At most so many a second (replay)"),
-    Parameter::text("reason", "Why, for the record"),
-    Parameter::text(
-        "may_repeat",
-        "Also what a product may have counted already (replay)",
-    ),
-    Parameter::text("dry_run", "Only say how many match"),
+const STATE: Parameter = Parameter::new("state", "Only in this state; without it, dead", STATES);
+const TO: Parameter = Parameter::text("endpoint", "Only to this endpoint");
+const OF: Parameter = Parameter::new("session", "Only of this session", SESSION);
+const USER: Parameter = Parameter::text("user", "Only of this user");
+const TYPE: Parameter = Parameter::new("type", "Only of this type", TYPES);
+const SINCE: Parameter = Parameter::new("since", "Only of events of this time or later", Of::Time);
+const UNTIL: Parameter = Parameter::new("until", "Only of events before this time", Of::Time);
+const ID: Parameter = Parameter::new("id", "Only this event", EVENT);
+const REASON: Parameter = Parameter::text("reason", "Why, for the record");
+const DRY_RUN: Parameter = Parameter::text("dry_run", "Only say how many match");
+const DISCARD: &[Parameter] = &[STATE, TO, OF, USER, TYPE, SINCE, UNTIL, ID, REASON, DRY_RUN];
+const REPLAY: &[Parameter] = &[
+    STATE,
+    TO,
+    OF,
+    USER,
+    TYPE,
+    SINCE,
+    UNTIL,
+    ID,
+    REASON,
+    DRY_RUN,
+    Parameter::new("rate", "At most so many a second", Of::Number(1, 1_000_000)),
+    Parameter::text("may_repeat", "Also what a product may have counted already"),
 ];
 const ENDPOINT: &[Parameter] = &[
     Parameter::text("name", "The endpoint's name"),
@@ -47,7 +58,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
             writes(
                 "/deliveries/replay",
                 "Queue all deliveries that match again",
-                CHOICE,
+                REPLAY,
             ),
             post(|state: State<Admin>, who: Extension<Who>, form: Form| bulk(Bulk::Replay, state, who, form))
                 .with_state(state()),
@@ -56,7 +67,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
             writes(
                 "/deliveries/discard",
                 "Give up all deliveries that match for good",
-                CHOICE,
+                DISCARD,
             ),
             post(|state: State<Admin>, who: Extension<Who>, form: Form| {
                 bulk(Bulk::Discard, state, who, form)
@@ -102,6 +113,7 @@ async fn bulk(
     Form(asked): Form,
 ) -> Answer {
     let count = if asked.text("dry_run").is_some() {
+        bulk.rate(&asked)?;
         admin.store.count_deliveries(Bulk::filter(&asked)?).await?
     } else {
         bulk.run(&admin.store, &who, &asked).await?

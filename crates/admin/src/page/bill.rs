@@ -1,7 +1,5 @@
 //! What explains a bill: users, their sessions, usage.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use axum::{Router, extract::State, http::Uri, response::Response, routing::get};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{
@@ -142,7 +140,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
         ..UsageFilter::default()
     };
     let report = report::usage(&admin.store, &filter, &period, &[By::Day, By::Source]).await?;
-    let (days_of, sources) = apart(&report);
+    let (days_of, sources) = (report.by_one(0), report.by_one(1));
     let ended = admin.store.usage_ended(user.to_vec(), from, to).await?;
     let mut blocks = super::blocks::of_user(admin, view, user).await?;
     blocks.push(days(view, &period, Vec::new()));
@@ -211,9 +209,10 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
     blocks.push(Block::Table(table));
     blocks.push(Block::Heading("When something may have been missed meanwhile"));
     let mut gaps = Vec::new();
-    for source in sources {
+    for (source, _) in sources {
+        let source = source.first().and_then(Option::as_deref).unwrap_or_default();
         let of = RecordFilter {
-            source: Some(source),
+            source: Some(String::from_utf8_lossy(source).into_owned()),
             since: Some(from),
             until: Some(to),
         };
@@ -228,20 +227,6 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
 const MOST_OPEN: usize = 100;
 /// Of each source.
 const MOST_GAPS: usize = 100;
-
-/// Sums by day, and the sources that they came from.
-fn apart(report: &report::Report) -> (Vec<report::Row>, Vec<String>) {
-    let mut days: BTreeMap<Option<Vec<u8>>, Sums> = BTreeMap::new();
-    let mut sources = BTreeSet::new();
-    for (key, sums) in &report.rows {
-        let day = days.entry(key.first().cloned().flatten()).or_default();
-        *day = day.plus(*sums);
-        let source = key.get(1).and_then(Option::as_deref).unwrap_or_default();
-        sources.insert(String::from_utf8_lossy(source).into_owned());
-    }
-    let days = days.into_iter().map(|(day, sums)| (vec![day], sums));
-    (days.collect(), sources.into_iter().collect())
-}
 
 /// What billing was not told of that user in that time, and whether it still will be.
 async fn untold(
@@ -347,6 +332,12 @@ async fn usage(State(admin): State<Admin>, view: View) -> Response {
 
 const TOP: usize = 25;
 
+fn most_first(mut rows: Vec<report::Row>) -> Vec<report::Row> {
+    rows.sort_by_key(|(_, sums)| std::cmp::Reverse(sums.usage.billable_bytes));
+    rows.truncate(TOP);
+    rows
+}
+
 async fn all_usage(admin: &Admin, view: &View) -> Shown {
     let period = period(&view.asked)?;
     let asked: &Asked = &view.asked;
@@ -355,7 +346,7 @@ async fn all_usage(admin: &Admin, view: &View) -> Shown {
         source: asked.text("source"),
         realm: asked.bytes("realm").map(<[u8]>::to_vec),
     };
-    let days_of = report::usage(&admin.store, &filter, &period, &[By::Day]).await?;
+    let report = report::usage(&admin.store, &filter, &period, &[By::Day, By::Source, By::Realm]).await?;
     let earlier = period.before();
     let before = report::usage(&admin.store, &filter, &earlier, &[By::Source]).await?;
     let fields = vec![
@@ -364,29 +355,28 @@ async fn all_usage(admin: &Admin, view: &View) -> Shown {
     ];
     let mut blocks = vec![days(view, &period, fields)];
     blocks.push(Block::Facts(vec![
-        ("Billable bytes", Cell::number(days_of.total.usage.billable_bytes)),
+        ("Billable bytes", Cell::number(report.total.usage.billable_bytes)),
         (
             "As many days before that",
             Cell::number(before.total.usage.billable_bytes),
         ),
-        ("Sessions started", Cell::number(days_of.total.started)),
-        ("Sessions ended", Cell::number(days_of.total.ended)),
-        ("Of these a lower bound", Cell::number(days_of.total.lower_bound)),
+        ("Sessions started", Cell::number(report.total.started)),
+        ("Sessions ended", Cell::number(report.total.ended)),
+        ("Of these a lower bound", Cell::number(report.total.lower_bound)),
     ]));
     blocks.push(Block::Plot(by_day(
         "Billable bytes by day",
         &period,
-        &days_of.rows,
+        &report.by_one(0),
     )));
     blocks.push(view.csv("/usage"));
-    for (by, caption) in [
-        (By::Source, "By source"),
-        (By::Realm, "By realm"),
-        (By::User, "Users with the most"),
+    let top = report::top_users(&admin.store, &filter, &period, TOP).await?;
+    for (by, caption, rows) in [
+        (By::Source, "By source", most_first(report.by_one(1))),
+        (By::Realm, "By realm", most_first(report.by_one(2))),
+        (By::User, "Users with the most", top),
     ] {
-        let mut report = report::usage(&admin.store, &filter, &period, &[by]).await?;
-        report.keep_top(TOP);
-        let rows = report.rows.iter().map(|(key, sums)| {
+        let rows = rows.iter().map(|(key, sums)| {
             let key = key.first().and_then(Option::as_deref);
             vec![
                 if by == By::User {

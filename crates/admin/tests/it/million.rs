@@ -19,7 +19,9 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::{Billable, Usage},
 };
-use turnhook_store::{Commit, Mode, NewEvent, Next, Outcome, PostgresOptions, Sent, SourceId, Store};
+use turnhook_store::{
+    Commit, Mode, NewEvent, Next, Outcome, PostgresOptions, Sent, SessionFilter, SourceId, Store,
+};
 
 use crate::support::Fixture;
 
@@ -212,9 +214,19 @@ async fn a_million_sessions() {
     let source = writer.source("eu-1").await.unwrap();
     let f = Fixture::over(open(Mode::Shared).await);
     let month = "from=2026-11-01&to=2026-11-30";
-    let middle = event(all / 2 + 1, all, true);
-    let (session, told) = (middle.session_id, middle.id);
-    let cust = String::from_utf8(user(all / 2 + 1, all)).unwrap();
+    let usage = f.get(&format!("/api/v1/usage?{month}&by=month")).await.body;
+    let usage: serde_json::Value = serde_json::from_str(&usage).unwrap();
+    println!("{} sessions in the store", usage["items"][0]["sessions_started"]);
+    // Whatever is there, were the filling stopped before its end.
+    let newest = writer.sessions(SessionFilter::default(), None, 50).await.unwrap();
+    let one = newest
+        .iter()
+        .find(|row| row.user.as_deref().is_some_and(|user| user != b"busy"))
+        .unwrap();
+    let session = one.id;
+    let detail = writer.session(session).await.unwrap().unwrap();
+    let told = detail.events[0].event_id;
+    let cust = String::from_utf8(one.user.clone().unwrap()).unwrap();
     let paths = [
         "/".to_owned(),
         "/sessions".to_owned(),

@@ -12,6 +12,7 @@ use crate::{
     codes::{int, nat},
     error::Result,
     query::{Dialect, Value},
+    summed::{self, COLUMNS, Summed, SummedBy},
     usage::{AuditEntry, Listed, Sums, UsageQuarter, add_ended, ended_sql},
 };
 
@@ -35,6 +36,26 @@ impl Postgres {
                     usage: rows::usage(&r, 9)?,
                 };
                 found.push(listed.into());
+            }
+            Ok(found)
+        })
+    }
+
+    pub(crate) async fn usage_summed(
+        &self,
+        ask: impl Fn(&Dialect) -> (String, Vec<Value>),
+        by: SummedBy,
+    ) -> Result<Vec<Summed>> {
+        let (sql, values) = ask(&DIALECT);
+        attempt!(&self.db, client => {
+            let mut found = Vec::new();
+            for r in client.query(&sql, &params(&values)).await? {
+                let mut halves = [0; COLUMNS];
+                for (i, half) in halves.iter_mut().enumerate() {
+                    *half = r.read(4 + i)?;
+                }
+                let named = (r.read(0)?, r.read(1)?, r.read(2)?, r.read(3)?);
+                found.push(summed::row(by, named, halves));
             }
             Ok(found)
         })

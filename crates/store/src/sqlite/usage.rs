@@ -9,6 +9,7 @@ use super::{Sqlite, deliveries::DIALECT, int, nat, rows};
 use crate::{
     error::Result,
     query::{Dialect, Value},
+    summed::{self, COLUMNS, Summed, SummedBy},
     usage::{AuditEntry, Listed, Sums, UsageQuarter, add_ended, ended_sql},
 };
 
@@ -35,6 +36,28 @@ impl Sqlite {
                         usage: rows::usage(r, 9)?,
                     }
                     .into())
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    pub(crate) async fn usage_summed(
+        self: &Arc<Self>,
+        ask: impl Fn(&Dialect) -> (String, Vec<Value>) + Send + 'static,
+        by: SummedBy,
+    ) -> Result<Vec<Summed>> {
+        self.catch_up().await?;
+        self.read(move |conn| {
+            let (sql, values) = ask(&DIALECT);
+            conn.prepare_cached(&sql)?
+                .query_map(params_from_iter(values), |r| {
+                    let mut halves = [0; COLUMNS];
+                    for (i, half) in halves.iter_mut().enumerate() {
+                        *half = r.get(4 + i)?;
+                    }
+                    let named = (r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?);
+                    Ok(summed::row(by, named, halves))
                 })?
                 .collect()
         })

@@ -1,12 +1,13 @@
 //! Sums by quarters of an hour, a user's ends, the chain of sessions, and what people did.
 
 use turnhook_reducer::{time::Timestamp, usage::Usage};
-use turnhook_store::{AuditEntry, Mode, QUARTER_MS, Store, Sums, UsageFilter};
+use turnhook_store::{AuditEntry, Mode, QUARTER_MS, Store, SummedBy, Sums, Unit, UsageFilter};
 
 use crate::support::{Backend, Fixture, T0, at, event, session};
 
 crate::support::on_both! {
     quarters_sum_to_days_and_are_found_by_user_and_time,
+    the_database_sums_as_we_do,
     ends_are_summed_and_chains_are_found_forward,
     what_people_did_is_on_record,
 }
@@ -65,6 +66,79 @@ async fn quarters_sum_to_days_and_are_found_by_user_and_time(on: &Backend) {
     };
     let none = f.store.usage_total(elsewhere, 0, u64::MAX).await.unwrap();
     assert_eq!(none, Sums::default());
+}
+
+/// By time and by user, of sources and realms; sums that no row could hold are exact.
+async fn the_database_sums_as_we_do(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let most = i64::MAX as u64 - 100_000;
+    let mut told = Vec::new();
+    for n in 0..30u64 {
+        let time = n * 70 * 60_000;
+        let user = format!("user-{}", n % 7);
+        let mut end = event(n, time, 0, time, &user, true);
+        end.realm = [b"a".as_slice(), b"\xff"][n as usize % 2].into();
+        // Two users have nearly as much as one row can hold.
+        let billable = if (3..5).contains(&n) { most } else { 1000 + n };
+        end.usage_delta = Usage::from([n, 1, 2, 3, 4, 5, 6, 7, billable]);
+        told.push((user, end.realm.to_vec(), T0 + time, billable));
+        f.store.commit(f.commit(n + 1, vec![end])).await.unwrap();
+    }
+    let ask = async |unit, by, realm: Option<&[u8]>, span| {
+        let filter = UsageFilter {
+            user: None,
+            source: Some("eu-1".to_owned()),
+            realm: realm.map(<[u8]>::to_vec),
+        };
+        f.store.usage_summed(unit, by, &filter, span).await.unwrap()
+    };
+    for (unit, length) in [(Unit::Day, 96 * QUARTER_MS), (Unit::Quarter, QUARTER_MS)] {
+        let (first, last) = (T0 / length, (T0 + 29 * 70 * 60_000) / length);
+        for realm in [None, Some(b"\xff".as_slice())] {
+            for span in [(first, last + 1), (first, last), (first, first)] {
+                let of = |row: &&(String, Vec<u8>, u64, u64)| {
+                    (span.0..span.1).contains(&(row.2 / length)) && realm.is_none_or(|realm| realm == row.1)
+                };
+                let want: u128 = told.iter().filter(of).map(|row| u128::from(row.3)).sum();
+                let rows = ask(unit, SummedBy::Time, realm, span).await;
+                let sum: u128 = rows
+                    .iter()
+                    .map(|row| u128::from(row.sums.usage.billable_bytes))
+                    .sum();
+                assert_eq!(sum, want, "{unit:?} {realm:?} {span:?}");
+                let ended: u64 = rows.iter().map(|row| row.sums.ended).sum();
+                assert_eq!(ended, told.iter().filter(of).count() as u64);
+                assert!(rows.is_sorted_by_key(|row| (row.at, row.realm.clone())));
+                assert!(rows.iter().all(|row| row.source == "eu-1" && row.user.is_none()));
+            }
+        }
+        let top = ask(unit, SummedBy::Users(3), None, (first, last + 1)).await;
+        let named: Vec<_> = top
+            .iter()
+            .map(|row| (row.user.as_deref().unwrap(), row.sums.ended))
+            .collect();
+        for row in &top {
+            let name = row.user.as_deref().unwrap();
+            let of = told.iter().filter(|told| told.0.as_bytes() == name);
+            let want: u64 = of.map(|told| told.3).sum();
+            assert_eq!(row.sums.usage.billable_bytes, want, "{unit:?}");
+        }
+        assert_eq!(named.len(), 3);
+        assert!(
+            named[..2]
+                .iter()
+                .all(|(user, _)| matches!(*user, b"user-3" | b"user-4")),
+            "{named:?}"
+        );
+    }
+    let nowhere = UsageFilter {
+        source: Some("nowhere".to_owned()),
+        ..UsageFilter::default()
+    };
+    for by in [SummedBy::Time, SummedBy::Users(5)] {
+        let none = f.store.usage_summed(Unit::Day, by, &nowhere, (0, u64::MAX)).await;
+        assert_eq!(none.unwrap(), []);
+    }
 }
 
 async fn ends_are_summed_and_chains_are_found_forward(on: &Backend) {

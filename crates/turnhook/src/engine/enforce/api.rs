@@ -9,7 +9,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use serde_json::{Value, json};
-use turnhook_admin::{Operation, Parameter, Refused, Role, Routes, Who};
+use turnhook_admin::{Of, Operation, Parameter, Refused, Role, Routes, Who};
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::{IdError, SessionId};
 use turnhook_store::{AuditEntry, BlockChange, BlockRow, Store};
@@ -24,8 +24,12 @@ struct Blocks {
 
 const REALM: Parameter = Parameter::text("realm", "In this realm alone; in every one if it is left out.");
 const USER: Parameter = Parameter::text("user", "As webhooks name him.");
-const FOR: Parameter = Parameter::text("for", "For how long, like 1h; until unblocked if it is left out.");
-const SESSION: Parameter = Parameter::text("id", "The session.");
+const FOR: Parameter = Parameter::new(
+    "for",
+    "For how long, like 1h; until unblocked if it is left out.",
+    Of::Like("[1-9][0-9]{0,3}(s|m|h|days)"),
+);
+const SESSION: Parameter = Parameter::new("id", "The session.", Of::Like("ses_[0-7][0-9a-hjkmnp-tv-z]{25}"));
 const REASON: Parameter = Parameter::text("reason", "Why, for the log and for `data.block_reason`.");
 
 /// For [`turnhook_admin::router`].
