@@ -77,6 +77,16 @@ pub(crate) fn to_columns(change: &BlockChange) -> Columns {
     }
 }
 
+/// Of the block that a rule is about to make: was it made before (realm, user, who, until), or does one hold that lasts as
+/// long (realm, user, until)? `is` compares what may be NULL.
+pub(crate) fn made_before(user: &str, is: &str, mark: char) -> String {
+    format!(
+        "SELECT 1 FROM block_change b WHERE b.{user} = {mark}2 AND b.realm {is} {mark}1 AND b.kind = 0 \
+         AND ((b.who = {mark}3 AND b.until_at = {mark}4) OR ((b.until_at IS NULL OR b.until_at >= {mark}4) AND b.id = \
+         (SELECT max(id) FROM block_change WHERE {user} = {mark}2 AND realm {is} {mark}1))) LIMIT 1"
+    )
+}
+
 /// `None` for what this version does not know.
 pub(crate) fn from_columns((kind, realm, user, session, until): Columns) -> Option<BlockChange> {
     let realm = realm.map(Vec::into_boxed_slice);
@@ -121,6 +131,33 @@ impl Store {
         }
         let (reason, who) = (words(reason), words(who));
         on!(self, db => db.change_block(at, change, reason, who).await)
+    }
+
+    /// Blocks a user in a realm until a time, by the rule that `who` stands for, and only once: not where the same was put on
+    /// record before, whatever came of it since (somebody may have unblocked him, and meant it), and not where a block
+    /// holds that lasts as long. Whether it was done.
+    ///
+    /// # Errors
+    /// [`Error::NoUser`], or the disk's.
+    pub async fn block_once(
+        &self,
+        at: Timestamp,
+        realm: &[u8],
+        user: &[u8],
+        until: Timestamp,
+        reason: &str,
+        who: &str,
+    ) -> Result<bool> {
+        if user.is_empty() {
+            return Err(Error::NoUser);
+        }
+        let change = BlockChange::Block {
+            realm: Some(realm.into()),
+            user: user.into(),
+            until: Some(until),
+        };
+        let (reason, who) = (words(reason), words(who));
+        on!(self, db => db.block_once(at, change, reason, who).await)
     }
 
     /// Changes above `after`, in order. Whoever has seen one has been given all earlier ones.

@@ -1,12 +1,13 @@
 //! Who is blocked.
 
+use deadpool_postgres::Transaction;
 use tokio_postgres::{Row, types::ToSql};
 use turnhook_reducer::time::Timestamp;
 
 use super::rows::{self, Read as _, one};
 use super::{Fault, Postgres, attempt};
 use crate::{
-    block::{BlockChange, BlockRow, from_columns, to_columns},
+    block::{BlockChange, BlockRow, Columns, from_columns, made_before, to_columns},
     codes::{int, nat},
     error::Result,
 };
@@ -21,21 +22,35 @@ impl Postgres {
         reason: String,
         who: String,
     ) -> Result<u64> {
-        let (kind, realm, user, session, until) = to_columns(&change);
-        let at = int(at.0);
+        let columns = to_columns(&change);
         attempt!(&self.db, client => {
             let tx = client.transaction().await?;
-            // Whoever makes another one waits here: numbers rise in the order in which they can be seen.
-            let next = "UPDATE counter SET value = value + 1 WHERE name = 'block' RETURNING value";
-            let id: i64 = one(&tx, next, &[]).await?.read(0)?;
-            tx.execute(
-                "INSERT INTO block_change (id, at, kind, realm, user_name, session, until_at, reason, who) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-                &[&id, &at, &kind, &realm, &user, &session, &until, &reason, &who],
-            )
-            .await?;
+            let id = insert(&tx, at, &columns, &reason, &who).await?;
             tx.commit().await?;
             Ok(nat(id))
+        })
+    }
+
+    pub(crate) async fn block_once(
+        &self,
+        at: Timestamp,
+        change: BlockChange,
+        reason: String,
+        who: String,
+    ) -> Result<bool> {
+        let columns = to_columns(&change);
+        let sql = made_before("user_name", "IS NOT DISTINCT FROM", '$');
+        attempt!(&self.db, client => {
+            let (_, realm, user, _, until) = &columns;
+            let tx = client.transaction().await?;
+            // Before it looks: of two nodes that come to it at once the second one sees what the first one made.
+            tx.execute("SELECT 1 FROM counter WHERE name = 'block' FOR UPDATE", &[]).await?;
+            let made = tx.query_opt(&sql, &[realm, user, &who, until]).await?.is_some();
+            if !made {
+                insert(&tx, at, &columns, &reason, &who).await?;
+            }
+            tx.commit().await?;
+            Ok(!made)
         })
     }
 
@@ -61,6 +76,25 @@ impl Postgres {
             all(&found)
         })
     }
+}
+
+async fn insert(
+    tx: &Transaction<'_>,
+    at: Timestamp,
+    (kind, realm, user, session, until): &Columns,
+    reason: &str,
+    who: &str,
+) -> Result<i64, Fault> {
+    // Whoever makes another one waits here: numbers rise in the order in which they can be seen.
+    let next = "UPDATE counter SET value = value + 1 WHERE name = 'block' RETURNING value";
+    let id: i64 = one(tx, next, &[]).await?.read(0)?;
+    tx.execute(
+        "INSERT INTO block_change (id, at, kind, realm, user_name, session, until_at, reason, who) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        &[&id, &int(at.0), kind, realm, user, session, until, &reason, &who],
+    )
+    .await?;
+    Ok(id)
 }
 
 fn all(found: &[Row]) -> Result<Vec<BlockRow>, Fault> {

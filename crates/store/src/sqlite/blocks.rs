@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Row, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 use turnhook_reducer::time::Timestamp;
 
 use super::{Sqlite, int, nat, rows};
 use crate::{
-    block::{BlockChange, BlockRow, from_columns, to_columns},
+    block::{BlockChange, BlockRow, Columns, from_columns, made_before, to_columns},
     error::Result,
 };
 
@@ -21,14 +21,29 @@ impl Sqlite {
         reason: String,
         who: String,
     ) -> Result<u64> {
-        let (kind, realm, user, session, until) = to_columns(&change);
+        let columns = to_columns(&change);
+        self.write(move |conn, _| Ok(insert(conn, at, &columns, &reason, &who)?))
+            .await
+    }
+
+    pub(crate) async fn block_once(
+        &self,
+        at: Timestamp,
+        change: BlockChange,
+        reason: String,
+        who: String,
+    ) -> Result<bool> {
+        let columns = to_columns(&change);
+        let sql = made_before("user", "IS", '?');
         self.write(move |conn, _| {
-            conn.prepare_cached(
-                "INSERT INTO block_change (at, kind, realm, user, session, until_at, reason, who) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![int(at.0), kind, realm, user, session, until, reason, who])?;
-            Ok(nat(conn.last_insert_rowid()))
+            let (_, realm, user, _, until) = &columns;
+            let made = conn
+                .prepare_cached(&sql)?
+                .exists(params![realm, user, who, until])?;
+            if !made {
+                insert(conn, at, &columns, &reason, &who)?;
+            }
+            Ok(!made)
         })
         .await
     }
@@ -65,6 +80,21 @@ impl Sqlite {
         })
         .await
     }
+}
+
+fn insert(
+    conn: &Connection,
+    at: Timestamp,
+    (kind, realm, user, session, until): &Columns,
+    reason: &str,
+    who: &str,
+) -> rusqlite::Result<u64> {
+    conn.prepare_cached(
+        "INSERT INTO block_change (at, kind, realm, user, session, until_at, reason, who) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![int(at.0), kind, realm, user, session, until, reason, who])?;
+    Ok(nat(conn.last_insert_rowid()))
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<BlockRow>> {

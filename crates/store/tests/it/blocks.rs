@@ -1,7 +1,7 @@
 //! Who is blocked: the same on both databases, and known to every process.
 
 use turnhook_reducer::event::SessionId;
-use turnhook_store::{BlockChange, Error};
+use turnhook_store::{BlockChange, Error, Store};
 
 use crate::support::{Backend, Fixture, at, on_both};
 
@@ -9,6 +9,7 @@ on_both!(
     the_last_change_holds,
     others_learn_of_changes_in_order,
     nobody_cannot_be_blocked,
+    a_rule_blocks_once_whoever_comes_to_it,
     what_no_longer_holds_is_trimmed
 );
 
@@ -115,6 +116,44 @@ async fn nobody_cannot_be_blocked(on: &Backend) {
         assert_eq!(refused.unwrap_err(), Error::NoUser);
     }
     assert!(f.store.block_changes(0, 100).await.unwrap().is_empty());
+}
+
+async fn a_rule_blocks_once_whoever_comes_to_it(on: &Backend) {
+    let f = Fixture::new(on, &["billing"]).await;
+    let other = f.shared().await;
+    let quota = async |store: &Store, ms, user: &[u8], until| {
+        let made = store.block_once(at(ms), b"r", user, at(until), "50GiB a day", "quota");
+        made.await.unwrap()
+    };
+    let ops = async |ms, change| f.store.change_block(at(ms), change, "", "ops").await.unwrap();
+    // Two nodes at once.
+    let (one, two) = tokio::join!(quota(&f.store, 10, b"ann", 500), quota(&other, 10, b"ann", 500));
+    assert!(one ^ two);
+    // Somebody unblocked her, and meant it; the next period is another one.
+    ops(20, unblock(b"ann")).await;
+    assert!(!quota(&f.store, 30, b"ann", 500).await);
+    assert!(quota(&f.store, 510, b"ann", 1000).await);
+    // Of a day and a month the longer one holds, in any order.
+    assert!(!quota(&f.store, 520, b"ann", 900).await);
+    assert!(quota(&f.store, 520, b"ann", 2000).await);
+    // A block by hand that lasts as long stays as it is, in that realm; one that is over is none.
+    ops(530, block(Some(b"r"), b"bob", None)).await;
+    assert!(!quota(&f.store, 540, b"bob", 1000).await);
+    ops(550, unblock(b"bob")).await;
+    assert!(
+        quota(&f.store, 560, b"bob", 1000).await,
+        "that was no answer to a quota"
+    );
+    assert!(quota(&f.store, 570, b"\xff eve", 1000).await);
+    ops(580, block(Some(b"other"), b"dan", None)).await;
+    assert!(quota(&f.store, 590, b"dan", 1000).await);
+    assert_eq!(
+        f.store
+            .block_once(at(1), b"r", b"", at(2), "", "quota")
+            .await
+            .unwrap_err(),
+        Error::NoUser
+    );
 }
 
 fn unblock(user: &[u8]) -> BlockChange {

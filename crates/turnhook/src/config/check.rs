@@ -23,6 +23,7 @@ mod gate;
 mod listeners;
 mod place;
 mod provider;
+mod quota;
 mod source;
 mod store;
 
@@ -128,6 +129,7 @@ impl Check<'_> {
         let controls = self.controls(&file);
         let gates = self.gates(&file);
         let enforce = self.enforce(&file);
+        let quotas = self.quotas(&file);
         let store = store?;
         if matches!(store.kind, StoreKind::Postgres(_)) {
             // Its default is of no meaning then.
@@ -148,6 +150,7 @@ impl Check<'_> {
             controls,
             gates,
             enforce,
+            quotas: quotas.into(),
             limits: file.limits,
             log: file.log.clone(),
             warnings: Vec::new(),

@@ -13,7 +13,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use turnhook_reducer::rules;
 
-pub use super::control::file::{Control, Enforce, Gate};
+pub use super::{
+    control::file::{Control, Enforce, Gate},
+    quota::file::Quota,
+};
 use super::{
     product::{Batch, Count, Include, Late, Meter, Unknown},
     secret::{Secret, SecretUrl},
@@ -49,6 +52,9 @@ pub struct File {
     pub gate: Vec<Gate>,
     /// How.
     pub enforce: Enforce,
+    /// How much users may use.
+    #[serde(default)]
+    pub quota: Vec<Quota>,
     /// Bounds of tables in memory.
     pub limits: Limits,
     /// What is logged, and how.

@@ -3,7 +3,7 @@
 //! [`load`] reads values that it is handed; nothing below it looks at the environment. What comes out is
 //! complete and consistent: whoever gets a [`Config`] need not check it again.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use turnhook_dispatcher::config::EndpointConfig;
@@ -17,6 +17,7 @@ pub mod file;
 mod load;
 mod locate;
 pub mod product;
+pub mod quota;
 pub mod search;
 mod secret;
 #[cfg(test)]
@@ -61,6 +62,8 @@ pub struct Config {
     pub gates: Vec<Gate>,
     /// How.
     pub enforce: Enforce,
+    /// How much users may use.
+    pub quotas: Arc<[quota::Quota]>,
     /// Bounds of tables in memory.
     pub limits: Limits,
     /// What is logged, and how.

@@ -280,6 +280,9 @@ async fn make(store: Store, outlet: Arc<Outlet>, counts: Decided, step: Step) ->
         store.commit(Arc::clone(&commit)).await
     };
     let took = start.elapsed();
+    if committed.is_ok() {
+        outlet.committed(&commit);
+    }
     let result = match committed {
         Ok(committed) if committed.deliveries.len() > MANY => {
             let handing = spawn_blocking(move || outlet.deliver(committed.deliveries));

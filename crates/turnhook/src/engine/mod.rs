@@ -62,7 +62,7 @@ use self::{
     clock::Clock,
     cluster::Member,
     deadline::Deadline,
-    enforce::{BlockKeeper, Obey},
+    enforce::{BlockKeeper, Obey, QuotaKeeper},
     housekeeper::Housekeeper,
     keep::Keeper,
     lanes::LaneKeeper,
@@ -149,6 +149,18 @@ pub async fn run(
     let blocker = keeper.blocker();
     let obey = Obey::new(&config.enforce.obey, &store, blocker.clone());
     parts.start(Part::BlockKeeper, keeper.run(stops.parts.clone()));
+    let quotas = watch::Sender::new(Arc::clone(&config.quotas));
+    let (tap, counts) = enforce::counting(&quotas);
+    let quota_keeper = QuotaKeeper {
+        store: store.clone(),
+        store_health: Arc::clone(&store_health),
+        blocker: blocker.clone(),
+        active: active.clone(),
+        metrics: Arc::clone(&metrics),
+        relayed: config.session.billable == crate::config::Billable::Relayed,
+        counts,
+    };
+    parts.start(Part::QuotaKeeper, quota_keeper.run(stops.parts.clone()));
     let routes = Routes::new(&config.endpoints, &ids, included, clocks);
     let outbox = Outbox::new(&store, &routes, &metrics, &store_health, obey);
     let pauses = outbox::pauses(&store).await?;
@@ -165,7 +177,7 @@ pub async fn run(
         let written = writer.run().await;
         written.map_err(|error| format!("a record: {}", words_of_join(error)))
     });
-    let outlet = Arc::new(Outlet::new(routes, Arc::clone(&dispatcher), shared));
+    let outlet = Arc::new(Outlet::new(routes, Arc::clone(&dispatcher), shared).counting(tap));
 
     let sources = loaded.iter().map(|source| source.id).collect();
     let (member, holdings, give_back, validity) = Member::new(&store, sources, &health, &store_health);
@@ -263,6 +275,7 @@ pub async fn run(
         endpoints: config.endpoints.clone(),
         keys,
         limits,
+        quotas,
         store: store.clone(),
         outlet: Arc::clone(&outlet),
         clock: Arc::clone(&clock),

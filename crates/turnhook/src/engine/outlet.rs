@@ -22,9 +22,9 @@ use turnhook_reducer::{
     outbox::{Delivery, EndpointId},
     time::Timestamp,
 };
-use turnhook_store::{Included, Lanes, NewEvent, Part};
+use turnhook_store::{Commit, Included, Lanes, NewEvent, Part};
 
-use super::lanes::Handed;
+use super::{enforce::QuotaTap, lanes::Handed};
 
 /// What stands in the place of a payload that could not be written.
 const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;
@@ -132,6 +132,8 @@ pub(crate) struct Outlet {
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
     lanes: AtomicU64,
     handed: Option<Handed>,
+    /// By which quotas are kept.
+    counted: Option<QuotaTap>,
 }
 
 impl Outlet {
@@ -142,6 +144,20 @@ impl Outlet {
             dispatcher,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
             handed: shared.then(Handed::default),
+            counted: None,
+        }
+    }
+
+    /// What is committed is counted, too.
+    pub(crate) fn counting(mut self, by: QuotaTap) -> Outlet {
+        self.counted = Some(by);
+        self
+    }
+
+    /// A commit is on the disk.
+    pub(crate) fn committed(&self, commit: &Arc<Commit>) {
+        if let Some(by) = &self.counted {
+            by.committed(commit);
         }
     }
 

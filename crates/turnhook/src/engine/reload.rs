@@ -1,5 +1,5 @@
 //! The configuration, read again while the program runs (SIGHUP). What can be changed without closing a socket is:
-//! endpoints, passwords and certificates of `direct` sources, limits, the log's level. What needs a restart is said, and
+//! endpoints, passwords and certificates of `direct` sources, limits, quotas, the log's level. What needs a restart is said, and
 //! left as it was. A wrong configuration changes nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -26,7 +26,7 @@ use super::{
     systemd,
 };
 use crate::{
-    config::{Config, Limits, Source, SourceKind},
+    config::{Config, Limits, Source, SourceKind, quota::Quota},
     logging::LevelSwitch,
     metrics::Metrics,
 };
@@ -52,6 +52,7 @@ pub(crate) struct Reloader {
     pub(crate) endpoints: Vec<EndpointConfig>,
     pub(crate) keys: Vec<(String, Keys)>,
     pub(crate) limits: watch::Sender<Limits>,
+    pub(crate) quotas: watch::Sender<Arc<[Quota]>>,
     pub(crate) store: Store,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) clock: Arc<Clock>,
@@ -104,6 +105,9 @@ impl Reloader {
             warn!(%error, "the log keeps its level");
         }
         self.limits.send_replace(config.limits);
+        if **self.quotas.borrow() != *config.quotas {
+            self.quotas.send_replace(Arc::clone(&config.quotas));
+        }
         for warning in &config.warnings {
             warn!("{warning}");
         }
@@ -198,7 +202,7 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     let (was, is) = (started.to_json(), now.to_json());
     for key in keys(&was, &is) {
         match (key, &was[key], &is[key]) {
-            ("endpoint" | "limits", ..) => {}
+            ("endpoint" | "limits" | "quota", ..) => {}
             ("source", ..) => sources(started, now, &was[key], &is[key], &mut found),
             (_, Value::Object(_), Value::Object(_)) => {
                 let within = keys(&was[key], &is[key]);

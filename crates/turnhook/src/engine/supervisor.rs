@@ -26,6 +26,7 @@ pub(crate) enum Part {
     Admin,
     Recorder,
     BlockKeeper,
+    QuotaKeeper,
     /// What ends allocations of one coturn.
     Control(Arc<str>),
     Gate,
@@ -57,6 +58,7 @@ impl fmt::Display for Part {
             Part::Admin => f.write_str("server of page and JSON API"),
             Part::Recorder => f.write_str("recorder"),
             Part::BlockKeeper => f.write_str("block keeper"),
+            Part::QuotaKeeper => f.write_str("quota keeper"),
             Part::Gate => f.write_str("gate"),
             Part::Control(name) => write!(f, "control of {name}"),
             Part::Reloader => f.write_str("reloader"),

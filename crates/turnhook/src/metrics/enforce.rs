@@ -9,6 +9,7 @@ use prometheus_client::{
 use turnhook_control::gate::Answer;
 
 use super::SourceLabels;
+use crate::config::quota::Per;
 
 /// `{result}`; one of a fixed list.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -28,6 +29,12 @@ struct ControlLabels {
 struct AnswerLabels {
     source: String,
     answer: &'static str,
+}
+
+/// `{per}`; one of a fixed list.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PerLabels {
+    per: &'static str,
 }
 
 /// What became of an allocation that was to be ended.
@@ -86,6 +93,7 @@ pub struct EnforceMetrics {
     blocked_new: Family<SourceLabels, Counter>,
     control_up: Family<ControlLabels, Gauge>,
     gate_answers: Family<AnswerLabels, Counter>,
+    quotas_reached: Family<PerLabels, Counter>,
 }
 
 impl EnforceMetrics {
@@ -112,6 +120,14 @@ impl EnforceMetrics {
             "Questions of coturn for the key of a user, by what was answered",
             metrics.gate_answers.clone(),
         );
+        registry.register(
+            "quotas_reached",
+            "Users who were blocked, and sessions that were ended, by a quota",
+            metrics.quotas_reached.clone(),
+        );
+        for per in Per::ALL.map(Per::as_str) {
+            let _ = metrics.quotas_reached.get_or_create(&PerLabels { per });
+        }
         for result in CancelResult::ALL {
             let result = result.as_str();
             let _ = metrics.cancels.get_or_create(&ResultLabels { result });
@@ -123,6 +139,12 @@ impl EnforceMetrics {
     pub fn cancelled(&self, result: CancelResult) {
         let result = result.as_str();
         self.cancels.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// One more.
+    pub fn quota_reached(&self, per: Per) {
+        let per = per.as_str();
+        self.quotas_reached.get_or_create(&PerLabels { per }).inc();
     }
 
     /// That of a source.

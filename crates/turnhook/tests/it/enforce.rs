@@ -5,6 +5,7 @@ mod failing;
 mod gate;
 mod nodes;
 mod obeyed;
+mod quota;
 
 use std::path::Path;
 

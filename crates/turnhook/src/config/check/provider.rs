@@ -419,14 +419,16 @@ fn is_one_account(a: &EndpointConfig, b: &EndpointConfig) -> bool {
     a.url.origin() == b.url.origin() && credentials(a) == credentials(b)
 }
 
+/// None where there is one that matches everything.
+pub(super) fn patterns(texts: &[String]) -> Vec<Pattern> {
+    if texts.iter().any(|text| text == "*") {
+        return Vec::new();
+    }
+    texts.iter().map(|text| Pattern::new(text)).collect()
+}
+
 /// Whom an endpoint hears of.
 pub(super) fn filter(endpoint: &file::Endpoint) -> Filter {
-    let patterns = |texts: &[String]| -> Vec<Pattern> {
-        if texts.iter().any(|text| text == "*") {
-            return Vec::new();
-        }
-        texts.iter().map(|text| Pattern::new(text)).collect()
-    };
     Filter {
         sources: patterns(&endpoint.sources),
         realms: patterns(&endpoint.realms),

@@ -55,6 +55,21 @@ impl Blocker {
         Ok(())
     }
 
+    /// A block by a rule, made once: see [`Store::block_once`].
+    pub(crate) async fn once(
+        &self,
+        realm: &[u8],
+        user: &[u8],
+        until: Timestamp,
+        reason: &str,
+        who: &str,
+    ) -> turnhook_store::Result<bool> {
+        let at = self.clocks.wall();
+        let made = self.store.block_once(at, realm, user, until, reason, who).await?;
+        self.changed.notify_one();
+        Ok(made)
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clocks.wall()
     }

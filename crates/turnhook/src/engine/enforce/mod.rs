@@ -13,6 +13,7 @@ mod blocks;
 mod control;
 mod gate;
 mod obey;
+mod quota;
 mod source;
 
 pub(crate) use api::routes;
@@ -20,6 +21,7 @@ pub(crate) use blocks::{Active, BlockKeeper, Blocker};
 pub(crate) use control::ControlTask;
 pub(crate) use gate::{GatePart, Known};
 pub(crate) use obey::Obey;
+pub(crate) use quota::{QuotaKeeper, QuotaTap, counting};
 pub(crate) use source::Enforcing;
 use tokio::{
     sync::{mpsc, oneshot, watch},

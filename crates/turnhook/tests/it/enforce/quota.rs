@@ -1,0 +1,146 @@
+//! Whoever has used up a quota is cut off by what is on record: over kills and takeovers, and by nobody else's doing.
+
+use std::net::UdpSocket;
+
+use super::{control, coturn};
+use crate::harness::{
+    billing::{Billing, QUICK, counted, relay_until_reported, statsdb},
+    bridge::Bridge,
+    coturn::Coturn,
+    eventually, free_port,
+    nodes::{Shared, leader},
+    turn::TurnClient,
+};
+
+const MONTH: &str = "[[quota]]\nper = \"month\"\nbytes = \"700KB\"\n";
+
+/// A session of 400 KB, which ends by itself.
+#[track_caller]
+fn call(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) {
+    let mut client = TurnClient::tcp(coturn, user).call(coturn);
+    client.relay(1000, 200);
+    drop(client);
+    let all = billing.ended(user, sessions);
+    assert_eq!(all.len(), sessions);
+    assert!(
+        all.iter().all(|session| session.end_reason() == "closed"),
+        "{all:#?}"
+    );
+}
+
+/// It goes on until it is cut off. The reason that billing was given.
+#[track_caller]
+fn is_cut_off(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) -> String {
+    let mut client = TurnClient::udp(coturn, user).call(coturn);
+    client.relay(1100, 200);
+    eventually("the cut", || (client.refresh(600) != 0).then_some(()));
+    let last = billing.ended(user, sessions).pop().unwrap();
+    assert_eq!(last.end_reason(), "cancelled", "{last:#?}");
+    let reason = &last.events.last().unwrap().body["data"]["block_reason"];
+    reason.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
+    let (billing, cli) = (Billing::start(), free_port());
+    // The rule that bills strangers' packets.
+    let mut bridge = Bridge::new(&format!(
+        "{QUICK}billable = \"ingress\"\n{}{}{MONTH}",
+        billing.endpoint(),
+        control(cli)
+    ));
+    bridge.start();
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+
+    // Peers without a permission, and somebody who does not know the password.
+    let mut victim = TurnClient::tcp(&coturn, "victim").call(&coturn);
+    victim.relay(10, 200);
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    for _ in 0..40 {
+        for _ in 0..25 {
+            stranger.send_to(&[7; 1400], victim.relay_address()).unwrap();
+        }
+        // Not faster than coturn reads.
+        victim.relay(1, 200);
+    }
+    assert_eq!(TurnClient::impostor(&coturn, "victim").allocate(), Err(401));
+    victim.relay(10, 200);
+    assert_eq!(victim.refresh(600), 0);
+    drop(victim);
+    let told = billing.ended("victim", 1)[0].billable();
+    assert!(told > 700_000, "the flood was to be billed by this rule: {told}");
+
+    call(&billing, &coturn, "ann", 1);
+    bridge.kill();
+    bridge.start();
+    bridge.line("allocations can be ended");
+    let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    ann.relay(10, 200);
+    drop(ann);
+    billing.ended("ann", 2);
+    assert_eq!(bridge.ask(&["blocks", "list", "--format", "json"]), "");
+    let reason = is_cut_off(&billing, &coturn, "ann", 3);
+    assert_eq!(reason, "quota: 700000B a month");
+    let blocks = bridge.objects(&["blocks", "list"]);
+    assert_eq!(blocks.len(), 1, "{blocks:?}");
+    let block = &blocks[0];
+    assert_eq!(
+        (block["user"].as_str(), block["by"].as_str()),
+        (Some("ann"), Some("quota"))
+    );
+    let until = block["until"].as_str().unwrap();
+    assert!(until.ends_with("-01T00:00:00.000Z"), "{until}");
+    let reached = |bridge: &Bridge| counted(bridge, &["turnhook_quotas_reached_total", "month"]);
+    assert_eq!(reached(&bridge), 1);
+
+    // An operator may let her go on, and is not overruled.
+    bridge.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
+    eventually("the end of the block", || {
+        let mut ann = TurnClient::tcp(&coturn, "ann");
+        ann.allocate().unwrap();
+        (bridge.objects(&["blocks", "list"]).is_empty() && ann.refresh(600) == 0).then_some(())
+    });
+    let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
+    relay_until_reported(&mut ann, &coturn, "ann");
+    billing.told("ann", 1_500_000);
+    assert_eq!(ann.refresh(600), 0);
+    assert_eq!(reached(&bridge), 1);
+    bridge.stop();
+}
+
+#[test]
+fn a_session_that_is_too_large_is_ended_and_its_user_may_return() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let quota = "[[quota]]\nper = \"session\"\nbytes = \"300KB\"\n";
+    let mut bridge = Bridge::new(&format!("{QUICK}{}{}{quota}", billing.endpoint(), control(cli)));
+    bridge.start();
+    bridge.line("allocations can be ended");
+    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+    let reason = is_cut_off(&billing, &coturn, "bob", 1);
+    assert_eq!(reason, "quota: 300000B a session");
+    assert!(bridge.objects(&["blocks", "list"]).is_empty());
+    let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
+    bob.relay(20, 200);
+    assert_eq!(bob.refresh(600), 0);
+    drop(bob);
+    assert_eq!(billing.ended("bob", 2)[1].end_reason(), "closed");
+    bridge.stop();
+}
+
+#[test]
+fn a_node_that_takes_over_goes_on_with_what_is_on_record() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let shared = Shared::start("2s", format!("{}{}{MONTH}", billing.endpoint(), control(cli)));
+    let mut nodes = shared.nodes(2);
+    let coturn = coturn(shared.directory.path(), &shared.redis.statsdb(), cli, &[]);
+    let leads = leader(&nodes);
+    call(&billing, &coturn, "ann", 1);
+    nodes[leads].kill();
+    assert_eq!(leader(&nodes), 1 - leads);
+    is_cut_off(&billing, &coturn, "ann", 2);
+    let made = "SELECT count(*) FROM block_change WHERE who = 'quota'";
+    assert_eq!(shared.sql(made).trim(), "1");
+    for node in &mut nodes {
+        node.stop();
+    }
+}
