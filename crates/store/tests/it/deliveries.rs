@@ -266,7 +266,7 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
     assert_eq!((replay.total, replay.pending), (3, 3));
     assert!(
         f.store.changed_by_others().await.unwrap(),
-        "the running bridge finds out"
+        "the running turnhook finds out"
     );
     assert!(!f.store.changed_by_others().await.unwrap());
     let backlog = f.store.backlog().await.unwrap()[&f.endpoints[0]];

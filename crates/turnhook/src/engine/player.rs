@@ -279,7 +279,7 @@ mod tests {
         History::new(&config.session, &config.limits, &config.sources[0], [7; 16])
     }
 
-    /// What had been heard before the recording began counts in it: an allocation expires when it does in the bridge.
+    /// What had been heard before the recording began counts in it: an allocation expires when it does in turnhook.
     #[test]
     fn what_expires_does_so_when_it_did() {
         let gap = |from, to, server: &[u8]| Gap {

@@ -16,8 +16,8 @@ use crate::harness::{
 fn a_number_before_a_name_is_no_expiry() {
     const PASSWORD: &str = "a-password";
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let redis = Redis::start(directory.path(), &[]);
     for user in ["victim", "1:victim"] {
@@ -30,7 +30,7 @@ fn a_number_before_a_name_is_no_expiry() {
     let database = format!("--redis-userdb={}", redis.statsdb());
     let coturn = Coturn::start(
         directory.path(),
-        &statsdb(&bridge, 0),
+        &statsdb(&program, 0),
         &["--lt-cred-mech", &database],
     );
     let call = |user: &str, packets| {

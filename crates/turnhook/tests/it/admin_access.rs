@@ -8,23 +8,23 @@ use std::{
 
 use crate::harness::{
     billing::Billing,
-    bridge::Bridge,
     page::{PASSWORD, Page, basic},
+    program::Program,
     turnhook::stderr,
 };
 
-fn bridge() -> (Bridge, Page) {
+fn program() -> (Program, Page) {
     let billing = Billing::start();
-    let mut bridge = Bridge::new("");
-    let (page, table) = Page::new(&bridge);
-    bridge.configure(&(table + &billing.endpoint()));
-    bridge.start();
-    (bridge, page)
+    let mut program = Program::new("");
+    let (page, table) = Page::new(&program);
+    program.configure(&(table + &billing.endpoint()));
+    program.start();
+    (program, page)
 }
 
 #[test]
 fn people_and_programs_by_their_roles() {
-    let (bridge, page) = bridge();
+    let (program, page) = program();
     for (who, name, role) in [
         (&page.viewer, "vera", "viewer"),
         (&page.operator, "otto", "operator"),
@@ -75,7 +75,7 @@ fn people_and_programs_by_their_roles() {
     }
 
     // Whoever is taken out of the file is put out.
-    let users = bridge.directory.path().join("users");
+    let users = program.directory.path().join("users");
     let left: String = fs::read_to_string(&users)
         .unwrap()
         .lines()
@@ -89,7 +89,7 @@ fn people_and_programs_by_their_roles() {
 
 #[test]
 fn other_sites_and_other_names_are_refused() {
-    let (_bridge, page) = bridge();
+    let (_bridge, page) = program();
     let post = |more: &str| page.post_as(&page.operator, "/api/v1/nothing", more, "");
     for more in [
         "sec-fetch-site: cross-site\r\norigin: http://evil.test\r\n",
@@ -121,7 +121,7 @@ fn other_sites_and_other_names_are_refused() {
 
 #[test]
 fn guesses_are_limited_and_keep_nobody_out_who_is_in() {
-    let (bridge, page) = bridge();
+    let (program, page) = program();
     assert_eq!(page.get_as(&page.viewer, "/api/v1/whoami").status, 200);
     let statuses: Vec<u16> = (0..12)
         .map(|n| page.get_as(&basic("vera", &format!("guess {n}")), "/").status)
@@ -139,17 +139,17 @@ fn guesses_are_limited_and_keep_nobody_out_who_is_in() {
     assert!((1..=150).contains(&wait), "{wait}");
     assert_eq!(page.get_as(&page.viewer, "/api/v1/whoami").status, 200);
     assert_eq!(page.get_as(&page.token, "/api/v1/whoami").status, 200);
-    let log = bridge.log().join("\n");
+    let log = program.log().join("\n");
     assert!(!log.contains("guess") && !log.contains(PASSWORD), "{log}");
 }
 
 #[test]
 fn it_is_not_there_unless_configured_and_not_without_tls_beyond_loopback() {
-    let bridge = Bridge::new("");
-    let (page, table) = Page::new(&bridge);
+    let program = Program::new("");
+    let (page, table) = Page::new(&program);
     let check = |table: &str| {
-        bridge.configure(table);
-        let output = bridge.command(&["check"]);
+        program.configure(table);
+        let output = program.command(&["check"]);
         (output.status.code(), stderr(&output).to_owned())
     };
     assert_eq!(check(&table).0, Some(0));
@@ -164,31 +164,31 @@ fn it_is_not_there_unless_configured_and_not_without_tls_beyond_loopback() {
     assert!(code == Some(78) && told.contains("PEM"), "{told}");
     let (code, told) = check("[admin]\nlisten = \"127.0.0.1:0\"\n");
     assert!(code == Some(78) && told.contains("turnhook admin user"), "{told}");
-    fs::write(bridge.directory.path().join("tokens"), "x:viewer:s3cret\n").unwrap();
+    fs::write(program.directory.path().join("tokens"), "x:viewer:s3cret\n").unwrap();
     let (code, told) = check(&table);
     assert!(
         code == Some(78) && told.contains("tokens:1: ") && !told.contains("s3cret"),
         "{told}"
     );
 
-    let mut bridge = Bridge::new("");
-    bridge.start();
+    let mut program = Program::new("");
+    program.start();
     assert!(TcpStream::connect(("127.0.0.1", page.port)).is_err());
-    bridge.stop();
+    program.stop();
 }
 
 #[test]
 fn with_tls_of_its_own() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let bridge = Bridge::new("");
-    let folder = bridge.directory.path();
+    let program = Program::new("");
+    let folder = program.directory.path();
     fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
     fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let (page, table) = Page::new(&bridge);
+    let (page, table) = Page::new(&program);
     let table = table.replace("127.0.0.1", "0.0.0.0") + "tls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n";
-    bridge.configure(&table);
-    let mut bridge = bridge;
-    bridge.start();
+    program.configure(&table);
+    let mut program = program;
+    program.start();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let ring = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -209,5 +209,5 @@ fn with_tls_of_its_own() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("invoices"), "{answer}");
-    bridge.stop();
+    program.stop();
 }

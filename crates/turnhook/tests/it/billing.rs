@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 
-use crate::harness::{bridge::Bridge, eventually, fakes::Fakes, feeder::Feeder, turnhook};
+use crate::harness::{eventually, fakes::Fakes, feeder::Feeder, program::Program, turnhook};
 
 /// An endpoint of a product that is tried again quickly.
 fn product(fakes: &Fakes, name: &str, kind: &str, more: &str) -> String {
@@ -40,8 +40,8 @@ impl Traffic {
 
     /// So many calls, all of which are in the ledger afterwards.
     #[track_caller]
-    fn calls(&mut self, bridge: &Bridge, users: &[&str], count: u64) {
-        let mut feeder = Feeder::connect(bridge.source);
+    fn calls(&mut self, program: &Program, users: &[&str], count: u64) {
+        let mut feeder = Feeder::connect(program.source);
         for _ in 0..count {
             self.calls += 1;
             let user = users[usize::try_from(self.calls).unwrap() % users.len()];
@@ -51,7 +51,7 @@ impl Traffic {
             *sessions += 1;
         }
         eventually("the sessions to be over", || {
-            let over = bridge.objects(&["sessions", "list", "--limit", "1000000"]);
+            let over = program.objects(&["sessions", "list", "--limit", "1000000"]);
             let over = over.iter().filter(|session| !session["ended_at"].is_null());
             (u64::try_from(over.count()).unwrap() == self.calls).then_some(())
         });
@@ -70,9 +70,9 @@ impl Traffic {
 }
 
 #[track_caller]
-fn nothing_pending(bridge: &Bridge) {
+fn nothing_pending(program: &Program) {
     eventually("the outbox to be empty", || {
-        bridge.deliveries("pending").is_empty().then_some(())
+        program.deliveries("pending").is_empty().then_some(())
     });
 }
 
@@ -118,17 +118,17 @@ fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
         fakes.switch(name, &json!({ "chaos": chaos }));
     }
 
-    let mut bridge = Bridge::new(&more);
+    let mut program = Program::new(&more);
     let mut traffic = Traffic::new();
     let users = ["alice", "bob", "carol", "J\u{fc}rgen \"x\" %&="];
     for _ in 0..3 {
-        bridge.start();
-        traffic.calls(&bridge, &users, 40);
-        bridge.kill();
+        program.start();
+        traffic.calls(&program, &users, 40);
+        program.kill();
     }
-    bridge.start();
-    nothing_pending(&bridge);
-    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    program.start();
+    nothing_pending(&program);
+    assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     for name in all {
         let bytes = match name {
             "stripe" | "stream" | "autumn" => "value",
@@ -162,7 +162,7 @@ fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
     // Something did go wrong.
     let repeated = all_duplicates(&fakes, &grouped);
     assert!(repeated > 0, "no answer was lost: the test shows nothing");
-    bridge.stop();
+    program.stop();
 }
 
 fn all_duplicates(fakes: &Fakes, names: &[&str]) -> u64 {
@@ -184,23 +184,23 @@ fn p5_one_poisoned_customer_takes_no_neighbour_along() {
         );
         fakes.switch(name, &json!({"poison": ["mallory"]}));
     }
-    let mut bridge = Bridge::new(&more);
-    bridge.start();
+    let mut program = Program::new(&more);
+    program.start();
     let mut traffic = Traffic::new();
-    traffic.calls(&bridge, &["alice", "bob", "mallory", "carol"], 40);
-    nothing_pending(&bridge);
+    traffic.calls(&program, &["alice", "bob", "mallory", "carol"], 40);
+    nothing_pending(&program);
     traffic.ledger.remove("mallory");
     for name in names {
         assert_eq!(fakes.by_customer(name, "bytes"), traffic.bytes(), "{name}");
         assert_eq!(fakes.by_customer(name, "sessions"), traffic.sessions(), "{name}");
     }
     // What is lacking is listed: ten starts and ten ends of each product.
-    let dead = bridge.deliveries("dead");
+    let dead = program.deliveries("dead");
     for name in names {
         let of = dead.iter().filter(|delivery| delivery["endpoint"] == name);
         assert_eq!(of.count(), 20, "{name}: {dead:#?}");
     }
-    bridge.stop();
+    program.stop();
 }
 
 /// An OpenMeter that forgets is never sent anything twice; one whose sink deduplicates is, and counts it once.
@@ -210,22 +210,22 @@ fn p3_a_product_that_knows_no_id_again_is_not_sent_it_again() {
     let more = format!("{METERS}\n{BATCH}");
     let sink = product(&fakes, "sink", "openmeter", &more);
     let off = product(&fakes, "off", "openmeter", &format!("{more}\nwindow = \"0s\""));
-    let mut bridge = Bridge::new(&format!("{sink}{off}"));
+    let mut program = Program::new(&format!("{sink}{off}"));
     for name in ["sink", "off"] {
         // Counted, and the answer is lost; then counted as far as its third event.
         fakes.switch(name, &json!({"script": ["lose"], "fail_at": 2}));
     }
-    bridge.start();
+    program.start();
     let mut traffic = Traffic::new();
-    traffic.calls(&bridge, &["alice", "bob"], 20);
-    nothing_pending(&bridge);
+    traffic.calls(&program, &["alice", "bob"], 20);
+    nothing_pending(&program);
     assert_eq!(fakes.by_customer("sink", "bytes"), traffic.bytes());
     assert!(fakes.state("sink")["duplicates"].as_u64().unwrap() > 0);
     for name in ["sink", "off"] {
         assert_eq!(fakes.state(name)["counted_twice"], json!([]), "{name}");
     }
     // What may have been counted is listed, and only that.
-    let dead = bridge.deliveries("dead");
+    let dead = program.deliveries("dead");
     assert!(!dead.is_empty());
     for delivery in &dead {
         assert_eq!(
@@ -241,7 +241,7 @@ fn p3_a_product_that_knows_no_id_again_is_not_sent_it_again() {
         counted <= all && counted + dead >= all,
         "{counted} of {all}, {dead} listed"
     );
-    bridge.stop();
+    program.stop();
 }
 
 #[test]
@@ -250,15 +250,15 @@ fn p7_a_wrong_key_kills_nothing_and_unknown_customers_wait() {
     let map = "customers_file = \"customers.csv\"\nunknown = \"hold\"";
     let stripe = product(&fakes, "stripe", "stripe", &format!("{SINGLE}\n{map}"));
     let orb = product(&fakes, "orb", "orb", &format!("{METERS}\n{BATCH}"));
-    let mut bridge = Bridge::new(&format!("{stripe}{orb}"));
-    let customers = bridge.directory.path().join("customers.csv");
+    let mut program = Program::new(&format!("{stripe}{orb}"));
+    let customers = program.directory.path().join("customers.csv");
     fs::write(&customers, "user,customer\nalice,cus_alice\n").unwrap();
     fakes.switch("orb", &json!({"refuse": 401}));
-    bridge.start();
+    program.start();
     let mut traffic = Traffic::new();
-    traffic.calls(&bridge, &["alice", "bob"], 10);
+    traffic.calls(&program, &["alice", "bob"], 10);
     // Orb refuses the key: it waits, and says why.
-    bridge.until("orb to be held", |status| {
+    program.until("orb to be held", |status| {
         status["endpoints"]
             .to_string()
             .contains("it refused the credentials")
@@ -269,20 +269,20 @@ fn p7_a_wrong_key_kills_nothing_and_unknown_customers_wait() {
         (sum == Some(&traffic.bytes()["alice"])).then_some(())
     });
     assert_eq!(fakes.sums("orb").len(), 0);
-    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     // The key is put right, and the map completed.
     fakes.switch("orb", &json!({"refuse": null}));
-    bridge.ask(&["endpoints", "resume", "orb"]);
+    program.ask(&["endpoints", "resume", "orb"]);
     fs::write(&customers, "user,customer\nalice,cus_alice\nbob,cus_bob\n").unwrap();
-    nothing_pending(&bridge);
+    nothing_pending(&program);
     assert_eq!(fakes.by_customer("orb", "bytes"), traffic.bytes());
     let stripe = fakes.sums("stripe");
     for user in ["alice", "bob"] {
         let of = |meter: &str| stripe[&(format!("cus_{user}"), meter.to_owned(), "value".to_owned())];
         assert_eq!((of("bytes"), of("sessions")), traffic.ledger[user]);
     }
-    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
-    bridge.stop();
+    assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
+    program.stop();
 }
 
 /// A command that only looks reads no secrets: what stands in their place must not make a right configuration wrong.

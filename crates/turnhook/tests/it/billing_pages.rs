@@ -10,10 +10,10 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    bridge::Bridge,
     eventually,
     fakes::Fakes,
     feeder::Feeder,
+    program::Program,
     receiver::{Receiver, Reply},
     turnhook,
 };
@@ -166,15 +166,15 @@ async fn each_page_can_be_followed() {
     .await;
     let pages = pages();
     let names: Vec<&str> = pages.iter().map(|(_, endpoint)| name_of(endpoint)).collect();
-    let mut bridge = Bridge::new("");
+    let mut program = Program::new("");
     let endpoints = pages.iter().map(|(_, endpoint)| {
         let url = match name_of(endpoint) {
             "in-house" => in_house.url().trim_end_matches('/').to_owned(),
             name => fakes.url(name).to_owned(),
         };
-        at(&url, &furnish(endpoint, bridge.directory.path()))
+        at(&url, &furnish(endpoint, program.directory.path()))
     });
-    bridge.configure(&endpoints.collect::<String>());
+    program.configure(&endpoints.collect::<String>());
 
     // `endpoints test`, with every sample there is.
     let cases = ["exact", "lower-bound", "continues", "no-user", "many"];
@@ -184,7 +184,7 @@ async fn each_page_can_be_followed() {
                 if event_type != "session.usage" && case != "exact" {
                     continue;
                 }
-                let shown = bridge.ask(&["endpoints", "test", name, "--type", event_type, "--case", case]);
+                let shown = program.ask(&["endpoints", "test", name, "--type", event_type, "--case", case]);
                 let nobody = case == "no-user" && *name != "events";
                 let nothing = shown.contains("comes to nothing") || shown.contains("waits: its customer");
                 let expected = if nobody {
@@ -201,14 +201,14 @@ async fn each_page_can_be_followed() {
         }
     }
 
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     let bytes: u64 = (1..=4)
         .map(|id| feeder.call("alice", id))
         .map(|allocation| allocation.peer[1] + allocation.peer[3])
         .sum();
     let delivered = |name: &str| {
-        bridge.objects(&[
+        program.objects(&[
             "deliveries",
             "list",
             "--state",
@@ -250,7 +250,7 @@ async fn each_page_can_be_followed() {
         let is_end = |row: &&Value| row["type"] == "session.end";
         let row = rows.iter().find(is_end).unwrap();
         let id = row["webhook_id"].as_str().unwrap();
-        let rendered = bridge.ask(&["endpoints", "render", name, id]);
+        let rendered = program.ask(&["endpoints", "render", name, id]);
         assert!(
             rendered.starts_with("POST http://127.0.0.1:")
                 && rendered.contains(id)
@@ -264,7 +264,7 @@ async fn each_page_can_be_followed() {
             assert!(sent.iter().any(|request| request["body"] == body), "{rendered}");
         }
     }
-    bridge.stop();
+    program.stop();
 }
 
 /// Every `turnhook …` on a page is a command with these options.

@@ -1,4 +1,4 @@
-//! Everything goes wrong at once: receivers fail in every way while the bridge is killed again and again.
+//! Everything goes wrong at once: receivers fail in every way while the program is killed again and again.
 //! What must hold afterwards is what a billing team stands on.
 
 use std::{
@@ -14,13 +14,13 @@ use serde_json::Value;
 use turnhook_store::{Mode, Store};
 
 use crate::harness::{
-    bridge::{Bridge, endpoint},
     eventually,
     feeder::{Allocation, Feeder},
+    program::{Program, endpoint},
     receiver::{Received, Receiver, Reply},
 };
 
-/// How often the bridge is killed.
+/// How often the program is killed.
 const KILLS: usize = 40;
 
 /// SplitMix64: small, and the same everywhere.
@@ -48,7 +48,7 @@ pub(crate) struct Taken {
     sequence: u64,
     body: Vec<u8>,
     reply: Reply,
-    /// Whether the bridge may take the answer for a success.
+    /// Whether the program may take the answer for a success.
     success: bool,
 }
 
@@ -157,7 +157,7 @@ fn httpdate(at: SystemTime) -> String {
         .to_string()
 }
 
-/// Calls of some users, most of which overlap the death of a bridge. What coturn would say of them is the truth.
+/// Calls of some users, most of which overlap the death of a program. What coturn would say of them is the truth.
 fn calls(port: u16, mut random: Random, stop: &AtomicBool) -> Vec<Allocation> {
     const LIFETIME: u32 = 6;
     let mut next = 1;
@@ -252,7 +252,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
 
     let policy = "timeout = \"400ms\"\n\
                   retry = { initial = \"30ms\", max = \"300ms\", retry_after_max = \"1s\", give_up_after = \"10h\" }\n";
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "[session]\nlinger = \"100ms\"\ntotals_grace = \"500ms\"\nreport_grace = \"2s\"\nexpiry_grace = \"2s\"\n\
          usage_interval = \"1s\"\nresidue = \"1B\"\n{}{}",
         endpoint("all", &all.url(), policy),
@@ -264,7 +264,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
     ));
 
     let stop = Arc::new(AtomicBool::new(false));
-    let port = bridge.source;
+    let port = program.source;
     let feeding = {
         let (stop, random) = (Arc::clone(&stop), Random(seed ^ 3));
         std::thread::spawn(move || calls(port, random, &stop))
@@ -272,7 +272,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
 
     let mut delivered_between_kills = BTreeSet::new();
     for kill in 0..KILLS {
-        bridge.launch();
+        program.launch();
         // Some die while they start.
         let life = if kill % 5 == 4 {
             random.below(150)
@@ -286,7 +286,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
             all.go_down();
         }
         tokio::time::sleep(half).await;
-        bridge.kill();
+        program.kill();
         if down {
             all.come_back().await;
         }
@@ -301,25 +301,25 @@ async fn nothing_is_lost_doubled_or_made_up() {
         "it was killed too early to deliver anything: {delivered_between_kills:?}"
     );
 
-    bridge.launch();
+    program.launch();
     stop.store(true, Ordering::Relaxed);
     let truth = feeding.join().unwrap();
-    bridge.until("all sessions to end", |status| {
+    program.until("all sessions to end", |status| {
         number(&status["sources"]["eu-1"]["open_sessions"]) == 0
     });
     // `/status` may tell of the last ends before they are committed, and counts deliveries now and then:
     // what is committed when it has stopped is all there will be.
-    bridge.stop();
+    program.stop();
     rate.store(100, Ordering::Relaxed);
-    bridge.launch();
+    program.launch();
     eventually("all deliveries", || {
-        bridge.deliveries("pending").is_empty().then_some(())
+        program.deliveries("pending").is_empty().then_some(())
     });
-    bridge.stop();
+    program.stop();
 
     // Each event once in effect, always the same bytes, and each of them is in the store.
     let (told, told_ends) = (all_books.events(), end_books.events());
-    let store = Store::open(bridge.directory.path().join("turnhook.db"), Mode::Shared)
+    let store = Store::open(program.directory.path().join("turnhook.db"), Mode::Shared)
         .await
         .unwrap();
     for (id, (body, success)) in told.iter().chain(&told_ends) {
@@ -336,7 +336,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
         );
     }
     for (name, events) in [("all", &told), ("ends", &told_ends)] {
-        let rows = bridge.objects(&["deliveries", "list", "--limit", "1000000", "--endpoint", name]);
+        let rows = program.objects(&["deliveries", "list", "--limit", "1000000", "--endpoint", name]);
         assert!(rows.iter().all(|row| row["state"] == "delivered"), "{name}");
         let stored: BTreeSet<&str> = rows
             .iter()
@@ -395,7 +395,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
 
     // The ledger says the same as the receiver, to the byte.
     let mut ledger: BTreeMap<(String, String), BTreeMap<String, u64>> = BTreeMap::new();
-    for row in bridge.objects(&["sessions", "export"]) {
+    for row in program.objects(&["sessions", "export"]) {
         let key = (row["day"].as_str().unwrap().to_owned(), row["user"].to_string());
         add_usage(ledger.entry(key).or_default(), &row["usage"]);
     }

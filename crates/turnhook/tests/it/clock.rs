@@ -9,9 +9,9 @@ use std::{
 use turnhook_dispatcher::signature::{self, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
 
 use crate::harness::{
-    bridge::{Bridge, SECRET, endpoint},
     eventually,
     feeder::Feeder,
+    program::{Program, SECRET, endpoint},
     receiver::{Receiver, Reply},
 };
 
@@ -24,10 +24,10 @@ fn libfaketime() -> String {
 }
 
 /// A program whose wall clock is off by what the file says.
-fn start(bridge: &mut Bridge) {
-    let file = bridge.directory.path().join("clock");
+fn start(program: &mut Program) {
+    let file = program.directory.path().join("clock");
     let file = file.to_str().unwrap();
-    bridge.start_with(&[
+    program.start_with(&[
         ("LD_PRELOAD", &libfaketime()),
         ("FAKETIME_TIMESTAMP_FILE", file),
         ("FAKETIME_NO_CACHE", "1"),
@@ -35,8 +35,8 @@ fn start(bridge: &mut Bridge) {
     ]);
 }
 
-fn set(bridge: &Bridge, off: &str) {
-    fs::write(bridge.directory.path().join("clock"), off).unwrap();
+fn set(program: &Program, off: &str) {
+    fs::write(program.directory.path().join("clock"), off).unwrap();
 }
 
 /// A receiver that takes what verifies by its own clock, which is right, and answers 401 to the rest, as those do that
@@ -63,51 +63,51 @@ async fn strict() -> Receiver {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_ahead_for_a_while() {
     let receiver = strict().await;
-    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
-    set(&bridge, "+0");
-    start(&mut bridge);
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoint("billing", &receiver.url(), ""));
+    set(&program, "+0");
+    start(&mut program);
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("1795413634:before", 1);
     eventually("what came before", || {
-        (bridge.deliveries("delivered").len() == 2).then_some(())
+        (program.deliveries("delivered").len() == 2).then_some(())
     });
 
-    set(&bridge, "+1d");
+    set(&program, "+1d");
     feeder.call("1795413634:during", 2);
-    bridge.until("a refusal", |status| {
+    program.until("a refusal", |status| {
         let error = status["endpoints"]["billing"]["last_error"].as_str();
         error.is_some_and(|error| error.contains("401"))
     });
-    set(&bridge, "+0");
+    set(&program, "+0");
     feeder.call("1795413634:after", 3);
     eventually("what came during and after", || {
-        (bridge.deliveries("delivered").len() == 6).then_some(())
+        (program.deliveries("delivered").len() == 6).then_some(())
     });
-    assert!(bridge.deliveries("dead").is_empty());
+    assert!(program.deliveries("dead").is_empty());
 }
 
 /// What was committed and tried while it was ahead is not waited for until that day has come.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_after_the_clock_was_ahead() {
     let down = Receiver::start(|_| Reply::Status(503)).await;
-    let mut bridge = Bridge::new(&endpoint("billing", &down.url(), ""));
-    set(&bridge, "+1d");
-    start(&mut bridge);
-    Feeder::connect(bridge.source).call("1795413634:during", 1);
+    let mut program = Program::new(&endpoint("billing", &down.url(), ""));
+    set(&program, "+1d");
+    start(&mut program);
+    Feeder::connect(program.source).call("1795413634:during", 1);
     eventually("an attempt", || {
-        let pending = bridge.deliveries("pending");
+        let pending = program.deliveries("pending");
         (pending.len() == 2 && !down.received().is_empty()).then_some(())
     });
-    bridge.stop();
+    program.stop();
 
-    set(&bridge, "+0");
+    set(&program, "+0");
     let receiver = strict().await;
-    bridge.configure(&endpoint("billing", &receiver.url(), ""));
-    start(&mut bridge);
+    program.configure(&endpoint("billing", &receiver.url(), ""));
+    start(&mut program);
     eventually("what waited", || {
-        (bridge.deliveries("delivered").len() == 2).then_some(())
+        (program.deliveries("delivered").len() == 2).then_some(())
     });
-    assert!(bridge.deliveries("dead").is_empty());
+    assert!(program.deliveries("dead").is_empty());
 }
 
 /// A restart while the clock is more than a year ahead: what was tried before it has not been tried for a year.
@@ -115,29 +115,29 @@ async fn a_restart_after_the_clock_was_ahead() {
 async fn a_start_while_the_clock_is_ahead_gives_nothing_up() {
     let down = Receiver::start(|_| Reply::Status(503)).await;
     let retry = "retry = { initial = \"50ms\", max = \"200ms\", give_up_after = \"1h\" }\n";
-    let mut bridge = Bridge::new(&endpoint("billing", &down.url(), retry));
-    set(&bridge, "+0");
-    start(&mut bridge);
-    Feeder::connect(bridge.source).call("1795413634:before", 1);
-    let tried = |bridge: &Bridge, times: u64| {
-        let pending = bridge.deliveries("pending");
+    let mut program = Program::new(&endpoint("billing", &down.url(), retry));
+    set(&program, "+0");
+    start(&mut program);
+    Feeder::connect(program.source).call("1795413634:before", 1);
+    let tried = |program: &Program, times: u64| {
+        let pending = program.deliveries("pending");
         let is_tried = |one: &serde_json::Value| one["attempts"].as_u64().is_some_and(|n| n >= times);
-        assert!(bridge.deliveries("dead").is_empty());
+        assert!(program.deliveries("dead").is_empty());
         (pending.len() == 2 && pending.iter().any(is_tried)).then(|| down.received().len() as u64)
     };
-    let times = eventually("an attempt", || tried(&bridge, 1));
-    bridge.stop();
+    let times = eventually("an attempt", || tried(&program, 1));
+    program.stop();
 
-    set(&bridge, "+400d");
-    start(&mut bridge);
-    eventually("attempts while it is ahead", || tried(&bridge, times + 2));
-    bridge.stop();
+    set(&program, "+400d");
+    start(&mut program);
+    eventually("attempts while it is ahead", || tried(&program, times + 2));
+    program.stop();
 
-    set(&bridge, "+0");
+    set(&program, "+0");
     let receiver = strict().await;
-    bridge.configure(&endpoint("billing", &receiver.url(), retry));
-    start(&mut bridge);
+    program.configure(&endpoint("billing", &receiver.url(), retry));
+    start(&mut program);
     eventually("what waited", || {
-        (bridge.deliveries("delivered").len() == 2).then_some(())
+        (program.deliveries("delivered").len() == 2).then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Commands that look into the store, with a bridge on it and without.
+//! Commands that look into the store, with a program on it and without.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::harness::{
     billing::Billing,
-    bridge::{Bridge, text},
     feeder::{Allocation, Feeder},
+    program::{Program, text},
     turnhook::{run, stderr, stdout},
 };
 
-/// A bridge that has told of two sessions that ended and one that is open.
-fn bridge() -> (Bridge, Billing, Vec<Allocation>) {
+/// A program that has told of two sessions that ended and one that is open.
+fn program() -> (Program, Billing, Vec<Allocation>) {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     let calls = vec![
         feeder.call("1795413634:alice", 1),
         feeder.call("1795413634:bob", 2),
@@ -26,30 +26,30 @@ fn bridge() -> (Bridge, Billing, Vec<Allocation>) {
     billing.ended("alice", 1);
     billing.ended("bob", 1);
     billing.started("carol");
-    std::mem::forget(feeder); // its connection stays until the bridge closes it
-    (bridge, billing, calls)
+    std::mem::forget(feeder); // its connection stays until the program closes it
+    (program, billing, calls)
 }
 
 #[test]
 fn sessions_are_listed_shown_and_exported() {
-    let (mut bridge, billing, calls) = bridge();
+    let (mut program, billing, calls) = program();
     // The same while it runs and when it does not.
     for running in [true, false] {
-        let all = bridge.objects(&["sessions", "list"]);
+        let all = program.objects(&["sessions", "list"]);
         assert_eq!(all.len(), 3, "{running}: {all:#?}");
-        let open = bridge.objects(&["sessions", "list", "--open"]);
+        let open = program.objects(&["sessions", "list", "--open"]);
         assert_eq!(open.len(), 1);
         assert_eq!(
             (&open[0]["user"], &open[0]["ended_at"]),
             (&"carol".into(), &Value::Null)
         );
-        let alice = &bridge.objects(&["sessions", "list", "--user", "alice", "--since", "1h", "--ended"])[0];
+        let alice = &program.objects(&["sessions", "list", "--user", "alice", "--since", "1h", "--ended"])[0];
         let told = &billing.sessions_of("alice")[0];
         assert_eq!(alice["session_id"], told.id);
         assert_eq!(alice["usage"], told.events.last().unwrap().body["data"]["usage"]);
         assert_eq!(alice["usage"]["client"]["received_bytes"], calls[0].client[1]);
 
-        let table = bridge.ask(&["sessions", "list"]);
+        let table = program.ask(&["sessions", "list"]);
         let line = table.lines().find(|line| line.contains("alice")).unwrap();
         assert!(
             line.contains("closed") && line.contains("exact") && line.contains(&told.id),
@@ -57,16 +57,16 @@ fn sessions_are_listed_shown_and_exported() {
         );
         assert_eq!(table.lines().count(), 4, "{table}");
 
-        let first = bridge.command(&["sessions", "list", "--limit", "2"]);
+        let first = program.command(&["sessions", "list", "--limit", "2"]);
         let cursor = stderr(&first).strip_prefix("more: --after ").unwrap().trim();
-        let rest = bridge.objects(&["sessions", "list", "--after", cursor]);
+        let rest = program.objects(&["sessions", "list", "--after", cursor]);
         assert_eq!(rest.len(), 1, "{rest:#?}");
 
-        let shown = &bridge.objects(&["sessions", "show", &told.id])[0];
+        let shown = &program.objects(&["sessions", "show", &told.id])[0];
         assert_eq!(shown["events"].as_array().unwrap().len(), told.events.len());
         assert_eq!(shown["events"][0]["webhook_id"], told.events[0].id);
         assert_eq!(shown["allocations"][0]["username"], "1795413634:alice");
-        let page = bridge.ask(&["sessions", "show", &told.id]);
+        let page = program.ask(&["sessions", "show", &told.id]);
         for part in [
             "alice",
             "session.end",
@@ -77,15 +77,15 @@ fn sessions_are_listed_shown_and_exported() {
             assert!(page.contains(part), "no {part} in\n{page}");
         }
         if running {
-            bridge.stop();
+            program.stop();
         }
     }
-    let unknown = bridge.command(&["sessions", "show", "ses_00000000000000000000000000"]);
+    let unknown = program.command(&["sessions", "show", "ses_00000000000000000000000000"]);
     assert_eq!(unknown.status.code(), Some(1));
-    assert_eq!(bridge.command(&["sessions", "show", "x"]).status.code(), Some(2));
+    assert_eq!(program.command(&["sessions", "show", "x"]).status.code(), Some(2));
 
     // The books: by user and day, the same sum as all deltas that billing was told.
-    let csv = bridge.ask(&["sessions", "export"]);
+    let csv = program.ask(&["sessions", "export"]);
     let (head, rows) = csv.split_once('\n').unwrap();
     let column = head.split(',').position(|name| name == "billable_bytes").unwrap();
     let exported: u64 = rows
@@ -103,17 +103,17 @@ fn sessions_are_listed_shown_and_exported() {
         .sum();
     assert_eq!(exported, told, "{csv}");
     assert!(told > 0);
-    let by_session = bridge.objects(&["sessions", "export", "--by", "session"]);
+    let by_session = program.objects(&["sessions", "export", "--by", "session"]);
     assert_eq!(by_session.len(), 2);
     assert_eq!(
-        bridge
+        program
             .ask(&["sessions", "export", "--by", "session"])
             .lines()
             .count(),
         3
     );
     assert_eq!(
-        bridge
+        program
             .ask(&["sessions", "export", "--to", "2000-01-01"])
             .lines()
             .count(),
@@ -124,13 +124,13 @@ fn sessions_are_listed_shown_and_exported() {
 /// The counters are cut off behind `| head`: no error, no panic.
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let (bridge, _billing, _) = bridge();
-    let program = env!("CARGO_BIN_EXE_turnhook");
+    let (program, _billing, _) = program();
+    let binary = env!("CARGO_BIN_EXE_turnhook");
     let script =
-        format!("'{program}' sessions export --by session --format json | true; echo ${{PIPESTATUS[0]}}");
+        format!("'{binary}' sessions export --by session --format json | true; echo ${{PIPESTATUS[0]}}");
     let output = std::process::Command::new("bash")
         .args(["-c", &script])
-        .current_dir(bridge.directory.path())
+        .current_dir(program.directory.path())
         .output()
         .unwrap();
     assert_eq!((stdout(&output).trim(), stderr(&output)), ("0", ""));
@@ -138,31 +138,31 @@ fn a_reader_that_goes_away_is_no_error() {
 
 #[test]
 fn a_backup_is_the_store() {
-    let (mut bridge, _billing, _) = bridge();
-    let here = bridge.directory.path().to_owned();
+    let (mut program, _billing, _) = program();
+    let here = program.directory.path().to_owned();
     let copy = here.join("copy.db");
-    bridge.ask(&["backup", text(&copy)]);
+    program.ask(&["backup", text(&copy)]);
     assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-    let again = bridge.command(&["backup", text(&copy)]);
+    let again = program.command(&["backup", text(&copy)]);
     assert_eq!(again.status.code(), Some(1));
     assert!(stderr(&again).contains("never overwrites"), "{}", stderr(&again));
-    let before = bridge.ask(&["sessions", "list", "--format", "json"]);
-    bridge.stop();
+    let before = program.ask(&["sessions", "list", "--format", "json"]);
+    program.stop();
     // Put in the place of the store, it is one.
     for name in ["turnhook.db", "turnhook.db-wal", "turnhook.db-shm"] {
         let _ = fs::remove_file(here.join(name));
     }
     fs::rename(&copy, here.join("turnhook.db")).unwrap();
-    assert_eq!(bridge.ask(&["sessions", "list", "--format", "json"]), before);
-    bridge.start();
-    assert_eq!(bridge.ask(&["sessions", "list", "--format", "json"]), before);
+    assert_eq!(program.ask(&["sessions", "list", "--format", "json"]), before);
+    program.start();
+    assert_eq!(program.ask(&["sessions", "list", "--format", "json"]), before);
 }
 
 #[test]
 fn stores_that_are_none() {
     let billing = Billing::start();
-    let bridge = Bridge::new(&billing.endpoint());
-    let here = bridge.directory.path();
+    let program = Program::new(&billing.endpoint());
+    let here = program.directory.path();
     let missing = run(here, &["sessions", "list"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(

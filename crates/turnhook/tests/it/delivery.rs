@@ -12,9 +12,9 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    bridge::{Bridge, SECRET, WHILE, endpoint},
     eventually,
     feeder::Feeder,
+    program::{Program, SECRET, WHILE, endpoint},
     receiver::{Received, Receiver, Reply},
     turnhook::{stderr, stdout},
 };
@@ -66,11 +66,11 @@ fn dead(status: &Value, endpoint: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn gone_pauses_until_somebody_resumes_it() {
     let (answer, receiver) = answering(410).await;
-    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), "concurrency = 1\n"));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoint("billing", &receiver.url(), "concurrency = 1\n"));
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("alice", 1);
-    bridge.until("the pause", |status| {
+    program.until("the pause", |status| {
         status["endpoints"]["billing"]["paused"] == true
     });
     let asked = receiver.received().len();
@@ -79,14 +79,14 @@ async fn gone_pauses_until_somebody_resumes_it() {
     // What comes meanwhile is kept, over a crash too.
     answer.store(200, Ordering::SeqCst);
     feeder.call("bob", 2);
-    bridge.until("four deliveries", |status| pending(status, "billing") == 4);
+    program.until("four deliveries", |status| pending(status, "billing") == 4);
     eventually("the pause to be on record", || {
-        let listed = bridge.objects(&["endpoints", "list"]);
+        let listed = program.objects(&["endpoints", "list"]);
         (listed[0]["state"] == "paused").then_some(())
     });
-    bridge.kill();
-    bridge.start();
-    let status = bridge.until("the backlog", |status| pending(status, "billing") == 4);
+    program.kill();
+    program.start();
+    let status = program.until("the backlog", |status| pending(status, "billing") == 4);
     assert_eq!(status["endpoints"]["billing"]["paused"], true, "{status}");
     tokio::time::sleep(WHILE).await;
     assert_eq!(
@@ -94,15 +94,15 @@ async fn gone_pauses_until_somebody_resumes_it() {
         asked,
         "a restart is no reason to ask again"
     );
-    let listed = bridge.ask(&["endpoints", "list"]);
+    let listed = program.ask(&["endpoints", "list"]);
     assert!(listed.contains("410"), "{listed}");
 
     assert!(
-        bridge
+        program
             .ask(&["endpoints", "resume", "billing"])
             .contains("is resumed")
     );
-    bridge.until("all of it", |status| pending(status, "billing") == 0);
+    program.until("all of it", |status| pending(status, "billing") == 0);
     for user in ["alice", "bob"] {
         let types = types(&receiver, user);
         assert_eq!(
@@ -111,23 +111,23 @@ async fn gone_pauses_until_somebody_resumes_it() {
             "{user}"
         );
     }
-    assert_eq!(bridge.deliveries("delivered").len(), 4);
+    assert_eq!(program.deliveries("delivered").len(), 4);
     assert!(
-        bridge
+        program
             .ask(&["endpoints", "resume", "billing"])
             .contains("was not paused")
     );
 
     // By command, with nothing running: the next run knows.
-    bridge.stop();
-    bridge.ask(&["endpoints", "pause", "billing", "--reason", "new disks"]);
-    bridge.start();
-    Feeder::connect(bridge.source).call("carol", 3);
-    let status = bridge.until("two deliveries", |status| pending(status, "billing") == 2);
+    program.stop();
+    program.ask(&["endpoints", "pause", "billing", "--reason", "new disks"]);
+    program.start();
+    Feeder::connect(program.source).call("carol", 3);
+    let status = program.until("two deliveries", |status| pending(status, "billing") == 2);
     assert_eq!(status["endpoints"]["billing"]["paused"], true);
-    assert!(bridge.ask(&["endpoints", "list"]).contains("new disks"));
-    bridge.ask(&["endpoints", "resume", "billing"]);
-    bridge.until("all of it", |status| pending(status, "billing") == 0);
+    assert!(program.ask(&["endpoints", "list"]).contains("new disks"));
+    program.ask(&["endpoints", "resume", "billing"]);
+    program.until("all of it", |status| pending(status, "billing") == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,13 +140,13 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
         }
     })
     .await;
-    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoint("billing", &receiver.url(), ""));
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     for (id, user) in ["413", "422"].into_iter().enumerate() {
         feeder.call(user, id as u64 + 1);
     }
-    let status = bridge.until("two dead letters and no backlog", |status| {
+    let status = program.until("two dead letters and no backlog", |status| {
         dead(status, "billing") == 2 && pending(status, "billing") == 0
     });
     assert_eq!(status["endpoints"]["billing"]["breaker"], "closed");
@@ -157,20 +157,20 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
             "asked once, and went on"
         );
     }
-    let letters = bridge.deliveries("dead");
+    let letters = program.deliveries("dead");
     assert_eq!(letters.len(), 2);
     for letter in &letters {
         assert_eq!(
             (&letter["type"], &letter["attempts"]),
             (&"session.start".into(), &1.into())
         );
-        let shown = bridge.ask(&["deliveries", "show", letter["webhook_id"].as_str().unwrap()]);
+        let shown = program.ask(&["deliveries", "show", letter["webhook_id"].as_str().unwrap()]);
         assert!(
             shown.contains("rejected") && shown.contains("answered 4"),
             "{shown}"
         );
     }
-    let metrics = bridge.get("/metrics").1;
+    let metrics = program.get("/metrics").1;
     assert!(
         metrics.contains("turnhook_dead_letters{endpoint=\"billing\"} 2"),
         "{metrics}"
@@ -180,16 +180,16 @@ async fn what_is_never_taken_is_a_dead_letter_and_blocks_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_given_up_in_the_end_into_the_dead_letters() {
     let (answer, receiver) = answering(500).await;
-    let mut bridge = Bridge::new(&endpoint(
+    let mut program = Program::new(&endpoint(
         "billing",
         &receiver.url(),
         "retry = { initial = \"50ms\", max = \"100ms\", give_up_after = \"600ms\" }\n",
     ));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("alice", 1);
-    bridge.until("two dead letters", |status| dead(status, "billing") == 2);
-    let letters = bridge.deliveries("dead");
+    program.until("two dead letters", |status| dead(status, "billing") == 2);
+    let letters = program.deliveries("dead");
     assert!(
         letters
             .iter()
@@ -204,12 +204,12 @@ async fn it_is_given_up_in_the_end_into_the_dead_letters() {
     eventually("the next", || {
         (types(&receiver, "bob") == ["session.start", "session.end"]).then_some(())
     });
-    let dry = bridge.ask(&["replay", "--endpoint", "billing", "--dry-run"]);
+    let dry = program.ask(&["replay", "--endpoint", "billing", "--dry-run"]);
     assert_eq!(dry, "2 deliveries would be sent again\n");
-    let done = bridge.ask(&["replay", "--endpoint", "billing", "--wait"]);
+    let done = program.ask(&["replay", "--endpoint", "billing", "--wait"]);
     assert!(done.ends_with("2 deliveries done\n"), "{done}");
-    assert_eq!(bridge.deliveries("delivered").len(), 4);
-    assert!(bridge.deliveries("dead").is_empty());
+    assert_eq!(program.deliveries("delivered").len(), 4);
+    assert!(program.deliveries("dead").is_empty());
     times(&receiver);
 }
 
@@ -218,20 +218,20 @@ async fn it_is_given_up_in_the_end_into_the_dead_letters() {
 async fn replay_sends_what_it_is_asked_for_with_its_first_id_and_bytes() {
     let (_, all) = answering(200).await;
     let (_, ends) = answering(200).await;
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "{}{}",
         endpoint("billing", &all.url(), ""),
         endpoint("support", &ends.url(), "events = [\"session.end\"]\n"),
     ));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     for (id, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         feeder.call(user, id as u64 + 1);
     }
     eventually("all of it", || {
-        (bridge.deliveries("delivered").len() == 9).then_some(())
+        (program.deliveries("delivered").len() == 9).then_some(())
     });
-    let rows = bridge.deliveries("delivered");
+    let rows = program.deliveries("delivered");
     let of = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
     let start = rows.iter().find(|row| row["type"] == "session.start").unwrap();
     let (id, session) = (of(start, "webhook_id"), of(start, "session_id"));
@@ -265,32 +265,32 @@ async fn replay_sends_what_it_is_asked_for_with_its_first_id_and_bytes() {
     for (selector, expected) in &cases {
         let before = counted([&all, &ends]);
         let asked = [&["replay", "--state", "delivered"], *selector].concat();
-        let dry = bridge.ask(&[&asked[..], &["--dry-run"]].concat());
+        let dry = program.ask(&[&asked[..], &["--dry-run"]].concat());
         assert_eq!(
             dry,
             format!("{expected} deliveries would be sent again\n"),
             "{selector:?}"
         );
         assert_eq!(counted([&all, &ends]), before, "a dry run sends nothing");
-        let said = bridge.ask(&[&asked[..], &["--wait"]].concat());
+        let said = program.ask(&[&asked[..], &["--wait"]].concat());
         assert!(
             said.contains(&format!("{expected} deliveries queued")),
             "{selector:?}: {said}"
         );
         assert_eq!(counted([&all, &ends]) - before, *expected, "{selector:?}");
         // Nothing is dead, so nothing is replayed unless it is asked for.
-        let dead = bridge.ask(&[&["replay"], *selector].concat());
+        let dead = program.ask(&[&["replay"], *selector].concat());
         assert!(dead.contains(" 0 deliveries queued"), "{dead}");
     }
     // Each came with its first id and bytes, and order holds among those of a session.
     assert_eq!(times(&all).len(), 6);
     assert_eq!(times(&ends).len(), 3);
 
-    let everything = bridge.command(&["replay", "--state", "all"]);
+    let everything = program.command(&["replay", "--state", "all"]);
     assert_eq!(everything.status.code(), Some(1), "everything is never meant");
 
     // On record: who, when, what.
-    let history = bridge.objects(&["replay", "--history"]);
+    let history = program.objects(&["replay", "--history"]);
     let of_user = history
         .iter()
         .find(|one| one["what"] == "--state delivered --user bob")
@@ -303,7 +303,7 @@ async fn replay_sends_what_it_is_asked_for_with_its_first_id_and_bytes() {
 
     // A rate spreads them.
     let before = std::time::Instant::now();
-    bridge.ask(&[
+    program.ask(&[
         "replay",
         "--state",
         "delivered",
@@ -321,25 +321,25 @@ async fn replay_sends_what_it_is_asked_for_with_its_first_id_and_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_without_a_bridge_is_queued_for_the_next_one() {
+async fn a_replay_while_nothing_runs_is_queued_for_the_next_one() {
     let (answer, receiver) = answering(422).await;
-    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
-    bridge.start();
-    Feeder::connect(bridge.source).call("alice", 1);
-    bridge.until("two dead letters", |status| dead(status, "billing") == 2);
-    bridge.stop();
+    let mut program = Program::new(&endpoint("billing", &receiver.url(), ""));
+    program.start();
+    Feeder::connect(program.source).call("alice", 1);
+    program.until("two dead letters", |status| dead(status, "billing") == 2);
+    program.stop();
 
     answer.store(200, Ordering::SeqCst);
-    let said = bridge.ask(&["replay"]);
+    let said = program.ask(&["replay"]);
     assert!(
         said.contains("2 deliveries queued") && said.contains("no turnhook is running"),
         "{said}"
     );
-    assert_eq!(bridge.objects(&["replay", "--history"])[0]["pending"], 2);
+    assert_eq!(program.objects(&["replay", "--history"])[0]["pending"], 2);
     assert_eq!(receiver.received().len(), 2);
-    bridge.start();
+    program.start();
     eventually("both", || {
-        (bridge.deliveries("delivered").len() == 2).then_some(())
+        (program.deliveries("delivered").len() == 2).then_some(())
     });
     assert_eq!(times(&receiver).into_values().collect::<Vec<_>>(), [2, 2]);
     assert_eq!(types(&receiver, "alice")[2..], ["session.start", "session.end"]);
@@ -348,28 +348,28 @@ async fn a_replay_without_a_bridge_is_queued_for_the_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_discarded_is_not_sent() {
     let (answer, receiver) = answering(422).await;
-    let mut bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoint("billing", &receiver.url(), ""));
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("alice", 1);
-    bridge.until("two dead letters", |status| dead(status, "billing") == 2);
-    let refused = bridge.command(&["deliveries", "discard"]);
+    program.until("two dead letters", |status| dead(status, "billing") == 2);
+    let refused = program.command(&["deliveries", "discard"]);
     assert_eq!(refused.status.code(), Some(1), "{}", stdout(&refused));
-    let dry = bridge.ask(&["deliveries", "discard", "--user", "alice", "--dry-run"]);
+    let dry = program.ask(&["deliveries", "discard", "--user", "alice", "--dry-run"]);
     assert_eq!(dry, "2 deliveries would be discarded\n");
     assert_eq!(
-        bridge.ask(&["deliveries", "discard", "--user", "alice"]),
+        program.ask(&["deliveries", "discard", "--user", "alice"]),
         "2 deliveries discarded\n"
     );
-    bridge.until("no dead letter", |status| dead(status, "billing") == 0);
-    assert_eq!(bridge.deliveries("discarded").len(), 2);
-    assert!(bridge.ask(&["replay"]).contains(" 0 deliveries queued"));
+    program.until("no dead letter", |status| dead(status, "billing") == 0);
+    assert_eq!(program.deliveries("discarded").len(), 2);
+    assert!(program.ask(&["replay"]).contains(" 0 deliveries queued"));
 
-    // Pending ones, under a running bridge that holds them in memory.
+    // Pending ones, under a running program that holds them in memory.
     answer.store(503, Ordering::SeqCst);
     feeder.call("bob", 2);
-    bridge.until("two that wait", |status| pending(status, "billing") == 2);
-    let said = bridge.ask(&[
+    program.until("two that wait", |status| pending(status, "billing") == 2);
+    let said = program.ask(&[
         "deliveries",
         "discard",
         "--state",
@@ -379,8 +379,8 @@ async fn what_is_discarded_is_not_sent() {
     ]);
     assert_eq!(said, "1 deliveries discarded\n");
     answer.store(200, Ordering::SeqCst);
-    bridge.until("the other", |status| pending(status, "billing") == 0);
-    let delivered = bridge.deliveries("delivered");
+    program.until("the other", |status| pending(status, "billing") == 0);
+    let delivered = program.deliveries("delivered");
     assert_eq!(delivered.len(), 1, "{delivered:?}");
     assert_eq!(
         delivered[0]["type"], "session.end",
@@ -388,50 +388,50 @@ async fn what_is_discarded_is_not_sent() {
     );
 
     // A change of mind: it is there until retention takes it.
-    bridge.ask(&["replay", "--state", "all", "--user", "alice", "--wait"]);
-    assert_eq!(bridge.deliveries("delivered").len(), 3);
+    program.ask(&["replay", "--state", "all", "--user", "alice", "--wait"]);
+    assert_eq!(program.deliveries("delivered").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_that_are_removed_renamed_and_added() {
     let (old_answer, old) = answering(503).await;
     let (_, new) = answering(200).await;
-    let mut bridge = Bridge::new(&endpoint("old", &old.url(), ""));
-    bridge.start();
-    Feeder::connect(bridge.source).call("alice", 1);
-    bridge.until("two that wait", |status| pending(status, "old") == 2);
-    bridge.stop();
+    let mut program = Program::new(&endpoint("old", &old.url(), ""));
+    program.start();
+    Feeder::connect(program.source).call("alice", 1);
+    program.until("two that wait", |status| pending(status, "old") == 2);
+    program.stop();
 
     // Removed, another added (or renamed, which is the same): what was for the old one stays with it, in
     // sight; the new one gets what happens from now on.
-    bridge.configure(&endpoint("new", &new.url(), ""));
-    bridge.start();
+    program.configure(&endpoint("new", &new.url(), ""));
+    program.start();
     let asked = old.received().len();
-    Feeder::connect(bridge.source).call("bob", 2);
+    Feeder::connect(program.source).call("bob", 2);
     eventually("what is new", || (new.received().len() == 2).then_some(()));
     assert_eq!(
         types(&new, "alice"),
         [""; 0],
         "not what happened before it was configured"
     );
-    let status = bridge.until("the removed one's backlog", |status| {
+    let status = program.until("the removed one's backlog", |status| {
         status["endpoints"]["old"].is_object()
     });
     assert_eq!(pending(&status, "old"), 2, "{status}");
     assert!(
-        bridge
+        program
             .get("/metrics")
             .1
             .contains("turnhook_outbox_pending{endpoint=\"old\"} 2")
     );
-    let listed = bridge.objects(&["endpoints", "list"]);
+    let listed = program.objects(&["endpoints", "list"]);
     let removed = listed.iter().find(|one| one["endpoint"] == "old").unwrap();
     assert_eq!(
         (&removed["state"], &removed["pending"]),
         (&"removed".into(), &2.into())
     );
     assert_eq!(
-        bridge
+        program
             .objects(&["deliveries", "list", "--endpoint", "old", "--state", "pending"])
             .len(),
         2
@@ -442,23 +442,23 @@ async fn endpoints_that_are_removed_renamed_and_added() {
         asked,
         "nothing is sent to what is not configured"
     );
-    bridge.stop();
+    program.stop();
 
     // Back, at another address: it goes on where it was.
     old_answer.store(200, Ordering::SeqCst);
-    bridge.configure(&format!(
+    program.configure(&format!(
         "{}{}",
         endpoint("new", &new.url(), ""),
         endpoint("old", &old.url(), "")
     ));
-    bridge.start();
+    program.start();
     eventually("what it had missed", || {
-        (pending(&bridge.status(), "old") == 0).then_some(())
+        (pending(&program.status(), "old") == 0).then_some(())
     });
     assert_eq!(types(&old, "alice")[asked..], ["session.start", "session.end"]);
     assert_eq!(types(&old, "bob"), [""; 0], "it was not configured then");
 
-    let unknown = bridge.command(&["deliveries", "list", "--endpoint", "odl"]);
+    let unknown = program.command(&["deliveries", "list", "--endpoint", "odl"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
         stderr(&unknown).contains("known: new, old"),
@@ -472,13 +472,13 @@ async fn endpoints_that_are_removed_renamed_and_added() {
 async fn all_secrets_sign() {
     const NEXT: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let (_, receiver) = answering(200).await;
-    let mut bridge = Bridge::new(&endpoint(
+    let mut program = Program::new(&endpoint(
         "billing",
         &receiver.url(),
         &format!("secrets = [\"{NEXT}\", \"{SECRET}\"]\n"),
     ));
-    bridge.start();
-    Feeder::connect(bridge.source).call("alice", 1);
+    program.start();
+    Feeder::connect(program.source).call("alice", 1);
     let verified = |secret: &str| {
         let verifier = standardwebhooks::Webhook::new(secret).unwrap();
         let received = receiver.received();
@@ -502,7 +502,7 @@ async fn all_secrets_sign() {
         2
     );
 
-    let tested = bridge.ask(&["endpoints", "test", "billing"]);
+    let tested = program.ask(&["endpoints", "test", "billing"]);
     assert!(tested.starts_with("200 OK in "), "{tested}");
     assert_eq!(
         event(receiver.received().last().unwrap())["type"],

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::harness::{
     billing::{Billing, Session, direct, logged_of, redis, relayed, statsdb, sum},
-    bridge::Bridge,
     coturn::{Coturn, Logged, Transport},
     eventually,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
 };
 
 /// Each allocation a session of its own, so that nothing is parked and every allocation is told in whole.
-fn by_allocation(bridge: &Bridge) {
-    let file = bridge.directory.path().join("turnhook.toml");
+fn by_allocation(program: &Program) {
+    let file = program.directory.path().join("turnhook.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(
         &file,
@@ -98,13 +98,13 @@ fn logged_of_name(logged: &BTreeMap<(String, String), Logged>, user: &str) -> Ve
 #[test]
 fn direct_to_the_byte() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    by_allocation(&bridge);
-    bridge.start();
+    let mut program = direct(&billing);
+    by_allocation(&program);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let coturn = Coturn::start(
         directory.path(),
-        &statsdb(&bridge, 3),
+        &statsdb(&program, 3),
         &["--max-allocate-lifetime=15"],
     );
     clients(&coturn);
@@ -119,13 +119,13 @@ fn redis_to_the_byte() {
     let directory = tempfile::tempdir().unwrap();
     let redis_server = Redis::start(directory.path(), &[]);
     let billing = Billing::start();
-    let mut bridge = redis(
+    let mut program = redis(
         &billing,
         &format!("url = \"redis://127.0.0.1:{}\"", redis_server.port),
     );
-    by_allocation(&bridge);
-    bridge.start();
-    bridge.until("the subscription", |status| {
+    by_allocation(&program);
+    program.start();
+    program.until("the subscription", |status| {
         status["sources"]["eu-1"]["state"] == "connected"
     });
     let coturn = Coturn::start(
@@ -142,10 +142,10 @@ fn redis_to_the_byte() {
 #[test]
 fn a_call_is_a_session_with_all_that_it_relayed() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
     let mut first = TurnClient::tcp(&coturn, "alice").call(&coturn);
     let mut second = TurnClient::udp(&coturn, "alice").call(&coturn);
     first.relay(400, 300);
@@ -166,23 +166,23 @@ fn killed_in_the_middle_of_a_session() {
     let directory = tempfile::tempdir().unwrap();
     let redis_server = Redis::start(directory.path(), &[]);
     let billing = Billing::start();
-    let mut bridge = redis(
+    let mut program = redis(
         &billing,
         &format!("url = \"redis://127.0.0.1:{}\"", redis_server.port),
     );
     let hears = |status: &serde_json::Value| status["sources"]["eu-1"]["state"] == "connected";
-    bridge.start();
-    bridge.until("the subscription", hears);
+    program.start();
+    program.until("the subscription", hears);
     let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
     let mut client = TurnClient::tcp(&coturn, "alice").call(&coturn);
     billing.started("alice");
     for _ in 0..3 {
         client.relay(300, 400);
-        bridge.kill();
+        program.kill();
         // Nobody hears of this but coturn.
         client.relay(300, 400);
-        bridge.start();
-        bridge.until("the subscription", hears);
+        program.start();
+        program.until("the subscription", hears);
     }
     drop(client);
     let sessions = billing.ended("alice", 1);
@@ -194,7 +194,7 @@ fn killed_in_the_middle_of_a_session() {
     );
     assert_eq!(sessions[0].usage(), sum(logged_of(&coturn, "alice")));
     // Its stops are on record.
-    let shown = &bridge.objects(&["sessions", "show", &sessions[0].id])[0];
+    let shown = &program.objects(&["sessions", "show", &sessions[0].id])[0];
     let gaps = shown["gaps"].as_array().unwrap();
     assert!(
         gaps.iter().filter(|gap| gap["reason"] == "restart").count() >= 3,

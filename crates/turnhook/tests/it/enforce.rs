@@ -11,9 +11,9 @@ use std::path::Path;
 
 use crate::harness::{
     billing::{Billing, QUICK, Session, counted, logged_of, redis, relayed, statsdb, sum},
-    bridge::Bridge,
     coturn::{Coturn, Transport},
     eventually, free_port,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
     turnhook,
@@ -42,31 +42,31 @@ fn coturn(directory: &Path, statsdb: &str, cli: u16, more: &[&str]) -> Coturn {
     Coturn::start(directory, statsdb, &all)
 }
 
-/// A bridge that listens for coturn, with a control.
-fn direct(billing: &Billing, cli: u16, more: &str) -> Bridge {
-    Bridge::new(&format!("{QUICK}{}{}{more}", billing.endpoint(), control(cli)))
+/// A program that listens for coturn, with a control.
+fn direct(billing: &Billing, cli: u16, more: &str) -> Program {
+    Program::new(&format!("{QUICK}{}{}{more}", billing.endpoint(), control(cli)))
 }
 
 /// How many ends of allocations came to this.
 #[track_caller]
-fn cancels(bridge: &Bridge, result: &str) -> u64 {
+fn cancels(program: &Program, result: &str) -> u64 {
     counted(
-        bridge,
+        program,
         &["turnhook_cancels_total", &format!("result=\"{result}\"")],
     )
 }
 
 #[track_caller]
-fn until_cancels(bridge: &Bridge, result: &str, at_least: u64) {
+fn until_cancels(program: &Program, result: &str, at_least: u64) {
     eventually(&format!("{at_least} ends that are {result}"), || {
-        (cancels(bridge, result) >= at_least).then_some(())
+        (cancels(program, result) >= at_least).then_some(())
     });
 }
 
 #[track_caller]
-fn until_up(bridge: &Bridge, up: u64) {
+fn until_up(program: &Program, up: u64) {
     eventually("the control", || {
-        let (_, text) = bridge.get("/metrics");
+        let (_, text) = program.get("/metrics");
         let line = text
             .lines()
             .find(|line| line.starts_with("turnhook_control_up{"))?;
@@ -88,8 +88,8 @@ fn is_cut_off(session: &Session, reason: &str, coturn: &Coturn) {
 
 /// Clients over UDP, TCP and TLS; one of them comes back ten times; a bystander is left alone.
 #[track_caller]
-fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Coturn) {
-    bridge.line("allocations can be ended");
+fn blocked_users_are_cut_off(mut program: Program, billing: &Billing, coturn: &Coturn) {
+    program.line("allocations can be ended");
     let mut bystander = TurnClient::udp(coturn, "bystander").call(coturn);
     bystander.relay(10, 200);
     for (user, transport) in [
@@ -100,25 +100,25 @@ fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Cot
         let mut client = TurnClient::over(transport, coturn, user).call(coturn);
         client.relay(50, 300);
         billing.started(user);
-        bridge.ask(&["block", user, "--for", "1h", "--reason", "no balance"]);
+        program.ask(&["block", user, "--for", "1h", "--reason", "no balance"]);
         is_cut_off(&billing.ended(user, 1)[0], "no balance", coturn);
     }
-    assert_eq!(cancels(&bridge, "done"), 3);
+    assert_eq!(cancels(&program, "done"), 3);
 
     // A credential that is valid still makes new allocations: each is ended.
     for back in 1..=10 {
         let mut client = TurnClient::udp(coturn, "udp");
         client.allocate().unwrap();
-        until_cancels(&bridge, "done", 3 + back);
+        until_cancels(&program, "done", 3 + back);
         // As coturn says it to who is gone.
         assert_ne!(client.refresh(600), 0, "it goes on");
     }
-    assert_eq!(counted(&bridge, &["turnhook_blocked_new_total"]), 10);
+    assert_eq!(counted(&program, &["turnhook_blocked_new_total"]), 10);
 
-    let listed = bridge.ask(&["blocks", "list", "--format", "json"]);
+    let listed = program.ask(&["blocks", "list", "--format", "json"]);
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(listed.contains("\"reason\":\"no balance\""), "{listed}");
-    bridge.ask(&["unblock", "udp"]);
+    program.ask(&["unblock", "udp"]);
     eventually("the end of the block", || {
         let mut client = TurnClient::udp(coturn, "udp");
         client.allocate().unwrap();
@@ -131,7 +131,7 @@ fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Cot
     dan.relay(20, 200);
     billing.started("dan");
     let id = billing.sessions_of("dan")[0].id.clone();
-    bridge.ask(&["sessions", "end", &id, "--reason", "too loud"]);
+    program.ask(&["sessions", "end", &id, "--reason", "too loud"]);
     is_cut_off(&billing.ended("dan", 1)[0], "too loud", coturn);
     let mut dan = TurnClient::tcp(coturn, "dan").call(coturn);
     dan.relay(5, 200);
@@ -140,16 +140,16 @@ fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Cot
     bystander.relay(10, 200);
     assert_eq!(bystander.refresh(600), 0, "nobody blocked this one");
     assert!(billing.sessions_of("bystander").iter().all(|s| !s.has_ended()));
-    let (code, _) = bridge.get("/readyz");
+    let (code, _) = program.get("/readyz");
     assert_eq!(code, 200);
-    let (_, status) = bridge.get("/status");
+    let (_, status) = program.get("/status");
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let version: Vec<String> = coturn.version().iter().map(u32::to_string).collect();
     assert_eq!(status["controls"][0]["coturn"], version.join("."), "{status:#}");
     assert_eq!(status["controls"][0]["up"], true);
-    let said = bridge.log().iter().any(|line| line.contains("older than 4.13"));
+    let said = program.log().iter().any(|line| line.contains("older than 4.13"));
     assert_eq!(said, coturn.version() < vec![4, 13]);
-    let output = bridge.command(&["doctor"]);
+    let output = program.command(&["doctor"]);
     let doctor = turnhook::stdout(&output);
     let level = if said { "warn" } else { "ok  " };
     let line = format!(
@@ -162,16 +162,16 @@ fn blocked_users_are_cut_off(mut bridge: Bridge, billing: &Billing, coturn: &Cot
         said,
         "{doctor}"
     );
-    bridge.stop();
+    program.stop();
 }
 
 #[test]
 fn on_a_direct_source() {
     let (billing, cli) = (Billing::start(), free_port());
-    let mut bridge = direct(&billing, cli, "");
-    bridge.start();
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
-    blocked_users_are_cut_off(bridge, &billing, &coturn);
+    let mut program = direct(&billing, cli, "");
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    blocked_users_are_cut_off(program, &billing, &coturn);
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn on_a_redis_source() {
     let directory = tempfile::tempdir().unwrap();
     let server = Redis::start(directory.path(), &[]);
     let source = format!("url = \"redis://127.0.0.1:{}\"\n{}", server.port, control(cli));
-    let mut bridge = redis(&billing, &source);
-    bridge.start();
+    let mut program = redis(&billing, &source);
+    program.start();
     let coturn = coturn(directory.path(), &server.statsdb(), cli, &[]);
-    blocked_users_are_cut_off(bridge, &billing, &coturn);
+    blocked_users_are_cut_off(program, &billing, &coturn);
 }

@@ -11,28 +11,28 @@ use std::{
 
 use crate::harness::{
     billing::Billing,
-    bridge::Bridge,
     eventually,
     feeder::Feeder,
     process::Process,
+    program::Program,
     turnhook::{command, run, stderr},
 };
 
 /// One that has told of a call, and was stopped.
-fn stopped() -> (Bridge, Billing) {
+fn stopped() -> (Program, Billing) {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    Feeder::connect(bridge.source).call("1795413634:alice", 1);
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    Feeder::connect(program.source).call("1795413634:alice", 1);
     billing.ended("alice", 1);
-    bridge.stop();
-    (bridge, billing)
+    program.stop();
+    (program, billing)
 }
 
 /// `turnhook run` on a store, which must be refused.
 #[track_caller]
-fn refused(bridge: &Bridge, path: &str, why: &str) {
-    let output = command(bridge.directory.path())
+fn refused(program: &Program, path: &str, why: &str) {
+    let output = command(program.directory.path())
         .env("TURNHOOK_STORE__PATH", path)
         .arg("run")
         .output()
@@ -47,32 +47,32 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_second_run_is_refused_by_whatever_name() {
-    let (mut bridge, _billing) = stopped();
-    let store = bridge.directory.path().join("turnhook.db");
+    let (mut program, _billing) = stopped();
+    let store = program.directory.path().join("turnhook.db");
     let elsewhere = tempfile::tempdir().unwrap();
     let by_link = elsewhere.path().join("link.db");
     symlink(&store, &by_link).unwrap();
-    bridge.start();
+    program.start();
     refused(
-        &bridge,
+        &program,
         by_link.to_str().unwrap(),
         "another `turnhook run` uses this store",
     );
-    let hard = bridge.directory.path().join("hard.db");
+    let hard = program.directory.path().join("hard.db");
     fs::hard_link(&store, &hard).unwrap();
-    refused(&bridge, "hard.db", "remove one of the names");
-    bridge.stop();
-    refused(&bridge, "turnhook.db", "remove one of the names");
+    refused(&program, "hard.db", "remove one of the names");
+    program.stop();
+    refused(&program, "turnhook.db", "remove one of the names");
     fs::remove_file(hard).unwrap();
     // The link alone is no obstacle: it is the same store, with the same lock.
     let name = by_link.to_str().unwrap();
     let mut by_name = Process::start(
-        command(bridge.directory.path())
+        command(program.directory.path())
             .env("TURNHOOK_STORE__PATH", name)
             .arg("run"),
     );
     by_name.line("it to run", |line| line.contains("\"running\"").then_some(()));
-    refused(&bridge, "turnhook.db", "another `turnhook run` uses this store");
+    refused(&program, "turnhook.db", "another `turnhook run` uses this store");
     assert_eq!(
         fs::read_dir(elsewhere.path()).unwrap().count(),
         1,
@@ -82,14 +82,14 @@ fn a_second_run_is_refused_by_whatever_name() {
 
 #[test]
 fn a_restored_store_is_its_owners_alone_again() {
-    let (mut bridge, _billing) = stopped();
-    let store = bridge.directory.path().join("turnhook.db");
+    let (mut program, _billing) = stopped();
+    let store = program.directory.path().join("turnhook.db");
     fs::set_permissions(&store, fs::Permissions::from_mode(0o666)).unwrap();
-    bridge.start();
+    program.start();
     assert_eq!(mode(&store), 0o600);
-    let wal = bridge.directory.path().join("turnhook.db-wal");
+    let wal = program.directory.path().join("turnhook.db-wal");
     assert_eq!(mode(&wal), 0o600);
-    let log = bridge.stop();
+    let log = program.stop();
     assert!(
         log.iter()
             .any(|line| line.contains("WARN") && line.contains("mode 0666")),
@@ -99,18 +99,18 @@ fn a_restored_store_is_its_owners_alone_again() {
 
 #[test]
 fn a_lock_that_is_a_link_is_not_followed() {
-    let (bridge, _billing) = stopped();
-    let lock = bridge.directory.path().join("turnhook.db.lock");
+    let (program, _billing) = stopped();
+    let lock = program.directory.path().join("turnhook.db.lock");
     let (target, new) = (
-        bridge.directory.path().join("target"),
-        bridge.directory.path().join("new"),
+        program.directory.path().join("target"),
+        program.directory.path().join("new"),
     );
     fs::write(&target, "something else").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
     for to in [&target, &new] {
         fs::remove_file(&lock).unwrap();
         symlink(to, &lock).unwrap();
-        refused(&bridge, "turnhook.db", "turnhook.db.lock: is a symbolic link");
+        refused(&program, "turnhook.db", "turnhook.db.lock: is a symbolic link");
     }
     assert_eq!(
         (mode(&target), fs::read_to_string(&target).unwrap().as_str()),
@@ -121,22 +121,22 @@ fn a_lock_that_is_a_link_is_not_followed() {
 
 #[test]
 fn a_log_without_its_store_is_not_begun_anew() {
-    let (mut bridge, _billing) = stopped();
-    let here = bridge.directory.path().to_owned();
+    let (mut program, _billing) = stopped();
+    let here = program.directory.path().to_owned();
     let (store, wal) = (here.join("turnhook.db"), here.join("turnhook.db-wal"));
-    bridge.start();
-    Feeder::connect(bridge.source).call("1795413634:bob", 2);
-    bridge.until("it to be in the log", |_| {
+    program.start();
+    Feeder::connect(program.source).call("1795413634:bob", 2);
+    program.until("it to be in the log", |_| {
         fs::metadata(&wal).is_ok_and(|found| found.len() > 0)
     });
-    bridge.kill();
+    program.kill();
     let kept = fs::read(&wal).unwrap();
     fs::rename(&store, here.join("away.db")).unwrap();
     for empty in [false, true] {
         if empty {
             fs::write(&store, b"").unwrap();
         }
-        refused(&bridge, "turnhook.db", "turnhook.db-wal");
+        refused(&program, "turnhook.db", "turnhook.db-wal");
         let looked = run(&here, &["sessions", "list"]);
         assert!(
             stderr(&looked).contains("put the store back beside it"),
@@ -147,15 +147,15 @@ fn a_log_without_its_store_is_not_begun_anew() {
         assert_eq!(fs::metadata(&store).map_or(0, |found| found.len()), 0);
     }
     fs::rename(here.join("away.db"), &store).unwrap();
-    bridge.start();
-    assert!(bridge.ask(&["sessions", "list"]).contains("alice"));
+    program.start();
+    assert!(program.ask(&["sessions", "list"]).contains("alice"));
 }
 
 /// A store that is written for long enough to be killed on the way.
 #[test]
 fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
-    let (bridge, _billing) = stopped();
-    let here = bridge.directory.path();
+    let (program, _billing) = stopped();
+    let here = program.directory.path();
     let db = rusqlite::Connection::open(here.join("turnhook.db")).unwrap();
     db.execute_batch(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
@@ -181,10 +181,10 @@ fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
         fs::remove_file(left).unwrap();
     }
 
-    bridge.ask(&["backup", "backup.db"]);
+    program.ask(&["backup", "backup.db"]);
     assert_eq!((mode(&whole), fs::metadata(&whole).unwrap().nlink()), (0o600, 1));
     assert_eq!(partial(), None);
-    let again = bridge.command(&["backup", "backup.db"]);
+    let again = program.command(&["backup", "backup.db"]);
     assert!(stderr(&again).contains("never overwrites"), "{}", stderr(&again));
     assert_eq!(partial(), None);
 }
@@ -192,13 +192,13 @@ fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
 /// Not "unable to open database file", for ever.
 #[test]
 fn another_users_store_is_named_as_such() {
-    let (bridge, _billing) = stopped();
+    let (program, _billing) = stopped();
     // Root may do anything: somebody else asks, where it is root who tests.
     let mut ask = command(Path::new("/"));
     if are_root() {
         ask.uid(65_534).gid(65_534);
     }
-    let folder = bridge.directory.path();
+    let folder = program.directory.path();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     let config = folder.join("turnhook.toml");
     let output = ask

@@ -8,20 +8,20 @@ use std::{
 
 use crate::harness::{
     billing::Billing,
-    bridge::Bridge,
     feeder::{Allocation, Feeder},
+    program::Program,
 };
 
 #[test]
 fn health_metrics_and_status() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    assert_eq!(bridge.get("/livez"), (200, "ok\n".to_owned()));
-    bridge.until("the source", |status| {
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    assert_eq!(program.get("/livez"), (200, "ok\n".to_owned()));
+    program.until("the source", |status| {
         status["sources"]["eu-1"]["state"] == "listening"
     });
-    let (code, body) = bridge.get("/readyz");
+    let (code, body) = program.get("/readyz");
     assert_eq!(
         (code, serde_json::from_str(&body).unwrap()),
         (
@@ -33,11 +33,11 @@ fn health_metrics_and_status() {
             })
         )
     );
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
 
-    let status = bridge.until("the delivery", |status| {
+    let status = program.until("the delivery", |status| {
         let endpoint = &status["endpoints"]["billing"];
         endpoint["last_delivered_at"].is_string() && endpoint["pending"] == 0
     });
@@ -52,7 +52,7 @@ fn health_metrics_and_status() {
     );
     assert_eq!(endpoint["dead_letters"], 0);
 
-    let (code, metrics) = bridge.get("/metrics");
+    let (code, metrics) = program.get("/metrics");
     assert_eq!(code, 200);
     for line in [
         "turnhook_events_total{source=\"eu-1\",kind=\"new\"} 1",
@@ -71,8 +71,8 @@ fn health_metrics_and_status() {
         !metrics.contains("cust_42") && !metrics.contains("example.org"),
         "a name is a label:\n{metrics}"
     );
-    assert_eq!(bridge.get("/nothing").0, 404);
-    assert!(bridge.stop().iter().any(|line| line.contains("stopped")));
+    assert_eq!(program.get("/nothing").0, 404);
+    assert!(program.stop().iter().any(|line| line.contains("stopped")));
 }
 
 /// Every series that can be told before is there from the start, at 0: what comes to be by its first increment has not
@@ -80,8 +80,8 @@ fn health_metrics_and_status() {
 #[test]
 fn metrics_begin_at_zero_and_count() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
     let zeros = [
         "turnhook_gaps_total{source=\"eu-1\",reason=\"stall\"}",
         "turnhook_events_ignored_total{source=\"eu-1\",reason=\"foreign\"}",
@@ -101,22 +101,22 @@ fn metrics_begin_at_zero_and_count() {
         "turnhook_internal_errors_total",
         "turnhook_commit_errors_total",
     ];
-    let metrics = bridge.get("/metrics").1;
+    let metrics = program.get("/metrics").1;
     for series in zeros {
         assert_eq!(value(&metrics, series), 0.0, "{series}");
     }
     assert_eq!(value(&metrics, "turnhook_store_up"), 1.0);
 
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut feeder = Feeder::connect(program.source);
     let mut call = Allocation::new("1795413634:cust_42", 1);
     feeder.open(&call, 600).unwrap();
     feeder.relay(&mut call, 7, 5).unwrap();
     feeder.close(&call).unwrap();
     billing.ended("cust_42", 1);
-    bridge.until("the delivery", |status| {
+    program.until("the delivery", |status| {
         status["endpoints"]["billing"]["pending"] == 0
     });
-    let metrics = bridge.get("/metrics").1;
+    let metrics = program.get("/metrics").1;
     for (series, wanted) in [
         ("turnhook_sessions_started_total{source=\"eu-1\"}", 1.0),
         ("turnhook_session_duration_seconds_count{source=\"eu-1\"}", 1.0),
@@ -151,10 +151,10 @@ fn metrics_begin_at_zero_and_count() {
 /// Prometheus's own format for whoever asks for nothing else, OpenMetrics for whoever asks for that.
 #[test]
 fn metrics_in_the_format_that_is_asked_for() {
-    let mut bridge = Bridge::new("");
-    bridge.start();
+    let mut program = Program::new("");
+    program.start();
     let scrape = |accept: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", bridge.http)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", program.http)).unwrap();
         write!(
             stream,
             "GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
@@ -183,9 +183,9 @@ fn metrics_in_the_format_that_is_asked_for() {
 /// What stands at the root leads to all the rest.
 #[test]
 fn a_landing_page() {
-    let mut bridge = Bridge::new("");
-    bridge.start();
-    let (code, page) = bridge.get("/");
+    let mut program = Program::new("");
+    program.start();
+    let (code, page) = program.get("/");
     assert_eq!(code, 200);
     let links: Vec<&str> = page
         .split("href=\"")
@@ -194,39 +194,39 @@ fn a_landing_page() {
         .collect();
     assert_eq!(links, ["/status", "/metrics", "/readyz", "/livez"]);
     for link in links {
-        assert_eq!(bridge.get(link).0, 200, "{link}");
+        assert_eq!(program.get(link).0, 200, "{link}");
     }
 }
 
 /// A restart is a gap, and the one that follows knows of it: in `/status`, and in the time of the last one.
 #[test]
 fn gaps_of_the_last_day_are_known_after_a_restart() {
-    let mut bridge = Bridge::new("");
+    let mut program = Program::new("");
     let last_gap = "turnhook_last_gap_timestamp_seconds{source=\"eu-1\"}";
-    bridge.start();
+    program.start();
     assert_eq!(
-        value(&bridge.get("/metrics").1, last_gap),
+        value(&program.get("/metrics").1, last_gap),
         0.0,
         "there was none yet"
     );
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut feeder = Feeder::connect(program.source);
     let mut call = Allocation::new("1795413634:cust_42", 1);
     feeder.open(&call, 600).unwrap();
     feeder.relay(&mut call, 7, 5).unwrap();
-    bridge.until("the call", |status| {
+    program.until("the call", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 1
     });
-    bridge.stop();
-    bridge.start();
-    bridge.until("the gap of the restart", |status| {
+    program.stop();
+    program.start();
+    program.until("the gap of the restart", |status| {
         status["sources"]["eu-1"]["recent_gaps"][0]["reason"] == "restart"
     });
-    bridge.stop();
-    bridge.start();
-    bridge.until("the gap of before", |status| {
+    program.stop();
+    program.start();
+    program.until("the gap of before", |status| {
         status["sources"]["eu-1"]["gaps_24h"].as_u64() >= Some(1)
     });
-    assert!(value(&bridge.get("/metrics").1, last_gap) > 1e9);
+    assert!(value(&program.get("/metrics").1, last_gap) > 1e9);
 }
 
 /// The value of a series.

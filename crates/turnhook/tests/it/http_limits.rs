@@ -8,9 +8,9 @@ use std::{
 use crate::harness::{
     DEADLINE,
     billing::Billing,
-    bridge::{Bridge, SECRET},
     feeder::Feeder,
     process::Process,
+    program::{Program, SECRET},
     turnhook::command,
 };
 
@@ -54,13 +54,13 @@ fn get(address: &str, host: &str) -> String {
 #[test]
 fn other_names_than_its_own_are_refused() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    let file = bridge.directory.path().join("turnhook.toml");
+    let mut program = Program::new(&billing.endpoint());
+    let file = program.directory.path().join("turnhook.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let configured = text.replace("[http]\n", "[http]\nhosts = [\"turnhook.example.com\"]\n");
     std::fs::write(&file, configured).unwrap();
-    bridge.start();
-    let address = format!("127.0.0.1:{}", bridge.http);
+    program.start();
+    let address = format!("127.0.0.1:{}", program.http);
     for host in ["localhost", "turnhook.example.com:8080", &address] {
         let answer = get(&address, host);
         assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
@@ -124,9 +124,9 @@ fn has_limits(address: &str) {
 #[test]
 fn the_port_of_metrics_has_limits() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    has_limits(&format!("127.0.0.1:{}", bridge.http));
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    has_limits(&format!("127.0.0.1:{}", program.http));
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_crowd_leaves_descriptors_to_others_where_there_are_few() {
 /// what is to be delivered.
 fn crowd(descriptors: u32) {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start_with_descriptors(descriptors);
-    bridge.line("fewer file descriptors");
-    let address = format!("127.0.0.1:{}", bridge.http);
+    let mut program = Program::new(&billing.endpoint());
+    program.start_with_descriptors(descriptors);
+    program.line("fewer file descriptors");
+    let address = format!("127.0.0.1:{}", program.http);
     let mut crowd = Vec::new();
     for _ in 0..300 {
         let mut stream = connect(&address);
@@ -183,11 +183,11 @@ fn crowd(descriptors: u32) {
             );
         }
     }
-    let process = bridge.process().id();
+    let process = program.process().id();
     let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
     assert!(open <= descriptors as usize * 7 / 8 + 2, "{open} are open");
-    Feeder::connect(bridge.source).call("1795413634:cust_42", 1);
+    Feeder::connect(program.source).call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
-    assert!(!bridge.log().iter().any(|line| line.contains("cannot accept")));
+    assert!(!program.log().iter().any(|line| line.contains("cannot accept")));
     drop(crowd);
 }

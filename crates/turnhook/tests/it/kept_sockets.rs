@@ -12,11 +12,11 @@ use std::{
 
 use crate::harness::{
     billing::{Billing, Session, counted, direct, logged_of, relayed, statsdb, sum},
-    bridge::Bridge,
     coturn::{Coturn, Logged},
     eventually,
     feeder::{Allocation, Feeder},
     manager::Manager,
+    program::Program,
     turn::TurnClient,
 };
 
@@ -72,11 +72,11 @@ fn all_are_exact(billing: &Billing, coturn: &Coturn, users: &[String]) {
 
 fn restarts(count: usize) {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    let manager = Manager::start(bridge.directory.path(), PLENTY);
-    bridge.start_under(&manager);
+    let mut program = direct(&billing);
+    let manager = Manager::start(program.directory.path(), PLENTY);
+    program.start_under(&manager);
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=3"]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &["--relay-threads=3"]);
     let (stop, next, users) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
     let mut lasting = TurnClient::tcp(&coturn, "lasting").call(&coturn);
     lasting.relay(50, 100);
@@ -88,10 +88,10 @@ fn restarts(count: usize) {
         for restart in 0..count {
             // At other moments each time.
             std::thread::sleep(Duration::from_millis(50 + 37 * restart as u64 % 200));
-            bridge.stop();
+            program.stop();
             assert!(manager.kept() >= 2 + 3, "{:?}", manager.said());
             std::thread::sleep(Duration::from_millis(17 * restart as u64 % 150));
-            bridge.start_under(&manager);
+            program.start_under(&manager);
             // From then on they are its own.
             eventually("that what was kept is forgotten", || {
                 (manager.kept() == 0).then_some(())
@@ -105,14 +105,14 @@ fn restarts(count: usize) {
     all_are_exact(&billing, &coturn, &users);
     println!("{} calls over {count} restarts", users.len());
     // Nothing was missed, and nobody thinks so.
-    let gaps = bridge.objects(&["gaps", "list"]);
+    let gaps = program.objects(&["gaps", "list"]);
     assert!(
         gaps.iter()
             .all(|gap| ["stall", "clock_step"].contains(&gap["reason"].as_str().unwrap())),
         "{gaps:#?}"
     );
     // coturn has the connections that it had.
-    let log = bridge.log();
+    let log = program.log();
     assert!(
         log.iter().any(|line| line.contains("as if it had not stopped")),
         "{log:#?}"
@@ -136,37 +136,37 @@ fn a_hundred_restarts_under_load_lose_nothing() {
 #[test]
 fn what_was_kept_is_used_once() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    let manager = Manager::start(bridge.directory.path(), PLENTY);
-    bridge.start_under(&manager);
+    let mut program = direct(&billing);
+    let manager = Manager::start(program.directory.path(), PLENTY);
+    program.start_under(&manager);
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=1"]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &["--relay-threads=1"]);
     let mut client = TurnClient::tcp(&coturn, "ann").call(&coturn);
     client.relay(50, 100);
     billing.started("ann");
     manager.never_forget();
-    bridge.stop();
-    bridge.start_under(&manager);
-    assert_eq!(gaps(&bridge, "restart"), 0);
-    let heard = counted(&bridge, &["turnhook_events_total", "refreshed"]);
+    program.stop();
+    program.start_under(&manager);
+    assert_eq!(gaps(&program, "restart"), 0);
+    let heard = counted(&program, &["turnhook_events_total", "refreshed"]);
     assert_eq!(client.refresh(600), 0);
     eventually("the refresh, over the connection that was kept", || {
-        (counted(&bridge, &["turnhook_events_total", "refreshed"]) > heard).then_some(())
+        (counted(&program, &["turnhook_events_total", "refreshed"]) > heard).then_some(())
     });
-    bridge.kill();
+    program.kill();
     assert!(manager.kept() > 0, "it still has them");
-    bridge.start_under(&manager);
-    let log = bridge.log();
+    program.start_under(&manager);
+    let log = program.log();
     assert!(
         log.iter()
             .any(|line| line.contains("an earlier start has used them")),
         "{log:#?}"
     );
-    eventually("the gap", || (gaps(&bridge, "restart") == 1).then_some(()));
+    eventually("the gap", || (gaps(&program, "restart") == 1).then_some(()));
     // What is left with the manager is no connection any more: coturn opens another one once it has something to say.
     eventually("a refresh", || {
         assert_eq!(client.refresh(600), 0);
-        (counted(&bridge, &["turnhook_events_total", "refreshed"]) > 0).then_some(())
+        (counted(&program, &["turnhook_events_total", "refreshed"]) > 0).then_some(())
     });
     client.relay(50, 100);
     assert_eq!(client.refresh(0), 0);
@@ -179,28 +179,28 @@ fn what_was_kept_is_used_once() {
 #[test]
 fn what_was_not_kept_is_a_gap() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
+    let mut program = direct(&billing);
     // The state, the listener, and one connection of several.
-    let manager = Manager::start(bridge.directory.path(), 3);
-    bridge.start_under(&manager);
+    let manager = Manager::start(program.directory.path(), 3);
+    program.start_under(&manager);
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=3"]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &["--relay-threads=3"]);
     let mut client = TurnClient::tcp(&coturn, "ann").call(&coturn);
     client.relay(50, 100);
     billing.started("ann");
-    bridge.stop();
+    program.stop();
     assert_eq!(manager.kept(), 3);
-    bridge.start_under(&manager);
+    program.start_under(&manager);
     eventually("the gap of those that were not kept", || {
-        (gaps(&bridge, "reconnect") > 0).then_some(())
+        (gaps(&program, "reconnect") > 0).then_some(())
     });
-    assert_eq!(gaps(&bridge, "restart"), 0);
-    bridge.stop();
+    assert_eq!(gaps(&program, "restart"), 0);
+    program.stop();
     // A stop, not a restart: the service manager drops them.
     manager.forget_all();
-    bridge.start_under(&manager);
+    program.start_under(&manager);
     eventually("the gap of the stop", || {
-        (gaps(&bridge, "restart") == 1).then_some(())
+        (gaps(&program, "restart") == 1).then_some(())
     });
     assert_eq!(client.refresh(0), 0);
 }
@@ -209,10 +209,10 @@ fn what_was_not_kept_is_a_gap() {
 #[test]
 fn what_waits_meanwhile_is_not_late() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    let manager = Manager::start(bridge.directory.path(), PLENTY);
-    bridge.start_under(&manager);
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = direct(&billing);
+    let manager = Manager::start(program.directory.path(), PLENTY);
+    program.start_under(&manager);
+    let mut feeder = Feeder::connect(program.source);
     let mut call = Allocation::new("ann", 1);
     feeder.open(&call, 600).unwrap();
     feeder.relay(&mut call, 50, 50).unwrap();
@@ -221,21 +221,21 @@ fn what_waits_meanwhile_is_not_late() {
     for counters in [&mut call.client, &mut call.peer] {
         counters.iter_mut().for_each(|counter| *counter += 7);
     }
-    let counted_before = counted(&bridge, &["turnhook_events_total", "deleted"]);
+    let counted_before = counted(&program, &["turnhook_events_total", "deleted"]);
     feeder.delete(&call).unwrap();
     eventually("that it is heard", || {
-        (counted(&bridge, &["turnhook_events_total", "deleted"]) > counted_before).then_some(())
+        (counted(&program, &["turnhook_events_total", "deleted"]) > counted_before).then_some(())
     });
-    bridge.stop();
+    program.stop();
     feeder.totals(&call).unwrap();
     // Past `totals_grace`, after which an end is told without them.
     std::thread::sleep(Duration::from_millis(2_500));
-    bridge.start_under(&manager);
+    program.start_under(&manager);
     let session = &billing.ended("ann", 1)[0];
     assert!(session.is_exact(), "{session:#?}");
     let usage = session.usage();
     assert_eq!((usage.client, usage.peer), (call.client, call.peer));
-    assert_eq!(gaps(&bridge, "restart"), 0);
+    assert_eq!(gaps(&program, "restart"), 0);
 }
 
 /// The unit lets systemd keep as many as a listener has, and the kernel lets turnhook have them.
@@ -256,7 +256,7 @@ fn the_unit_has_room_for_all_connections() {
     );
 }
 
-fn gaps(bridge: &Bridge, reason: &str) -> usize {
-    let gaps = bridge.objects(&["gaps", "list"]);
+fn gaps(program: &Program, reason: &str) -> usize {
+    let gaps = program.objects(&["gaps", "list"]);
     gaps.iter().filter(|gap| gap["reason"] == reason).count()
 }

@@ -2,9 +2,9 @@
 
 use crate::harness::{
     billing::{Billing, QUICK, Session, logged_of, relayed, statsdb},
-    bridge::Bridge,
     coturn::Coturn,
     eventually,
+    program::Program,
     turn::TurnClient,
 };
 
@@ -19,12 +19,12 @@ const PARKED: usize = 40;
 #[test]
 fn many_small_parts_of_one_user() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&format!("{QUICK}{}", billing.endpoint()));
-    bridge.start();
+    let mut program = Program::new(&format!("{QUICK}{}", billing.endpoint()));
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
     let open = |count: usize| {
-        bridge.until("so many open allocations", |status| {
+        program.until("so many open allocations", |status| {
             status["sources"]["eu-1"]["open_allocations"] == count
         });
     };

@@ -3,32 +3,32 @@
 use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
 
 use crate::harness::{
-    billing::Billing, bridge::Bridge, eventually, feeder::Feeder, process::Process, turnhook::command,
+    billing::Billing, eventually, feeder::Feeder, process::Process, program::Program, turnhook::command,
 };
 
 /// Starts it with its log in a file, which it is told is the journal's; what it logs until it was stopped.
 fn logged_to_a_file(inode_is_right: bool) -> String {
-    let bridge = Bridge::new(
+    let program = Program::new(
         "[[endpoint]]\nname = \"billing\"\nurl = \"http://127.0.0.1:9/\"\nsecrets_file = \"s\"\n",
     );
     fs::write(
-        bridge.directory.path().join("s"),
-        format!("{}\n", crate::harness::bridge::SECRET),
+        program.directory.path().join("s"),
+        format!("{}\n", crate::harness::program::SECRET),
     )
     .unwrap();
-    let file = bridge.directory.path().join("log");
+    let file = program.directory.path().join("log");
     let meta = fs::File::create(&file).unwrap().metadata().unwrap();
     let inode = if inode_is_right {
         meta.ino()
     } else {
         meta.ino() + 1
     };
-    let program = command(bridge.directory.path());
+    let made = command(program.directory.path());
     let mut shell = Command::new("sh");
     shell
-        .current_dir(bridge.directory.path())
+        .current_dir(program.directory.path())
         .args(["-c", "exec \"$0\" run 2>> log"])
-        .arg(program.get_program())
+        .arg(made.get_program())
         .env("JOURNAL_STREAM", format!("{}:{inode}", meta.dev()));
     let mut process = Process::start(&mut shell);
     let read = || fs::read_to_string(&file).unwrap();
@@ -63,17 +63,17 @@ fn what_only_inherits_the_variable_is_not_under_systemd() {
 #[test]
 fn each_attempt_is_a_line_at_debug() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "{}[log]\nlevel = \"info,turnhook_dispatcher=debug\"\n",
         billing.endpoint()
     ));
-    bridge.start();
-    Feeder::connect(bridge.source).call("1795413634:cust_42", 1);
+    program.start();
+    Feeder::connect(program.source).call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
-    bridge.until("the delivery", |status| {
+    program.until("the delivery", |status| {
         status["endpoints"]["billing"]["pending"] == 0
     });
-    let log = bridge.stop();
+    let log = program.stop();
     let attempts: Vec<serde_json::Value> = log
         .iter()
         .filter_map(|line| serde_json::from_str(line).ok())

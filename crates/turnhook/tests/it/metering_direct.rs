@@ -19,13 +19,13 @@ use crate::harness::{
 #[test]
 fn terminated_or_killed_with_allocations_open() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let start = |dbname| {
         Coturn::start(
             directory.path(),
-            &statsdb(&bridge, dbname),
+            &statsdb(&program, dbname),
             &["--relay-threads=1"],
         )
     };
@@ -71,10 +71,10 @@ fn terminated_or_killed_with_allocations_open() {
 #[test]
 fn restarted_with_the_same_users_and_ids() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let mut coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &["--relay-threads=1"]);
+    let mut coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &["--relay-threads=1"]);
     let mut client = TurnClient::udp(&coturn, "ann").call(&coturn);
     relay_until_reported(&mut client, &coturn, "ann");
     let before = sum(logged_of(&coturn, "ann"));
@@ -173,9 +173,9 @@ const LONGER_THAN_A_STOP: Duration = Duration::from_secs(11);
 #[test]
 fn all_connections_of_a_live_server_cut_twice() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
-    let way = Way::to(bridge.source);
+    let mut program = direct(&billing);
+    program.start();
+    let way = Way::to(program.source);
     let directory = tempfile::tempdir().unwrap();
     let statsdb = format!("ip=127.0.0.1 port={} dbname=0 connect_timeout=5", way.port);
     let coturn = Coturn::start(directory.path(), &statsdb, &["--relay-threads=2"]);
@@ -186,13 +186,13 @@ fn all_connections_of_a_live_server_cut_twice() {
         way.cut();
         // Refreshed until it is heard, as a client would be over the hours: an idle thread comes back only when
         // it has something to say.
-        let heard = counted(&bridge, &["turnhook_events_total", "refreshed"]);
+        let heard = counted(&program, &["turnhook_events_total", "refreshed"]);
         eventually("a refresh after the cut", || {
             assert_eq!(client.refresh(600), 0);
-            (counted(&bridge, &["turnhook_events_total", "refreshed"]) > heard).then_some(())
+            (counted(&program, &["turnhook_events_total", "refreshed"]) > heard).then_some(())
         });
         eventually("the gap", || {
-            (counted(&bridge, &["turnhook_gaps_total", "reconnect"]) >= cut).then_some(())
+            (counted(&program, &["turnhook_gaps_total", "reconnect"]) >= cut).then_some(())
         });
     }
     let until = Instant::now() + LONGER_THAN_A_STOP;
@@ -213,14 +213,14 @@ fn all_connections_of_a_live_server_cut_twice() {
     assert_eq!(sessions[0].usage(), logged);
     assert_eq!(sessions[0].billable(), relayed(&logged));
     assert!(
-        bridge.status()["sources"]["eu-1"]["recent_gaps"]
+        program.status()["sources"]["eu-1"]["recent_gaps"]
             .as_array()
             .unwrap()
             .len()
             >= 2
     );
     assert_eq!(
-        counted(&bridge, &["turnhook_sessions_ended_total", "server_stopped"]),
+        counted(&program, &["turnhook_sessions_ended_total", "server_stopped"]),
         0
     );
 }
@@ -233,10 +233,10 @@ fn more_than_4_gib_in_one_direction() {
     const LENGTH: usize = 16_000;
     const WRAP: u64 = 1 << 32;
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
     let mut client = TurnClient::udp(&coturn, "ann").call(&coturn);
     let start = Instant::now();
     while client.sent < WRAP + WRAP / 10 {

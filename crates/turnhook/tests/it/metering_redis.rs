@@ -9,10 +9,12 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    billing::{Billing, Session, counted, logged_of, redis as bridge_on, relay_until_reported, relayed, sum},
-    bridge::Bridge,
+    billing::{
+        Billing, Session, counted, logged_of, redis as program_on, relay_until_reported, relayed, sum,
+    },
     coturn::{Coturn, Logged},
     eventually,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
 };
@@ -21,9 +23,9 @@ fn url(redis: &Redis) -> String {
     format!("url = \"redis://127.0.0.1:{}\"", redis.port)
 }
 
-/// Waits until the bridge has subscribed.
-fn connected(bridge: &Bridge) {
-    bridge.until("the subscription", |s| {
+/// Waits until the program has subscribed.
+fn connected(program: &Program) {
+    program.until("the subscription", |s| {
         s["sources"]["eu-1"]["state"] == "connected"
     });
 }
@@ -35,9 +37,9 @@ fn a_killed_server_is_known_by_expiry_and_by_its_next_life() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let redis = Redis::start(directory.path(), &[]);
-    let mut bridge = bridge_on(&billing, &url(&redis));
-    bridge.start();
-    connected(&bridge);
+    let mut program = program_on(&billing, &url(&redis));
+    program.start();
+    connected(&program);
     let more = ["--relay-threads=1", "--max-allocate-lifetime=12"];
     let mut coturn = Coturn::start(directory.path(), &redis.statsdb(), &more);
     // The first id is the one that comes back.
@@ -80,9 +82,9 @@ fn two_servers_on_one_redis() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let redis = Redis::start(directory.path(), &[]);
-    let mut bridge = bridge_on(&billing, &url(&redis));
-    bridge.start();
-    connected(&bridge);
+    let mut program = program_on(&billing, &url(&redis));
+    program.start();
+    connected(&program);
     let start = |dbname: u32, realm: &str| {
         let statsdb = format!(
             "ip=127.0.0.1 port={} dbname={dbname} connect_timeout=5",
@@ -108,7 +110,7 @@ fn two_servers_on_one_redis() {
             client
         })
         .collect();
-    bridge.line("two servers share an allocation's key");
+    program.line("two servers share an allocation's key");
     for client in &mut clients {
         assert_eq!(client.refresh(0), 0);
     }
@@ -120,7 +122,7 @@ fn two_servers_on_one_redis() {
             let mut of = sessions.iter().filter(|s| realm(s) == name).peekable();
             of.peek().is_some() && of.all(Session::has_ended)
         };
-        let none_open = bridge.status()["sources"]["eu-1"]["open_allocations"] == 0;
+        let none_open = program.status()["sources"]["eu-1"]["open_allocations"] == 0;
         (none_open && ended("example.org") && ended("example.net")).then_some(sessions)
     });
     let [one, other, apart] = coturns.each_ref().map(|coturn| sum(logged_of(coturn, "ann")));
@@ -142,9 +144,9 @@ fn redis_killed_and_restarted_under_traffic() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let mut redis = Redis::start(directory.path(), &[]);
-    let mut bridge = bridge_on(&billing, &format!("{}\n[log]\nlevel = \"debug\"", url(&redis)));
-    bridge.start();
-    connected(&bridge);
+    let mut program = program_on(&billing, &format!("{}\n[log]\nlevel = \"debug\"", url(&redis)));
+    program.start();
+    connected(&program);
     let coturn = Coturn::start(
         directory.path(),
         &redis.statsdb(),
@@ -158,7 +160,7 @@ fn redis_killed_and_restarted_under_traffic() {
         billing.told(user, 1);
     }
     redis.process.signal("KILL");
-    bridge.until("the loss", |s| s["sources"]["eu-1"]["state"] == "deaf");
+    program.until("the loss", |s| s["sources"]["eu-1"]["state"] == "deaf");
     // One opens, one goes on, one closes while nobody hears.
     let mut opened_meanwhile = call("opened-meanwhile");
     opened_meanwhile.relay(100, 100);
@@ -170,15 +172,15 @@ fn redis_killed_and_restarted_under_traffic() {
         (logged.peer[3] >= closed_meanwhile.sent).then_some(())
     });
     redis.start_again();
-    connected(&bridge);
-    assert!(counted(&bridge, &["turnhook_gaps_total", "reconnect"]) >= 1);
-    bridge.line("snapshot of the status keys ended");
+    connected(&program);
+    assert!(counted(&program, &["turnhook_gaps_total", "reconnect"]) >= 1);
+    program.line("snapshot of the status keys ended");
     // Refreshed until it is heard again: coturn loses what it says while it connects.
     for (client, user) in [
         (&mut through, "through"),
         (&mut opened_meanwhile, "opened-meanwhile"),
     ] {
-        let heard = || counted(&bridge, &["turnhook_events_total", "refreshed"]);
+        let heard = || counted(&program, &["turnhook_events_total", "refreshed"]);
         let before = heard();
         eventually(&format!("a refresh of {user}"), || {
             assert_eq!(client.refresh(600), 0);
@@ -223,9 +225,9 @@ fn thrown_out_by_its_output_buffer() {
         directory.path(),
         &["--client-output-buffer-limit", "pubsub", "1mb", "1mb", "1"],
     );
-    let mut bridge = bridge_on(&billing, &url(&redis));
-    bridge.start();
-    connected(&bridge);
+    let mut program = program_on(&billing, &url(&redis));
+    program.start();
+    connected(&program);
     let coturn = Coturn::start(
         directory.path(),
         &redis.statsdb(),
@@ -238,7 +240,7 @@ fn thrown_out_by_its_output_buffer() {
     for user in ["through", "closed-meanwhile"] {
         billing.told(user, 1);
     }
-    bridge.process().signal("STOP");
+    program.process().signal("STOP");
     flood(&redis);
     closed_meanwhile.relay(1000, 100);
     assert_eq!(closed_meanwhile.refresh(0), 0);
@@ -247,14 +249,14 @@ fn thrown_out_by_its_output_buffer() {
         (logged.peer[3] >= closed_meanwhile.sent).then_some(())
     });
     through.relay(1000, 100);
-    bridge.process().signal("CONT");
+    program.process().signal("CONT");
     // Whether it can be told why the connection was closed depends on what the kernel still hands out of it.
     eventually("the gap", || {
         let gaps =
-            ["thrown_out", "reconnect"].map(|reason| counted(&bridge, &["turnhook_gaps_total", reason]));
+            ["thrown_out", "reconnect"].map(|reason| counted(&program, &["turnhook_gaps_total", reason]));
         (gaps.iter().sum::<u64>() >= 1).then_some(())
     });
-    connected(&bridge);
+    connected(&program);
     assert_eq!(through.refresh(0), 0);
     let session = &billing.ended("through", 1)[0];
     assert_eq!((session.end_reason(), session.is_exact()), ("closed", true));

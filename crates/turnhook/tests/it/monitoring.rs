@@ -12,8 +12,8 @@ use serde::Deserialize;
 use turnhook_reducer::source::GapReason;
 
 use crate::harness::{
-    bridge::{Bridge, endpoint},
     free_port,
+    program::{Program, endpoint},
 };
 
 #[derive(Deserialize)]
@@ -102,10 +102,10 @@ fn scraped() -> String {
         free_port()
     );
     let nobody = endpoint("billing", &format!("http://127.0.0.1:{}/", free_port()), "");
-    let mut bridge = Bridge::new(&(redis + &nobody));
-    bridge.start();
-    let metrics = bridge.get("/metrics").1;
-    bridge.stop();
+    let mut program = Program::new(&(redis + &nobody));
+    program.start();
+    let metrics = program.get("/metrics").1;
+    program.stop();
     metrics
 }
 

@@ -20,10 +20,10 @@ fn redis_down_at_start_and_lost_later() {
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
     let billing = Billing::start();
-    let mut bridge = redis(&billing, &format!("url = \"redis://127.0.0.1:{port}\""));
-    bridge.start();
+    let mut program = redis(&billing, &format!("url = \"redis://127.0.0.1:{port}\""));
+    program.start();
     let (code, body) = eventually("/readyz to say why", || {
-        let (code, body) = ready(&bridge.get("/readyz"));
+        let (code, body) = ready(&program.get("/readyz"));
         body["sources"]["eu-1"]["error"]
             .is_string()
             .then_some((code, body))
@@ -35,11 +35,11 @@ fn redis_down_at_start_and_lost_later() {
         "{body:#}"
     );
     assert_eq!(body["sources"]["eu-1"]["ready"], false);
-    assert_eq!(bridge.get("/livez").0, 200, "it serves all the same");
-    bridge.line("eu-1");
+    assert_eq!(program.get("/livez").0, 200, "it serves all the same");
+    program.line("eu-1");
 
     let mut redis_server = Redis::start_on(port, directory.path(), &[]);
-    let is_ready = || eventually("/readyz", || (bridge.get("/readyz").0 == 200).then_some(()));
+    let is_ready = || eventually("/readyz", || (program.get("/readyz").0 == 200).then_some(()));
     is_ready();
     let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
     let mut client = TurnClient::tcp(&coturn, "alice").call(&coturn);
@@ -47,15 +47,15 @@ fn redis_down_at_start_and_lost_later() {
 
     redis_server.process.signal("KILL");
     eventually("/readyz to notice", || {
-        (bridge.get("/readyz").0 == 503).then_some(())
+        (program.get("/readyz").0 == 503).then_some(())
     });
     client.relay(50, 100);
     redis_server.start_again();
     is_ready();
-    let status = bridge.status();
+    let status = program.status();
     let gaps = status["sources"]["eu-1"]["recent_gaps"].as_array().unwrap();
     assert!(gaps.iter().any(|gap| gap["reason"] == "reconnect"), "{status:#}");
-    let (_, metrics) = bridge.get("/metrics");
+    let (_, metrics) = program.get("/metrics");
     assert!(
         metrics.contains("turnhook_gaps_total{source=\"eu-1\",reason=\"reconnect\"} 1"),
         "{metrics}"
@@ -74,10 +74,10 @@ fn redis_down_at_start_and_lost_later() {
 #[test]
 fn what_is_taken_is_said() {
     let billing = Billing::start();
-    let mut bridge = crate::harness::billing::direct(&billing);
-    bridge.start();
+    let mut program = crate::harness::billing::direct(&billing);
+    program.start();
     // The same store.
-    let second = bridge.command(&["run"]);
+    let second = program.command(&["run"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(
         turnhook::stderr(&second).contains("another `turnhook run` uses this store"),
@@ -85,7 +85,7 @@ fn what_is_taken_is_said() {
     );
     // The same ports, another store.
     let run = |name: &str, value: &str| {
-        turnhook::command(bridge.directory.path())
+        turnhook::command(program.directory.path())
             .arg("run")
             .env("TURNHOOK_STORE__PATH", "other.db")
             .env(name, value)
@@ -101,5 +101,5 @@ fn what_is_taken_is_said() {
     let second = run("TURNHOOK_HTTP__LISTEN", "127.0.0.1:0");
     assert_eq!(second.status.code(), Some(1));
     assert!(turnhook::stderr(&second).contains("eu-1"), "{second:?}");
-    bridge.stop();
+    program.stop();
 }

@@ -17,16 +17,16 @@ use turnhook_store::{Commit, EndpointId, Mode, NewEvent, SessionFilter, Store};
 
 use crate::harness::{
     DEADLINE,
-    bridge::{Bridge, endpoint, text},
     counter::Counter,
     eventually,
     feeder::{Allocation, Feeder},
+    program::{Program, endpoint, text},
 };
 
 /// Events of a session in the backlog.
 const EVENTS: u32 = 4;
 
-/// Writes a backlog of so many deliveries into a new store, as a bridge would have left it behind.
+/// Writes a backlog of so many deliveries into a new store, as a program would have left it behind.
 async fn write_backlog(path: &Path, deliveries: u64) {
     let store = Store::open(path, Mode::Run).await.unwrap();
     let now = std::time::SystemTime::now()
@@ -126,25 +126,25 @@ fn rate_of(counter: &Counter, events: u64, mut alongside: impl FnMut()) -> f64 {
 /// A backlog of `deliveries`, of which `drained` are awaited.
 async fn backlog(deliveries: u64, drained: u64) {
     let counter = Counter::start().await;
-    let mut bridge = Bridge::new(&endpoint("billing", &counter.url(), ""));
+    let mut program = Program::new(&endpoint("billing", &counter.url(), ""));
     let began = Instant::now();
-    write_backlog(&bridge.directory.path().join("turnhook.db"), deliveries).await;
+    write_backlog(&program.directory.path().join("turnhook.db"), deliveries).await;
     let written = began.elapsed();
 
     // With nothing behind: what fits into memory, without a store to read it from.
     let idle = Counter::start().await;
-    let mut empty = Bridge::new(&endpoint("billing", &idle.url(), ""));
+    let mut empty = Program::new(&endpoint("billing", &idle.url(), ""));
     write_backlog(&empty.directory.path().join("turnhook.db"), 4000).await;
     empty.start();
     let empty_rate = rate_of(&idle, 3000, || {});
     let empty_memory = empty.memory("VmHWM");
     empty.stop();
 
-    bridge.start();
+    program.start();
     let mut memory = 0;
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut feeder = Feeder::connect(program.source);
     let rate = rate_of(&counter, drained / 2, || {
-        memory = memory.max(bridge.memory("VmRSS"))
+        memory = memory.max(program.memory("VmRSS"))
     });
 
     // What happens now is told now.
@@ -169,10 +169,10 @@ async fn backlog(deliveries: u64, drained: u64) {
 
     let rest = drained.saturating_sub(counter.events()).max(drained / 4);
     let rest_rate = rate_of(&counter, rest.min(deliveries + 2 - counter.events()), || {
-        memory = memory.max(bridge.memory("VmRSS"));
+        memory = memory.max(program.memory("VmRSS"));
     });
     if drained == deliveries {
-        bridge.until("the rest", |status| {
+        program.until("the rest", |status| {
             status["endpoints"]["billing"]["pending"] == 0
         });
         let counts = counter.counts.lock().unwrap();
@@ -185,7 +185,7 @@ async fn backlog(deliveries: u64, drained: u64) {
         assert_eq!(ended, deliveries / u64::from(EVENTS), "each session whole");
     }
     assert_eq!(counter.counts.lock().unwrap().out_of_order, 0);
-    let peak = bridge.memory("VmHWM").max(memory);
+    let peak = program.memory("VmHWM").max(memory);
     println!(
         "backlog of {deliveries} (written in {written:.1?}): {rate:.0}/s, {:.2} of the rate without one ({empty_rate:.0}/s), \
          and {rest_rate:.0}/s once something new had come; \
@@ -197,7 +197,7 @@ async fn backlog(deliveries: u64, drained: u64) {
     );
     // Its bodies alone are larger; what is held of them is bounded.
     assert!(peak < 400 * 1024, "{peak} KiB for {deliveries} deliveries");
-    bridge.stop();
+    program.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,8 +245,8 @@ impl Drop for Disk<'_> {
 }
 
 /// Messages that the source has heard.
-fn heard(bridge: &Bridge) -> u64 {
-    let metrics = bridge.get("/metrics").1;
+fn heard(program: &Program) -> u64 {
+    let metrics = program.get("/metrics").1;
     let of_source = metrics
         .lines()
         .filter(|line| line.starts_with("turnhook_events_total{source=\"eu-1\""));
@@ -262,8 +262,8 @@ struct Calls {
 }
 
 impl Calls {
-    fn make(&mut self, bridge: &Bridge, calls: u64) {
-        let before = heard(bridge);
+    fn make(&mut self, program: &Program, calls: u64) {
+        let before = heard(program);
         for _ in 0..calls {
             self.made += 1;
             let allocation = Allocation::new("cust_1", self.made);
@@ -273,8 +273,8 @@ impl Calls {
         // Four messages each, unless they are given up.
         let full = "the bound is reached";
         eventually("the calls to be heard", || {
-            let over = heard(bridge) >= before + 4 * calls;
-            (over || bridge.log().iter().any(|line| line.contains(full))).then_some(())
+            let over = heard(program) >= before + 4 * calls;
+            (over || program.log().iter().any(|line| line.contains(full))).then_some(())
         });
     }
 }
@@ -282,50 +282,50 @@ impl Calls {
 /// The disk is full for a while; `beyond` the bound of what is kept in memory meanwhile.
 async fn full_disk(beyond: bool) {
     let counter = Counter::start().await;
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "[store]\npath = \"disk/turnhook.db\"\n{}",
         endpoint("billing", &counter.url(), "events = [\"session.end\"]\n"),
     ));
-    let at = bridge.directory.path().join("disk");
+    let at = program.directory.path().join("disk");
     let Some(disk) = Disk::mount(&at, "4m") else {
         eprintln!("SKIPPED: a full disk needs a small one, and mounting that takes root");
         return;
     };
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     for id in 1..=20 {
         feeder.call("early", 1_000_000 + id);
     }
     eventually("the first", || (counter.events() == 20).then_some(()));
     eventually("the outcomes", || {
-        (bridge.deliveries("delivered").len() == 20).then_some(())
+        (program.deliveries("delivered").len() == 20).then_some(())
     });
-    bridge.ask(&["endpoints", "pause", "billing"]);
-    bridge.until("the pause", |status| {
+    program.ask(&["endpoints", "pause", "billing"]);
+    program.until("the pause", |status| {
         status["endpoints"]["billing"]["paused"] == true
     });
 
     // Calls until there is no room left: loudly.
     let mut calls = Calls { feeder, made: 0 };
-    while bridge.get("/readyz").0 == 200 {
-        calls.make(&bridge, 200);
+    while program.get("/readyz").0 == 200 {
+        calls.make(&program, 200);
         assert!(calls.made < 100_000, "it is not full after {} calls", calls.made);
     }
-    let (_, ready) = bridge.get("/readyz");
+    let (_, ready) = program.get("/readyz");
     assert!(ready.contains("no room left"), "{ready}");
-    assert_eq!(bridge.get("/livez").0, 200);
-    bridge.line("commit failed");
+    assert_eq!(program.get("/livez").0, 200);
+    program.line("commit failed");
 
     // It goes on reading, within bounds.
     let began = Instant::now();
-    calls.make(&bridge, 1000);
+    calls.make(&program, 1000);
     while beyond
-        && !bridge
+        && !program
             .log()
             .iter()
             .any(|line| line.contains("the bound is reached"))
     {
-        calls.make(&bridge, 2000);
+        calls.make(&program, 2000);
         assert!(
             calls.made < 200_000,
             "no bound was reached after {} calls",
@@ -333,19 +333,19 @@ async fn full_disk(beyond: bool) {
         );
     }
     let heard_all = if beyond { None } else { Some(calls.made) };
-    let (held, took) = (bridge.memory("VmRSS"), began.elapsed());
-    assert_eq!(bridge.get("/readyz").0, 503);
+    let (held, took) = (program.memory("VmRSS"), began.elapsed());
+    assert_eq!(program.get("/readyz").0, 503);
 
     // There is room again.
     let again = Instant::now();
     disk.resize("1g");
     eventually("it to be ready again", || {
-        (bridge.get("/readyz").0 == 200).then_some(())
+        (program.get("/readyz").0 == 200).then_some(())
     });
     calls.feeder.call("late", 900_000);
     // What has piled up is one commit, and that takes its time.
     let late = || {
-        let sessions = bridge.objects(&["sessions", "list", "--user", "late"]);
+        let sessions = program.objects(&["sessions", "list", "--user", "late"]);
         sessions.len() == 1 && sessions[0]["ended_at"].is_string()
     };
     while !late() {
@@ -356,7 +356,7 @@ async fn full_disk(beyond: bool) {
         std::thread::sleep(Duration::from_millis(100));
     }
     let caught_up = again.elapsed();
-    bridge.kill();
+    program.kill();
 
     // Everything up to the gap is there; what was given up is on record as missed.
     let store = Store::open(at.join("turnhook.db"), Mode::Shared).await.unwrap();
@@ -381,8 +381,8 @@ async fn full_disk(beyond: bool) {
         ),
     }
     store.close().await;
-    bridge.start();
-    bridge.ask(&["endpoints", "resume", "billing"]);
+    program.start();
+    program.ask(&["endpoints", "resume", "billing"]);
     let all = 20 + ended + 1;
     let before = Instant::now();
     while counter.events() < all {
@@ -403,7 +403,7 @@ async fn full_disk(beyond: bool) {
         calls.made,
         held / 1024
     );
-    bridge.stop();
+    program.stop();
     drop(disk);
 }
 

@@ -9,10 +9,10 @@ use std::{
 
 use crate::harness::{
     billing::Billing,
-    bridge::Bridge,
     eventually,
     feeder::{Allocation, Feeder},
     process::Process,
+    program::Program,
     turnhook::{self, stderr, stdout},
 };
 
@@ -99,7 +99,7 @@ const OTHERS: &[(&str, How)] = &[
 
 /// Where the commands run.
 struct World {
-    bridge: Bridge,
+    program: Program,
     feeder: Feeder,
     next: u64,
     /// An event, for `evt_…`.
@@ -108,9 +108,9 @@ struct World {
 
 impl World {
     fn start(billing: &Billing) -> World {
-        let mut bridge = Bridge::new(&billing.endpoint());
-        bridge.start();
-        let mut feeder = Feeder::connect(bridge.source);
+        let mut program = Program::new(&billing.endpoint());
+        program.start();
+        let mut feeder = Feeder::connect(program.source);
         feeder.call("1795413634:cust_42", 1);
         billing.ended("cust_42", 1);
         // One goes on.
@@ -119,11 +119,11 @@ impl World {
             .unwrap();
         billing.started("cust_43");
         let event = eventually("a delivery", || {
-            let delivered = bridge.deliveries("delivered");
+            let delivered = program.deliveries("delivered");
             Some(delivered.first()?["webhook_id"].as_str()?.to_owned())
         });
         World {
-            bridge,
+            program,
             feeder,
             next: 100,
             event,
@@ -132,16 +132,16 @@ impl World {
 
     /// The line, in a shell. What is elsewhere for an operator is here.
     fn shell(&self, line: &str) -> Command {
-        let here = self.bridge.directory.path().display();
+        let here = self.program.directory.path().display();
         let line = line
             .replace("/etc/turnhook/", &format!("{here}/"))
-            .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", self.bridge.http))
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", self.program.http))
             .replace("evt_…", &self.event);
         let program = Path::new(env!("CARGO_BIN_EXE_turnhook"));
         let path = std::env::var("PATH").unwrap();
-        let clean = turnhook::command(self.bridge.directory.path());
+        let clean = turnhook::command(self.program.directory.path());
         let mut shell = Command::new("sh");
-        shell.current_dir(self.bridge.directory.path());
+        shell.current_dir(self.program.directory.path());
         for (name, _) in clean.get_envs() {
             shell.env_remove(name);
         }
@@ -170,7 +170,7 @@ impl World {
         let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
         let (program, arguments) = words.split_first().unwrap();
         assert_eq!(*program, "turnhook", "{line}");
-        let mut process = Process::start(turnhook::command(self.bridge.directory.path()).args(arguments));
+        let mut process = Process::start(turnhook::command(self.program.directory.path()).args(arguments));
         eventually(line, || {
             self.next += 1;
             self.feeder.call("1795413634:cust_42", self.next);
@@ -184,15 +184,15 @@ impl World {
 
     /// The source has another name in the configuration, and the store learns it; then the first one again.
     fn rename(&mut self, line: &str) {
-        self.bridge.stop();
-        let file = self.bridge.directory.path().join("turnhook.toml");
+        self.program.stop();
+        let file = self.program.directory.path().join("turnhook.toml");
         let before = fs::read_to_string(&file).unwrap();
         fs::write(&file, before.replace("\"eu-1\"", "\"eu-west\"")).unwrap();
         self.run(line);
         fs::write(&file, before).unwrap();
         self.run("turnhook sources rename eu-west eu-1");
-        self.bridge.start();
-        self.feeder = Feeder::connect(self.bridge.source);
+        self.program.start();
+        self.feeder = Feeder::connect(self.program.source);
     }
 }
 

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::harness::{
     billing::Billing,
-    bridge::{Bridge, endpoint, text},
     eventually,
     feeder::{Allocation, Feeder},
     free_port,
     postgres::Postgres,
+    program::{Program, endpoint, text},
     turnhook::{stderr, stdout},
 };
 
@@ -19,7 +19,7 @@ fn store(url: &str, more: &str) -> String {
 }
 
 /// What commands that only look say of a store.
-fn looks(bridge: &Bridge, session: &str, event: &str) -> Vec<String> {
+fn looks(program: &Program, session: &str, event: &str) -> Vec<String> {
     let commands: &[&[&str]] = &[
         &["sessions", "list", "--format", "json"],
         &["sessions", "list"],
@@ -43,7 +43,7 @@ fn looks(bridge: &Bridge, session: &str, event: &str) -> Vec<String> {
             "billing",
         ],
     ];
-    let look = |command: &&[&str]| format!("{command:?}\n{}", bridge.ask(command));
+    let look = |command: &&[&str]| format!("{command:?}\n{}", program.ask(command));
     commands.iter().map(look).collect()
 }
 
@@ -55,10 +55,10 @@ fn a_store_moves_to_postgres_and_goes_on() {
     // Nobody is there yet.
     let away = endpoint("crm", &format!("http://127.0.0.1:{}/", free_port()), "");
     let endpoints = format!("{}{away}", billing.endpoint());
-    let mut bridge = Bridge::new(&endpoints);
-    let here = bridge.directory.path().to_owned();
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoints);
+    let here = program.directory.path().to_owned();
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("1795413634:alice", 1);
     feeder.call("1795413634:bob", 2);
     let mut carol = Allocation::new("1795413634:carol", 3);
@@ -67,32 +67,32 @@ fn a_store_moves_to_postgres_and_goes_on() {
     billing.ended("bob", 1);
     billing.started("carol");
     eventually("the deliveries to be on record", || {
-        let done = bridge.deliveries("delivered").len() == 5 && bridge.deliveries("pending").len() == 5;
+        let done = program.deliveries("delivered").len() == 5 && program.deliveries("pending").len() == 5;
         done.then_some(())
     });
-    bridge.ask(&["endpoints", "pause", "crm", "--reason", "not there yet"]);
+    program.ask(&["endpoints", "pause", "crm", "--reason", "not there yet"]);
 
     let sqlite = fs::read_to_string(here.join("turnhook.toml")).unwrap();
     fs::write(here.join("postgres.toml"), format!("{sqlite}{}", store(&url, ""))).unwrap();
-    let copy = |bridge: &Bridge, config: &str, from: &str| {
-        bridge.command(&["store", "copy", "--config", config, "--from", from])
+    let copy = |program: &Program, config: &str, from: &str| {
+        program.command(&["store", "copy", "--config", config, "--from", from])
     };
-    let running = copy(&bridge, "postgres.toml", "turnhook.db");
+    let running = copy(&program, "postgres.toml", "turnhook.db");
     assert_eq!(running.status.code(), Some(1));
     assert!(stderr(&running).contains("stop it first"), "{}", stderr(&running));
-    bridge.stop();
-    let before = looks(&bridge, &alice.id, &alice.events[0].id);
+    program.stop();
+    let before = looks(&program, &alice.id, &alice.events[0].id);
 
     for (config, from, code, message) in [
         ("turnhook.toml", "turnhook.db", 78, "[store] url: missing"),
         ("postgres.toml", "nowhere.db", 1, "there is no store here"),
         ("postgres.toml", "postgres.toml", 78, "not a turnhook store"),
     ] {
-        let refused = copy(&bridge, config, from);
+        let refused = copy(&program, config, from);
         assert_eq!(refused.status.code(), Some(code), "{}", stderr(&refused));
         assert!(stderr(&refused).contains(message), "{}", stderr(&refused));
     }
-    let copied = copy(&bridge, "postgres.toml", "turnhook.db");
+    let copied = copy(&program, "postgres.toml", "turnhook.db");
     assert_eq!(copied.status.code(), Some(0), "{}", stderr(&copied));
     let said = stdout(&copied);
     assert!(
@@ -109,7 +109,7 @@ fn a_store_moves_to_postgres_and_goes_on() {
         progress.lines().count() >= 1 && !progress.contains('\x1b'),
         "{progress}"
     );
-    let twice = copy(&bridge, "postgres.toml", "turnhook.db");
+    let twice = copy(&program, "postgres.toml", "turnhook.db");
     assert_eq!(twice.status.code(), Some(1));
     assert!(
         stderr(&twice).contains("copy of this very store"),
@@ -118,24 +118,24 @@ fn a_store_moves_to_postgres_and_goes_on() {
     );
 
     // To whoever looks it is the same.
-    bridge.configure(&format!("{endpoints}{}", store(&url, "")));
-    assert_eq!(looks(&bridge, &alice.id, &alice.events[0].id), before);
+    program.configure(&format!("{endpoints}{}", store(&url, "")));
+    assert_eq!(looks(&program, &alice.id, &alice.events[0].id), before);
 
     // And it goes on: the open session, what was pending, the pause.
     let crm_is_there = crm.endpoint().replace("\"billing\"", "\"crm\"");
-    bridge.configure(&format!(
+    program.configure(&format!(
         "{}{crm_is_there}{}",
         billing.endpoint(),
         store(&url, "")
     ));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.relay(&mut carol, 30, 20).unwrap();
     feeder.close(&carol).unwrap();
     billing.ended("carol", 1);
     assert_eq!(crm.webhooks().len(), 0);
     assert_eq!(
-        bridge.ask(&["endpoints", "resume", "crm"]).trim(),
+        program.ask(&["endpoints", "resume", "crm"]).trim(),
         "crm is resumed"
     );
     for user in ["alice", "bob", "carol"] {
@@ -145,7 +145,7 @@ fn a_store_moves_to_postgres_and_goes_on() {
             (1, &other[0].id, other[0].events.len())
         );
     }
-    let replayed = bridge.ask(&[
+    let replayed = program.ask(&[
         "replay",
         "--endpoint",
         "billing",
@@ -157,14 +157,14 @@ fn a_store_moves_to_postgres_and_goes_on() {
     ]);
     assert!(replayed.contains("deliveries done"), "{replayed}");
     assert!(!replayed.contains("no turnhook is running"), "{replayed}");
-    let history = bridge.objects(&["replay", "--history"]);
+    let history = program.objects(&["replay", "--history"]);
     assert_eq!(
         (&history[0]["total"], &history[0]["pending"]),
         (&2.into(), &0.into())
     );
-    assert_eq!(bridge.deliveries("dead").len(), 0);
+    assert_eq!(program.deliveries("dead").len(), 0);
 
-    let backup = bridge.command(&["backup", text(&here.join("backup.db"))]);
+    let backup = program.command(&["backup", text(&here.join("backup.db"))]);
     assert_eq!(backup.status.code(), Some(1));
     assert!(stderr(&backup).contains("pg_dump"), "{}", stderr(&backup));
     assert!(!here.join("backup.db").exists());
@@ -190,61 +190,65 @@ fn a_role_that_may_not_make_tables_runs_on_what_was_migrated() {
     let place = format!("postgres://127.0.0.1:{}/{database}", server.port());
     let billing = Billing::start();
     let endpoint = billing.endpoint();
-    let mut bridge = Bridge::new(&format!("{endpoint}{}", store(&url, "node = \"turnhook-1\"")));
-    let here = bridge.directory.path().to_owned();
+    let mut program = Program::new(&format!("{endpoint}{}", store(&url, "node = \"turnhook-1\"")));
+    let here = program.directory.path().to_owned();
     fs::write(
         here.join("owner.url"),
         server.url_of("owner", "hunter2-owner", &database) + "\n",
     )
     .unwrap();
     let mut said = Vec::new();
-    let mut tell = |bridge: &Bridge, code: i32, arguments: &[&str]| {
-        let output = bridge.command(arguments);
+    let mut tell = |program: &Program, code: i32, arguments: &[&str]| {
+        let output = program.command(arguments);
         let text = format!("{}{}", stdout(&output), stderr(&output));
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         said.push(text.clone());
         text
     };
     for command in [&["run"][..], &["nodes", "list"], &["sessions", "list"]] {
-        let text = tell(&bridge, 78, command);
+        let text = tell(&program, 78, command);
         assert!(text.contains("run `turnhook migrate`"), "{text}");
     }
-    let text = tell(&bridge, 1, &["migrate"]);
+    let text = tell(&program, 1, &["migrate"]);
     assert!(text.contains("permission denied"), "{text}");
-    let text = tell(&bridge, 78, &["migrate", "--url-file", "nowhere"]);
+    let text = tell(&program, 78, &["migrate", "--url-file", "nowhere"]);
     assert!(text.contains("cannot read nowhere"), "{text}");
-    let done = tell(&bridge, 0, &["migrate", "--url-file", "owner.url"]);
+    let done = tell(&program, 0, &["migrate", "--url-file", "owner.url"]);
     let schema = turnhook_store::Store::POSTGRES_SCHEMA;
     assert_eq!(done, format!("{place}: schema 0 → {schema}\n"));
-    bridge.start();
+    program.start();
     // Also while a node runs, and by whom it is nothing left to do.
     for command in [&["migrate"][..], &["migrate", "--url-file", "owner.url"]] {
         assert_eq!(
-            tell(&bridge, 0, command),
+            tell(&program, 0, command),
             format!("{place}: schema {schema} is current\n")
         );
     }
-    Feeder::connect(bridge.source).call("alice", 1);
+    Feeder::connect(program.source).call("alice", 1);
     billing.ended("alice", 1);
-    tell(&bridge, 0, &["endpoints", "pause", "billing"]);
-    tell(&bridge, 0, &["replay", "--state", "delivered", "--user", "alice"]);
-    let check = tell(&bridge, 0, &["check"]);
+    tell(&program, 0, &["endpoints", "pause", "billing"]);
+    tell(
+        &program,
+        0,
+        &["replay", "--state", "delivered", "--user", "alice"],
+    );
+    let check = tell(&program, 0, &["check"]);
     assert!(
         check.starts_with(&format!(
             "# The store: PostgreSQL, \"{place}\"; this node: \"turnhook-1\"\n"
         )),
         "{check}"
     );
-    said.extend(bridge.log());
+    said.extend(program.log());
     assert!(!said.iter().any(|text| text.contains("hunter2")), "{said:#?}");
 
     // Of a file there is nothing to say.
-    bridge.stop();
-    bridge.configure(&endpoint);
+    program.stop();
+    program.configure(&endpoint);
     for command in [&["migrate"][..], &["nodes", "list"]] {
-        bridge.start();
-        bridge.stop();
-        let output = bridge.command(command);
+        program.start();
+        program.stop();
+        let output = program.command(command);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("a SQLite file"), "{}", stderr(&output));
     }
@@ -252,9 +256,9 @@ fn a_role_that_may_not_make_tables_runs_on_what_was_migrated() {
 
 /// Waits for a list of nodes, sorted by name.
 #[track_caller]
-fn nodes_until(bridge: &Bridge, what: &str, holds: &dyn Fn(&[Value]) -> bool) -> Vec<Value> {
+fn nodes_until(program: &Program, what: &str, holds: &dyn Fn(&[Value]) -> bool) -> Vec<Value> {
     eventually(what, || {
-        let mut nodes = bridge.objects(&["nodes", "list"]);
+        let mut nodes = program.objects(&["nodes", "list"]);
         nodes.sort_by_key(|node| node["node"].to_string());
         holds(&nodes).then_some(nodes)
     })
@@ -266,7 +270,7 @@ fn nodes_are_listed() {
     let url = server.url(&server.database());
     let billing = Billing::start();
     let node = |name: &str| {
-        Bridge::new(&format!(
+        Program::new(&format!(
             "{}{}",
             billing.endpoint(),
             store(&url, &format!("node = \"{name}\""))

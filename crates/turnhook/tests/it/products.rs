@@ -13,9 +13,9 @@ use serde_json::Value;
 use turnhook_dispatcher::signature::{Secret, verify};
 
 use crate::harness::{
-    bridge::{Bridge, SECRET, endpoint},
     eventually,
     feeder::Feeder,
+    program::{Program, SECRET, endpoint},
     receiver::{Received, Receiver, Reply},
 };
 
@@ -86,8 +86,8 @@ fn product(receiver: &Receiver, more: &str) -> String {
 }
 
 /// What the ledger has of all sessions.
-fn ledger(bridge: &Bridge) -> u64 {
-    let sessions = bridge.objects(&["sessions", "list", "--limit", "100000"]);
+fn ledger(program: &Program) -> u64 {
+    let sessions = program.objects(&["sessions", "list", "--limit", "100000"]);
     let bytes = |session: &Value| session["usage"]["billable_bytes"].as_u64().unwrap();
     sessions.iter().map(bytes).sum()
 }
@@ -101,29 +101,29 @@ fn nothing_pending(status: &Value) -> bool {
 async fn killed_while_answers_are_lost_it_counts_what_the_ledger_has() {
     let status = Arc::new(AtomicU16::new(204));
     let (counted, receiver) = openmeter(&status, true).await;
-    let mut bridge = Bridge::new(&product(&receiver, ""));
+    let mut program = Program::new(&product(&receiver, ""));
     for life in 0..3u64 {
-        bridge.start();
-        let mut feeder = Feeder::connect(bridge.source);
+        program.start();
+        let mut feeder = Feeder::connect(program.source);
         for n in 0..40 {
             feeder.call(&format!("user{}", n % 7), life * 1000 + n + 1);
         }
         eventually("requests", || {
             (counted.lock().unwrap().requests > (life as usize + 1) * 2).then_some(())
         });
-        bridge.kill();
+        program.kill();
     }
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("last", 9_999);
-    bridge.until("the last session", |_| {
-        let sessions = bridge.objects(&["sessions", "list", "--user", "last"]);
+    program.until("the last session", |_| {
+        let sessions = program.objects(&["sessions", "list", "--user", "last"]);
         sessions.iter().any(|session| !session["ended_at"].is_null())
     });
-    bridge.until("nothing pending", nothing_pending);
-    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    program.until("nothing pending", nothing_pending);
+    assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     let counted = counted.lock().unwrap();
-    assert_eq!(counted.sum(), ledger(&bridge));
+    assert_eq!(counted.sum(), ledger(&program));
     assert_eq!(
         counted.other_bytes,
         Vec::<String>::new(),
@@ -137,45 +137,45 @@ async fn a_wrong_key_and_an_unknown_customer_wait_and_nothing_dies() {
     let status = Arc::new(AtomicU16::new(401));
     let (counted, receiver) = openmeter(&status, false).await;
     let more = "customers_file = \"customers.csv\"\nunknown = \"hold\"\n";
-    let mut bridge = Bridge::new(&product(&receiver, more));
-    let map = bridge.directory.path().join("customers.csv");
+    let mut program = Program::new(&product(&receiver, more));
+    let map = program.directory.path().join("customers.csv");
     fs::write(&map, "user,customer\nalice,cus_1\n").unwrap();
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("alice", 1);
     feeder.call("bob", 2);
-    bridge.until("the endpoint to be held", |status| {
+    program.until("the endpoint to be held", |status| {
         status["endpoints"]["openmeter"]["state"] == "held"
     });
-    bridge.line("endpoint stands still: something has to be put right first");
-    let listed = bridge.ask(&["endpoints", "list"]);
+    program.line("endpoint stands still: something has to be put right first");
+    let listed = program.ask(&["endpoints", "list"]);
     assert!(
         listed.contains("held") && listed.contains("credentials"),
         "{listed}"
     );
     // It finds out by itself that the key is good now.
     status.store(204, Ordering::SeqCst);
-    bridge.until("bob alone to wait", |status| {
+    program.until("bob alone to wait", |status| {
         status["endpoints"]["openmeter"]["waiting_for_customers"] == 1
             && status["endpoints"]["openmeter"]["pending"] == 1
     });
-    let listed = bridge.ask(&["endpoints", "list"]);
+    let listed = program.ask(&["endpoints", "list"]);
     assert!(listed.contains("customers_file"), "{listed}");
     assert_eq!(counted.lock().unwrap().events.len(), 1);
     fs::write(&map, "user,customer\nalice,cus_1\nbob,cus_2\n").unwrap();
-    bridge.until("nothing pending", nothing_pending);
+    program.until("nothing pending", nothing_pending);
     let counted = counted.lock().unwrap();
-    assert_eq!((counted.events.len(), counted.sum()), (2, ledger(&bridge)));
+    assert_eq!((counted.events.len(), counted.sum()), (2, ledger(&program)));
     let customers: BTreeSet<bool> = counted
         .events
         .values()
         .map(|(text, _)| text.contains("cus_1"))
         .collect();
     assert_eq!(customers.len(), 2);
-    assert_eq!(bridge.deliveries("dead"), Vec::<Value>::new());
+    assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     // What was sent can be seen to the byte.
     let (id, (text, _)) = counted.events.first_key_value().unwrap();
-    let rendered = bridge.ask(&["endpoints", "render", "openmeter", id]);
+    let rendered = program.ask(&["endpoints", "render", "openmeter", id]);
     let body: Value = serde_json::from_str(rendered.split_once("\n\n").unwrap().1).unwrap();
     assert_eq!(body.to_string(), *text);
 }
@@ -184,17 +184,17 @@ async fn a_wrong_key_and_an_unknown_customer_wait_and_nothing_dies() {
 async fn trying_a_product_out_bills_nobody() {
     let status = Arc::new(AtomicU16::new(204));
     let (counted, receiver) = openmeter(&status, false).await;
-    let bridge = Bridge::new(&product(&receiver, "bearer = \"hunter2\"\n"));
-    let shown = bridge.ask(&["endpoints", "test", "openmeter"]);
+    let program = Program::new(&product(&receiver, "bearer = \"hunter2\"\n"));
+    let shown = program.ask(&["endpoints", "test", "openmeter"]);
     assert!(
         shown.contains("\"subject\":\"cust_42\"") && shown.contains("evt_test_"),
         "{shown}"
     );
     assert!(!shown.contains("hunter2"), "{shown}");
-    let nothing = bridge.ask(&["endpoints", "test", "openmeter", "--type", "session.start"]);
+    let nothing = program.ask(&["endpoints", "test", "openmeter", "--type", "session.start"]);
     assert!(nothing.contains("comes to nothing"), "{nothing}");
     status.store(401, Ordering::SeqCst);
-    let output = bridge.command(&["endpoints", "test", "openmeter"]);
+    let output = program.command(&["endpoints", "test", "openmeter"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(counted.lock().unwrap().requests, 0);
     for request in receiver.received().iter() {
@@ -206,9 +206,9 @@ async fn trying_a_product_out_bills_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_of_every_kind_for_a_webhook() {
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
-    let bridge = Bridge::new(&endpoint("billing", &receiver.url(), ""));
+    let program = Program::new(&endpoint("billing", &receiver.url(), ""));
     for case in ["exact", "lower-bound", "continues", "no-user", "many"] {
-        bridge.ask(&[
+        program.ask(&[
             "endpoints",
             "test",
             "billing",
@@ -256,7 +256,7 @@ async fn a_tenants_endpoint_hears_of_that_tenant_alone() {
     );
     let session = "[session]\ngroup_by = \"allocation\"\nlinger = \"0s\"\n\
          user_pattern = '^(?P<tenant>[a-z]+)-(?P<user>.*)$'\n";
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "{session}{}{}",
         endpoint(
             "ours",
@@ -265,11 +265,11 @@ async fn a_tenants_endpoint_hears_of_that_tenant_alone() {
         ),
         endpoint("all", &theirs.url(), "sources = [\"eu-*\"]\n"),
     ));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("acme-anna", 1);
     feeder.call("other-ben", 2);
-    bridge.until("nothing pending", |status| {
+    program.until("nothing pending", |status| {
         theirs.received().len() >= 4
             && status["endpoints"]["ours"]["pending"] == 0
             && status["endpoints"]["all"]["pending"] == 0

@@ -3,10 +3,10 @@
 
 use crate::harness::{
     billing::{Billing, Session, direct, logged_of, redis, statsdb, sum},
-    bridge::Bridge,
     coturn::{Coturn, Transport},
     line::{LENGTH, Line, TcpLine, UdpLine, Way},
     peer::TcpPeer,
+    program::Program,
     redis::Redis,
 };
 
@@ -50,9 +50,9 @@ fn check(billing: &Billing, coturn: &Coturn, user: &str) {
 
 /// Nothing is open any more, so that all that will be told of anybody has been; and the operator knows of it.
 #[track_caller]
-fn nothing_open(bridge: &mut Bridge) {
-    bridge.line("a client has coturn name another realm");
-    bridge.until("the end of all allocations", |status| {
+fn nothing_open(program: &mut Program) {
+    program.line("a client has coturn name another realm");
+    program.until("the end of all allocations", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 0
     });
 }
@@ -61,13 +61,13 @@ fn nothing_open(bridge: &mut Bridge) {
 #[test]
 fn another_tenants_realm_on_a_direct_source() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let start = |dbname, realm| {
         Coturn::start(
             directory.path(),
-            &statsdb(&bridge, dbname),
+            &statsdb(&program, dbname),
             &["--relay-threads=1", realm],
         )
     };
@@ -81,7 +81,7 @@ fn another_tenants_realm_on_a_direct_source() {
         other.up(PACKETS);
         assert_eq!(line.client().refresh(0), 0);
         assert_eq!(other.client().refresh(0), 0);
-        nothing_open(&mut bridge);
+        nothing_open(&mut program);
         let sessions = billing.ended(&user, 2);
         assert_eq!(sessions.len(), 2, "{sessions:#?}");
         let of = |name| sessions.iter().find(|s| realm(s) == name).unwrap();
@@ -97,15 +97,15 @@ fn another_tenants_realm_on_a_direct_source() {
 #[test]
 fn another_users_name_on_a_direct_source() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
     for (user, transport) in [("ann", Transport::Tcp), ("bob", Transport::Tls)] {
         let mut line = call(&coturn, transport, user, CLAIMED[1]);
         assert_eq!(line.client().refresh(0), 0);
     }
-    nothing_open(&mut bridge);
+    nothing_open(&mut program);
     check(&billing, &coturn, "ann");
     check(&billing, &coturn, "bob");
     assert_eq!(billing.sessions().len(), 2, "nobody else has any");
@@ -122,9 +122,9 @@ fn another_realm_on_a_redis_source() {
             "url = \"redis://127.0.0.1:{}\"\nrealms = [\"{realms}\"]",
             redis_server.port
         );
-        let mut bridge = redis(&billing, &source);
-        bridge.start();
-        bridge.until("the subscription", |status| {
+        let mut program = redis(&billing, &source);
+        program.start();
+        program.until("the subscription", |status| {
             status["sources"]["eu-1"]["state"] == "connected"
         });
         let coturn = Coturn::start(directory.path(), &redis_server.statsdb(), &[]);
@@ -132,7 +132,7 @@ fn another_realm_on_a_redis_source() {
             let mut line = call(&coturn, Transport::Tcp, user, claimed);
             assert_eq!(line.client().refresh(0), 0);
         }
-        nothing_open(&mut bridge);
+        nothing_open(&mut program);
         check(&billing, &coturn, "ann");
         check(&billing, &coturn, "bob");
         assert_eq!(billing.sessions().len(), 2, "nobody else has any");
@@ -149,9 +149,9 @@ fn a_realm_that_a_source_does_not_serve() {
         "url = \"redis://127.0.0.1:{}\"\nrealms = [\"example.org\"]",
         redis_server.port
     );
-    let mut bridge = redis(&billing, &source);
-    bridge.start();
-    bridge.until("the subscription", |status| {
+    let mut program = redis(&billing, &source);
+    program.start();
+    program.until("the subscription", |status| {
         status["sources"]["eu-1"]["state"] == "connected"
     });
     let start = |realm| Coturn::start(directory.path(), &redis_server.statsdb(), &[realm]);

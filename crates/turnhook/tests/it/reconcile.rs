@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::harness::{
     billing::{Billing, QUICK, redis, statsdb},
-    bridge::Bridge,
     coturn::{Coturn, Transport},
     eventually,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
     turnhook,
@@ -29,12 +29,12 @@ fn coturn(directory: &Path, statsdb: &str, log: &Path) -> Coturn {
 
 /// The findings, and the summary; and the status.
 #[track_caller]
-fn reconcile(bridge: &Bridge, logs: &[&Path], more: &[&str]) -> (Vec<Value>, Value, Option<i32>) {
+fn reconcile(program: &Program, logs: &[&Path], more: &[&str]) -> (Vec<Value>, Value, Option<i32>) {
     let mut arguments = vec!["reconcile", "--source", "eu-1", "--all", "--format", "json"];
     arguments.extend(more);
     arguments.push("--log");
     arguments.extend(logs.iter().map(|log| log.to_str().unwrap()));
-    let output = bridge.command(&arguments);
+    let output = program.command(&arguments);
     let text = turnhook::stdout(&output);
     let mut lines: Vec<Value> = text
         .lines()
@@ -72,11 +72,11 @@ fn packed(from: &Path, to: &Path) {
 #[test]
 fn equal_to_the_byte_over_rotations_and_restarts() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&format!("{QUICK}{}", billing.endpoint()));
-    bridge.start();
-    let directory = bridge.directory.path().to_owned();
+    let mut program = Program::new(&format!("{QUICK}{}", billing.endpoint()));
+    program.start();
+    let directory = program.directory.path().to_owned();
     let log = directory.join("turn.log");
-    let mut coturn = coturn(&directory, &statsdb(&bridge, 0), &log);
+    let mut coturn = coturn(&directory, &statsdb(&program, 0), &log);
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(50, 300);
     let older = directory.join("turn.log.1");
@@ -103,7 +103,7 @@ fn equal_to_the_byte_over_rotations_and_restarts() {
     let oldest = directory.join("turn.log.1.gz");
     packed(&older, &oldest);
     // In whatever order they are given.
-    let (findings, summary, code) = reconcile(&bridge, &[&log, &oldest], &[]);
+    let (findings, summary, code) = reconcile(&program, &[&log, &oldest], &[]);
     for user in ["ann", "udp", "tls", "bob"] {
         assert_eq!(verdicts(&findings, user), ["equal"], "{findings:#?}");
     }
@@ -114,13 +114,13 @@ fn equal_to_the_byte_over_rotations_and_restarts() {
         assert_eq!(summary["read"][nothing], 0, "{summary:#}");
     }
     // Without the older file its beginning is missing, and that is said.
-    let (findings, summary, _) = reconcile(&bridge, &[&log], &[]);
+    let (findings, summary, _) = reconcile(&program, &[&log], &[]);
     assert_ne!(verdicts(&findings, "ann"), ["stream_less"]);
     assert_eq!(summary["read"]["without_beginning"], 1, "{summary:#}");
 
     // For people: a table of what differs alone.
     let path = |path: &PathBuf| path.to_str().unwrap().to_owned();
-    let text = bridge.ask(&[
+    let text = program.ask(&[
         "reconcile",
         "--source",
         "eu-1",
@@ -129,7 +129,7 @@ fn equal_to_the_byte_over_rotations_and_restarts() {
         &path(&log),
     ]);
     assert!(text.starts_with("4 allocations: 4 equal\n"), "{text}");
-    let text = bridge.ask(&[
+    let text = program.ask(&[
         "reconcile",
         "--source",
         "eu-1",
@@ -139,7 +139,7 @@ fn equal_to_the_byte_over_rotations_and_restarts() {
         &path(&log),
     ]);
     assert!(text.contains("VERDICT") && text.contains(":bob"), "{text}");
-    bridge.stop();
+    program.stop();
 }
 
 /// What ended while nobody heard, is in the log alone; and a line that is missing there is found, too.
@@ -148,11 +148,11 @@ fn what_was_missed_is_found_on_either_side() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let mut server = Redis::start(directory.path(), &[]);
-    let mut bridge = redis(
+    let mut program = redis(
         &billing,
         &format!("url = \"redis://127.0.0.1:{}\"\n", server.port),
     );
-    bridge.start();
+    program.start();
     let log = directory.path().join("turn.log");
     let coturn = coturn(directory.path(), &server.statsdb(), &log);
     let mut heard = TurnClient::tcp(&coturn, "heard").call(&coturn);
@@ -168,7 +168,7 @@ fn what_was_missed_is_found_on_either_side() {
     drop(missed);
     wait_for(&log, ":missed>, rp=5");
     server.start_again();
-    let (findings, summary, code) = reconcile(&bridge, &[&log], &[]);
+    let (findings, summary, code) = reconcile(&program, &[&log], &[]);
     assert_eq!(verdicts(&findings, "heard"), ["equal"], "{findings:#?}");
     // Its session is not over as far as anybody knows.
     assert_eq!(verdicts(&findings, "missed"), ["open"], "{findings:#?}");
@@ -186,26 +186,26 @@ fn what_was_missed_is_found_on_either_side() {
             format!("{line}\n{line}\n")
         };
         std::fs::write(&changed, text.replace(&format!("{line}\n"), &other)).unwrap();
-        let (findings, _, code) = reconcile(&bridge, &[&changed], &[]);
+        let (findings, _, code) = reconcile(&program, &[&changed], &[]);
         assert_eq!(verdicts(&findings, "heard"), [verdict], "{findings:#?}");
         assert_eq!(code, Some(1));
     }
     // Cut in the midst of its last line.
     std::fs::write(&changed, &text[..text.len() - 3]).unwrap();
-    let (_, summary, _) = reconcile(&bridge, &[&changed], &[]);
+    let (_, summary, _) = reconcile(&program, &[&changed], &[]);
     assert_eq!(summary["read"]["cut_lines"], 1);
-    bridge.stop();
+    program.stop();
 }
 
 /// A stranger without a password writes lines into the log of an old coturn: they are counted, and nobody's.
 #[test]
 fn forged_lines_are_counted_and_bill_nobody() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&format!("{QUICK}{}", billing.endpoint()));
-    bridge.start();
-    let directory = bridge.directory.path().to_owned();
+    let mut program = Program::new(&format!("{QUICK}{}", billing.endpoint()));
+    program.start();
+    let directory = program.directory.path().to_owned();
     let log = directory.join("turn.log");
-    let coturn = coturn(&directory, &statsdb(&bridge, 0), &log);
+    let coturn = coturn(&directory, &statsdb(&program, 0), &log);
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(20, 200);
     billing.started("ann");
@@ -237,21 +237,21 @@ fn forged_lines_are_counted_and_bill_nobody() {
     drop(ann);
     billing.ended("ann", 1);
     wait_for(&log, ": delete: ");
-    let (findings, summary, code) = reconcile(&bridge, &[&log], &[]);
+    let (findings, summary, code) = reconcile(&program, &[&log], &[]);
     assert_eq!(verdicts(&findings, "ann"), ["equal"], "{findings:#?}");
     assert_eq!(code, Some(0));
     assert_eq!(summary["read"]["suspicious"], u64::from(is_forged), "{summary:#}");
-    let shown = bridge.ask(&["reconcile", "--source", "eu-1", "--log", log.to_str().unwrap()]);
+    let shown = program.ask(&["reconcile", "--source", "eu-1", "--log", log.to_str().unwrap()]);
     assert_eq!(shown.contains("look forged"), is_forged, "{shown}");
-    bridge.stop();
+    program.stop();
 }
 
 /// What cannot be done says why.
 #[test]
 fn what_is_no_log_is_said() {
-    let mut bridge = Bridge::new("");
-    bridge.start();
-    let directory = bridge.directory.path().to_owned();
+    let mut program = Program::new("");
+    program.start();
+    let directory = program.directory.path().to_owned();
     let log = directory.join("some.log");
     for (text, more, code, says) in [
         ("", &[][..], 1, "no line begins as coturn's do"),
@@ -273,7 +273,7 @@ fn what_is_no_log_is_said() {
         let mut arguments = vec!["reconcile", "--source", "eu-1"];
         arguments.extend(more);
         arguments.extend(["--log", log.to_str().unwrap()]);
-        let output = bridge.command(&arguments);
+        let output = program.command(&arguments);
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(
             turnhook::stderr(&output).contains(says),
@@ -281,9 +281,9 @@ fn what_is_no_log_is_said() {
             turnhook::stderr(&output)
         );
     }
-    let output = bridge.command(&["reconcile", "--source", "nobody", "--log", "x"]);
+    let output = program.command(&["reconcile", "--source", "nobody", "--log", "x"]);
     assert_eq!(output.status.code(), Some(2));
-    let output = bridge.command(&["reconcile", "--source", "eu-1", "--log", "not-there.log"]);
+    let output = program.command(&["reconcile", "--source", "eu-1", "--log", "not-there.log"]);
     assert!(turnhook::stderr(&output).contains("not-there.log"));
-    bridge.stop();
+    program.stop();
 }

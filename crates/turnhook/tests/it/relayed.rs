@@ -289,7 +289,7 @@ fn a_download_starts_a_session() {
     let mut idle = TurnClient::tcp(&world.coturn, "idle");
     idle.allocate().unwrap();
     hang_up(clients(&mut users).chain([&mut idle]));
-    world.bridge.until("the end of all", |status| {
+    world.program.until("the end of all", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 0
     });
     for user in &users {
@@ -308,7 +308,7 @@ fn a_download_starts_a_session() {
 fn a_download_keeps_its_session_alive() {
     let world = World::start("residue = \"1KiB\"");
     let open = |count: u64| {
-        world.bridge.until("so many open allocations", |status| {
+        world.program.until("so many open allocations", |status| {
             status["sources"]["eu-1"]["open_allocations"] == count
         });
     };

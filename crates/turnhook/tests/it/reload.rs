@@ -13,9 +13,9 @@ use turnhook_dispatcher::signature::{self, Secret};
 use crate::harness::{
     DEADLINE,
     billing::{Billing, counted},
-    bridge::{Bridge, SECRET, endpoint},
     eventually,
     feeder::{Allocation, Feeder},
+    program::{Program, SECRET, endpoint},
 };
 
 const OTHER: &str = "whsec_b3RoZXItc2VjcmV0LW9mLWFub3RoZXItdGltZQ==";
@@ -82,11 +82,11 @@ fn header(head: &str, name: &str) -> String {
 
 /// Has it read its configuration again, and waits for what it says of that.
 #[track_caller]
-fn reload(bridge: &mut Bridge, said: &str) {
-    let before = bridge.log().len();
-    bridge.process().signal("HUP");
+fn reload(program: &mut Program, said: &str) {
+    let before = program.log().len();
+    program.process().signal("HUP");
     eventually(said, || {
-        let log = bridge.log();
+        let log = program.log();
         log[before..].iter().any(|line| line.contains(said)).then_some(())
     });
 }
@@ -98,18 +98,18 @@ fn secrets_and_endpoints_change_and_no_socket_is_closed() {
     let billing = Billing::start();
     let (url, received) = receiver();
     let partner = |secret: &str| endpoint("partner", &url, &format!("secrets = [\"{secret}\"]\n"));
-    let mut bridge = Bridge::new(&partner(SECRET));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&partner(SECRET));
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("1795413634:before", 1);
     for _ in 0..2 {
         assert!(received.recv_timeout(DEADLINE).unwrap().is_by(SECRET));
     }
 
     // Another secret, and one more who is told.
-    bridge.configure(&(partner(OTHER) + &billing.endpoint()));
-    reload(&mut bridge, READ);
-    let log = bridge.log();
+    program.configure(&(partner(OTHER) + &billing.endpoint()));
+    reload(&mut program, READ);
+    let log = program.log();
     let told = log.iter().find(|line| line.contains(READ)).unwrap();
     assert!(
         told.contains("partner (changed)") && told.contains("billing (added)"),
@@ -121,41 +121,41 @@ fn secrets_and_endpoints_change_and_no_socket_is_closed() {
         assert!(signed.is_by(OTHER) && !signed.is_by(SECRET));
     }
     billing.ended("between", 1);
-    let metrics = bridge.get("/metrics").1;
+    let metrics = program.get("/metrics").1;
     assert!(metrics.contains("turnhook_deliveries_total{endpoint=\"billing\",outcome=\"gave_up\"} 0"));
 
     // One who is told no more.
-    bridge.configure(&billing.endpoint());
-    reload(&mut bridge, "partner (removed)");
+    program.configure(&billing.endpoint());
+    reload(&mut program, "partner (removed)");
     feeder.call("1795413634:after", 3);
     billing.ended("after", 1);
     assert!(received.try_recv().is_err(), "it was removed");
     assert!(billing.sessions_of("before").is_empty(), "it was not there yet");
 
     // All of it over one connection, and without a gap.
-    let status = bridge.status();
+    let status = program.status();
     assert_eq!(status["sources"]["eu-1"]["recent_gaps"], serde_json::json!([]));
-    assert_eq!(counted(&bridge, &["turnhook_gaps_total"]), 0);
-    bridge.stop();
+    assert_eq!(counted(&program, &["turnhook_gaps_total"]), 0);
+    program.stop();
 }
 
 /// What waits for an endpoint when it is changed is delivered by what it is changed to.
 #[test]
 fn what_waits_goes_where_the_endpoint_leads_now() {
     let (url, received) = receiver();
-    let mut bridge = Bridge::new(&endpoint("billing", "http://127.0.0.1:9/", ""));
-    bridge.start();
-    Feeder::connect(bridge.source).call("1795413634:cust_42", 1);
-    bridge.until("it to wait", |status| {
+    let mut program = Program::new(&endpoint("billing", "http://127.0.0.1:9/", ""));
+    program.start();
+    Feeder::connect(program.source).call("1795413634:cust_42", 1);
+    program.until("it to wait", |status| {
         status["endpoints"]["billing"]["pending"] == 2
     });
-    bridge.configure(&endpoint("billing", &url, ""));
-    reload(&mut bridge, READ);
+    program.configure(&endpoint("billing", &url, ""));
+    reload(&mut program, READ);
     let ids: Vec<String> = (0..2)
         .map(|_| received.recv_timeout(DEADLINE).unwrap().id)
         .collect();
     assert_ne!(ids[0], ids[1]);
-    bridge.until("all of it", |status| {
+    program.until("all of it", |status| {
         status["endpoints"]["billing"]["pending"] == 0
     });
     assert!(received.try_recv().is_err(), "each once");
@@ -164,12 +164,12 @@ fn what_waits_goes_where_the_endpoint_leads_now() {
 #[test]
 fn a_wrong_configuration_changes_nothing_and_what_needs_a_restart_is_said() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
-    bridge.configure(&(billing.endpoint() + "[log]\nlevle = \"debug\"\n"));
-    reload(&mut bridge, "nothing was changed");
-    let log = bridge.log();
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
+    program.configure(&(billing.endpoint() + "[log]\nlevle = \"debug\"\n"));
+    reload(&mut program, "nothing was changed");
+    let log = program.log();
     let told = log
         .iter()
         .find(|line| line.contains("nothing was changed"))
@@ -180,11 +180,11 @@ fn a_wrong_configuration_changes_nothing_and_what_needs_a_restart_is_said() {
     );
     // One whose endpoint cannot be used is no better.
     let missing = "ca_file = \"/nowhere/ca.pem\"\n";
-    bridge.configure(&endpoint("billing", "https://127.0.0.1:9/", missing));
-    let before = bridge.log().len();
-    bridge.process().signal("HUP");
+    program.configure(&endpoint("billing", "https://127.0.0.1:9/", missing));
+    let before = program.log().len();
+    program.process().signal("HUP");
     eventually("the refusal", || {
-        bridge.log()[before..]
+        program.log()[before..]
             .iter()
             .any(|l| l.contains("nothing was changed"))
             .then_some(())
@@ -192,13 +192,13 @@ fn a_wrong_configuration_changes_nothing_and_what_needs_a_restart_is_said() {
     feeder.call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
 
-    bridge.configure(
+    program.configure(
         &(billing.endpoint()
             + "[store]\nretention = \"3d\"\n[session]\nlinger = \"1s\"\n\
                [[source]]\nname = \"us-1\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n"),
     );
-    reload(&mut bridge, READ);
-    let log = bridge.log();
+    reload(&mut program, READ);
+    let log = program.log();
     for what in ["[store] retention", "[session] linger", "source \\\"us-1\\\""] {
         let told = log
             .iter()
@@ -211,78 +211,78 @@ fn a_wrong_configuration_changes_nothing_and_what_needs_a_restart_is_said() {
     );
     feeder.call("1795413634:cust_43", 2);
     billing.ended("cust_43", 1);
-    bridge.stop();
+    program.stop();
 }
 
 /// A password that is changed is for whoever connects from then on.
 #[test]
 fn the_password_of_a_source() {
-    let mut bridge = Bridge::new("");
-    let file = bridge.directory.path().join("password");
+    let mut program = Program::new("");
+    let file = program.directory.path().join("password");
     fs::write(&file, "the-first-of-two-passwords\n").unwrap();
-    bridge.start_with(&[("TURNHOOK_SOURCE__0__PASSWORD_FILE", file.to_str().unwrap())]);
-    let mut feeder = Feeder::login(bridge.source, "the-first-of-two-passwords");
-    let open = |bridge: &Bridge, count: u64| {
+    program.start_with(&[("TURNHOOK_SOURCE__0__PASSWORD_FILE", file.to_str().unwrap())]);
+    let mut feeder = Feeder::login(program.source, "the-first-of-two-passwords");
+    let open = |program: &Program, count: u64| {
         eventually("the allocation", || {
-            (counted(bridge, &["turnhook_open_allocations"]) == count).then_some(())
+            (counted(program, &["turnhook_open_allocations"]) == count).then_some(())
         });
     };
     feeder.open(&Allocation::new("cust_1", 1), 600).unwrap();
-    open(&bridge, 1);
+    open(&program, 1);
 
     fs::write(&file, "the-second-of-two-passwords\n").unwrap();
-    reload(&mut bridge, READ);
+    reload(&mut program, READ);
     feeder.open(&Allocation::new("cust_2", 2), 600).unwrap();
-    open(&bridge, 2);
-    let mut second = Feeder::login(bridge.source, "the-second-of-two-passwords");
+    open(&program, 2);
+    let mut second = Feeder::login(program.source, "the-second-of-two-passwords");
     second.open(&Allocation::new("cust_3", 3), 600).unwrap();
-    open(&bridge, 3);
-    let _stale = Feeder::login(bridge.source, "the-first-of-two-passwords");
+    open(&program, 3);
+    let _stale = Feeder::login(program.source, "the-first-of-two-passwords");
     eventually("the refusal", || {
-        (counted(&bridge, &["turnhook_logins_refused_total", "wrong_password"]) == 1).then_some(())
+        (counted(&program, &["turnhook_logins_refused_total", "wrong_password"]) == 1).then_some(())
     });
-    assert!(!bridge.log().iter().any(|line| line.contains("needs a restart")));
-    bridge.stop();
+    assert!(!program.log().iter().any(|line| line.contains("needs a restart")));
+    program.stop();
 }
 
 #[test]
 fn the_level_of_the_log_and_limits() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
-    let attempts = |bridge: &Bridge| {
-        bridge
+    let attempts = |program: &Program| {
+        program
             .log()
             .iter()
             .filter(|line| line.contains("\"attempt\""))
             .count()
     };
-    assert_eq!(attempts(&bridge), 0);
+    assert_eq!(attempts(&program), 0);
     let more = "[log]\nlevel = \"info,turnhook_dispatcher=debug\"\n[limits]\nallocations = 1\n";
-    bridge.configure(&(billing.endpoint() + more));
-    reload(&mut bridge, READ);
+    program.configure(&(billing.endpoint() + more));
+    reload(&mut program, READ);
     feeder.call("1795413634:cust_43", 2);
     billing.ended("cust_43", 1);
-    eventually("the attempts", || (attempts(&bridge) >= 2).then_some(()));
+    eventually("the attempts", || (attempts(&program) >= 2).then_some(()));
     for id in [3, 4] {
         feeder.open(&Allocation::new("cust_44", id), 600).unwrap();
     }
     eventually("the second to be refused", || {
         let refused = &["turnhook_events_ignored_total", "too_many_allocations"];
-        (counted(&bridge, refused) >= 1).then_some(())
+        (counted(&program, refused) >= 1).then_some(())
     });
-    assert_eq!(counted(&bridge, &["turnhook_open_allocations"]), 1);
-    bridge.stop();
+    assert_eq!(counted(&program, &["turnhook_open_allocations"]), 1);
+    program.stop();
 }
 
 /// A service manager hears that the program is ready, reads its configuration, still moves, and stops.
 #[test]
 fn a_service_manager_is_told() {
-    let mut bridge = Bridge::new("");
-    let path = bridge.directory.path().join("notify");
+    let mut program = Program::new("");
+    let path = program.directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let next = || {
@@ -296,7 +296,7 @@ fn a_service_manager_is_told() {
             return said;
         }
     };
-    bridge.start_with(&[
+    program.start_with(&[
         ("NOTIFY_SOCKET", path.to_str().unwrap()),
         ("WATCHDOG_USEC", "300000"),
     ]);
@@ -304,14 +304,14 @@ fn a_service_manager_is_told() {
     for _ in 0..3 {
         assert_eq!(next(), "WATCHDOG=1");
     }
-    bridge.process().signal("HUP");
+    program.process().signal("HUP");
     let said = next_but_watchdog();
     assert!(
         said.contains("RELOADING=1") && said.contains("MONOTONIC_USEC="),
         "{said}"
     );
     assert_eq!(next_but_watchdog(), "READY=1");
-    bridge.process().signal("TERM");
+    program.process().signal("TERM");
     assert_eq!(next_but_watchdog(), "STOPPING=1");
-    assert!(bridge.process().wait().success());
+    assert!(program.process().wait().success());
 }

@@ -4,24 +4,24 @@ use std::fs;
 
 use crate::harness::{
     billing::Billing,
-    bridge::Bridge,
     eventually,
     feeder::{Allocation, Feeder},
     postgres::Postgres,
+    program::Program,
     turnhook::{stderr, stdout},
 };
 
 /// In the file, as a person does it.
-fn name_it(bridge: &Bridge, from: &str, to: &str) {
-    let path = bridge.directory.path().join("turnhook.toml");
+fn name_it(program: &Program, from: &str, to: &str) {
+    let path = program.directory.path().join("turnhook.toml");
     let text = fs::read_to_string(&path).unwrap();
     let renamed = text.replace(&format!("name = \"{from}\""), &format!("name = \"{to}\""));
     assert_ne!(text, renamed);
     fs::write(path, renamed).unwrap();
 }
 
-fn refused(bridge: &Bridge, old: &str, new: &str, why: &str) {
-    let output = bridge.command(&["sources", "rename", old, new]);
+fn refused(program: &Program, old: &str, new: &str, why: &str) {
+    let output = program.command(&["sources", "rename", old, new]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stderr(&output).contains(why), "{}", stderr(&output));
 }
@@ -30,9 +30,9 @@ fn refused(bridge: &Bridge, old: &str, new: &str, why: &str) {
 fn renamed_with_a_live_call(store: &str) {
     let billing = Billing::start();
     let rules = "[session]\ngroup_by = \"allocation\"\nlinger = \"0s\"\nusage_interval = \"1s\"\n";
-    let mut bridge = Bridge::new(&format!("{rules}{}{store}", billing.endpoint()));
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&format!("{rules}{}{store}", billing.endpoint()));
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     let mut call = Allocation::new("cust_42", 7);
     feeder.open(&call, 600).unwrap();
     feeder.relay(&mut call, 30_000, 30_000).unwrap();
@@ -40,30 +40,30 @@ fn renamed_with_a_live_call(store: &str) {
         let told = billing.sessions_of("cust_42");
         told.first().is_some_and(|s| s.billable() > 0).then_some(())
     });
-    name_it(&bridge, "eu-1", "eu-west");
-    refused(&bridge, "eu-1", "eu-west", "stop it first");
-    bridge.stop();
+    name_it(&program, "eu-1", "eu-west");
+    refused(&program, "eu-1", "eu-west", "stop it first");
+    program.stop();
     drop(feeder);
     let open = billing.sessions_of("cust_42").remove(0);
     assert_eq!(open.billable(), 6_000_000);
 
     refused(
-        &bridge,
+        &program,
         "eu-1",
         "eu-2",
         "eu-2: no source of this name is configured",
     );
-    refused(&bridge, "us-1", "eu-west", "known: eu-1");
-    name_it(&bridge, "eu-west", "eu-1");
-    refused(&bridge, "eu-2", "eu-1", "known: eu-1");
-    refused(&bridge, "eu-1", "eu-1", "still configured");
-    name_it(&bridge, "eu-1", "eu-west");
-    let said = bridge.ask(&["sources", "rename", "eu-1", "eu-west"]);
+    refused(&program, "us-1", "eu-west", "known: eu-1");
+    name_it(&program, "eu-west", "eu-1");
+    refused(&program, "eu-2", "eu-1", "known: eu-1");
+    refused(&program, "eu-1", "eu-1", "still configured");
+    name_it(&program, "eu-1", "eu-west");
+    let said = program.ask(&["sources", "rename", "eu-1", "eu-west"]);
     assert!(said.contains("1 open sessions with 1 allocations"), "{said}");
-    refused(&bridge, "eu-1", "eu-west", "known: eu-west");
+    refused(&program, "eu-1", "eu-west", "known: eu-west");
 
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.refresh(&call, 600).unwrap();
     feeder.relay(&mut call, 10_000, 10_000).unwrap();
     feeder.close(&call).unwrap();
@@ -73,7 +73,7 @@ fn renamed_with_a_live_call(store: &str) {
     assert_eq!(ended[0].billable(), 8_000_000, "once, and all of it");
     let body = &ended[0].events.last().unwrap().body;
     assert_eq!(body["data"]["source"], "eu-west");
-    let log = bridge.stop();
+    let log = program.stop();
     assert!(
         !log.iter().any(|line| line.contains("not configured")),
         "{log:#?}"
@@ -96,16 +96,16 @@ fn a_live_call_goes_on_under_the_new_name_on_postgres() {
 #[test]
 fn a_source_that_is_not_configured_any_more_is_named_at_every_start() {
     let billing = Billing::start();
-    let mut bridge = Bridge::new(&billing.endpoint());
-    bridge.start();
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&billing.endpoint());
+    program.start();
+    let mut feeder = Feeder::connect(program.source);
     feeder.open(&Allocation::new("cust_42", 7), 600).unwrap();
     billing.started("cust_42");
-    bridge.stop();
-    name_it(&bridge, "eu-1", "eu-west");
+    program.stop();
+    name_it(&program, "eu-1", "eu-west");
     for _ in 0..2 {
-        bridge.start();
-        let log = bridge.stop();
+        program.start();
+        let log = program.stop();
         let line = log.iter().find(|line| line.contains("not configured"));
         let line = line.unwrap_or_else(|| panic!("{log:#?}"));
         assert!(
@@ -114,5 +114,5 @@ fn a_source_that_is_not_configured_any_more_is_named_at_every_start() {
         );
     }
     // The new name has a state of its own now: to make one of two is not possible.
-    refused(&bridge, "eu-1", "eu-west", "already");
+    refused(&program, "eu-1", "eu-west", "already");
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::harness::{
-    billing::{Billing, Session, direct, logged_of, redis as bridge_on, relayed, statsdb, sum},
-    bridge::Bridge,
+    billing::{Billing, Session, direct, logged_of, redis as program_on, relayed, statsdb, sum},
     coturn::Coturn,
     eventually,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
 };
@@ -49,7 +49,7 @@ fn calls(coturn: &Coturn, stop: &AtomicBool, next: &AtomicU64, users: &Mutex<Vec
     }
 }
 
-fn killed_at_random_instants(billing: &Billing, mut bridge: Bridge, coturn: &Coturn) {
+fn killed_at_random_instants(billing: &Billing, mut program: Program, coturn: &Coturn) {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
     println!("seed {seed}");
     let mut random = Random(seed);
@@ -64,21 +64,21 @@ fn killed_at_random_instants(billing: &Billing, mut bridge: Bridge, coturn: &Cot
         }
         for _ in 0..KILLS {
             std::thread::sleep(Duration::from_millis(random.below(900)));
-            bridge.kill();
+            program.kill();
             std::thread::sleep(Duration::from_millis(random.below(300)));
-            bridge.launch();
+            program.launch();
         }
-        bridge.line("\"running\"");
+        program.line("\"running\"");
         lasting.relay(50, 100);
         std::thread::sleep(Duration::from_millis(500));
         stop.store(true, Ordering::Relaxed);
     });
-    bridge.until("the source to hear", |s| {
+    program.until("the source to hear", |s| {
         ["connected", "listening"].contains(&s["sources"]["eu-1"]["state"].as_str().unwrap_or_default())
     });
     // Until it is heard again: a relay thread that has lost its listener loses what it says first.
     let lasting_refreshed = || {
-        let (_, metrics) = bridge.get("/metrics");
+        let (_, metrics) = program.get("/metrics");
         let line = metrics
             .lines()
             .find(|l| l.starts_with("turnhook_events_total") && l.contains("refreshed"));
@@ -101,7 +101,7 @@ fn killed_at_random_instants(billing: &Billing, mut bridge: Bridge, coturn: &Cot
         assert!(sessions[0].is_exact(), "{sessions:#?}");
         assert_eq!(sessions[0].usage(), sum(logged_of(coturn, user)), "{user}");
     }
-    bridge.until("the end of all that was open", |s| {
+    program.until("the end of all that was open", |s| {
         s["sources"]["eu-1"]["open_allocations"] == 0
             && s["sources"]["eu-1"]["open_sessions"] == 0
             && s["endpoints"]["billing"]["pending"] == 0
@@ -142,15 +142,15 @@ fn killed_at_random_instants(billing: &Billing, mut bridge: Bridge, coturn: &Cot
 #[test]
 fn killed_at_random_instants_on_a_listener() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let coturn = Coturn::start(
         directory.path(),
-        &statsdb(&bridge, 0),
+        &statsdb(&program, 0),
         &["--max-allocate-lifetime=12"],
     );
-    killed_at_random_instants(&billing, bridge, &coturn);
+    killed_at_random_instants(&billing, program, &coturn);
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn killed_at_random_instants_on_redis() {
     let billing = Billing::start();
     let directory = tempfile::tempdir().unwrap();
     let redis = Redis::start(directory.path(), &[]);
-    let mut bridge = bridge_on(&billing, &format!("url = \"redis://127.0.0.1:{}\"", redis.port));
-    bridge.start();
-    bridge.until("the subscription", |s| {
+    let mut program = program_on(&billing, &format!("url = \"redis://127.0.0.1:{}\"", redis.port));
+    program.start();
+    program.until("the subscription", |s| {
         s["sources"]["eu-1"]["state"] == "connected"
     });
     let coturn = Coturn::start(
@@ -168,5 +168,5 @@ fn killed_at_random_instants_on_redis() {
         &redis.statsdb(),
         &["--max-allocate-lifetime=12"],
     );
-    killed_at_random_instants(&billing, bridge, &coturn);
+    killed_at_random_instants(&billing, program, &coturn);
 }

@@ -5,10 +5,10 @@ use std::fs;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::harness::{
-    bridge::Bridge,
     feeder::Feeder,
     free_port,
     process::Process,
+    program::Program,
     receiver::{Receiver, Reply},
     turnhook::{self, stderr, stdout},
 };
@@ -75,8 +75,8 @@ async fn no_secret_is_ever_shown() {
     // Stands in the way of one endpoint, as its proxy.
     let proxy = Receiver::start(|_| Reply::Status(502)).await;
     let nobody = free_port();
-    let mut bridge = Bridge::new("");
-    let folder = bridge.directory.path().to_owned();
+    let mut program = Program::new("");
+    let folder = program.directory.path().to_owned();
     let file = |name: &str, text: &str| {
         fs::write(folder.join(name), format!("{text}\n")).unwrap();
         name.to_owned()
@@ -144,8 +144,8 @@ level = "trace"
         SIGNING[0],
         SIGNING[1],
         SIGNING[0],
-        source = bridge.source,
-        http = bridge.http,
+        source = program.source,
+        http = program.http,
         good = good.url(),
         bad = bad.url(),
         proxy = proxy
@@ -157,17 +157,17 @@ level = "trace"
     fs::write(&path, &config).unwrap();
 
     for arguments in [&["check"][..], &["check", "--format", "json"]] {
-        let checked = bridge.ask(arguments);
+        let checked = program.ask(arguments);
         assert!(checked.contains("behind"), "{checked}");
         assert_hidden("check", &checked);
     }
-    bridge.start();
+    program.start();
     let mut record = Process::start(turnhook::command(&folder).args(["record", "--source", "eu-1"]));
     record.line("the recording", |line| line.contains("recording").then_some(()));
-    let stranger = Feeder::login(bridge.source, "a guess");
-    Feeder::login(bridge.source, SOURCE_PASSWORD).call("alice", 1);
+    let stranger = Feeder::login(program.source, "a guess");
+    Feeder::login(program.source, SOURCE_PASSWORD).call("alice", 1);
     drop(stranger);
-    bridge.until("deliveries, dead letters and failures", |status| {
+    program.until("deliveries, dead letters and failures", |status| {
         let endpoints = &status["endpoints"];
         endpoints["good"]["pending"] == 0
             && endpoints["good"]["last_delivered_at"].is_string()
@@ -197,18 +197,18 @@ level = "trace"
     assert_eq!(header(&proxy, "proxy-authorization"), format!("Basic {login}"));
 
     for path in ["/status", "/metrics", "/readyz", "/record/nowhere"] {
-        assert_hidden(path, &bridge.get(path).1);
+        assert_hidden(path, &program.get(path).1);
     }
-    let event = bridge.deliveries("dead")[0]["webhook_id"]
+    let event = program.deliveries("dead")[0]["webhook_id"]
         .as_str()
         .unwrap()
         .to_owned();
-    let session = bridge.deliveries("dead")[0]["session_id"]
+    let session = program.deliveries("dead")[0]["session_id"]
         .as_str()
         .unwrap()
         .to_owned();
     let outputs = |arguments: &[&str]| {
-        let output = bridge.command(arguments);
+        let output = program.command(arguments);
         assert_hidden(
             &format!("{arguments:?}"),
             &format!("{}{}", stdout(&output), stderr(&output)),
@@ -240,7 +240,7 @@ level = "trace"
     record.signal("INT");
     record.wait();
     assert_hidden("record", &record.output());
-    let log = bridge.stop().join("\n");
+    let log = program.stop().join("\n");
     assert!(
         log.contains("\"TRACE\"") && log.contains("us-3"),
         "nothing was logged"
@@ -277,7 +277,7 @@ level = "trace"
             &["endpoints", "test", "good"],
             &["replay"],
         ] {
-            let output = bridge.command(command);
+            let output = program.command(command);
             let store = wrong.contains("postgres");
             assert!(
                 store || output.status.code() == Some(78),

@@ -4,17 +4,17 @@ use std::{fs, io::Read, net::TcpListener};
 
 use crate::harness::{
     billing::counted,
-    bridge::{Bridge, endpoint},
     eventually,
     feeder::{Allocation, Feeder},
     nodes::{Shared, ready},
     postgres::Postgres,
+    program::{Program, endpoint},
 };
 
-/// A bridge with a `direct` source on a PostgreSQL of its own.
-pub(crate) fn on_postgres(postgres: &Postgres, more: &str) -> Bridge {
+/// A program with a `direct` source on a PostgreSQL of its own.
+pub(crate) fn on_postgres(postgres: &Postgres, more: &str) -> Program {
     let database = postgres.database();
-    Bridge::new(&format!(
+    Program::new(&format!(
         "[store]\nurl = \"{}\"\nlease = \"2s\"\n{more}",
         postgres.url(&database)
     ))
@@ -22,12 +22,12 @@ pub(crate) fn on_postgres(postgres: &Postgres, more: &str) -> Bridge {
 
 /// It hears an allocation, and has committed it.
 #[track_caller]
-pub(crate) fn hears(bridge: &Bridge, id: u64) -> Feeder {
-    let mut feeder = Feeder::connect(bridge.source);
+pub(crate) fn hears(program: &Program, id: u64) -> Feeder {
+    let mut feeder = Feeder::connect(program.source);
     feeder.open(&Allocation::new("cust_42", id), 600).unwrap();
     eventually("the allocation, and its commit", || {
-        let committed = counted(bridge, &["turnhook_commit_seconds_count"]) > 0;
-        (committed && counted(bridge, &["turnhook_open_allocations"]) > 0).then_some(())
+        let committed = counted(program, &["turnhook_commit_seconds_count"]) > 0;
+        (committed && counted(program, &["turnhook_open_allocations"]) > 0).then_some(())
     });
     feeder
 }
@@ -36,16 +36,16 @@ pub(crate) fn hears(bridge: &Bridge, id: u64) -> Feeder {
 #[test]
 fn with_a_postgres_that_stands_still() {
     let postgres = Postgres::start();
-    let mut bridge = on_postgres(&postgres, "");
-    bridge.start();
-    let mut feeder = hears(&bridge, 1);
+    let mut program = on_postgres(&postgres, "");
+    program.start();
+    let mut feeder = hears(&program, 1);
     let frozen = postgres.freeze();
     feeder.open(&Allocation::new("cust_43", 2), 600).unwrap();
     eventually("what cannot be committed", || {
-        (counted(&bridge, &["turnhook_open_allocations"]) == 2).then_some(())
+        (counted(&program, &["turnhook_open_allocations"]) == 2).then_some(())
     });
-    bridge.process().signal("TERM");
-    let (status, log) = bridge.ended();
+    program.process().signal("TERM");
+    let (status, log) = program.ended();
     assert_eq!(status, Some(1), "{log:#?}");
     assert!(
         log.iter()
@@ -62,10 +62,10 @@ fn nodes_with_a_postgres_that_stands_still() {
     let mut nodes = shared.nodes(2);
     let frozen = shared.postgres.freeze();
     for node in &mut nodes {
-        node.bridge.process().signal("TERM");
+        node.program.process().signal("TERM");
     }
     for node in &mut nodes {
-        let (status, log) = node.bridge.ended();
+        let (status, log) = node.program.ended();
         assert!(status.is_some(), "ended by a signal: {log:#?}");
     }
     drop(frozen);
@@ -82,9 +82,9 @@ fn with_releases_that_take_their_time() {
          IF NEW.holder IS NULL THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$; \
          CREATE TRIGGER slow BEFORE UPDATE ON lease FOR EACH ROW WHEN (NEW.name LIKE 'source/%') EXECUTE FUNCTION slow()",
     );
-    nodes[leads].bridge.process().signal("TERM");
+    nodes[leads].program.process().signal("TERM");
     nodes[1 - leads].kill();
-    let (status, log) = nodes[leads].bridge.ended();
+    let (status, log) = nodes[leads].program.ended();
     assert_eq!(status, Some(0), "{log:#?}");
 }
 
@@ -100,12 +100,12 @@ fn with_a_request_that_is_never_answered() {
             let _ = asked.send(connection);
         }
     });
-    let mut bridge = Bridge::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
-    bridge.start();
-    let _feeder = hears(&bridge, 1);
+    let mut program = Program::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
+    program.start();
+    let _feeder = hears(&program, 1);
     let _connection = asks.recv_timeout(crate::harness::DEADLINE).unwrap();
-    bridge.stop();
-    assert_eq!(bridge.deliveries("pending").len(), 1);
+    program.stop();
+    assert_eq!(program.deliveries("pending").len(), 1);
 }
 
 /// What kills from outside waits for the deadline, and for the second after which the process ends itself.

@@ -11,10 +11,10 @@ use crate::harness::{
 #[test]
 fn a_wrong_password_bills_nobody() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
-    let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+    let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
     let mut victim = TurnClient::tcp(&coturn, "victim").call(&coturn);
     billing.started("victim");
     for claimed in ["victim", "absent"] {
@@ -33,7 +33,7 @@ fn a_wrong_password_bills_nobody() {
         });
     }
     eventually("the impostor's traffic", || {
-        let (_, metrics) = bridge.get("/metrics");
+        let (_, metrics) = program.get("/metrics");
         let mut traffic = metrics
             .lines()
             .filter(|l| l.starts_with("turnhook_events_total") && l.contains("\"traffic\""));
@@ -61,12 +61,12 @@ fn a_wrong_password_bills_nobody() {
 #[test]
 fn what_dangles_does_not_keep_a_session_open() {
     let billing = Billing::start();
-    let mut bridge = direct(&billing);
-    bridge.start();
+    let mut program = direct(&billing);
+    program.start();
     let directory = tempfile::tempdir().unwrap();
     let coturn = Coturn::start(
         directory.path(),
-        &statsdb(&bridge, 0),
+        &statsdb(&program, 0),
         &["--max-allocate-lifetime=25"],
     );
     let mut call = TurnClient::udp(&coturn, "ann").call(&coturn);
@@ -84,7 +84,7 @@ fn what_dangles_does_not_keep_a_session_open() {
         .filter(|a| a["closed_at"].is_null())
         .collect();
     assert_eq!((first.allocations().len(), open.len()), (3, 1), "{first:#?}");
-    assert_eq!(bridge.status()["sources"]["eu-1"]["open_allocations"], 1);
+    assert_eq!(program.status()["sources"]["eu-1"]["open_allocations"], 1);
     assert_eq!((first.end_reason(), first.is_exact()), ("closed", true));
     // The next call of the same user is a session of its own.
     let mut next = TurnClient::udp(&coturn, "ann").call(&coturn);
@@ -96,7 +96,7 @@ fn what_dangles_does_not_keep_a_session_open() {
         (true, false, 1)
     );
     // Then the dangling one runs out: too little to be told alone, it waits for the user's next call.
-    bridge.until("the dangling one's end", |status| {
+    program.until("the dangling one's end", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 0
     });
     assert_eq!(billing.sessions_of("ann").len(), 2);

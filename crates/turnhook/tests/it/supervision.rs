@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::harness::{
     billing::{Billing, counted},
-    bridge::{Bridge, endpoint},
     eventually,
     feeder::{Allocation, Feeder},
     nodes::Shared,
+    program::{Program, endpoint},
 };
 
 /// The line that names the part and the cause.
@@ -32,26 +32,26 @@ fn trigger(directory: &Path) -> PathBuf {
     directory.join("fault")
 }
 
-/// Starts a bridge with a fault that waits for its trigger.
-fn launch(bridge: &mut Bridge, fault: &str, part: &str) {
-    let asked = format!("{fault}:{part}@{}", trigger(bridge.directory.path()).display());
-    bridge.launch_with(&[("FAULT_INJECTION", &asked)]);
-    bridge.line("\"running\"");
+/// Starts a program with a fault that waits for its trigger.
+fn launch(program: &mut Program, fault: &str, part: &str) {
+    let asked = format!("{fault}:{part}@{}", trigger(program.directory.path()).display());
+    program.launch_with(&[("FAULT_INJECTION", &asked)]);
+    program.line("\"running\"");
 }
 
 /// Ends each way in which a part can end; what was heard until then is committed.
 fn ends_the_process(part: &str, faults: &[&str]) {
     let billing = Billing::start();
     for fault in faults {
-        let mut bridge = Bridge::new(&billing.endpoint());
-        launch(&mut bridge, fault, part);
-        let mut feeder = Feeder::connect(bridge.source);
+        let mut program = Program::new(&billing.endpoint());
+        launch(&mut program, fault, part);
+        let mut feeder = Feeder::connect(program.source);
         feeder.open(&Allocation::new("cust_42", 1), 600).unwrap();
         eventually("the allocation", || {
-            (counted(&bridge, &["turnhook_open_allocations"]) == 1).then_some(())
+            (counted(&program, &["turnhook_open_allocations"]) == 1).then_some(())
         });
-        std::fs::write(trigger(bridge.directory.path()), "").unwrap();
-        let (status, log) = bridge.ended();
+        std::fs::write(trigger(program.directory.path()), "").unwrap();
+        let (status, log) = program.ended();
         assert_eq!(status, Some(1), "{log:#?}");
         let (named, cause) =
             ended_early(&log).unwrap_or_else(|| panic!("{fault} of the {part} is not told: {log:#?}"));
@@ -67,9 +67,9 @@ fn ends_the_process(part: &str, faults: &[&str]) {
             "{log:#?}"
         );
         // What was heard was committed.
-        bridge.start();
-        bridge.line("\"source\":\"eu-1\",\"allocations\":1");
-        bridge.stop();
+        program.start();
+        program.line("\"source\":\"eu-1\",\"allocations\":1");
+        program.stop();
     }
 }
 
@@ -121,9 +121,9 @@ fn the_cluster_member_and_the_lane_keeper() {
     ] {
         for fault in ["panic", "return"] {
             let mut node = shared.node("node-1");
-            launch(&mut node.bridge, fault, part);
-            std::fs::write(trigger(node.bridge.directory.path()), "").unwrap();
-            let (status, log) = node.bridge.ended();
+            launch(&mut node.program, fault, part);
+            std::fs::write(trigger(node.program.directory.path()), "").unwrap();
+            let (status, log) = node.program.ended();
             assert_eq!(status, Some(1), "{log:#?}");
             assert_eq!(
                 ended_early(&log).map(|(named, _)| named).as_deref(),
@@ -151,40 +151,40 @@ fn its_source_is_not_ready() {
             });
         }
     });
-    let mut bridge = Bridge::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
-    launch(&mut bridge, "return", "source \"eu-1\"");
-    let mut feeder = Feeder::connect(bridge.source);
+    let mut program = Program::new(&endpoint("silent", &url, "timeout = \"300s\"\n"));
+    launch(&mut program, "return", "source \"eu-1\"");
+    let mut feeder = Feeder::connect(program.source);
     feeder.open(&Allocation::new("cust_42", 1), 600).unwrap();
     asks.recv_timeout(crate::harness::DEADLINE).unwrap();
-    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
-    // A request is under way until the deadline, and so long the bridge answers.
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    // A request is under way until the deadline, and so long the program answers.
     let said = eventually("the source to be told as dead", || {
-        let (code, body) = bridge.try_get("/readyz")?;
+        let (code, body) = program.try_get("/readyz")?;
         (code == 503).then_some(body)
     });
     assert!(said.contains("has ended before its time"), "{said}");
-    let (_, metrics) = bridge.get("/metrics");
+    let (_, metrics) = program.get("/metrics");
     assert!(
         metrics.contains("turnhook_source_up{source=\"eu-1\"} 0"),
         "{metrics}"
     );
-    assert_eq!(bridge.ended().0, Some(1));
+    assert_eq!(program.ended().0, Some(1));
 }
 
 /// A panic in a connection of the HTTP server costs that connection; it is counted, and named in the log.
 #[test]
 fn a_connection_of_the_http_server() {
-    let mut bridge = Bridge::new("");
-    launch(&mut bridge, "panic", "a connection of the HTTP server");
-    let internal_errors = || counted(&bridge, &["turnhook_internal_errors_total"]);
+    let mut program = Program::new("");
+    launch(&mut program, "panic", "a connection of the HTTP server");
+    let internal_errors = || counted(&program, &["turnhook_internal_errors_total"]);
     assert_eq!(internal_errors(), 0);
-    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
-    assert_eq!(bridge.try_get("/livez"), None, "it panicked");
-    std::fs::remove_file(trigger(bridge.directory.path())).unwrap();
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    assert_eq!(program.try_get("/livez"), None, "it panicked");
+    std::fs::remove_file(trigger(program.directory.path())).unwrap();
     eventually("the panic to be counted", || {
         (internal_errors() == 1).then_some(())
     });
-    let log = bridge.stop();
+    let log = program.stop();
     let told = log
         .iter()
         .find(|line| line.contains("a connection of the HTTP server panicked"));
@@ -197,16 +197,16 @@ fn a_connection_of_the_http_server() {
 /// The same of the recorder's.
 #[test]
 fn a_connection_of_the_recorder() {
-    let mut bridge = Bridge::new("");
-    launch(&mut bridge, "panic", "a connection of the recorder");
-    std::fs::write(trigger(bridge.directory.path()), "").unwrap();
-    let asked = bridge.command(&["record", "--source", "eu-1"]);
+    let mut program = Program::new("");
+    launch(&mut program, "panic", "a connection of the recorder");
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    let asked = program.command(&["record", "--source", "eu-1"]);
     assert!(!asked.status.success());
     eventually("the panic to be counted", || {
-        (counted(&bridge, &["turnhook_internal_errors_total"]) == 1).then_some(())
+        (counted(&program, &["turnhook_internal_errors_total"]) == 1).then_some(())
     });
     assert!(
-        bridge
+        program
             .stop()
             .iter()
             .any(|line| line.contains("a connection of the recorder panicked"))

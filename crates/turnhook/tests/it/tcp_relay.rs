@@ -41,7 +41,7 @@ fn connections_that_nobody_takes() {
         client.attempt();
     }
     assert_eq!(client.refresh(0), 0);
-    world.bridge.until("its end", |status| {
+    world.program.until("its end", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 0
     });
     assert_eq!(world.billing.sessions().len(), 0);
@@ -130,7 +130,7 @@ fn more_packets_in_one_report_than_coturn_lets_be() {
         assert_eq!(session.usage().peer[0], reads, "a packet for each read");
         assert_eq!(session.billable(), reads * LENGTH);
         let id = session.allocations()[0]["id"].as_str().unwrap();
-        let log = world.bridge.log();
+        let log = world.program.log();
         let noticed = log.iter().any(|l| l.contains(NOTICE) && l.contains(id));
         (session.is_exact(), noticed)
     };

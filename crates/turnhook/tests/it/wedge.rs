@@ -12,10 +12,10 @@ use std::{
 };
 
 use crate::harness::{
-    billing::{Billing, counted, logged_of, redis as bridge_on, relay_until_reported, sum},
-    bridge::Bridge,
+    billing::{Billing, counted, logged_of, redis as program_on, relay_until_reported, sum},
     coturn::Coturn,
     eventually,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
 };
@@ -73,7 +73,7 @@ fn relay_thread(coturn: &Coturn, user: &str) -> String {
 /// Calls on a coturn of two relay threads, of which the first is wedged.
 struct Wedged {
     billing: Billing,
-    bridge: Bridge,
+    program: Program,
     coturn: Coturn,
     redis: Redis,
     /// On the wedged thread, and of this user.
@@ -88,15 +88,15 @@ fn wedged(heal: bool, expiry_grace: &str) -> Wedged {
     let directory = tempfile::tempdir().unwrap();
     let redis = Redis::start(directory.path(), &[]);
     let source = format!("url = \"redis://127.0.0.1:{}\"\nheal = {heal}", redis.port);
-    let mut bridge = bridge_on(&billing, &source);
-    let file = bridge.directory.path().join("turnhook.toml");
+    let mut program = program_on(&billing, &source);
+    let file = program.directory.path().join("turnhook.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let quick = "expiry_grace = \"3s\"";
     assert!(text.contains(quick));
     let patient = format!("expiry_grace = \"{expiry_grace}\"");
     std::fs::write(&file, text.replace(quick, &patient)).unwrap();
-    bridge.start();
-    bridge.until("the subscription", |s| {
+    program.start();
+    program.until("the subscription", |s| {
         s["sources"]["eu-1"]["state"] == "connected"
     });
     let more = ["--relay-threads=2", "--max-allocate-lifetime=15"];
@@ -139,7 +139,7 @@ fn wedged(heal: bool, expiry_grace: &str) -> Wedged {
     assert_eq!(loud.refresh(0), 0);
     Wedged {
         billing,
-        bridge,
+        program,
         coturn,
         redis,
         beside,
@@ -151,16 +151,16 @@ fn wedged(heal: bool, expiry_grace: &str) -> Wedged {
 impl Wedged {
     /// Goes on with both calls until `done`.
     #[track_caller]
-    fn until(&mut self, what: &str, mut done: impl FnMut(&Bridge) -> bool) {
+    fn until(&mut self, what: &str, mut done: impl FnMut(&Program) -> bool) {
         eventually(what, || {
             assert_eq!(self.beside.0.refresh(600), 0);
             assert_eq!(self.elsewhere.0.refresh(600), 0);
-            done(&self.bridge).then_some(())
+            done(&self.program).then_some(())
         });
     }
 
-    fn wedges(bridge: &Bridge, what: &str) -> u64 {
-        counted(bridge, &["turnhook_wedged_threads_total", what])
+    fn wedges(program: &Program, what: &str) -> u64 {
+        counted(program, &["turnhook_wedged_threads_total", what])
     }
 
     /// The call on the other thread was never touched.
@@ -178,17 +178,17 @@ impl Wedged {
 #[test]
 fn a_wedged_relay_thread_is_healed() {
     let mut wedged = wedged(true, "40s");
-    wedged.until("the connection to be closed", |bridge| {
-        Wedged::wedges(bridge, "closed") >= 1
+    wedged.until("the connection to be closed", |program| {
+        Wedged::wedges(program, "closed") >= 1
     });
-    let status = wedged.bridge.status();
+    let status = wedged.program.status();
     let gaps = status["sources"]["eu-1"]["recent_gaps"].as_array().unwrap();
     assert!(gaps.iter().any(|gap| gap["reason"] == "wedged"), "{gaps:?}");
     wedged
-        .bridge
+        .program
         .line("closed coturn's connection of the silent relay thread");
-    wedged.until("the thread to be heard", |bridge| {
-        bridge.status()["sources"]["eu-1"]["wedged_threads"] == serde_json::json!([])
+    wedged.until("the thread to be heard", |program| {
+        program.status()["sources"]["eu-1"]["wedged_threads"] == serde_json::json!([])
     });
     let (client, user) = &mut wedged.beside;
     client.relay(100, 100);
@@ -213,10 +213,10 @@ fn a_wedged_relay_thread_is_reported() {
             .collect()
     };
     let before = clients(&wedged.redis);
-    wedged.until("the wedge to be seen", |bridge| {
-        Wedged::wedges(bridge, "silent") >= 1
+    wedged.until("the wedge to be seen", |program| {
+        Wedged::wedges(program, "silent") >= 1
     });
-    wedged.bridge.line("a relay thread of coturn has fallen silent");
+    wedged.program.line("a relay thread of coturn has fallen silent");
     let (client, user) = &mut wedged.beside;
     client.relay(100, 100);
     let user = user.clone();
@@ -231,7 +231,7 @@ fn a_wedged_relay_thread_is_reported() {
         session.billable() > 0 && session.billable() < truth,
         "{session:#?} {truth}"
     );
-    assert_eq!(Wedged::wedges(&wedged.bridge, "closed"), 0);
+    assert_eq!(Wedged::wedges(&wedged.program, "closed"), 0);
     assert_eq!(clients(&wedged.redis), before);
     wedged.elsewhere_is_exact();
 }

@@ -64,9 +64,9 @@ pub(super) fn balance(shared: &Shared, nodes: &[Node], billing: &Billing, coturn
     in_order(billing);
     // The outbox is empty, and what is in the store is what came.
     eventually("all deliveries", || {
-        leader.bridge.deliveries("pending").is_empty().then_some(())
+        leader.program.deliveries("pending").is_empty().then_some(())
     });
-    let stored = leader.bridge.objects(&[
+    let stored = leader.program.objects(&[
         "deliveries",
         "list",
         "--limit",

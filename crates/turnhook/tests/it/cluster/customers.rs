@@ -44,13 +44,13 @@ fn p9_a_call_that_meets_another_nodes_is_refused_and_comes_again() {
         (sum == Some(&bytes)).then_some(())
     });
     eventually("nothing to be left", || {
-        let bridge = &nodes[0].bridge;
-        bridge.deliveries("pending").is_empty().then_some(())
+        let program = &nodes[0].program;
+        program.deliveries("pending").is_empty().then_some(())
     });
     assert_eq!(fakes.sums("stripe").values().sum::<u64>(), bytes);
     assert_eq!(fakes.state("stripe")["counted_twice"], json!([]));
     assert_eq!(
-        nodes[0].bridge.deliveries("dead"),
+        nodes[0].program.deliveries("dead"),
         Vec::<serde_json::Value>::new()
     );
     // Neither node took it for a failure of the endpoint.

@@ -14,9 +14,9 @@ use crate::{
     chaos::{Books, Random, fault},
     harness::{
         billing::Billing,
-        bridge::endpoint,
         eventually,
         nodes::{Shared, leader, ready},
+        program::endpoint,
         receiver::Receiver,
     },
 };
@@ -74,7 +74,11 @@ fn each_event_is_taken_in_order_by_receivers_that_fail() {
     rate.store(100, Ordering::Relaxed);
     let leads = leader(&nodes);
     eventually("all deliveries", || {
-        nodes[leads].bridge.deliveries("pending").is_empty().then_some(())
+        nodes[leads]
+            .program
+            .deliveries("pending")
+            .is_empty()
+            .then_some(())
     });
     balance(&shared, &nodes, &billing, &coturn, &users);
 

@@ -3,10 +3,10 @@
 use crate::{
     harness::{
         billing::{Billing, counted},
-        bridge::WHILE,
         eventually,
         nodes::{Shared, leader, ready},
         postgres::Postgres,
+        program::WHILE,
         turn::TurnClient,
     },
     stopping::{hears, on_postgres},
@@ -45,7 +45,7 @@ fn releases_that_hang_cost_no_lease() {
     eventually("another release that hangs", || hanging().then_some(()));
     assert_eq!(leader(&nodes), 0);
     assert_eq!(shared.epoch(), 1, "the lead was lost, and taken again");
-    let log = nodes[0].bridge.log();
+    let log = nodes[0].program.log();
     assert!(!log.iter().any(|line| line.contains("have run out")), "{log:#?}");
     shared.sql("DROP TRIGGER hang ON lease");
     ready(&nodes);
@@ -58,19 +58,19 @@ fn lanes_end_with_the_leases() {
     let billing = Billing::start();
     let postgres = Postgres::start();
     let endpoint = billing.endpoint().replace("\"unlimited\"", "\"5/s\"");
-    let mut bridge = on_postgres(&postgres, &endpoint);
-    bridge.start();
-    let mut feeder = hears(&bridge, 1);
+    let mut program = on_postgres(&postgres, &endpoint);
+    program.start();
+    let mut feeder = hears(&program, 1);
     for id in 2..60 {
         feeder.call("cust_42", id);
     }
     eventually("deliveries that wait for their turn", || {
         let sent = billing.webhooks().len();
-        (sent > 5 && counted(&bridge, &["turnhook_open_sessions"]) == 1).then_some(())
+        (sent > 5 && counted(&program, &["turnhook_open_sessions"]) == 1).then_some(())
     });
     let frozen = postgres.freeze();
     eventually("the leases to run out", || {
-        (counted(&bridge, &["turnhook_source_leads{"]) == 0).then_some(())
+        (counted(&program, &["turnhook_source_leads{"]) == 0).then_some(())
     });
     let sent = billing.webhooks().len();
     assert!(sent < 100, "nothing waits any more: {sent}");
@@ -80,5 +80,5 @@ fn lanes_end_with_the_leases() {
     assert!(more <= 1, "{more} requests were begun without a lease");
     drop(frozen);
     eventually("the rest", || (billing.webhooks().len() > sent + 5).then_some(()));
-    bridge.stop();
+    program.stop();
 }

@@ -14,10 +14,10 @@ use super::{books::balance, knob, random, traffic::Traffic};
 use crate::{
     harness::{
         billing::{Billing, counted},
-        bridge::endpoint,
         eventually,
         nodes::{Shared, leader, ready},
         postgres::Postgres,
+        program::endpoint,
         turn::TurnClient,
     },
     stopping::{hears, on_postgres},
@@ -46,7 +46,7 @@ fn postgres_restarted_and_connections_cut() {
             }
             for node in &nodes {
                 eventually("the outage to be noticed", || (!node.is_ready()).then_some(()));
-                assert_eq!(node.bridge.get("/readyz").0, 503);
+                assert_eq!(node.program.get("/readyz").0, 503);
             }
             // Shorter than a lease, and longer.
             std::thread::sleep(Duration::from_millis(random.below(4000)));
@@ -91,7 +91,7 @@ fn lanes_are_shared_again_while_requests_hang() {
     shared.postgres.stop();
     for node in &nodes {
         eventually("its leases to run out", || {
-            (counted(&node.bridge, &["turnhook_source_leads{"]) == 0).then_some(())
+            (counted(&node.program, &["turnhook_source_leads{"]) == 0).then_some(())
         });
     }
     // The first to come back finds itself alone.
@@ -134,12 +134,12 @@ fn what_a_node_does_not_know_to_hold_it_releases() {
 #[test]
 fn an_outage_is_told_as_what_it_is() {
     let postgres = Postgres::start();
-    let mut bridge = on_postgres(&postgres, "");
-    bridge.start();
-    let _feeder = hears(&bridge, 1);
-    assert_eq!(counted(&bridge, &["turnhook_store_up 1"]), 1);
+    let mut program = on_postgres(&postgres, "");
+    program.start();
+    let _feeder = hears(&program, 1);
+    assert_eq!(counted(&program, &["turnhook_store_up 1"]), 1);
     postgres.stop();
-    let status = bridge.until("the source to be deaf", |status| {
+    let status = program.until("the source to be deaf", |status| {
         status["sources"]["eu-1"]["state"] == "deaf"
     });
     let source = &status["sources"]["eu-1"];
@@ -156,7 +156,7 @@ fn an_outage_is_told_as_what_it_is() {
         "{status:#}"
     );
     assert_eq!(status["store"]["reachable"], false);
-    let (_, metrics) = bridge.get("/metrics");
+    let (_, metrics) = program.get("/metrics");
     for line in ["turnhook_source_up{source=\"eu-1\"} 0", "turnhook_store_up 0"] {
         assert!(
             metrics.lines().any(|found| found == line),
@@ -166,19 +166,22 @@ fn an_outage_is_told_as_what_it_is() {
     // Some seconds of it, and of tries.
     std::thread::sleep(Duration::from_secs(4));
     postgres.go();
-    bridge.until("the source to be listened to", |status| {
+    program.until("the source to be listened to", |status| {
         status["sources"]["eu-1"]["state"] == "listening"
     });
     eventually("the store to be told as up", || {
-        (counted(&bridge, &["turnhook_store_up 1"]) == 1).then_some(())
+        (counted(&program, &["turnhook_store_up 1"]) == 1).then_some(())
     });
-    let status = bridge.until("the gap", |status| {
+    let status = program.until("the gap", |status| {
         let gaps = status["sources"]["eu-1"]["recent_gaps"].as_array();
         gaps.is_some_and(|gaps| gaps.iter().any(|gap| gap["reason"] == "store_unavailable"))
     });
     assert!(!status.to_string().contains("\"restart\""), "{status:#}");
-    assert_eq!(counted(&bridge, &["turnhook_gaps_total", "store_unavailable"]), 1);
-    let log = bridge.stop();
+    assert_eq!(
+        counted(&program, &["turnhook_gaps_total", "store_unavailable"]),
+        1
+    );
+    let log = program.stop();
     let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
     assert_eq!(lines("the store cannot be reached: this node"), 1, "{log:#?}");
     assert_eq!(lines("the store is back"), 1, "{log:#?}");

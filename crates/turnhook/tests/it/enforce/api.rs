@@ -3,9 +3,9 @@
 use super::{control, coturn, is_cut_off};
 use crate::harness::{
     billing::{Billing, QUICK, statsdb},
-    bridge::Bridge,
     free_port,
     page::{Answer, Page},
+    program::Program,
     turn::TurnClient,
 };
 
@@ -21,12 +21,12 @@ fn send(page: &Page, who: &str, method: &str, path: &str, form: &str) -> Answer 
 #[test]
 fn operators_block_and_viewers_look() {
     let (billing, cli) = (Billing::start(), free_port());
-    let mut bridge = Bridge::new("");
-    let (page, table) = Page::new(&bridge);
-    bridge.configure(&format!("{QUICK}{}{}{table}", billing.endpoint(), control(cli)));
-    bridge.start();
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
-    bridge.line("allocations can be ended");
+    let mut program = Program::new("");
+    let (page, table) = Page::new(&program);
+    program.configure(&format!("{QUICK}{}{}{table}", billing.endpoint(), control(cli)));
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    program.line("allocations can be ended");
     let mut ann = TurnClient::tcp(&coturn, "ann/eu").call(&coturn);
     ann.relay(20, 200);
     billing.started("ann/eu");
@@ -89,5 +89,5 @@ fn operators_block_and_viewers_look() {
     );
     is_cut_off(&billing.ended("dan", 1)[0], "enough", &coturn);
     assert_eq!(send(&page, &page.operator, "POST", &path, "").status, 400);
-    bridge.stop();
+    program.stop();
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{PASSWORD, cancels, control, coturn, direct, is_cut_off, until_cancels, until_up};
 use crate::harness::{
     billing::{Billing, QUICK, redis, statsdb},
-    bridge::Bridge,
     eventually, free_port,
+    program::Program,
     redis::Redis,
     stun,
     turn::TurnClient,
@@ -21,8 +21,8 @@ fn after_a_restart_the_number_is_another_users() {
     let directory = tempfile::tempdir().unwrap();
     let server = Redis::start(directory.path(), &[]);
     let source = format!("url = \"redis://127.0.0.1:{}\"\n{}", server.port, control(cli));
-    let mut bridge = redis(&billing, &source);
-    bridge.start();
+    let mut program = redis(&billing, &source);
+    program.start();
     // A number begins with that of its relay thread.
     let mut coturn = coturn(directory.path(), &server.statsdb(), cli, &["--relay-threads=1"]);
     let mut ann = TurnClient::udp(&coturn, "ann").call(&coturn);
@@ -36,49 +36,49 @@ fn after_a_restart_the_number_is_another_users() {
     let id = |user: &str| billing.sessions_of(user)[0].allocations()[0]["id"].clone();
     assert_eq!(id("ann"), id("bob"), "the numbers begin anew");
 
-    bridge.ask(&["block", "ann"]);
-    until_cancels(&bridge, "gone", 1);
-    assert_eq!(cancels(&bridge, "done"), 0);
+    program.ask(&["block", "ann"]);
+    until_cancels(&program, "gone", 1);
+    assert_eq!(cancels(&program, "done"), 0);
     bob.relay(10, 200);
     assert_eq!(bob.refresh(600), 0);
-    bridge.stop();
+    program.stop();
 }
 
 /// As where two coturns of a machine have one `cli-port`.
 #[test]
 fn the_cli_of_another_server_is_told_nothing() {
     let (billing, cli) = (Billing::start(), free_port());
-    let mut bridge = direct(&billing, cli, "");
-    bridge.start();
-    let directory = bridge.directory.path().to_owned();
-    let right = coturn(&directory, &statsdb(&bridge, 0), free_port(), &[]);
-    let other = coturn(&directory, &statsdb(&bridge, 1), cli, &[]);
+    let mut program = direct(&billing, cli, "");
+    program.start();
+    let directory = program.directory.path().to_owned();
+    let right = coturn(&directory, &statsdb(&program, 0), free_port(), &[]);
+    let other = coturn(&directory, &statsdb(&program, 1), cli, &[]);
     let mut ann = TurnClient::udp(&right, "ann").call(&right);
     ann.relay(10, 200);
     billing.started("ann");
     // The same user, and the same number, there.
     let mut there = TurnClient::udp(&other, "ann-too").call(&other);
     there.relay(10, 200);
-    bridge.ask(&["block", "ann"]);
-    until_cancels(&bridge, "wrong_server", 1);
-    bridge.line("is not the server that has it");
+    program.ask(&["block", "ann"]);
+    until_cancels(&program, "wrong_server", 1);
+    program.line("is not the server that has it");
     for client in [&mut ann, &mut there] {
         client.relay(10, 200);
         assert_eq!(client.refresh(600), 0);
     }
-    assert_eq!(cancels(&bridge, "done"), 0);
-    bridge.stop();
+    assert_eq!(cancels(&program, "done"), 0);
+    program.stop();
 }
 
 /// coturn would close its socket, and it would go on with its ticket, out of sight.
 #[test]
 fn a_client_that_can_move_is_reported_once() {
     let (billing, cli) = (Billing::start(), free_port());
-    let mut bridge = direct(&billing, cli, "");
-    bridge.start();
+    let mut program = direct(&billing, cli, "");
+    program.start();
     let coturn = coturn(
-        bridge.directory.path(),
-        &statsdb(&bridge, 0),
+        program.directory.path(),
+        &statsdb(&program, 0),
         cli,
         &["--mobility"],
     );
@@ -91,8 +91,8 @@ fn a_client_that_can_move_is_reported_once() {
     assert_eq!(mob.request(stun::ALLOCATE, &wishes).code, 401);
     assert_eq!(mob.request(stun::ALLOCATE, &wishes).code, 0);
     billing.started("mob");
-    bridge.ask(&["block", "mob"]);
-    until_cancels(&bridge, "mobile", 1);
+    program.ask(&["block", "mob"]);
+    until_cancels(&program, "mobile", 1);
     for _ in 0..3 {
         assert_eq!(mob.refresh(600), 0);
     }
@@ -100,10 +100,10 @@ fn a_client_that_can_move_is_reported_once() {
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(10, 200);
     billing.started("ann");
-    bridge.ask(&["block", "ann", "--reason", "x"]);
+    program.ask(&["block", "ann", "--reason", "x"]);
     is_cut_off(&billing.ended("ann", 1)[0], "x", &coturn);
-    assert_eq!(cancels(&bridge, "mobile"), 1);
-    bridge.stop();
+    assert_eq!(cancels(&program, "mobile"), 1);
+    program.stop();
 }
 
 /// Without a way to coturn nobody is cut off, and everything else is as ever. Once there is one, the block holds.
@@ -111,18 +111,18 @@ fn a_client_that_can_move_is_reported_once() {
 fn a_wrong_password_is_said_and_metering_goes_on() {
     let (billing, cli) = (Billing::start(), free_port());
     let wrong = control(cli).replace(PASSWORD, "a guess");
-    let mut bridge = Bridge::new(&format!("{QUICK}{}{wrong}", billing.endpoint()));
-    bridge.start();
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
-    bridge.line("refuses the password");
+    let mut program = Program::new(&format!("{QUICK}{}{wrong}", billing.endpoint()));
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    program.line("refuses the password");
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(10, 200);
     billing.started("ann");
-    bridge.ask(&["block", "ann", "--reason", "balance"]);
-    until_cancels(&bridge, "unreachable", 1);
-    until_up(&bridge, 0);
-    assert_eq!(bridge.get("/readyz").0, 200);
-    let (_, status) = bridge.get("/status");
+    program.ask(&["block", "ann", "--reason", "balance"]);
+    until_cancels(&program, "unreachable", 1);
+    until_up(&program, 0);
+    assert_eq!(program.get("/readyz").0, 200);
+    let (_, status) = program.get("/status");
     assert!(
         status.contains("refuses the password") && !status.contains("a guess"),
         "{status}"
@@ -131,8 +131,8 @@ fn a_wrong_password_is_said_and_metering_goes_on() {
     bob.relay(10, 200);
     drop(bob);
     assert_eq!(billing.ended("bob", 1)[0].end_reason(), "closed");
-    assert!(!bridge.log().join("\n").contains("a guess"));
-    let doctor = bridge.command(&["doctor"]);
+    assert!(!program.log().join("\n").contains("a guess"));
+    let doctor = program.command(&["doctor"]);
     let doctor = turnhook::stdout(&doctor);
     assert!(
         doctor.contains("fail  control of eu-1: coturn's CLI at"),
@@ -143,27 +143,27 @@ fn a_wrong_password_is_said_and_metering_goes_on() {
         "{doctor}"
     );
 
-    bridge.stop();
-    bridge.configure(&format!("{QUICK}{}{}", billing.endpoint(), control(cli)));
-    bridge.start();
+    program.stop();
+    program.configure(&format!("{QUICK}{}{}", billing.endpoint(), control(cli)));
+    program.start();
     // coturn comes back to the listener when it next has something to say.
     eventually("the end", || {
         let mut ann = TurnClient::udp(&coturn, "ann");
         ann.allocate().unwrap();
-        (cancels(&bridge, "done") >= 1).then_some(())
+        (cancels(&program, "done") >= 1).then_some(())
     });
-    bridge.stop();
+    program.stop();
 }
 
 /// Killed between the command and the commit: the user is cut off all the same, and nothing is told twice.
 #[test]
 fn killed_in_the_midst_of_it() {
     let (billing, cli) = (Billing::start(), free_port());
-    let mut bridge = direct(&billing, cli, "");
-    bridge.start();
+    let mut program = direct(&billing, cli, "");
+    program.start();
     let coturn = coturn(
-        bridge.directory.path(),
-        &statsdb(&bridge, 0),
+        program.directory.path(),
+        &statsdb(&program, 0),
         cli,
         &["--relay-threads=1", "--max-allocate-lifetime=30"],
     );
@@ -177,10 +177,10 @@ fn killed_in_the_midst_of_it() {
             assert_eq!(ann.refresh(600), 0);
             (!billing.sessions_of(&user).is_empty()).then_some(())
         });
-        bridge.ask(&["block", &user]);
+        program.ask(&["block", &user]);
         std::thread::sleep(Duration::from_millis(60 * round));
-        bridge.kill();
-        bridge.start();
+        program.kill();
+        program.start();
         // And it is told once: the shape of each session is looked at.
         eventually("the cut", || (ann.refresh(600) != 0).then_some(()));
         bystander.relay(5, 200);
@@ -191,5 +191,5 @@ fn killed_in_the_midst_of_it() {
     for round in 0..5 {
         billing.ended(&format!("ann-{round}"), 1);
     }
-    bridge.stop();
+    program.stop();
 }

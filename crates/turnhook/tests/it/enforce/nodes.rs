@@ -20,19 +20,19 @@ fn the_leader_ends_what_any_node_was_told_to_block() {
     ann.relay(20, 200);
     billing.started("ann");
     nodes[1 - leads]
-        .bridge
+        .program
         .ask(&["block", "ann", "--reason", "balance"]);
     let end = &billing.ended("ann", 1)[0];
     assert_eq!(end.end_reason(), "cancelled");
-    assert_eq!(cancels(&nodes[leads].bridge, "done"), 1);
-    assert_eq!(cancels(&nodes[1 - leads].bridge, "done"), 0);
+    assert_eq!(cancels(&nodes[leads].program, "done"), 1);
+    assert_eq!(cancels(&nodes[1 - leads].program, "done"), 0);
 
     // Whoever leads is killed as the block is made: the other one takes over, and does it.
     let mut bob = TurnClient::udp(&coturn, "bob").call(&coturn);
     bob.relay(20, 200);
     billing.started("bob");
     nodes[leads].kill();
-    nodes[1 - leads].bridge.ask(&["block", "bob"]);
+    nodes[1 - leads].program.ask(&["block", "bob"]);
     assert_eq!(leader(&nodes), 1 - leads);
     eventually("the cut", || (bob.refresh(600) != 0).then_some(()));
     assert_eq!(billing.ended("bob", 1).len(), 1);

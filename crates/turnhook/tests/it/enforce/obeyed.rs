@@ -3,23 +3,23 @@
 use super::{control, coturn, is_cut_off};
 use crate::harness::{
     billing::{Billing, QUICK, statsdb},
-    bridge::Bridge,
     free_port,
+    program::Program,
     turn::TurnClient,
 };
 
 #[test]
 fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     let (billing, other, cli) = (Billing::start(), Billing::start(), free_port());
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "{QUICK}{}{}{}[enforce]\nobey = [\"billing\"]\n",
         billing.endpoint(),
         other.endpoint_named("other"),
         control(cli),
     ));
-    bridge.start();
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
-    bridge.line("allocations can be ended");
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    program.line("allocations can be ended");
     let block = r#"{"ok": true, "block": {"for": "1h", "reason": "balance"}}"#;
     other.answer("bob", block);
     let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
@@ -30,7 +30,7 @@ fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(20, 200);
     is_cut_off(&billing.ended("ann", 1)[0], "balance", &coturn);
-    let listed = bridge.ask(&["blocks", "list", "--format", "json"]);
+    let listed = program.ask(&["blocks", "list", "--format", "json"]);
     assert!(listed.contains("\"by\":\"endpoint billing\""), "{listed}");
     assert!(!listed.contains("bob"), "{listed}");
 
@@ -38,9 +38,9 @@ fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     billing.answer("eve", r#"{"block": {"for": 3600}}"#);
     let mut eve = TurnClient::tcp(&coturn, "eve").call(&coturn);
     eve.relay(20, 200);
-    bridge.line("cannot be obeyed");
+    program.line("cannot be obeyed");
     for client in [&mut bob, &mut eve] {
         assert_eq!(client.refresh(600), 0);
     }
-    bridge.stop();
+    program.stop();
 }

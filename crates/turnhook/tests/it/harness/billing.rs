@@ -11,9 +11,10 @@ use serde_json::Value;
 use turnhook_dispatcher::signature::{self, Secret};
 
 use super::{
-    bridge::{Bridge, SECRET, endpoint},
     coturn::{Coturn, Logged},
-    eventually, schema,
+    eventually,
+    program::{Program, SECRET, endpoint},
+    schema,
     turn::TurnClient,
 };
 
@@ -324,8 +325,8 @@ pub(crate) fn relay_until_reported(client: &mut TurnClient, coturn: &Coturn, use
 }
 
 /// How often a metric's line that contains all of `parts` was counted.
-pub(crate) fn counted(bridge: &Bridge, parts: &[&str]) -> u64 {
-    let (_, text) = bridge.get("/metrics");
+pub(crate) fn counted(program: &Program, parts: &[&str]) -> u64 {
+    let (_, text) = program.get("/metrics");
     let lines = text
         .lines()
         .filter(|line| parts.iter().all(|part| line.contains(part)));
@@ -338,28 +339,28 @@ pub(crate) fn counted(bridge: &Bridge, parts: &[&str]) -> u64 {
 pub(crate) const QUICK: &str = "[session]\nlinger = \"1s\"\ntotals_grace = \"2s\"\nreport_grace = \"4s\"\n\
 expiry_grace = \"3s\"\nusage_interval = \"1s\"\n";
 
-/// A bridge that listens for coturn, and tells `billing`; not yet started.
-pub(crate) fn direct(billing: &Billing) -> Bridge {
-    Bridge::new(&format!("{QUICK}{}", billing.endpoint()))
+/// A program that listens for coturn, and tells `billing`; not yet started.
+pub(crate) fn direct(billing: &Billing) -> Program {
+    Program::new(&format!("{QUICK}{}", billing.endpoint()))
 }
 
-/// A bridge that subscribes to a Redis (`source`: the lines of its `[[source]]` but for name and type).
-pub(crate) fn redis(billing: &Billing, source: &str) -> Bridge {
-    let bridge = Bridge::new("");
+/// A program that subscribes to a Redis (`source`: the lines of its `[[source]]` but for name and type).
+pub(crate) fn redis(billing: &Billing, source: &str) -> Program {
+    let program = Program::new("");
     let text = format!(
         "shutdown_grace = \"5s\"\n[[source]]\nname = \"eu-1\"\ntype = \"redis\"\n{source}\n\
          [http]\nlisten = \"127.0.0.1:{}\"\n{QUICK}{}",
-        bridge.http,
+        program.http,
         billing.endpoint()
     );
-    std::fs::write(bridge.directory.path().join("turnhook.toml"), text).unwrap();
-    bridge
+    std::fs::write(program.directory.path().join("turnhook.toml"), text).unwrap();
+    program
 }
 
-/// What a coturn whose listener is the bridge has as its `redis-statsdb`.
-pub(crate) fn statsdb(bridge: &Bridge, dbname: u32) -> String {
+/// What a coturn whose listener is the program has as its `redis-statsdb`.
+pub(crate) fn statsdb(program: &Program, dbname: u32) -> String {
     format!(
         "ip=127.0.0.1 port={} dbname={dbname} connect_timeout=5",
-        bridge.source
+        program.source
     )
 }

@@ -1,7 +1,6 @@
 //! What the tests start and how they wait: real programs on free loopback ports, ended when dropped.
 
 pub(crate) mod billing;
-pub(crate) mod bridge;
 pub(crate) mod coturn;
 pub(crate) mod counter;
 pub(crate) mod fakes;
@@ -15,6 +14,7 @@ pub(crate) mod peer;
 #[path = "../../../../store/tests/it/postgres.rs"]
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod program;
 /// The dispatcher's own: a receiver that misbehaves in every way.
 #[path = "../../../../dispatcher/tests/it/receiver.rs"]
 #[allow(dead_code)] // what only the dispatcher's tests use

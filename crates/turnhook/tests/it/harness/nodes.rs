@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DEADLINE, bridge::Bridge, coturn::Coturn, eventually, postgres::Postgres, redis::Redis};
+use super::{DEADLINE, coturn::Coturn, eventually, postgres::Postgres, program::Program, redis::Redis};
 
 /// Sessions that end soon, so that a test does: everything else as in the defaults.
 const QUICK: &str = "[session]\nlinger = \"300ms\"\ntotals_grace = \"4s\"\nreport_grace = \"8s\"\n\
@@ -52,7 +52,7 @@ impl Shared {
 
     /// One that does not run yet.
     pub(crate) fn node(&self, name: &str) -> Node {
-        let bridge = Bridge::new("");
+        let program = Program::new("");
         let text = format!(
             "shutdown_grace = \"5s\"\n\
              [store]\nurl = \"{}\"\nlease = \"{}\"\nnode = \"{name}\"\n\
@@ -61,13 +61,13 @@ impl Shared {
             self.postgres.url(&self.database),
             self.lease,
             self.redis.port,
-            bridge.http,
+            program.http,
             self.endpoints,
         );
-        fs::write(bridge.directory.path().join("turnhook.toml"), text).unwrap();
+        fs::write(program.directory.path().join("turnhook.toml"), text).unwrap();
         Node {
             name: name.to_owned(),
-            bridge,
+            program,
             runs: false,
             earlier: Vec::new(),
         }
@@ -96,7 +96,7 @@ impl Shared {
 /// A turnhook among others.
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) bridge: Bridge,
+    pub(crate) program: Program,
     runs: bool,
     /// What it logged in its earlier lives.
     earlier: Vec<String>,
@@ -105,19 +105,19 @@ pub(crate) struct Node {
 impl Node {
     /// Starts it, and does not wait for anything.
     pub(crate) fn launch(&mut self) {
-        self.bridge.launch();
+        self.program.launch();
         self.runs = true;
     }
 
     #[track_caller]
     pub(crate) fn kill(&mut self) {
-        let log = self.bridge.kill();
+        let log = self.program.kill();
         self.ended(log);
     }
 
     #[track_caller]
     pub(crate) fn stop(&mut self) {
-        let log = self.bridge.stop();
+        let log = self.program.stop();
         self.ended(log);
     }
 
@@ -129,12 +129,12 @@ impl Node {
 
     /// SIGSTOP: it does nothing and answers nobody.
     pub(crate) fn pause(&mut self) {
-        self.bridge.process().signal("STOP");
+        self.program.process().signal("STOP");
         self.runs = false;
     }
 
     pub(crate) fn resume(&mut self) {
-        self.bridge.process().signal("CONT");
+        self.program.process().signal("CONT");
         self.runs = true;
     }
 
@@ -150,7 +150,7 @@ impl Node {
 
     /// Something of its `/status`; null while there is no answer.
     pub(crate) fn says(&self, pointer: &str) -> serde_json::Value {
-        let status = self.bridge.try_get("/status");
+        let status = self.program.try_get("/status");
         let status: Option<serde_json::Value> = status.and_then(|(_, body)| serde_json::from_str(&body).ok());
         status
             .and_then(|status| status.pointer(pointer).cloned())
@@ -158,7 +158,7 @@ impl Node {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.bridge
+        self.program
             .try_get("/readyz")
             .is_some_and(|(code, _)| code == 200)
     }
@@ -167,7 +167,7 @@ impl Node {
     #[track_caller]
     pub(crate) fn delivered(&self) -> u64 {
         super::billing::counted(
-            &self.bridge,
+            &self.program,
             &["turnhook_deliveries_total", "outcome=\"delivered\""],
         )
     }
@@ -176,7 +176,7 @@ impl Node {
     #[track_caller]
     pub(crate) fn accepted(&self) -> u64 {
         super::billing::counted(
-            &self.bridge,
+            &self.program,
             &["turnhook_deliveries_total", "outcome=\"accepted\""],
         )
     }
@@ -207,7 +207,7 @@ pub(crate) fn ready(nodes: &[Node]) -> usize {
         let said = || {
             running
                 .iter()
-                .map(|node| (node.lanes(), node.bridge.try_get("/readyz")))
+                .map(|node| (node.lanes(), node.program.try_get("/readyz")))
         };
         assert!(
             Instant::now() < until,

@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{DEADLINE, bridge::Bridge, eventually, free_port, turnhook};
+use super::{DEADLINE, eventually, free_port, program::Program, turnhook};
 
 /// Passwords of the people below.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -37,7 +37,7 @@ impl Answer {
     }
 }
 
-/// The page of a bridge, with a viewer `vera`, an operator `otto`, and a token of each role.
+/// The page of a program, with a viewer `vera`, an operator `otto`, and a token of each role.
 pub(crate) struct Page {
     pub(crate) port: u16,
     /// What goes into `Authorization`.
@@ -52,15 +52,15 @@ pub(crate) fn basic(name: &str, password: &str) -> String {
 
 impl Page {
     /// Makes the files, and the table to be configured.
-    pub(crate) fn new(bridge: &Bridge) -> (Page, String) {
+    pub(crate) fn new(program: &Program) -> (Page, String) {
         let port = free_port();
-        let folder = bridge.directory.path();
+        let folder = program.directory.path();
         let lines = ["vera:viewer", "otto:operator"].map(|who| {
             let (name, role) = who.split_once(':').unwrap();
-            made(bridge, &["admin", "user", name, "--role", role]).0
+            made(program, &["admin", "user", name, "--role", role]).0
         });
         fs::write(folder.join("users"), lines.concat()).unwrap();
-        let (line, told) = made(bridge, &["admin", "token", "invoices", "--role", "viewer"]);
+        let (line, told) = made(program, &["admin", "token", "invoices", "--role", "viewer"]);
         fs::write(folder.join("tokens"), line).unwrap();
         let token = told.trim().rsplit(' ').next().unwrap().to_owned();
         let page = Page {
@@ -125,8 +125,8 @@ impl Page {
 
 /// What a command prints that is given a password: on stdout, and on stderr.
 #[track_caller]
-fn made(bridge: &Bridge, arguments: &[&str]) -> (String, String) {
-    let mut command = turnhook::command(bridge.directory.path());
+fn made(program: &Program, arguments: &[&str]) -> (String, String) {
+    let mut command = turnhook::command(program.directory.path());
     let mut child = command
         .args(arguments)
         .stdin(Stdio::piped())

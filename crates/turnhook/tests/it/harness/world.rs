@@ -4,13 +4,13 @@ use tempfile::TempDir;
 
 use super::{
     billing::{Billing, QUICK, Session, statsdb},
-    bridge::Bridge,
     coturn::Coturn,
+    program::Program,
 };
 
 pub(crate) struct World {
     pub(crate) billing: Billing,
-    pub(crate) bridge: Bridge,
+    pub(crate) program: Program,
     pub(crate) coturn: Coturn,
     _directory: TempDir,
 }
@@ -19,13 +19,13 @@ impl World {
     /// `more`: further lines of `[session]`.
     pub(crate) fn start(more: &str) -> World {
         let billing = Billing::start();
-        let mut bridge = Bridge::new(&format!("{QUICK}{more}\n{}", billing.endpoint()));
-        bridge.start();
+        let mut program = Program::new(&format!("{QUICK}{more}\n{}", billing.endpoint()));
+        program.start();
         let directory = tempfile::tempdir().unwrap();
-        let coturn = Coturn::start(directory.path(), &statsdb(&bridge, 0), &[]);
+        let coturn = Coturn::start(directory.path(), &statsdb(&program, 0), &[]);
         World {
             billing,
-            bridge,
+            program,
             coturn,
             _directory: directory,
         }

@@ -1,4 +1,4 @@
-//! A bridge that runs: `turnhook run` with a `direct` source, on ports that stay the same over restarts.
+//! A program that runs: `turnhook run` with a `direct` source, on ports that stay the same over restarts.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use super::{DEADLINE, eventually, free_port, manager::Manager, process::Process,
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A folder with a configuration, and the program that runs on it.
-pub(crate) struct Bridge {
+pub(crate) struct Program {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) http: u16,
     /// Where its source listens.
@@ -27,25 +27,25 @@ pub(crate) struct Bridge {
     process: Option<Process>,
 }
 
-impl Bridge {
+impl Program {
     /// Configured with `more` (endpoints, `[session]`), not yet running. Sessions of one allocation each
     /// that end as soon as their totals are there, unless `more` has a `[session]` of its own.
-    pub(crate) fn new(more: &str) -> Bridge {
+    pub(crate) fn new(more: &str) -> Program {
         let (http, source) = (free_port(), free_port());
         let base = format!(
             "shutdown_grace = \"5s\"\n\
              [[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:{source}\"\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n"
         );
-        let bridge = Bridge {
+        let program = Program {
             directory: tempfile::tempdir().unwrap(),
             http,
             source,
             base,
             process: None,
         };
-        bridge.configure(more);
-        bridge
+        program.configure(more);
+        program
     }
 
     /// Writes another configuration, for the next start.
