@@ -57,6 +57,9 @@ impl Told {
     }
 }
 
+/// As coturn names them: raw bytes.
+type RealmAndUsername = (Vec<u8>, Vec<u8>);
+
 /// What the ledger tells of a source.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -65,7 +68,7 @@ pub struct Ledger {
     /// Sessions of which it is not known any more what allocations they had: what was delivered is trimmed after `retention`.
     pub trimmed: u64,
     /// From when to when there are such sessions of a realm and username, and such as list only a part.
-    pub partial: BTreeMap<(Vec<u8>, Vec<u8>), Vec<(Timestamp, Timestamp)>>,
+    pub partial: BTreeMap<RealmAndUsername, Vec<(Timestamp, Timestamp)>>,
     /// Allocations that sessions counted and do not list, since they have more than a body lists.
     pub unlisted: u64,
 }

@@ -32,8 +32,11 @@ fn call(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) {
 #[track_caller]
 fn is_cut_off(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) -> String {
     let mut client = TurnClient::udp(coturn, user).call(coturn);
-    client.relay(1100, 200);
-    eventually("the cut", || (client.refresh(600) != 0).then_some(()));
+    // coturn may miss the moment for a report, and has another one 1,024 packets later.
+    eventually("the cut", || {
+        client.relay(300, 200);
+        (client.refresh(600) != 0).then_some(())
+    });
     let last = billing.ended(user, sessions).pop().unwrap();
     assert_eq!(last.end_reason(), "cancelled", "{last:#?}");
     let reason = &last.events.last().unwrap().body["data"]["block_reason"];
@@ -56,11 +59,11 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     let mut victim = TurnClient::tcp(&coturn, "victim").call(&coturn);
     victim.relay(10, 200);
     let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
-    for _ in 0..40 {
-        for _ in 0..25 {
+    for _ in 0..400 {
+        for _ in 0..2 {
             stranger.send_to(&[7; 1400], victim.relay_address()).unwrap();
         }
-        // Not faster than coturn reads.
+        // Not faster than coturn reads: it drops what comes in bursts.
         victim.relay(1, 200);
     }
     assert_eq!(TurnClient::impostor(&coturn, "victim").allocate(), Err(401));
@@ -140,7 +143,5 @@ fn a_node_that_takes_over_goes_on_with_what_is_on_record() {
     is_cut_off(&billing, &coturn, "ann", 2);
     let made = "SELECT count(*) FROM block_change WHERE who = 'quota'";
     assert_eq!(shared.sql(made).trim(), "1");
-    for node in &mut nodes {
-        node.stop();
-    }
+    nodes[1 - leads].stop();
 }
