@@ -5,10 +5,10 @@ use std::net::UdpSocket;
 use super::{control, coturn};
 use crate::harness::{
     billing::{Billing, QUICK, counted, relay_until_reported, statsdb},
-    bridge::Bridge,
     coturn::Coturn,
     eventually, free_port,
     nodes::{Shared, leader},
+    program::Program,
     turn::TurnClient,
 };
 
@@ -47,13 +47,13 @@ fn is_cut_off(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) -
 fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     let (billing, cli) = (Billing::start(), free_port());
     // The rule that bills strangers' packets.
-    let mut bridge = Bridge::new(&format!(
+    let mut program = Program::new(&format!(
         "{QUICK}billable = \"ingress\"\n{}{}{MONTH}",
         billing.endpoint(),
         control(cli)
     ));
-    bridge.start();
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
 
     // Peers without a permission, and somebody who does not know the password.
     let mut victim = TurnClient::tcp(&coturn, "victim").call(&coturn);
@@ -74,17 +74,17 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     assert!(told > 700_000, "the flood was to be billed by this rule: {told}");
 
     call(&billing, &coturn, "ann", 1);
-    bridge.kill();
-    bridge.start();
-    bridge.line("allocations can be ended");
+    program.kill();
+    program.start();
+    program.line("allocations can be ended");
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     ann.relay(10, 200);
     drop(ann);
     billing.ended("ann", 2);
-    assert_eq!(bridge.ask(&["blocks", "list", "--format", "json"]), "");
+    assert_eq!(program.ask(&["blocks", "list", "--format", "json"]), "");
     let reason = is_cut_off(&billing, &coturn, "ann", 3);
     assert_eq!(reason, "quota: 700000B a month");
-    let blocks = bridge.objects(&["blocks", "list"]);
+    let blocks = program.objects(&["blocks", "list"]);
     assert_eq!(blocks.len(), 1, "{blocks:?}");
     let block = &blocks[0];
     assert_eq!(
@@ -93,41 +93,41 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     );
     let until = block["until"].as_str().unwrap();
     assert!(until.ends_with("-01T00:00:00.000Z"), "{until}");
-    let reached = |bridge: &Bridge| counted(bridge, &["turnhook_quotas_reached_total", "month"]);
-    assert_eq!(reached(&bridge), 1);
+    let reached = |program: &Program| counted(program, &["turnhook_quotas_reached_total", "month"]);
+    assert_eq!(reached(&program), 1);
 
     // An operator may let her go on, and is not overruled.
-    bridge.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
+    program.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
     eventually("the end of the block", || {
         let mut ann = TurnClient::tcp(&coturn, "ann");
         ann.allocate().unwrap();
-        (bridge.objects(&["blocks", "list"]).is_empty() && ann.refresh(600) == 0).then_some(())
+        (program.objects(&["blocks", "list"]).is_empty() && ann.refresh(600) == 0).then_some(())
     });
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     relay_until_reported(&mut ann, &coturn, "ann");
     billing.told("ann", 1_500_000);
     assert_eq!(ann.refresh(600), 0);
-    assert_eq!(reached(&bridge), 1);
-    bridge.stop();
+    assert_eq!(reached(&program), 1);
+    program.stop();
 }
 
 #[test]
 fn a_session_that_is_too_large_is_ended_and_its_user_may_return() {
     let (billing, cli) = (Billing::start(), free_port());
     let quota = "[[quota]]\nper = \"session\"\nbytes = \"300KB\"\n";
-    let mut bridge = Bridge::new(&format!("{QUICK}{}{}{quota}", billing.endpoint(), control(cli)));
-    bridge.start();
-    bridge.line("allocations can be ended");
-    let coturn = coturn(bridge.directory.path(), &statsdb(&bridge, 0), cli, &[]);
+    let mut program = Program::new(&format!("{QUICK}{}{}{quota}", billing.endpoint(), control(cli)));
+    program.start();
+    program.line("allocations can be ended");
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
     let reason = is_cut_off(&billing, &coturn, "bob", 1);
     assert_eq!(reason, "quota: 300000B a session");
-    assert!(bridge.objects(&["blocks", "list"]).is_empty());
+    assert!(program.objects(&["blocks", "list"]).is_empty());
     let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
     bob.relay(20, 200);
     assert_eq!(bob.refresh(600), 0);
     drop(bob);
     assert_eq!(billing.ended("bob", 2)[1].end_reason(), "closed");
-    bridge.stop();
+    program.stop();
 }
 
 #[test]
