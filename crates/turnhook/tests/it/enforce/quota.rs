@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use super::{control, coturn};
 use crate::harness::{
-    billing::{Billing, QUICK, counted, relay_until_reported, statsdb},
+    billing::{Billing, QUICK, Session, counted, statsdb},
     coturn::Coturn,
     eventually, free_port,
     nodes::{Shared, leader},
@@ -34,7 +34,7 @@ fn is_cut_off(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) -
     let mut client = TurnClient::udp(coturn, user).call(coturn);
     // coturn may miss the moment for a report, and has another one 1,024 packets later.
     eventually("the cut", || {
-        client.relay(300, 200);
+        client.relay(16, 200);
         (client.refresh(600) != 0).then_some(())
     });
     let last = billing.ended(user, sessions).pop().unwrap();
@@ -55,10 +55,10 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     program.start();
     let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
 
-    // Peers without a permission, and somebody who does not know the password.
+    // Somebody at an address that has no permission, and somebody who does not know the password.
     let mut victim = TurnClient::tcp(&coturn, "victim").call(&coturn);
     victim.relay(10, 200);
-    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let stranger = UdpSocket::bind("127.0.0.3:0").unwrap();
     for _ in 0..400 {
         for _ in 0..2 {
             stranger.send_to(&[7; 1400], victim.relay_address()).unwrap();
@@ -99,13 +99,18 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     // An operator may let her go on, and is not overruled.
     program.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
     eventually("the end of the block", || {
-        let mut ann = TurnClient::tcp(&coturn, "ann");
+        // Over UDP, where an allocation that was ended is answered for.
+        let mut ann = TurnClient::udp(&coturn, "ann");
         ann.allocate().unwrap();
         (program.objects(&["blocks", "list"]).is_empty() && ann.refresh(600) == 0).then_some(())
     });
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
-    relay_until_reported(&mut ann, &coturn, "ann");
-    billing.told("ann", 1_500_000);
+    let used = || -> u64 { billing.sessions_of("ann").iter().map(Session::billable).sum() };
+    let before = used();
+    eventually("what she goes on with", || {
+        ann.relay(512, 200);
+        (used() > before).then_some(())
+    });
     assert_eq!(ann.refresh(600), 0);
     assert_eq!(reached(&program), 1);
     program.stop();
@@ -117,8 +122,8 @@ fn a_session_that_is_too_large_is_ended_and_its_user_may_return() {
     let quota = "[[quota]]\nper = \"session\"\nbytes = \"300KB\"\n";
     let mut program = Program::new(&format!("{QUICK}{}{}{quota}", billing.endpoint(), control(cli)));
     program.start();
-    program.line("allocations can be ended");
     let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    program.line("allocations can be ended");
     let reason = is_cut_off(&billing, &coturn, "bob", 1);
     assert_eq!(reason, "quota: 300000B a session");
     assert!(program.objects(&["blocks", "list"]).is_empty());
