@@ -80,7 +80,13 @@ node --test examples/receivers/node
 
 if command -v gofmt > /dev/null && command -v npm > /dev/null && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     say "Types of the webhooks"
-    ./examples/receivers/types.sh --check
+    types=0
+    ./examples/receivers/types.sh --check || types=$?
+    case $types in
+        0) ;;
+        77) left_out="${left_out:+$left_out; }the types of examples/receivers were not held to the schema" ;;
+        *) exit "$types" ;;
+    esac
 else
     left_out="${left_out:+$left_out; }the types of examples/receivers were not held to the schema: that needs go, npm and Python 3.11"
 fi

@@ -5,7 +5,8 @@
 #   ./examples/receivers/types.sh            # makes them anew
 #   ./examples/receivers/types.sh --check    # are they up to date, and do the receivers use them rightly?
 #
-# Needs npm, Python 3.11 with venv, and go; the generators are installed into target/types, at the versions below.
+# Needs npm, Python 3.11 with venv, and go; the generators are installed into target/types, at the versions below. Exits
+# with 77 where they cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -17,9 +18,12 @@ stamp="${npm_tools[*]} ${pip_tools[*]}"
 if [ "$(cat "$tools/installed" 2> /dev/null)" != "$stamp" ]; then
     rm -rf "$tools"
     mkdir -p "$tools"
-    npm install --prefix "$tools" --silent --no-fund --no-audit --save-exact "${npm_tools[@]}"
-    python3 -m venv "$tools/venv"
-    "$tools/venv/bin/pip" install --quiet "${pip_tools[@]}"
+    npm install --prefix "$tools" --silent --no-fund --no-audit --save-exact "${npm_tools[@]}" &&
+        python3 -m venv "$tools/venv" &&
+        "$tools/venv/bin/pip" install --quiet "${pip_tools[@]}" || {
+        echo "LEFT OUT: the generators cannot be installed from here" >&2
+        exit 77
+    }
     echo "$stamp" > "$tools/installed"
 fi
 PATH=$tools/node_modules/.bin:$tools/venv/bin:$PATH
