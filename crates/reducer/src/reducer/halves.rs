@@ -8,12 +8,20 @@ use crate::{time::Timestamp, usage::Counters};
 /// By how much at most the halves of one report come after each other, in milliseconds.
 pub(crate) const HALVES_APART: u64 = 1_000;
 
+/// So many halves at least are kept, however many come within that time. What is beyond is left unpaired, and billed as less.
+const KEPT: usize = 1 << 16;
+
 /// Client's halves whose peer's half has yet to come, by allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Halves {
     /// The last that came: nearly always its other half is next.
     last: Option<(u32, Timestamp, Counters)>,
-    others: HashMap<u32, (Timestamp, Counters)>,
+    /// Those before it, since this moment. A coturn without peer messages leaves one here with every report, so that looking
+    /// through them for what is too old would be a standstill: once they are old, or many, they are put aside as a whole.
+    since: Timestamp,
+    recent: HashMap<u32, (Timestamp, Counters)>,
+    /// Those that were put aside last.
+    older: HashMap<u32, (Timestamp, Counters)>,
 }
 
 impl Halves {
@@ -22,10 +30,8 @@ impl Halves {
     pub(crate) fn put(&mut self, slot: u32, now: Timestamp, half: Counters, ambiguous: bool) {
         let before = self.take(slot, now);
         if let Some((slot, at, half)) = self.last.take() {
-            if self.others.len() >= 1024 {
-                self.others.retain(|_, (at, _)| now.since(*at) <= HALVES_APART);
-            }
-            self.others.insert(slot, (at, half));
+            self.put_aside(now);
+            self.recent.insert(slot, (at, half));
         }
         if before.is_none() || !ambiguous {
             self.last = Some((slot, now, half));
@@ -36,33 +42,43 @@ impl Halves {
     pub(crate) fn take(&mut self, slot: u32, now: Timestamp) -> Option<Counters> {
         let found = match self.last.take_if(|(last, ..)| *last == slot) {
             Some((_, at, half)) => Some((at, half)),
-            None if self.others.is_empty() => None,
-            None => self.others.remove(&slot),
+            None => self.take_earlier(slot),
         };
         found
             .filter(|(at, _)| now.since(*at) <= HALVES_APART)
             .map(|(_, half)| half)
     }
 
+    fn take_earlier(&mut self, slot: u32) -> Option<(Timestamp, Counters)> {
+        let take = |from: &mut HashMap<_, _>| if from.is_empty() { None } else { from.remove(&slot) };
+        take(&mut self.recent).or_else(|| take(&mut self.older))
+    }
+
+    fn put_aside(&mut self, now: Timestamp) {
+        if self.recent.len() >= KEPT || now.since(self.since) > HALVES_APART {
+            std::mem::swap(&mut self.recent, &mut self.older);
+            self.recent.clear();
+            self.since = now;
+        }
+    }
+
     /// For a row.
     pub(crate) fn get(&self, slot: u32) -> Option<(Timestamp, Counters)> {
         match self.last {
             Some((last, at, half)) if last == slot => Some((at, half)),
-            _ => self.others.get(&slot).copied(),
+            _ => self.recent.get(&slot).or_else(|| self.older.get(&slot)).copied(),
         }
     }
 
     /// The allocation is over.
     pub(crate) fn forget(&mut self, slot: u32) {
         self.last.take_if(|(last, ..)| *last == slot);
-        if !self.others.is_empty() {
-            self.others.remove(&slot);
-        }
+        self.take_earlier(slot);
     }
 
     /// From a row.
     pub(crate) fn restore(&mut self, slot: u32, (at, half): (Timestamp, Counters)) {
-        self.others.insert(slot, (at, half));
+        self.recent.insert(slot, (at, half));
     }
 }
 
@@ -90,9 +106,26 @@ mod tests {
         halves.put(4, Timestamp(0), half(4), true);
         halves.put(4, Timestamp(0), half(5), true);
         assert_eq!(halves.take(4, Timestamp(0)), None);
-        for slot in 0..100_000 {
-            halves.put(slot, Timestamp(u64::from(slot)), half(1), false);
+    }
+
+    #[test]
+    fn what_comes_within_a_moment_is_kept_and_bounded_and_not_looked_through() {
+        let mut halves = Halves::default();
+        let count = KEPT as u32;
+        for slot in 0..count {
+            halves.put(slot, Timestamp(5), half(1), false);
         }
-        assert!(halves.others.len() <= 2048, "{}", halves.others.len());
+        assert!((0..count).all(|slot| halves.take(slot, Timestamp(6)) == Some(half(1))));
+        // A million within a moment: with a look through them for each, this would take hours.
+        for slot in 0..1_000_000 {
+            halves.put(slot, Timestamp(7), half(1), false);
+        }
+        assert!(halves.recent.len() <= KEPT && halves.older.len() <= KEPT);
+        assert_eq!(halves.take(999_000, Timestamp(8)), Some(half(1)));
+        // And those that are old leave although few come.
+        for n in 1..=3 {
+            halves.put(n, Timestamp(10 + n as u64 * (HALVES_APART + 1)), half(1), false);
+        }
+        assert!(halves.recent.len() + halves.older.len() <= 2);
     }
 }
