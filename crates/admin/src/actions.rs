@@ -1,9 +1,14 @@
 //! What an operator may do: what the command line does, with who did it on record.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use turnhook_reducer::{event::SessionId, time::Timestamp};
-use turnhook_store::{AuditEntry, BlockChange, DeliveryFilter, DeliveryState, ReplayRequest, Store};
+use turnhook_store::{
+    AuditEntry, BlockChange, DeliveryFilter, DeliveryState, ReplayRequest, SourceId, Store,
+};
 
 use crate::{Refused, Who, asked::Asked, text};
 
@@ -213,4 +218,10 @@ pub(crate) async fn end(store: &Store, who: &Who, session: SessionId, asked: &As
     let change = BlockChange::EndSession(session);
     store.change_block(now(), change, &reason, &who.name).await?;
     note(store, who, "end", session.to_string(), asked, 1).await
+}
+
+/// The name of a source, or its number where it has none any more.
+pub(crate) fn named(sources: &BTreeMap<String, SourceId>, id: SourceId) -> String {
+    let found = sources.iter().find(|(_, known)| **known == id);
+    found.map_or_else(|| id.0.to_string(), |(name, _)| name.clone())
 }

@@ -31,6 +31,8 @@ pub struct Operation {
     pub answer: fn() -> Value,
     /// Whether it comes as CSV too.
     pub csv: bool,
+    /// Whether a good answer is lines of JSON that come as they come about, one reader at a time.
+    pub lines: bool,
 }
 
 /// A parameter: in the path if it stands there, else in the query (of a POST, in the body as a form).
@@ -205,7 +207,12 @@ fn described(operation: &Operation) -> Value {
             })
         })
         .collect();
-    let mut content = json!({ "application/json": { "schema": (operation.answer)() } });
+    let kind = if operation.lines {
+        "application/x-ndjson"
+    } else {
+        "application/json"
+    };
+    let mut content = json!({ kind: { "schema": (operation.answer)() } });
     if operation.csv {
         content["text/csv"] = json!({ "schema": { "type": "string" } });
     }
@@ -226,6 +233,9 @@ fn described(operation: &Operation) -> Value {
             "503": error("The store does not answer."),
         },
     });
+    if operation.lines {
+        told["responses"]["409"] = error("Somebody else is reading.");
+    }
     if is_form {
         let fields: Map<String, Value> = operation
             .parameters

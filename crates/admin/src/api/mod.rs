@@ -31,6 +31,7 @@ const fn reads(
         parameters,
         answer: if csv { list } else { object },
         csv,
+        lines: false,
     }
 }
 
@@ -44,6 +45,7 @@ const fn writes(path: &'static str, summary: &'static str, parameters: &'static 
         parameters,
         answer: object,
         csv: false,
+        lines: false,
     }
 }
 

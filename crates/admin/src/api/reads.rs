@@ -9,12 +9,12 @@ use axum::{
 };
 use jiff::ToSpan as _;
 use serde_json::{Map, Value, json};
-use turnhook_store::{DeliveryCursor, DeliveryId, RecordFilter, UsageFilter};
+use turnhook_store::{DeliveryCursor, DeliveryId, LeaseName, RecordFilter, UsageFilter};
 
 use super::{page, reads};
 use crate::{
     Admin, Of, Parameter, Refused, Routes, Who,
-    actions::now,
+    actions::{named, now},
     asked::{Asked, event_id, part, session_id},
     json,
     report::{self, By, Report},
@@ -435,17 +435,23 @@ async fn nodes(State(admin): State<Admin>) -> Answer {
         return page(Vec::new(), None, false);
     };
     let view = cluster.view().await?;
+    let sources = admin.store.sources().await?;
     let nodes = view.nodes.iter().map(|node| {
         let held = view
             .leases
             .iter()
             .filter(|lease| lease.holder == Some(node.id) && !lease.expired);
+        let leads = held.clone().filter_map(|lease| match lease.name {
+            LeaseName::Source(id) => Some(named(&sources, id)),
+            LeaseName::Lane(_) => None,
+        });
         json!({
             "id": node.id.to_string(),
             "name": node.name,
             "version": node.version,
             "started_at": crate::answer::rfc3339(node.started_at),
             "live": node.live,
+            "leads": leads.collect::<Vec<_>>(),
             "holds": held.map(|lease| lease.name.to_string()).collect::<Vec<_>>(),
         })
     });

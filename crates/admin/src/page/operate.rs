@@ -6,7 +6,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use turnhook_store::{GapRow, RecordFilter};
+use turnhook_store::{GapRow, LeaseName, RecordFilter};
 
 use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see};
 use crate::{
@@ -305,7 +305,7 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         next: None,
     }));
     let query = format!("?source={}", encoded(name.as_bytes()));
-    blocks.push(Block::Links(vec![
+    let mut links = vec![
         (
             format!("/api/v1/gaps{query}&format=csv"),
             "Gaps as CSV".to_owned(),
@@ -314,7 +314,12 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
             format!("/api/v1/unattributed{query}&format=csv"),
             "Bytes told in no session as CSV".to_owned(),
         ),
-    ]));
+    ];
+    if view.who.role == Role::Operator {
+        let path = format!("/api/v1/sources/{}/record", encoded(name.as_bytes()));
+        links.push((path, "Record what it hears, until stopped".to_owned()));
+    }
+    blocks.push(Block::Links(links));
     Ok((format!("Source {name}"), blocks))
 }
 
@@ -395,21 +400,26 @@ async fn nodes(State(admin): State<Admin>, view: View) -> Response {
             return Ok(("Nodes".to_owned(), vec![Block::Say("", words.to_owned())]));
         };
         let seen = cluster.view().await?;
+        let sources = admin.store.sources().await?;
         let rows = seen.nodes.iter().map(|node| {
             let held = seen
                 .leases
                 .iter()
                 .filter(|lease| lease.holder == Some(node.id) && !lease.expired);
-            let (lanes, sources): (Vec<String>, Vec<String>) = held
-                .map(|lease| lease.name.to_string())
-                .partition(|name| name.starts_with("lane"));
+            let (mut lanes, mut leads) = (0, Vec::new());
+            for lease in held {
+                match lease.name {
+                    LeaseName::Lane(_) => lanes += 1,
+                    LeaseName::Source(id) => leads.push(actions::named(&sources, id)),
+                }
+            }
             vec![
                 Cell::Name(text::shown(node.name.as_bytes())),
                 Cell::state(if node.live { "live" } else { "gone" }),
                 Cell::text(node.version.clone()),
                 Cell::time(node.started_at, &view.zone),
-                Cell::text(sources.join(", ")),
-                Cell::number(lanes.len() as u64),
+                Cell::Name(text::shown(leads.join(", ").as_bytes())),
+                Cell::number(lanes),
             ]
         });
         let table = Table {

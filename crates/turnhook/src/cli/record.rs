@@ -1,5 +1,7 @@
 //! `turnhook record`: what a running source tells its reducer, line by line.
 
+mod page;
+
 use std::{
     fs::OpenOptions,
     io::{self, Write},
@@ -28,9 +30,11 @@ const ANSWER: usize = 64 * 1024;
 Example:
   $ turnhook record --source eu-1 --output history.jsonl
   $ turnhook simulate history.jsonl
+  $ turnhook record --source eu-1 --url https://turnhook.example.com --token-file token
 
   Asks the running turnhook over its socket beside the store, as the user that it runs as or as root,
-  until interrupted; there is one recording at a time. The first lines are the rules and the state of
+  until interrupted; there is one recording at a time. With --url it asks `[admin] listen` of one on any
+  machine, with an operator's token, and what was recorded is in the record of what people did. The first lines are the rules and the state of
   the moment; then come coturn's messages as [seconds, channel, payload], and connections, gaps and
   snapshots as objects. It holds usernames and addresses: treat it accordingly.")]
 pub(super) struct Record {
@@ -43,12 +47,39 @@ pub(super) struct Record {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// The running turnhook's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for temporary files]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
     socket: Option<PathBuf>,
+    /// Ask the page of a turnhook on any machine instead, at `[admin] listen` or the proxy before it
+    #[arg(long, requires = "token_file")]
+    url: Option<String>,
+    /// The file with an operator's token, as `turnhook admin token` has shown it
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+}
+
+/// Where it comes from.
+enum Feed {
+    Socket(UnixStream),
+    Page(reqwest::Response),
+}
+
+impl Feed {
+    /// What comes next; `None` when it was cut off.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Feed::Socket(stream) => {
+                let mut read = Vec::with_capacity(64 * 1024);
+                stream.read_buf(&mut read).await.ok().filter(|read| *read > 0)?;
+                Some(read)
+            }
+            Feed::Page(answer) => Some(answer.chunk().await.ok()??.to_vec()),
+        }
+    }
 }
 
 impl Record {
-    pub(super) async fn run(self) -> Result<(), CliError> {
+    /// The socket of the turnhook that is configured here, which has to have the source.
+    fn socket(&self) -> Result<PathBuf, CliError> {
         let config = self.config.load_for_store()?;
         if !config.sources.iter().any(|source| source.name == self.source) {
             let known: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
@@ -59,7 +90,21 @@ impl Record {
             );
             return Err(CliError::failed(message));
         }
-        let socket = self.socket.unwrap_or_else(|| recorder::socket_path(&config));
+        Ok(self
+            .socket
+            .clone()
+            .unwrap_or_else(|| recorder::socket_path(&config)))
+    }
+
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
+        let (mut feed, mut pending) = match (&self.url, &self.token_file) {
+            (Some(url), Some(token)) => (Feed::Page(page::ask(url, token, &self.source).await?), Vec::new()),
+            _ => {
+                let (stream, read) = ask(&self.socket()?, self.source).await?;
+                (Feed::Socket(stream), read)
+            }
+        };
         let mut out: Box<dyn Write> = match &self.output {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -71,10 +116,7 @@ impl Record {
                 Box::new(file.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))?)
             }
         };
-        let shutdown = shutdown::on_signals().map_err(CliError::failed)?;
-        let (mut stream, mut pending) = ask(&socket, self.source).await?;
         eprintln!("recording; Ctrl-C ends it");
-        let mut buffer = vec![0; 64 * 1024];
         loop {
             // Whole lines only, so that an end at any time leaves a good file.
             let whole = pending
@@ -93,12 +135,12 @@ impl Record {
                 return Err(CliError::failed(format!("the recording has ended: {reason}")));
             }
             let read = tokio::select! {
-                read = stream.read(&mut buffer) => read,
+                read = feed.next() => read,
                 () = shutdown.cancelled() => return Ok(()),
             };
             match read {
-                Ok(read @ 1..) => pending.extend_from_slice(&buffer[..read]),
-                _ => {
+                Some(read) => pending.extend_from_slice(&read),
+                None => {
                     return Err(CliError::failed(
                         "the recording was cut off: turnhook has gone, or this was too slow to follow",
                     ));

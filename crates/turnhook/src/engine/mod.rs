@@ -31,6 +31,7 @@ mod outlet;
 pub mod player;
 pub mod recorder;
 mod recording;
+mod recording_api;
 pub mod reload;
 mod role;
 pub mod settings;
@@ -68,7 +69,7 @@ use self::{
     lanes::LaneKeeper,
     outbox::Outbox,
     outlet::{Outlet, Routes},
-    recorder::Recorder,
+    recorder::{Recorder, Recordings},
     reload::{Reload, Reloader},
     stopping::{Parted, Stops},
     store_health::StoreHealth,
@@ -290,7 +291,8 @@ pub async fn run(
         Ok(())
     });
     let socket = recorder::socket_path(&config);
-    match Recorder::bind(socket.clone(), taps) {
+    let recordings = Recordings::new(taps);
+    match Recorder::bind(socket.clone(), recordings.clone()) {
         Ok(recorder) => parts.start(Part::Recorder, recorder.run(stops.parts.clone())),
         Err(error) => {
             warn!(path = %socket.display(), %error, "`turnhook record` cannot be used: its socket cannot be made")
@@ -305,7 +307,8 @@ pub async fn run(
     });
     if let Some(admin) = &config.admin {
         let seen = (Arc::clone(&metrics), Arc::clone(&health));
-        let routes = enforce::routes(&store, blocker.clone());
+        let recorded = recording_api::routes(recordings, &store, outlet.clocks());
+        let routes = enforce::routes(&store, blocker.clone()).and(recorded);
         let page = Page::new(&config, admin, seen.0, seen.1, routes).await?;
         parts.start(Part::Admin, page.run(stops.last.clone()));
     }

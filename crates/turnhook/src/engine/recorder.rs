@@ -1,6 +1,8 @@
 //! Where `turnhook record` asks: a Unix socket beside the store, which only its owner can use, since a history holds
 //! usernames and addresses. One recording at a time.
 //!
+//! Operators may ask for the same at `[admin] listen`.
+//!
 //! The client sends a line, `{"record":"<source>"}`. The answer is `{"recording":"<source>"}` or `{"error":"…"}`; after the
 //! former come the lines of the history (`tap.rs`), and at the end `{"ended":"…"}`.
 
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
@@ -83,17 +85,70 @@ pub fn socket_path(config: &Config) -> PathBuf {
     }
 }
 
+/// The recordings of this process: one at a time, by whichever way it is asked for.
+#[derive(Clone)]
+pub(crate) struct Recordings {
+    taps: Arc<Mutex<Taps>>,
+    one: Arc<Semaphore>,
+}
+
+/// Why a recording does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotBegun {
+    /// There is another one.
+    Busy,
+    /// No such source runs here.
+    Unknown,
+}
+
+/// A recording that has begun; the next may begin once it is dropped.
+pub(crate) struct Begun {
+    pub(crate) stream: Stream,
+    _one: OwnedSemaphorePermit,
+}
+
+impl Recordings {
+    pub(crate) fn new(taps: Taps) -> Recordings {
+        Recordings {
+            taps: Arc::new(Mutex::new(taps)),
+            one: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    pub(crate) async fn begin(&self, source: &str) -> Result<Begun, NotBegun> {
+        let one = Arc::clone(&self.one)
+            .try_acquire_owned()
+            .map_err(|_| NotBegun::Busy)?;
+        let (sink, stream) = recording::channel();
+        if !self.taps.lock().await.record(source, sink).await {
+            return Err(NotBegun::Unknown);
+        }
+        Ok(Begun { stream, _one: one })
+    }
+}
+
+impl NotBegun {
+    /// What is said.
+    pub(crate) fn words(self, source: &str) -> String {
+        match self {
+            NotBegun::Busy => {
+                "another recording is under way: there is one at a time, end that one first".to_owned()
+            }
+            NotBegun::Unknown => format!("no source named {source:?} is running here"),
+        }
+    }
+}
+
 pub(crate) struct Recorder {
     listener: UnixListener,
     path: PathBuf,
     owner: u32,
-    taps: Taps,
-    one: Arc<Semaphore>,
+    recordings: Recordings,
 }
 
 impl Recorder {
     /// Takes the path. Whoever runs on the store is alone with it: a socket that is there was left behind.
-    pub(crate) fn bind(path: PathBuf, taps: Taps) -> io::Result<Recorder> {
+    pub(crate) fn bind(path: PathBuf, recordings: Recordings) -> io::Result<Recorder> {
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
             fs::remove_file(&path)?;
         }
@@ -104,17 +159,12 @@ impl Recorder {
             listener,
             path,
             owner,
-            taps,
-            one: Arc::new(Semaphore::new(1)),
+            recordings,
         })
     }
 
     /// Serves until `stop`.
     pub(crate) async fn run(self, stop: Stop) -> Ended {
-        let shared = Arc::new(Shared {
-            taps: Mutex::new(self.taps),
-            one: self.one,
-        });
         let mut clients = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -128,11 +178,10 @@ impl Recorder {
             match accepted {
                 // Between the making of the socket and the setting of its mode somebody else may have connected.
                 Ok((stream, _)) if may_ask(&stream, self.owner) => {
-                    let shared = Arc::clone(&shared);
-                    clients.spawn(fault::inside(
-                        RECORDING,
-                        async move { shared.serve(stream).await },
-                    ));
+                    let recordings = self.recordings.clone();
+                    clients.spawn(fault::inside(RECORDING, async move {
+                        recordings.serve(stream).await;
+                    }));
                 }
                 Ok(_) => warn!("somebody else's program asked for a recording, and was not answered"),
                 Err(error) => {
@@ -166,12 +215,7 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
         .is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
 }
 
-struct Shared {
-    taps: Mutex<Taps>,
-    one: Arc<Semaphore>,
-}
-
-impl Shared {
+impl Recordings {
     async fn serve(&self, stream: UnixStream) {
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader.take(QUESTION));
@@ -187,17 +231,13 @@ impl Shared {
             .await;
             return;
         };
-        let Ok(_one) = self.one.try_acquire() else {
-            let busy = "another recording is under way: there is one at a time, end that one first";
-            say(&mut writer, &Answer::Error(busy.to_owned())).await;
-            return;
+        let mut begun = match self.begin(&source).await {
+            Ok(begun) => begun,
+            Err(why) => {
+                say(&mut writer, &Answer::Error(why.words(&source))).await;
+                return;
+            }
         };
-        let (sink, stream) = recording::channel();
-        if !self.taps.lock().await.record(&source, sink).await {
-            let unknown = format!("no source named {source:?} is running here");
-            say(&mut writer, &Answer::Error(unknown)).await;
-            return;
-        }
         info!(source, "a recording begins");
         say(&mut writer, &Answer::Recording(source.clone())).await;
         let mut rest = reader.into_inner().into_inner();
@@ -207,7 +247,7 @@ impl Shared {
             while rest.read(&mut byte).await.is_ok_and(|n| n > 0) {}
         };
         tokio::select! {
-            reason = write(stream, &mut writer) => match reason {
+            reason = write(&mut begun.stream, &mut writer) => match reason {
                 Some(reason) => warn!(source, reason = reason.as_str(), "a recording has ended"),
                 None => info!(source, "a recording has ended: its reader has gone"),
             },
@@ -217,7 +257,7 @@ impl Shared {
 }
 
 /// Writes what comes until nothing more does. Why; `None` if it could not be written.
-async fn write(mut stream: Stream, writer: &mut OwnedWriteHalf) -> Option<Reason> {
+async fn write(stream: &mut Stream, writer: &mut OwnedWriteHalf) -> Option<Reason> {
     let mut until = None;
     let ended = stream.ended();
     tokio::pin!(ended);

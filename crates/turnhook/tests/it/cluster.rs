@@ -8,6 +8,7 @@ mod joining;
 mod killed;
 mod leases;
 mod outages;
+mod page;
 mod stopped;
 mod together;
 mod traffic;

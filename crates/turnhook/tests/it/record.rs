@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{self, OpenOptions},
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
 };
 
@@ -14,6 +16,7 @@ use crate::harness::{
     coturn::Coturn,
     eventually,
     feeder::{Allocation, Feeder},
+    page::{Page, made},
     process::Process,
     program::{Program, text},
     redis::Redis,
@@ -29,7 +32,7 @@ fn recorded(billing: &Billing, program: &Program, meanwhile: impl FnOnce()) -> S
     record.line("its beginning", |line| line.contains("recording").then_some(()));
     // The head of the recording is written: what is decided from now on is in it.
     eventually("the rules in the recording", || {
-        std::fs::metadata(&file).ok().filter(|m| m.len() > 0)
+        fs::metadata(&file).ok().filter(|m| m.len() > 0)
     });
     let before = billing.webhooks().len();
     meanwhile();
@@ -66,7 +69,7 @@ fn recorded(billing: &Billing, program: &Program, meanwhile: impl FnOnce()) -> S
     for _ in 0..3 {
         assert_eq!(program.ask(&["simulate", text(&file)]), first);
     }
-    std::fs::read_to_string(file).unwrap()
+    fs::read_to_string(file).unwrap()
 }
 
 #[test]
@@ -97,6 +100,132 @@ fn a_listeners_history_simulates_to_the_same_bytes() {
     for input in ["row", "thread_connected", "thread_disconnected", "server_stopped"] {
         assert!(history.contains(&format!("{{\"{input}\"")), "{input}\n{history}");
     }
+}
+
+/// An operator without a shell reads the same at the page's address, and it is on record.
+#[test]
+fn a_recording_is_read_behind_the_admin_listener() {
+    let billing = Billing::start();
+    let mut program = Program::new("");
+    let (page, table) = Page::new(&program);
+    program.configure(&(table + &billing.endpoint()));
+    program.start();
+    let path = "/api/v1/sources/eu-1/record";
+    assert_eq!(page.get_as(&page.viewer, path).status, 403);
+    assert_eq!(page.get("/api/v1/sources/eu-2/record").status, 404);
+    let begin = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {}\r\n\r\n",
+            page.operator
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        BufReader::new(stream)
+    };
+    let until = |stream: &mut BufReader<TcpStream>, what: &str| {
+        let mut lines = String::new();
+        while !lines.contains(what) {
+            assert!(stream.read_line(&mut lines).unwrap() > 0, "no {what} in {lines}");
+        }
+        lines
+    };
+    let mut first = begin();
+    let head = until(&mut first, "\r\n\r\n");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.contains("application/x-ndjson"),
+        "{head}"
+    );
+    until(&mut first, "turnhook_history");
+    let busy = page.get(path);
+    assert_eq!(busy.status, 409, "{busy:?}");
+    let mut feeder = Feeder::connect(program.source);
+    let call = feeder.call("ann", 1);
+    let heard = until(&mut first, "deleted");
+    assert!(
+        heard.contains(&call.name()) && heard.contains("lifetime="),
+        "{heard}"
+    );
+    drop(first);
+    // The next one may begin once the end of the first was noticed: at the next message, at the latest.
+    let mut next = 2;
+    let mut second = eventually("another recording", || {
+        feeder.call("ann", next);
+        next += 1;
+        let mut stream = begin();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        line.starts_with("HTTP/1.1 200").then_some(stream)
+    });
+    until(&mut second, "turnhook_history");
+    let did = page.get("/api/v1/audit").json()["items"][0].clone();
+    assert_eq!(
+        (&did["who"], &did["action"], &did["target"]),
+        (&"otto".into(), &"record".into(), &"eu-1".into())
+    );
+    drop(second);
+
+    // The command line does the same from any machine, with an operator's token.
+    let folder = program.directory.path().to_owned();
+    let (line, told) = made(&program, &["admin", "token", "support", "--role", "operator"]);
+    let mut tokens = OpenOptions::new()
+        .append(true)
+        .open(folder.join("tokens"))
+        .unwrap();
+    tokens.write_all(line.as_bytes()).unwrap();
+    fs::write(folder.join("operator"), told.trim().rsplit(' ').next().unwrap()).unwrap();
+    fs::write(folder.join("viewer"), page.token.trim_start_matches("Bearer ")).unwrap();
+    let url = format!("http://127.0.0.1:{}", page.port);
+    let arguments = |token: &str, source: &str| {
+        [
+            "record",
+            "--source",
+            source,
+            "--url",
+            &url,
+            "--output",
+            "far.jsonl",
+            "--token-file",
+            token,
+        ]
+        .map(str::to_owned)
+    };
+    for (token, source, why) in [
+        ("viewer", "eu-1", "403"),
+        ("operator", "eu-2", "no source named"),
+        ("none", "eu-1", "none: "),
+    ] {
+        let output = program.command(&arguments(token, source).each_ref().map(String::as_str));
+        let said = turnhook::stderr(&output);
+        assert!(
+            output.status.code() == Some(1) && said.contains(why),
+            "{why}: {said}"
+        );
+        assert!(!folder.join("far.jsonl").exists(), "nothing was recorded");
+    }
+    let mut record = eventually("the end of the recording before", || {
+        let mut record = Process::start(turnhook::command(&folder).args(arguments("operator", "eu-1")));
+        feeder.call("ann", next);
+        next += 1;
+        let line = record.line("its beginning", |line| {
+            (line.contains("recording; ") || line.contains("another recording")).then(|| line.to_owned())
+        });
+        line.contains("recording; ").then_some(record)
+    });
+    let call = feeder.call("far", next);
+    let heard = eventually("the call in the recording", || {
+        let heard = fs::read_to_string(folder.join("far.jsonl")).ok()?;
+        heard.contains(&call.name()).then_some(heard)
+    });
+    assert!(heard.starts_with("{\"turnhook_history\""), "{heard}");
+    // It does not hold up a stop, which ends it.
+    program.stop();
+    assert!(!record.wait().success(), "{}", record.output());
+    let written = fs::read_to_string(folder.join("far.jsonl")).unwrap();
+    assert!(
+        written.ends_with('\n') && !written.contains("\"ended\""),
+        "{written}"
+    );
 }
 
 #[test]
@@ -187,7 +316,7 @@ fn only_the_owner_can_record_and_one_at_a_time() {
     let mut program = direct(&billing);
     program.start();
     assert_eq!(program.get("/record/eu-1").0, 404, "HTTP serves no history");
-    let mode = std::fs::metadata(socket(&program)).unwrap().permissions().mode();
+    let mode = fs::metadata(socket(&program)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(ask(&program, "us-1").1.contains("no source named"));
     let (mut first, answer) = ask(&program, "eu-1");

@@ -46,6 +46,7 @@ pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
         parameters,
         answer: || json!({ "type": "object" }),
         csv: false,
+        lines: false,
     };
     Routes::default()
         .route(

@@ -125,7 +125,7 @@ impl Page {
 
 /// What a command prints that is given a password: on stdout, and on stderr.
 #[track_caller]
-fn made(program: &Program, arguments: &[&str]) -> (String, String) {
+pub(crate) fn made(program: &Program, arguments: &[&str]) -> (String, String) {
     let mut command = turnhook::command(program.directory.path());
     let mut child = command
         .args(arguments)
