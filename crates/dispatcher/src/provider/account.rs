@@ -4,10 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::{
+    event::{EventType, SessionEvent, SessionId},
+    time::Timestamp,
+};
 
 use super::{
-    Facts, Meters, Order, Product, Record, Settings, Terms, Window,
+    Facts, Meters, Order, Product, Record, Settings, Terms, Value, Window,
     customers::Customers,
     quantity::{Count, property},
     sent::Sent,
@@ -149,6 +152,22 @@ enum Billed {
 }
 
 impl Account {
+    /// Whether an event certainly comes to nothing here, whatever is metered of traffic: no delivery is made of it. Others
+    /// that come to nothing are found out when they are about to be sent, by the meters of that time.
+    #[must_use]
+    pub fn never_bills(&self, event: &SessionEvent) -> bool {
+        let meters = &self.settings.meters;
+        self.terms.meters != Meters::Whole
+            && match self.settings.count {
+                Count::End => event.event_type != EventType::End,
+                Count::Delta => {
+                    event.event_type == EventType::Start
+                        && event.usage_delta.is_zero()
+                        && meters.iter().all(|meter| meter.value != Value::Sessions)
+                }
+            }
+    }
+
     /// What is to be done with a delivery of the event `id`: with what may have been sent of it already, if so, and
     /// whether it is begun anew (a first attempt, or a replay).
     #[must_use]

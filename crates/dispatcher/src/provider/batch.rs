@@ -136,6 +136,8 @@ pub struct Batch {
     settled: Vec<Concluded>,
     todo: VecDeque<Vec<Place>>,
     under_way: Vec<Place>,
+    /// Those under way.
+    items: Vec<Item>,
 }
 
 impl Batch {
@@ -148,6 +150,7 @@ impl Batch {
             settled: Vec::new(),
             todo: VecDeque::new(),
             under_way: Vec::new(),
+            items: Vec::new(),
         };
         for delivery in deliveries {
             batch.add(delivery, now);
@@ -249,12 +252,12 @@ impl Batch {
     /// The next request. What comes of it is to be handed in before the one after it is asked for.
     pub fn next_request(&mut self) -> Option<Request> {
         self.under_way = self.todo.pop_front()?;
-        let items = self.items();
+        self.items = self.items();
         let attempts = self.under_way.iter().filter_map(|(p, _)| self.parcels.get(*p));
         let attempt = attempts
             .map(|parcel| parcel.delivery.attempts.saturating_add(1))
             .max();
-        Some(self.account.product.request(&items, attempt.unwrap_or(1)))
+        Some(self.account.product.request(&self.items, attempt.unwrap_or(1)))
     }
 
     fn items(&self) -> Vec<Item> {
@@ -264,7 +267,7 @@ impl Batch {
 
     /// What came of the request that was asked for last.
     pub fn heard(&mut self, heard: Heard, now: Timestamp) -> Signal {
-        let items = self.items();
+        let items = std::mem::take(&mut self.items);
         let (status, answer, decoded) = match &heard {
             Heard::Nothing { perhaps, .. } => {
                 let verdict = if *perhaps {
@@ -446,7 +449,8 @@ impl Parcel {
             self.delivery.sent = Some(bytes.clone());
             outbox::Sent::Put(bytes)
         } else {
-            if !self.before {
+            // What is over is not sent again.
+            if !self.before && !is_over {
                 self.delivery.sent = Some(self.sent.to_bytes());
             }
             outbox::Sent::Keep

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use turnhook_reducer::event::EventType;
 
 use super::{
+    account::{self, Account},
     quantity::{PROPERTIES, USUAL, property},
     *,
 };
@@ -181,4 +182,60 @@ fn a_binary_cloudevent_has_its_attributes_in_headers() {
     };
     let error = (kind("cloudevents").unwrap().make)(&wrong).unwrap_err();
     assert!(error.to_string().contains("mod"), "{error}");
+}
+
+/// Of what certainly comes to nothing no delivery is made: so it must come to nothing, whatever is metered.
+#[test]
+fn what_never_bills_comes_to_nothing_and_what_counts_is_never_left_out() {
+    let mut left_out = 0;
+    for value in [
+        "billable_bytes",
+        "client.received_bytes",
+        "peer.sent_packets",
+        "egress",
+        "ingress",
+        "sessions",
+        "duration_s",
+    ] {
+        for count in [Count::Delta, Count::End] {
+            for event_type in [EventType::Start, EventType::Usage, EventType::End] {
+                for empty in [true, false] {
+                    let mut event = samples::event(event_type, Case::Exact, NOW);
+                    event.usage_delta = if empty {
+                        Default::default()
+                    } else {
+                        // A start has some where sessions begin with what was relayed.
+                        samples::event(EventType::End, Case::Exact, NOW).usage
+                    };
+                    let settings = Settings {
+                        count,
+                        ..settings(&[("relayed", value)])
+                    };
+                    let product = (kind("openmeter").unwrap().make)(&settings).unwrap();
+                    let account = Account {
+                        kind: "openmeter",
+                        terms: product.terms().clone(),
+                        product,
+                        settings,
+                        customer: account::CustomerFrom::User,
+                        customers: None,
+                        unknown: account::Unknown::Pass,
+                        anonymous: account::Anonymous::Dead,
+                        late: account::Late::Send,
+                        wait: Duration::ZERO,
+                    };
+                    let prepared = account.prepare(EVT, &body(&event), None, true, NOW);
+                    let comes_to_nothing = prepared == account::Prepared::Nothing;
+                    let left = account.never_bills(&event);
+                    assert!(
+                        comes_to_nothing || !left,
+                        "{value} {count:?} {event_type:?}: {prepared:?}"
+                    );
+                    left_out += usize::from(left);
+                }
+            }
+        }
+    }
+    // Seven values: all starts and usages where ends count, and empty starts where deltas do, but for `sessions`.
+    assert_eq!(left_out, 7 * 4 + 6);
 }

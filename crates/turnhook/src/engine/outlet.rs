@@ -16,6 +16,7 @@ use turnhook_dispatcher::{
     dispatcher::Dispatcher,
     filter::Filter,
     include::{Include, included},
+    provider::account::Account,
 };
 use turnhook_reducer::{
     event::{EventType, SessionEvent},
@@ -39,8 +40,8 @@ pub(crate) struct Routes {
 struct Table {
     /// Who wants starts, usages and ends.
     wanting: [Arc<[EndpointId]>; 3],
-    /// Those of them who do not hear of everybody.
-    filters: HashMap<EndpointId, Filter>,
+    /// Those of them who do not hear of everything.
+    choosy: HashMap<EndpointId, (Filter, Option<Arc<Account>>)>,
     /// How much of an event each is sent.
     included: Arc<Included>,
     names: HashMap<EndpointId, Arc<str>>,
@@ -59,11 +60,13 @@ impl Table {
             .copied()
             .zip(endpoints.iter().map(|e| Arc::from(e.name.as_str())))
             .collect();
-        let filters = endpoints.iter().zip(ids);
-        let filters = filters.filter(|(e, _)| e.filter != Filter::default());
+        let choosy = endpoints.iter().zip(ids);
+        let choosy = choosy.filter(|(e, _)| e.filter != Filter::default() || e.account.is_some());
         Table {
             wanting,
-            filters: filters.map(|(e, id)| (*id, e.filter.clone())).collect(),
+            choosy: choosy
+                .map(|(e, id)| (*id, (e.filter.clone(), e.account.clone())))
+                .collect(),
             included,
             names,
         }
@@ -73,11 +76,12 @@ impl Table {
 impl Table {
     fn who_hears(&self, event: &SessionEvent, wanting: &Arc<[EndpointId]>) -> Arc<[EndpointId]> {
         let hears = |id: &EndpointId| {
-            self.filters
-                .get(id)
-                .is_none_or(|filter| filter.lets_through(event))
+            self.choosy.get(id).is_none_or(|(filter, account)| {
+                filter.lets_through(event)
+                    && account.as_ref().is_none_or(|account| !account.never_bills(event))
+            })
         };
-        if self.filters.is_empty() || wanting.iter().all(hears) {
+        if self.choosy.is_empty() || wanting.iter().all(hears) {
             return Arc::clone(wanting);
         }
         wanting.iter().copied().filter(|id| hears(id)).collect()
