@@ -152,6 +152,18 @@ pub(crate) const TABLES: &[Table] = &[
         ),
     },
     Table {
+        name: "usage_all",
+        columns: "quarter, source, realm, whole_day, started, ended, lower_bound, duration_ms, \
+             client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
+             peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes",
+        select: Select::Rows(
+            "quarter, source, realm, whole_day, started, ended, lower_bound, duration_ms, \
+             client_received_packets, client_received_bytes, client_sent_packets, client_sent_bytes, \
+             peer_received_packets, peer_received_bytes, peer_sent_packets, peer_sent_bytes, billable_bytes",
+            "quarter, source, realm",
+        ),
+    },
+    Table {
         name: "audit",
         columns: "at, who, action, target, detail, count",
         select: Select::Rows("at, who, action, target, detail, count", "id"),

@@ -1,5 +1,4 @@
-//! Usage summed up by the database: by time without its users, or the users with the most. A million rows of users are read
-//! there in a fraction of the time that it takes to carry them out.
+//! Usage summed up by the database: by time without its users, from sums that are kept so, or the users with the most.
 
 use turnhook_reducer::usage::Usage;
 
@@ -97,39 +96,101 @@ fn summed(
     by: SummedBy,
     source: Option<i64>,
     realm: Option<&[u8]>,
-    (from, to): (u64, u64),
+    span: (u64, u64),
 ) -> (String, Vec<Value>) {
-    let (table, key, whole) = match unit {
-        Unit::Day => ("usage_day", "day", "0"),
-        Unit::Quarter => ("usage_quarter", "quarter", "u.whole_day"),
+    let (from, to) = match unit {
+        Unit::Day => (span.0.saturating_mul(DAY), span.1.saturating_mul(DAY)),
+        Unit::Quarter => span,
     };
-    let (join, user, mark) = (dialect.join, user_of(dialect), dialect.mark);
-    let named = match by {
-        SummedBy::Time => format!("CAST(u.{key} AS bigint), min(c.name), u.realm"),
-        SummedBy::Users(_) => format!("CAST(0 AS bigint), '', u.{user}"),
+    let mut ask = Ask {
+        dialect,
+        values: Vec::new(),
+        only: String::new(),
     };
-    let mut values: Vec<Value> = vec![int(from).into(), int(to).into()];
-    let mut sql = format!(
-        "SELECT {named}, CAST(max({whole}) AS bigint), {} FROM {table} u {join} source c ON c.id = u.source \
-         WHERE u.{key} >= CAST({mark}1 AS bigint) AND u.{key} < CAST({mark}2 AS bigint)",
-        halves()
-    );
-    if let Some(source) = source {
-        values.push(source.into());
-        sql += &format!(" AND u.source = CAST({mark}{} AS bigint)", values.len());
+    ask.only(source, realm);
+    let sql = match by {
+        SummedBy::Time => ask.by_time(unit, from, to),
+        SummedBy::Users(most) => ask.by_user(most.saturating_add(1), from, to),
+    };
+    (sql, ask.values)
+}
+
+/// Quarters of an hour in a day of UTC.
+const DAY: u64 = 96;
+
+struct Ask<'d> {
+    dialect: &'d Dialect,
+    values: Vec<Value>,
+    /// Which source and realm.
+    only: String,
+}
+
+impl Ask<'_> {
+    fn place(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("{}{}", self.dialect.mark, self.values.len())
     }
-    if let Some(realm) = realm {
-        values.push(realm.to_vec().into());
-        sql += &format!(" AND u.realm = {mark}{}", values.len());
+
+    fn only(&mut self, source: Option<i64>, realm: Option<&[u8]>) {
+        if let Some(source) = source {
+            let source = self.place(source);
+            self.only += &format!(" AND u.source = CAST({source} AS bigint)");
+        }
+        if let Some(realm) = realm {
+            let realm = self.place(realm.to_vec());
+            self.only += &format!(" AND u.realm = {realm}");
+        }
     }
-    sql += &match by {
-        SummedBy::Time => format!(" GROUP BY u.{key}, u.source, u.realm ORDER BY u.{key}, u.source, u.realm"),
-        SummedBy::Users(most) => format!(
-            " GROUP BY u.{user} ORDER BY sum(CAST(u.billable_bytes AS double precision)) DESC LIMIT {}",
-            most.saturating_add(1)
-        ),
-    };
-    (sql, values)
+
+    /// Rows of a table from a time on and before another one, of that source and realm.
+    fn within(&mut self, key: &str, from: u64, to: u64) -> String {
+        let (from, to) = (self.place(int(from)), self.place(int(to)));
+        format!(
+            "u.{key} >= CAST({from} AS bigint) AND u.{key} < CAST({to} AS bigint){}",
+            self.only
+        )
+    }
+
+    fn by_time(&mut self, unit: Unit, from: u64, to: u64) -> String {
+        let within = self.within("quarter", from, to);
+        let (at, whole) = match unit {
+            Unit::Day => (format!("u.quarter / {DAY}"), "0"),
+            Unit::Quarter => ("u.quarter".to_owned(), "u.whole_day"),
+        };
+        format!(
+            "SELECT {at}, min(c.name), u.realm, CAST(max({whole}) AS bigint), {} FROM usage_all u {} source c \
+             ON c.id = u.source WHERE {within} GROUP BY {at}, u.source, u.realm ORDER BY {at}, u.source, u.realm",
+            halves(),
+            self.dialect.join
+        )
+    }
+
+    /// Who has the most is found by one column of all rows, and only those are summed up: their rows are ranges of an index.
+    fn by_user(&mut self, most: usize, from: u64, to: u64) -> String {
+        let (join, user) = (self.dialect.join, user_of(self.dialect));
+        // Whole days have a row for each user and day; what is left at both ends of them has finer ones.
+        let first = from.div_ceil(DAY).saturating_mul(DAY).min(to);
+        let last = (to / DAY * DAY).max(first);
+        let days = self.within("day", first / DAY, last / DAY);
+        let [before, after] = [(from, first), (last, to)].map(|(from, to)| self.within("quarter", from, to));
+        let within = self.within("quarter", from, to);
+        let rows = [
+            ("usage_day", days),
+            ("usage_quarter", before),
+            ("usage_quarter", after),
+        ]
+        .map(|(table, within)| {
+            format!("SELECT u.{user} AS who, u.billable_bytes AS bytes FROM {table} u WHERE {within}")
+        })
+        .join(" UNION ALL ");
+        format!(
+            "WITH most AS (SELECT p.who AS who, sum(CAST(p.bytes AS double precision)) AS bytes FROM ({rows}) p GROUP BY p.who \
+             ORDER BY 2 DESC LIMIT {most}) \
+             SELECT CAST(0 AS bigint), '', u.{user}, CAST(max(u.whole_day) AS bigint), {} FROM most m {join} usage_quarter u \
+             ON u.{user} = m.who WHERE {within} GROUP BY u.{user}",
+            halves()
+        )
+    }
 }
 
 /// From what the database gave: time, source, realm or user, whether there are whole days, and the halves.

@@ -186,7 +186,7 @@ async fn analyze(client: &mut Client) {
     let done = async {
         let tx = client.transaction().await?;
         tx.batch_execute(
-            "SET LOCAL statement_timeout = 0; ANALYZE event, delivery, attempt, session, state, usage_day, usage_quarter",
+            "SET LOCAL statement_timeout = 0; ANALYZE event, delivery, attempt, session, state, usage_day, usage_quarter, usage_all",
         )
         .await?;
         tx.commit().await

@@ -123,7 +123,19 @@ static QUARTERS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What a commit adds to a row of `usage_day` or `usage_quarter`.
+static ALL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO usage_all AS o (quarter, source, realm, whole_day, started, ended, lower_bound, duration_ms, {USAGE}) \
+         SELECT u.quarter, $1, u.realm, 0, u.started, u.ended, u.lower_bound, u.duration_ms, {UNNESTED} FROM \
+         unnest($2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], {}) \
+         AS u (quarter, realm, started, ended, lower_bound, duration_ms, a, b, c, d, e, f, g, h, i) \
+         ON CONFLICT (quarter, source, realm) DO UPDATE SET {}",
+        arrays(8),
+        add_to_sums("o.")
+    )
+});
+
+/// What a commit adds to a row of `usage_day`, `usage_quarter` or `usage_all`.
 #[derive(Default)]
 struct Sum {
     started: i64,
@@ -140,6 +152,7 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
     let mut days: BTreeMap<(i32, &[u8], &[u8]), Sum> = BTreeMap::new();
     // In the order of the table.
     let mut quarters: BTreeMap<(&[u8], i64, &[u8]), Sum> = BTreeMap::new();
+    let mut all: BTreeMap<(i64, &[u8]), Sum> = BTreeMap::new();
     for (n, new, _) in events {
         let event = &new.event;
         let known = last.entry(event.session_id).or_insert((*n, new));
@@ -153,6 +166,7 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         for sum in [
             days.entry((day, &event.realm, user)).or_default(),
             quarters.entry((user, quarter, &event.realm)).or_default(),
+            all.entry((quarter, &event.realm)).or_default(),
         ] {
             sum.usage = sum.usage.plus(event.usage_delta);
             sum.started += i64::from(event.event_type == EventType::Start);
@@ -181,6 +195,12 @@ pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u
         let rows = some.iter().map(|((user, _, realm), sum)| (*realm, *user, sum));
         to.add(&QUARTERS, sums(source, Box::new(spans), rows));
     }
+    let all: Vec<_> = all.into_iter().collect();
+    for some in all.chunks(ROWS) {
+        let spans: Vec<i64> = some.iter().map(|((quarter, _), _)| *quarter).collect();
+        let rows = some.iter().map(|((_, realm), sum)| (*realm, &[][..], sum));
+        to.add(&ALL, sums_but_users(source, Box::new(spans), rows));
+    }
 }
 
 type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
@@ -191,12 +211,26 @@ fn sums<'a, 's>(
     spans: Param<'a>,
     rows: impl Iterator<Item = (&'a [u8], &'a [u8], &'s Sum)> + Clone,
 ) -> Vec<Param<'a>> {
+    let users: Vec<&[u8]> = rows.clone().map(|(_, user, _)| user).collect();
+    let mut values = sums_but_users(source, spans, rows);
+    values.insert(USERS, Box::new(users));
+    values
+}
+
+/// The place of users among the values: after source, span and realm.
+const USERS: usize = 3;
+
+/// The same without their users.
+fn sums_but_users<'a, 's>(
+    source: i32,
+    spans: Param<'a>,
+    rows: impl Iterator<Item = (&'a [u8], &'a [u8], &'s Sum)> + Clone,
+) -> Vec<Param<'a>> {
     let column = |of: fn(&Sum) -> i64| rows.clone().map(|(.., sum)| of(sum)).collect::<Vec<i64>>();
     let mut values: Vec<Param<'a>> = vec![
         Box::new(source),
         spans,
         Box::new(rows.clone().map(|(realm, ..)| realm).collect::<Vec<_>>()),
-        Box::new(rows.clone().map(|(_, user, _)| user).collect::<Vec<_>>()),
         Box::new(column(|sum| sum.started)),
         Box::new(column(|sum| sum.ended)),
         Box::new(column(|sum| sum.lower_bound)),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Trimmed,
-    codes::{DELIVERED, DISCARDED, int},
+    codes::{DELIVERED, DISCARDED, int, nat},
     error::Result,
 };
 
@@ -238,12 +238,7 @@ async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, 
         more |= client.execute(sql, &[&time, &most]).await? >= limit as u64;
     }
     let day = int(before.0 / DAY_MS) - USAGE_DAYS;
-    client
-        .execute("DELETE FROM usage_day WHERE day < $1::bigint", &[&day])
-        .await?;
-    client
-        .execute("DELETE FROM usage_quarter WHERE quarter < $1", &[&(day * 96)])
-        .await?;
+    more |= usage(client, day, limit).await?;
     let since = day.saturating_mul(int(DAY_MS));
     client
         .execute(
@@ -252,4 +247,29 @@ async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, 
         )
         .await?;
     Ok(more)
+}
+
+/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with its
+/// sums over all users, so that they are those of what is there.
+async fn usage(client: &Client, day: i64, limit: usize) -> Result<bool, Fault> {
+    let days = client
+        .execute(
+            "DELETE FROM usage_day WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_day WHERE day < $1::bigint LIMIT $2))",
+            &[&day, &int(limit as u64)],
+        )
+        .await?;
+    let before = day.saturating_mul(96);
+    let mut removed = 0;
+    while removed < limit as u64 {
+        let one = "WITH oldest AS (SELECT min(quarter) AS q FROM usage_all WHERE quarter < $1), \
+             users AS (DELETE FROM usage_quarter u USING oldest o WHERE u.quarter <= o.q RETURNING 1), \
+             sums AS (DELETE FROM usage_all a USING oldest o WHERE a.quarter <= o.q RETURNING 1) \
+             SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM sums)";
+        let rows: i64 = rows::one(client, one, &[&before]).await?.read(0)?;
+        if rows == 0 {
+            break;
+        }
+        removed += nat(rows);
+    }
+    Ok(days >= limit as u64 || removed >= limit as u64)
 }

@@ -47,11 +47,13 @@ struct Session {
     events: Vec<(u32, i64)>,
 }
 
-/// What a batch adds to a row of `usage_day` or `usage_quarter`.
+/// What a batch adds to a row of `usage_day`, `usage_quarter` or `usage_all`.
 #[derive(Clone, Copy)]
 enum Span {
     Day(i64),
     Quarter(i64),
+    /// A quarter of all users.
+    All(i64),
 }
 
 /// What is added.
@@ -65,6 +67,30 @@ struct Sum {
     lower_bound: i64,
     duration_ms: u64,
     usage: Usage,
+}
+
+impl Sum {
+    fn new(span: Span, source: u32, realm: &[u8], user: &[u8]) -> Sum {
+        Sum {
+            span,
+            source,
+            realm: realm.to_vec(),
+            user: user.to_vec(),
+            started: 0,
+            ended: 0,
+            lower_bound: 0,
+            duration_ms: 0,
+            usage: Usage::default(),
+        }
+    }
+
+    fn add(&mut self, other: &Sum) {
+        self.started += other.started;
+        self.ended += other.ended;
+        self.lower_bound += other.lower_bound;
+        self.duration_ms = self.duration_ms.saturating_add(other.duration_ms);
+        self.usage = self.usage.plus(other.usage);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -210,9 +236,20 @@ impl Fold {
             None => from,
         };
         let mut last = None;
+        // Sums over all users go with these users' into one transaction.
+        let mut all: BTreeMap<(i64, u32, &[u8]), Sum> = BTreeMap::new();
         for (key, sum) in self.sums.iter().skip(from).take(STEP) {
             add_sum(conn, sum)?;
+            if let Span::Quarter(quarter) = sum.span {
+                let of_all = all
+                    .entry((quarter, sum.source, &sum.realm))
+                    .or_insert_with(|| Sum::new(Span::All(quarter), sum.source, &sum.realm, &[]));
+                of_all.add(sum);
+            }
             last = Some(key);
+        }
+        for sum in all.values() {
+            add_sum(conn, sum)?;
         }
         if from + STEP < self.sums.len() {
             conn.prepare_cached("UPDATE store SET usage_event = ?1, usage_key = ?2")?
@@ -262,17 +299,9 @@ fn add_to_sums_of(
         (of_day, Span::Day(int(day))),
         (of_quarter, Span::Quarter(int(quarter))),
     ] {
-        let sum = sums.entry(key.0).or_insert_with(|| Sum {
-            span,
-            source,
-            realm: facts.realm.clone(),
-            user: user.to_vec(),
-            started: 0,
-            ended: 0,
-            lower_bound: 0,
-            duration_ms: 0,
-            usage: Usage::default(),
-        });
+        let sum = sums
+            .entry(key.0)
+            .or_insert_with(|| Sum::new(span, source, &facts.realm, user));
         sum.usage = sum.usage.plus(facts.usage_delta);
         sum.started += i64::from(event_type == EventType::Start);
         if let Some(end) = facts.end {
@@ -285,20 +314,27 @@ fn add_to_sums_of(
     }
 }
 
-/// Into a table with these columns before the sums.
+/// Into a table with these columns before the sums: their names, and their values from `?1` to `?4`.
 fn adding(table: &str, columns: &str, values: &str) -> String {
     format!(
-        "INSERT INTO {table} ({columns}, source, realm, user, started, ended, lower_bound, duration_ms, {}) \
-         VALUES ({values}, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+        "INSERT INTO {table} ({columns}, started, ended, lower_bound, duration_ms, {}) \
+         VALUES ({values}, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
          ON CONFLICT DO UPDATE SET {}",
         rows::USAGE,
         add_to_sums("")
     )
 }
 
-static ADD_DAY: LazyLock<String> = LazyLock::new(|| adding("usage_day", "day", "?1"));
-static ADD_QUARTER: LazyLock<String> =
-    LazyLock::new(|| adding("usage_quarter", "quarter, whole_day", "?1, 0"));
+static ADD_DAY: LazyLock<String> =
+    LazyLock::new(|| adding("usage_day", "day, source, realm, user", "?1, ?2, ?3, ?4"));
+static ADD_QUARTER: LazyLock<String> = LazyLock::new(|| {
+    let columns = "quarter, whole_day, source, realm, user";
+    adding("usage_quarter", columns, "?1, 0, ?2, ?3, ?4")
+});
+static ADD_ALL: LazyLock<String> = LazyLock::new(|| {
+    // `?4`, the user, is bound as for the others, and not used.
+    adding("usage_all", "quarter, source, realm, whole_day", "?1, ?2, ?3, 0")
+});
 
 static PUT_SESSION: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -314,6 +350,7 @@ fn add_sum(conn: &Connection, sum: &Sum) -> rusqlite::Result<()> {
     let (sql, span) = match sum.span {
         Span::Day(day) => (&ADD_DAY, day),
         Span::Quarter(quarter) => (&ADD_QUARTER, quarter),
+        Span::All(quarter) => (&ADD_ALL, quarter),
     };
     conn.prepare_cached(sql)?.execute(params![
         span,

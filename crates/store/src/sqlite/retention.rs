@@ -194,13 +194,35 @@ fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<
         more |= conn.prepare_cached(sql)?.execute(values)? >= limit;
     }
     let day = int(before.0 / DAY_MS) - USAGE_DAYS;
-    conn.prepare_cached("DELETE FROM usage_day WHERE day < ?1")?
-        .execute([day])?;
-    conn.prepare_cached("DELETE FROM usage_quarter WHERE quarter < ?1")?
-        .execute([day * 96])?;
+    more |= usage(conn, day, limit)?;
     conn.prepare_cached(
         "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT ?2) AND at < ?1",
     )?
     .execute(params![day.saturating_mul(int(DAY_MS)), int(limit as u64)])?;
     Ok(more)
+}
+
+/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with its
+/// sums over all users, so that they are those of what is there.
+fn usage(conn: &Connection, day: i64, limit: usize) -> rusqlite::Result<bool> {
+    let days = conn
+        .prepare_cached(
+            "DELETE FROM usage_day WHERE (day, source, realm, user) IN \
+             (SELECT day, source, realm, user FROM usage_day WHERE day < ?1 ORDER BY day, source, realm, user LIMIT ?2)",
+        )?
+        .execute(params![day, int(limit as u64)])?;
+    let mut removed = 0;
+    while removed < limit {
+        let oldest: Option<i64> = conn
+            .prepare_cached("SELECT min(quarter) FROM usage_all WHERE quarter < ?1")?
+            .query_row([day.saturating_mul(96)], |r| r.get(0))?;
+        let Some(oldest) = oldest else { break };
+        for sql in [
+            "DELETE FROM usage_quarter WHERE quarter <= ?1",
+            "DELETE FROM usage_all WHERE quarter <= ?1",
+        ] {
+            removed += conn.prepare_cached(sql)?.execute([oldest])?;
+        }
+    }
+    Ok(days >= limit || removed >= limit)
 }

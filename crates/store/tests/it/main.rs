@@ -25,5 +25,6 @@ mod reads;
 mod retention;
 mod schemas;
 mod sent;
+mod summed;
 mod support;
 mod usage;

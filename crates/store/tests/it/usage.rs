@@ -206,12 +206,15 @@ async fn days_of_before_are_put_down_at_their_noon() {
     f.store.usage_by_day(0, u32::MAX, None, 1).await.unwrap();
     f.store.close().await;
     let db = rusqlite::Connection::open(f.path()).unwrap();
-    let migration = include_str!("../../src/sqlite/migrations/0003.sql");
+    let migrations = [
+        include_str!("../../src/sqlite/migrations/0003.sql"),
+        include_str!("../../src/sqlite/migrations/0006.sql"),
+    ];
     db.execute_batch(
-        "DROP TABLE usage_quarter; DROP TABLE audit; DROP INDEX session_of_user_ended; DROP INDEX session_continues;",
+        "DROP TABLE usage_quarter; DROP TABLE usage_all; DROP TABLE audit; DROP INDEX session_of_user_ended; DROP INDEX session_continues;",
     )
     .unwrap();
-    db.execute_batch(migration).unwrap();
+    db.execute_batch(&migrations.concat()).unwrap();
     drop(db);
     let store = Store::open(f.path(), Mode::Run).await.unwrap();
     let mut end = event(2, 0, 0, 2, "anna", true);
@@ -225,5 +228,17 @@ async fn days_of_before_are_put_down_at_their_noon() {
     let old = rows.iter().find(|row| row.whole_day).unwrap();
     assert_eq!((old.quarter, old.sums.usage), (noon, Usage::from([1; 9])));
     let total = rows.iter().fold(Sums::default(), |sum, row| sum.plus(row.sums));
+    assert_eq!((total.ended, total.usage), (2, Usage::from([3; 9])));
+    let all = store
+        .usage_summed(
+            Unit::Quarter,
+            SummedBy::Time,
+            &UsageFilter::default(),
+            (0, u64::MAX),
+        )
+        .await
+        .unwrap();
+    assert_eq!(all.iter().filter(|row| row.whole_day).count(), 1);
+    let total = all.iter().fold(Sums::default(), |sum, row| sum.plus(row.sums));
     assert_eq!((total.ended, total.usage), (2, Usage::from([3; 9])));
 }
