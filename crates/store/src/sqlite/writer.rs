@@ -33,13 +33,15 @@ use crate::{
 const OUTCOMES_WAIT: Duration = Duration::from_millis(20);
 /// That many outcomes do not wait.
 const OUTCOMES_ENOUGH: usize = 512;
-/// Transactions begin at least this far apart, and no further unless there is much to do. The last pages of a few tables
-/// are written with every one of them: at some hundred events a second this more than halves the bytes written. Who comes
-/// to an idle store waits for nothing.
+/// Transactions of few rows begin at least this far apart. The last pages of a few tables are written with every one of
+/// them: at some hundred events a second this more than halves the bytes written. Who comes to an idle store waits for
+/// nothing.
 const SPACING: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(6)];
 /// Between these they are as far apart as leaves this for an event in the middle: half of the time between two, and what
 /// one takes. A fast disk is written to less often for it.
 const PACE: Duration = Duration::from_millis(4);
+/// So many rows are few. With more of them those pages are a smaller part of what is written, and waiting gains less.
+const FEW: u32 = 4;
 /// After a large one the next may grow as well: where there is so much to do, what each transaction costs counts for
 /// more than some milliseconds.
 const SPACING_MAX: Duration = Duration::from_millis(12);
@@ -389,9 +391,8 @@ impl Writer {
 
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         let rows: usize = batch.iter().map(|job| job.weight()).sum();
-        let more = SPACING_PER_ROW * u32::try_from(rows).unwrap_or(u32::MAX).min(1000);
         let began = Instant::now();
-        *self.next_turn() = began + spacing(self.takes).max(more).min(SPACING_MAX);
+        *self.next_turn() = began + spacing(self.takes, rows);
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -444,10 +445,12 @@ impl Writer {
     }
 }
 
-/// How far apart transactions begin that take so long.
-fn spacing(takes: Duration) -> Duration {
+/// How far after a transaction of so many rows the next one begins, where one takes so long of late.
+fn spacing(takes: Duration, rows: usize) -> Duration {
     let [least, most] = SPACING;
-    (PACE.saturating_sub(takes) * 2).clamp(least, most)
+    let rows = u32::try_from(rows).unwrap_or(u32::MAX).clamp(1, 1000);
+    let few = (PACE.saturating_sub(takes) * 2).clamp(least, most) * FEW / rows.max(FEW);
+    few.max(SPACING_PER_ROW * rows).min(SPACING_MAX)
 }
 
 /// A step of housekeeping, in the same transaction as whatever else there is to do.
@@ -470,10 +473,19 @@ mod tests {
 
     #[test]
     fn the_longer_a_transaction_takes_the_sooner_the_next_may_begin() {
-        let apart = |micros| spacing(Duration::from_micros(micros)).as_micros();
+        let apart = |micros| spacing(Duration::from_micros(micros), 1).as_micros();
         assert_eq!(
             [0, 500, 1_000, 1_500, 2_000, 2_500, 3_000, 60_000].map(apart),
             [6_000, 6_000, 6_000, 5_000, 4_000, 3_000, 3_000, 3_000]
+        );
+    }
+
+    #[test]
+    fn the_more_rows_a_transaction_has_the_sooner_the_next_until_they_cost_more_than_waiting() {
+        let apart = |rows| spacing(Duration::from_millis(1), rows).as_micros();
+        assert_eq!(
+            [0, 1, 4, 8, 16, 50, 100, 1_000, usize::MAX].map(apart),
+            [6_000, 6_000, 6_000, 3_000, 1_500, 4_000, 8_000, 12_000, 12_000]
         );
     }
 }
