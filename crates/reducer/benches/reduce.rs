@@ -6,7 +6,7 @@ use std::{hint::black_box, ops::Range, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use turnhook_reducer::{
-    Identity, Reducer, ServerRef,
+    Identity, Reducer, ServerRef, TOGETHER,
     message::{AllocationId, Kind, Leg, Message, Status},
     rules::Rules,
     time::Timestamp,
@@ -110,28 +110,35 @@ fn reports(c: &mut Criterion) {
             names.extend(&one.username);
         }
         let mut told = 0;
-        let mut report = |reducer: &mut Reducer, (id, username): &(AllocationId, Range<usize>)| {
-            told += 2;
+        let mut report = |reducer: &mut Reducer, some: &[(AllocationId, Range<usize>)]| {
+            let some: Vec<Message<'_>> = some
+                .iter()
+                .flat_map(|(id, username)| {
+                    [Leg::Client, Leg::Peer].map(|leg| Message {
+                        realm: b"example.org",
+                        username: &names[username.clone()],
+                        id: *id,
+                        kind: Kind::Traffic(leg, REPORT),
+                    })
+                })
+                .collect();
+            told += some.len();
             let at = Timestamp(T0 + (told / MESSAGES_PER_MS) as u64);
-            for leg in [Leg::Client, Leg::Peer] {
-                let message = Message {
-                    realm: b"example.org",
-                    username: &names[username.clone()],
-                    id: *id,
-                    kind: Kind::Traffic(leg, REPORT),
-                };
-                black_box(reducer.message(at, ServerRef::UNKNOWN, &message));
-            }
+            reducer.messages(at, ServerRef::UNKNOWN, black_box(&some));
         };
-        for one in &read {
-            report(&mut reducer, one);
+        // As many as are handed in together.
+        let reads: Vec<_> = read.chunks(TOGETHER / 2).collect();
+        for some in &reads {
+            report(&mut reducer, some);
         }
         drop(reducer.drain(true));
-        let mut next = read.iter().cycle();
+        let mut next = reads.iter().cycle();
         group.bench_function(BenchmarkId::new("open", open), |b| {
             b.iter(|| {
-                for one in next.by_ref().take(REPORTS) {
-                    report(&mut reducer, one);
+                let mut left = REPORTS;
+                while let Some(some) = next.next().filter(|_| left > 0) {
+                    report(&mut reducer, some);
+                    left = left.saturating_sub(some.len());
                 }
                 // What is due at once; counters wait for their turn.
                 drop(black_box(reducer.drain(false)));

@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(size_of::<Address>(), 16);
     }
 
-    /// As the entries of a slab are laid out.
+    /// As slots are laid out.
     #[allow(dead_code)]
     enum Entry {
         Vacant(usize),

@@ -3,17 +3,16 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-use slab::Slab;
-
 use crate::{
     allocation::Address,
     event::{CloseReason, SessionId},
     message::AllocationId,
     relayed::Carried,
+    slots::Slots,
     time::Timestamp,
     usage::{Counters, Legs},
 };
+use serde::{Deserialize, Serialize};
 
 /// Traffic under an id that has not been confirmed: perhaps forged, never told unless confirmed.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ impl TombstoneRest {
 /// that in each the first filled is the first to expire. Stale entries are passed over.
 #[derive(Debug)]
 pub(crate) struct Aside<T> {
-    slots: Slab<(u64, T)>,
+    slots: Slots<(u64, T)>,
     orders: [VecDeque<(u64, u32, Timestamp)>; 2],
     next: u64,
 }
@@ -104,7 +103,7 @@ pub(crate) struct Aside<T> {
 impl<T> Default for Aside<T> {
     fn default() -> Aside<T> {
         Aside {
-            slots: Slab::new(),
+            slots: Slots::new(),
             orders: [VecDeque::new(), VecDeque::new()],
             next: 0,
         }
@@ -129,7 +128,7 @@ impl<T> Aside<T> {
             self.orders[class & 1].push_back((number, slot, expires_at));
             self.next = self.next.max(number + 1);
         }
-        self.slots = entries.into_iter().collect();
+        self.slots = Slots::of(entries);
     }
 
     /// Its place in the order in which they were filled.

@@ -3,10 +3,9 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
-use slab::Slab;
+use hashbrown::DefaultHashBuilder;
 
-use crate::{intern::NONE, internal::InternalErrors, time::Timestamp};
+use crate::{index::Index, intern::NONE, internal::InternalErrors, slots::Slots, time::Timestamp};
 
 #[derive(Debug)]
 struct Group {
@@ -37,9 +36,9 @@ impl Group {
 /// All groups, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    slots: Slab<Group>,
+    slots: Slots<Group>,
     /// Those that have a name.
-    table: HashTable<u32>,
+    table: Index,
     hasher: DefaultHashBuilder,
 }
 
@@ -59,25 +58,17 @@ impl Groups {
     pub(crate) fn named(&mut self, realm: u32, user: &[u8]) -> (u32, bool) {
         let Groups { slots, table, hasher } = self;
         let of = |slot: &u32| slots.get(*slot as usize)?.name.as_ref();
-        let entry = table.entry(
-            hash(hasher, realm, user),
-            |slot| of(slot).is_some_and(|(r, u)| *r == realm && **u == *user),
-            |slot| of(slot).map_or(0, |(realm, user)| hash(hasher, *realm, user)),
-        );
-        match entry {
-            Entry::Occupied(found) => {
-                let group = *found.get();
-                if let Some(g) = slots.get_mut(group as usize) {
-                    g.refs += 1;
-                }
-                (group, false)
+        let hash = hash(hasher, realm, user);
+        let is = |slot: &u32| of(slot).is_some_and(|(r, u)| *r == realm && **u == *user);
+        if let Some(group) = table.find(hash, is) {
+            if let Some(g) = slots.get_mut(group as usize) {
+                g.refs += 1;
             }
-            Entry::Vacant(place) => {
-                let group = slots.insert(Group::new(Some((realm, user.into())))) as u32;
-                place.insert(group);
-                (group, true)
-            }
+            return (group, false);
         }
+        let group = slots.insert(Group::new(Some((realm, user.into())))) as u32;
+        table.insert(hash, group);
+        (group, true)
     }
 
     /// One more reference to a group that somebody holds.
@@ -99,13 +90,8 @@ impl Groups {
         if g.refs > 0 {
             return None;
         }
-        let (realm, user) = self.slots.remove(group as usize).name?;
-        if let Ok(found) = self
-            .table
-            .find_entry(hash(&self.hasher, realm, &user), |s| *s == group)
-        {
-            found.remove();
-        } else {
+        let (realm, user) = self.slots.try_remove(group as usize)?.name?;
+        if !self.table.remove(hash(&self.hasher, realm, &user), group) {
             errors.broken("a group that is not in its table");
         }
         Some(realm)

@@ -2,10 +2,9 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use slab::Slab;
+use hashbrown::DefaultHashBuilder;
 
-use crate::realms::Realms;
+use crate::{index::Index, realms::Realms, slots::Slots};
 
 /// No slot, no label.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -24,10 +23,10 @@ pub(crate) struct Name {
 /// The names in use, counted. The table is never iterated, so its seed does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    slots: Slab<Name>,
+    slots: Slots<Name>,
     /// Held by names and by groups.
     pub(crate) realms: Realms,
-    table: HashTable<u32>,
+    table: Index,
     hasher: DefaultHashBuilder,
 }
 
@@ -45,12 +44,7 @@ impl Names {
             refs: 1,
             group: NONE,
         }) as u32;
-        let (slots, realms, hasher) = (&self.slots, &self.realms, &self.hasher);
-        self.table.insert_unique(hash, slot, |slot| {
-            slots
-                .get(*slot as usize)
-                .map_or(0, |n| hasher.hash_one((realms.get(n.realm), &*n.username)))
-        });
+        self.table.insert(hash, slot);
         slot
     }
 
@@ -58,7 +52,7 @@ impl Names {
     pub(crate) fn find(&self, realm: &[u8], username: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one((realm, username));
         let is = |slot: &u32| self.is(*slot, realm, username);
-        self.table.find(hash, is).copied()
+        self.table.find(hash, is)
     }
 
     pub(crate) fn is(&self, slot: u32, realm: &[u8], username: &[u8]) -> bool {
@@ -80,13 +74,12 @@ impl Names {
         if name.refs > 0 {
             return None;
         }
-        let name = self.slots.remove(slot as usize);
+        let name = self.slots.try_remove(slot as usize)?;
         let hash = self
             .hasher
             .hash_one((self.realms.get(name.realm), &*name.username));
-        if let Ok(entry) = self.table.find_entry(hash, |s| *s == slot) {
-            entry.remove();
-        }
+        let known = self.table.remove(hash, slot);
+        debug_assert!(known, "a name that is not in its table");
         self.realms.release(name.realm);
         (name.group != NONE).then_some(name.group)
     }

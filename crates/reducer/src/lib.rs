@@ -60,6 +60,7 @@ mod flags;
 mod groups;
 mod identity;
 mod ids;
+mod index;
 mod intern;
 mod internal;
 mod labels;
@@ -74,6 +75,7 @@ mod relayed;
 pub mod rules;
 mod servers;
 mod session;
+mod slots;
 mod snapshot;
 pub mod source;
 pub mod state;
@@ -84,5 +86,6 @@ mod wall;
 
 pub use identity::Identity;
 pub use reducer::{
-    HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread, Stats,
+    HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread,
+    Stats, TOGETHER,
 };

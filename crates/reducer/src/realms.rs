@@ -3,7 +3,8 @@
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use slab::Slab;
+
+use crate::slots::Slots;
 
 #[derive(Debug)]
 struct Realm {
@@ -14,7 +15,7 @@ struct Realm {
 /// The realms in use, counted. The table is never iterated, so its seed does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Realms {
-    slots: Slab<Realm>,
+    slots: Slots<Realm>,
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -58,7 +59,9 @@ impl Realms {
         if realm.refs > 0 {
             return;
         }
-        let realm = self.slots.remove(slot as usize);
+        let Some(realm) = self.slots.try_remove(slot as usize) else {
+            return;
+        };
         let hash = self.hasher.hash_one(&*realm.text);
         if let Ok(entry) = self.table.find_entry(hash, |s| *s == slot) {
             entry.remove();

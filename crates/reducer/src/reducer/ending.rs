@@ -153,7 +153,9 @@ impl Reducer {
             self.groups.session_ended(group, ended_at, &self.internal_errors);
         }
         self.mark_session(session);
-        let mut s = self.sessions.remove(session as usize);
+        let Some(mut s) = self.sessions.try_remove(session as usize) else {
+            return self.broken("no session to take away");
+        };
         self.forget_block_reason(s.id);
         self.joins_no_more(group, session);
         let former = s.take_former();

@@ -1,10 +1,8 @@
 //! Slabs that are filled with rows in the order in which these come.
 
-use slab::Slab;
-
 use crate::{
     allocation::Allocation, event::SessionId, intern::NONE, message::AllocationId, session::Session,
-    time::Timestamp,
+    slots::Slots, time::Timestamp,
 };
 
 /// A slab is filled as the rows come, in any order: to collect them first would take its memory twice.
@@ -34,7 +32,7 @@ impl Hole for Session {
     }
 }
 
-pub(super) fn fill<T: Hole>(slab: &mut Slab<T>, slot: u32, value: T) {
+pub(super) fn fill<T: Hole>(slab: &mut Slots<T>, slot: u32, value: T) {
     let slot = slot as usize;
     while slab.len() < slot {
         slab.insert(T::hole());
@@ -48,7 +46,7 @@ pub(super) fn fill<T: Hole>(slab: &mut Slab<T>, slot: u32, value: T) {
 }
 
 /// The first of them is the first to be filled again.
-pub(super) fn free_holes<T: Hole>(slab: &mut Slab<T>) {
+pub(super) fn free_holes<T: Hole>(slab: &mut Slots<T>) {
     let holes = slab.iter().filter(|(_, value)| value.is_hole());
     let holes: Vec<u32> = holes.map(|(slot, _)| slot as u32).collect();
     for slot in holes.into_iter().rev() {
@@ -63,7 +61,7 @@ mod tests {
     #[test]
     fn slots_are_filled_in_any_order_and_holes_are_free_again() {
         let allocation = |id| Allocation::new(AllocationId(id), NONE, 0, 0, Timestamp(0));
-        let mut slab = Slab::new();
+        let mut slab = Slots::new();
         for slot in [3, 0, 5, 1] {
             fill(&mut slab, slot, allocation(u64::from(slot)));
         }

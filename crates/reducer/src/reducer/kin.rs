@@ -105,9 +105,7 @@ impl Reducer {
         let (old_hash, old_server) = (a.hash, a.server);
         a.hash = key.hash;
         a.server = key.server;
-        if let Ok(found) = self.allocation_table.find_entry(old_hash, |s| *s == slot) {
-            found.remove();
-        } else {
+        if !self.allocation_table.remove(old_hash, slot) {
             self.internal_errors
                 .broken("an allocation that is not in its table");
         }

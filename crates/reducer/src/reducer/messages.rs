@@ -16,19 +16,23 @@ impl Reducer {
     /// Takes a message that was received at `at`. Returns false where it is of no use: a repeat, or the
     /// echo of something that has ended.
     pub fn message(&mut self, at: Timestamp, server: ServerRef, message: &Message<'_>) -> bool {
+        let key = self.key(server.0, message.id, message.realm, message.username);
+        self.take(at, &key, message.kind)
+    }
+
+    pub(crate) fn take(&mut self, at: Timestamp, key: &Key<'_>, kind: Kind<'_>) -> bool {
         self.begin(at);
-        if !self.hears_leg(message.kind) {
+        if !self.hears_leg(kind) {
             return false;
         }
-        let key = self.key(server.0, message.id, message.realm, message.username);
-        let used = if let Some(used) = self.on_stale(&key, message.kind) {
+        let used = if let Some(used) = self.on_stale(key, kind) {
             used
         } else {
-            match self.heard(&key, message.kind) {
-                Heard::Own(slot) => self.on_allocation(slot, &key, message.kind),
-                Heard::Ended(slot) => self.on_tombstone(slot, &key, message.kind),
-                Heard::Switched(name) => self.on_switched(&key, &name, message.kind),
-                Heard::Unknown => self.on_unknown(&key, message.kind),
+            match self.heard(key, kind) {
+                Heard::Own(slot) => self.on_allocation(slot, key, kind),
+                Heard::Ended(slot) => self.on_tombstone(slot, key, kind),
+                Heard::Switched(name) => self.on_switched(key, &name, kind),
+                Heard::Unknown => self.on_unknown(key, kind),
             }
         };
         if !used {

@@ -30,6 +30,7 @@ mod sessions;
 mod settle;
 mod silence;
 mod snapshot;
+mod together;
 mod unconfirmed;
 
 use std::{
@@ -38,8 +39,7 @@ use std::{
     hash::BuildHasher,
 };
 
-use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
-use slab::Slab;
+use hashbrown::{DefaultHashBuilder, HashSet};
 
 use cluster::Cluster;
 use hearing::Hearing;
@@ -48,12 +48,14 @@ use outgoing::Outgoing;
 pub use output::{Notice, Output, Stats};
 pub use restore::{RestoreError, Restoring};
 pub use silence::{SilenceLook, SilentThread};
+pub use together::TOGETHER;
 
 use crate::{
     allocation::{Allocation, Dirty},
     aside::{Aside, Tombstone, Unconfirmed},
     groups::Groups,
     identity::Identity,
+    index::Index,
     intern::{NONE, Names},
     internal::InternalErrors,
     labels::Labels,
@@ -62,6 +64,7 @@ use crate::{
     rules::Rules,
     servers::Servers,
     session::Session,
+    slots::Slots,
     snapshot::Refused,
     source::Gap,
     time::Timestamp,
@@ -100,13 +103,13 @@ pub struct Reducer {
     /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
     pub(crate) ending: VecDeque<servers::Ending>,
     pub(crate) groups: Groups,
-    pub(crate) allocations: Slab<Allocation>,
-    pub(crate) allocation_table: HashTable<u32>,
-    pub(crate) sessions: Slab<Session>,
+    pub(crate) allocations: Slots<Allocation>,
+    pub(crate) allocation_table: Index,
+    pub(crate) sessions: Slots<Session>,
     pub(crate) tombstones: Aside<Tombstone>,
-    pub(crate) tombstone_table: HashTable<u32>,
+    pub(crate) tombstone_table: Index,
     pub(crate) unconfirmed: Aside<Unconfirmed>,
-    pub(crate) unconfirmed_table: HashTable<u32>,
+    pub(crate) unconfirmed_table: Index,
     /// Of their realms and usernames.
     pub(crate) unconfirmed_bytes: usize,
     /// Seeded at random, and never seen from outside: no table is iterated.
@@ -146,6 +149,27 @@ pub(crate) struct Key<'a> {
     pub(crate) realm_tag: u8,
 }
 
+impl<'a> Key<'a> {
+    /// `hash` is that of the rest ([`Reducer::hash`]).
+    pub(crate) fn with_hash(
+        server: u32,
+        id: AllocationId,
+        realm: &'a [u8],
+        username: &'a [u8],
+        hash: u64,
+    ) -> Key<'a> {
+        let realm_tag = names::realm_tag(realm);
+        Key {
+            server,
+            id,
+            realm,
+            username,
+            hash,
+            realm_tag,
+        }
+    }
+}
+
 impl Reducer {
     /// A reducer that has heard of nothing yet. It is deaf until [`Reducer::hearing`].
     #[must_use]
@@ -165,13 +189,13 @@ impl Reducer {
             wall: Wall::default(),
             ending: VecDeque::new(),
             groups: Groups::default(),
-            allocations: Slab::new(),
-            allocation_table: HashTable::new(),
-            sessions: Slab::new(),
+            allocations: Slots::new(),
+            allocation_table: Index::default(),
+            sessions: Slots::new(),
             tombstones: Aside::default(),
-            tombstone_table: HashTable::new(),
+            tombstone_table: Index::default(),
             unconfirmed: Aside::default(),
-            unconfirmed_table: HashTable::new(),
+            unconfirmed_table: Index::default(),
             unconfirmed_bytes: 0,
             hasher: DefaultHashBuilder::default(),
             deadlines: BinaryHeap::new(),
@@ -282,14 +306,12 @@ impl Reducer {
         realm: &'a [u8],
         username: &'a [u8],
     ) -> Key<'a> {
-        Key {
-            server,
-            id,
-            realm,
-            username,
-            hash: self.hasher.hash_one((server, id.0, username)),
-            realm_tag: names::realm_tag(realm),
-        }
+        Key::with_hash(server, id, realm, username, self.hash(server, id, username))
+    }
+
+    /// Under which an allocation stands in the tables.
+    pub(crate) fn hash(&self, server: u32, id: AllocationId, username: &[u8]) -> u64 {
+        self.hasher.hash_one((server, id.0, username))
     }
 
     /// The hash under which an entry with these parts stands in a table.
@@ -315,7 +337,7 @@ impl Reducer {
                 a.hash == key.hash && a.id == key.id && self.names.realm(a.name) == key.realm
             })
         };
-        self.allocation_table.find(key.hash, is).copied()
+        self.allocation_table.find(key.hash, is)
     }
 
     pub(crate) fn allocation(&self, slot: u32) -> Option<&Allocation> {
@@ -328,7 +350,7 @@ impl Reducer {
                 .get(*slot)
                 .is_some_and(|t| self.names_match(key, t.server, t.id, t.name))
         };
-        self.tombstone_table.find(key.hash, is).copied()
+        self.tombstone_table.find(key.hash, is)
     }
 
     pub(crate) fn find_unconfirmed(&self, key: &Key<'_>) -> Option<u32> {
@@ -337,7 +359,7 @@ impl Reducer {
                 .get(*slot)
                 .is_some_and(|u| self.names_match(key, u.server, u.id, u.name))
         };
-        self.unconfirmed_table.find(key.hash, is).copied()
+        self.unconfirmed_table.find(key.hash, is)
     }
 
     /// Marks an allocation for the next commit, or for the next one that saves everything.

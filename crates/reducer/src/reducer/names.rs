@@ -85,13 +85,10 @@ impl Reducer {
     /// Open allocations with this server, number and username, in whatever realm.
     fn same_number(&self, key: &Key<'_>) -> impl Iterator<Item = u32> {
         let (hash, id) = (key.hash, key.id);
-        self.allocation_table
-            .iter_hash(hash)
-            .copied()
-            .filter(move |slot| {
-                self.allocation(*slot)
-                    .is_some_and(|a| a.hash == hash && a.id == id)
-            })
+        self.allocation_table.alike(hash).filter(move |slot| {
+            self.allocation(*slot)
+                .is_some_and(|a| a.hash == hash && a.id == id)
+        })
     }
 
     /// The one open allocation, if it is one, whose username stands at the end of what precedes the number.
@@ -123,7 +120,7 @@ impl Reducer {
                     t.id == key.id && t.server == key.server && self.names.username(t.name) == username
                 })
             };
-            self.tombstone_table.find(key.hash, is).copied()
+            self.tombstone_table.find(key.hash, is)
         };
         let slot = of(key.username).or_else(|| suffixes(key.username).find_map(of))?;
         self.tombstones.get(slot).map(|t| self.own_name(t.name))

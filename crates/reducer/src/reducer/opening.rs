@@ -113,10 +113,7 @@ impl Reducer {
     }
 
     pub(crate) fn index_allocation(&mut self, slot: u32, hash: u64) {
-        let allocations = &self.allocations;
-        self.allocation_table.insert_unique(hash, slot, |slot| {
-            allocations.get(*slot as usize).map_or(0, |a| a.hash)
-        });
+        self.allocation_table.insert(hash, slot);
     }
 
     pub(crate) fn details(&mut self, status: &Status<'_>) -> Details {

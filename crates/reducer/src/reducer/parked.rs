@@ -195,12 +195,7 @@ impl Reducer {
     }
 
     pub(crate) fn index_tombstone(&mut self, slot: u32, hash: u64) {
-        let (tombstones, names, hasher) = (&self.tombstones, &self.names, &self.hasher);
-        self.tombstone_table.insert_unique(hash, slot, |slot| {
-            tombstones
-                .get(*slot)
-                .map_or(0, |t| Reducer::hash_of(hasher, names, t.server, t.id, t.name))
-        });
+        self.tombstone_table.insert(hash, slot);
     }
 
     pub(crate) fn forget_tombstone(&mut self, slot: u32) -> Option<Tombstone> {
@@ -210,9 +205,7 @@ impl Reducer {
             return None;
         };
         let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
-        if let Ok(found) = self.tombstone_table.find_entry(hash, |s| *s == slot) {
-            found.remove();
-        } else {
+        if !self.tombstone_table.remove(hash, slot) {
             self.internal_errors
                 .broken("a tombstone that is not in its table");
         }

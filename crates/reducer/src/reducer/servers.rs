@@ -53,7 +53,7 @@ impl Reducer {
             used.insert(l.server);
             used.extend(l.past.iter().map(|p| p.server));
         }
-        for (_, s) in &self.sessions {
+        for (_, s) in self.sessions.iter() {
             used.extend(s.former().past.iter().map(|p| p.server));
         }
         used.extend(self.cluster.servers_kept());

@@ -366,9 +366,7 @@ impl Reducer {
             self.broken("no allocation to remove");
             return None;
         };
-        if let Ok(found) = self.allocation_table.find_entry(a.hash, |s| *s == slot) {
-            found.remove();
-        } else {
+        if !self.allocation_table.remove(a.hash, slot) {
             self.internal_errors
                 .broken("an allocation that is not in its table");
         }

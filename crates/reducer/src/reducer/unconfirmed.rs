@@ -45,12 +45,7 @@ impl Reducer {
                     wrapped: false,
                 };
                 let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
-                let (aside, names, hasher) = (&self.unconfirmed, &self.names, &self.hasher);
-                self.unconfirmed_table.insert_unique(key.hash, slot, |slot| {
-                    aside
-                        .get(*slot)
-                        .map_or(0, |u| Reducer::hash_of(hasher, names, u.server, u.id, u.name))
-                });
+                self.unconfirmed_table.insert(key.hash, slot);
                 slot
             }
         };
@@ -110,9 +105,7 @@ impl Reducer {
             return None;
         };
         let hash = Reducer::hash_of(&self.hasher, &self.names, entry.server, entry.id, entry.name);
-        if let Ok(found) = self.unconfirmed_table.find_entry(hash, |s| *s == slot) {
-            found.remove();
-        } else {
+        if !self.unconfirmed_table.remove(hash, slot) {
             self.internal_errors
                 .broken("an unconfirmed id that is not in its table");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 use turnhook_reducer::{
-    Reducer, ServerRef,
+    Reducer, ServerRef, TOGETHER,
     message::Kind,
     source::{Gap, GapReason},
     time::Timestamp,
@@ -152,15 +152,21 @@ impl SourceTask {
             }
         };
         let mut counts = MessageCounts::default();
+        let mut together = Vec::with_capacity(TOGETHER.min(batch.len()));
         for message in batch.messages() {
             match message {
                 Ok(message) => {
                     counts.add(&message.kind);
-                    self.reducer.message(batch.at, server, &message);
+                    together.push(message);
                 }
                 Err(refusal) => self.telemetry.ignored(refusal.as_str(), 1),
             }
+            if together.len() == TOGETHER {
+                self.reducer.messages(batch.at, server, &together);
+                together.clear();
+            }
         }
+        self.reducer.messages(batch.at, server, &together);
         self.telemetry.messages(&counts);
         self.telemetry.heard(batch.at);
     }

@@ -394,7 +394,7 @@ impl Reducer {
             return self.broken("a follower that follows no more");
         };
         let mut over = Vec::new();
-        for (slot, a) in &self.allocations {
+        for (slot, a) in self.allocations.iter() {
             let slot = slot as u32;
             match present.get(&slot) {
                 Some(true) => {

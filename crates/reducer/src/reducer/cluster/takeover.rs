@@ -75,7 +75,7 @@ impl Reducer {
         }
         // One that has yet to be told may have been overtaken by the next of its group, which has ended.
         let errors = &committed.internal_errors;
-        for (slot, s) in &committed.sessions {
+        for (slot, s) in committed.sessions.iter() {
             if s.phase == Phase::Waiting && committed.groups.current(s.group) != slot as u32 {
                 committed.groups.session_ended(s.group, clock, errors);
             }
@@ -111,7 +111,7 @@ impl TakeOver<'_> {
             let open = ours.find_allocation(&ours.key(key.0, key.1, realm, username));
             self.look_up_key(*key, kept, open);
         }
-        for (slot, a) in &ours.allocations {
+        for (slot, a) in ours.allocations.iter() {
             let key = (a.server, a.id, a.name);
             if !follower.kept.contains_key(&key) {
                 self.look_up_key(key, &[], Some(slot as u32));
