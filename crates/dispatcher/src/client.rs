@@ -233,11 +233,13 @@ impl Client {
         Some(prepared)
     }
 
-    /// A billing product's request as it goes over the wire, for people: credentials are not shown.
+    /// A billing product's request as it goes over the wire, for people: credentials are not shown. `base` is the
+    /// endpoint's URL as it may be shown.
     #[must_use]
-    pub fn rendered(&self, request: &provider::Request) -> Option<String> {
+    pub fn rendered(&self, request: &provider::Request, base: &Url) -> Option<String> {
         let prepared = self.prepare(request)?;
-        let mut text = format!("{} {}\n", prepared.method(), prepared.url());
+        let url = joined(base, &request.path)?;
+        let mut text = format!("{} {url}\n", prepared.method());
         for (name, value) in prepared.headers() {
             let value = if value.is_sensitive() {
                 "(hidden)"

@@ -57,6 +57,19 @@ pub fn included(body: &Bytes, include: Include) -> Bytes {
 
 /// `None` where all of it is sent.
 fn reduced(body: &[u8], include: Include) -> serde_json::Result<Option<Bytes>> {
+    // Names may be so long, and so full of what JSON escapes, that ten of them alone are too large.
+    let mut names = USERNAMES;
+    loop {
+        let reduced = with_names(body, include, names)?;
+        let size = reduced.as_ref().map_or(body.len(), Bytes::len);
+        if size <= LARGEST || names == 1 || include.allocations > USUAL {
+            return Ok(reduced);
+        }
+        names -= 1;
+    }
+}
+
+fn with_names(body: &[u8], include: Include, names: usize) -> serde_json::Result<Option<Bytes>> {
     let mut owned = Owned::default();
     let envelope: Fields<'_> = serde_json::from_slice(body)?;
     let Some(data) = envelope.get("data") else {
@@ -68,7 +81,7 @@ fn reduced(body: &[u8], include: Include) -> serde_json::Result<Option<Bytes>> {
     };
     let listed: Vec<&RawValue> = serde_json::from_str(listed.get())?;
     let omitted: u64 = serde_json::from_str(omitted.get())?;
-    let fewer_names = usernames(&mut data, &mut owned)?;
+    let fewer_names = usernames(&mut data, &mut owned, names)?;
     let mut by_size = Vec::new();
     for allocation in &listed {
         by_size.push((std::cmp::Reverse(relayed(allocation)?), *allocation));
@@ -125,8 +138,8 @@ fn with_allocations(
     serde_json::to_vec(&envelope)
 }
 
-/// At most ten, and how many more there are.
-fn usernames<'a>(data: &mut Fields<'a>, owned: &'a mut Owned) -> serde_json::Result<bool> {
+/// At most so many, and how many more there are.
+fn usernames<'a>(data: &mut Fields<'a>, owned: &'a mut Owned, most: usize) -> serde_json::Result<bool> {
     let Some(listed) = data.get("usernames") else {
         return Ok(false);
     };
@@ -134,10 +147,10 @@ fn usernames<'a>(data: &mut Fields<'a>, owned: &'a mut Owned) -> serde_json::Res
     let before = data
         .get("usernames_omitted")
         .map(|count| serde_json::from_str::<u64>(count.get()));
-    let Some(left_out) = names.len().checked_sub(USERNAMES).filter(|count| *count > 0) else {
+    let Some(left_out) = names.len().checked_sub(most).filter(|count| *count > 0) else {
         return Ok(false);
     };
-    let kept: Vec<&str> = names.iter().take(USERNAMES).map(|name| name.get()).collect();
+    let kept: Vec<&str> = names.iter().take(most).map(|name| name.get()).collect();
     let count = left_out as u64 + before.transpose()?.unwrap_or(0);
     owned.0 = vec![raw(format!("[{}]", kept.join(",")))?, raw(count.to_string())?];
     if let [names, count] = &owned.0[..] {
@@ -317,6 +330,22 @@ mod tests {
         let listed = parsed(&sent)["data"]["allocations"].as_array().unwrap().len() as u64;
         assert!(listed > 5, "{listed}");
         assert_eq!(parsed(&sent)["data"]["allocations_omitted"], 950 + 24 - listed);
+    }
+
+    #[test]
+    fn usernames_that_grow_in_json_leave_room_for_fewer_of_them() {
+        let mut event = samples::event(EventType::End, Case::Many, NOW);
+        event.usernames = (0..10)
+            .map(|n| [&[1; 1023][..], &[n]].concat().into_boxed_slice())
+            .collect();
+        let whole = body(&event);
+        assert!(whole.len() > 60_000, "{}", whole.len());
+        let sent = included(&whole, Include::default());
+        assert!(sent.len() <= LARGEST, "{}", sent.len());
+        let listed = parsed(&sent)["data"]["usernames"].as_array().unwrap().len();
+        assert!((1..10).contains(&listed), "{listed}");
+        assert_eq!(parsed(&sent)["data"]["usernames_omitted"], 10 - listed);
+        assert_eq!(sent, included(&sent, Include::default()), "not once more");
     }
 
     #[test]

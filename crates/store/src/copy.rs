@@ -57,7 +57,7 @@ pub(crate) const TABLES: &[Table] = &[
         name: "source",
         columns: "id, name, clock",
         select: Select::Rows(
-            "id, name, coalesce((SELECT l.clock FROM state_log l WHERE l.source = source.id ORDER BY l.seq DESC LIMIT 1), clock)",
+            "id, name, nullif(max(coalesce((SELECT max(l.clock) FROM state_log l WHERE l.source = source.id), 0), coalesce(clock, 0)), 0)",
             "id",
         ),
     },

@@ -17,6 +17,9 @@ const OWN: u64 = 64;
 /// The connections that a `direct` source takes.
 const SOURCE: u64 = 256;
 
+/// Those of a gate: its coturns, and whoever has not logged in yet.
+const GATE: u64 = 128;
+
 /// As found at the start, once it was raised.
 static LIMIT: OnceLock<u64> = OnceLock::new();
 
@@ -65,5 +68,6 @@ fn wanted(config: &Config) -> u64 {
         .endpoints
         .iter()
         .map(|endpoint| u64::from(endpoint.concurrency));
-    OWN + RESERVE + sources.chain(endpoints).sum::<u64>()
+    let gates = config.gates.iter().map(|_| GATE);
+    OWN + RESERVE + sources.chain(endpoints).chain(gates).sum::<u64>()
 }

@@ -7,6 +7,7 @@
 //! whatever the store does, an answer takes microseconds.
 
 mod answer;
+mod door;
 mod secret;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -16,8 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, warn};
 use turnhook_subscriber::resp::{Args, Frame, Limits, Reader};
@@ -25,13 +25,12 @@ use turnhook_subscriber::resp::{Args, Frame, Limits, Reader};
 pub use answer::{Answer, RealmOptions};
 pub use secret::{RestSecret, RestSecretError};
 
+use door::{Door, Place};
+
 /// A key has at most the longest realm and the longest username in it.
 const LIMITS: Limits = Limits { frame: 4096, args: 8 };
 
-/// coturn has a connection for each of its auth workers, and one for what it reads every five seconds.
-const CONNECTIONS: usize = 1024;
-
-/// How long whoever needs a password may take to give it, and how long a wrong one takes.
+/// How long whoever needs a password may take to give it, from the beginning, and how long a wrong one takes.
 const LOGIN: Duration = Duration::from_secs(5);
 const WRONG: Duration = Duration::from_millis(500);
 
@@ -95,15 +94,11 @@ impl Gate {
 
     /// Answers, for as long as it is polled.
     pub async fn run(self) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let door = Door::new();
         loop {
-            // Whoever finds no place waits in the system's queue.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    let shared = Arc::clone(&self.shared);
+                    let (shared, place) = (Arc::clone(&self.shared), door.enter(peer.ip()));
                     tokio::spawn(serve(stream, peer, shared, place));
                 }
                 Err(error) => {
@@ -116,23 +111,35 @@ impl Gate {
     }
 }
 
-async fn serve(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
-    if let Err(error) = converse(&mut stream, &shared).await {
-        debug!(%peer, %error, "a connection of the gate has ended");
+async fn serve(mut stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, mut place: Place) {
+    let leave = Arc::clone(&place.leave);
+    tokio::select! {
+        ended = converse(&mut stream, peer, &shared, &mut place) => {
+            if let Err(error) = ended {
+                debug!(%peer, %error, "a connection of the gate has ended");
+            }
+        }
+        () = leave.notified() => debug!(%peer, "a connection that had not logged in left the gate for another one"),
     }
 }
 
-async fn converse(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
+async fn converse(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+    place: &mut Place,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let deadline = Instant::now() + LOGIN;
     let mut reader = Reader::requests(LIMITS);
-    let mut known = shared.config.password.is_none();
+    let mut known = shared.config.password.is_none() && is_let_in(place, peer);
     loop {
         let space = reader.space();
         let read = stream.read(space);
         let n = if known {
             read.await?
         } else {
-            timeout(LOGIN, read).await.map_err(io::Error::from)??
+            timeout_at(deadline, read).await.map_err(io::Error::from)??
         };
         if n == 0 {
             return Ok(());
@@ -149,10 +156,15 @@ async fn converse(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
                             stream
                                 .write_all(b"-WRONGPASS invalid username-password pair\r\n")
                                 .await?;
-                            warn!("somebody gave the gate a wrong password");
+                            if let Some(count) = place.door().guessed(Instant::now()) {
+                                warn!(%peer, count, "somebody gave the gate a wrong password");
+                            }
                             return Ok(());
                         }
-                        known = true;
+                        known = is_let_in(place, peer);
+                        if !known {
+                            return Ok(());
+                        }
                         replies.extend_from_slice(b"+OK\r\n");
                     } else if known {
                         shared.answer(&args, &mut replies);
@@ -170,6 +182,14 @@ async fn converse(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
         }
         stream.write_all(&replies).await?;
     }
+}
+
+fn is_let_in(place: &mut Place, peer: SocketAddr) -> bool {
+    let let_in = place.known();
+    if !let_in {
+        warn!(%peer, "the gate has as many connections as it can have, and turned one away");
+    }
+    let_in
 }
 
 fn is(args: &Args<'_>, command: &[u8]) -> bool {

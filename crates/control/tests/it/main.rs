@@ -8,4 +8,5 @@
 
 mod coturn;
 mod fakes;
+mod gate;
 mod support;

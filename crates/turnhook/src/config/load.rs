@@ -187,9 +187,15 @@ impl Layers {
                 }
                 Some((found, expected)) => {
                     let kind = found.split([' ', '`', '"']).next().unwrap_or_default();
-                    format!("expected {expected}, found {kind}")
+                    format!("expected {}, found {}", in_words(expected), in_words(kind))
                 }
-                None => error.to_owned(),
+                None => match error
+                    .strip_prefix("invalid value: integer ")
+                    .and_then(|rest| rest.split_once(", expected "))
+                {
+                    Some((found, expected)) => format!("expected {}, found {found}", in_words(expected)),
+                    None => error.to_owned(),
+                },
             }
         };
         self.problem(&path, message)
@@ -235,6 +241,22 @@ impl Layers {
             },
             None => Origin::Nowhere,
         }
+    }
+}
+
+/// serde's names of types, in those of whoever writes the file.
+fn in_words(kind: &str) -> &str {
+    match kind {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "i8" | "i16" | "i32" | "i64" | "integer" => "a whole number",
+        "floating" | "f64" => "a number with a point",
+        "a sequence" | "sequence" => "a list, like [\"…\"]",
+        "a map" | "map" => "a table, like { key = \"…\" }",
+        "a boolean" | "boolean" => "true or false",
+        "string" | "a string" => "a text in quotes",
+        "null" | "unit" => "nothing",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
     }
 }
 

@@ -89,6 +89,9 @@ fn found(text: &str, path: &[Step]) -> Option<(usize, usize)> {
     found.map(|offset| (depth, offset))
 }
 
+/// Keys of [[endpoint]] whose values are tables.
+const INLINE: [&str; 4] = ["retry", "include", "meters", "batch"];
+
 /// A key of the configuration: the table that it belongs to (empty at the top) and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnownKey {
@@ -112,12 +115,16 @@ pub(super) fn known_keys() -> Vec<KnownKey> {
         let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         if is_name && !keys.contains(&KnownKey { table, name }) {
             keys.push(KnownKey { table, name });
-            if name == "retry" {
-                let inner = value.trim_matches(['{', '}', ' ']).split(", ");
+            // Those whose values are tables with keys of their own; those of `labels` and the like are the operator's.
+            if INLINE.contains(&name) {
+                let inner = value.trim_matches(['[', ']', '{', '}', ' ']).split(", ");
                 keys.extend(
                     inner
                         .filter_map(|pair| pair.split_once(" = "))
-                        .map(|(name, _)| KnownKey { table: "retry", name }),
+                        .map(|(inner, _)| KnownKey {
+                            table: name,
+                            name: inner,
+                        }),
                 );
             }
         }
@@ -173,7 +180,9 @@ pub(super) fn advice(table: &str, unknown: &str) -> String {
                 format!("unknown key here; `{unknown}` stands at the top of the file, before the first table")
             }
             list if is_list(list) => format!("unknown key here; `{unknown}` belongs to [[{list}]]"),
-            "retry" => format!("unknown key here; `{unknown}` belongs to `retry` of [[endpoint]]"),
+            inner if INLINE.contains(&inner) => {
+                format!("unknown key here; `{unknown}` belongs to `{inner}` of [[endpoint]]")
+            }
             table => format!("unknown key here; `{unknown}` belongs to [{table}]"),
         };
     }

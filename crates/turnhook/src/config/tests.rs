@@ -26,7 +26,7 @@ fn fields<T: DeserializeOwned>() -> Vec<String> {
 #[test]
 fn every_key_is_listed_and_nothing_else_is() {
     let mut real: Vec<(&str, String)> = Vec::new();
-    let tables: [(&str, Vec<String>); 14] = [
+    let tables: [(&str, Vec<String>); 17] = [
         ("", fields::<file::File>()),
         ("source", fields::<file::Source>()),
         ("session", fields::<file::Session>()),
@@ -35,6 +35,9 @@ fn every_key_is_listed_and_nothing_else_is() {
         ("admin", fields::<file::Admin>()),
         ("endpoint", fields::<file::Endpoint>()),
         ("retry", fields::<file::Retry>()),
+        ("include", fields::<super::product::Include>()),
+        ("meters", fields::<super::product::Meter>()),
+        ("batch", fields::<super::product::Batch>()),
         ("control", fields::<file::Control>()),
         ("gate", fields::<file::Gate>()),
         ("enforce", fields::<file::Enforce>()),
@@ -157,5 +160,7 @@ fn the_defaults_are_those_of_the_contract() {
         json["log"],
         serde_json::json!({"level": "info", "format": "auto"})
     );
+    let endpoint = toml::from_str::<file::Endpoint>("name = 'x'\nurl = 'x'").unwrap();
+    assert_eq!(endpoint.rate_limit, super::Rate::Unlimited);
     assert_eq!(config.shutdown_grace, std::time::Duration::from_secs(20));
 }

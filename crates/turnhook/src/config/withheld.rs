@@ -53,7 +53,22 @@ fn of_table(table: &str, index: usize, values: &mut Map<String, Value>, known: &
         }
         let stand_in = match given {
             "secrets" => Value::from(vec![SIGNING]),
+            "url" if table == "endpoint" => Value::from(format!("https://not-read-{index}.invalid")),
             "url" => Value::from("redis://127.0.0.1"),
+            "proxy" => Value::from("http://127.0.0.1"),
+            "headers" => {
+                let mut headers = values
+                    .get("headers")
+                    .cloned()
+                    .unwrap_or_else(|| Value::Object(Map::new()));
+                if let Value::Object(headers) = &mut headers {
+                    headers.insert(
+                        "x-not-read".to_owned(),
+                        Value::from(format!("{PASSWORD}-{index}")),
+                    );
+                }
+                headers
+            }
             // Each another one: with the same credentials two endpoints would be one account, and bill twice.
             _ => Value::from(format!("{PASSWORD}-{index}")),
         };

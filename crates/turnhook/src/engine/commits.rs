@@ -8,7 +8,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tracing::{error, warn};
-use turnhook_reducer::Output;
+use turnhook_reducer::{
+    Output,
+    source::{Gap, GapReason},
+    time::Timestamp,
+};
 use turnhook_store::{Commit, Committed, Error, Store};
 
 use super::{
@@ -23,6 +27,10 @@ use super::{
 
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long nothing may happen, in milliseconds, before the time is committed alone: after a `kill -9` so much more counts
+/// as a gap.
+const TELL_TIME: u64 = 60_000;
 
 /// More events, or rows, than this are packed on a thread of their own: it takes longer than others should wait.
 const MANY: usize = 512;
@@ -150,6 +158,11 @@ impl SourceTask {
         if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
             return None;
         }
+        // Once: time goes on while this is committed.
+        let last_word = turn.ending && !std::mem::replace(&mut turn.told_end, true);
+        if turn.ending && (last_word || self.reducer.is_pending()) {
+            self.deaf_until(turn, self.reducer.now());
+        }
         let output = self.reducer.drain(everything);
         if everything && self.reducer.unsaved() == 0 {
             turn.saved_at = Instant::now();
@@ -169,8 +182,18 @@ impl SourceTask {
             && output.events.is_empty()
             && commit.gaps.is_empty()
             && output.unattributed.is_empty();
-        // Where others may take over, they should know that all is well up to now, though nothing happened.
-        let tell_time = everything && self.role != Role::Alone && commit.clock > turn.committed;
+        // Whoever goes on from here, another node or the next start, should know that all is well up to now, though
+        // nothing happened: what it cannot know of is a gap. While nothing is heard all is not well.
+        let tell_time = everything
+            && commit.clock > turn.committed
+            && match self.role {
+                Role::Alone => {
+                    last_word
+                        || (commit.clock.since(turn.committed) >= TELL_TIME
+                            && self.reducer.hears_since().is_some())
+                }
+                Role::Leader(_) | Role::Follower => true,
+            };
         (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
     }
 
@@ -215,6 +238,7 @@ impl SourceTask {
             if self.role == Role::Follower {
                 return Ok(());
             }
+            turn.ending = true;
             if let Some(at) = turn.again_at.take() {
                 tokio::time::sleep_until(at.min(deadline.for_parts())).await;
             }
@@ -238,6 +262,30 @@ impl SourceTask {
 }
 
 impl SourceTask {
+    /// What was missed by now goes on record, before the time of a last commit says that all is well up to it.
+    fn deaf_until(&mut self, turn: &mut Turn, now: Timestamp) {
+        if self.reducer.hears_since().is_some() {
+            return;
+        }
+        let (from, reason) = match (turn.deaf_since, self.last_commit) {
+            (Some(since), _) => (since, GapReason::Reconnect),
+            // It has not heard at all yet.
+            (None, Some(last)) => (last, GapReason::Restart),
+            (None, None) => return,
+        };
+        if from < now {
+            // There may be another commit, with what was due meanwhile.
+            turn.deaf_since = Some(now);
+            let gap = Gap {
+                from,
+                to: now,
+                reason,
+                server: None,
+            };
+            self.gap(turn, gap);
+        }
+    }
+
     /// All is committed: another program may go on from here, if nothing was given up.
     fn leave(&self, turn: &Turn) {
         if turn.deafened.is_none()

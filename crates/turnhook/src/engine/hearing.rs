@@ -42,6 +42,7 @@ impl SourceTask {
             Signal::Hearing { at, detail } => {
                 info!(source = %self.telemetry.name(), detail, "hearing");
                 self.reducer.hearing(at);
+                turn.deaf_since = None;
                 self.telemetry.hearing(at, detail);
                 if let Some(from) = self.last_commit.take() {
                     let reason = if self.store_health.was_away(from, at) {
@@ -71,6 +72,7 @@ impl SourceTask {
             Signal::Deaf { at, error } => {
                 warn!(source = %self.telemetry.name(), error, "deaf: hears nothing until it has connected again");
                 self.reducer.deaf(at);
+                turn.deaf_since.get_or_insert(at);
                 self.telemetry.deaf(at, error);
             }
             Signal::Gap(gap) => self.gap(turn, gap),

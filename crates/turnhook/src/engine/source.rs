@@ -91,6 +91,11 @@ pub(crate) struct Turn {
     /// When the next commit can be begun.
     pub(super) turn_at: Option<Instant>,
     pub(super) saved_at: Instant,
+    /// Since when nothing is heard, after something was.
+    pub(super) deaf_since: Option<Timestamp>,
+    /// What is committed now is the last, and it was said that all is well up to then.
+    pub(super) ending: bool,
+    pub(super) told_end: bool,
     /// Inputs are given up since then, because the store takes nothing.
     pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
@@ -126,6 +131,9 @@ impl Turn {
             again_at: None,
             turn_at: None,
             saved_at: Instant::now(),
+            deaf_since: None,
+            ending: false,
+            told_end: false,
             deafened: None,
             tap: None,
             heard: Heard::default(),

@@ -263,7 +263,7 @@ fn what_only_looks_into_the_store_needs_no_secrets() {
         [[source]]\nname = \"us-1\"\ntype = \"redis\"\nurl_file = \"/nowhere/url\"\nca_file = \"/nowhere/ca.pem\"\n\
         [[endpoint]]\nname = \"billing\"\nurl = \"https://billing.example.com/turn\"\nsecrets_file = \"/nowhere/secrets\"\n\
         bearer_file = \"/nowhere/token\"\nclient_cert = \"/nowhere/c.pem\"\nclient_key = \"/nowhere/k.pem\"\nca_file = \"/nowhere/ca.pem\"\n\
-        [[endpoint]]\nname = \"support\"\nurl = \"https://support.example.com/turn\"\nsecrets_file = \"/nowhere/secrets\"\nbasic_file = \"/nowhere/login\"\n";
+        [[endpoint]]\nname = \"support\"\nurl_file = \"/nowhere/url\"\nheaders_file = \"/nowhere/headers\"\nproxy_file = \"/nowhere/proxy\"\nsecrets_file = \"/nowhere/secrets\"\nbasic_file = \"/nowhere/login\"\n";
     fs::write(directory.path().join("turnhook.toml"), text).unwrap();
     for arguments in [
         &["sessions", "list"][..],

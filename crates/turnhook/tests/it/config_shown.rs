@@ -245,3 +245,53 @@ fn sources_that_others_could_write_to_are_warned_of() {
         stderr(&output)
     );
 }
+
+/// What is right and bills nobody, or hands out keys to everybody.
+#[test]
+fn endpoints_that_hear_of_nobody_and_open_gates_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword = \"sixteen-letters-\"\n";
+    let endpoint = format!(
+        "[[endpoint]]\nname = \"billing\"\nurl = \"https://billing.example.com/turn\"\nsecrets = [\"{SECRET}\"]\n"
+    );
+    let gate =
+        "[[gate]]\nrealm = \"example.org\"\nsource = \"eu-1\"\ncoturn = \"4.17\"\nsecrets = \"hunter2\"\n";
+    for (more, warning) in [
+        (format!("{endpoint}sources = [\"eu-*\"]\n"), ""),
+        (
+            format!("{endpoint}sources = [\"eu-1\", \"us-1\"]\n"),
+            "endpoint[0].sources[1]: `us-1` is no source; there are: eu-1",
+        ),
+        (
+            format!("{endpoint}labels = {{ tenant = \"acme\" }}\n"),
+            "endpoint[0].labels.tenant: [session] user_pattern has no group `tenant`",
+        ),
+        (
+            format!("{gate}listen = \"127.0.0.1:0\"\n"),
+            "gate[0].listen: without `password` anybody on this machine can ask",
+        ),
+        (
+            format!("{gate}listen = \"0.0.0.0:0\"\npassword = \"fifteen-letters\"\n"),
+            "gate[0].password: is shorter than 16 characters",
+        ),
+        (
+            format!("{gate}listen = \"0.0.0.0:0\"\npassword = \"sixteen-letters-\"\n"),
+            "",
+        ),
+    ] {
+        let http = "[http]\nlisten = \"127.0.0.1:0\"\n";
+        fs::write(
+            directory.path().join("turnhook.toml"),
+            format!("{source}{more}{http}"),
+        )
+        .unwrap();
+        let output = run(directory.path(), &["check"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.lines().count(), usize::from(!warning.is_empty()), "{said}");
+        assert!(
+            said.contains(warning) && !said.contains("fifteen-letters"),
+            "{said}"
+        );
+    }
+}

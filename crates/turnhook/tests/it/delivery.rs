@@ -504,9 +504,15 @@ async fn all_secrets_sign() {
 
     let tested = program.ask(&["endpoints", "test", "billing"]);
     assert!(tested.starts_with("200 OK in "), "{tested}");
-    assert_eq!(
-        event(receiver.received().last().unwrap())["type"],
-        "endpoint.ping"
-    );
+    {
+        let received = receiver.received();
+        let ping = received.last().unwrap();
+        assert!(ping.id().starts_with("evt_test_"), "{}", ping.id());
+        let ping = event(ping);
+        assert_eq!(
+            (&ping["type"], &ping["test"]),
+            (&"endpoint.ping".into(), &true.into())
+        );
+    }
     assert!(verified(SECRET) && verified(NEXT));
 }

@@ -97,6 +97,31 @@ fn a_restored_store_is_its_owners_alone_again() {
     );
 }
 
+/// A slip in the path must not change what it happens to name, and what was emptied is not begun anew in silence.
+#[test]
+fn other_files_are_left_alone_and_empty_ones_are_said() {
+    let (mut program, _billing) = stopped();
+    let other = program.directory.path().join("other.conf");
+    fs::write(&other, "of another program\n").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    refused(&program, "other.conf", "not a turnhook store");
+    assert_eq!(mode(&other), 0o644);
+    assert_eq!(fs::read_to_string(&other).unwrap(), "of another program\n");
+    for name in ["turnhook.db", "turnhook.db-wal"] {
+        let path = program.directory.path().join(name);
+        if path.exists() {
+            fs::write(path, "").unwrap();
+        }
+    }
+    program.start();
+    let log = program.stop();
+    assert!(
+        log.iter().any(|line| line.contains("WARN")
+            && line.contains("the file is empty, and a new store is begun in it")),
+        "{log:#?}"
+    );
+}
+
 #[test]
 fn a_lock_that_is_a_link_is_not_followed() {
     let (program, _billing) = stopped();

@@ -8,6 +8,7 @@ use std::{
 
 use crate::harness::{
     billing::Billing,
+    eventually,
     feeder::{Allocation, Feeder},
     program::Program,
 };
@@ -227,6 +228,30 @@ fn gaps_of_the_last_day_are_known_after_a_restart() {
         status["sources"]["eu-1"]["gaps_24h"].as_u64() >= Some(1)
     });
     assert!(value(&program.get("/metrics").1, last_gap) > 1e9);
+}
+
+/// A gap begins where the last run ended, however long nothing had happened before.
+#[test]
+fn a_restart_after_a_quiet_time_is_a_short_gap() {
+    let mut program = Program::new("");
+    program.start();
+    Feeder::connect(program.source).call("1795413634:cust_42", 1);
+    let sessions = ["sessions", "list"];
+    eventually("the call", || {
+        (program.objects(&sessions).len() == 1).then_some(())
+    });
+    // What has been committed by now is from before it.
+    let quiet_since = jiff::Timestamp::now().as_millisecond();
+    program.stop();
+    program.start();
+    let gaps = eventually("the gap of the restart", || {
+        let gaps = program.objects(&["gaps", "list"]);
+        (!gaps.is_empty()).then_some(gaps)
+    });
+    let from: jiff::Timestamp = gaps[0]["from"].as_str().unwrap().parse().unwrap();
+    assert!(from.as_millisecond() >= quiet_since, "{gaps:?}");
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    program.stop();
 }
 
 /// The value of a series.

@@ -6,6 +6,7 @@ use crate::harness::{
     billing::{Billing, redis},
     coturn::Coturn,
     eventually, free_port,
+    program::Program,
     redis::Redis,
     turn::TurnClient,
     turnhook,
@@ -69,6 +70,53 @@ fn redis_down_at_start_and_lost_later() {
         drop(calls);
         (!billing.sessions_of("bob").is_empty()).then_some(())
     });
+}
+
+/// A stop while nothing is heard does not make it a time in which all was heard.
+#[test]
+fn what_is_deaf_when_it_stops_has_a_gap_since_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let billing = Billing::start();
+    let mut program = redis(&billing, &format!("url = \"redis://127.0.0.1:{port}\""));
+    let mut server = Redis::start_on(port, directory.path(), &[]);
+    program.start();
+    let is_ready = |program: &Program| {
+        eventually("/readyz", || (program.get("/readyz").0 == 200).then_some(()));
+    };
+    is_ready(&program);
+    server.process.signal("KILL");
+    program.until("deafness", |status| status["sources"]["eu-1"]["state"] == "deaf");
+    let deaf = jiff::Timestamp::now().as_millisecond();
+    program.stop();
+    // Once more without ever having heard.
+    program.start();
+    program.until("deafness", |status| {
+        status["sources"]["eu-1"]["last_error"].is_string()
+    });
+    program.stop();
+    server.start_again();
+    program.start();
+    is_ready(&program);
+    let hears = jiff::Timestamp::now().as_millisecond();
+    let gaps = eventually("the gaps", || {
+        let gaps = program.objects(&["gaps", "list"]);
+        (gaps.len() >= 3).then_some(gaps)
+    });
+    let at = |gap: &Value, key: &str| -> i64 {
+        let text = gap[key].as_str().unwrap();
+        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    };
+    let mut times: Vec<(i64, i64)> = gaps.iter().map(|gap| (at(gap, "from"), at(gap, "to"))).collect();
+    times.sort_unstable();
+    assert!(times[0].0 <= deaf, "{gaps:?}");
+    let mut known_to = times[0].1;
+    for (from, to) in &times {
+        assert!(*from <= known_to, "nothing is said of the time between: {gaps:?}");
+        known_to = known_to.max(*to);
+    }
+    assert!(known_to >= deaf && known_to <= hears, "{gaps:?}");
+    program.stop();
 }
 
 #[test]

@@ -27,6 +27,7 @@ const BEARER: &str = "hunter2-bearer";
 const BEARER_FILE: &str = "hunter2-bearer-in-a-file";
 const BASIC: &str = "somebody:hunter2-basic";
 const PROXY_PASSWORD: &str = "hunter2-proxy";
+const FILED_HEADER: &str = "hunter2-header-in-a-file";
 const QUERY: &str = "hunter2-in-the-query";
 const STORE_PASSWORD: &str = "hunter2-postgres";
 
@@ -84,6 +85,17 @@ async fn no_secret_is_ever_shown() {
     let (signing_file, bearer_file) = (file("signing", SIGNING[2]), file("bearer", BEARER_FILE));
     let redis_file = file("redis", &format!("redis://:{FILE_PASSWORD}@127.0.0.1:{nobody}"));
     let password_file = file("password", REDIS_PASSWORD);
+    let proxy_address = proxy
+        .url()
+        .trim_start_matches("http://")
+        .trim_end_matches("/turn")
+        .to_owned();
+    let url_file = file("url", &format!("http://127.0.0.1:{nobody}/filed?token={QUERY}"));
+    let headers_file = file("headers", &format!("X-Filed: {FILED_HEADER}"));
+    let proxy_file = file(
+        "proxy",
+        &format!("http://somebody:{PROXY_PASSWORD}@{proxy_address}"),
+    );
     let config = format!(
         r#"
 shutdown_grace = "1s"
@@ -131,7 +143,13 @@ bearer_file = "{bearer_file}"
 name = "behind"
 url = "http://127.0.0.1:{nobody}/turn?token={QUERY}"
 secrets = ["{}"]
-proxy = "http://somebody:{PROXY_PASSWORD}@{proxy}"
+proxy = "http://somebody:{PROXY_PASSWORD}@{proxy_address}"
+[[endpoint]]
+name = "filed"
+url_file = "{url_file}"
+headers_file = "{headers_file}"
+proxy_file = "{proxy_file}"
+secrets = ["{}"]
 [[endpoint]]
 name = "nobody"
 url = "http://127.0.0.1:{nobody}/turn?token={QUERY}"
@@ -144,14 +162,11 @@ level = "trace"
         SIGNING[0],
         SIGNING[1],
         SIGNING[0],
+        SIGNING[1],
         source = program.source,
         http = program.http,
         good = good.url(),
         bad = bad.url(),
-        proxy = proxy
-            .url()
-            .trim_start_matches("http://")
-            .trim_end_matches("/turn"),
     );
     let path = folder.join("turnhook.toml");
     fs::write(&path, &config).unwrap();
@@ -172,7 +187,7 @@ level = "trace"
         endpoints["good"]["pending"] == 0
             && endpoints["good"]["last_delivered_at"].is_string()
             && endpoints["rejected"]["dead_letters"] == 2
-            && ["bad", "behind", "nobody"]
+            && ["bad", "behind", "filed", "nobody"]
                 .iter()
                 .all(|name| endpoints[*name]["last_error"].is_string())
             && ["us-1", "us-2", "us-3"]
@@ -195,6 +210,13 @@ level = "trace"
     assert!(logins.contains(&format!("Bearer {BEARER_FILE}")));
     let login = STANDARD.encode(format!("somebody:{PROXY_PASSWORD}"));
     assert_eq!(header(&proxy, "proxy-authorization"), format!("Basic {login}"));
+    {
+        let received = proxy.received();
+        let filed = received.iter().find(|one| one.line.contains("/filed")).unwrap();
+        assert!(filed.line.contains(QUERY), "{}", filed.line);
+        assert_eq!(filed.header("x-filed"), FILED_HEADER);
+        assert_eq!(filed.header("proxy-authorization"), format!("Basic {login}"));
+    }
 
     for path in ["/status", "/metrics", "/readyz", "/record/nowhere"] {
         assert_hidden(path, &program.get(path).1);
@@ -220,8 +242,10 @@ level = "trace"
         &["endpoints", "test", "good"],
         &["endpoints", "test", "bad"],
         &["endpoints", "test", "behind"],
+        &["endpoints", "test", "filed"],
         &["endpoints", "test", "nobody"],
         &["endpoints", "test", "unknown"],
+        &["endpoints", "render", "rejected", &event],
         &["deliveries", "list"],
         &["deliveries", "list", "--format", "json"],
         &["deliveries", "show", &event],
@@ -251,6 +275,24 @@ level = "trace"
         if path.file_name().unwrap().to_string_lossy().contains(".db") {
             assert_hidden("the store", &String::from_utf8_lossy(&fs::read(path).unwrap()));
         }
+    }
+
+    // Mistakes in files.
+    for (name, wrong) in [
+        ("url", "hunter2 is no URL"),
+        ("proxy", "hp://somebody:hunter2@127.0.0.1"),
+        ("headers", "hunter2-without-a-name"),
+        ("headers", "X-Filed: hunter2\nx-filed: hunter2"),
+        ("headers", "X Filed: hunter2"),
+    ] {
+        let right = fs::read_to_string(folder.join(name)).unwrap();
+        file(name, wrong);
+        let output = program.command(&["check"]);
+        assert_eq!(output.status.code(), Some(78), "{name}: {}", stderr(&output));
+        let key = format!("endpoint[4].{name}_file: ");
+        assert!(stderr(&output).contains(&key), "{}", stderr(&output));
+        assert_hidden(name, &format!("{}{}", stdout(&output), stderr(&output)));
+        file(name, right.trim_end());
     }
 
     // Mistakes beside them, and in them.

@@ -6,7 +6,7 @@ use turnhook_reducer::event::EventId;
 
 use super::{
     super::{CliError, ConfigArgs, print, store},
-    find, trial,
+    find, shown_url, trial,
 };
 use crate::engine::sent_body;
 
@@ -43,7 +43,7 @@ impl Render {
             return print(&format!(
                 "POST {}\ncontent-type: application/json\nwebhook-id: {}\nwebhook-timestamp: (of the attempt)\n\
                  webhook-signature: (of the attempt)\n\n{}\n",
-                endpoint.url,
+                shown_url(&endpoint.url),
                 self.event,
                 String::from_utf8_lossy(&body)
             ));
@@ -53,6 +53,6 @@ impl Render {
             Some(sent) => turnhook_dispatcher::provider::account::Prepared::Send(sent.all_open()),
             None => account.prepare(&self.event.to_string(), &body, None, true, store::now()),
         };
-        trial::show(account, &client, &self.event.to_string(), &prepared)
+        trial::show(account, endpoint, &client, &self.event.to_string(), &prepared)
     }
 }

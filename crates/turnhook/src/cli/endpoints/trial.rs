@@ -21,7 +21,7 @@ use turnhook_reducer::{
 
 use super::{
     super::{CliError, ConfigArgs, output, print, store},
-    find,
+    find, shown_url,
 };
 
 /// Try an endpoint: a webhook is sent a signed `endpoint.ping` or a sample; of a billing product it is shown what would be
@@ -118,7 +118,7 @@ impl Test {
                 let sample = samples::event(event_type.into(), self.case.into(), at);
                 (test_id(at), marked(&included(&body(&sample), endpoint.include)))
             }
-            None => (id_at(at).to_string(), ping_body(at, &endpoint.name)),
+            None => (test_id(at), marked(&ping_body(at, &endpoint.name))),
         };
         let answer = client.send(&id, body, at).await;
         let status = answer.status.map(|status| status.to_string());
@@ -143,6 +143,7 @@ impl Test {
         let what = format!("a sample of {}", event_type.as_str());
         show(
             account,
+            endpoint,
             client,
             &what,
             &account.prepare(&test_id(at), &body, None, true, at),
@@ -176,6 +177,7 @@ impl Test {
 /// Prints the request that a delivery makes, or why it makes none.
 pub(super) fn show(
     account: &Account,
+    endpoint: &EndpointConfig,
     client: &Client,
     what: &str,
     prepared: &Prepared,
@@ -196,7 +198,7 @@ pub(super) fn show(
     let items: Vec<_> = sent.open().cloned().collect();
     for some in items.chunks(account.terms.batch.max(1)) {
         let request = account.product.request(some, 1);
-        match client.rendered(&request) {
+        match client.rendered(&request, &shown_url(&endpoint.url)) {
             Some(text) => print(&format!("{text}\n"))?,
             None => {
                 return Err(CliError::failed(

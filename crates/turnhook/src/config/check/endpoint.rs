@@ -1,11 +1,12 @@
 //! `[[endpoint]]`: what the file says that [`EndpointConfig`] does not know of; the rest it checks itself.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::SecretString;
 use turnhook_dispatcher::{
     config::{ClientCertificate, EndpointConfig, RateLimit},
+    filter::Pattern,
     include::Include,
     schedule::Retry,
     signature::Secret as SigningSecret,
@@ -14,7 +15,11 @@ use turnhook_reducer::event::EventType;
 use url::{Host, Url};
 
 use super::{Check, key_path, provider::filter};
-use crate::config::{Rate, Span, file, locate::Step};
+use crate::config::{
+    Rate, Span,
+    file::{self, File},
+    locate::Step,
+};
 
 const EVENT_TYPES: [EventType; 3] = [EventType::Start, EventType::Usage, EventType::End];
 
@@ -26,17 +31,24 @@ impl Check<'_> {
         let account = self.account(&at, endpoint);
         let usual = account.as_ref().and_then(|account| account.as_ref()?.terms.url);
         // Where the type is wrong, nobody knows its usual address.
-        let url = if account.is_none() && endpoint.url.is_none() {
+        let url = if account.is_none() && endpoint.url.is_none() && endpoint.url_file.is_none() {
             None
         } else {
             self.url(&at, endpoint, usual)
         };
+        let proxy = self.either_url(
+            &at,
+            "proxy",
+            endpoint.proxy.as_ref(),
+            endpoint.proxy_file.as_deref(),
+        );
         let secrets = if endpoint.r#type == "webhook" {
             self.signing_secrets(&at, endpoint)
         } else {
             self.no_signing_secrets(&at, endpoint)
         };
         let events = self.event_types(&at, endpoint);
+        self.hears_of_somebody(&at, endpoint);
         let headers = self.headers(&at, endpoint);
         let client_certificate = self.pair(
             &at,
@@ -77,7 +89,7 @@ impl Check<'_> {
                 certificate_file,
                 key_file,
             }),
-            proxy: endpoint.proxy.as_ref().map(|url| url.0.clone()),
+            proxy: proxy?.map(|url| url.0),
             allow_http: endpoint.allow_http,
             account: account?.map(Arc::new),
         };
@@ -86,6 +98,9 @@ impl Check<'_> {
                 "client_certificate" => "client_cert",
                 // It is a header in the end, but was not given as one.
                 "headers" if error.problem.contains("\"authorization\"") => authorization_key(endpoint),
+                "headers" if endpoint.headers.is_empty() => "headers_file",
+                "url" if endpoint.url_file.is_some() => "url_file",
+                "proxy" if endpoint.proxy_file.is_some() => "proxy_file",
                 key => key,
             };
             let steps = key.split('.').map(Step::from);
@@ -102,14 +117,33 @@ impl Check<'_> {
         Some(config)
     }
 
+    /// An endpoint that hears of nobody bills nobody, and looks well.
+    fn hears_of_somebody(&mut self, at: &[Step], endpoint: &file::Endpoint) {
+        for (name, patterns) in [("sources", &endpoint.sources), ("realms", &endpoint.realms)] {
+            if patterns.is_empty() {
+                self.wrong::<()>(
+                    &[at, &key_path![name]].concat(),
+                    "is empty: it would hear of nobody; leave it out, or write [\"*\"], for all",
+                );
+            }
+        }
+    }
+
     fn url(&mut self, at: &[Step], endpoint: &file::Endpoint, usual: Option<&str>) -> Option<Url> {
-        let Some(given) = endpoint.url.as_ref().map(|url| url.expose()).or(usual) else {
-            return self.wrong(&[at, &key_path!["url"]].concat(), "missing: where is it?");
+        let given = self.either_url(at, "url", endpoint.url.as_ref(), endpoint.url_file.as_deref())?;
+        let key = if endpoint.url_file.is_some() {
+            "url_file"
+        } else {
+            "url"
+        };
+        let key = [at, &key_path![key]].concat();
+        let Some(given) = given.as_ref().map(|url| url.expose()).or(usual) else {
+            return self.wrong(&key, "missing: where is it?");
         };
         match Url::parse(given) {
             Ok(url) => Some(url),
             Err(error) => self.wrong(
-                &[at, &key_path!["url"]].concat(),
+                &key,
                 format!("is no URL ({error}); write it like \"https://billing.example.com/turn\""),
             ),
         }
@@ -183,6 +217,9 @@ impl Check<'_> {
             .iter()
             .map(|(name, value)| (name.to_ascii_lowercase(), value.0.clone()))
             .collect();
+        if let Some(file) = &endpoint.headers_file {
+            headers.extend(self.headers_in_a_file(at, file, &headers)?);
+        }
         let has_header = headers.iter().any(|(name, _)| name == "authorization");
         let bearer = self.either(
             at,
@@ -218,6 +255,76 @@ impl Check<'_> {
             }
         };
         headers.push(("authorization".to_owned(), authorization.into()));
+        Some(headers)
+    }
+}
+
+impl Check<'_> {
+    /// What an endpoint asks for and nothing here gives.
+    pub(super) fn asked_for_in_vain(&mut self, file: &File) {
+        for (index, endpoint) in file.endpoint.iter().enumerate() {
+            for (number, pattern) in endpoint.sources.iter().enumerate() {
+                let wanted = Pattern::new(pattern);
+                if !file
+                    .source
+                    .iter()
+                    .any(|source| wanted.matches(source.name.as_bytes()))
+                {
+                    let names: Vec<_> = file.source.iter().map(|source| source.name.as_str()).collect();
+                    self.doubtful(
+                        &key_path!["endpoint", index, "sources", number],
+                        format!("`{pattern}` is no source; there are: {}", names.join(", ")),
+                    );
+                }
+            }
+            let lacks = |label: &str| !file.session.user_pattern.contains(&format!("<{label}>"));
+            for label in endpoint.labels.keys().filter(|label| lacks(label)) {
+                self.doubtful(
+                    &key_path!["endpoint", index, "labels", label.as_str()],
+                    format!("[session] user_pattern has no group `{label}`, so no session has this label, and nothing is told here"),
+                );
+            }
+            let customer = endpoint
+                .customer
+                .as_deref()
+                .and_then(|from| from.strip_prefix("label."));
+            if let Some(label) = customer.filter(|label| lacks(label)) {
+                self.doubtful(
+                    &key_path!["endpoint", index, "customer"],
+                    format!("[session] user_pattern has no group `{label}`, so no event names a customer"),
+                );
+            }
+        }
+    }
+
+    /// One header a line, `name: value`. What a line holds is not shown: it may be the value alone.
+    fn headers_in_a_file(
+        &mut self,
+        at: &[Step],
+        file: &Path,
+        given: &[(String, SecretString)],
+    ) -> Option<Vec<(String, SecretString)>> {
+        let key = [at, &key_path!["headers_file"]].concat();
+        let text = self.secret_file(&key, file)?;
+        let mut headers: Vec<(String, SecretString)> = Vec::new();
+        for (number, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
+        {
+            let number = number + 1;
+            let Some((name, value)) = line.split_once(':') else {
+                return self.wrong(
+                    &key,
+                    format!("line {number} has no colon; write it as \"Name: value\""),
+                );
+            };
+            let name = name.trim().to_ascii_lowercase();
+            if given.iter().chain(&headers).any(|(other, _)| *other == name) {
+                return self.wrong(&key, format!("line {number} has a header that is given already"));
+            }
+            headers.push((name, value.trim().into()));
+        }
         Some(headers)
     }
 }

@@ -1,5 +1,7 @@
 //! `[[gate]]`.
 
+use std::net::SocketAddr;
+
 use secrecy::ExposeSecret as _;
 use turnhook_control::{
     Version,
@@ -8,10 +10,13 @@ use turnhook_control::{
 
 use super::{Check, key_path};
 use crate::config::{
-    Gate,
+    Gate, Secret,
     file::{self, File},
     locate::Step,
 };
+
+/// A password that others can try should not be shorter.
+const SHORT: usize = 16;
 
 impl Check<'_> {
     pub(super) fn gates(&mut self, file: &File) -> Vec<Gate> {
@@ -71,6 +76,7 @@ impl Check<'_> {
                 ),
             );
         }
+        self.gate_password(index, gate, listen, password.as_ref());
         let Some(secrets) = secrets? else {
             return self.wrong(
                 &key_path!["gate", index, "secrets_file"],
@@ -103,5 +109,45 @@ impl Check<'_> {
                 total_quota: gate.total_quota,
             },
         })
+    }
+
+    /// What can be said of a gate's password without showing it.
+    fn gate_password(
+        &mut self,
+        index: usize,
+        gate: &file::Gate,
+        listen: SocketAddr,
+        password: Option<&Secret>,
+    ) {
+        let Some(password) = password else {
+            if listen.ip().is_loopback() {
+                self.doubtful(
+                    &key_path!["gate", index, "listen"],
+                    format!(
+                        "without `password` anybody on this machine can ask {listen} for the keys of all users; set \
+                         `password`, and the same in coturn's redis-userdb"
+                    ),
+                );
+            }
+            return;
+        };
+        let name = if gate.password_file.is_some() {
+            "password_file"
+        } else {
+            "password"
+        };
+        let key = key_path!["gate", index, name];
+        if password.expose().contains(char::is_whitespace) {
+            self.wrong::<()>(
+                &key,
+                "has a space in it, where coturn's redis-userdb would end it; choose one without",
+            );
+        }
+        if !listen.ip().is_loopback() && password.expose().chars().count() < SHORT {
+            self.doubtful(
+                &key,
+                format!("is shorter than {SHORT} characters, and who can connect can guess; `turnhook secret` makes a long one"),
+            );
+        }
     }
 }

@@ -6,11 +6,11 @@ use super::{Check, Step, key_path};
 use crate::config::{Source, SourceKind};
 
 impl Check<'_> {
-    /// All of them, in the order of the file; `sources` by their places in it.
+    /// All of them, in the order of the file; `sources` by their places in it, the others by their keys.
     pub(super) fn listeners<'s>(
         &mut self,
         sources: impl Iterator<Item = (usize, &'s Source)>,
-        http: Option<SocketAddr>,
+        others: impl IntoIterator<Item = (Vec<Step>, Option<SocketAddr>)>,
     ) {
         let mut all: Vec<(Vec<Step>, SocketAddr)> = sources
             .filter_map(|(index, source)| match &source.kind {
@@ -20,7 +20,12 @@ impl Check<'_> {
                 SourceKind::Redis(_) => None,
             })
             .collect();
-        all.extend(http.map(|http| (key_path!["http", "listen"].to_vec(), http)));
+        // What is no address has been told already.
+        all.extend(
+            others
+                .into_iter()
+                .filter_map(|(key, address)| Some((key, address?))),
+        );
         for (place, (key, address)) in all.iter().enumerate() {
             if let Some((other, taken)) = all[..place].iter().find(|(_, taken)| collide(*taken, *address)) {
                 let other = super::super::locate::display(other);
