@@ -78,7 +78,14 @@ func Read(body []byte) (*Entry, error) {
 	if err := json.Unmarshal(body, &event); err != nil {
 		return nil, err
 	}
-	if event.Type != "session.end" {
+	var trial struct {
+		Test bool `json:"test"`
+	}
+	if err := json.Unmarshal(body, &trial); err != nil {
+		return nil, err
+	}
+	// What `turnhook endpoints test` sends is billed to nobody.
+	if event.Type != "session.end" || trial.Test {
 		return nil, nil
 	}
 	var data SessionData

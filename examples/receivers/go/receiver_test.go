@@ -46,6 +46,14 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// What `turnhook endpoints test` sends is billed to nobody.
+func TestTrial(t *testing.T) {
+	entry, err := Read([]byte(`{"type": "session.end", "test": true, "data": {"usage": {"billable_bytes": 7}}}`))
+	if err != nil || entry != nil {
+		t.Error(entry, err)
+	}
+}
+
 // As in the documentation of Standard Webhooks.
 func TestSignature(t *testing.T) {
 	key, err := Key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")

@@ -144,6 +144,11 @@ test("what is signed but makes no sense is for a person", async () => {
   assert.equal((await post("evt_2", end()))[0], 200, "a refused event was not taken for seen");
 });
 
+test("trials are accepted and bill nobody", async () => {
+  assert.equal((await post("evt_test_1", end()))[0], 200);
+  assert.deepEqual(await accounts(), []);
+});
+
 test("unknown types are accepted", async () => {
   assert.equal((await post("evt_1", '{"type":"endpoint.ping","data":{}}'))[0], 200);
 });

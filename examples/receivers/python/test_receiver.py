@@ -136,6 +136,10 @@ class Receiver(unittest.TestCase):
         self.assertEqual(self.post("evt_2", b'{"type": "session.end", "data": {}}')[0], 422)
         self.assertEqual(self.post("evt_2", end())[0], 200, "a refused event was not taken for seen")
 
+    def test_trials_are_accepted_and_bill_nobody(self):
+        self.assertEqual(self.post("evt_test_1", end())[0], 200)
+        self.assertEqual(self.request("GET", "/usage")[1], [])
+
     def test_unknown_types_are_accepted(self):
         self.assertEqual(self.post("evt_1", b'{"type": "endpoint.ping", "data": {}}')[0], 200)
 

@@ -267,10 +267,10 @@ impl SourceTask {
         if self.reducer.hears_since().is_some() {
             return;
         }
-        let (from, reason) = match (turn.deaf_since, self.last_commit) {
-            (Some(since), _) => (since, GapReason::Reconnect),
+        let (from, reason) = match (self.last_commit.take(), turn.deaf_since) {
             // It has not heard at all yet.
-            (None, Some(last)) => (last, GapReason::Restart),
+            (Some(last), _) => (last, GapReason::Restart),
+            (None, Some(since)) => (since, GapReason::Reconnect),
             (None, None) => return,
         };
         if from < now {

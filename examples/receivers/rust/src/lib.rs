@@ -110,7 +110,9 @@ impl Books {
     fn enter(&mut self, id: &str, event: &Event) -> rusqlite::Result<bool> {
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let new = transaction.execute("INSERT OR IGNORE INTO seen VALUES (?)", [id])? == 1;
-        if let (true, Event::End(end)) = (new, event) {
+        // What `turnhook endpoints test` sends is billed to nobody.
+        let billed = new && !id.starts_with("evt_test_");
+        if let (true, Event::End(end)) = (billed, event) {
             let customer = serde_json::json!({
                 "realm": end.realm, "realm_base64": end.realm_base64,
                 "user": end.user, "user_base64": end.user_base64,

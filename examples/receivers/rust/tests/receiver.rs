@@ -193,6 +193,14 @@ async fn both_secrets_of_a_rotation_will_do() {
 }
 
 #[tokio::test]
+async fn trials_are_accepted_and_bill_nobody() {
+    let receiver = receiver();
+    let trial = sent("evt_test_1", end(540_000, &json!({})));
+    assert_eq!(post(&receiver, trial).await.0, StatusCode::OK);
+    assert_eq!(usage(&receiver).await, json!([]));
+}
+
+#[tokio::test]
 async fn what_it_does_not_know_is_accepted_and_what_makes_no_sense_is_for_a_person() {
     let receiver = receiver();
     for body in [
