@@ -76,8 +76,8 @@ impl Block {
             warn("there is no [[control]]: what this user has open goes on");
         }
         let until = until.map_or_else(
-            || "until unblocked".to_owned(),
-            |at| format!("until {}", output::time(at)),
+            || "until somebody unblocks him".to_owned(),
+            |at| format!("until {} UTC", output::time(at)),
         );
         print(&format!(
             "{} is blocked {until}\n",
@@ -182,8 +182,8 @@ impl List {
         let mut table = Rows::new(&[
             ("USER", false),
             ("REALM", false),
-            ("SINCE", false),
-            ("UNTIL", false),
+            ("SINCE (UTC)", false),
+            ("UNTIL (UTC)", false),
             ("REASON", false),
             ("BY", false),
         ]);
