@@ -25,6 +25,9 @@ use super::{
     telemetry::Decided,
 };
 
+/// How often counters that merely moved are saved: their loss would be healed by totals.
+const SAVE_PROGRESS: Duration = Duration::from_secs(5);
+
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,46 @@ const MANY: usize = 512;
 /// Rows that are made in one slice: a few milliseconds.
 const ROWS: usize = 8192;
 
-pub(crate) type Commits = Pin<Box<dyn Future<Output = Made> + Send>>;
+/// What is to be written down, and how far that has come.
+#[derive(Default)]
+pub(crate) struct Committing {
+    pub(super) gaps: Vec<Gap>,
+    /// The commit that failed; kept until the store has it.
+    commit: Option<Arc<Commit>>,
+    under_way: Option<Pin<Box<dyn Future<Output = Made> + Send>>>,
+    again_at: Option<Instant>,
+    /// When the next commit can be begun.
+    pub(super) turn_at: Option<Instant>,
+    /// When everything was saved last; none if it never was.
+    saved_at: Option<Instant>,
+    /// Inputs are given up since then, because the store takes nothing.
+    pub(super) deafened: Option<Timestamp>,
+}
+
+impl Committing {
+    /// Of a source whose committed state was read just now.
+    pub(crate) fn saved() -> Committing {
+        Committing {
+            saved_at: Some(Instant::now()),
+            ..Committing::default()
+        }
+    }
+
+    /// Whether a commit has yet to succeed.
+    pub(super) fn has_a_commit(&self) -> bool {
+        self.commit.is_some() || self.under_way.is_some()
+    }
+
+    /// When a commit that failed is tried again.
+    pub(super) fn again_at(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// Whether it is time to save everything.
+    pub(super) fn is_due(&self) -> bool {
+        self.saved_at.is_none_or(|at| at.elapsed() >= SAVE_PROGRESS)
+    }
+}
 
 /// What came of a commit.
 pub(crate) struct Made {
@@ -92,29 +134,29 @@ impl Step {
 
 impl SourceTask {
     pub(super) async fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
-        let turn_at = turn.turn_at.take();
-        if self.role == Role::Follower {
+        let Some(committing) = self.role.committing_mut() else {
             // Whatever it decided is not told.
             drop(self.reducer.drain(everything));
             return;
-        }
-        if turn.under_way.is_some() || turn.again_at.is_some_and(|at| at > Instant::now()) {
+        };
+        let turn_at = committing.turn_at.take();
+        if committing.under_way.is_some() || committing.again_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
-        turn.again_at = None;
-        if turn.commit.is_none() {
+        committing.again_at = None;
+        if committing.commit.is_none() {
             // What happens until the store's turn comes is part of this commit, and need not wait for one more. It waits
             // for one turn, whatever others make of the next.
-            let waits = self.reducer.is_pending() || !turn.gaps.is_empty();
-            turn.turn_at = turn_at
+            let waits = self.reducer.is_pending() || !committing.gaps.is_empty();
+            committing.turn_at = turn_at
                 .or_else(|| self.store.next_turn().map(Instant::from_std))
                 .filter(|at| waits && *at > Instant::now());
-            if turn.turn_at.is_some() {
+            if committing.turn_at.is_some() {
                 return;
             }
-        }
-        if turn.commit.is_none() && (everything || self.reducer.is_pending()) {
-            self.collect_rows(turn, everything).await;
+            if everything || self.reducer.is_pending() {
+                self.collect_rows(turn, everything).await;
+            }
         }
         self.commit_now(turn, everything);
     }
@@ -140,22 +182,25 @@ impl SourceTask {
 
     /// Begins a commit if there is something to commit, and none is under way.
     fn commit_now(&mut self, turn: &mut Turn, everything: bool) {
-        let step = match turn.commit.take() {
+        let step = match self.role.committing_mut().and_then(|c| c.commit.take()) {
             Some(commit) => Some(Step::Again(commit)),
             None => {
                 let step = self.next_commit(turn, everything);
-                turn.saved_last = turn.leaving;
+                if let Role::Leader(leading) = &mut self.role {
+                    leading.saved_last = leading.leaving;
+                }
                 step
             }
         };
-        if let Some(step) = step {
+        if let (Some(step), Some(committing)) = (step, self.role.committing_mut()) {
             let (store, outlet) = (self.store.clone(), Arc::clone(&self.outlet));
-            turn.under_way = Some(Box::pin(make(store, outlet, self.telemetry.counts(), step)));
+            committing.under_way = Some(Box::pin(make(store, outlet, self.telemetry.counts(), step)));
         }
     }
 
     fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Step> {
-        if !everything && !self.reducer.is_pending() && turn.gaps.is_empty() {
+        let has_gaps = !self.role.committing()?.gaps.is_empty();
+        if !everything && !self.reducer.is_pending() && !has_gaps {
             return None;
         }
         // Once: time goes on while this is committed.
@@ -165,7 +210,7 @@ impl SourceTask {
         }
         let output = self.reducer.drain(everything);
         if everything && self.reducer.unsaved() == 0 {
-            turn.saved_at = Instant::now();
+            self.role.committing_mut()?.saved_at = Some(Instant::now());
         }
         for notice in &output.notices {
             self.notice(turn, notice);
@@ -174,10 +219,11 @@ impl SourceTask {
             warn!(source = %self.telemetry.name(), omitted = output.notices_omitted, "more notices than are shown one by one");
         }
         let mut commit = Commit::new(self.id, self.reducer.now());
-        if let Role::Leader(epoch) = self.role {
-            commit.epoch = Some(epoch);
+        if let Role::Leader(leading) = &self.role {
+            commit.epoch = Some(leading.epoch);
         }
-        commit.gaps = std::mem::take(&mut turn.gaps);
+        // Those that the notices told of are among them.
+        commit.gaps = std::mem::take(&mut self.role.committing_mut()?.gaps);
         let nothing = output.changes.is_empty()
             && output.events.is_empty()
             && commit.gaps.is_empty()
@@ -186,20 +232,22 @@ impl SourceTask {
         // nothing happened: what it cannot know of is a gap. While nothing is heard all is not well.
         let tell_time = everything
             && commit.clock > turn.committed
-            && match self.role {
-                Role::Alone => {
+            && match &self.role {
+                Role::Alone(_) => {
                     last_word
                         || (commit.clock.since(turn.committed) >= TELL_TIME
                             && self.reducer.hears_since().is_some())
                 }
-                Role::Leader(_) | Role::Follower => true,
+                Role::Leader(_) | Role::Follower(_) => true,
             };
         (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
     }
 
     /// Takes note of what came of a commit. Fails with what cannot be got over.
     pub(super) async fn committed(&mut self, turn: &mut Turn, made: Made) -> Ended {
-        turn.under_way = None;
+        let Some(committing) = self.role.committing_mut() else {
+            return Ok(());
+        };
         match made.result {
             Ok(()) => {
                 if let Some(commit) = made.commit {
@@ -216,10 +264,10 @@ impl SourceTask {
             // It was not closed from here: what wrote to it has gone.
             Err(Failure::Store(Error::Closed)) => return Err("the store has closed by itself".to_owned()),
             Err(Failure::Store(error)) => {
-                turn.commit = made.commit;
+                committing.commit = made.commit;
+                committing.again_at = Some(Instant::now() + COMMIT_AGAIN);
                 self.telemetry.commit_failed();
                 self.store_health.commit_failed(&error);
-                turn.again_at = Some(Instant::now() + COMMIT_AGAIN);
             }
             Err(Failure::Own(error)) => return Err(format!("a commit cannot be made: {error}")),
         }
@@ -231,25 +279,25 @@ impl SourceTask {
         self.telemetry.stopped();
         loop {
             let more = self.work(&mut turn, None);
-            if more && !self.is_held_back(&turn) {
+            if more && !self.is_held_back() {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if self.role == Role::Follower {
+            let Some(committing) = self.role.committing_mut() else {
                 return Ok(());
-            }
+            };
             turn.ending = true;
-            if let Some(at) = turn.again_at.take() {
+            if let Some(at) = committing.again_at.take() {
                 tokio::time::sleep_until(at.min(deadline.for_parts())).await;
             }
-            if turn.under_way.is_none() {
+            if committing.under_way.is_none() {
                 self.commit_now(&mut turn, true);
             }
-            if turn.under_way.is_none() {
+            let Some(committing) = self.role.committing_mut().filter(|c| c.under_way.is_some()) else {
                 self.leave(&turn);
                 return Ok(());
-            }
-            match timeout_at(deadline.for_parts(), ready(&mut turn.under_way)).await {
+            };
+            match timeout_at(deadline.for_parts(), ready(committing)).await {
                 Ok(made) => self.committed(&mut turn, made).await?,
                 Err(_) => {
                     error!(source = %self.telemetry.name(),
@@ -288,7 +336,7 @@ impl SourceTask {
 
     /// All is committed: another program may go on from here, if nothing was given up.
     fn leave(&self, turn: &Turn) {
-        if turn.deafened.is_none()
+        if !self.is_deafened()
             && let Some(hears_since) = self.reducer.hears_since()
         {
             self.keeper
@@ -353,9 +401,13 @@ async fn make(store: Store, outlet: Arc<Outlet>, counts: Decided, step: Step) ->
 }
 
 /// The commit that is under way; never ready if there is none.
-pub(super) async fn ready(under_way: &mut Option<Commits>) -> Made {
-    match under_way {
-        Some(commit) => commit.await,
+pub(super) async fn ready(committing: &mut Committing) -> Made {
+    match &mut committing.under_way {
+        Some(commit) => {
+            let made = commit.await;
+            committing.under_way = None;
+            made
+        }
         None => std::future::pending().await,
     }
 }

@@ -110,7 +110,7 @@ impl SourceTask {
                 self.reducer.thread_disconnected(at, server, thread);
             }
             Signal::TurnedAway(turned_away) => self.telemetry.turned_away(&turned_away),
-            Signal::Unheard(gap) => self.record_gap(turn, gap),
+            Signal::Unheard(gap) => self.record_gap(gap),
             Signal::ServerStopped { at, server } => {
                 self.telemetry.server_over(at, &server, "stopped");
                 let server = self.reducer.server(&server);

@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use super::{
-    commits::ready,
+    commits::{Made, ready},
     deadline::Stop,
-    role::Sharing,
+    role::{Role, Sharing},
     settings::History,
     slices::Slice,
     source::{SourceTask, Turn},
@@ -200,10 +200,7 @@ impl SourceTask {
                 let sent = loop {
                     tokio::select! {
                         sent = &mut sending => break sent,
-                        done = ready(&mut turn.under_way) => {
-                            turn.under_way = None;
-                            made = Some(done);
-                        }
+                        done = committed(&mut self.role) => made = Some(done),
                     }
                 };
                 unwatched.extend(self.watch.look().1);
@@ -227,6 +224,14 @@ impl SourceTask {
             Some(made) => self.committed(turn, made).await,
             None => Ok(()),
         }
+    }
+}
+
+/// What came of the commit that is under way; never, if there is none.
+async fn committed(role: &mut Role) -> Made {
+    match role.committing_mut() {
+        Some(committing) => ready(committing).await,
+        None => std::future::pending().await,
     }
 }
 

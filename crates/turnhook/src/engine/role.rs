@@ -16,10 +16,11 @@ use turnhook_subscriber::{
 
 use super::{
     cluster::{GivenBack, Holdings, Validity},
+    commits::{Committing, Made, ready},
     recording::Reason,
     source::{SourceTask, Turn},
     supervisor::words_of_join,
-    takeover::TakingOver,
+    takeover::{Confirming, EndsRead, Taken, TakingOver, confirmed, taken_over},
 };
 use crate::health;
 
@@ -32,15 +33,127 @@ pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// Gaps that a follower remembers, for the case that it leads.
 const GAPS: usize = 1000;
 
-/// What this node is to the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What this node is to the source, with what belongs to that alone.
 pub(crate) enum Role {
     /// There is nobody else.
-    Alone,
-    /// It commits and tells, while this epoch lasts.
-    Leader(Epoch),
+    Alone(Committing),
+    /// It commits and tells, while its epoch lasts.
+    Leader(Leading),
     /// Another node does.
-    Follower,
+    Follower(Following),
+}
+
+/// What a leader has to do.
+pub(crate) struct Leading {
+    pub(super) epoch: Epoch,
+    pub(super) committing: Committing,
+    /// The lease is to go to another node once all is committed.
+    pub(super) leaving: bool,
+    /// The commit that was started last holds all that was known when the lease was wanted back.
+    pub(super) saved_last: bool,
+    /// Its listener could not be opened; it is tried again then.
+    pub(super) listen_again_at: Option<Instant>,
+}
+
+/// What a follower has to do.
+pub(crate) struct Following {
+    /// What was missed: on record only if it is not what others heard.
+    pub(super) gaps: Vec<Gap>,
+    pub(super) confirm_at: Instant,
+    pub(super) confirming: Option<Confirming>,
+    pub(super) taking_over: Option<TakingOver>,
+}
+
+/// Something of the role's own has come to its end.
+pub(crate) enum Progress {
+    Committed(Made),
+    EndsRead(EndsRead),
+    TakenOver(Epoch, Box<Taken>),
+}
+
+impl Following {
+    pub(crate) fn new() -> Following {
+        Following {
+            gaps: Vec::new(),
+            confirm_at: Instant::now() + CONFIRM,
+            confirming: None,
+            taking_over: None,
+        }
+    }
+
+    /// Whether the state is another thread's.
+    fn is_joining(&self) -> bool {
+        self.taking_over.as_ref().is_some_and(TakingOver::has_begun)
+    }
+
+    fn remember(&mut self, gap: Gap) {
+        if self.gaps.len() >= GAPS {
+            self.gaps.remove(0);
+        }
+        self.gaps.push(gap);
+    }
+}
+
+impl Role {
+    pub(crate) fn follows(&self) -> bool {
+        matches!(self, Role::Follower(_))
+    }
+
+    pub(super) fn committing(&self) -> Option<&Committing> {
+        match self {
+            Role::Alone(committing) => Some(committing),
+            Role::Leader(leading) => Some(&leading.committing),
+            Role::Follower(_) => None,
+        }
+    }
+
+    pub(super) fn committing_mut(&mut self) -> Option<&mut Committing> {
+        match self {
+            Role::Alone(committing) => Some(committing),
+            Role::Leader(leading) => Some(&mut leading.committing),
+            Role::Follower(_) => None,
+        }
+    }
+
+    /// A gap goes on record with the next commit; a follower's only if others did not hear that time.
+    pub(super) fn take_gap(&mut self, gap: Gap) {
+        match self {
+            Role::Alone(committing) => committing.gaps.push(gap),
+            Role::Leader(leading) => leading.committing.gaps.push(gap),
+            Role::Follower(following) => following.remember(gap),
+        }
+    }
+
+    /// Whether the lease is to go to another node.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self, Role::Leader(leading) if leading.leaving)
+    }
+
+    pub(super) fn listen_again_at(&self) -> Option<Instant> {
+        match self {
+            Role::Leader(leading) => leading.listen_again_at,
+            Role::Alone(_) | Role::Follower(_) => None,
+        }
+    }
+
+    /// Whether the state is another thread's, for a while.
+    pub(super) fn is_joining(&self) -> bool {
+        matches!(self, Role::Follower(following) if following.is_joining())
+    }
+
+    /// What comes to its end next; never, if nothing is under way.
+    pub(crate) async fn progress(&mut self) -> Progress {
+        match self {
+            Role::Alone(committing) => Progress::Committed(ready(committing).await),
+            Role::Leader(leading) => Progress::Committed(ready(&mut leading.committing).await),
+            Role::Follower(following) => tokio::select! {
+                read = confirmed(&mut following.confirming) => Progress::EndsRead(read),
+                (epoch, taken) = taken_over(&mut following.taking_over) => {
+                    Progress::TakenOver(epoch, Box::new(taken))
+                }
+            },
+        }
+    }
 }
 
 /// The listener of a `direct` source: only the leader listens, so that coturn, or the balancer before it, finds it.
@@ -57,9 +170,6 @@ pub(crate) struct Sharing {
     pub(crate) give_back: GivenBack,
     pub(crate) validity: Validity,
     pub(crate) listening: Option<Listening>,
-    /// What was missed while following: on record only if it is not what others heard.
-    pub(super) gaps: Vec<Gap>,
-    pub(super) confirm_at: Instant,
     /// Nothing was asked of this task yet.
     anew: bool,
     /// The leases have run out, and that was said.
@@ -78,8 +188,6 @@ impl Sharing {
             give_back,
             validity,
             listening,
-            gaps: Vec::new(),
-            confirm_at: Instant::now() + CONFIRM,
             anew: true,
             leaseless: true,
         }
@@ -142,30 +250,31 @@ impl SourceTask {
             .sources
             .get(&self.id)
             .copied();
-        if lead.is_some() && self.role == Role::Follower && sharing.validity.is_over() {
+        if lead.is_some() && self.role.follows() && sharing.validity.is_over() {
             // Not known yet whether it is lost or will be renewed.
             turn.role_again_at = Some(Instant::now() + AGAIN);
             return;
         }
-        turn.leaving = lead.is_some_and(|lead| lead.wanted_back);
-        if turn.taking_over.as_ref().is_some_and(TakingOver::has_begun) {
+        let wanted_back = lead.is_some_and(|lead| lead.wanted_back);
+        match (&mut self.role, lead) {
+            (Role::Alone(_), _) => {}
             // Once it is done this is looked at again.
-            return;
-        }
-        match (self.role, lead) {
-            (Role::Leader(epoch), Some(lead)) if lead.epoch == epoch => {}
-            (Role::Follower, None) => turn.taking_over = None,
-            // A takeover that had not succeeded yet: there is nothing to commit.
-            (Role::Follower, Some(lead)) if turn.leaving => {
-                turn.taking_over = None;
-                self.give_back(turn, lead.epoch);
+            (Role::Follower(following), _) if following.is_joining() => {}
+            (Role::Leader(leading), Some(lead)) if lead.epoch == leading.epoch => {
+                leading.leaving = wanted_back;
             }
-            (Role::Follower, Some(lead)) => self.read_committed(turn, lead.epoch),
-            (_, None) => self.follow(turn).await,
-            (_, Some(lead)) => {
+            (Role::Follower(following), None) => following.taking_over = None,
+            // A takeover that had not succeeded yet: there is nothing to commit.
+            (Role::Follower(following), Some(lead)) if wanted_back => {
+                following.taking_over = None;
+                self.give_back(lead.epoch);
+            }
+            (Role::Follower(_), Some(lead)) => self.read_committed(lead.epoch),
+            (Role::Leader(_), None) => self.follow(turn).await,
+            (Role::Leader(_), Some(lead)) => {
                 // It was lost and taken again before this was noticed: others may have written.
                 self.follow(turn).await;
-                self.read_committed(turn, lead.epoch);
+                self.read_committed(lead.epoch);
             }
         }
     }
@@ -180,8 +289,11 @@ impl SourceTask {
     }
 
     /// Opens the listener of a `direct` source.
-    pub(crate) async fn listen(&mut self, turn: &mut Turn) {
-        turn.listen_again_at = None;
+    pub(crate) async fn listen(&mut self) {
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        leading.listen_again_at = None;
         let Some(listening) = self.sharing.as_mut().and_then(|s| s.listening.as_mut()) else {
             return;
         };
@@ -191,33 +303,25 @@ impl SourceTask {
             Err(error) => {
                 error!(source = %self.telemetry.name(), %error, "leads the source and cannot listen; tried again");
                 self.telemetry.deaf(self.watch.now(), error.to_string());
-                turn.listen_again_at = Some(Instant::now() + AGAIN * 2);
+                leading.listen_again_at = Some(Instant::now() + AGAIN * 2);
             }
         }
     }
 
     /// Another node leads, or may: what was not committed is not this node's to tell any more.
     pub(crate) async fn follow(&mut self, turn: &mut Turn) {
-        if self.role == Role::Follower {
+        let Some(committing) = self.role.committing_mut() else {
             return;
-        }
-        self.role = Role::Follower;
-        turn.commit = None;
-        turn.under_way = None;
-        turn.again_at = None;
+        };
+        let mut following = Following::new();
+        following.gaps = std::mem::take(&mut committing.gaps);
+        self.role = Role::Follower(following);
         if let Some(tap) = turn.tap.take() {
             tap.sink().end(Reason::RoleChanged);
         }
-        turn.deafened = None;
-        turn.listen_again_at = None;
-        turn.saved_last = false;
-        let gaps = std::mem::take(&mut turn.gaps);
-        if let Some(sharing) = &mut self.sharing {
-            sharing.gaps.extend(gaps);
-            sharing.confirm_at = Instant::now() + CONFIRM;
-            if let Some(handle) = sharing.listening.as_mut().and_then(|l| l.handle.take()) {
-                handle.stop().await;
-            }
+        let listening = self.sharing.as_mut().and_then(|s| s.listening.as_mut());
+        if let Some(handle) = listening.and_then(|l| l.handle.take()) {
+            handle.stop().await;
         }
         if let Some(control) = &self.control {
             control.take_snapshots(false);
@@ -233,7 +337,7 @@ impl SourceTask {
         let Some(over) = self.sharing.as_ref().map(|s| s.validity.is_over()) else {
             return;
         };
-        if over && matches!(self.role, Role::Leader(_)) {
+        if over && matches!(&self.role, Role::Leader(_)) {
             self.follow(turn).await;
             turn.role_again_at = Some(Instant::now() + AGAIN);
         }
@@ -241,7 +345,7 @@ impl SourceTask {
             .sharing
             .as_mut()
             .map(|s| std::mem::replace(&mut s.leaseless, over));
-        if self.role == Role::Follower && said != Some(over) {
+        if self.role.follows() && said != Some(over) {
             if over {
                 self.telemetry.nobody_leads(self.watch.now());
             } else {
@@ -252,29 +356,19 @@ impl SourceTask {
 
     /// Whether the lease may go: nothing is left to commit.
     pub(crate) async fn leave_if_done(&mut self, turn: &mut Turn) {
-        let Role::Leader(epoch) = self.role else { return };
-        if !turn.leaving || !turn.saved_last || turn.commit.is_some() || turn.under_way.is_some() {
+        let Role::Leader(leading) = &self.role else { return };
+        if !leading.leaving || !leading.saved_last || leading.committing.has_a_commit() {
             return;
         }
+        let epoch = leading.epoch;
         self.follow(turn).await;
-        self.give_back(turn, epoch);
+        self.give_back(epoch);
     }
 
-    fn give_back(&self, turn: &mut Turn, epoch: Epoch) {
-        turn.leaving = false;
+    fn give_back(&self, epoch: Epoch) {
         if let Some(sharing) = &self.sharing {
             // A member that has ended gives all back itself.
             let _ = sharing.give_back.send((LeaseName::Source(self.id), epoch));
-        }
-    }
-
-    /// A follower's gap: others may have heard what it missed.
-    pub(crate) fn remember_gap(&mut self, gap: Gap) {
-        if let Some(sharing) = &mut self.sharing {
-            if sharing.gaps.len() >= GAPS {
-                sharing.gaps.remove(0);
-            }
-            sharing.gaps.push(gap);
         }
     }
 }

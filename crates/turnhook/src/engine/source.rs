@@ -11,31 +11,28 @@ use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
 };
-use turnhook_store::{Commit, SourceId, Store};
+use turnhook_store::{SourceId, Store};
 use turnhook_subscriber::{queue::SignalReceiver, redis::RedisControl, signal::Signal};
 
 use super::{
     clock::{PULSE, Watch},
-    commits::{Commits, ready},
+    commits::Committing,
     deadline::Stop,
     enforce::Enforcing,
     keep::Keeper,
     notices,
     outlet::Outlet,
     recording::Reason,
-    role::{self, Change, Role, Sharing},
+    role::{self, Change, Progress, Role, Sharing},
     slices::{self, Slice},
     store_health::StoreHealth,
     supervisor::Ended,
-    takeover::{self, Confirming, Loader, TakingOver},
+    takeover::Loader,
     tap::{Heard, Tap, TapRequests},
     telemetry::SourceTelemetry,
     wedge::Wedges,
 };
 use crate::config::Limits;
-
-/// How often counters that merely moved are saved: their loss would be healed by totals.
-const SAVE_PROGRESS: Duration = Duration::from_secs(5);
 
 /// Events that may wait for a store that takes nothing. Beyond that what is heard is given up, as a gap:
 /// events never are.
@@ -83,21 +80,11 @@ pub(crate) struct Turn {
     held: Option<Signal>,
     /// There is more to do at once.
     busy: bool,
-    pub(crate) gaps: Vec<Gap>,
-    /// The commit that failed; kept until the store has it.
-    pub(crate) commit: Option<Arc<Commit>>,
-    pub(crate) under_way: Option<Commits>,
-    pub(crate) again_at: Option<Instant>,
-    /// When the next commit can be begun.
-    pub(super) turn_at: Option<Instant>,
-    pub(super) saved_at: Instant,
     /// Since when nothing is heard, after something was.
     pub(super) deaf_since: Option<Timestamp>,
     /// What is committed now is the last, and it was said that all is well up to then.
     pub(super) ending: bool,
     pub(super) told_end: bool,
-    /// Inputs are given up since then, because the store takes nothing.
-    pub(crate) deafened: Option<Timestamp>,
     pub(crate) tap: Option<Tap>,
     pub(super) heard: Heard,
     /// By how much the wall clock was ahead when the reducer was last told.
@@ -107,15 +94,8 @@ pub(crate) struct Turn {
     pub(crate) server: Option<(Arc<[u8]>, ServerRef)>,
     /// The time of the last commit that is known to have succeeded.
     pub(crate) committed: Timestamp,
-    /// The lease is to go to another node once all is committed.
-    pub(crate) leaving: bool,
-    /// The commit that was started last holds all that was known when the lease was wanted back.
-    pub(crate) saved_last: bool,
-    /// A takeover that failed is tried again then, and so is listening.
+    /// What this node is to the source is looked at again then.
     pub(crate) role_again_at: Option<Instant>,
-    pub(crate) listen_again_at: Option<Instant>,
-    pub(crate) confirming: Option<Confirming>,
-    pub(crate) taking_over: Option<TakingOver>,
     /// What is heard may have waited since before then, while others went on.
     pub(crate) behind_since: Option<Timestamp>,
 }
@@ -125,28 +105,16 @@ impl Turn {
         Turn {
             held: None,
             busy: false,
-            gaps: Vec::new(),
-            commit: None,
-            under_way: None,
-            again_at: None,
-            turn_at: None,
-            saved_at: Instant::now(),
             deaf_since: None,
             ending: false,
             told_end: false,
-            deafened: None,
             tap: None,
             heard: Heard::default(),
             wall_ahead: None,
             returned: VecDeque::new(),
             server: None,
             committed,
-            leaving: false,
-            saved_last: false,
             role_again_at: None,
-            listen_again_at: None,
-            confirming: None,
-            taking_over: None,
             behind_since: None,
         }
     }
@@ -161,23 +129,24 @@ impl SourceTask {
         self.change_role(&mut turn).await;
         while !stop.has_begun() {
             self.follow_if_over(&mut turn).await;
-            let everything = turn.leaving || turn.saved_at.elapsed() >= SAVE_PROGRESS;
+            let everything = self.role.is_leaving() || self.role.committing().is_none_or(Committing::is_due);
             self.leave_if_done(&mut turn).await;
             self.start_commit(&mut turn, everything).await;
-            self.look_for_ends(&mut turn);
+            self.look_for_ends();
             if let Some(gap) = self.watch.rest() {
                 self.unwatched(&mut turn, gap);
             }
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
-            let hears =
-                !self.is_held_back(&turn) && !turn.taking_over.as_ref().is_some_and(TakingOver::has_begun);
-            let nap = if hears { self.nap(&turn) } else { PULSE };
+            let hears = !self.is_held_back() && !self.role.is_joining();
+            let nap = if hears { self.nap() } else { PULSE };
             let busy = turn.busy && hears;
+            let turn_at = self.role.committing().and_then(|committing| committing.turn_at);
+            let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
                 biased;
-                made = ready(&mut turn.under_way) => {
+                progress = self.role.progress() => {
                     self.look(&mut turn);
-                    self.committed(&mut turn, made).await?;
+                    self.progressed(&mut turn, progress).await?;
                     continue;
                 }
                 () = stop.begun() => break,
@@ -189,26 +158,16 @@ impl SourceTask {
                     }
                     Change::Listener(how) => return Err(format!("its listener has ended: {how}")),
                 },
-                () = at(turn.turn_at) => None,
+                () = at(turn_at) => None,
                 () = at(turn.role_again_at) => {
                     self.look(&mut turn);
                     turn.role_again_at = None;
                     self.change_role(&mut turn).await;
                     continue;
                 }
-                () = at(turn.listen_again_at) => {
+                () = at(listen_again_at) => {
                     self.look(&mut turn);
-                    self.listen(&mut turn).await;
-                    continue;
-                }
-                read = takeover::confirmed(&mut turn.confirming) => {
-                    self.look(&mut turn);
-                    self.ends_read(&mut turn, read);
-                    continue;
-                }
-                taken = takeover::taken_over(&mut turn.taking_over) => {
-                    self.look(&mut turn);
-                    self.taken_over(&mut turn, taken).await?;
+                    self.listen().await;
                     continue;
                 }
                 Some((sink, mut history)) = self.taps.recv(), if hears => {
@@ -220,7 +179,7 @@ impl SourceTask {
                 }
                 heard = self.enforcing.next(), if hears => {
                     self.look(&mut turn);
-                    self.enforce(&turn, heard);
+                    self.enforce(heard);
                     continue;
                 }
                 () = tokio::task::yield_now(), if busy => None,
@@ -241,8 +200,22 @@ impl SourceTask {
 
     /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
     /// end.
-    pub(super) fn is_held_back(&self, turn: &Turn) -> bool {
-        self.role != Role::Follower && turn.again_at.is_none() && self.reducer.pending_events() >= HELD_BACK
+    pub(super) fn is_held_back(&self) -> bool {
+        let committing = self.role.committing();
+        committing.is_some_and(|committing| committing.again_at().is_none())
+            && self.reducer.pending_events() >= HELD_BACK
+    }
+
+    /// Something of the role's own has come to its end. Fails with what cannot be got over.
+    async fn progressed(&mut self, turn: &mut Turn, progress: Progress) -> Ended {
+        match progress {
+            Progress::Committed(made) => self.committed(turn, made).await,
+            Progress::EndsRead(read) => {
+                self.ends_read(read);
+                Ok(())
+            }
+            Progress::TakenOver(epoch, taken) => self.taken_over(turn, epoch, *taken).await,
+        }
     }
 
     /// A wait is over.
@@ -270,11 +243,11 @@ impl SourceTask {
         let mut left = RUN;
         let more = loop {
             let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
-                let passes = turn.deafened.is_none() && self.resumed.is_none();
+                let passes = !self.is_deafened() && self.resumed.is_none();
                 break passes && self.pass(turn, now, &slice);
             };
             let due = slices::time_of(&signal).is_some_and(|at| slices::pass(&mut self.reducer, at, &slice));
-            if due || self.is_held_back(turn) {
+            if due || self.is_held_back() {
                 turn.held = Some(signal);
                 break true;
             }
@@ -287,9 +260,10 @@ impl SourceTask {
                 break true;
             }
         };
-        if self.role != Role::Follower {
+        if let Some(committing) = self.role.committing_mut() {
+            let gaps = &mut committing.gaps;
             self.wedges
-                .look(&self.reducer, now, &self.telemetry, &mut turn.gaps, &slice);
+                .look(&self.reducer, now, &self.telemetry, gaps, &slice);
         }
         self.hand_over();
         self.telemetry.levels(&self.reducer);
@@ -352,32 +326,33 @@ impl SourceTask {
             turn.tap = None;
         }
         self.reducer.gap(gap.from, &gap);
-        if self.role == Role::Follower {
-            self.remember_gap(gap);
-            return;
-        }
-        self.record_gap(turn, gap);
+        self.record_gap(gap);
     }
 
     /// A gap that is put on record, and no more.
-    pub(super) fn record_gap(&self, turn: &mut Turn, gap: Gap) {
-        self.telemetry.gap(&gap);
-        turn.gaps.push(gap);
+    pub(super) fn record_gap(&mut self, gap: Gap) {
+        if !self.role.follows() {
+            self.telemetry.gap(&gap);
+        }
+        self.role.take_gap(gap);
     }
 
     /// Whether messages are to be given up because the store takes nothing.
     pub(super) fn give_up(&mut self, turn: &mut Turn, at: Timestamp) -> bool {
+        let Some(committing) = self.role.committing_mut() else {
+            return false;
+        };
         let full = self.reducer.pending_events() > MOST_PENDING;
-        match (full, turn.deafened) {
+        match (full, committing.deafened) {
             (true, None) => {
                 error!(source = %self.telemetry.name(), pending = MOST_PENDING,
                     "the store takes nothing and the bound is reached: messages are given up until it does");
-                turn.deafened = Some(at);
+                committing.deafened = Some(at);
                 true
             }
             (true, Some(_)) => true,
             (false, Some(from)) => {
-                turn.deafened = None;
+                committing.deafened = None;
                 let gap = Gap {
                     from,
                     to: at,
@@ -391,35 +366,39 @@ impl SourceTask {
         }
     }
 
-    fn nap(&self, turn: &Turn) -> Duration {
+    /// Whether messages are being given up.
+    pub(super) fn is_deafened(&self) -> bool {
+        self.role
+            .committing()
+            .is_some_and(|committing| committing.deafened.is_some())
+    }
+
+    fn nap(&self) -> Duration {
         let now = self.watch.now();
         // A deadline fires once its moment has passed.
         let deadline = self
             .reducer
             .next_deadline()
-            .filter(|_| turn.deafened.is_none() && self.resumed.is_none())
+            .filter(|_| !self.is_deafened() && self.resumed.is_none())
             .map_or(PULSE, |at| Duration::from_millis(at.plus(1).since(now)));
-        let again = turn
-            .again_at
-            .map_or(PULSE, |at| at.saturating_duration_since(Instant::now()));
+        let again = self.role.committing().and_then(Committing::again_at);
+        let again = again.map_or(PULSE, |at| at.saturating_duration_since(Instant::now()));
         deadline.min(again).min(PULSE)
     }
 
-    pub(super) fn notice(&self, turn: &mut Turn, notice: &Notice) {
+    pub(super) fn notice(&mut self, turn: &Turn, notice: &Notice) {
         notices::log(self.telemetry.name(), notice);
         if let Notice::HadNotStopped { server, from, to } = notice {
             let is_known =
                 |(name, since): &(Box<[u8]>, Timestamp)| Some(name) == server.as_ref() && since == from;
             if !turn.returned.iter().any(is_known) {
-                self.record_gap(
-                    turn,
-                    Gap {
-                        from: *from,
-                        to: *to,
-                        reason: GapReason::Reconnect,
-                        server: server.clone(),
-                    },
-                );
+                let (server, reason) = (server.clone(), GapReason::Reconnect);
+                self.record_gap(Gap {
+                    from: *from,
+                    to: *to,
+                    reason,
+                    server,
+                });
             }
         }
     }

@@ -16,9 +16,11 @@ use turnhook_reducer::{
 use turnhook_store::{Epoch, SourceId, Store};
 
 use super::{
+    cluster::Lead,
+    commits::Committing,
     lanes,
     recording::Reason,
-    role::{AGAIN, CONFIRM, Role},
+    role::{AGAIN, CONFIRM, Leading, Role},
     source::{SourceTask, Turn},
     supervisor::{Ended, words_of_join},
 };
@@ -98,11 +100,13 @@ impl Loader {
     }
 }
 
-/// Rows that are being read for a follower.
-pub(crate) type Confirming =
-    Pin<Box<dyn Future<Output = turnhook_store::Result<(Rows, Option<Timestamp>)>> + Send>>;
+/// The committed ends, and the time of the last commit, as they were read for a follower.
+pub(crate) type EndsRead = turnhook_store::Result<(Rows, Option<Timestamp>)>;
 
-/// A takeover that has not come to its end: however much there is to be read and to be put together, the task goes on.
+/// Rows that are being read for a follower.
+pub(crate) type Confirming = Pin<Box<dyn Future<Output = EndsRead> + Send>>;
+
+/// A takeover that has not come to its end.
 pub(crate) struct TakingOver {
     epoch: Epoch,
     stage: Stage,
@@ -140,9 +144,7 @@ pub(crate) async fn taken_over(taking_over: &mut Option<TakingOver>) -> (Epoch, 
 }
 
 /// What is being read; never ready if nothing is.
-pub(crate) async fn confirmed(
-    confirming: &mut Option<Confirming>,
-) -> turnhook_store::Result<(Rows, Option<Timestamp>)> {
+pub(crate) async fn confirmed(confirming: &mut Option<Confirming>) -> EndsRead {
     match confirming {
         Some(rows) => rows.await,
         None => std::future::pending().await,
@@ -151,19 +153,24 @@ pub(crate) async fn confirmed(
 
 impl SourceTask {
     /// The lease is this node's: whatever earlier leaders committed can be read, and nothing more will come.
-    pub(super) fn read_committed(&self, turn: &mut Turn, epoch: Epoch) {
-        if turn.taking_over.as_ref().is_some_and(|t| t.epoch == epoch) {
+    pub(super) fn read_committed(&mut self, epoch: Epoch) {
+        let Role::Follower(following) = &mut self.role else {
+            return;
+        };
+        if following.taking_over.as_ref().is_some_and(|t| t.epoch == epoch) {
             return;
         }
         let (loader, runtime) = (Arc::clone(&self.loader), Handle::current());
         // On a thread of its own: a million rows are read without a pause.
         let stage = Stage::Reads(spawn_blocking(move || runtime.block_on(loader.reducer())));
-        turn.taking_over = Some(TakingOver { epoch, stage });
+        following.taking_over = Some(TakingOver { epoch, stage });
     }
 
     /// A stage of the takeover is done. Fails with what keeps the source from going on.
-    pub(crate) async fn taken_over(&mut self, turn: &mut Turn, (epoch, taken): (Epoch, Taken)) -> Ended {
-        turn.taking_over = None;
+    pub(crate) async fn taken_over(&mut self, turn: &mut Turn, epoch: Epoch, taken: Taken) -> Ended {
+        if let Role::Follower(following) = &mut self.role {
+            following.taking_over = None;
+        }
         let panicked = |error| format!("a takeover: {}", words_of_join(error));
         match taken {
             Taken::Read(read) => match read.map_err(panicked)? {
@@ -195,11 +202,18 @@ impl SourceTask {
         Ok(())
     }
 
+    /// The lease, as far as it is known.
+    fn held(&self) -> Option<Lead> {
+        let sharing = self.sharing.as_ref()?;
+        sharing.holdings.borrow().sources.get(&self.id).copied()
+    }
+
     fn may_lead(&self, epoch: Epoch) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| {
-            let lead = sharing.holdings.borrow().sources.get(&self.id).copied();
-            !sharing.validity.is_over() && lead.is_some_and(|lead| lead.epoch == epoch)
-        })
+        let is_over = self
+            .sharing
+            .as_ref()
+            .is_none_or(|sharing| sharing.validity.is_over());
+        !is_over && self.held().is_some_and(|lead| lead.epoch == epoch)
     }
 
     /// What is committed was read: it and what was heard here become one.
@@ -211,7 +225,9 @@ impl SourceTask {
         }
         // One that slices work on is none that can be looked at to the end.
         self.wedges.begin_anew();
-        turn.confirming = None;
+        if let Role::Follower(following) = &mut self.role {
+            following.confirming = None;
+        }
         if self.sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
             // Nobody has spoken to this node: it goes on as after a restart.
             let follower = std::mem::replace(&mut self.reducer, committed);
@@ -226,29 +242,35 @@ impl SourceTask {
         let now = self.watch.now();
         let joining = spawn_blocking(move || follower.take_over(committed, now));
         let stage = Stage::Joins(joining, clock);
-        turn.taking_over = Some(TakingOver { epoch, stage });
+        if let Role::Follower(following) = &mut self.role {
+            following.taking_over = Some(TakingOver { epoch, stage });
+        }
     }
 
     /// From now on this node tells of the source.
     async fn lead(&mut self, turn: &mut Turn, epoch: Epoch, clock: Option<Timestamp>) {
         // What other leaders committed, and this node has yet to read, goes before what this one will commit.
         lanes::read_again(&self.outlet);
-        self.role = Role::Leader(epoch);
+        let leading = Leading {
+            epoch,
+            committing: Committing::default(),
+            leaving: self.held().is_some_and(|lead| lead.wanted_back),
+            saved_last: false,
+            listen_again_at: None,
+        };
+        let gaps = match std::mem::replace(&mut self.role, Role::Leader(leading)) {
+            Role::Follower(following) => following.gaps,
+            Role::Alone(_) | Role::Leader(_) => Vec::new(),
+        };
         turn.server = None;
         if let Some(tap) = turn.tap.take() {
             tap.sink().end(Reason::RoleChanged);
         }
-        turn.confirming = None;
         turn.committed = clock.unwrap_or_default();
         self.telemetry.role(health::Role::Leader);
         let (allocations, sessions) = (self.reducer.open_allocations(), self.reducer.open_sessions());
         info!(source = %self.telemetry.name(), epoch = epoch.0, allocations, sessions, "leads the source");
         // What this node missed matters where nobody else committed that time.
-        let gaps = self
-            .sharing
-            .as_mut()
-            .map(|s| std::mem::take(&mut s.gaps))
-            .unwrap_or_default();
         let committed = turn.committed;
         for mut gap in gaps.into_iter().filter(|gap| gap.to > committed) {
             gap.from = gap.from.max(committed);
@@ -261,37 +283,34 @@ impl SourceTask {
         }
         // What the last leader did not come to end is this one's.
         self.take_blocks();
-        self.listen(turn).await;
+        self.listen().await;
     }
 
     /// Has the committed ends read from time to time, for a follower that keeps some.
-    pub(crate) fn look_for_ends(&mut self, turn: &mut Turn) {
-        let Some(sharing) = &mut self.sharing else {
+    pub(crate) fn look_for_ends(&mut self) {
+        let Role::Follower(following) = &mut self.role else {
             return;
         };
-        let waits =
-            turn.confirming.is_some() || turn.taking_over.is_some() || Instant::now() < sharing.confirm_at;
-        if self.role != Role::Follower || waits {
+        let is_reading = following.confirming.is_some() || following.taking_over.is_some();
+        if is_reading || Instant::now() < following.confirm_at {
             return;
         }
-        sharing.confirm_at = Instant::now() + CONFIRM;
+        following.confirm_at = Instant::now() + CONFIRM;
         let loader = Arc::clone(&self.loader);
-        turn.confirming = Some(Box::pin(async move { loader.rows(&Reducer::CONFIRMING).await }));
+        following.confirming = Some(Box::pin(async move { loader.rows(&Reducer::CONFIRMING).await }));
     }
 
-    pub(crate) fn ends_read(
-        &mut self,
-        turn: &mut Turn,
-        read: turnhook_store::Result<(Rows, Option<Timestamp>)>,
-    ) {
-        turn.confirming = None;
+    pub(crate) fn ends_read(&mut self, read: EndsRead) {
+        let Role::Follower(following) = &mut self.role else {
+            return;
+        };
+        following.confirming = None;
         match read {
-            Ok((rows, clock)) if self.role == Role::Follower => {
+            Ok((rows, clock)) => {
                 if let Err(error) = self.reducer.confirm(clock.unwrap_or_default(), rows.iter()) {
                     error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
                 }
             }
-            Ok(_) => {}
             Err(error) => self
                 .store_health
                 .failed("what is committed cannot be read now", &error),

@@ -17,11 +17,12 @@ use super::{
     RunError,
     clock::{Clock, Watch},
     cluster::{GivenBack, Holdings, Validity},
+    commits::Committing,
     enforce::{self, Active},
     fault,
     keep::{Found, Keeper},
     outlet::Outlet,
-    role::{Listening, Role, Sharing},
+    role::{Following, Listening, Role, Sharing},
     settings,
     source::SourceTask,
     store_health::StoreHealth,
@@ -186,9 +187,9 @@ impl Wiring<'_> {
             if let Some(control) = &control {
                 control.take_snapshots(false);
             }
-            Role::Follower
+            Role::Follower(Following::new())
         } else {
-            Role::Alone
+            Role::Alone(Committing::saved())
         };
         let sharing = others
             .map(|(holdings, give_back, validity)| Sharing::new(holdings, give_back, validity, listening));

@@ -15,10 +15,7 @@ use turnhook_control::Coturn;
 use turnhook_reducer::block::ToEnd;
 
 use super::{
-    super::{
-        role::Role,
-        source::{SourceTask, Turn},
-    },
+    super::{role::Role, source::SourceTask},
     Active, Ask, Job, Order,
 };
 
@@ -118,14 +115,14 @@ impl Enforcing {
 
 impl SourceTask {
     /// Blocks, or a question of a control's.
-    pub(crate) fn enforce(&mut self, turn: &Turn, heard: Heard) {
+    pub(crate) fn enforce(&mut self, heard: Heard) {
         match heard {
             Heard::Blocks => self.take_blocks(),
             Heard::Asked(Ask::Again) => self.reducer.look_for_blocked(),
             Heard::Asked(Ask::Not(to_end)) => self.reducer.not_ending(&to_end),
             Heard::Asked(Ask::May(to_end, reply)) => {
                 // Whoever has lost the lease has no say any more, however lately.
-                let may = self.may_act(turn) && {
+                let may = self.may_act() && {
                     let at = self.reducer.now();
                     // The reducer's time stands still while there is nothing to do.
                     let behind = self.watch.now().since(at);
@@ -141,11 +138,13 @@ impl SourceTask {
         self.hand_over();
     }
 
-    fn may_act(&self, turn: &Turn) -> bool {
-        match self.role {
-            Role::Alone => true,
-            Role::Follower => false,
-            Role::Leader(_) => !turn.leaving && !self.sharing.as_ref().is_none_or(|s| s.validity.is_over()),
+    fn may_act(&self) -> bool {
+        match &self.role {
+            Role::Alone(_) => true,
+            Role::Follower(_) => false,
+            Role::Leader(leading) => {
+                !leading.leaving && !self.sharing.as_ref().is_none_or(|s| s.validity.is_over())
+            }
         }
     }
 
@@ -157,7 +156,7 @@ impl SourceTask {
         for (id, session, reason) in active.ends.iter() {
             if *id > self.enforcing.ends_done {
                 self.reducer.end_session(at, *session, reason);
-                if self.role != Role::Follower {
+                if !self.role.follows() {
                     self.enforcing.ends_done = *id;
                 }
             }
