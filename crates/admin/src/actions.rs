@@ -7,7 +7,7 @@ use std::{
 
 use turnhook_reducer::{event::SessionId, time::Timestamp};
 use turnhook_store::{
-    AuditEntry, BlockChange, DeliveryFilter, DeliveryState, ReplayRequest, SourceId, Store,
+    Admin, AuditEntry, BlockChange, DeliveryFilter, DeliveryState, Ledger, ReplayRequest, SourceId,
 };
 
 use crate::{Refused, Who, asked::Asked, text};
@@ -61,7 +61,7 @@ impl Bulk {
     }
 
     /// How many it was done to.
-    pub(crate) async fn run(self, store: &Store, who: &Who, asked: &Asked) -> Result<u64, Refused> {
+    pub(crate) async fn run(self, store: &Admin, who: &Who, asked: &Asked) -> Result<u64, Refused> {
         let filter = Bulk::filter(asked)?;
         let (at, what) = (now(), in_words(asked));
         let count = match self {
@@ -86,7 +86,7 @@ impl Bulk {
 }
 
 /// Whether it was not so before.
-pub(crate) async fn pause(store: &Store, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
+pub(crate) async fn pause(store: &Admin, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
     let reason = asked
         .text("reason")
         .unwrap_or_else(|| format!("paused by {}", who.name));
@@ -104,7 +104,7 @@ pub(crate) async fn pause(store: &Store, who: &Who, endpoint: &str, asked: &Aske
 }
 
 /// Whether it was paused.
-pub(crate) async fn resume(store: &Store, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
+pub(crate) async fn resume(store: &Admin, who: &Who, endpoint: &str, asked: &Asked) -> Result<bool, Refused> {
     let changed = store.resume(endpoint, now()).await?;
     note(
         store,
@@ -119,7 +119,7 @@ pub(crate) async fn resume(store: &Store, who: &Who, endpoint: &str, asked: &Ask
 }
 
 async fn note(
-    store: &Store,
+    store: &Admin,
     who: &Who,
     action: &str,
     target: String,
@@ -157,7 +157,7 @@ pub(crate) fn in_words(asked: &Asked) -> String {
 }
 
 /// How long a block holds, and why, are in the form.
-pub(crate) async fn block(store: &Store, who: &Who, user: &[u8], asked: &Asked) -> Result<(), Refused> {
+pub(crate) async fn block(store: &Admin, who: &Who, user: &[u8], asked: &Asked) -> Result<(), Refused> {
     let span = asked.text("for").map(|text| humantime::parse_duration(&text));
     let until = match span {
         None => None,
@@ -179,7 +179,7 @@ pub(crate) async fn block(store: &Store, who: &Who, user: &[u8], asked: &Asked) 
 
 /// As he was blocked: in a realm, or in every one.
 pub(crate) async fn unblock(
-    store: &Store,
+    store: &Admin,
     who: &Who,
     user: &[u8],
     realm: Option<&[u8]>,
@@ -202,8 +202,13 @@ pub(crate) async fn unblock(
 }
 
 /// Asks for the end of what a session has open.
-pub(crate) async fn end(store: &Store, who: &Who, session: SessionId, asked: &Asked) -> Result<(), Refused> {
-    match store.session(session).await? {
+pub(crate) async fn end(
+    (ledger, store): (&Ledger, &Admin),
+    who: &Who,
+    session: SessionId,
+    asked: &Asked,
+) -> Result<(), Refused> {
+    match ledger.session(session).await? {
         None => {
             return Err(Refused::missing(format!(
                 "there is no session {session} in the store"

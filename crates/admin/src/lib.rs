@@ -25,7 +25,6 @@ mod zone;
 use std::sync::Arc;
 
 use axum::{Router, middleware, routing::any};
-use turnhook_store::Store;
 
 pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
 pub use answer::Refused;
@@ -38,8 +37,10 @@ pub use zone::{Period, Zone};
 /// What everything here is shown from.
 #[derive(Clone)]
 pub struct Admin {
-    /// Read, and changed as the command line changes it.
-    pub store: Store,
+    /// What is on record.
+    pub ledger: turnhook_store::Ledger,
+    /// What the command line can change, too.
+    pub changes: turnhook_store::Admin,
     /// What the running program says of itself.
     pub engine: Arc<dyn Engine>,
     /// The last day.

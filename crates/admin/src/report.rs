@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{QUARTER_MS, Result, Store, SummedBy, Sums, Unit, UsageDay, UsageFilter};
+use turnhook_store::{Ledger, QUARTER_MS, Result, SummedBy, Sums, Unit, UsageDay, UsageFilter};
 
 use crate::zone::Period;
 
@@ -63,7 +63,7 @@ const PAGE: usize = 5000;
 ///
 /// # Errors
 /// The store's.
-pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[By]) -> Result<Report> {
+pub async fn usage(ledger: &Ledger, filter: &UsageFilter, period: &Period, by: &[By]) -> Result<Report> {
     let mut report = Sum {
         period,
         by,
@@ -77,7 +77,7 @@ pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[B
             Unit::Day => 96 * QUARTER_MS,
             Unit::Quarter => QUARTER_MS,
         };
-        for row in store.usage_summed(unit, SummedBy::Time, filter, span).await? {
+        for row in ledger.usage_summed(unit, SummedBy::Time, filter, span).await? {
             whole_days |= row.whole_day;
             report.add(
                 Timestamp(row.at * length),
@@ -92,7 +92,7 @@ pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[B
         let (from, to) = (day_number(from), day_number(to));
         let mut after: Option<UsageDay> = None;
         loop {
-            let page = store
+            let page = ledger
                 .usage_by_day(from, to.saturating_sub(1), after, PAGE)
                 .await?;
             for row in &page {
@@ -119,7 +119,7 @@ pub async fn usage(store: &Store, filter: &UsageFilter, period: &Period, by: &[B
         let (from, to) = period.quarters();
         let mut after = None;
         loop {
-            let page = store
+            let page = ledger
                 .usage_by_quarter(filter.clone(), from, to, after, PAGE)
                 .await?;
             for row in &page {
@@ -161,13 +161,13 @@ fn units(period: &Period, by_hour: bool) -> (Unit, (u64, u64)) {
 /// # Errors
 /// The store's.
 pub(crate) async fn top_users(
-    store: &Store,
+    ledger: &Ledger,
     filter: &UsageFilter,
     period: &Period,
     most: usize,
 ) -> Result<Vec<Row>> {
     let (unit, span) = units(period, false);
-    let rows = store
+    let rows = ledger
         .usage_summed(unit, SummedBy::Users(most), filter, span)
         .await?;
     Ok(rows.into_iter().map(|row| (vec![row.user], row.sums)).collect())

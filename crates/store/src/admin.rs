@@ -1,49 +1,13 @@
-//! What people do: endpoints, deliveries looked at and sent again.
+//! What people do: endpoints paused, deliveries sent again or given up, sources renamed; and that it is on record who did
+//! it. Blocks are in `block.rs`, the upkeep in `upkeep.rs`.
 
-use turnhook_reducer::{event::EventId, time::Timestamp};
+use turnhook_reducer::time::Timestamp;
 
 #[cfg(doc)]
 use crate::Error;
-use crate::{
-    Backend, DeliveryCursor, DeliveryDetail, DeliveryFilter, DeliveryRow, Endpoint, EndpointId, Included,
-    Part, Replay, ReplayId, ReplayRequest, Result, Store, on,
-};
+use crate::{Admin, AuditEntry, Backend, DeliveryFilter, Replay, ReplayRequest, Result, on};
 
-impl Store {
-    /// Says which endpoints are configured, and gives their numbers in the same order. One that is missing is
-    /// marked as removed and keeps its deliveries; one that comes back goes on where it was.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
-        let names = names.iter().map(|n| n.as_ref().to_owned()).collect();
-        on!(self, db => db.set_endpoints(names, at).await)
-    }
-
-    /// Says how much of an event each endpoint is sent from now on, and gives what held when.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
-        on!(self, db => db.set_included(wanted).await)
-    }
-
-    /// How much of an event each endpoint is sent, and was.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn included(&self) -> Result<Included> {
-        on!(self, db => db.included().await)
-    }
-
-    /// All endpoints that ever were configured, by name.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
-        on!(self, db => db.endpoints().await)
-    }
-
+impl Admin {
     /// Pauses an endpoint; false if it was paused already.
     ///
     /// # Errors
@@ -61,35 +25,6 @@ impl Store {
         on!(self, db => db.resume(endpoint, at).await)
     }
 
-    /// Deliveries, newest event first; the next page is `after` the last one of this.
-    ///
-    /// # Errors
-    /// [`Error::UnknownEndpoint`], or the disk's.
-    pub async fn deliveries(
-        &self,
-        filter: DeliveryFilter,
-        after: Option<DeliveryCursor>,
-        limit: usize,
-    ) -> Result<Vec<DeliveryRow>> {
-        on!(self, db => db.deliveries(filter, after, limit).await)
-    }
-
-    /// An event's deliveries with all that is known of each; empty if there is no such event, or nobody wanted it.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn delivery(&self, event: EventId) -> Result<Vec<DeliveryDetail>> {
-        on!(self, db => db.delivery(event).await)
-    }
-
-    /// How many deliveries match: for `--dry-run`.
-    ///
-    /// # Errors
-    /// [`Error::UnknownEndpoint`], or the disk's.
-    pub async fn count_deliveries(&self, filter: DeliveryFilter) -> Result<u64> {
-        on!(self, db => db.count_deliveries(filter).await)
-    }
-
     /// Queues deliveries again, with the same ids and bytes, oldest first, and puts that on record. Those that are
     /// pending already stay as they are. With a rate, they fall due one after the other.
     ///
@@ -99,19 +34,28 @@ impl Store {
         on!(self, db => db.replay(request).await)
     }
 
-    /// Replays on record, newest first, with what is still pending of each.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn replays(&self, only: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>> {
-        on!(self, db => db.replays(only, limit).await)
-    }
-
     /// Gives up pending and dead deliveries (only those in `filter.states`, if it names any) for good; how many.
     ///
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been discarded.
     pub async fn discard(&self, filter: DeliveryFilter, at: Timestamp) -> Result<u64> {
         on!(self, db => db.discard(filter, at).await)
+    }
+
+    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
+    /// was told: open sessions go on under the new name, with the ids that they have.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Running`], [`Error::UnknownSource`], [`Error::SourceExists`], or the disk's.
+    pub async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
+        on!(self, db => db.rename_source(from, to).await)
+    }
+
+    /// Puts on record what somebody did.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn note(&self, entry: AuditEntry) -> Result<()> {
+        on!(self, db => db.note(entry.cut()).await)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use turnhook_reducer::event::EventId;
 
 use crate::{
-    Backend, Store,
+    Backend, State,
     commit::{Commit, Committed, How, Refused},
     error::{Error, Result},
     facts, on,
@@ -18,12 +18,12 @@ use crate::{
 /// What is larger is not kept.
 const DATA_MAX: usize = 1 << 20;
 
-impl Store {
+impl State {
     /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
     /// being written share the next transaction. The order of a source's commits is that of the calls.
     ///
     /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
-    /// on record in the table `refused`, logged, and counted by [`Store::refused`].
+    /// on record in the table `refused`, logged, and counted by [`State::refused`].
     ///
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
@@ -61,7 +61,7 @@ impl Store {
 }
 
 /// Commits all of it that can be committed.
-async fn take_apart(to: &Store, whole: &Commit) -> Result<(Committed, Vec<Refused>)> {
+async fn take_apart(to: &State, whole: &Commit) -> Result<(Committed, Vec<Refused>)> {
     // Where not even the time can be written, it is not for what the commit holds.
     to.make(&some_of(whole, &[]), How::Try).await?;
     let mut good: Vec<usize> = Vec::new();

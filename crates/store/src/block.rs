@@ -4,7 +4,7 @@
 use turnhook_reducer::{event::SessionId, time::Timestamp};
 
 use crate::{
-    Backend, Store,
+    Admin, Backend,
     codes::{int, nat},
     error::{Error, Result},
     on,
@@ -109,9 +109,9 @@ fn words(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }
 
-impl Store {
+impl Admin {
     /// Puts a change of the blocks on record; its number. Every process that runs on the store learns of it by
-    /// [`Store::block_changes`].
+    /// [`Admin::block_changes`].
     ///
     /// # Errors
     /// [`Error::NoUser`], or the disk's.

@@ -24,7 +24,7 @@ pub struct Commit {
     /// That of the source's lease, as it was taken: on PostgreSQL the commit is refused if it is not held any more. `None`
     /// where nobody else can write: on SQLite, and while a store is copied.
     pub epoch: Option<Epoch>,
-    /// The source's time: what was received up to it is in this commit or an earlier one. [`crate::Store::load`]
+    /// The source's time: what was received up to it is in this commit or an earlier one. [`crate::State::load`]
     /// gives the last one back.
     pub clock: Timestamp,
     /// The rows of its state that changed, each key at most once.

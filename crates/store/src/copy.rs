@@ -230,7 +230,7 @@ const PARTS: usize = 4;
 /// [`Error::Copied`] where it went to another place already,
 /// [`Error::Unsupported`] for any other kinds of stores, or what the disk or the database say.
 pub async fn copy(from: &Store, to: &Store, mut progress: impl FnMut(Progress)) -> Result<Copied> {
-    let (Backend::Sqlite(file), Backend::Postgres(database)) = (&from.0, &to.0) else {
+    let (Backend::Sqlite(file), Backend::Postgres(database)) = (from.backend(), to.backend()) else {
         return Err(Error::Unsupported {
             store: from.describe(),
             advice: format!(

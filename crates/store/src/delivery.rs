@@ -16,7 +16,7 @@ pub(crate) fn kept(answer: &Bytes) -> Option<&[u8]> {
     Some(&answer[..answer.len().min(ANSWER_MAX)]).filter(|kept| !kept.is_empty())
 }
 
-/// What [`crate::Store::record`] did.
+/// What [`crate::Outbox::record`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Outcomes that came too late: the delivery had been finished or discarded meanwhile, or trimmed.

@@ -18,7 +18,7 @@
 //!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
 //! * **Group commit** (SQLite). One thread writes. It takes all that was asked for while the last transaction was being
 //!   synced and does it in one; many callers at once cost no more than one. Who comes to an idle store waits for nothing
-//!   but the disk; transactions in a row begin 3 to 12 ms apart, and the outcomes of [`Store::record`] ride on the next
+//!   but the disk; transactions in a row begin 3 to 12 ms apart, and the outcomes of [`Outbox::record`] ride on the next
 //!   commit or wait 20 ms for others: both for the sake of what is written to the disk.
 //!
 //! ```
@@ -29,14 +29,14 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
 //! let store = Store::open(folder.path().join("turnhook.db"), Mode::Run).await?;
-//! store.set_endpoints(&["billing"], Timestamp(1_000)).await?;
-//! let source = store.source("eu-1").await?;
+//! store.outbox().set_endpoints(&["billing"], Timestamp(1_000)).await?;
+//! let source = store.state().source("eu-1").await?;
 //! // With the events that a source decided, and the state that it changed.
-//! let committed = store.commit(Commit::new(source, Timestamp(2_000))).await?;
+//! let committed = store.state().commit(Commit::new(source, Timestamp(2_000))).await?;
 //! assert!(committed.deliveries.is_empty(), "there was no event");
 //!
-//! store.pause("billing", Timestamp(3_000), "new disks").await?;
-//! let endpoints = store.endpoints().await?;
+//! store.admin().pause("billing", Timestamp(3_000), "new disks").await?;
+//! let endpoints = store.outbox().endpoints().await?;
 //! assert_eq!(endpoints[0].paused().map(|pause| &*pause.reason), Some("new disks"));
 //! store.close().await;
 //! # Ok(())
@@ -46,7 +46,7 @@
 //! # Who may open it
 //!
 //! One process runs on a file ([`Mode::Run`]); any number look in ([`Mode::Shared`]): reads, and small writes
-//! such as replays and pauses. The running one finds out by [`Store::changed_by_others`].
+//! such as replays and pauses. The running one finds out by [`Outbox::changed_by_others`].
 //! On SQLite that lock is also the claim to every delivery: no other process delivers, so that nothing has to
 //! be written to claim one. The dispatcher itself remembers which ones it has in hand.
 //!
@@ -87,7 +87,7 @@ mod summed;
 mod upkeep;
 mod usage;
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc};
 
 pub use assign::assign;
 pub use block::{BlockChange, BlockRow};
@@ -113,8 +113,32 @@ pub use usage::{AuditEntry, QUARTER_MS, Sums, UsageFilter, UsageQuarter};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.
+///
+/// What can be asked of it has four handles, which are clones of the store, too: whoever needs one of them is given that
+/// one, and cannot ask for the rest.
 #[derive(Clone)]
-pub struct Store(Backend);
+pub struct Store {
+    state: State,
+    outbox: Outbox,
+    ledger: Ledger,
+    admin: Admin,
+}
+
+/// What sources know: read at the start and at a takeover, and committed.
+#[derive(Clone)]
+pub struct State(Backend);
+
+/// What endpoints still have to get, and what attempts came to.
+#[derive(Clone)]
+pub struct Outbox(Backend);
+
+/// What is on record: sessions, usage, deliveries, gaps. It changes nothing.
+#[derive(Clone)]
+pub struct Ledger(Backend);
+
+/// What people ask for: pauses, replays, blocks, with who did it; and the upkeep.
+#[derive(Clone)]
+pub struct Admin(Backend);
 
 #[derive(Clone)]
 enum Backend {
@@ -122,10 +146,10 @@ enum Backend {
     Postgres(Arc<Postgres>),
 }
 
-/// The same request, whatever stands behind.
+/// The same request, whatever stands behind a handle.
 macro_rules! on {
-    ($store:expr, $db:ident => $request:expr) => {
-        match &$store.0 {
+    ($handle:expr, $db:ident => $request:expr) => {
+        match &$handle.0 {
             Backend::Sqlite($db) => $request,
             Backend::Postgres($db) => $request,
         }
@@ -140,6 +164,43 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    fn of(backend: Backend) -> Store {
+        Store {
+            state: State(backend.clone()),
+            outbox: Outbox(backend.clone()),
+            ledger: Ledger(backend.clone()),
+            admin: Admin(backend),
+        }
+    }
+
+    /// What sources know.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What endpoints still have to get.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// What is on record.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What people ask for.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.state.0
+    }
+
     /// The schema of files that this version reads and writes.
     pub const SCHEMA: u32 = sqlite::SCHEMA;
     /// That of PostgreSQL databases.
@@ -164,7 +225,7 @@ impl Store {
         opened
             .await
             .unwrap_or(Err(Error::Closed))
-            .map(|s| Store(Backend::Sqlite(Arc::new(s))))
+            .map(|s| Store::of(Backend::Sqlite(Arc::new(s))))
     }
 
     /// Connects to a store in PostgreSQL. [`Mode::Run`] makes or migrates the schema if there is need, and if the role may;
@@ -176,7 +237,7 @@ impl Store {
     pub async fn connect(options: PostgresOptions, mode: Mode) -> Result<Store> {
         Postgres::connect(&options, mode)
             .await
-            .map(|db| Store(Backend::Postgres(Arc::new(db))))
+            .map(|db| Store::of(Backend::Postgres(Arc::new(db))))
     }
 
     /// Makes the schema in PostgreSQL, or brings it up to date, with a role that may.
@@ -190,41 +251,22 @@ impl Store {
     /// The nodes that share the store; `None` on SQLite, where there is but one.
     #[must_use]
     pub fn cluster(&self) -> Option<&Cluster> {
-        match &self.0 {
+        match self.backend() {
             Backend::Sqlite(_) => None,
             Backend::Postgres(db) => Some(db.cluster()),
-        }
-    }
-
-    /// Which lanes this process makes the deliveries of: [`Store::pending_after`], [`Store::newest_due`],
-    /// [`Store::pending_rows`], [`Store::still_pending`] and [`Store::pending_since`] see no others. All of them
-    /// until this is called, and always on SQLite.
-    pub fn set_lanes(&self, lanes: Lanes) {
-        if let Backend::Postgres(db) = &self.0 {
-            db.set_lanes(lanes);
-        }
-    }
-
-    /// When a commit would be begun: one that is handed over before only waits in line, and what happens meanwhile
-    /// must wait for the next.
-    #[must_use]
-    pub fn next_turn(&self) -> Option<Instant> {
-        match &self.0 {
-            Backend::Sqlite(db) => Some(db.next_turn()),
-            Backend::Postgres(_) => None,
         }
     }
 
     /// Waits until all that was asked for is done, and gives the file free. Later requests fail with
     /// [`Error::Closed`].
     pub async fn close(&self) {
-        on!(self, db => db.close().await);
+        on!(self.state, db => db.close().await);
     }
 
     /// The file, absolute; or host and database, without user and password.
     #[must_use]
     pub fn describe(&self) -> String {
-        match &self.0 {
+        match self.backend() {
             Backend::Sqlite(db) => db.path().display().to_string(),
             Backend::Postgres(db) => db.describe(),
         }
@@ -233,7 +275,7 @@ impl Store {
     /// The file, absolute; `None` on PostgreSQL.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        match &self.0 {
+        match self.backend() {
             Backend::Sqlite(db) => Some(db.path()),
             Backend::Postgres(_) => None,
         }
@@ -244,15 +286,26 @@ impl Store {
     /// # Errors
     /// The store cannot be read or written.
     pub async fn is_run_on(&self) -> Result<bool> {
-        match &self.0 {
+        match self.backend() {
             Backend::Sqlite(db) => sqlite::is_run_on(db.path()),
             Backend::Postgres(db) => Ok(db.cluster().view().await?.nodes.iter().any(|node| node.live)),
+        }
+    }
+
+    /// The version of a PostgreSQL, and its clock in milliseconds since the epoch; `None` on SQLite.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn server(&self) -> Result<Option<(String, u64)>> {
+        match self.backend() {
+            Backend::Sqlite(_) => Ok(None),
+            Backend::Postgres(db) => db.about().await.map(Some),
         }
     }
 
     /// Random, made with the store: what ids are derived from. A backup has the same.
     #[must_use]
     pub fn store_id(&self) -> [u8; 16] {
-        on!(self, db => db.store_id())
+        on!(self.state, db => db.store_id())
     }
 }

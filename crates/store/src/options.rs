@@ -36,7 +36,7 @@ impl Default for Options {
     }
 }
 
-/// What a step of [`crate::Store::trim`] removed.
+/// What a step of [`crate::Admin::trim`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
     /// Events, with their deliveries and attempts.

@@ -1,14 +1,17 @@
-//! The outbox: what is pending, and what attempts came to.
+//! The outbox: endpoints, what each still has to get, and what attempts came to.
 
 use std::collections::BTreeMap;
 
 use turnhook_reducer::time::Timestamp;
 
+use crate::{
+    Backend, Backlog, Delivery, DeliveryId, Endpoint, EndpointId, Included, Lanes, Outbox, Outcome, Part,
+    Recorded, Result, on,
+};
 #[cfg(doc)]
-use crate::Mode;
-use crate::{Backend, Backlog, Delivery, DeliveryId, EndpointId, Outcome, Recorded, Result, Store, on};
+use crate::{Error, Mode};
 
-impl Store {
+impl Outbox {
     /// Writes down what attempts came to. Answers when it is on the disk, which may take 20 ms longer than a
     /// commit: do not wait for it before the next attempt of another session.
     ///
@@ -28,7 +31,7 @@ impl Store {
     }
 
     /// Pending deliveries of an endpoint with ids above `after`, lowest first, those that wait for a retry
-    /// included, and those whose outcome [`Store::record`] has not answered yet.
+    /// included, and those whose outcome [`Outbox::record`] has not answered yet.
     ///
     /// # Errors
     /// The store cannot be read or written.
@@ -105,5 +108,56 @@ impl Store {
     /// The store cannot be read or written.
     pub async fn changed_by_others(&self) -> Result<bool> {
         on!(self, db => db.changed_by_others().await)
+    }
+
+    /// Which lanes this process makes the deliveries of: [`Outbox::pending_after`], [`Outbox::newest_due`],
+    /// [`Outbox::pending_rows`], [`Outbox::still_pending`] and [`Outbox::pending_since`] see no others. All of them
+    /// until this is called, and always on SQLite.
+    pub fn set_lanes(&self, lanes: Lanes) {
+        if let Backend::Postgres(db) = &self.0 {
+            db.set_lanes(lanes);
+        }
+    }
+
+    /// Says which endpoints are configured, and gives their numbers in the same order. One that is missing is
+    /// marked as removed and keeps its deliveries; one that comes back goes on where it was.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn set_endpoints(&self, names: &[impl AsRef<str>], at: Timestamp) -> Result<Vec<EndpointId>> {
+        let names = names.iter().map(|n| n.as_ref().to_owned()).collect();
+        on!(self, db => db.set_endpoints(names, at).await)
+    }
+
+    /// Says how much of an event each endpoint is sent from now on, and gives what held when.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
+        on!(self, db => db.set_included(wanted).await)
+    }
+
+    /// How much of an event each endpoint is sent, and was.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn included(&self) -> Result<Included> {
+        on!(self, db => db.included().await)
+    }
+
+    /// All endpoints that ever were configured, by name.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        on!(self, db => db.endpoints().await)
+    }
+
+    /// Pauses an endpoint that said that it is gone; false if it was paused already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownEndpoint`], or the disk's.
+    pub async fn hold(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
+        on!(self, db => db.pause(endpoint, at, reason).await)
     }
 }

@@ -9,7 +9,7 @@ use turnhook_reducer::{
 };
 
 use crate::{
-    Backend, Store,
+    Backend, Ledger, View,
     codes::{self, int, nat},
     error::Result,
     facts, on,
@@ -106,15 +106,15 @@ pub struct RefusedRow {
 /// A gap, and its number: it rises with every one.
 pub type NumberedGap = (i64, GapRow);
 
-impl Store {
-    /// The version of a PostgreSQL, and its clock in milliseconds since the epoch; `None` on SQLite.
+impl Ledger {
+    /// The nodes that share the store, and who holds what; `None` on SQLite, where there is but one.
     ///
     /// # Errors
     /// The database's.
-    pub async fn server(&self) -> Result<Option<(String, u64)>> {
+    pub async fn nodes(&self) -> Result<Option<View>> {
         match &self.0 {
             Backend::Sqlite(_) => Ok(None),
-            Backend::Postgres(db) => db.about().await.map(Some),
+            Backend::Postgres(db) => db.cluster().view().await.map(Some),
         }
     }
 

@@ -1,37 +1,18 @@
-//! State: what sources know. See also [`crate::Store::commit`].
+//! State: what sources know. How it is committed is in `apart.rs`.
 
-use std::collections::BTreeMap;
+use std::time::Instant;
 
 use turnhook_reducer::{state::Table, time::Timestamp};
 
-#[cfg(doc)]
-use crate::Error;
-use crate::{Backend, Result, SourceId, Store, on};
+use crate::{Backend, Result, SourceId, State, on};
 
-impl Store {
+impl State {
     /// A source's number, by its name; made at the first call.
     ///
     /// # Errors
     /// The store cannot be read or written.
     pub async fn source(&self, name: &str) -> Result<SourceId> {
         on!(self, db => db.source(name).await)
-    }
-
-    /// All sources that ever were configured, by name.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
-        on!(self, db => db.sources().await)
-    }
-
-    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
-    /// was told: open sessions go on under the new name, with the ids that they have.
-    ///
-    /// # Errors
-    /// [`Error::InUse`], [`Error::Running`], [`Error::UnknownSource`], [`Error::SourceExists`], or the disk's.
-    pub async fn rename_source(&self, from: &str, to: &str) -> Result<()> {
-        on!(self, db => db.rename_source(from, to).await)
     }
 
     /// How many allocations and sessions of a source are open in its committed state. Reads all of that.
@@ -58,5 +39,15 @@ impl Store {
         F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
     {
         on!(self, db => db.load(source, to, each).await)
+    }
+
+    /// When a commit would be begun: one that is handed over before only waits in line, and what happens meanwhile
+    /// must wait for the next.
+    #[must_use]
+    pub fn next_turn(&self) -> Option<Instant> {
+        match &self.0 {
+            Backend::Sqlite(db) => Some(db.next_turn()),
+            Backend::Postgres(_) => None,
+        }
     }
 }

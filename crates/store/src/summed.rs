@@ -3,7 +3,7 @@
 use turnhook_reducer::usage::Usage;
 
 use crate::{
-    Backend, Store,
+    Backend, Ledger,
     codes::{USAGE, int, nat},
     error::Result,
     on,
@@ -46,7 +46,7 @@ pub struct Summed {
     pub sums: Sums,
 }
 
-impl Store {
+impl Ledger {
     /// What was used in units from `from` on and before `to`. Of the filter, the source and the realm count.
     ///
     /// # Errors

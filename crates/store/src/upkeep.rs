@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use turnhook_reducer::time::Timestamp;
 
-use crate::{Backend, Error, Result, Store, Trimmed, on, options::Pace};
+use crate::{Admin, Backend, Error, Result, Trimmed, on, options::Pace};
 
-impl Store {
+impl Admin {
     /// Removes some of what is older than `before`, looking at no more than `limit` rows: events all of whose
     /// deliveries are delivered or discarded, sessions ended before then that have no events left, gaps, pauses,
     /// replays, and changes of blocks but for the last one of each user and realm. Dead letters and what is pending stay. Usage by day stays for 400 days more.
@@ -18,7 +18,7 @@ impl Store {
         on!(self, db => db.trim(before, limit.max(1)).await)
     }
 
-    /// Removes all that is older than `before`, as [`Store::trim`] does, in slices that others hardly notice: each is as large
+    /// Removes all that is older than `before`, as [`Admin::trim`] does, in slices that others hardly notice: each is as large
     /// as what can be done in a few milliseconds, and as long again is left to them. Ends early where `go_on` says no.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Store {
         Ok(now)
     }
 
-    /// The horizon as [`Store::advance_horizon`] moved it last; 0 before that.
+    /// The horizon as [`Admin::advance_horizon`] moved it last; 0 before that.
     #[must_use]
     pub fn horizon(&self) -> Timestamp {
         on!(self, db => db.horizon().get())

@@ -4,7 +4,7 @@
 use turnhook_reducer::{event::SessionId, time::Timestamp, usage::Usage};
 
 use crate::{
-    Backend, Store,
+    Backend, Ledger,
     codes::{self, int, nat},
     error::Result,
     on,
@@ -113,7 +113,7 @@ impl AuditEntry {
     }
 }
 
-impl Store {
+impl Ledger {
     /// What was used in quarters of an hour from `from` on and before `to`: of a user by time, else by time and user; the
     /// next page is `after` the last row of this.
     ///
@@ -172,14 +172,6 @@ impl Store {
     /// The disk's.
     pub async fn continued_by(&self, session: SessionId) -> Result<Vec<SessionId>> {
         on!(self, db => db.continued_by(session).await)
-    }
-
-    /// Puts on record what somebody did.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn note(&self, entry: AuditEntry) -> Result<()> {
-        on!(self, db => db.note(entry.cut()).await)
     }
 
     /// What people did, with numbers below `before`, newest first.

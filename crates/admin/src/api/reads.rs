@@ -214,7 +214,7 @@ fn all<T: serde::Serialize>(items: &[T]) -> Answer {
 async fn sessions(State(admin): State<Admin>, asked: Asked) -> Answer {
     let limit = asked.limit()?;
     let rows = admin
-        .store
+        .ledger
         .sessions(asked.sessions()?, asked.session("after")?, limit)
         .await?;
     let next = rows
@@ -226,14 +226,14 @@ async fn sessions(State(admin): State<Admin>, asked: Asked) -> Answer {
 
 async fn session(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     let id = session_id(&id)?;
-    let detail = admin.store.session(id).await?;
+    let detail = admin.ledger.session(id).await?;
     let detail = detail.ok_or_else(|| Refused::missing(format!("there is no session {id} in the store")))?;
     let body: Value = detail
         .last_body
         .as_deref()
         .and_then(|body| serde_json::from_slice(body).ok())
         .unwrap_or_default();
-    let continued = admin.store.continued_by(id).await?;
+    let continued = admin.ledger.continued_by(id).await?;
     let mut told = json::session(&detail.row);
     told["continued_by"] = continued.iter().map(|id| Value::from(id.to_string())).collect();
     told["billable"] = body["data"]["billable"].clone();
@@ -308,10 +308,10 @@ async fn usage(State(admin): State<Admin>, asked: Asked) -> Answer {
     let mut report = Report::default();
     match top {
         Some(top) if by == [By::User] && filter.user.is_none() => {
-            report.rows = report::top_users(&admin.store, &filter, &period, top).await?;
+            report.rows = report::top_users(&admin.ledger, &filter, &period, top).await?;
         }
         top => {
-            report = report::usage(&admin.store, &filter, &period, &by).await?;
+            report = report::usage(&admin.ledger, &filter, &period, &by).await?;
             if let Some(top) = top {
                 report.keep_top(top);
             }
@@ -328,13 +328,13 @@ async fn user_usage(State(admin): State<Admin>, uri: Uri, asked: Asked) -> Answe
         user: Some(user.clone()),
         ..UsageFilter::default()
     };
-    let report = report::usage(&admin.store, &filter, &period, &by).await?;
+    let report = report::usage(&admin.ledger, &filter, &period, &by).await?;
     let items = rows(&report, &by);
     if asked.wants_csv() {
         return page(items, None, true);
     }
     let (from, to) = period.times();
-    let ended = admin.store.usage_ended(user.clone(), from, to).await?;
+    let ended = admin.ledger.usage_ended(user.clone(), from, to).await?;
     Ok(Json(json!({
         "user": json::text(&user),
         "from": period.from.to_string(),
@@ -371,7 +371,7 @@ pub(crate) fn cursor_text(row: &turnhook_store::DeliveryRow) -> String {
 async fn deliveries(State(admin): State<Admin>, asked: Asked) -> Answer {
     let limit = asked.limit()?;
     let rows = admin
-        .store
+        .ledger
         .deliveries(asked.deliveries()?, cursor(&asked)?, limit)
         .await?;
     let next = rows.last().filter(|_| rows.len() == limit).map(cursor_text);
@@ -380,7 +380,7 @@ async fn deliveries(State(admin): State<Admin>, asked: Asked) -> Answer {
 
 async fn event(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     let id = event_id(&id)?;
-    let found = admin.store.delivery(id).await?;
+    let found = admin.ledger.delivery(id).await?;
     let Some(first) = found.first() else {
         return Err(Refused::missing(format!(
             "there is no event {id} in the store, or nobody wanted it"
@@ -407,7 +407,7 @@ fn record(asked: &Asked) -> Result<(RecordFilter, Option<i64>, usize), Refused> 
 
 async fn unattributed(State(admin): State<Admin>, asked: Asked) -> Answer {
     let (filter, before, limit) = record(&asked)?;
-    let rows = admin.store.unattributed(&filter, before, limit).await?;
+    let rows = admin.ledger.unattributed(&filter, before, limit).await?;
     let next = rows
         .last()
         .filter(|_| rows.len() == limit)
@@ -421,7 +421,7 @@ async fn unattributed(State(admin): State<Admin>, asked: Asked) -> Answer {
 
 async fn gaps(State(admin): State<Admin>, asked: Asked) -> Answer {
     let (filter, before, limit) = record(&asked)?;
-    let rows = admin.store.gaps_on_record(&filter, before, limit).await?;
+    let rows = admin.ledger.gaps_on_record(&filter, before, limit).await?;
     let next = rows
         .last()
         .filter(|_| rows.len() == limit)
@@ -431,11 +431,10 @@ async fn gaps(State(admin): State<Admin>, asked: Asked) -> Answer {
 }
 
 async fn nodes(State(admin): State<Admin>) -> Answer {
-    let Some(cluster) = admin.store.cluster() else {
+    let Some(view) = admin.ledger.nodes().await? else {
         return page(Vec::new(), None, false);
     };
-    let view = cluster.view().await?;
-    let sources = admin.store.sources().await?;
+    let sources = admin.ledger.sources().await?;
     let nodes = view.nodes.iter().map(|node| {
         let held = view
             .leases
@@ -461,7 +460,7 @@ async fn nodes(State(admin): State<Admin>) -> Answer {
 async fn audit(State(admin): State<Admin>, asked: Asked) -> Answer {
     let limit = asked.limit()?;
     let before = asked.number("after")?.and_then(|id| i64::try_from(id).ok());
-    let rows = admin.store.audit(before, limit).await?;
+    let rows = admin.ledger.audit(before, limit).await?;
     let next = rows
         .last()
         .filter(|_| rows.len() == limit)

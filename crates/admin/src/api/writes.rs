@@ -85,7 +85,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
                  Extension(who): Extension<Who>,
                  Path(name): Path<String>,
                  Form(asked): Form| async move {
-                    let changed = actions::pause(&admin.store, &who, &name, &asked).await?;
+                    let changed = actions::pause(&admin.changes, &who, &name, &asked).await?;
                     Ok::<_, Refused>(Json(json!({ "changed": changed })))
                 },
             )
@@ -98,7 +98,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
                  Extension(who): Extension<Who>,
                  Path(name): Path<String>,
                  Form(asked): Form| async move {
-                    let changed = actions::resume(&admin.store, &who, &name, &asked).await?;
+                    let changed = actions::resume(&admin.changes, &who, &name, &asked).await?;
                     Ok::<_, Refused>(Json(json!({ "changed": changed })))
                 },
             )
@@ -114,9 +114,9 @@ async fn bulk(
 ) -> Answer {
     let count = if asked.text("dry_run").is_some() {
         bulk.rate(&asked)?;
-        admin.store.count_deliveries(Bulk::filter(&asked)?).await?
+        admin.ledger.count_deliveries(Bulk::filter(&asked)?).await?
     } else {
-        bulk.run(&admin.store, &who, &asked).await?
+        bulk.run(&admin.changes, &who, &asked).await?
     };
     Ok(Json(json!({ "count": json::number(count) })).into_response())
 }

@@ -61,7 +61,7 @@ async fn listed(
     limit: usize,
 ) -> Result<Table, Refused> {
     let rows = admin
-        .store
+        .ledger
         .sessions(filter, view.asked.session("after")?, limit)
         .await?;
     let next = rows.last().filter(|_| rows.len() == limit);
@@ -139,9 +139,9 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
         user: Some(user.to_vec()),
         ..UsageFilter::default()
     };
-    let report = report::usage(&admin.store, &filter, &period, &[By::Day, By::Source]).await?;
+    let report = report::usage(&admin.ledger, &filter, &period, &[By::Day, By::Source]).await?;
     let (days_of, sources) = (report.by_one(0), report.by_one(1));
-    let ended = admin.store.usage_ended(user.to_vec(), from, to).await?;
+    let ended = admin.ledger.usage_ended(user.to_vec(), from, to).await?;
     let mut blocks = super::blocks::of_user(admin, view, user).await?;
     blocks.push(days(view, &period, Vec::new()));
     let (class, words) = compared(&report.total, &ended);
@@ -154,7 +154,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
     let mut open = view.asked.sessions()?;
     open.user = Some(user.to_vec());
     open.open = Some(true);
-    let open = admin.store.sessions(open, None, MOST_OPEN).await?.len();
+    let open = admin.ledger.sessions(open, None, MOST_OPEN).await?.len();
     let more = if open == MOST_OPEN { " or more" } else { "" };
     blocks.push(Block::Facts(vec![
         (
@@ -216,7 +216,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
             since: Some(from),
             until: Some(to),
         };
-        gaps.extend(admin.store.gaps_on_record(&of, None, MOST_GAPS).await?);
+        gaps.extend(admin.ledger.gaps_on_record(&of, None, MOST_GAPS).await?);
     }
     let gaps = gaps.iter().map(|(_, gap)| gap);
     blocks.push(Block::Table(super::operate::gaps(view, gaps)));
@@ -255,7 +255,7 @@ async fn untold(
             states: vec![state],
             ..DeliveryFilter::default()
         };
-        let count = admin.store.count_deliveries(filter).await?;
+        let count = admin.ledger.count_deliveries(filter).await?;
         if count > 0 {
             blocks.push(Block::Say(class, format!("{} {words}", text::grouped(count))));
             let of = format!(
@@ -346,9 +346,9 @@ async fn all_usage(admin: &Admin, view: &View) -> Shown {
         source: asked.text("source"),
         realm: asked.bytes("realm").map(<[u8]>::to_vec),
     };
-    let report = report::usage(&admin.store, &filter, &period, &[By::Day, By::Source, By::Realm]).await?;
+    let report = report::usage(&admin.ledger, &filter, &period, &[By::Day, By::Source, By::Realm]).await?;
     let earlier = period.before();
-    let before = report::usage(&admin.store, &filter, &earlier, &[By::Source]).await?;
+    let before = report::usage(&admin.ledger, &filter, &earlier, &[By::Source]).await?;
     let fields = vec![
         Field::new("Source", "source", "text", asked),
         Field::new("Realm", "realm", "text", asked),
@@ -370,7 +370,7 @@ async fn all_usage(admin: &Admin, view: &View) -> Shown {
         &report.by_one(0),
     )));
     blocks.push(view.csv("/usage"));
-    let top = report::top_users(&admin.store, &filter, &period, TOP).await?;
+    let top = report::top_users(&admin.ledger, &filter, &period, TOP).await?;
     for (by, caption, rows) in [
         (By::Source, "By source", most_first(report.by_one(1))),
         (By::Realm, "By realm", most_first(report.by_one(2))),

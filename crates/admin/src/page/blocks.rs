@@ -49,8 +49,8 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
     let (limit, asked) = (view.asked.limit()?, &view.asked);
     let skipped = usize::try_from(asked.number("after")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let held = match asked.bytes("user") {
-        Some(user) => admin.store.blocks_of(user, now()).await?,
-        None => admin.store.blocks(now()).await?,
+        Some(user) => admin.changes.blocks_of(user, now()).await?,
+        None => admin.changes.blocks(now()).await?,
     };
     let shown = held.iter().skip(skipped).take(limit);
     let left = held.len().saturating_sub(skipped.saturating_add(limit));
@@ -134,7 +134,7 @@ async fn blocks(State(admin): State<Admin>, view: View) -> Response {
 /// For the view of a user: whether he is blocked, and what can be done about it.
 pub(super) async fn of_user(admin: &Admin, view: &View, user: &[u8]) -> Result<Vec<Block>, Refused> {
     let (mut said, mut links) = (Vec::new(), Vec::new());
-    for row in admin.store.blocks_of(user, now()).await? {
+    for row in admin.changes.blocks_of(user, now()).await? {
         let Some((user, realm, until)) = parts(&row) else {
             continue;
         };
@@ -177,7 +177,7 @@ async fn confirm_block(State(admin): State<Admin>, view: View) -> Response {
             open: Some(true),
             ..SessionFilter::default()
         };
-        let open = admin.store.sessions(filter, None, MOST_OPEN).await?;
+        let open = admin.ledger.sessions(filter, None, MOST_OPEN).await?;
         let is_controlled = admin
             .engine
             .status()
@@ -294,7 +294,7 @@ async fn block(
 ) -> Response {
     // `/users/{user}/block`
     let user = part(&uri, 1);
-    match actions::block(&admin.store, &view.who, &user, &asked).await {
+    match actions::block(&admin.changes, &view.who, &user, &asked).await {
         Ok(()) => see(&view.link(&format!("/users/{}", encoded(&user)))),
         Err(refused) => view.refuse(refused),
     }
@@ -308,7 +308,7 @@ async fn unblock(
 ) -> Response {
     let user = part(&uri, 1);
     let realm = view.asked.bytes("realm");
-    match actions::unblock(&admin.store, &view.who, &user, realm, &asked).await {
+    match actions::unblock(&admin.changes, &view.who, &user, realm, &asked).await {
         Ok(()) => see(&view.link(&format!("/users/{}", encoded(&user)))),
         Err(refused) => view.refuse(refused),
     }
@@ -322,7 +322,7 @@ async fn end(
 ) -> Response {
     let done = async {
         let id = session_id(&id)?;
-        actions::end(&admin.store, &view.who, id, &asked).await?;
+        actions::end((&admin.ledger, &admin.changes), &view.who, id, &asked).await?;
         Ok::<_, Refused>(id)
     };
     match done.await {

@@ -35,7 +35,7 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
     let asked = &view.asked;
     let (filter, limit) = (asked.deliveries()?, asked.limit()?);
     let rows = admin
-        .store
+        .ledger
         .deliveries(filter.clone(), cursor(asked)?, limit)
         .await?;
     let next = rows.last().filter(|_| rows.len() == limit);
@@ -139,7 +139,7 @@ async fn counted(admin: &Admin, filter: &DeliveryFilter) -> Result<Option<u64>, 
     if !is_narrow {
         return Ok(None);
     }
-    Ok(Some(admin.store.count_deliveries(filter.clone()).await?))
+    Ok(Some(admin.ledger.count_deliveries(filter.clone()).await?))
 }
 
 async fn confirm(State(admin): State<Admin>, Path(action): Path<String>, view: View) -> Response {
@@ -150,7 +150,7 @@ async fn confirm(State(admin): State<Admin>, Path(action): Path<String>, view: V
 /// How many it would be, before it is done.
 async fn asked_again(admin: &Admin, action: &str, view: &View) -> Shown {
     let bulk = Bulk::named(action)?;
-    let count = admin.store.count_deliveries(Bulk::filter(&view.asked)?).await?;
+    let count = admin.ledger.count_deliveries(Bulk::filter(&view.asked)?).await?;
     let which = text::shown(in_words(&view.asked).as_bytes());
     let words = match bulk {
         Bulk::Replay => {
@@ -199,7 +199,7 @@ async fn act(
 ) -> Response {
     let done = async {
         let bulk = Bulk::named(&action)?;
-        let count = bulk.run(&admin.store, &view.who, &asked).await?;
+        let count = bulk.run(&admin.changes, &view.who, &asked).await?;
         Ok::<_, Refused>(format!("{count} deliveries, {action}"))
     };
     match done.await {
@@ -223,7 +223,7 @@ async fn event(State(admin): State<Admin>, Path(id): Path<String>, view: View) -
 
 async fn one_event(admin: &Admin, id: &str, view: &View) -> Shown {
     let id = event_id(id)?;
-    let found = admin.store.delivery(id).await?;
+    let found = admin.ledger.delivery(id).await?;
     let Some(first) = found.first() else {
         return Err(Refused::missing(format!(
             "there is no event {id} in the store: nobody wanted it, or it is past its retention"

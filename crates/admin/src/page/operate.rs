@@ -166,8 +166,8 @@ async fn act(
     asked::Form(asked): asked::Form,
 ) -> Response {
     let done = match action.as_str() {
-        "pause" => actions::pause(&admin.store, &view.who, &name, &asked).await,
-        "resume" => actions::resume(&admin.store, &view.who, &name, &asked).await,
+        "pause" => actions::pause(&admin.changes, &view.who, &name, &asked).await,
+        "resume" => actions::resume(&admin.changes, &view.who, &name, &asked).await,
         _ => Err(Refused::missing("an endpoint is paused or resumed")),
     };
     match done {
@@ -281,9 +281,9 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         source: Some(name.to_owned()),
         ..RecordFilter::default()
     };
-    let gaps_of = admin.store.gaps_on_record(&only, None, 200).await?;
+    let gaps_of = admin.ledger.gaps_on_record(&only, None, 200).await?;
     blocks.push(Block::Table(gaps(view, gaps_of.iter().map(|(_, row)| row))));
-    let untold = admin.store.unattributed(&only, None, 200).await?;
+    let untold = admin.ledger.unattributed(&only, None, 200).await?;
     let untold = untold.iter().map(|row| {
         vec![
             Cell::time(row.at, zone),
@@ -395,12 +395,11 @@ pub(super) fn gaps<'a>(view: &View, rows: impl Iterator<Item = &'a GapRow>) -> T
 
 async fn nodes(State(admin): State<Admin>, view: View) -> Response {
     let shown = async {
-        let Some(cluster) = admin.store.cluster() else {
+        let Some(seen) = admin.ledger.nodes().await? else {
             let words = "This is the only one: a store in a SQLite file is run on by one process.";
             return Ok(("Nodes".to_owned(), vec![Block::Say("", words.to_owned())]));
         };
-        let seen = cluster.view().await?;
-        let sources = admin.store.sources().await?;
+        let sources = admin.ledger.sources().await?;
         let rows = seen.nodes.iter().map(|node| {
             let held = seen
                 .leases
@@ -446,7 +445,7 @@ async fn audit(State(admin): State<Admin>, view: View) -> Response {
     let shown = async {
         let limit = view.asked.limit()?;
         let before = view.asked.number("after")?.and_then(|id| i64::try_from(id).ok());
-        let rows = admin.store.audit(before, limit).await?;
+        let rows = admin.ledger.audit(before, limit).await?;
         let next = rows.last().filter(|_| rows.len() == limit);
         let next = next.map(|row| {
             format!(

@@ -30,7 +30,7 @@ async fn blocks(admin: &Admin, view: &View) -> Shown {
     let mut blocks = stands(&status, zone);
     blocks.extend(versions(admin).await?);
     let gaps = admin
-        .store
+        .ledger
         .gaps(
             Some(turnhook_reducer::time::Timestamp(now.0.saturating_sub(DAY_MS))),
             10_000,
@@ -84,7 +84,7 @@ async fn blocks(admin: &Admin, view: &View) -> Shown {
         from,
         to: today,
     };
-    let report = report::usage(&admin.store, &UsageFilter::default(), &period, &[By::Day]).await?;
+    let report = report::usage(&admin.ledger, &UsageFilter::default(), &period, &[By::Day]).await?;
     blocks.push(Block::Heading("The last 30 days"));
     blocks.push(Block::Plot(by_day(
         "Billable bytes by day",
@@ -177,10 +177,9 @@ fn age(endpoint: &EndpointNow) -> Option<String> {
 
 /// Nodes that share the store and are not of one version: for as long as an upgrade takes, that is as it should be.
 async fn versions(admin: &Admin) -> Result<Option<Block>, crate::Refused> {
-    let Some(cluster) = admin.store.cluster() else {
+    let Some(seen) = admin.ledger.nodes().await? else {
         return Ok(None);
     };
-    let seen = cluster.view().await?;
     let live = seen.nodes.iter().filter(|node| node.live);
     let versions: std::collections::BTreeSet<&str> = live.map(|node| node.version.as_str()).collect();
     let listed = versions.iter().copied().collect::<Vec<_>>().join(", ");

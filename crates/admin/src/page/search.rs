@@ -82,7 +82,7 @@ async fn find(admin: &Admin, view: &View) -> Result<Found, Refused> {
             user: Some(user.clone()),
             ..SessionFilter::default()
         };
-        if !admin.store.sessions(filter, None, 1).await?.is_empty() {
+        if !admin.ledger.sessions(filter, None, 1).await?.is_empty() {
             return Ok(Found::At(format!("/users/{}", encoded(&user))));
         }
     }
@@ -111,8 +111,8 @@ async fn by_address(admin: &Admin, address: &str) -> Result<Found, Refused> {
     };
     let needle = format!("\"client_address\":\"{address}");
     let mut found = Vec::new();
-    for row in admin.store.sessions(filter, None, SESSIONS).await? {
-        let detail = admin.store.session(row.id).await?;
+    for row in admin.ledger.sessions(filter, None, SESSIONS).await? {
+        let detail = admin.ledger.session(row.id).await?;
         let body = detail.and_then(|detail| detail.last_body).unwrap_or_default();
         if body.windows(needle.len()).any(|part| part == needle.as_bytes()) {
             found.push((row.id, row.started_at, row.user));

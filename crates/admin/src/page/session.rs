@@ -87,7 +87,7 @@ async fn session(State(admin): State<Admin>, Path(id): Path<String>, view: View)
 
 async fn one_session(admin: &Admin, id: &str, view: &View) -> Shown {
     let id = session_id(id)?;
-    let detail = admin.store.session(id).await?;
+    let detail = admin.ledger.session(id).await?;
     let Some(detail) = detail else {
         return Err(Refused::missing(format!(
             "there is no session {id} in the store: it may be past its retention"
@@ -246,7 +246,7 @@ async fn chain(admin: &Admin, row: &SessionRow) -> Result<Vec<SessionRow>, Refus
     let mut chain = vec![row.clone()];
     let mut before = row.continues;
     while let Some(id) = before.filter(|_| chain.len() < CHAIN) {
-        let Some(found) = admin.store.session(id).await? else {
+        let Some(found) = admin.ledger.session(id).await? else {
             break;
         };
         before = found.row.continues;
@@ -254,8 +254,8 @@ async fn chain(admin: &Admin, row: &SessionRow) -> Result<Vec<SessionRow>, Refus
     }
     let mut later: Vec<SessionId> = vec![row.id];
     while let Some(id) = later.pop().filter(|_| chain.len() < 2 * CHAIN) {
-        for next in admin.store.continued_by(id).await? {
-            if let Some(found) = admin.store.session(next).await? {
+        for next in admin.ledger.continued_by(id).await? {
+            if let Some(found) = admin.ledger.session(next).await? {
                 chain.push(found.row);
                 later.push(next);
             }

@@ -60,7 +60,12 @@ async fn a_user_is_blocked_and_unblocked() {
     assert_eq!(f.ask("otto", "POST", &unblock, "").await.status, 404);
     let unblock = format!("/users/{user}/unblock");
     assert_eq!(f.ask("otto", "POST", &unblock, "reason=paid").await.status, 303);
-    let held = f.store.blocks_of(&hostile()[4], Timestamp(1)).await.unwrap();
+    let held = f
+        .store
+        .admin()
+        .blocks_of(&hostile()[4], Timestamp(1))
+        .await
+        .unwrap();
     assert!(held.is_empty(), "{held:?}");
     let audit: Value = serde_json::from_str(&f.get("/api/v1/audit").await.body).unwrap();
     let last = &audit["items"][0];
@@ -97,5 +102,5 @@ async fn what_cannot_be_blocked_or_ended_is_said() {
     assert_eq!(f.ask("vera", "POST", &ended, "").await.status, 403);
     let unknown = format!("/sessions/{}/end", session(77));
     assert_eq!(f.ask("otto", "POST", &unknown, "").await.status, 404);
-    assert!(f.store.audit(None, 10).await.unwrap().is_empty());
+    assert!(f.store.ledger().audit(None, 10).await.unwrap().is_empty());
 }

@@ -114,10 +114,14 @@ fn body(n: u64) -> Vec<u8> {
 }
 
 async fn fill(store: &Store, all: u64, from: u64) {
-    let endpoints = store.set_endpoints(&["billing"], Timestamp(BEGIN)).await.unwrap();
+    let endpoints = store
+        .outbox()
+        .set_endpoints(&["billing"], Timestamp(BEGIN))
+        .await
+        .unwrap();
     let sources = [
-        store.source("eu-1").await.unwrap(),
-        store.source("us-1").await.unwrap(),
+        store.state().source("eu-1").await.unwrap(),
+        store.state().source("us-1").await.unwrap(),
     ];
     for first in (from..all).step_by(usize::try_from(BATCH).unwrap()) {
         for (parity, source) in sources.iter().enumerate() {
@@ -131,7 +135,7 @@ async fn fill(store: &Store, all: u64, from: u64) {
                     });
                 }
             }
-            let committed = store.commit(commit).await.unwrap();
+            let committed = store.state().commit(commit).await.unwrap();
             let outcomes = committed
                 .deliveries
                 .iter()
@@ -163,7 +167,7 @@ async fn fill(store: &Store, all: u64, from: u64) {
                         sent: Sent::default(),
                     })
                 });
-            store.record(outcomes.collect()).await.unwrap();
+            store.outbox().record(outcomes.collect()).await.unwrap();
         }
         if first.is_multiple_of(100_000) {
             println!("{first} sessions");
@@ -178,7 +182,11 @@ async fn writes(store: Store, source: SourceId, stop: Arc<AtomicBool>) -> (Durat
     while !stop.load(Ordering::Relaxed) {
         at += 1;
         let began = Instant::now();
-        store.commit(Commit::new(source, Timestamp(at))).await.unwrap();
+        store
+            .state()
+            .commit(Commit::new(source, Timestamp(at)))
+            .await
+            .unwrap();
         took.push(began.elapsed());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -205,26 +213,35 @@ async fn a_million_sessions() {
         Store::open(folder.join("turnhook.db"), mode).await.unwrap()
     };
     let writer = open(Mode::Run).await;
-    let has = writer.usage_by_day(0, u32::MAX, None, 1).await.unwrap().len();
+    let has = writer
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 1)
+        .await
+        .unwrap()
+        .len();
     let began = Instant::now();
     if has == 0 {
         fill(&writer, all, 0).await;
         println!("{all} sessions in {:.0?}", began.elapsed());
     }
-    let source = writer.source("eu-1").await.unwrap();
+    let source = writer.state().source("eu-1").await.unwrap();
     let f = Fixture::over(open(Mode::Shared).await);
     let month = "from=2026-11-01&to=2026-11-30";
     let usage = f.get(&format!("/api/v1/usage?{month}&by=month")).await.body;
     let usage: serde_json::Value = serde_json::from_str(&usage).unwrap();
     println!("{} sessions in the store", usage["items"][0]["sessions_started"]);
     // Whatever is there, were the filling stopped before its end.
-    let newest = writer.sessions(SessionFilter::default(), None, 50).await.unwrap();
+    let newest = writer
+        .ledger()
+        .sessions(SessionFilter::default(), None, 50)
+        .await
+        .unwrap();
     let one = newest
         .iter()
         .find(|row| row.user.as_deref().is_some_and(|user| user != b"busy"))
         .unwrap();
     let session = one.id;
-    let detail = writer.session(session).await.unwrap().unwrap();
+    let detail = writer.ledger().session(session).await.unwrap().unwrap();
     let told = detail.events[0].event_id;
     let cust = String::from_utf8(one.user.clone().unwrap()).unwrap();
     let paths = [

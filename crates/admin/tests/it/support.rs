@@ -160,8 +160,12 @@ impl Fixture {
         let store = Store::open(folder.path().join("turnhook.db"), Mode::Run)
             .await
             .unwrap();
-        let ids = store.set_endpoints(&["billing"], Timestamp(T0)).await.unwrap();
-        let source = store.source("eu-1").await.unwrap();
+        let ids = store
+            .outbox()
+            .set_endpoints(&["billing"], Timestamp(T0))
+            .await
+            .unwrap();
+        let source = store.state().source("eu-1").await.unwrap();
         for (n, user) in (1..).zip(hostile()) {
             let mut commit = Commit::new(source, Timestamp(T0 + n * 1000));
             for end in [false, true] {
@@ -195,7 +199,7 @@ impl Fixture {
                 usage: Usage::default(),
                 reason: UnattributedReason::Residue,
             });
-            let committed = store.commit(commit).await.unwrap();
+            let committed = store.state().commit(commit).await.unwrap();
             let outcomes = committed.deliveries.iter().map(|delivery| Outcome {
                 endpoint: "billing".into(),
                 delivery: delivery.id,
@@ -214,7 +218,7 @@ impl Fixture {
                 label: "rejected",
                 sent: turnhook_store::Sent::default(),
             });
-            store.record(outcomes.collect()).await.unwrap();
+            store.outbox().record(outcomes.collect()).await.unwrap();
         }
         Fixture::of(store, folder)
     }
@@ -231,7 +235,8 @@ impl Fixture {
         std::fs::write(&users, lines.concat()).unwrap();
         let access = Access::new(Some(users), None, false).unwrap();
         let admin = Admin {
-            store: store.clone(),
+            ledger: store.ledger().clone(),
+            changes: store.admin().clone(),
             engine: Arc::new(Fake),
             history: Arc::new(History::default()),
         };

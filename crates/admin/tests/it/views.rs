@@ -285,7 +285,7 @@ async fn all_that_match_are_brought_back_and_it_is_on_record() {
         (answer.status, answer.location.as_str()),
         (303, "/endpoints/billing")
     );
-    assert!(f.store.endpoints().await.unwrap()[0].paused().is_some());
+    assert!(f.store.outbox().endpoints().await.unwrap()[0].paused().is_some());
     assert_eq!(
         f.ask("otto", "POST", "/endpoints/nobody/pause", "").await.status,
         404

@@ -21,32 +21,34 @@ async fn a_backup_is_whole_while_others_write() {
             .collect();
         async move {
             for commit in commits {
-                store.commit(commit).await.unwrap();
+                store.state().commit(commit).await.unwrap();
             }
         }
     });
     let mut before = 0;
     for n in 0..5 {
         let to = f.dir().join(format!("backup-{n}.db"));
-        f.shared().await.backup(&to).await.unwrap();
+        f.shared().await.admin().backup(&to).await.unwrap();
         assert_eq!(
             std::fs::metadata(&to).unwrap().permissions().mode() & 0o777,
             0o600
         );
         assert_eq!(
-            f.store.backup(&to).await.unwrap_err(),
+            f.store.admin().backup(&to).await.unwrap_err(),
             Error::Exists { path: to.clone() }
         );
         let copy = Store::open(&to, Mode::Run).await.unwrap();
         assert_eq!(copy.store_id(), f.store.store_id());
-        let source = copy.source("eu-1").await.unwrap();
+        let source = copy.state().source("eu-1").await.unwrap();
         let (last, clock) = copy
+            .state()
             .load(source, None, |last, _, _, v| {
                 *last = Some(u64::from_be_bytes(v.try_into().unwrap()))
             })
             .await
             .unwrap();
         let events = copy
+            .ledger()
             .deliveries(DeliveryFilter::default(), None, 1000)
             .await
             .unwrap();
@@ -62,7 +64,7 @@ async fn a_backup_is_whole_while_others_write() {
     writing.await.unwrap();
     let nowhere = f.dir().join("no/such/folder.db");
     assert!(matches!(
-        f.store.backup(&nowhere).await.unwrap_err(),
+        f.store.admin().backup(&nowhere).await.unwrap_err(),
         Error::Io { .. }
     ));
 }

@@ -25,6 +25,7 @@ async fn the_last_change_holds(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let change = async |ms, change| {
         f.store
+            .admin()
             .change_block(at(ms), change, "balance", "ops")
             .await
             .unwrap()
@@ -40,7 +41,7 @@ async fn the_last_change_holds(on: &Backend) {
     change(50, eve).await;
 
     let held = async |ms| {
-        let rows = f.store.blocks(at(ms)).await.unwrap();
+        let rows = f.store.admin().blocks(at(ms)).await.unwrap();
         rows.into_iter().map(|row| row.change).collect::<Vec<_>>()
     };
     let ann = block(None, b"ann", None);
@@ -56,7 +57,7 @@ async fn the_last_change_holds(on: &Backend) {
     assert_eq!(held(100).await, [ann.clone(), ann_there]);
     assert_eq!(held(500).await, std::slice::from_ref(&ann));
     let of = async |user: &[u8]| {
-        let rows = f.store.blocks_of(user, at(100)).await.unwrap();
+        let rows = f.store.admin().blocks_of(user, at(100)).await.unwrap();
         rows.into_iter().map(|row| row.change).collect::<Vec<_>>()
     };
     assert_eq!(
@@ -69,7 +70,7 @@ async fn the_last_change_holds(on: &Backend) {
     change(60, block(None, b"ann", Some(70))).await;
     assert_eq!(held(150).await, [block(Some(b"example.org"), b"ann", Some(500))]);
     let f = f.reopen().await;
-    let row = &f.store.blocks(at(150)).await.unwrap()[0];
+    let row = &f.store.admin().blocks(at(150)).await.unwrap()[0];
     assert_eq!(
         (row.at, row.reason.as_str(), row.who.as_str()),
         (at(20), "balance", "ops")
@@ -82,25 +83,27 @@ async fn others_learn_of_changes_in_order(on: &Backend) {
     let session = SessionId([7; 16]);
     let long = "x\n".repeat(1000);
     let first = other
+        .admin()
         .change_block(at(10), block(None, b"ann", None), &long, "cli")
         .await
         .unwrap();
     let second = f
         .store
+        .admin()
         .change_block(at(20), BlockChange::EndSession(session), "", "api")
         .await
         .unwrap();
     assert!(first < second);
-    let seen = f.store.block_changes(0, 100).await.unwrap();
+    let seen = f.store.admin().block_changes(0, 100).await.unwrap();
     assert_eq!(seen.iter().map(|row| row.id).collect::<Vec<_>>(), [first, second]);
     assert_eq!(seen[0].reason, "x".repeat(256));
     assert_eq!(seen[1].change, BlockChange::EndSession(session));
-    let after = other.block_changes(first, 100).await.unwrap();
+    let after = other.admin().block_changes(first, 100).await.unwrap();
     assert_eq!(after, seen[1..]);
-    assert!(other.block_changes(second, 100).await.unwrap().is_empty());
-    assert_eq!(f.store.block_changes(0, 1).await.unwrap().len(), 1);
+    assert!(other.admin().block_changes(second, 100).await.unwrap().is_empty());
+    assert_eq!(f.store.admin().block_changes(0, 1).await.unwrap().len(), 1);
     // The end of a session blocks nobody.
-    assert_eq!(f.store.blocks(at(30)).await.unwrap().len(), 1);
+    assert_eq!(f.store.admin().blocks(at(30)).await.unwrap().len(), 1);
 }
 
 async fn nobody_cannot_be_blocked(on: &Backend) {
@@ -112,20 +115,28 @@ async fn nobody_cannot_be_blocked(on: &Backend) {
             user: (*b"").into(),
         },
     ] {
-        let refused = f.store.change_block(at(10), change, "", "").await;
+        let refused = f.store.admin().change_block(at(10), change, "", "").await;
         assert_eq!(refused.unwrap_err(), Error::NoUser);
     }
-    assert!(f.store.block_changes(0, 100).await.unwrap().is_empty());
+    assert!(f.store.admin().block_changes(0, 100).await.unwrap().is_empty());
 }
 
 async fn a_rule_blocks_once_whoever_comes_to_it(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let other = f.shared().await;
     let quota = async |store: &Store, ms, user: &[u8], until| {
-        let made = store.block_once(at(ms), b"r", user, at(until), "50GiB a day", "quota");
+        let made = store
+            .admin()
+            .block_once(at(ms), b"r", user, at(until), "50GiB a day", "quota");
         made.await.unwrap()
     };
-    let ops = async |ms, change| f.store.change_block(at(ms), change, "", "ops").await.unwrap();
+    let ops = async |ms, change| {
+        f.store
+            .admin()
+            .change_block(at(ms), change, "", "ops")
+            .await
+            .unwrap()
+    };
     // Two nodes at once.
     let (one, two) = tokio::join!(quota(&f.store, 10, b"ann", 500), quota(&other, 10, b"ann", 500));
     assert!(one ^ two);
@@ -149,6 +160,7 @@ async fn a_rule_blocks_once_whoever_comes_to_it(on: &Backend) {
     assert!(quota(&f.store, 590, b"dan", 1000).await);
     assert_eq!(
         f.store
+            .admin()
             .block_once(at(1), b"r", b"", at(2), "", "quota")
             .await
             .unwrap_err(),
@@ -165,7 +177,13 @@ fn unblock(user: &[u8]) -> BlockChange {
 
 async fn what_no_longer_holds_is_trimmed(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
-    let change = async |ms, change| f.store.change_block(at(ms), change, "", "ops").await.unwrap();
+    let change = async |ms, change| {
+        f.store
+            .admin()
+            .change_block(at(ms), change, "", "ops")
+            .await
+            .unwrap()
+    };
     change(10, block(None, b"ann", None)).await;
     change(20, block(Some(b"r"), b"ann", Some(30))).await;
     change(30, BlockChange::EndSession(SessionId([7; 16]))).await;
@@ -179,12 +197,12 @@ async fn what_no_longer_holds_is_trimmed(on: &Backend) {
     }
     let young = change(300, block(None, b"ann", None)).await;
     let last = change(310, BlockChange::EndSession(SessionId([8; 16]))).await;
-    let held = f.store.blocks(at(400)).await.unwrap();
+    let held = f.store.admin().blocks(at(400)).await.unwrap();
 
     let trim = async |before| {
         for _ in 0..100 {
-            if !f.store.trim(at(before), 3).await.unwrap().more {
-                return f.store.block_changes(0, 100).await.unwrap();
+            if !f.store.admin().trim(at(before), 3).await.unwrap().more {
+                return f.store.admin().block_changes(0, 100).await.unwrap();
             }
         }
         panic!("it never ends");
@@ -198,15 +216,16 @@ async fn what_no_longer_holds_is_trimmed(on: &Backend) {
         !left.iter().any(|row| row.at == at(10) || row.at == at(40)),
         "{left:?}"
     );
-    assert_eq!(f.store.blocks(at(400)).await.unwrap(), held);
+    assert_eq!(f.store.admin().blocks(at(400)).await.unwrap(), held);
     // Whatever its age, the last one stays: its number is given to no other.
     let left = trim(100_000).await;
     assert_eq!(left.last().map(|row| row.id), Some(last));
     assert_eq!(left.len(), 6, "{left:?}");
     let f = f.reopen().await;
-    assert_eq!(f.store.blocks(at(400)).await.unwrap(), held);
+    assert_eq!(f.store.admin().blocks(at(400)).await.unwrap(), held);
     let next = f
         .store
+        .admin()
         .change_block(at(400), block(None, b"zoe", None), "", "")
         .await;
     assert!(next.unwrap() > last);

@@ -31,13 +31,13 @@ pub(crate) async fn load(store: &Store, source: SourceId) -> (Rows, Option<Times
             "{table:?} {key} came twice"
         );
     };
-    store.load(source, Rows::new(), each).await.unwrap()
+    store.state().load(source, Rows::new(), each).await.unwrap()
 }
 
 async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
     let mut f = Fixture::new(on, &[]).await;
     assert_eq!(load(&f.store, f.source).await, (Rows::new(), None));
-    let other = f.store.source("us-1").await.unwrap();
+    let other = f.store.state().source("us-1").await.unwrap();
     assert_ne!(other, f.source);
     let changes = vec![
         put(Table::Allocation, 1, b"one"),
@@ -46,6 +46,7 @@ async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
         put(Table::Tombstone, 7, b"gone soon"),
     ];
     f.store
+        .state()
         .commit(Commit {
             changes,
             ..Commit::new(f.source, at(1))
@@ -53,6 +54,7 @@ async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
         .await
         .unwrap();
     f.store
+        .state()
         .commit(Commit {
             changes: vec![put(Table::Allocation, 1, b"other")],
             ..Commit::new(other, at(9))
@@ -65,6 +67,7 @@ async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
         remove(Table::Tombstone, 8),
     ];
     f.store
+        .state()
         .commit(Commit {
             changes,
             ..Commit::new(f.source, at(2))
@@ -80,7 +83,7 @@ async fn state_comes_back_as_it_was_last_committed(on: &Backend) {
     .into();
     assert_eq!(load(&f.store, f.source).await, (expected.clone(), Some(at(2))));
     f = f.reopen().await;
-    assert_eq!(f.store.source("eu-1").await.unwrap(), f.source);
+    assert_eq!(f.store.state().source("eu-1").await.unwrap(), f.source);
     assert_eq!(load(&f.store, f.source).await, (expected, Some(at(2))));
     assert_eq!(
         load(&f.store, other).await,
@@ -121,7 +124,7 @@ async fn state_survives_folding(on: &Backend) {
             changes: changes.into_values().collect(),
             ..Commit::new(f.source, at(round))
         };
-        f.store.commit(commit).await.unwrap();
+        f.store.state().commit(commit).await.unwrap();
         if round % 40 == 17 {
             // Perhaps in the middle of it.
             assert_eq!(load(&f.store, f.source).await, (model.clone(), Some(at(round))));
@@ -133,7 +136,11 @@ async fn state_survives_folding(on: &Backend) {
     let mut clock = 120;
     while f.count("state") == 0 {
         assert!(clock < 20_000, "the log is never folded");
-        f.store.commit(Commit::new(f.source, at(clock))).await.unwrap();
+        f.store
+            .state()
+            .commit(Commit::new(f.source, at(clock)))
+            .await
+            .unwrap();
         clock += 1;
     }
 }
@@ -145,7 +152,12 @@ async fn a_commit_gives_its_deliveries_in_order(on: &Backend) {
         event(2, 0, 0, 5, "b", false),
         event(1, 0, 1, 9, "a", true),
     ];
-    let done = f.store.commit(f.commit(10, events.clone())).await.unwrap();
+    let done = f
+        .store
+        .state()
+        .commit(f.commit(10, events.clone()))
+        .await
+        .unwrap();
     assert_eq!(done.repeated, 0);
     let expected: Vec<_> = events
         .iter()
@@ -166,6 +178,7 @@ async fn a_commit_gives_its_deliveries_in_order(on: &Backend) {
     );
     let outbox = f
         .store
+        .outbox()
         .pending_after(f.endpoints[0], DeliveryId(0), 100)
         .await
         .unwrap();
@@ -203,13 +216,14 @@ async fn a_commit_may_be_repeated(on: &Backend) {
         reason: UnattributedReason::Residue,
         usage: usage(5),
     }];
-    let first = f.store.commit(commit.clone()).await.unwrap();
+    let first = f.store.state().commit(commit.clone()).await.unwrap();
     f.store
+        .outbox()
         .record(vec![delivered(first.deliveries[0].id, 11)])
         .await
         .unwrap();
     for round in 0..3 {
-        let again = f.store.commit(commit.clone()).await.unwrap();
+        let again = f.store.state().commit(commit.clone()).await.unwrap();
         assert_eq!(
             (again.repeated, &again.deliveries[..]),
             (2, &first.deliveries[1..]),
@@ -220,6 +234,7 @@ async fn a_commit_may_be_repeated(on: &Backend) {
             // Brings the events into the index.
             _ => assert_eq!(
                 f.store
+                    .ledger()
                     .sessions(Default::default(), None, 10)
                     .await
                     .unwrap()
@@ -228,16 +243,20 @@ async fn a_commit_may_be_repeated(on: &Backend) {
             ),
         }
     }
-    assert_eq!(f.store.gaps(None, 10).await.unwrap().len(), 1);
+    assert_eq!(f.store.ledger().gaps(None, 10).await.unwrap().len(), 1);
     assert_eq!(
         f.store
+            .ledger()
             .deliveries(Default::default(), None, 10)
             .await
             .unwrap()
             .len(),
         4
     );
-    assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, 1);
+    assert_eq!(
+        f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]].pending,
+        1
+    );
 }
 
 /// Many callers, few transactions: all get an answer of their own.
@@ -253,8 +272,11 @@ async fn commits_of_many_sources_share_transactions(on: &Backend) {
                 .collect(),
         );
         tasks.push(tokio::spawn(async move {
-            let source = store.source(&format!("source-{n}")).await.unwrap();
-            (n, store.commit(Commit { source, ..commit }).await.unwrap())
+            let source = store.state().source(&format!("source-{n}")).await.unwrap();
+            (
+                n,
+                store.state().commit(Commit { source, ..commit }).await.unwrap(),
+            )
         }));
     }
     for task in tasks {
@@ -262,28 +284,40 @@ async fn commits_of_many_sources_share_transactions(on: &Backend) {
         assert!(done.deliveries.iter().all(|d| d.session_id == session(n, 0)));
         assert_eq!(done.deliveries.len(), 50);
     }
-    assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, 1000);
+    assert_eq!(
+        f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]].pending,
+        1000
+    );
 }
 
 async fn closing_does_what_was_asked_for(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let done = f
         .store
+        .state()
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
         .await
         .unwrap();
-    let (recorded, ()) = tokio::join!(f.store.record(vec![delivered(done.deliveries[0].id, 5)]), async {
-        tokio::task::yield_now().await;
-        f.store.close().await;
-    });
+    let (recorded, ()) = tokio::join!(
+        f.store.outbox().record(vec![delivered(done.deliveries[0].id, 5)]),
+        async {
+            tokio::task::yield_now().await;
+            f.store.close().await;
+        }
+    );
     assert_eq!(recorded.unwrap().ignored, 0);
     assert_eq!(
-        f.store.commit(Commit::new(f.source, at(9))).await.unwrap_err(),
+        f.store
+            .state()
+            .commit(Commit::new(f.source, at(9)))
+            .await
+            .unwrap_err(),
         turnhook_store::Error::Closed
     );
     let f = f.reopen().await;
     assert_eq!(
         f.store
+            .outbox()
             .backlog()
             .await
             .unwrap()

@@ -28,8 +28,8 @@ async fn much() -> Fixture {
         ..Options::default()
     };
     let mut f = Fixture::with(&Backend::Sqlite, &["billing", "audit \\ \"tab\there\""], options).await;
-    let us = f.store.source("us-1").await.unwrap();
-    f.store.source("never-used").await.unwrap();
+    let us = f.store.state().source("us-1").await.unwrap();
+    f.store.state().source("never-used").await.unwrap();
     for n in 0..60u64 {
         let events = (0..3)
             .map(|s| {
@@ -72,6 +72,7 @@ async fn much() -> Fixture {
         let source = if n % 10 == 9 { us } else { f.source };
         let made = f
             .store
+            .state()
             .commit(Commit { source, ..commit })
             .await
             .unwrap()
@@ -91,7 +92,7 @@ async fn much() -> Fixture {
                 .collect(),
             _ => ids.iter().map(|id| delivered(*id, n)).collect(),
         };
-        f.store.record(outcomes).await.unwrap();
+        f.store.outbox().record(outcomes).await.unwrap();
         if n == 30 {
             f = f.reopen().await;
         }
@@ -101,7 +102,11 @@ async fn much() -> Fixture {
         endpoint: Some("billing".into()),
         ..DeliveryFilter::default()
     };
-    f.store.discard(of(session(0, 0)), at(5000)).await.unwrap();
+    f.store
+        .admin()
+        .discard(of(session(0, 0)), at(5000))
+        .await
+        .unwrap();
     for (n, who) in [(4, "ops"), (13, "a\tb")] {
         let request = ReplayRequest {
             filter: of(session(n, n * 10)),
@@ -111,27 +116,43 @@ async fn much() -> Fixture {
             rate: None,
             may_repeat: false,
         };
-        assert!(f.store.replay(request).await.unwrap().total > 0);
+        assert!(f.store.admin().replay(request).await.unwrap().total > 0);
     }
     for (from, to) in [(1, Some(2)), (3, Some(4)), (5, None)] {
         f.store
+            .admin()
             .pause("billing", at(from), &format!("pause \\N {from}"))
             .await
             .unwrap();
         if let Some(to) = to {
-            f.store.resume("billing", at(to)).await.unwrap();
+            f.store.admin().resume("billing", at(to)).await.unwrap();
         }
     }
-    f.store.set_endpoints(&["billing"], at(7000)).await.unwrap();
+    f.store
+        .outbox()
+        .set_endpoints(&["billing"], at(7000))
+        .await
+        .unwrap();
     // The newest events are gone, and their numbers must not come again.
     let last = event(99, 1, 0, 1, "gone", false);
-    let made = f.store.commit(f.commit(70, vec![last])).await.unwrap().deliveries;
+    let made = f
+        .store
+        .state()
+        .commit(f.commit(70, vec![last]))
+        .await
+        .unwrap()
+        .deliveries;
     f.store
+        .outbox()
         .record(made.iter().map(|d| delivered(d.id, 1)).collect())
         .await
         .unwrap();
-    f.store.sessions(Default::default(), None, 1).await.unwrap();
-    while f.store.trim(at(2), 500).await.unwrap().more {}
+    f.store
+        .ledger()
+        .sessions(Default::default(), None, 1)
+        .await
+        .unwrap();
+    while f.store.admin().trim(at(2), 500).await.unwrap().more {}
     f
 }
 
@@ -141,46 +162,60 @@ async fn everything(store: &Store) -> Vec<(String, String)> {
     let mut add =
         |what: &str, value: &dyn std::fmt::Debug| all.push((what.to_owned(), format!("{value:#?}")));
     add("store id", &store.store_id());
-    add("sources", &store.sources().await.unwrap());
+    add("sources", &store.ledger().sources().await.unwrap());
     for name in ["eu-1", "us-1", "never-used"] {
-        let source = store.source(name).await.unwrap();
+        let source = store.state().source(name).await.unwrap();
         add(&format!("{name}: {source:?}"), &load(store, source).await);
     }
-    let endpoints = store.endpoints().await.unwrap();
+    let endpoints = store.outbox().endpoints().await.unwrap();
     add("endpoints", &endpoints);
     for endpoint in &endpoints {
         let pending = store
+            .outbox()
             .pending_after(endpoint.id, DeliveryId(0), 10_000)
             .await
             .unwrap();
         add(&format!("pending to {}", endpoint.name), &pending);
         add(
             "due",
-            &store.newest_due(endpoint.id, at(900), 10_000).await.unwrap(),
+            &store
+                .outbox()
+                .newest_due(endpoint.id, at(900), 10_000)
+                .await
+                .unwrap(),
         );
     }
-    add("backlog", &store.backlog().await.unwrap());
+    add("backlog", &store.outbox().backlog().await.unwrap());
     let deliveries = store
+        .ledger()
         .deliveries(DeliveryFilter::default(), None, 10_000)
         .await
         .unwrap();
     let mut events: Vec<_> = deliveries.iter().map(|d| d.event_id).collect();
     events.dedup();
     for event in events {
-        add("delivery", &store.delivery(event).await.unwrap());
+        add("delivery", &store.ledger().delivery(event).await.unwrap());
     }
     add("deliveries", &deliveries);
-    add("replays", &store.replays(None, 100).await.unwrap());
-    let sessions = store.sessions(Default::default(), None, 10_000).await.unwrap();
+    add("replays", &store.ledger().replays(None, 100).await.unwrap());
+    let sessions = store
+        .ledger()
+        .sessions(Default::default(), None, 10_000)
+        .await
+        .unwrap();
     for session in &sessions {
-        add("session", &store.session(session.id).await.unwrap());
+        add("session", &store.ledger().session(session.id).await.unwrap());
     }
     add("sessions", &sessions);
     add(
         "usage",
-        &store.usage_by_day(0, u32::MAX, None, 10_000).await.unwrap(),
+        &store
+            .ledger()
+            .usage_by_day(0, u32::MAX, None, 10_000)
+            .await
+            .unwrap(),
     );
-    add("gaps", &store.gaps(None, 10_000).await.unwrap());
+    add("gaps", &store.ledger().gaps(None, 10_000).await.unwrap());
     all
 }
 
@@ -210,7 +245,7 @@ async fn a_copy_is_the_same_store() {
             ..DeliveryFilter::default()
         };
         assert!(
-            f.store.count_deliveries(filter).await.unwrap() > 0,
+            f.store.ledger().count_deliveries(filter).await.unwrap() > 0,
             "there is one that is {state:?}"
         );
     }
@@ -244,16 +279,16 @@ async fn a_copy_is_the_same_store() {
 
     // Both go on, and give the same numbers to what comes.
     let next = |f: &Fixture| f.commit(9000, vec![event(200, 9000, 0, 9000, "new", false)]);
-    let one = f.store.commit(next(&f)).await.unwrap().deliveries;
-    let other = to.commit(next(&f)).await.unwrap().deliveries;
+    let one = f.store.state().commit(next(&f)).await.unwrap().deliveries;
+    let other = to.state().commit(next(&f)).await.unwrap().deliveries;
     assert_eq!(one, other);
     // What was committed before is known.
     let again = f.commit(9001, vec![event(59, 590, 0, 590, "b\\e\nn", false)]);
     for store in [&f.store, &to] {
-        assert_eq!(store.commit(again.clone()).await.unwrap().repeated, 1);
+        assert_eq!(store.state().commit(again.clone()).await.unwrap().repeated, 1);
     }
     for store in [&f.store, &to] {
-        let replayed = store.replay(ReplayRequest {
+        let replayed = store.admin().replay(ReplayRequest {
             filter: DeliveryFilter {
                 states: vec![DeliveryState::Dead],
                 ..DeliveryFilter::default()
@@ -265,9 +300,12 @@ async fn a_copy_is_the_same_store() {
             may_repeat: false,
         });
         replayed.await.unwrap();
-        assert_eq!(store.source("ap-1").await.unwrap().0, 4);
-        assert_eq!(store.set_endpoints(&["crm"], at(9600)).await.unwrap()[0].0, 3);
-        store.pause("crm", at(9700), "new").await.unwrap();
+        assert_eq!(store.state().source("ap-1").await.unwrap().0, 4);
+        assert_eq!(
+            store.outbox().set_endpoints(&["crm"], at(9600)).await.unwrap()[0].0,
+            3
+        );
+        store.admin().pause("crm", at(9700), "new").await.unwrap();
     }
     same(&everything(&to).await, &everything(&f.store).await);
 }
@@ -277,6 +315,7 @@ async fn what_cannot_be_copied_is_refused_and_changes_nothing() {
     let server = Arc::new(Postgres::start());
     let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     f.store
+        .state()
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
         .await
         .unwrap();
@@ -295,9 +334,10 @@ async fn what_cannot_be_copied_is_refused_and_changes_nothing() {
     for what in [1, 2, 3] {
         let used = Fixture::new(&Backend::Postgres(Arc::clone(&server)), &[]).await;
         match what {
-            1 => drop(used.store.set_endpoints(&["crm"], at(0)).await.unwrap()),
+            1 => drop(used.store.outbox().set_endpoints(&["crm"], at(0)).await.unwrap()),
             2 => drop(
                 used.store
+                    .state()
                     .commit(used.commit(1, vec![event(7, 0, 0, 0, "b", false)]))
                     .await
                     .unwrap(),
@@ -353,7 +393,7 @@ async fn a_copy_that_is_interrupted_leaves_nothing_and_can_be_begun_again() {
     let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     for n in 0..40u64 {
         let events = (0..50).map(|s| event(n, n, s, n, "a", false)).collect();
-        f.store.commit(f.commit(n, events)).await.unwrap();
+        f.store.state().commit(f.commit(n, events)).await.unwrap();
     }
     let to = connect(&server, &database, Mode::Run).await;
     let mut parts = 0;
@@ -380,6 +420,6 @@ async fn a_copy_that_is_interrupted_leaves_nothing_and_can_be_begun_again() {
         server.sql(&database, "SELECT count(*) FROM delivery WHERE state = 0"),
         "2000"
     );
-    let backlog = to.backlog().await.unwrap();
+    let backlog = to.outbox().backlog().await.unwrap();
     assert_eq!(backlog[&f.endpoints[0]].pending, 2000);
 }

@@ -57,8 +57,9 @@ fn commit(source: turnhook_store::SourceId, endpoint: turnhook_store::EndpointId
 }
 
 async fn state(store: &Store) -> (BTreeMap<u64, u64>, Option<u64>) {
-    let source = store.source("eu-1").await.unwrap();
+    let source = store.state().source("eu-1").await.unwrap();
     let (rows, clock) = store
+        .state()
         .load(source, BTreeMap::new(), |rows, table, key, value| {
             let n = u64::from_be_bytes(value[..8].try_into().unwrap());
             rows.insert(if table == Table::Source { 100 } else { key }, n);
@@ -72,16 +73,16 @@ async fn state(store: &Store) -> (BTreeMap<u64, u64>, Option<u64>) {
 async fn child() {
     let Ok(path) = std::env::var(CHILD) else { return };
     let store = open(Path::new(&path)).await;
-    let source = store.source("eu-1").await.unwrap();
-    let endpoint = store.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let source = store.state().source("eu-1").await.unwrap();
+    let endpoint = store.outbox().set_endpoints(&["billing"], at(0)).await.unwrap()[0];
     let next = state(&store).await.1.map_or(0, |n| n + 1);
     for n in next..next + 100_000 {
-        let done = store.commit(commit(source, endpoint, n)).await.unwrap();
+        let done = store.state().commit(commit(source, endpoint, n)).await.unwrap();
         println!("committed {n}");
         let store = store.clone();
         tokio::spawn(async move {
             let id = done.deliveries[0].id;
-            store.record(vec![delivered(id, n)]).await.unwrap();
+            store.outbox().record(vec![delivered(id, n)]).await.unwrap();
             println!("delivered {}", id.0);
         });
     }
@@ -145,7 +146,7 @@ fn nothing_is_lost_and_nothing_half_there() {
 
 async fn check(path: &Path, committed: Option<u64>, done: &[i64], ledger: bool) {
     let store = open(path).await;
-    let endpoint = store.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let endpoint = store.outbox().set_endpoints(&["billing"], at(0)).await.unwrap()[0];
     let (rows, clock) = state(&store).await;
     let last = clock.unwrap();
     assert!(
@@ -160,6 +161,7 @@ async fn check(path: &Path, committed: Option<u64>, done: &[i64], ledger: bool) 
         .collect();
     assert_eq!(rows, expected, "the state is that of commit {last}, wholly");
     let pending: Vec<_> = store
+        .outbox()
         .pending_after(endpoint, DeliveryId(0), 100_000)
         .await
         .unwrap()
@@ -171,6 +173,7 @@ async fn check(path: &Path, committed: Option<u64>, done: &[i64], ledger: bool) 
         "what was recorded as delivered stays delivered"
     );
     let backlog = store
+        .outbox()
         .backlog()
         .await
         .unwrap()
@@ -180,18 +183,23 @@ async fn check(path: &Path, committed: Option<u64>, done: &[i64], ledger: bool) 
     assert_eq!(backlog.pending, pending.len() as u64);
     if ledger {
         let all = store
+            .ledger()
             .deliveries(DeliveryFilter::default(), None, 1_000_000)
             .await
             .unwrap();
         assert_eq!(all.len() as u64, last + 1, "each event once");
         let delivered = all.iter().filter(|d| d.state == DeliveryState::Delivered).count();
         assert_eq!(delivered + pending.len(), all.len());
-        let sessions = store.sessions(SessionFilter::default(), None, 10).await.unwrap();
+        let sessions = store
+            .ledger()
+            .sessions(SessionFilter::default(), None, 10)
+            .await
+            .unwrap();
         assert_eq!(
             sessions.iter().map(|s| u64::from(s.sequence) + 1).sum::<u64>(),
             last + 1
         );
-        let usage = store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+        let usage = store.ledger().usage_by_day(0, u32::MAX, None, 10).await.unwrap();
         assert_eq!(
             usage.iter().map(|d| d.usage.billable_bytes).sum::<u64>(),
             (last + 1 - 3.min(last + 1)) * 2000

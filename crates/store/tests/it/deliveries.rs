@@ -38,14 +38,24 @@ async fn some(on: &Backend) -> (Fixture, Vec<DeliveryId>) {
         for sequence in 0..3u32 {
             let ms = n * 1000 + u64::from(sequence) * 100;
             let commit = f.commit(ms, vec![event(n, n * 1000, sequence, ms, user, sequence == 2)]);
-            let made = f.store.commit(commit).await.unwrap().deliveries;
+            let made = f.store.state().commit(commit).await.unwrap().deliveries;
             let first = made[0].id;
             ids.push(first);
             match (n, sequence) {
-                (1, _) => drop(f.store.record(vec![delivered(first, ms + 5)]).await.unwrap()),
+                (1, _) => drop(
+                    f.store
+                        .outbox()
+                        .record(vec![delivered(first, ms + 5)])
+                        .await
+                        .unwrap(),
+                ),
                 (2, 1) => {
-                    f.store.record(vec![retry(first, ms + 5, ms + 10)]).await.unwrap();
-                    f.store.record(vec![dead(first, ms + 10)]).await.unwrap();
+                    f.store
+                        .outbox()
+                        .record(vec![retry(first, ms + 5, ms + 10)])
+                        .await
+                        .unwrap();
+                    f.store.outbox().record(vec![dead(first, ms + 10)]).await.unwrap();
                 }
                 _ => {}
             }
@@ -55,7 +65,7 @@ async fn some(on: &Backend) -> (Fixture, Vec<DeliveryId>) {
 }
 
 async fn list(store: &Store, filter: DeliveryFilter) -> Vec<(u32, u64, String)> {
-    let rows = store.deliveries(filter, None, 100).await.unwrap();
+    let rows = store.ledger().deliveries(filter, None, 100).await.unwrap();
     let n = |row: &DeliveryRow| (1..4).find(|n| session(*n, n * 1000) == row.session_id).unwrap();
     rows.iter()
         .map(|r| (r.sequence, n(r), r.endpoint.clone()))
@@ -131,7 +141,7 @@ async fn filters_and_pages(on: &Backend) {
         ..billing()
     };
     assert_eq!(list(&f.store, time).await, of(&[(0, 2), (2, 1)]));
-    let id = f.store.deliveries(billing(), None, 1).await.unwrap()[0].event_id;
+    let id = f.store.ledger().deliveries(billing(), None, 1).await.unwrap()[0].event_id;
     assert_eq!(
         list(
             &f.store,
@@ -148,7 +158,7 @@ async fn filters_and_pages(on: &Backend) {
         endpoint: Some("biling".into()),
         ..filter()
     };
-    let error = f.store.deliveries(nobody, None, 1).await.unwrap_err();
+    let error = f.store.ledger().deliveries(nobody, None, 1).await.unwrap_err();
     assert_eq!(
         error,
         Error::UnknownEndpoint {
@@ -166,10 +176,20 @@ async fn filters_and_pages(on: &Backend) {
             ..filter()
         },
     ] {
-        let whole = f.store.deliveries(filter.clone(), None, 100).await.unwrap();
+        let whole = f
+            .store
+            .ledger()
+            .deliveries(filter.clone(), None, 100)
+            .await
+            .unwrap();
         let (mut paged, mut after) = (Vec::new(), None);
         loop {
-            let page = f.store.deliveries(filter.clone(), after, 2).await.unwrap();
+            let page = f
+                .store
+                .ledger()
+                .deliveries(filter.clone(), after, 2)
+                .await
+                .unwrap();
             let Some(last) = page.last() else { break };
             after = Some(DeliveryCursor {
                 event_id: last.event_id,
@@ -186,6 +206,7 @@ async fn a_delivery_shows_all_of_its_attempts(on: &Backend) {
     let (f, ids) = some(on).await;
     let row = f
         .store
+        .ledger()
         .deliveries(
             DeliveryFilter {
                 states: vec![DeliveryState::Dead],
@@ -205,7 +226,7 @@ async fn a_delivery_shows_all_of_its_attempts(on: &Backend) {
         row.reason.as_deref(),
         Some("the receiver will never take it (422)")
     );
-    let shown = f.store.delivery(row.event_id).await.unwrap();
+    let shown = f.store.ledger().delivery(row.event_id).await.unwrap();
     assert_eq!(
         shown.iter().map(|d| d.row.endpoint.as_str()).collect::<Vec<_>>(),
         ["billing", "audit"]
@@ -229,6 +250,7 @@ async fn a_delivery_shows_all_of_its_attempts(on: &Backend) {
     // A plain success leaves no row of its own, and is shown all the same.
     let done = f
         .store
+        .ledger()
         .delivery(event(1, 1000, 0, 1000, "anna", false).id)
         .await
         .unwrap()
@@ -244,6 +266,7 @@ async fn a_delivery_shows_all_of_its_attempts(on: &Backend) {
     );
     assert!(
         f.store
+            .ledger()
             .delivery(event(9, 0, 0, 0, "x", false).id)
             .await
             .unwrap()
@@ -259,17 +282,17 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
         states: vec![DeliveryState::Delivered, DeliveryState::Dead],
         ..filter()
     };
-    assert!(!f.store.changed_by_others().await.unwrap());
+    assert!(!f.store.outbox().changed_by_others().await.unwrap());
     let other = f.shared().await;
-    assert_eq!(other.count_deliveries(anna.clone()).await.unwrap(), 3);
-    let replay = other.replay(request(anna.clone())).await.unwrap();
+    assert_eq!(other.ledger().count_deliveries(anna.clone()).await.unwrap(), 3);
+    let replay = other.admin().replay(request(anna.clone())).await.unwrap();
     assert_eq!((replay.total, replay.pending), (3, 3));
     assert!(
-        f.store.changed_by_others().await.unwrap(),
+        f.store.outbox().changed_by_others().await.unwrap(),
         "the running turnhook finds out"
     );
-    assert!(!f.store.changed_by_others().await.unwrap());
-    let backlog = f.store.backlog().await.unwrap()[&f.endpoints[0]];
+    assert!(!f.store.outbox().changed_by_others().await.unwrap());
+    let backlog = f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]];
     assert_eq!(
         (backlog.pending, backlog.dead, backlog.oldest),
         (8, 1, Some(at(1000)))
@@ -277,6 +300,7 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
 
     let again = f
         .store
+        .outbox()
         .pending_after(f.endpoints[0], DeliveryId(0), 3)
         .await
         .unwrap();
@@ -295,6 +319,7 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
     // Asked for once more, there is nothing left to queue.
     assert_eq!(
         other
+            .admin()
             .replay(request(DeliveryFilter {
                 states: vec![],
                 ..anna
@@ -304,9 +329,17 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
             .total,
         0
     );
-    f.store.record(vec![retry(ids[0], 9001, 9002)]).await.unwrap();
-    f.store.record(vec![delivered(ids[0], 9003)]).await.unwrap();
-    let shown = f.store.delivery(first.id).await.unwrap().remove(0);
+    f.store
+        .outbox()
+        .record(vec![retry(ids[0], 9001, 9002)])
+        .await
+        .unwrap();
+    f.store
+        .outbox()
+        .record(vec![delivered(ids[0], 9003)])
+        .await
+        .unwrap();
+    let shown = f.store.ledger().delivery(first.id).await.unwrap().remove(0);
     assert_eq!(
         shown
             .attempts
@@ -319,7 +352,12 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
         (shown.row.replay, shown.row.attempts, shown.row.first_attempt_at),
         (Some(replay.id), 3, Some(at(9001)))
     );
-    let on_record = other.replays(Some(replay.id), 10).await.unwrap().remove(0);
+    let on_record = other
+        .ledger()
+        .replays(Some(replay.id), 10)
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(
         (
             on_record.total,
@@ -329,7 +367,7 @@ async fn a_replay_queues_the_same_bytes_again(on: &Backend) {
         ),
         (3, 2, "ops", at(9000))
     );
-    assert_eq!(other.replays(None, 10).await.unwrap().len(), 2);
+    assert_eq!(other.ledger().replays(None, 10).await.unwrap().len(), 2);
 }
 
 async fn a_replay_with_a_rate_falls_due_bit_by_bit(on: &Backend) {
@@ -339,6 +377,7 @@ async fn a_replay_with_a_rate_falls_due_bit_by_bit(on: &Backend) {
         ..filter()
     };
     f.store
+        .admin()
         .replay(ReplayRequest {
             rate: Some(2.0),
             may_repeat: false,
@@ -348,6 +387,7 @@ async fn a_replay_with_a_rate_falls_due_bit_by_bit(on: &Backend) {
         .unwrap();
     let due: Vec<_> = f
         .store
+        .outbox()
         .pending_after(f.endpoints[0], DeliveryId(0), 3)
         .await
         .unwrap()
@@ -364,15 +404,27 @@ async fn discarded_ones_are_finished(on: &Backend) {
         endpoint: Some("billing".into()),
         ..filter()
     };
-    assert_eq!(f.shared().await.discard(two.clone(), at(9000)).await.unwrap(), 3);
-    assert!(f.store.changed_by_others().await.unwrap());
-    let backlog = f.store.backlog().await.unwrap()[&f.endpoints[0]];
+    assert_eq!(
+        f.shared()
+            .await
+            .admin()
+            .discard(two.clone(), at(9000))
+            .await
+            .unwrap(),
+        3
+    );
+    assert!(f.store.outbox().changed_by_others().await.unwrap());
+    let backlog = f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]];
     assert_eq!((backlog.pending, backlog.dead), (3, 0));
-    assert_eq!(f.store.still_pending(ids.clone()).await.unwrap(), ids[6..]);
-    assert_eq!(f.store.discard(two, at(9000)).await.unwrap(), 0);
+    assert_eq!(
+        f.store.outbox().still_pending(ids.clone()).await.unwrap(),
+        ids[6..]
+    );
+    assert_eq!(f.store.admin().discard(two, at(9000)).await.unwrap(), 0);
     // One was under way meanwhile; the endpoint has it.
     assert_eq!(
         f.store
+            .outbox()
             .record(vec![delivered(ids[3], 9001), retry(ids[4], 9001, 9002)])
             .await
             .unwrap()
@@ -381,6 +433,7 @@ async fn discarded_ones_are_finished(on: &Backend) {
     );
     let states: Vec<_> = f
         .store
+        .ledger()
         .deliveries(
             DeliveryFilter {
                 session: Some(session(2, 2000)),

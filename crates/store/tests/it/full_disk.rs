@@ -28,7 +28,7 @@ async fn a_commit_that_finds_no_room_leaves_nothing() {
     let mut made = Vec::new();
     let error = loop {
         let n = made.len() as u64 / 20;
-        match f.store.commit(commit(&f, n)).await {
+        match f.store.state().commit(commit(&f, n)).await {
             Ok(done) => made.extend(done.deliveries),
             Err(error) => break error,
         }
@@ -42,15 +42,15 @@ async fn a_commit_that_finds_no_room_leaves_nothing() {
     );
     for _ in 0..3 {
         assert!(matches!(
-            f.store.commit(commit(&f, failed)).await,
+            f.store.state().commit(commit(&f, failed)).await,
             Err(Error::Full { .. })
         ));
     }
     // What needs no room goes on, and reads do.
     let outcomes = made.iter().take(50).map(|d| delivered(d.id, 9)).collect();
-    assert_eq!(f.store.record(outcomes).await.unwrap().ignored, 0);
+    assert_eq!(f.store.outbox().record(outcomes).await.unwrap().ignored, 0);
     assert_eq!(
-        f.store.backlog().await.unwrap()[&f.endpoints[0]].pending,
+        f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]].pending,
         made.len() as u64 - 50
     );
     let (state, clock) = load(&f.store, f.source).await;
@@ -62,10 +62,17 @@ async fn a_commit_that_finds_no_room_leaves_nothing() {
     // There is room again: the very same commit goes through, once.
     f.store.close().await;
     f.store = Store::open(f.path(), Mode::Run).await.unwrap();
-    assert_eq!(f.store.commit(commit(&f, failed)).await.unwrap().repeated, 0);
-    assert_eq!(f.store.commit(commit(&f, failed)).await.unwrap().repeated, 20);
+    assert_eq!(
+        f.store.state().commit(commit(&f, failed)).await.unwrap().repeated,
+        0
+    );
+    assert_eq!(
+        f.store.state().commit(commit(&f, failed)).await.unwrap().repeated,
+        20
+    );
     assert_eq!(
         f.store
+            .ledger()
             .deliveries(DeliveryFilter::default(), None, 100_000)
             .await
             .unwrap()
@@ -99,7 +106,7 @@ async fn one_that_does_not_fit_does_not_take_others_with_it() {
         changes: vec![put(Table::Source, 0, &noise)],
         ..Commit::new(f.source, at(1))
     };
-    let other = f.store.source("us-1").await.unwrap();
+    let other = f.store.state().source("us-1").await.unwrap();
     let mut tasks = Vec::new();
     for n in 0..10u64 {
         let (store, large) = (f.store.clone(), large.clone());
@@ -108,7 +115,7 @@ async fn one_that_does_not_fit_does_not_take_others_with_it() {
             ..f.commit(n, vec![event(n, 0, 0, n, "a", false)])
         };
         tasks.push(tokio::spawn(async move {
-            tokio::join!(store.commit(large), store.commit(small))
+            tokio::join!(store.state().commit(large), store.state().commit(small))
         }));
     }
     for task in tasks {
@@ -116,7 +123,10 @@ async fn one_that_does_not_fit_does_not_take_others_with_it() {
         assert!(matches!(large, Err(Error::Full { .. })));
         assert_eq!(small.unwrap().deliveries.len(), 1);
     }
-    assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, 10);
+    assert_eq!(
+        f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]].pending,
+        10
+    );
     assert_eq!(load(&f.store, f.source).await.1, None);
 }
 
@@ -133,7 +143,7 @@ async fn a_real_disk_that_is_full() {
     let (mut n, mut failures) = (0, 0);
     while failures < 20 && n < 10_000 {
         let events = (0..20).map(|s| event(n, n, s, n, "a", false)).collect();
-        match f.store.commit(f.commit(n, events)).await {
+        match f.store.state().commit(f.commit(n, events)).await {
             Ok(_) => n += 1,
             Err(error) => {
                 assert!(matches!(error, Error::Full { .. }), "{error}");
@@ -143,12 +153,16 @@ async fn a_real_disk_that_is_full() {
     }
     assert_eq!(failures, 20);
     println!("full after {n} commits");
-    assert_eq!(f.store.backlog().await.unwrap()[&f.endpoints[0]].pending, n * 20);
+    assert_eq!(
+        f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]].pending,
+        n * 20
+    );
     std::fs::remove_file(&ballast).unwrap();
     let events = (0..20).map(|s| event(n, n, s, n, "a", false)).collect();
-    f.store.commit(f.commit(n, events)).await.unwrap();
+    f.store.state().commit(f.commit(n, events)).await.unwrap();
     assert_eq!(
         f.store
+            .ledger()
             .deliveries(DeliveryFilter::default(), None, 1_000_000)
             .await
             .unwrap()

@@ -23,6 +23,7 @@ async fn usage_by_day(store: &Store) -> Vec<UsageDay> {
     let mut all: Vec<UsageDay> = Vec::new();
     loop {
         let page = store
+            .ledger()
             .usage_by_day(0, u32::MAX, all.last().cloned(), 33)
             .await
             .unwrap();
@@ -69,10 +70,15 @@ async fn a_session_is_what_its_last_event_said(on: &Backend) {
         event(1, 0, 2, 90_000, "cust_42", true),
     );
     let other = event(2, 70_000, 0, 70_000, "", false);
-    f.store.commit(f.commit(1, vec![start.clone()])).await.unwrap();
+    f.store
+        .state()
+        .commit(f.commit(1, vec![start.clone()]))
+        .await
+        .unwrap();
     let row = |rows: Vec<turnhook_store::SessionRow>| rows.into_iter().next().unwrap();
     let open = row(f
         .store
+        .ledger()
         .sessions(SessionFilter::default(), None, 10)
         .await
         .unwrap());
@@ -87,6 +93,7 @@ async fn a_session_is_what_its_last_event_said(on: &Backend) {
     let gaps = vec![gap(0, 5), gap(80_000, 100_000), gap(100_000, 110_000)];
     let done = f
         .store
+        .state()
         .commit(Commit {
             gaps: gaps.clone(),
             ..f.commit(90_000, vec![usage, other.clone(), end.clone()])
@@ -94,11 +101,12 @@ async fn a_session_is_what_its_last_event_said(on: &Backend) {
         .await
         .unwrap();
     f.store
+        .outbox()
         .record(vec![delivered(done.deliveries[0].id, 61_000)])
         .await
         .unwrap();
 
-    let detail = f.store.session(session(1, 0)).await.unwrap().unwrap();
+    let detail = f.store.ledger().session(session(1, 0)).await.unwrap().unwrap();
     let told = end.end.unwrap();
     assert_eq!(detail.row.end, Some((told.ended_at, told.reason, told.accuracy)));
     assert_eq!(
@@ -135,10 +143,11 @@ async fn a_session_is_what_its_last_event_said(on: &Backend) {
             (2, pending)
         ]
     );
-    assert_eq!(f.store.session(session(9, 0)).await.unwrap(), None);
+    assert_eq!(f.store.ledger().session(session(9, 0)).await.unwrap(), None);
 
     let ids = async |filter: SessionFilter| -> Vec<_> {
         f.store
+            .ledger()
             .sessions(filter, None, 10)
             .await
             .unwrap()
@@ -206,13 +215,17 @@ async fn a_session_is_what_its_last_event_said(on: &Backend) {
     );
     assert_eq!(
         f.store
+            .ledger()
             .sessions(SessionFilter::default(), Some(two), 10)
             .await
             .unwrap()[0]
             .id,
         one
     );
-    assert_eq!(f.store.gaps(Some(at(50_000)), 10).await.unwrap().len(), 2);
+    assert_eq!(
+        f.store.ledger().gaps(Some(at(50_000)), 10).await.unwrap().len(),
+        2
+    );
 }
 
 /// In batches while it runs, when asked for, by this process and by another one, over restarts.
@@ -249,13 +262,13 @@ async fn the_books_balance(on: &Backend) {
             })
             .collect();
         events.iter().for_each(|e| books.add(e));
-        f.store.commit(f.commit(now, events)).await.unwrap();
+        f.store.state().commit(f.commit(now, events)).await.unwrap();
         match round {
             20 | 90 => books.compare(&f.store).await,
             40 | 70 => {
                 let other = f.shared().await;
                 let (_, ()) = tokio::join!(
-                    f.store.sessions(SessionFilter::default(), None, 10),
+                    f.store.ledger().sessions(SessionFilter::default(), None, 10),
                     books.compare(&other)
                 );
             }
@@ -268,6 +281,7 @@ async fn the_books_balance(on: &Backend) {
     books.compare(&f.store).await;
     let sessions = f
         .store
+        .ledger()
         .sessions(SessionFilter::default(), None, 10_000)
         .await
         .unwrap();
@@ -275,7 +289,7 @@ async fn the_books_balance(on: &Backend) {
     for row in sessions.into_iter().step_by(40) {
         let n = (0..2000).find(|n| session(*n, 0) == row.id).unwrap();
         assert_eq!(row.sequence, sequences[&n]);
-        let events = f.store.session(row.id).await.unwrap().unwrap().events;
+        let events = f.store.ledger().session(row.id).await.unwrap().unwrap().events;
         assert_eq!(events.len() as u32, row.sequence + 1);
     }
     assert!(T0 / DAY + 2 <= u64::from(usage_by_day(&f.store).await.last().unwrap().day));

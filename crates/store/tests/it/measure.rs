@@ -105,12 +105,13 @@ async fn bytes_written_for_a_delivered_event() {
         };
         payload += commit.events.iter().map(|e| e.body.len() as u64).sum::<u64>();
         let asked = Instant::now();
-        let done = f.store.commit(commit).await.unwrap();
+        let done = f.store.state().commit(commit).await.unwrap();
         waited.push(asked.elapsed());
         commits += 1;
         let store = f.store.clone();
         records.push(tokio::spawn(async move {
             store
+                .outbox()
                 .record(done.deliveries.iter().map(|d| delivered(d.id, made)).collect())
                 .await
                 .unwrap()
@@ -150,6 +151,7 @@ async fn loading_a_million_rows() {
             .map(|k| put(Table::Allocation, chunk * 10_000 + k, &value))
             .collect();
         f.store
+            .state()
             .commit(Commit {
                 changes,
                 ..Commit::new(f.source, at(chunk))
@@ -162,6 +164,7 @@ async fn loading_a_million_rows() {
         let began = Instant::now();
         let (n, clock) = f
             .store
+            .state()
             .load(f.source, 0u64, |n, _, _, value| *n += value.len() as u64)
             .await
             .unwrap();
@@ -183,27 +186,37 @@ async fn a_million_pending() {
         let events = (0..1000)
             .map(|i| event(batch * 1000 + i, batch, 0, batch, "a", false))
             .collect();
-        f.store.commit(f.commit(batch, events)).await.unwrap();
+        f.store.state().commit(f.commit(batch, events)).await.unwrap();
     }
     let began = Instant::now();
     f = f.reopen().await;
     println!("opened in {:?}", began.elapsed());
     let began = Instant::now();
-    println!("{:?} in {:?}", f.store.backlog().await.unwrap(), began.elapsed());
+    println!(
+        "{:?} in {:?}",
+        f.store.outbox().backlog().await.unwrap(),
+        began.elapsed()
+    );
     let began = Instant::now();
     println!("again in {:?}", {
-        f.store.backlog().await.unwrap();
+        f.store.outbox().backlog().await.unwrap();
         began.elapsed()
     });
     let began = Instant::now();
     let mut n = 0;
     let mut after = DeliveryId(0);
     loop {
-        let page = f.store.pending_after(f.endpoints[0], after, 1000).await.unwrap();
+        let page = f
+            .store
+            .outbox()
+            .pending_after(f.endpoints[0], after, 1000)
+            .await
+            .unwrap();
         let Some(last) = page.last() else { break };
         after = last.id;
         n += page.len();
         f.store
+            .outbox()
             .record(page.iter().map(|d| delivered(d.id, 5)).collect())
             .await
             .unwrap();
@@ -265,13 +278,15 @@ async fn copying_a_store() {
             changes,
             ..f.commit(n, events.collect())
         };
-        let made = f.store.commit(commit).await.unwrap().deliveries;
+        let made = f.store.state().commit(commit).await.unwrap().deliveries;
         f.store
+            .outbox()
             .record(made.iter().map(|d| delivered(d.id, n)).collect())
             .await
             .unwrap();
     }
     f.store
+        .ledger()
         .sessions(turnhook_store::SessionFilter::default(), None, 1)
         .await
         .unwrap();

@@ -19,7 +19,7 @@ async fn one_run_at_a_time_and_any_number_look_in() {
     );
     let (one, two) = (f.shared().await, f.shared().await);
     assert_eq!(one.store_id(), f.store.store_id());
-    assert_eq!(two.endpoints().await.unwrap()[0].name, "billing");
+    assert_eq!(two.outbox().endpoints().await.unwrap()[0].name, "billing");
     f.store.close().await;
     let again = Store::open(f.path(), Mode::Run).await.unwrap();
     assert_eq!(again.store_id(), one.store_id());
@@ -33,6 +33,7 @@ async fn one_run_at_a_time_and_any_number_look_in() {
 async fn files_are_their_owners_alone() {
     let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     f.store
+        .state()
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
         .await
         .unwrap();
@@ -136,5 +137,5 @@ async fn an_older_schema_is_migrated_unless_somebody_runs_on_it() {
     );
     drop(held);
     let store = Store::open(&path, Mode::Shared).await.unwrap();
-    assert_eq!(store.endpoints().await.unwrap(), []);
+    assert_eq!(store.outbox().endpoints().await.unwrap(), []);
 }

@@ -27,21 +27,36 @@ async fn a_session_waits_for_its_first(on: &Backend) {
     let events = (0..3)
         .flat_map(|s| [event(1, 0, s, 10, "a", false), event(2, 1, s, 10, "b", false)])
         .collect();
-    let made = f.store.commit(f.commit(10, events)).await.unwrap().deliveries;
+    let made = f
+        .store
+        .state()
+        .commit(f.commit(10, events))
+        .await
+        .unwrap()
+        .deliveries;
     let of = |id: SessionId, sequence: u32| {
         made.iter()
             .find(|d| (d.session_id, d.sequence) == (id, sequence))
             .unwrap()
             .id
     };
-    let newest = async |ms: u64| names(&f.store.newest_due(billing, at(ms), 10).await.unwrap());
+    let newest = async |ms: u64| names(&f.store.outbox().newest_due(billing, at(ms), 10).await.unwrap());
     assert_eq!(newest(10).await, [(two, 0), (one, 0)]);
 
     // The first of session one has to wait until 500, and its others with it.
-    f.store.record(vec![retry(of(one, 0), 20, 500)]).await.unwrap();
+    f.store
+        .outbox()
+        .record(vec![retry(of(one, 0), 20, 500)])
+        .await
+        .unwrap();
     assert_eq!(newest(499).await, [(two, 0)]);
     assert_eq!(newest(500).await, [(two, 0), (one, 0)]);
-    let all = f.store.pending_after(billing, DeliveryId(0), 100).await.unwrap();
+    let all = f
+        .store
+        .outbox()
+        .pending_after(billing, DeliveryId(0), 100)
+        .await
+        .unwrap();
     assert_eq!(names(&all), names(&made), "those that wait are among them");
     assert_eq!(
         (all[0].attempts, all[0].first_attempt_at, all[0].next_attempt_at),
@@ -49,26 +64,35 @@ async fn a_session_waits_for_its_first(on: &Backend) {
     );
 
     // Dead ones are passed over; what comes behind is the first now.
-    f.store.record(vec![dead(of(one, 0), 510)]).await.unwrap();
+    f.store
+        .outbox()
+        .record(vec![dead(of(one, 0), 510)])
+        .await
+        .unwrap();
     assert_eq!(newest(510).await, [(one, 1), (two, 0)]);
     f.store
+        .outbox()
         .record(vec![delivered(of(one, 1), 910), retry(of(one, 2), 20, 500)])
         .await
         .unwrap();
     assert_eq!(newest(510).await, [(one, 2), (two, 0)]);
-    f.store.record(vec![delivered(of(one, 2), 910)]).await.unwrap();
+    f.store
+        .outbox()
+        .record(vec![delivered(of(one, 2), 910)])
+        .await
+        .unwrap();
     assert_eq!(newest(510).await, [(two, 0)]);
 
     let ids = vec![of(two, 1), of(one, 0), of(two, 0)];
     assert_eq!(
-        names(&f.store.pending_rows(ids.clone()).await.unwrap()),
+        names(&f.store.outbox().pending_rows(ids.clone()).await.unwrap()),
         [(two, 1), (two, 0)]
     );
     assert_eq!(
-        f.store.still_pending(ids).await.unwrap(),
+        f.store.outbox().still_pending(ids).await.unwrap(),
         [of(two, 1), of(two, 0)]
     );
-    let backlog = f.store.backlog().await.unwrap()[&billing];
+    let backlog = f.store.outbox().backlog().await.unwrap()[&billing];
     assert_eq!(
         (backlog.pending, backlog.dead, backlog.oldest),
         (3, 1, Some(at(10)))
@@ -79,28 +103,30 @@ async fn outcomes_that_come_too_late_change_nothing(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let made = f
         .store
+        .state()
         .commit(f.commit(1, vec![event(1, 0, 0, 0, "a", false)]))
         .await
         .unwrap()
         .deliveries;
     let id = made[0].id;
     assert_eq!(
-        f.store.record(vec![delivered(id, 5)]).await.unwrap(),
+        f.store.outbox().record(vec![delivered(id, 5)]).await.unwrap(),
         Recorded { ignored: 0 }
     );
     assert_eq!(
         f.store
+            .outbox()
             .record(vec![retry(id, 6, 9), dead(id, 7), delivered(id, 8)])
             .await
             .unwrap(),
         Recorded { ignored: 3 }
     );
-    let shown = &f.store.delivery(made[0].event_id).await.unwrap()[0];
+    let shown = &f.store.ledger().delivery(made[0].event_id).await.unwrap()[0];
     assert_eq!(
         (shown.row.attempts, shown.row.finished_at, shown.attempts.len()),
         (1, Some(at(12)), 1)
     );
-    let backlog = f.store.backlog().await.unwrap()[&f.endpoints[0]];
+    let backlog = f.store.outbox().backlog().await.unwrap()[&f.endpoints[0]];
     assert_eq!((backlog.pending, backlog.dead, backlog.oldest), (0, 0, None));
 }
 
@@ -123,7 +149,14 @@ async fn the_outbox_agrees_with_a_model(on: &Backend) {
             event(n, n, sequence, now, "a", false)
         });
         let events = events.collect::<Vec<_>>();
-        for d in f.store.commit(f.commit(now, events)).await.unwrap().deliveries {
+        for d in f
+            .store
+            .state()
+            .commit(f.commit(now, events))
+            .await
+            .unwrap()
+            .deliveries
+        {
             model
                 .entry((d.endpoint.0, d.session_id))
                 .or_default()
@@ -152,7 +185,7 @@ async fn the_outbox_agrees_with_a_model(on: &Backend) {
                 _ => {}
             }
         }
-        assert_eq!(f.store.record(outcomes).await.unwrap().ignored, 0);
+        assert_eq!(f.store.outbox().record(outcomes).await.unwrap().ignored, 0);
         if now % 70 == 0 {
             compare(&f, &model, now, 1 + usize::try_from(random(20)).unwrap()).await;
         }
@@ -180,7 +213,12 @@ async fn compare(f: &Fixture, model: &Model, now: u64, limit: usize) {
         let mut seen: Vec<Delivery> = Vec::new();
         loop {
             let after = seen.last().map_or(DeliveryId(0), |d| d.id);
-            let page = f.store.pending_after(*endpoint, after, limit).await.unwrap();
+            let page = f
+                .store
+                .outbox()
+                .pending_after(*endpoint, after, limit)
+                .await
+                .unwrap();
             let end = page.len() < limit;
             seen.extend(page);
             if end {
@@ -199,11 +237,17 @@ async fn compare(f: &Fixture, model: &Model, now: u64, limit: usize) {
             .map(|d| (d.id, (&d.body[..], d.next_attempt_at.0 - T0)))
             .collect();
         assert_eq!(seen, expected.into_iter().collect::<Vec<_>>());
-        let newest = f.store.newest_due(*endpoint, at(now), 10_000).await.unwrap();
+        let newest = f
+            .store
+            .outbox()
+            .newest_due(*endpoint, at(now), 10_000)
+            .await
+            .unwrap();
         assert!(newest.is_sorted_by_key(|d| std::cmp::Reverse(d.id)));
         assert_eq!(newest.iter().map(|d| d.id).collect::<BTreeSet<_>>(), due);
         let backlog = f
             .store
+            .outbox()
             .backlog()
             .await
             .unwrap()

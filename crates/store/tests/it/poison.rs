@@ -85,7 +85,7 @@ async fn what_is_not_taken_is_on_record_and_all_else_is_committed(on: &Backend) 
         ..f.commit(30, events)
     };
     // Others are at work, and find nothing of it in their way.
-    let other = f.store.source("us-1").await.unwrap();
+    let other = f.store.state().source("us-1").await.unwrap();
     let others = tokio::spawn({
         let store = f.store.clone();
         let commits: Vec<_> = (0..30u64)
@@ -96,14 +96,14 @@ async fn what_is_not_taken_is_on_record_and_all_else_is_committed(on: &Backend) 
             .collect();
         async move {
             for commit in commits {
-                store.commit(commit).await.unwrap();
+                store.state().commit(commit).await.unwrap();
             }
         }
     });
-    let made = f.store.commit(commit.clone()).await.unwrap();
+    let made = f.store.state().commit(commit.clone()).await.unwrap();
     others.await.unwrap();
     assert_eq!(made.deliveries.len(), 18 * 2);
-    assert_eq!(f.store.refused(), 4);
+    assert_eq!(f.store.state().refused(), 4);
     let sequences: Vec<u32> = made.deliveries.iter().step_by(2).map(|d| d.sequence).collect();
     assert_eq!(
         sequences,
@@ -134,28 +134,30 @@ async fn what_is_not_taken_is_on_record_and_all_else_is_committed(on: &Backend) 
     let f = f.reopen().await;
     let (rows, clock) = f
         .store
+        .state()
         .load(f.source, Vec::new(), |rows, table, key, value| {
             rows.push((table, key, value.to_vec()))
         })
         .await
         .unwrap();
     assert_eq!((rows.len(), clock), (2, Some(at(30))));
-    let told = f.store.session(session(1, 0)).await.unwrap().unwrap();
+    let told = f.store.ledger().session(session(1, 0)).await.unwrap().unwrap();
     assert_eq!((told.row.sequence, told.events.len()), (19, 18));
-    assert_eq!(f.store.gaps(None, 10).await.unwrap().len(), 2);
+    assert_eq!(f.store.ledger().gaps(None, 10).await.unwrap().len(), 2);
     assert_eq!(f.count("unattributed"), 1);
     let anna = SessionFilter {
         user: Some(b"anna".to_vec()),
         ..SessionFilter::default()
     };
-    assert_eq!(f.store.sessions(anna, None, 10).await.unwrap().len(), 1);
+    assert_eq!(f.store.ledger().sessions(anna, None, 10).await.unwrap().len(), 1);
 
     // Repeated, as after an answer that was lost: nothing is written twice.
-    let again = f.store.commit(commit).await.unwrap();
+    let again = f.store.state().commit(commit).await.unwrap();
     assert_eq!((again.repeated, again.deliveries.len()), (18, 36));
     assert_eq!(on_record(&f), record);
     let all = f
         .store
+        .ledger()
         .deliveries(DeliveryFilter::default(), None, 1000)
         .await
         .unwrap();
@@ -171,11 +173,11 @@ async fn a_commit_that_is_refused_for_its_time_alone_is_left_as_it_is(on: &Backe
         refuse(&f, "source", "@clock IS NOT NULL");
     }
     let commit = f.commit(1, vec![event(1, 0, 0, 0, "anna", false)]);
-    let error = f.store.commit(commit).await.unwrap_err();
+    let error = f.store.state().commit(commit).await.unwrap_err();
     assert!(matches!(error, Error::Unstorable { .. }), "{error:?}");
     assert!(!error.is_transient());
     assert_eq!(
-        (f.count("event"), f.count("refused"), f.store.refused()),
+        (f.count("event"), f.count("refused"), f.store.state().refused()),
         (0, 0, 0)
     );
 }

@@ -114,7 +114,7 @@ async fn take(store: &Store, lease: LeaseName) -> Epoch {
 
 /// A commit with an event and a row of state, both its own.
 async fn commit_of(store: &Store, source: SourceId, epoch: Epoch, n: u64) -> Commit {
-    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
+    let endpoints = store.outbox().set_endpoints(&["billing"], at(0)).await.unwrap();
     let event = event(n, 0, 0, n, "a", false);
     Commit {
         epoch: Some(epoch),
@@ -195,11 +195,11 @@ async fn of_two_who_race_one_gets_it(on: &Backend) {
 async fn who_lost_a_lease_writes_nothing(on: &Backend) {
     let db = Database::new(on);
     let (a, b) = (db.node(SHORT).await, db.node(LONG).await);
-    let source = a.source("eu-1").await.unwrap();
+    let source = a.state().source("eu-1").await.unwrap();
     let lease = LeaseName::Source(source);
     let old = take(&a, lease).await;
     let first = commit_of(&a, source, old, 1).await;
-    a.commit(first.clone()).await.unwrap();
+    a.state().commit(first.clone()).await.unwrap();
     let new = take(&b, lease).await;
     assert!(new > old);
 
@@ -208,14 +208,14 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
         db.sql("SELECT * FROM counter ORDER BY name"),
     );
     let late = commit_of(&a, source, old, 2).await;
-    assert_eq!(a.commit(late.clone()).await.unwrap_err(), lost(source));
+    assert_eq!(a.state().commit(late.clone()).await.unwrap_err(), lost(source));
     // Not even what was committed before is confirmed, and an epoch without the lease is no help.
-    assert_eq!(a.commit(first).await.unwrap_err(), lost(source));
+    assert_eq!(a.state().commit(first).await.unwrap_err(), lost(source));
     let stolen = Commit {
         epoch: Some(new),
         ..late.clone()
     };
-    assert_eq!(a.commit(stolen).await.unwrap_err(), lost(source));
+    assert_eq!(a.state().commit(stolen).await.unwrap_err(), lost(source));
     let after = (
         load(&b, source).await,
         db.sql("SELECT * FROM counter ORDER BY name"),
@@ -228,7 +228,7 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
         epoch: Some(new),
         ..late
     };
-    assert_eq!(b.commit(mine).await.unwrap().deliveries.len(), 1);
+    assert_eq!(b.state().commit(mine).await.unwrap().deliveries.len(), 1);
     // Given back in an old epoch is not given back.
     a.cluster().unwrap().release(lease, old).await.unwrap();
     b.cluster().unwrap().release(lease, old).await.unwrap();
@@ -238,18 +238,18 @@ async fn who_lost_a_lease_writes_nothing(on: &Backend) {
     assert_eq!(again, Epoch(new.0 + 1));
     // It holds the lease, but what it knows is from before.
     let stale = commit_of(&a, source, old, 3).await;
-    assert_eq!(a.commit(stale.clone()).await.unwrap_err(), lost(source));
+    assert_eq!(a.state().commit(stale.clone()).await.unwrap_err(), lost(source));
     let fresh = Commit {
         epoch: Some(again),
         ..stale
     };
-    assert_eq!(a.commit(fresh).await.unwrap().deliveries.len(), 1);
+    assert_eq!(a.state().commit(fresh).await.unwrap().deliveries.len(), 1);
 }
 
 async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
     let db = Database::new(on);
     let (a, b) = (db.node(LONG).await, db.node(LONG).await);
-    let source = a.source("eu-1").await.unwrap();
+    let source = a.state().source("eu-1").await.unwrap();
     let lease = LeaseName::Source(source);
     let epoch = take(&a, lease).await;
     let commit = commit_of(&a, source, epoch, 1).await;
@@ -258,7 +258,7 @@ async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
         .await;
     let committing = tokio::spawn({
         let a = a.clone();
-        async move { a.commit(commit).await }
+        async move { a.state().commit(commit).await }
     });
     db.waiting(1).await;
     db.sql(&format!("UPDATE lease SET expires_at = 0 WHERE name = '{lease}'"));
@@ -278,7 +278,7 @@ async fn a_taker_waits_for_a_commit_under_way(on: &Backend) {
 async fn a_beat_does_not_wait_for_a_commit(on: &Backend) {
     let db = Database::new(on);
     let a = db.node(LONG).await;
-    let source = a.source("eu-1").await.unwrap();
+    let source = a.state().source("eu-1").await.unwrap();
     let lease = LeaseName::Source(source);
     let epoch = take(&a, lease).await;
     let commit = commit_of(&a, source, epoch, 1).await;
@@ -287,7 +287,7 @@ async fn a_beat_does_not_wait_for_a_commit(on: &Backend) {
         .await;
     let committing = tokio::spawn({
         let a = a.clone();
-        async move { a.commit(commit).await }
+        async move { a.state().commit(commit).await }
     });
     db.waiting(1).await;
     let before: i64 = db
@@ -363,7 +363,7 @@ async fn hand_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, stopped: Arc<A
 async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
     let db = Database::new(on);
     let b = db.node(LONG).await;
-    let source = b.source("eu-1").await.unwrap();
+    let source = b.state().source("eu-1").await.unwrap();
     let lease = LeaseName::Source(source);
     let wire = Wire::to(db.server.port()).await;
     let through = db
@@ -375,7 +375,7 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
     let held = db.hold("SELECT * FROM source FOR UPDATE").await;
     let committing = tokio::spawn({
         let a = a.clone();
-        async move { a.commit(commit).await }
+        async move { a.state().commit(commit).await }
     });
     db.waiting(1).await;
     wire.stop();
@@ -383,7 +383,12 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
     drop(held);
     let new = take(&b, lease).await;
     assert!(new > epoch);
-    assert!(b.commit(commit_of(&b, source, new, 2).await).await.is_ok());
+    assert!(
+        b.state()
+            .commit(commit_of(&b, source, new, 2).await)
+            .await
+            .is_ok()
+    );
     // To the other side the server has gone silent: that is found out, too.
     let error = tokio::time::timeout(PATIENCE, committing)
         .await
@@ -402,20 +407,23 @@ async fn a_process_that_is_stopped_holds_nothing_for_long(on: &Backend) {
 async fn a_request_that_is_given_up_leaves_nothing_behind(on: &Backend) {
     let db = Database::new(on);
     let a = db.node(LONG).await;
-    let source = a.source("eu-1").await.unwrap();
+    let source = a.state().source("eu-1").await.unwrap();
     let epoch = take(&a, LeaseName::Source(source)).await;
     let commit = commit_of(&a, source, epoch, 1).await;
     let held = db.hold("SELECT * FROM source FOR UPDATE").await;
     let committing = tokio::spawn({
         let a = a.clone();
-        async move { a.commit(commit).await }
+        async move { a.state().commit(commit).await }
     });
     db.waiting(1).await;
     committing.abort();
     assert!(committing.await.unwrap_err().is_cancelled());
     drop(held);
     db.waiting(0).await;
-    a.commit(commit_of(&a, source, epoch, 2).await).await.unwrap();
+    a.state()
+        .commit(commit_of(&a, source, epoch, 2).await)
+        .await
+        .unwrap();
     let (rows, clock) = load(&a, source).await;
     assert_eq!(
         (rows.into_keys().collect::<Vec<_>>(), clock),
@@ -426,8 +434,11 @@ async fn a_request_that_is_given_up_leaves_nothing_behind(on: &Backend) {
 async fn nodes_see_each_other_and_share(on: &Backend) {
     let db = Database::new(on);
     let (a, b) = (db.node(LONG).await, db.node(LONG).await);
-    let (one, two) = (a.source("eu-1").await.unwrap(), b.source("us-1").await.unwrap());
-    assert_eq!(b.source("eu-1").await.unwrap(), one);
+    let (one, two) = (
+        a.state().source("eu-1").await.unwrap(),
+        b.state().source("us-1").await.unwrap(),
+    );
+    assert_eq!(b.state().source("eu-1").await.unwrap(), one);
     let (a, b) = (a.cluster().unwrap(), b.cluster().unwrap());
     a.beat(&[two, one]).await.unwrap();
     let view = b.beat(&[two]).await.unwrap();

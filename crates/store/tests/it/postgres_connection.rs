@@ -59,12 +59,12 @@ async fn an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name(on: &B
     let store = Store::connect(postgres_options(&db.url()), Mode::Run)
         .await
         .unwrap();
-    store.source("eu-1").await.unwrap();
+    store.state().source("eu-1").await.unwrap();
     db.sql("ALTER TABLE source ALTER COLUMN id TYPE text; ALTER TABLE endpoint ALTER COLUMN name TYPE bytea USING name::bytea");
-    store.set_endpoints(&["x"; 0], at(0)).await.unwrap();
+    store.outbox().set_endpoints(&["x"; 0], at(0)).await.unwrap();
     for error in [
-        store.source("eu-1").await.unwrap_err(),
-        store.sources().await.unwrap_err(),
+        store.state().source("eu-1").await.unwrap_err(),
+        store.ledger().sources().await.unwrap_err(),
     ] {
         assert!(
             matches!(error, Error::Database { .. }) && !error.is_transient(),
@@ -73,20 +73,20 @@ async fn an_answer_that_is_not_what_was_asked_for_is_an_error_with_a_name(on: &B
         assert!(error.to_string().contains("(id)"), "{error}");
     }
     db.sql("DELETE FROM counter");
-    let error = store.changed_by_others().await.unwrap_err();
+    let error = store.outbox().changed_by_others().await.unwrap_err();
     assert!(matches!(error, Error::Database { .. }), "{error:?}");
     assert!(error.to_string().contains("there were 0"), "{error}");
     // A number that has no place in a column is not made into another.
     let far = Commit::new(turnhook_store::SourceId(u32::MAX), at(1));
-    let error = store.commit(far).await.unwrap_err();
+    let error = store.state().commit(far).await.unwrap_err();
     assert!(matches!(error, Error::Database { .. }), "{error:?}");
     assert!(error.to_string().contains("4294967295"), "{error}");
 }
 
 /// Of one event, its own.
 pub(crate) async fn commit(store: &Store, n: u64) -> Commit {
-    let source = store.source("eu-1").await.unwrap();
-    let endpoints = store.set_endpoints(&["billing"], at(0)).await.unwrap();
+    let source = store.state().source("eu-1").await.unwrap();
+    let endpoints = store.outbox().set_endpoints(&["billing"], at(0)).await.unwrap();
     let event = event(n, 0, 0, n, "a", false);
     Commit {
         events: vec![NewEvent {
@@ -187,11 +187,11 @@ async fn lose_nothing(db: &Database, disturb: impl Future<Output = ()>) {
                     .collect(),
                 ..Commit::new(first.source, at(n))
             };
-            let committed = insist(async || store.commit(commit.clone()).await).await;
+            let committed = insist(async || store.state().commit(commit.clone()).await).await;
             let ids: Vec<DeliveryId> = committed.deliveries.iter().map(|d| d.id).collect();
             assert_eq!(ids.len(), 5, "all of them, whoever has committed them before");
             let outcomes = vec![delivered(ids[0], 7), retry(ids[1], 7, 900), dead(ids[2], 7)];
-            let Recorded { ignored } = insist(async || store.record(outcomes.clone()).await).await;
+            let Recorded { ignored } = insist(async || store.outbox().record(outcomes.clone()).await).await;
             assert_eq!(ignored, 0);
             recorded += 1;
             done.extend(ids);
@@ -208,12 +208,16 @@ async fn lose_nothing(db: &Database, disturb: impl Future<Output = ()>) {
         counts,
         format!("{events}|{events}|{events}|{events}|{}|{}", 3 * cases, 2 * cases)
     );
-    let backlog = store.backlog().await.unwrap()[&endpoint];
+    let backlog = store.outbox().backlog().await.unwrap()[&endpoint];
     assert_eq!((backlog.pending, backlog.dead), (3 * cases, cases));
     let counted =
         db.sql("SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 2) FROM delivery");
     assert_eq!(counted, format!("{}|{}", 3 * cases, cases));
-    let days = store.usage_by_day(0, u32::MAX >> 1, None, 10).await.unwrap();
+    let days = store
+        .ledger()
+        .usage_by_day(0, u32::MAX >> 1, None, 10)
+        .await
+        .unwrap();
     assert_eq!(
         days.iter().map(|d| (d.started, d.ended)).collect::<Vec<_>>(),
         [(cases, cases)]
@@ -257,8 +261,12 @@ async fn a_commit_of_any_size_is_one(on: &Backend) {
         .await
         .unwrap();
     let first = commit(&store, 0).await;
-    let before = store.commit(first.clone()).await.unwrap().deliveries[0].id;
-    let endpoints = store.set_endpoints(&["billing", "audit"], at(0)).await.unwrap();
+    let before = store.state().commit(first.clone()).await.unwrap().deliveries[0].id;
+    let endpoints = store
+        .outbox()
+        .set_endpoints(&["billing", "audit"], at(0))
+        .await
+        .unwrap();
     let big = Commit {
         changes: (0..9000)
             .map(|n| put(Table::Allocation, n, &n.to_be_bytes()))
@@ -277,7 +285,7 @@ async fn a_commit_of_any_size_is_one(on: &Backend) {
             .collect(),
         ..Commit::new(first.source, at(1))
     };
-    let done = store.commit(big.clone()).await.unwrap();
+    let done = store.state().commit(big.clone()).await.unwrap();
     assert_eq!((done.repeated, done.deliveries.len()), (1, 2 * 5999 + 1));
     let (old, new) = done.deliveries.split_last().unwrap();
     assert_eq!((old.id, new[0].id.0 >> 16), (before, (before.0 >> 16) + 1));
@@ -292,7 +300,11 @@ async fn a_commit_of_any_size_is_one(on: &Backend) {
         .cloned()
         .collect();
     assert_eq!(
-        store.pending_after(endpoints[0], before, 10_000).await.unwrap(),
+        store
+            .outbox()
+            .pending_after(endpoints[0], before, 10_000)
+            .await
+            .unwrap(),
         billing
     );
     let counts = "SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM session), (SELECT count(*) FROM usage_day), \
@@ -302,7 +314,7 @@ async fn a_commit_of_any_size_is_one(on: &Backend) {
         changes: (0..9000).map(|n| remove(Table::Allocation, n)).collect(),
         ..Commit::new(first.source, at(2))
     };
-    store.commit(removal).await.unwrap();
+    store.state().commit(removal).await.unwrap();
     assert_eq!(db.sql("SELECT count(*) FROM state"), "0");
 }
 
@@ -312,15 +324,20 @@ async fn an_outcome_may_be_repeated(on: &Backend) {
     let store = Store::connect(postgres_options(&db.url()), Mode::Run)
         .await
         .unwrap();
-    let made = store.commit(commit(&store, 1).await).await.unwrap().deliveries;
+    let made = store
+        .state()
+        .commit(commit(&store, 1).await)
+        .await
+        .unwrap()
+        .deliveries;
     let id = made[0].id;
     for _ in 0..3 {
         assert_eq!(
-            store.record(vec![retry(id, 5, 50)]).await.unwrap(),
+            store.outbox().record(vec![retry(id, 5, 50)]).await.unwrap(),
             Recorded { ignored: 0 }
         );
     }
-    let shown = store.pending_rows(vec![id]).await.unwrap();
+    let shown = store.outbox().pending_rows(vec![id]).await.unwrap();
     assert_eq!(
         (
             shown[0].attempts,
@@ -332,34 +349,50 @@ async fn an_outcome_may_be_repeated(on: &Backend) {
     // The next one is another.
     assert_eq!(
         store
+            .outbox()
             .record(vec![retry(id, 50, 90), retry(id, 90, 99)])
             .await
             .unwrap()
             .ignored,
         0
     );
-    assert_eq!(store.pending_rows(vec![id]).await.unwrap()[0].attempts, 3);
+    assert_eq!(
+        store.outbox().pending_rows(vec![id]).await.unwrap()[0].attempts,
+        3
+    );
     for _ in 0..2 {
-        assert_eq!(store.record(vec![dead(id, 99)]).await.unwrap().ignored, 0);
+        assert_eq!(
+            store.outbox().record(vec![dead(id, 99)]).await.unwrap().ignored,
+            0
+        );
     }
     // Given up, but it got there after all; from then on nothing turns it back.
     for _ in 0..2 {
-        assert_eq!(store.record(vec![delivered(id, 120)]).await.unwrap().ignored, 0);
+        assert_eq!(
+            store
+                .outbox()
+                .record(vec![delivered(id, 120)])
+                .await
+                .unwrap()
+                .ignored,
+            0
+        );
     }
     assert_eq!(
         store
+            .outbox()
             .record(vec![retry(id, 130, 140), dead(id, 150), delivered(id, 160)])
             .await
             .unwrap()
             .ignored,
         3
     );
-    let shown = &store.delivery(made[0].event_id).await.unwrap()[0];
+    let shown = &store.ledger().delivery(made[0].event_id).await.unwrap()[0];
     assert_eq!(
         (shown.row.state.as_str(), shown.row.attempts, shown.attempts.len()),
         ("delivered", 5, 5)
     );
-    let backlog = store.backlog().await.unwrap()[&id.endpoint()];
+    let backlog = store.outbox().backlog().await.unwrap()[&id.endpoint()];
     assert_eq!((backlog.pending, backlog.dead, backlog.oldest), (0, 0, None));
 }
 
@@ -371,26 +404,35 @@ async fn changes_by_others_are_noticed(on: &Backend) {
         connect(Mode::Run).await.unwrap(),
     );
     let made = commit(&a, 1).await;
-    a.commit(made.clone()).await.unwrap();
-    assert!(!a.changed_by_others().await.unwrap(), "its own are none");
-    assert!(b.changed_by_others().await.unwrap(), "an endpoint was configured");
-    assert!(!b.changed_by_others().await.unwrap());
-    b.commit(made).await.unwrap();
+    a.state().commit(made.clone()).await.unwrap();
+    assert!(!a.outbox().changed_by_others().await.unwrap(), "its own are none");
     assert!(
-        !a.changed_by_others().await.unwrap(),
+        b.outbox().changed_by_others().await.unwrap(),
+        "an endpoint was configured"
+    );
+    assert!(!b.outbox().changed_by_others().await.unwrap());
+    b.state().commit(made).await.unwrap();
+    assert!(
+        !a.outbox().changed_by_others().await.unwrap(),
         "what others commit is found in the outbox"
     );
     let person = connect(Mode::Shared).await.unwrap();
-    assert!(person.pause("billing", at(1), "maintenance").await.unwrap());
-    assert!(!person.pause("billing", at(2), "again").await.unwrap());
+    assert!(
+        person
+            .admin()
+            .pause("billing", at(1), "maintenance")
+            .await
+            .unwrap()
+    );
+    assert!(!person.admin().pause("billing", at(2), "again").await.unwrap());
     for store in [&a, &b] {
-        assert!(store.changed_by_others().await.unwrap());
-        assert!(!store.changed_by_others().await.unwrap());
+        assert!(store.outbox().changed_by_others().await.unwrap());
+        assert!(!store.outbox().changed_by_others().await.unwrap());
     }
     // Two at once, one of them ours: the other's is not lost.
-    person.resume("billing", at(3)).await.unwrap();
-    a.pause("billing", at(4), "ours").await.unwrap();
-    assert!(a.changed_by_others().await.unwrap());
+    person.admin().resume("billing", at(3)).await.unwrap();
+    a.admin().pause("billing", at(4), "ours").await.unwrap();
+    assert!(a.outbox().changed_by_others().await.unwrap());
     assert!(a.is_run_on().await.is_ok_and(|run| !run), "nobody has beaten");
     a.cluster().unwrap().beat(&[]).await.unwrap();
     assert!(person.is_run_on().await.unwrap());
@@ -401,13 +443,22 @@ async fn any_text_can_be_kept(on: &Backend) {
     let store = Store::connect(postgres_options(&db.url()), Mode::Run)
         .await
         .unwrap();
-    let id = store.commit(commit(&store, 1).await).await.unwrap().deliveries[0].id;
+    let id = store
+        .state()
+        .commit(commit(&store, 1).await)
+        .await
+        .unwrap()
+        .deliveries[0]
+        .id;
     let mut outcome = retry(id, 5, 50);
     outcome.error = Some("a\0b".into());
-    assert_eq!(store.record(vec![outcome]).await.unwrap().ignored, 0);
-    assert!(store.pause("billing", at(1), "why\0not").await.unwrap());
+    assert_eq!(store.outbox().record(vec![outcome]).await.unwrap().ignored, 0);
+    assert!(store.admin().pause("billing", at(1), "why\0not").await.unwrap());
     assert_eq!(
-        &*store.endpoints().await.unwrap()[0].paused().unwrap().reason,
+        &*store.outbox().endpoints().await.unwrap()[0]
+            .paused()
+            .unwrap()
+            .reason,
         "why\u{fffd}not"
     );
 }
@@ -439,7 +490,7 @@ async fn certificates_are_verified(on: &Backend) {
     let store = Store::connect(trust("right.pem", made.cert.pem()), Mode::Run)
         .await
         .unwrap();
-    store.source("eu-1").await.unwrap();
+    store.state().source("eu-1").await.unwrap();
     let sql = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
          WHERE application_name = 'turnhook'";
     assert_eq!(db.sql(sql), "t");

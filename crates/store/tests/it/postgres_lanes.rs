@@ -22,8 +22,8 @@ fn lanes() {
 async fn lanes_part_the_outbox(on: &Backend) {
     let db = Database::new(on);
     let (a, b) = (db.node(LONG).await, db.node(LONG).await);
-    let source = a.source("eu-1").await.unwrap();
-    let endpoint = a.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let source = a.state().source("eu-1").await.unwrap();
+    let endpoint = a.outbox().set_endpoints(&["billing"], at(0)).await.unwrap()[0];
     let events = (0..300u64).map(|n| {
         let event = event(n % 100, 0, (n / 100) as u32, n, "a", false);
         NewEvent {
@@ -36,11 +36,11 @@ async fn lanes_part_the_outbox(on: &Backend) {
         events: events.collect(),
         ..Commit::new(source, at(1))
     };
-    let all = a.commit(commit).await.unwrap().deliveries;
+    let all = a.state().commit(commit).await.unwrap().deliveries;
     let ids: Vec<DeliveryId> = all.iter().map(|d| d.id).collect();
     let even: Lanes = (0..Lanes::COUNT).filter(|n| n % 2 == 0).collect();
-    a.set_lanes(even);
-    b.set_lanes(Lanes(!even.0));
+    a.outbox().set_lanes(even);
+    b.outbox().set_lanes(Lanes(!even.0));
     let mut parts = Vec::new();
     for (store, lanes) in [(&a, even), (&b, Lanes(!even.0))] {
         let expected: Vec<_> = all
@@ -50,14 +50,22 @@ async fn lanes_part_the_outbox(on: &Backend) {
             .collect();
         assert!(expected.len() > 50, "the sessions spread over the lanes");
         assert_eq!(
-            store.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(),
+            store
+                .outbox()
+                .pending_after(endpoint, DeliveryId(0), 1000)
+                .await
+                .unwrap(),
             expected
         );
-        assert_eq!(store.pending_since(DeliveryId(0), 1000).await.unwrap(), expected);
-        assert_eq!(store.pending_rows(ids.clone()).await.unwrap(), expected);
+        assert_eq!(
+            store.outbox().pending_since(DeliveryId(0), 1000).await.unwrap(),
+            expected
+        );
+        assert_eq!(store.outbox().pending_rows(ids.clone()).await.unwrap(), expected);
         let expected: Vec<_> = expected.into_iter().map(|d| d.id).collect();
-        assert_eq!(store.still_pending(ids.clone()).await.unwrap(), expected);
+        assert_eq!(store.outbox().still_pending(ids.clone()).await.unwrap(), expected);
         let mut due: Vec<_> = store
+            .outbox()
             .newest_due(endpoint, at(1000), 1000)
             .await
             .unwrap()
@@ -72,13 +80,20 @@ async fn lanes_part_the_outbox(on: &Backend) {
         );
         parts.push(expected);
         // For people, all of them.
-        assert_eq!(store.backlog().await.unwrap()[&endpoint].pending, 300);
+        assert_eq!(store.outbox().backlog().await.unwrap()[&endpoint].pending, 300);
     }
-    a.set_lanes(Lanes::NONE);
-    assert_eq!(a.pending_after(endpoint, DeliveryId(0), 1000).await.unwrap(), []);
-    a.set_lanes(Lanes::ALL);
+    a.outbox().set_lanes(Lanes::NONE);
     assert_eq!(
-        a.pending_after(endpoint, DeliveryId(0), 1000)
+        a.outbox()
+            .pending_after(endpoint, DeliveryId(0), 1000)
+            .await
+            .unwrap(),
+        []
+    );
+    a.outbox().set_lanes(Lanes::ALL);
+    assert_eq!(
+        a.outbox()
+            .pending_after(endpoint, DeliveryId(0), 1000)
             .await
             .unwrap()
             .len(),
@@ -90,11 +105,11 @@ async fn lanes_part_the_outbox(on: &Backend) {
 async fn what_others_committed_is_found_once(on: &Backend) {
     let db = Database::new(on);
     let (a, b, reader) = (db.node(LONG).await, db.node(LONG).await, db.node(LONG).await);
-    let endpoint = a.set_endpoints(&["billing"], at(0)).await.unwrap()[0];
+    let endpoint = a.outbox().set_endpoints(&["billing"], at(0)).await.unwrap()[0];
     let mut writers = Vec::new();
     for (store, name, base) in [(a, "eu-1", 0u64), (b, "us-1", 1000)] {
         writers.push(tokio::spawn(async move {
-            let source = store.source(name).await.unwrap();
+            let source = store.state().source(name).await.unwrap();
             for n in 0..60 {
                 let event = event(base + n, 0, 0, n, "a", false);
                 let commit = Commit {
@@ -105,12 +120,13 @@ async fn what_others_committed_is_found_once(on: &Backend) {
                     }],
                     ..Commit::new(source, at(n))
                 };
-                store.commit(commit).await.unwrap();
+                store.state().commit(commit).await.unwrap();
             }
         }));
     }
-    let mut seen = reader.newest_delivery().await.unwrap();
+    let mut seen = reader.outbox().newest_delivery().await.unwrap();
     let mut found: Vec<DeliveryId> = reader
+        .outbox()
         .pending_after(endpoint, DeliveryId(0), 1000)
         .await
         .unwrap()
@@ -121,8 +137,8 @@ async fn what_others_committed_is_found_once(on: &Backend) {
     let until = Instant::now() + PATIENCE;
     while found.len() < 120 {
         assert!(Instant::now() < until, "{} found", found.len());
-        let newest = reader.newest_delivery().await.unwrap();
-        let page = reader.pending_since(seen, 7).await.unwrap();
+        let newest = reader.outbox().newest_delivery().await.unwrap();
+        let page = reader.outbox().pending_since(seen, 7).await.unwrap();
         assert!(page.len() == 7 || page.last().is_none_or(|last| last.id > seen));
         if let Some(last) = page.last() {
             seen = last.id;
@@ -136,7 +152,10 @@ async fn what_others_committed_is_found_once(on: &Backend) {
     }
     assert!(found.is_sorted() && found.windows(2).all(|w| w[0] != w[1]));
     let outcomes = found.iter().map(|id| delivered(*id, 1)).collect();
-    assert_eq!(reader.record(outcomes).await.unwrap().ignored, 0);
-    assert_eq!(reader.pending_since(DeliveryId(0), 10).await.unwrap(), []);
-    assert!(reader.newest_delivery().await.unwrap() > *found.last().unwrap());
+    assert_eq!(reader.outbox().record(outcomes).await.unwrap().ignored, 0);
+    assert_eq!(
+        reader.outbox().pending_since(DeliveryId(0), 10).await.unwrap(),
+        []
+    );
+    assert!(reader.outbox().newest_delivery().await.unwrap() > *found.last().unwrap());
 }

@@ -55,7 +55,7 @@ async fn with_a_million_pending() {
         let events = (0..5000)
             .map(|n| event(step * 5000 + n, step, 0, step, "a", false))
             .collect();
-        let done = f.store.commit(f.commit(step, events)).await.unwrap();
+        let done = f.store.state().commit(f.commit(step, events)).await.unwrap();
         ids.extend(done.deliveries.iter().map(|d| d.id));
     }
     println!(
@@ -72,17 +72,25 @@ async fn with_a_million_pending() {
         }
         let middle = ids[ids.len() / 2];
         timed("backlog", async || {
-            format!("{:?}", f.store.backlog().await.unwrap()[&endpoint].pending)
+            format!(
+                "{:?}",
+                f.store.outbox().backlog().await.unwrap()[&endpoint].pending
+            )
         })
         .await;
         timed("changed_by_others", async || {
-            format!("{}", f.store.changed_by_others().await.unwrap())
+            format!("{}", f.store.outbox().changed_by_others().await.unwrap())
         })
         .await;
         timed("newest_due, 500", async || {
             format!(
                 "{}",
-                f.store.newest_due(endpoint, at(total), 500).await.unwrap().len()
+                f.store
+                    .outbox()
+                    .newest_due(endpoint, at(total), 500)
+                    .await
+                    .unwrap()
+                    .len()
             )
         })
         .await;
@@ -90,39 +98,58 @@ async fn with_a_million_pending() {
             timed(&format!("pending_after {name}, 1000"), async || {
                 format!(
                     "{}",
-                    f.store.pending_after(endpoint, after, 1000).await.unwrap().len()
+                    f.store
+                        .outbox()
+                        .pending_after(endpoint, after, 1000)
+                        .await
+                        .unwrap()
+                        .len()
                 )
             })
             .await;
         }
-        f.store.set_lanes((0..21).collect());
+        f.store.outbox().set_lanes((0..21).collect());
         timed("pending_after, a third of the lanes, 1000", async || {
             format!(
                 "{}",
-                f.store.pending_after(endpoint, middle, 1000).await.unwrap().len()
+                f.store
+                    .outbox()
+                    .pending_after(endpoint, middle, 1000)
+                    .await
+                    .unwrap()
+                    .len()
             )
         })
         .await;
-        f.store.set_lanes(turnhook_store::Lanes::ALL);
+        f.store.outbox().set_lanes(turnhook_store::Lanes::ALL);
         let last = ids[ids.len() - 100];
         timed("pending_since, the last 99", async || {
-            format!("{}", f.store.pending_since(last, 1000).await.unwrap().len())
+            format!(
+                "{}",
+                f.store.outbox().pending_since(last, 1000).await.unwrap().len()
+            )
         })
         .await;
         let some: Vec<DeliveryId> = ids.iter().step_by((ids.len() / 500).max(1)).copied().collect();
         timed("still_pending, 500", async || {
-            format!("{}", f.store.still_pending(some.clone()).await.unwrap().len())
+            format!(
+                "{}",
+                f.store.outbox().still_pending(some.clone()).await.unwrap().len()
+            )
         })
         .await;
         timed("pending_rows, 500", async || {
-            format!("{}", f.store.pending_rows(some.clone()).await.unwrap().len())
+            format!(
+                "{}",
+                f.store.outbox().pending_rows(some.clone()).await.unwrap().len()
+            )
         })
         .await;
         let mut next = ids.iter().copied();
         let mut n = total;
         timed("record, 500 delivered", async || {
             let outcomes = next.by_ref().take(500).map(|id| delivered(id, 1)).collect();
-            format!("{}", f.store.record(outcomes).await.unwrap().ignored)
+            format!("{}", f.store.outbox().record(outcomes).await.unwrap().ignored)
         })
         .await;
         timed("commit, 1 event", async || {
@@ -138,6 +165,7 @@ async fn with_a_million_pending() {
             format!(
                 "{}",
                 f.store
+                    .state()
                     .commit(f.commit(n, events))
                     .await
                     .unwrap()
@@ -162,7 +190,7 @@ async fn small_commits() {
         for s in 0..sources {
             let (store, endpoint) = (f.store.clone(), f.endpoints[0]);
             tasks.push(tokio::spawn(async move {
-                let source = store.source(&format!("s{s}")).await.unwrap();
+                let source = store.state().source(&format!("s{s}")).await.unwrap();
                 let mut n = 0;
                 while began.elapsed() < Duration::from_secs(5) {
                     let event = event(sources * 1_000_000 + s * 100_000 + n, 0, 0, 1, "a", false);
@@ -172,6 +200,7 @@ async fn small_commits() {
                         endpoints: vec![endpoint].into(),
                     }];
                     store
+                        .state()
                         .commit(Commit {
                             events,
                             ..Commit::new(source, at(n))
@@ -208,6 +237,7 @@ async fn a_million_rows_of_state() {
             .map(|n| put(Table::Allocation, step * 20_000 + n, &value))
             .collect();
         f.store
+            .state()
             .commit(Commit {
                 changes,
                 ..Commit::new(f.source, at(step))
@@ -221,7 +251,7 @@ async fn a_million_rows_of_state() {
     let count = |n: &mut (u64, u64), _: Table, key: u64, value: &[u8]| {
         *n = (n.0 + 1, n.1 ^ key ^ value.len() as u64);
     };
-    let ((rows, _), _) = f.store.load(f.source, (0, 0), count).await.unwrap();
+    let ((rows, _), _) = f.store.state().load(f.source, (0, 0), count).await.unwrap();
     println!(
         "{rows} rows read in {:.1?}; peak memory {before} MiB before, {} MiB after",
         began.elapsed(),

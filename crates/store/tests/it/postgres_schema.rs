@@ -113,10 +113,16 @@ async fn a_role_without_rights_runs_on_what_is_migrated(on: &Backend) {
     // It may ask.
     assert_eq!(Store::migrate(&options).await.unwrap(), Migrated { from: to, to });
     let store = Store::connect(options, Mode::Run).await.unwrap();
-    let source = store.source("eu-1").await.unwrap();
+    let source = store.state().source("eu-1").await.unwrap();
     store.cluster().unwrap().beat(&[source]).await.unwrap();
-    assert!(store.commit(commit(&store, 1).await).await.is_ok());
-    assert!(store.pause("billing", at(1), "maintenance").await.unwrap());
+    assert!(store.state().commit(commit(&store, 1).await).await.is_ok());
+    assert!(
+        store
+            .admin()
+            .pause("billing", at(1), "maintenance")
+            .await
+            .unwrap()
+    );
     store.close().await;
     drop(store);
     db.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));

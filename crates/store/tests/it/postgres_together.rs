@@ -32,7 +32,11 @@ async fn deliver(f: Arc<Fixture>, store: Store, seed: u64) {
     let mut random = random(seed);
     for now in 0..ROUNDS {
         let endpoint = f.endpoints[usize::try_from(random(2)).unwrap()];
-        let mut pending = store.pending_after(endpoint, DeliveryId(0), 200).await.unwrap();
+        let mut pending = store
+            .outbox()
+            .pending_after(endpoint, DeliveryId(0), 200)
+            .await
+            .unwrap();
         if random(2) == 0 {
             pending.reverse();
         }
@@ -42,7 +46,7 @@ async fn deliver(f: Arc<Fixture>, store: Store, seed: u64) {
             _ => delivered(d.id, now),
         });
         let outcomes = outcomes.collect();
-        store.record(outcomes).await.unwrap();
+        store.outbox().record(outcomes).await.unwrap();
     }
 }
 
@@ -65,7 +69,7 @@ async fn intervene(store: Store, seed: u64, replayed: Arc<AtomicU64>) {
                 states: vec![],
                 ..filter
             };
-            store.discard(pending, at(now)).await.unwrap();
+            store.admin().discard(pending, at(now)).await.unwrap();
         } else {
             let request = ReplayRequest {
                 filter,
@@ -75,7 +79,7 @@ async fn intervene(store: Store, seed: u64, replayed: Arc<AtomicU64>) {
                 rate: None,
                 may_repeat: false,
             };
-            let replay = store.replay(request).await.unwrap();
+            let replay = store.admin().replay(request).await.unwrap();
             replayed.fetch_add(replay.total, Ordering::Relaxed);
         }
     }
@@ -107,8 +111,15 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
     let events = (0..SESSIONS)
         .map(|n| event(n + 9000, 200, 0, 200 + n, "a", false))
         .collect();
-    let made = f.store.commit(f.commit(0, events)).await.unwrap().deliveries;
+    let made = f
+        .store
+        .state()
+        .commit(f.commit(0, events))
+        .await
+        .unwrap()
+        .deliveries;
     f.store
+        .outbox()
         .record(made.iter().map(|d| delivered(d.id, 1)).collect())
         .await
         .unwrap();
@@ -117,7 +128,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
     for (seed, source) in [(1u64, "eu-1"), (2, "us-1")] {
         let f = Arc::clone(&f);
         tasks.push(tokio::spawn(async move {
-            let source = f.store.source(source).await.unwrap();
+            let source = f.store.state().source(source).await.unwrap();
             for round in 0..u32::try_from(ROUNDS).unwrap() {
                 let events = (0..SESSIONS).map(|n| {
                     let n = n + seed * 1000;
@@ -135,7 +146,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
                     source,
                     ..f.commit(round.into(), events)
                 };
-                assert_eq!(f.store.commit(commit).await.unwrap().repeated, 0);
+                assert_eq!(f.store.state().commit(commit).await.unwrap().repeated, 0);
             }
         }));
     }
@@ -154,7 +165,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
     for store in [others[0].clone(), others[2].clone()] {
         tasks.push(tokio::spawn(async move {
             for _ in 0..ROUNDS {
-                store.trim(at(40), 50).await.unwrap();
+                store.admin().trim(at(40), 50).await.unwrap();
             }
         }));
     }
@@ -164,6 +175,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
 
     let all = f
         .store
+        .ledger()
         .deliveries(DeliveryFilter::default(), None, 100_000)
         .await
         .unwrap();
@@ -173,7 +185,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
         *pending += u64::from(row.state == DeliveryState::Pending);
         *dead += u64::from(row.state == DeliveryState::Dead);
     }
-    let told = f.store.backlog().await.unwrap();
+    let told = f.store.outbox().backlog().await.unwrap();
     let told: BTreeMap<_, _> = told
         .into_iter()
         .map(|(id, b)| (id, (b.pending, b.dead)))
@@ -186,6 +198,7 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
     );
     let on_record: u64 = f
         .store
+        .ledger()
         .replays(None, 1000)
         .await
         .unwrap()
@@ -194,7 +207,12 @@ async fn the_books_are_right_whoever_does_what(on: &Backend) {
         .sum();
     assert!(replayed.load(Ordering::Relaxed) > 0);
     assert_eq!(on_record, replayed.load(Ordering::Relaxed));
-    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    let usage = f
+        .store
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 10)
+        .await
+        .unwrap();
     let told = (ROUNDS - 1) * SESSIONS * 2000;
     assert_eq!(
         usage
@@ -211,6 +229,7 @@ async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
     let f = Fixture::new(on, &["billing", "audit"]).await;
     let made = f
         .store
+        .state()
         .commit(f.commit(
             1,
             vec![event(1, 0, 0, 0, "a", false), event(2, 0, 0, 0, "a", false)],
@@ -219,6 +238,7 @@ async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
         .unwrap()
         .deliveries;
     f.store
+        .outbox()
         .record(made.iter().map(|d| delivered(d.id, 1)).collect())
         .await
         .unwrap();
@@ -239,10 +259,10 @@ async fn what_is_queued_again_is_not_trimmed(on: &Backend) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let trimmed = f.store.trim(at(100), 500).await.unwrap();
+    let trimmed = f.store.admin().trim(at(100), 500).await.unwrap();
     again.join().unwrap();
     assert_eq!(trimmed.events, 1);
-    let left = f.store.delivery(made[1].event_id).await.unwrap();
+    let left = f.store.ledger().delivery(made[1].event_id).await.unwrap();
     let states: Vec<_> = left.iter().map(|d| d.row.state).collect();
     assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Pending]);
 }
@@ -256,11 +276,13 @@ async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
             .collect();
         let made = f
             .store
+            .state()
             .commit(f.commit(round.into(), events))
             .await
             .unwrap()
             .deliveries;
         f.store
+            .outbox()
             .record(made.iter().map(|d| delivered(d.id, 1)).collect())
             .await
             .unwrap();
@@ -292,11 +314,12 @@ async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
             rate: None,
             may_repeat: false,
         };
-        let replay = store.replay(request).await.unwrap();
-        let on_record = store.replays(Some(replay.id), 9).await.unwrap();
+        let replay = store.admin().replay(request).await.unwrap();
+        let on_record = store.ledger().replays(Some(replay.id), 9).await.unwrap();
         assert_eq!(on_record, std::slice::from_ref(&replay));
         assert_eq!((replay.total, replay.pending), (4000, 4000));
         let discarded = store
+            .admin()
             .discard(DeliveryFilter::default(), at(at_ms + 1))
             .await
             .unwrap();
@@ -304,8 +327,8 @@ async fn what_is_cut_on_the_way_is_done_once(on: &Backend) {
     }
     over.store(true, Ordering::Relaxed);
     assert!(cutting.join().unwrap() > 0);
-    assert_eq!(store.replays(None, 9).await.unwrap().len(), 3);
-    let backlog = f.store.backlog().await.unwrap();
+    assert_eq!(store.ledger().replays(None, 9).await.unwrap().len(), 3);
+    let backlog = f.store.outbox().backlog().await.unwrap();
     assert!(
         backlog.values().all(|b| (b.pending, b.dead) == (0, 0)),
         "{backlog:?}"

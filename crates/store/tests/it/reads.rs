@@ -18,18 +18,19 @@ crate::support::on_both! {
 
 async fn events_are_read_as_they_were_committed(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
-    assert_eq!(f.store.newest_event().await.unwrap(), 0);
+    assert_eq!(f.store.ledger().newest_event().await.unwrap(), 0);
     let mut told = Vec::new();
     for n in 1..=3 {
         let events = vec![
             event(n, 0, 0, n, "cust_42", false),
             event(n, 0, 1, 1_000 + n, "cust_42", true),
         ];
-        f.store.commit(f.commit(n, events.clone())).await.unwrap();
+        f.store.state().commit(f.commit(n, events.clone())).await.unwrap();
         told.extend(events);
     }
     let all = f
         .store
+        .ledger()
         .told_events(&RecordFilter::default(), 0, 100)
         .await
         .unwrap();
@@ -52,10 +53,11 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
             ("eu-1", Some(&b"cust_42"[..]))
         );
     }
-    assert_eq!(f.store.newest_event().await.unwrap(), all[5].number);
+    assert_eq!(f.store.ledger().newest_event().await.unwrap(), all[5].number);
     // Page by page, from wherever one was.
     let page = f
         .store
+        .ledger()
         .told_events(&RecordFilter::default(), all[1].number, 2)
         .await
         .unwrap();
@@ -65,7 +67,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
         until: Some(at(1_003)),
         source: Some("eu-1".to_owned()),
     };
-    let ends = f.store.told_events(&filter, 0, 100).await.unwrap();
+    let ends = f.store.ledger().told_events(&filter, 0, 100).await.unwrap();
     assert_eq!(
         ends.iter().map(|one| one.timestamp).collect::<Vec<_>>(),
         [at(1_001), at(1_002)]
@@ -74,7 +76,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
         source: Some("us-1".to_owned()),
         ..RecordFilter::default()
     };
-    assert_eq!(f.store.told_events(&other, 0, 100).await.unwrap(), []);
+    assert_eq!(f.store.ledger().told_events(&other, 0, 100).await.unwrap(), []);
 }
 
 async fn sessions_are_found_by_their_end(on: &Backend) {
@@ -84,9 +86,10 @@ async fn sessions_are_found_by_their_end(on: &Backend) {
     for (n, end) in ends {
         let user = if n == 4 { "other" } else { "cust_42" };
         let events = vec![event(n, n, 0, n, user, false), event(n, n, 1, end, user, true)];
-        f.store.commit(f.commit(n, events)).await.unwrap();
+        f.store.state().commit(f.commit(n, events)).await.unwrap();
     }
     f.store
+        .state()
         .commit(f.commit(7, vec![event(7, 7, 0, 7, "cust_42", false)]))
         .await
         .unwrap();
@@ -95,6 +98,7 @@ async fn sessions_are_found_by_their_end(on: &Backend) {
         loop {
             let page = f
                 .store
+                .ledger()
                 .sessions_ended(&filter, at(from), at(to), after, 2)
                 .await
                 .unwrap();
@@ -152,10 +156,10 @@ async fn what_is_on_record_is_listed_newest_first(on: &Backend) {
             gaps: vec![gap(n, 10 * n)],
             ..f.commit(n, Vec::new())
         };
-        f.store.commit(commit).await.unwrap();
+        f.store.state().commit(commit).await.unwrap();
     }
     let all = RecordFilter::default();
-    let rows = f.store.unattributed(&all, None, 3).await.unwrap();
+    let rows = f.store.ledger().unattributed(&all, None, 3).await.unwrap();
     assert_eq!(
         rows.iter().map(|row| row.allocation.0).collect::<Vec<_>>(),
         [5, 4, 3]
@@ -166,6 +170,7 @@ async fn what_is_on_record_is_listed_newest_first(on: &Backend) {
     );
     let rest = f
         .store
+        .ledger()
         .unattributed(&all, Some(rows[2].number), 100)
         .await
         .unwrap();
@@ -173,7 +178,7 @@ async fn what_is_on_record_is_listed_newest_first(on: &Backend) {
         rest.iter().map(|row| row.allocation.0).collect::<Vec<_>>(),
         [2, 1]
     );
-    let gaps = f.store.gaps_on_record(&all, None, 2).await.unwrap();
+    let gaps = f.store.ledger().gaps_on_record(&all, None, 2).await.unwrap();
     assert_eq!(
         gaps.iter().map(|(_, row)| row.gap.from).collect::<Vec<_>>(),
         [at(5), at(4)]
@@ -184,12 +189,17 @@ async fn what_is_on_record_is_listed_newest_first(on: &Backend) {
         until: Some(at(4)),
         source: Some("eu-1".to_owned()),
     };
-    let found = f.store.gaps_on_record(&between, None, 100).await.unwrap();
+    let found = f
+        .store
+        .ledger()
+        .gaps_on_record(&between, None, 100)
+        .await
+        .unwrap();
     assert_eq!(
         found.iter().map(|(_, row)| row.gap.clone()).collect::<Vec<_>>(),
         [gap(3, 30), gap(2, 20)]
     );
-    assert_eq!(f.store.refused_rows(&all, None, 10).await.unwrap(), []);
+    assert_eq!(f.store.ledger().refused_rows(&all, None, 10).await.unwrap(), []);
     let clock = f.store.server().await.unwrap();
     assert_eq!(clock.is_none(), f.is_sqlite());
 }

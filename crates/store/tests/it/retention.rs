@@ -17,7 +17,7 @@ crate::support::on_both! {
 async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
     let mut sum = Trimmed::default();
     for _ in 0..10_000 {
-        let step = store.trim(at(before), limit).await.unwrap();
+        let step = store.admin().trim(at(before), limit).await.unwrap();
         assert!(step.events + step.sessions <= limit as u64);
         sum.events += step.events;
         sum.sessions += step.sessions;
@@ -35,35 +35,51 @@ const DAY: u64 = 86_400_000;
 async fn a_clock_that_is_ahead_removes_nothing_early(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let events = vec![event(1, 0, 0, 0, "a", false), event(1, 0, 1, 10, "a", true)];
-    let made = f.store.commit(f.commit(20, events)).await.unwrap().deliveries;
+    let made = f
+        .store
+        .state()
+        .commit(f.commit(20, events))
+        .await
+        .unwrap()
+        .deliveries;
     let outcomes = made.iter().map(|d| delivered(d.id, 1)).collect();
-    f.store.record(outcomes).await.unwrap();
-    f.store.sessions(SessionFilter::default(), None, 1).await.unwrap();
+    f.store.outbox().record(outcomes).await.unwrap();
+    f.store
+        .ledger()
+        .sessions(SessionFilter::default(), None, 1)
+        .await
+        .unwrap();
     let minute = 60_000;
     assert_eq!(
-        f.store.horizon(),
+        f.store.admin().horizon(),
         Timestamp(0),
         "nothing is old before it is known"
     );
-    assert_eq!(f.store.advance_horizon(at(minute)).await.unwrap(), at(minute));
+    assert_eq!(
+        f.store.admin().advance_horizon(at(minute)).await.unwrap(),
+        at(minute)
+    );
     let mut f = f;
     for restart in [false, true, true] {
         if restart {
             f = f.reopen().await;
         }
         for ahead in [DAY, 3650 * DAY] {
-            let horizon = f.store.advance_horizon(at(ahead)).await.unwrap();
-            assert_eq!(horizon, f.store.horizon());
+            let horizon = f.store.admin().advance_horizon(at(ahead)).await.unwrap();
+            assert_eq!(horizon, f.store.admin().horizon());
             assert!((at(minute)..at(DAY / 2)).contains(&horizon), "{horizon:?}");
             let before = horizon.0.saturating_sub(30 * DAY).saturating_sub(at(0).0);
             assert_eq!(before, 0);
             assert_eq!(trim_all(&f.store, before, 500).await.events, 0);
         }
         // Put back: never ahead of the clock.
-        assert_eq!(f.store.advance_horizon(at(30_000)).await.unwrap(), at(30_000));
+        assert_eq!(
+            f.store.admin().advance_horizon(at(30_000)).await.unwrap(),
+            at(30_000)
+        );
     }
     assert_eq!(f.count("event"), 2);
-    let all = f.store.trim_all(at(DAY), || true).await.unwrap();
+    let all = f.store.admin().trim_all(at(DAY), || true).await.unwrap();
     assert_eq!(
         (all.events, all.sessions, all.more),
         (2, 1, false),
@@ -78,16 +94,27 @@ async fn what_is_old_goes_though_nobody_looks(on: &Backend) {
     let mut outcomes = Vec::new();
     for n in 0..300u64 {
         let events = vec![event(n, n, 0, n, "a", false), event(n, n, 1, n + 1, "a", true)];
-        let made = f.store.commit(f.commit(n, events)).await.unwrap().deliveries;
+        let made = f
+            .store
+            .state()
+            .commit(f.commit(n, events))
+            .await
+            .unwrap()
+            .deliveries;
         outcomes.extend(made.iter().map(|d| delivered(d.id, 1)));
     }
-    f.store.record(outcomes).await.unwrap();
-    let stopped = f.store.trim_all(at(200), || false).await.unwrap();
+    f.store.outbox().record(outcomes).await.unwrap();
+    let stopped = f.store.admin().trim_all(at(200), || false).await.unwrap();
     assert!(stopped.more, "it ends where it is told to");
-    let rest = f.store.trim_all(at(200), || true).await.unwrap();
+    let rest = f.store.admin().trim_all(at(200), || true).await.unwrap();
     assert_eq!((stopped.events + rest.events, rest.more), (399, false));
     assert_eq!(f.count("event"), 600 - 399);
-    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    let usage = f
+        .store
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 10)
+        .await
+        .unwrap();
     assert_eq!((usage[0].started, usage[0].ended), (300, 300));
 }
 
@@ -105,6 +132,7 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
         }];
         let made = f
             .store
+            .state()
             .commit(Commit {
                 gaps,
                 ..f.commit(n, events)
@@ -126,16 +154,21 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
             5 => vec![delivered(made[0].id, 1), delivered(made[1].id, 1)],
             _ => made.iter().map(|d| delivered(d.id, 1)).collect(),
         };
-        f.store.record(outcomes).await.unwrap();
+        f.store.outbox().record(outcomes).await.unwrap();
     }
     let started = event(90, 0, 0, 0, "a", false);
     let made = f
         .store
+        .state()
         .commit(f.commit(1, vec![started]))
         .await
         .unwrap()
         .deliveries;
-    f.store.record(vec![delivered(made[0].id, 1)]).await.unwrap();
+    f.store
+        .outbox()
+        .record(vec![delivered(made[0].id, 1)])
+        .await
+        .unwrap();
 
     // On SQLite nothing has been brought into the ledger yet, so nothing may go.
     if f.is_sqlite() {
@@ -143,6 +176,7 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
     }
     assert_eq!(
         f.store
+            .ledger()
             .sessions(SessionFilter::default(), None, 100)
             .await
             .unwrap()
@@ -155,6 +189,7 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
     assert_eq!((trimmed.events, trimmed.sessions), (30 * 3 - 2 + 1, 28));
     let left = f
         .store
+        .ledger()
         .deliveries(DeliveryFilter::default(), None, 1000)
         .await
         .unwrap();
@@ -162,16 +197,17 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
     assert_eq!(left[30].state, DeliveryState::Pending);
     assert_eq!(left[31].state, DeliveryState::Dead);
     assert!(
-        f.store.session(session(3, 30)).await.unwrap().is_some(),
+        f.store.ledger().session(session(3, 30)).await.unwrap().is_some(),
         "its dead letter is there"
     );
     assert!(
-        f.store.session(session(90, 0)).await.unwrap().is_some(),
+        f.store.ledger().session(session(90, 0)).await.unwrap().is_some(),
         "it is open"
     );
-    assert!(f.store.session(session(4, 40)).await.unwrap().is_none());
+    assert!(f.store.ledger().session(session(4, 40)).await.unwrap().is_none());
     assert!(
         f.store
+            .ledger()
             .gaps(None, 100)
             .await
             .unwrap()
@@ -187,13 +223,19 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
     assert_eq!(f.count("attempt"), 1);
 
     // Days of usage outlive all that.
-    let usage = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    let usage = f
+        .store
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 10)
+        .await
+        .unwrap();
     assert_eq!((usage[0].started, usage[0].ended), (41, 40));
 
     // Once delivered, or discarded, they go with the next pass; and ids go on where they were.
     let other = f.shared().await;
     assert_eq!(
         other
+            .admin()
             .discard(
                 DeliveryFilter {
                     states: vec![DeliveryState::Dead, DeliveryState::Pending],
@@ -210,6 +252,7 @@ async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
     let f = f.reopen().await;
     let next = f
         .store
+        .state()
         .commit(f.commit(9, vec![event(91, 0, 0, 0, "a", false)]))
         .await
         .unwrap()

@@ -142,17 +142,23 @@ async fn sums_stop_at_the_largest_number(on: &Backend) {
     for (n, delta) in [(1, most), (2, most), (3, beyond), (4, most)] {
         let mut end = event(n, 0, 0, n, "cust_42", true);
         (end.usage, end.usage_delta) = (delta, delta);
-        f.store.commit(f.commit(n, vec![end])).await.unwrap();
+        f.store.state().commit(f.commit(n, vec![end])).await.unwrap();
         // Into the ledger, which is where a file adds them up.
         let found = f
             .store
+            .ledger()
             .sessions(SessionFilter::default(), None, 10)
             .await
             .unwrap();
         assert_eq!(found.len() as u64, n);
         assert!(found.iter().all(|s| s.usage == most));
     }
-    let days = f.store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    let days = f
+        .store
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 10)
+        .await
+        .unwrap();
     assert_eq!(days.len(), 1);
     assert_eq!((days[0].usage, days[0].started, days[0].ended), (most, 0, 4));
 }
@@ -170,7 +176,7 @@ async fn since_and_until_find_what_was_open_then(on: &Backend) {
             events.push(event(n, began, 1, over, user, true));
         }
         all.push((session(n, began), began, ended.then_some(over), user));
-        f.store.commit(f.commit(1000 + n, events)).await.unwrap();
+        f.store.state().commit(f.commit(1000 + n, events)).await.unwrap();
     }
     all.reverse();
     for (since, until) in [
@@ -201,6 +207,7 @@ async fn since_and_until_find_what_was_open_then(on: &Backend) {
                 loop {
                     let page = f
                         .store
+                        .ledger()
                         .sessions(filter.clone(), found.last().copied(), 7)
                         .await
                         .unwrap();
@@ -221,8 +228,12 @@ async fn a_sum_that_was_spoilt_is_mended_by_the_migration() {
     let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     let mut end = event(1, 0, 0, 1, "cust_42", true);
     end.usage_delta = turnhook_reducer::usage::Usage::from([i64::MAX as u64; 9]);
-    f.store.commit(f.commit(1, vec![end])).await.unwrap();
-    f.store.sessions(SessionFilter::default(), None, 1).await.unwrap();
+    f.store.state().commit(f.commit(1, vec![end])).await.unwrap();
+    f.store
+        .ledger()
+        .sessions(SessionFilter::default(), None, 1)
+        .await
+        .unwrap();
     f.store.close().await;
     let db = rusqlite::Connection::open(f.path()).unwrap();
     db.execute_batch(
@@ -238,7 +249,7 @@ async fn a_sum_that_was_spoilt_is_mended_by_the_migration() {
     assert_eq!(kind, "real");
     drop(db);
     let store = Store::open(f.path(), Mode::Run).await.unwrap();
-    let days = store.usage_by_day(0, u32::MAX, None, 10).await.unwrap();
+    let days = store.ledger().usage_by_day(0, u32::MAX, None, 10).await.unwrap();
     assert_eq!(days[0].usage.billable_bytes, i64::MAX as u64);
     assert_eq!(u64::from(days[0].day), T0 / 86_400_000);
 }

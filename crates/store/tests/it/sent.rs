@@ -18,6 +18,7 @@ async fn one(on: &Backend) -> (Fixture, DeliveryId) {
     let f = Fixture::new(on, &["billing"]).await;
     let made = f
         .store
+        .state()
         .commit(f.commit(1000, vec![event(1, 1000, 0, 1000, "anna", false)]))
         .await
         .unwrap();
@@ -27,7 +28,7 @@ async fn one(on: &Backend) -> (Fixture, DeliveryId) {
 }
 
 async fn sent(store: &Store, id: DeliveryId) -> Option<Bytes> {
-    let pending = store.pending_rows(vec![id]).await.unwrap();
+    let pending = store.outbox().pending_rows(vec![id]).await.unwrap();
     pending[0].sent.clone()
 }
 
@@ -38,16 +39,25 @@ fn so(outcome: Outcome, sent: Sent) -> Outcome {
 async fn what_was_sent_is_read_with_its_delivery_until_it_is_forgotten(on: &Backend) {
     let (f, id) = one(on).await;
     let items = |text: &'static str| Bytes::from_static(text.as_bytes());
-    f.store.begin_sending(vec![(id, items("first"))]).await.unwrap();
+    f.store
+        .outbox()
+        .begin_sending(vec![(id, items("first"))])
+        .await
+        .unwrap();
     assert_eq!(sent(&f.store, id).await, Some(items("first")));
-    f.store.record(vec![retry(id, 1100, 1200)]).await.unwrap();
+    f.store
+        .outbox()
+        .record(vec![retry(id, 1100, 1200)])
+        .await
+        .unwrap();
     assert_eq!(sent(&f.store, id).await, Some(items("first")));
     let further = so(retry(id, 1200, 1300), Sent::Put(items("further")));
-    f.store.record(vec![further]).await.unwrap();
+    f.store.outbox().record(vec![further]).await.unwrap();
     assert_eq!(sent(&f.store, id).await, Some(items("further")));
     // By a path that reads the oldest, too; and a commit that is repeated speaks of it.
     let again = f
         .store
+        .state()
         .commit(f.commit(1000, vec![event(1, 1000, 0, 1000, "anna", false)]))
         .await
         .unwrap();
@@ -56,10 +66,11 @@ async fn what_was_sent_is_read_with_its_delivery_until_it_is_forgotten(on: &Back
         next: Next::Waits,
         ..so(retry(id, 1300, 1400), Sent::Forget)
     };
-    f.store.record(vec![waits]).await.unwrap();
+    f.store.outbox().record(vec![waits]).await.unwrap();
     assert_eq!(sent(&f.store, id).await, None);
     let rows = f
         .store
+        .ledger()
         .deliveries(DeliveryFilter::default(), None, 9)
         .await
         .unwrap();
@@ -73,8 +84,12 @@ async fn what_was_sent_is_read_with_its_delivery_until_it_is_forgotten(on: &Back
 async fn a_replay_keeps_what_was_sent_unless_it_may_repeat(on: &Backend) {
     let (f, id) = one(on).await;
     let items = Bytes::from_static(b"items");
-    f.store.begin_sending(vec![(id, items.clone())]).await.unwrap();
-    f.store.record(vec![delivered(id, 1100)]).await.unwrap();
+    f.store
+        .outbox()
+        .begin_sending(vec![(id, items.clone())])
+        .await
+        .unwrap();
+    f.store.outbox().record(vec![delivered(id, 1100)]).await.unwrap();
     let request = |may_repeat| ReplayRequest {
         filter: DeliveryFilter {
             states: vec![DeliveryState::Delivered, DeliveryState::Pending],
@@ -86,55 +101,83 @@ async fn a_replay_keeps_what_was_sent_unless_it_may_repeat(on: &Backend) {
         rate: None,
         may_repeat,
     };
-    f.store.replay(request(false)).await.unwrap();
+    f.store.admin().replay(request(false)).await.unwrap();
     assert_eq!(sent(&f.store, id).await, Some(items.clone()));
     // It is pending, perhaps under way: nobody takes that from it.
-    f.store.replay(request(true)).await.unwrap();
+    f.store.admin().replay(request(true)).await.unwrap();
     assert_eq!(sent(&f.store, id).await, Some(items));
-    f.store.record(vec![delivered(id, 2100)]).await.unwrap();
-    f.store.replay(request(true)).await.unwrap();
+    f.store.outbox().record(vec![delivered(id, 2100)]).await.unwrap();
+    f.store.admin().replay(request(true)).await.unwrap();
     assert_eq!(sent(&f.store, id).await, None);
 }
 
 async fn what_was_sent_goes_with_its_delivery(on: &Backend) {
     let (f, id) = one(on).await;
     f.store
+        .outbox()
         .begin_sending(vec![(id, Bytes::from_static(b"items"))])
         .await
         .unwrap();
-    f.store.record(vec![delivered(id, 1100)]).await.unwrap();
-    let details = f.store.delivery(f_event()).await.unwrap();
+    f.store.outbox().record(vec![delivered(id, 1100)]).await.unwrap();
+    let details = f.store.ledger().delivery(f_event()).await.unwrap();
     assert_eq!(details[0].sent, Some(Bytes::from_static(b"items")));
-    f.store.trim_all(at(1 << 40), || true).await.unwrap();
-    assert!(f.store.delivery(f_event()).await.unwrap().is_empty());
+    f.store.admin().trim_all(at(1 << 40), || true).await.unwrap();
+    assert!(f.store.ledger().delivery(f_event()).await.unwrap().is_empty());
     // Its number is never used again, so this is the only way to see that nothing is left of it.
-    assert_eq!(f.store.pending_rows(vec![id]).await.unwrap(), []);
+    assert_eq!(f.store.outbox().pending_rows(vec![id]).await.unwrap(), []);
 }
 
 async fn what_is_included_is_what_was_configured_when_the_event_came(on: &Backend) {
     let f = Fixture::new(on, &["billing", "audit"]).await;
-    let ids: Vec<EndpointId> = f.store.endpoints().await.unwrap().iter().map(|e| e.id).collect();
+    let ids: Vec<EndpointId> = f
+        .store
+        .outbox()
+        .endpoints()
+        .await
+        .unwrap()
+        .iter()
+        .map(|e| e.id)
+        .collect();
     let part = |allocations| Part {
         allocations,
         addresses: allocations > 9,
     };
     let commit = async |n: u64| {
         let event = event(n, n * 1000, 0, n * 1000, "anna", false);
-        let made = f.store.commit(f.commit(n * 1000, vec![event])).await.unwrap();
+        let made = f
+            .store
+            .state()
+            .commit(f.commit(n * 1000, vec![event]))
+            .await
+            .unwrap();
         made.deliveries.iter().map(|d| d.id).collect::<Vec<_>>()
     };
     let before = commit(1).await;
-    f.store.set_included(vec![(ids[0], part(25))]).await.unwrap();
+    f.store
+        .outbox()
+        .set_included(vec![(ids[0], part(25))])
+        .await
+        .unwrap();
     let first = commit(2).await;
     f.store
+        .outbox()
         .set_included(vec![(ids[0], part(3)), (ids[1], part(0))])
         .await
         .unwrap();
     // Configured and taken back before anything came of it.
-    f.store.set_included(vec![(ids[0], part(4))]).await.unwrap();
+    f.store
+        .outbox()
+        .set_included(vec![(ids[0], part(4))])
+        .await
+        .unwrap();
     let second = commit(3).await;
-    let included = f.store.set_included(vec![(ids[0], part(4))]).await.unwrap();
-    assert_eq!(f.store.included().await.unwrap(), included);
+    let included = f
+        .store
+        .outbox()
+        .set_included(vec![(ids[0], part(4))])
+        .await
+        .unwrap();
+    assert_eq!(f.store.outbox().included().await.unwrap(), included);
     let of = |deliveries: &[DeliveryId]| {
         let mut found: Vec<_> = deliveries
             .iter()

@@ -76,6 +76,7 @@ fn held(sums: Sums) -> Sums {
 async fn users(store: &Store) -> Vec<UsageQuarter> {
     let everything = UsageFilter::default();
     store
+        .ledger()
         .usage_by_quarter(everything, 0, u64::MAX, None, 100_000)
         .await
         .unwrap()
@@ -92,6 +93,7 @@ async fn agree(store: &Store) {
     }
     let everything = UsageFilter::default();
     let found = store
+        .ledger()
         .usage_summed(Unit::Quarter, SummedBy::Time, &everything, (0, u64::MAX))
         .await
         .unwrap();
@@ -113,6 +115,7 @@ async fn most_in(store: &Store, (from, to): (u64, u64)) {
     }
     let everything = UsageFilter::default();
     let found = store
+        .ledger()
         .usage_summed(
             Unit::Quarter,
             SummedBy::Users(USERS.len()),
@@ -134,7 +137,7 @@ async fn sums_over_all_are_those_of_the_users(on: &Backend) {
     for _ in 0..6 {
         let commits = ledger().new_tree(&mut runner).unwrap().current();
         let f = Fixture::new(on, &[]).await;
-        let sources = [f.source, f.store.source("us-1").await.unwrap()];
+        let sources = [f.source, f.store.state().source("us-1").await.unwrap()];
         let mut all = Sums::default();
         let mut n = 0;
         for (clock, events) in commits.into_iter().enumerate() {
@@ -168,7 +171,7 @@ async fn sums_over_all_are_those_of_the_users(on: &Backend) {
                     events: f.events(made),
                     ..Commit::new(*id, at(clock as u64))
                 };
-                f.store.commit(commit).await.unwrap();
+                f.store.state().commit(commit).await.unwrap();
             }
             agree(&f.store).await;
         }
@@ -195,7 +198,7 @@ async fn sums_over_all_are_those_of_the_users(on: &Backend) {
         let mut last = rows.len();
         for days in 1..5 {
             let before = at((KEPT + days) * DAY);
-            while f.store.trim(before, 3).await.unwrap().more {
+            while f.store.admin().trim(before, 3).await.unwrap().more {
                 agree(&f.store).await;
             }
             let left = users(&f.store).await;
@@ -217,7 +220,7 @@ async fn sums_over_all_are_those_of_the_users(on: &Backend) {
 async fn whoever_looks_meanwhile_sees_both_or_neither(on: &Backend) {
     let f = Fixture::new(on, &[]).await;
     let made = (0..4000u64).map(|n| event(n, n, 1, n, &format!("user-{n}"), true));
-    f.store.commit(f.commit(1, made.collect())).await.unwrap();
+    f.store.state().commit(f.commit(1, made.collect())).await.unwrap();
     let both = "SELECT (SELECT coalesce(sum(billable_bytes), 0) FROM usage_all) || ' ' || \
                 (SELECT coalesce(sum(billable_bytes), 0) FROM usage_quarter)";
     let look = || {

@@ -107,8 +107,8 @@ impl Fixture {
 
     pub(crate) async fn at(place: Place, endpoints: &[&str]) -> Fixture {
         let store = place.open(Mode::Run).await.unwrap();
-        let source = store.source("eu-1").await.unwrap();
-        let endpoints = store.set_endpoints(endpoints, at(0)).await.unwrap();
+        let source = store.state().source("eu-1").await.unwrap();
+        let endpoints = store.outbox().set_endpoints(endpoints, at(0)).await.unwrap();
         Fixture {
             store,
             source,

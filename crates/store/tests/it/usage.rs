@@ -22,7 +22,7 @@ async fn quarters_sum_to_days_and_are_found_by_user_and_time(on: &Backend) {
         let mut end = event(n, time, 0, time, user, true);
         end.usage_delta = Usage::from([n, 1, 2, 3, 4, 5, 6, 7, 1000 + n]);
         told.push((user, (T0 + time) / QUARTER_MS, end.usage_delta));
-        f.store.commit(f.commit(n + 1, vec![end])).await.unwrap();
+        f.store.state().commit(f.commit(n + 1, vec![end])).await.unwrap();
     }
     let sum = |of: &dyn Fn(&(&str, u64, Usage)) -> bool| {
         let found = told.iter().filter(|row| of(row));
@@ -41,6 +41,7 @@ async fn quarters_sum_to_days_and_are_found_by_user_and_time(on: &Backend) {
                 let after = rows.last().cloned();
                 let page = f
                     .store
+                    .ledger()
                     .usage_by_quarter(filter.clone(), from, to, after, 7)
                     .await
                     .unwrap();
@@ -52,19 +53,32 @@ async fn quarters_sum_to_days_and_are_found_by_user_and_time(on: &Backend) {
             let want = sum(&|row| (from..to).contains(&row.1) && user.is_none_or(|user| user == row.0));
             let total = rows.iter().fold(Sums::default(), |sum, row| sum.plus(row.sums));
             assert_eq!((total.ended, total.usage), want, "{user:?} {from} {to}");
-            assert_eq!(f.store.usage_total(filter, from, to).await.unwrap(), total);
+            assert_eq!(
+                f.store.ledger().usage_total(filter, from, to).await.unwrap(),
+                total
+            );
             assert!(rows.is_sorted_by_key(|row| (row.quarter, row.user.clone())));
             assert!(rows.iter().all(|row| !row.whole_day));
         }
     }
-    let days = f.store.usage_by_day(0, u32::MAX, None, 100).await.unwrap();
+    let days = f
+        .store
+        .ledger()
+        .usage_by_day(0, u32::MAX, None, 100)
+        .await
+        .unwrap();
     let days = days.iter().fold(Usage::default(), |sum, day| sum.plus(day.usage));
     assert_eq!(days, sum(&|_| true).1);
     let elsewhere = UsageFilter {
         source: Some("nowhere".to_owned()),
         ..UsageFilter::default()
     };
-    let none = f.store.usage_total(elsewhere, 0, u64::MAX).await.unwrap();
+    let none = f
+        .store
+        .ledger()
+        .usage_total(elsewhere, 0, u64::MAX)
+        .await
+        .unwrap();
     assert_eq!(none, Sums::default());
 }
 
@@ -82,7 +96,7 @@ async fn the_database_sums_as_we_do(on: &Backend) {
         let billable = if (3..5).contains(&n) { most } else { 1000 + n };
         end.usage_delta = Usage::from([n, 1, 2, 3, 4, 5, 6, 7, billable]);
         told.push((user, end.realm.to_vec(), T0 + time, billable));
-        f.store.commit(f.commit(n + 1, vec![end])).await.unwrap();
+        f.store.state().commit(f.commit(n + 1, vec![end])).await.unwrap();
     }
     let ask = async |unit, by, realm: Option<&[u8]>, span| {
         let filter = UsageFilter {
@@ -90,7 +104,11 @@ async fn the_database_sums_as_we_do(on: &Backend) {
             source: Some("eu-1".to_owned()),
             realm: realm.map(<[u8]>::to_vec),
         };
-        f.store.usage_summed(unit, by, &filter, span).await.unwrap()
+        f.store
+            .ledger()
+            .usage_summed(unit, by, &filter, span)
+            .await
+            .unwrap()
     };
     for (unit, length) in [(Unit::Day, 96 * QUARTER_MS), (Unit::Quarter, QUARTER_MS)] {
         let (first, last) = (T0 / length, (T0 + 29 * 70 * 60_000) / length);
@@ -136,7 +154,11 @@ async fn the_database_sums_as_we_do(on: &Backend) {
         ..UsageFilter::default()
     };
     for by in [SummedBy::Time, SummedBy::Users(5)] {
-        let none = f.store.usage_summed(Unit::Day, by, &nowhere, (0, u64::MAX)).await;
+        let none = f
+            .store
+            .ledger()
+            .usage_summed(Unit::Day, by, &nowhere, (0, u64::MAX))
+            .await;
         assert_eq!(none.unwrap(), []);
     }
 }
@@ -150,10 +172,15 @@ async fn ends_are_summed_and_chains_are_found_forward(on: &Backend) {
             end.continues = Some(session(2, 2000));
         }
         let open = event(n + 100, n * 1000, 0, n * 1000, "anna", false);
-        f.store.commit(f.commit(n, vec![end, open])).await.unwrap();
+        f.store
+            .state()
+            .commit(f.commit(n, vec![end, open]))
+            .await
+            .unwrap();
     }
     let ended = f
         .store
+        .ledger()
         .usage_ended(b"anna".to_vec(), at(2500), at(5500))
         .await
         .unwrap();
@@ -163,13 +190,21 @@ async fn ends_are_summed_and_chains_are_found_forward(on: &Backend) {
     );
     let nobody = f
         .store
+        .ledger()
         .usage_ended(b"bert".to_vec(), at(0), Timestamp::MAX)
         .await
         .unwrap();
     assert_eq!(nobody, Sums::default());
-    let next = f.store.continued_by(session(2, 2000)).await.unwrap();
+    let next = f.store.ledger().continued_by(session(2, 2000)).await.unwrap();
     assert_eq!(next, [session(4, 4000), session(5, 5000)]);
-    assert!(f.store.continued_by(session(1, 1000)).await.unwrap().is_empty());
+    assert!(
+        f.store
+            .ledger()
+            .continued_by(session(1, 1000))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn what_people_did_is_on_record(on: &Backend) {
@@ -184,15 +219,20 @@ async fn what_people_did_is_on_record(on: &Backend) {
             count: n,
             ..AuditEntry::default()
         };
-        f.store.note(entry).await.unwrap();
+        f.store.admin().note(entry).await.unwrap();
     }
-    let newest = f.store.audit(None, 3).await.unwrap();
+    let newest = f.store.ledger().audit(None, 3).await.unwrap();
     assert_eq!(newest.iter().map(|e| e.count).collect::<Vec<_>>(), [4, 3, 2]);
     assert_eq!(
         (newest[0].target.as_str(), newest[0].detail.len()),
         ("billing\u{fffd}", 1000)
     );
-    let rest = f.store.audit(newest.last().map(|e| e.id), 10).await.unwrap();
+    let rest = f
+        .store
+        .ledger()
+        .audit(newest.last().map(|e| e.id), 10)
+        .await
+        .unwrap();
     assert_eq!(rest.iter().map(|e| e.count).collect::<Vec<_>>(), [1, 0]);
 }
 
@@ -202,8 +242,8 @@ async fn days_of_before_are_put_down_at_their_noon() {
     let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
     let mut end = event(1, 0, 0, 1, "anna", true);
     end.usage_delta = Usage::from([1; 9]);
-    f.store.commit(f.commit(1, vec![end])).await.unwrap();
-    f.store.usage_by_day(0, u32::MAX, None, 1).await.unwrap();
+    f.store.state().commit(f.commit(1, vec![end])).await.unwrap();
+    f.store.ledger().usage_by_day(0, u32::MAX, None, 1).await.unwrap();
     f.store.close().await;
     let db = rusqlite::Connection::open(f.path()).unwrap();
     let migrations = [
@@ -219,8 +259,9 @@ async fn days_of_before_are_put_down_at_their_noon() {
     let store = Store::open(f.path(), Mode::Run).await.unwrap();
     let mut end = event(2, 0, 0, 2, "anna", true);
     end.usage_delta = Usage::from([2; 9]);
-    store.commit(f.commit(2, vec![end])).await.unwrap();
+    store.state().commit(f.commit(2, vec![end])).await.unwrap();
     let rows = store
+        .ledger()
         .usage_by_quarter(UsageFilter::default(), 0, u64::MAX, None, 10)
         .await
         .unwrap();
@@ -230,6 +271,7 @@ async fn days_of_before_are_put_down_at_their_noon() {
     let total = rows.iter().fold(Sums::default(), |sum, row| sum.plus(row.sums));
     assert_eq!((total.ended, total.usage), (2, Usage::from([3; 9])));
     let all = store
+        .ledger()
         .usage_summed(
             Unit::Quarter,
             SummedBy::Time,

@@ -25,7 +25,7 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        store.backup(&self.file).await?;
+        store.admin().backup(&self.file).await?;
         let size = std::fs::metadata(&self.file).map_err(CliError::failed)?.len();
         print(&format!(
             "{}: {}\n",

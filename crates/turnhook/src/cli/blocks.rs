@@ -69,7 +69,10 @@ impl Block {
             user: self.user.as_bytes().into(),
             until,
         };
-        store.change_block(now, change, &self.reason, &who()).await?;
+        store
+            .admin()
+            .change_block(now, change, &self.reason, &who())
+            .await?;
         let target = output::name(self.user.as_bytes());
         store::note(&store, "block", target, &self.reason, 1).await?;
         if config.controls.is_empty() {
@@ -112,7 +115,7 @@ impl Unblock {
             self.user.as_bytes(),
             self.realm.as_ref().map(|realm| realm.as_bytes()),
         );
-        let blocks = store.blocks(now).await?;
+        let blocks = store.admin().blocks(now).await?;
         if !blocks.iter().any(|row| names(row) == Some((user, realm))) {
             return Err(CliError::failed(format!(
                 "{} is not blocked{}; `turnhook blocks list` says who is",
@@ -128,7 +131,7 @@ impl Unblock {
             realm: realm.map(Into::into),
             user: user.into(),
         };
-        store.change_block(now, change, "", &who()).await?;
+        store.admin().change_block(now, change, "", &who()).await?;
         store::note(&store, "unblock", output::name(user), "", 1).await?;
         print(&format!("{} is not blocked any more\n", output::name(user)))
     }
@@ -187,7 +190,7 @@ impl List {
             ("REASON", false),
             ("BY", false),
         ]);
-        for row in store.blocks(store::now()).await? {
+        for row in store.admin().blocks(store::now()).await? {
             let BlockChange::Block { realm, user, until } = &row.change else {
                 continue;
             };

@@ -82,7 +82,7 @@ struct List {
 impl List {
     async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
-        let backlog = store.backlog().await?;
+        let backlog = store.outbox().backlog().await?;
         let running = Running::ask(&config, &store).await?;
         running.say_if_unanswered();
         let now = store::now();
@@ -95,7 +95,7 @@ impl List {
             ("URL", false),
         ])
         .narrow(&["URL"], &["STATE", "ENDPOINT"]);
-        for endpoint in store.endpoints().await? {
+        for endpoint in store.outbox().endpoints().await? {
             let left = backlog.get(&endpoint.id).copied().unwrap_or_default();
             let configured = config.endpoints.iter().find(|one| one.name == endpoint.name);
             if configured.is_none() && left.pending == 0 && left.dead == 0 {
@@ -165,7 +165,10 @@ struct Pause {
 impl Pause {
     async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        let paused = store.pause(&self.name, store::now(), &self.reason).await?;
+        let paused = store
+            .admin()
+            .pause(&self.name, store::now(), &self.reason)
+            .await?;
         store::note(&store, "pause", self.name.clone(), &self.reason, paused.into()).await?;
         print(&format!(
             "{} {}\n",
@@ -192,7 +195,7 @@ struct Resume {
 impl Resume {
     async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        let resumed = store.resume(&self.name, store::now()).await?;
+        let resumed = store.admin().resume(&self.name, store::now()).await?;
         store::note(&store, "resume", self.name.clone(), "", resumed.into()).await?;
         print(&format!(
             "{} {}\n",

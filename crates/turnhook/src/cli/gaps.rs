@@ -111,6 +111,7 @@ impl List {
         let mut after = self.which.after;
         loop {
             let page = store
+                .ledger()
                 .gaps_on_record(&filter, after, left.saturating_add(1).min(PAGE))
                 .await?;
             let more = page.len() > left || page.len() == PAGE;

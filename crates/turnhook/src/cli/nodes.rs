@@ -57,7 +57,7 @@ impl List {
                 store.describe()
             )));
         };
-        let sources = store.sources().await?;
+        let sources = store.ledger().sources().await?;
         let name_of = |id: SourceId| {
             let found = sources.iter().find(|(_, known)| **known == id);
             found.map_or_else(|| id.0.to_string(), |(name, _)| name.clone())

@@ -57,7 +57,7 @@ pub(super) struct Reconcile {
 impl Reconcile {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
-        if !store.sources().await?.contains_key(&self.source) {
+        if !store.ledger().sources().await?.contains_key(&self.source) {
             return Err(CliError::Usage(format!(
                 "the store knows no source {:?}: `turnhook usage --by source` names those that it knows",
                 self.source
@@ -79,7 +79,7 @@ impl Reconcile {
         }
         // A session that began before may count what began later.
         let since = log.dates.map(|(from, _)| from);
-        let ledger = reconcile::ledger(&store, &self.source, since).await?;
+        let ledger = reconcile::ledger(store.ledger(), &self.source, since).await?;
         let (trimmed, unlisted) = (ledger.trimmed, ledger.unlisted);
         let mut summary = Summary::of(&log, trimmed, unlisted);
         summary.files = files.iter().map(|file| file.path.display().to_string()).collect();

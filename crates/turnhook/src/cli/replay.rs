@@ -108,7 +108,7 @@ impl Replay {
             ],
         });
         if self.dry_run {
-            let count = store.count_deliveries(filter).await?;
+            let count = store.ledger().count_deliveries(filter).await?;
             return print(&format!("{count} deliveries would be sent again\n"));
         }
         let state = self
@@ -126,7 +126,7 @@ impl Replay {
             rate: self.rate,
             may_repeat: self.may_repeat,
         };
-        let replay = store.replay(request).await?;
+        let replay = store.admin().replay(request).await?;
         store::note(&store, "replay", replay.what.clone(), "", replay.total).await?;
         print(&format!(
             "replay {}: {} deliveries queued\n",
@@ -170,6 +170,7 @@ impl Replay {
         let deadline = self.timeout.and_then(|most| Instant::now().checked_add(most));
         for look in 0u32.. {
             let pending = store
+                .ledger()
                 .replays(Some(replay.id), 1)
                 .await?
                 .first()
@@ -216,8 +217,8 @@ impl Replay {
         told: &mut BTreeMap<String, String>,
     ) -> Result<Vec<String>, CliError> {
         let mut lines = Vec::new();
-        let backlog = store.backlog().await?;
-        for endpoint in store.endpoints().await? {
+        let backlog = store.outbox().backlog().await?;
+        for endpoint in store.outbox().endpoints().await? {
             let asked = self.filter.endpoint().is_none_or(|name| name == endpoint.name);
             let waits = backlog.get(&endpoint.id).is_some_and(|left| left.pending > 0);
             let standing = running.of(&endpoint.name);
@@ -245,7 +246,7 @@ impl Replay {
         };
         let (mut failed, mut after) = (0, None);
         loop {
-            let page = store.deliveries(filter.clone(), after, PAGE).await?;
+            let page = store.ledger().deliveries(filter.clone(), after, PAGE).await?;
             failed += page.iter().filter(|row| row.replay == Some(replay.id)).count() as u64;
             match page.last() {
                 Some(last) if page.len() == PAGE => {
@@ -261,7 +262,7 @@ impl Replay {
 }
 
 async fn history(store: &Store, format: Format) -> Result<(), CliError> {
-    let replays = store.replays(None, usize::MAX).await?;
+    let replays = store.ledger().replays(None, usize::MAX).await?;
     if format == Format::Json {
         return replays.iter().try_for_each(|replay| {
             print_json(&json!({

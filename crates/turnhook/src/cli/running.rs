@@ -51,7 +51,7 @@ impl Running {
                 None => unanswered = Some(url),
             }
         }
-        for endpoint in store.endpoints().await? {
+        for endpoint in store.outbox().endpoints().await? {
             if let Some(standing) = paused(&endpoint) {
                 endpoints.insert(endpoint.name, standing);
             } else if endpoints

@@ -65,9 +65,9 @@ impl Rename {
                 store.describe()
             )));
         }
-        store.rename_source(&old, &new).await?;
-        let source = store.source(&new).await?;
-        let (allocations, sessions) = store.open_in(source).await?;
+        store.admin().rename_source(&old, &new).await?;
+        let source = store.state().source(&new).await?;
+        let (allocations, sessions) = store.state().open_in(source).await?;
         print(&format!(
             "{old} is {new} now: {sessions} open sessions with {allocations} allocations go on under this name\n"
         ))

@@ -69,7 +69,7 @@ pub(super) async fn note(
         count,
         ..AuditEntry::default()
     };
-    Ok(store.note(entry).await?)
+    Ok(store.admin().note(entry).await?)
 }
 
 /// By the wall clock.

@@ -76,6 +76,7 @@ impl List {
         let (mut left, mut after, mut sum) = (wanted, self.which.after, 0u64);
         let more = loop {
             let page = store
+                .ledger()
                 .unattributed(&filter, after, left.saturating_add(1).min(PAGE))
                 .await?;
             let more = page.len() > left || page.len() == PAGE;
@@ -94,7 +95,10 @@ impl List {
         };
         // Beside them, since there are few, if any.
         let refused = if self.which.after.is_none() {
-            store.refused_rows(&filter, None, wanted.min(PAGE)).await?
+            store
+                .ledger()
+                .refused_rows(&filter, None, wanted.min(PAGE))
+                .await?
         } else {
             Vec::new()
         };

@@ -127,7 +127,7 @@ impl Usage {
         };
         let by: Vec<_> = self.by.iter().map(|by| by.of_report()).collect();
         // The same sum as on the page.
-        let mut report = report(&store, &filter, &period, &by).await?;
+        let mut report = report(store.ledger(), &filter, &period, &by).await?;
         if let Some(top) = self.top {
             report.keep_top(top);
         }

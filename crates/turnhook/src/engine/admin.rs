@@ -87,7 +87,8 @@ impl Page {
         });
         let history = Arc::new(History::default());
         let shown = Admin {
-            store: store.clone(),
+            ledger: store.ledger().clone(),
+            changes: store.admin().clone(),
             engine: Arc::clone(&engine),
             history: Arc::clone(&history),
         };

@@ -13,7 +13,7 @@ use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
 };
-use turnhook_store::{Commit, Committed, Error, Store};
+use turnhook_store::{Commit, Committed, Error, State};
 
 use super::{
     deadline::Deadline,
@@ -149,7 +149,7 @@ impl SourceTask {
             // for one turn, whatever others make of the next.
             let waits = self.reducer.is_pending() || !committing.gaps.is_empty();
             committing.turn_at = turn_at
-                .or_else(|| self.store.next_turn().map(Instant::from_std))
+                .or_else(|| self.state.next_turn().map(Instant::from_std))
                 .filter(|at| waits && *at > Instant::now());
             if committing.turn_at.is_some() {
                 return;
@@ -193,8 +193,8 @@ impl SourceTask {
             }
         };
         if let (Some(step), Some(committing)) = (step, self.role.committing_mut()) {
-            let (store, outlet) = (self.store.clone(), Arc::clone(&self.outlet));
-            committing.under_way = Some(Box::pin(make(store, outlet, self.telemetry.counts(), step)));
+            let (state, outlet) = (self.state.clone(), Arc::clone(&self.outlet));
+            committing.under_way = Some(Box::pin(make(state, outlet, self.telemetry.counts(), step)));
         }
     }
 
@@ -346,7 +346,7 @@ impl SourceTask {
 }
 
 /// Packs, commits, and hands the deliveries on: in this order, and before the next commit is begun.
-async fn make(store: Store, outlet: Arc<Outlet>, counts: Decided, step: Step) -> Made {
+async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, step: Step) -> Made {
     let own = |commit, error| Made {
         commit,
         result: Err(Failure::Own(error)),
@@ -367,13 +367,13 @@ async fn make(store: Store, outlet: Arc<Outlet>, counts: Decided, step: Step) ->
     let committed: Result<Committed, Error> = if large {
         // The store packs, too, before it waits.
         let (runtime, packed) = (Handle::current(), Arc::clone(&commit));
-        let committing = spawn_blocking(move || runtime.block_on(store.commit(packed)));
+        let committing = spawn_blocking(move || runtime.block_on(state.commit(packed)));
         match committing.await {
             Ok(committed) => committed,
             Err(error) => return own(Some(commit), words_of_join(error)),
         }
     } else {
-        store.commit(Arc::clone(&commit)).await
+        state.commit(Arc::clone(&commit)).await
     };
     let took = start.elapsed();
     if committed.is_ok() {

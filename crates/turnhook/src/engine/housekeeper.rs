@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use turnhook_dispatcher::{endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
+use turnhook_store::{Admin, DeliveryId, EndpointId, Pause, Store};
 
 use super::{
     clock::{Clock, age_seconds},
@@ -77,7 +77,7 @@ impl Housekeeper {
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let trimmer = Trimmer {
-            store: self.store.clone(),
+            admin: self.store.admin().clone(),
             retention: self.retention,
         };
         // Side by side: to remove what is old may take long, and what others did must not wait for it.
@@ -90,7 +90,7 @@ impl Housekeeper {
         let mut refused = 0;
         let mut gaps_counted: Option<Instant> = None;
         // What was resumed before the start is no news.
-        match self.store.endpoints().await {
+        match self.store.outbox().endpoints().await {
             Ok(endpoints) => self.remember(&endpoints),
             Err(error) => warn!(%error, "the endpoints' pauses cannot be read"),
         }
@@ -104,7 +104,7 @@ impl Housekeeper {
                 self.store_health
                     .failed("changes by other processes cannot be followed", &error);
             }
-            if let Err(error) = self.store.advance_horizon(wall_clock()).await {
+            if let Err(error) = self.store.admin().advance_horizon(wall_clock()).await {
                 self.store_health.failed(
                     "how far time has come cannot be written down: after a restart things are kept longer",
                     &error,
@@ -116,7 +116,7 @@ impl Housekeeper {
                     self.store_health.failed("gaps cannot be counted", &error);
                 }
             }
-            let now = self.store.refused();
+            let now = self.store.state().refused();
             self.metrics.store_refused.inc_by(now.saturating_sub(refused));
             refused = now;
         }
@@ -131,7 +131,7 @@ impl Housekeeper {
 
     async fn measure(&self) -> turnhook_store::Result<()> {
         let now = self.clock.now();
-        let backlog = self.store.backlog().await?;
+        let backlog = self.store.outbox().backlog().await?;
         let mut names: HashMap<EndpointId, String> = self
             .outlet
             .endpoints()
@@ -140,7 +140,14 @@ impl Housekeeper {
             .collect();
         if backlog.keys().any(|id| !names.contains_key(id)) {
             // One that was removed from the configuration keeps what it has yet to get, and is seen.
-            names.extend(self.store.endpoints().await?.into_iter().map(|e| (e.id, e.name)));
+            names.extend(
+                self.store
+                    .outbox()
+                    .endpoints()
+                    .await?
+                    .into_iter()
+                    .map(|e| (e.id, e.name)),
+            );
         }
         for (id, name) in &names {
             let of = backlog.get(id).copied().unwrap_or_default();
@@ -195,7 +202,7 @@ impl Housekeeper {
             .iter()
             .map(|name| (name.as_str(), Default::default()))
             .collect();
-        let found = self.store.gaps(Some(since), MOST_GAPS).await?;
+        let found = self.store.ledger().gaps(Some(since), MOST_GAPS).await?;
         for row in &found {
             if let Some((count, last)) = counts.get_mut(row.source.as_str()) {
                 *count += 1;
@@ -264,7 +271,7 @@ impl Housekeeper {
 
     /// A command may have paused or resumed an endpoint, queued deliveries again, or discarded some.
     async fn follow_others(&mut self) -> turnhook_store::Result<()> {
-        if !self.store.changed_by_others().await? {
+        if !self.store.outbox().changed_by_others().await? {
             return Ok(());
         }
         let dispatcher = self.outlet.dispatcher();
@@ -273,7 +280,7 @@ impl Housekeeper {
             .into_iter()
             .map(|s| (s.name.to_string(), is_paused(&s)))
             .collect();
-        let endpoints = self.store.endpoints().await?;
+        let endpoints = self.store.outbox().endpoints().await?;
         for endpoint in &endpoints {
             let Some(was) = paused.get(&endpoint.name) else {
                 continue;
@@ -294,6 +301,7 @@ impl Housekeeper {
             let known = dispatcher.known(&endpoint.name);
             let pending: HashSet<DeliveryId> = self
                 .store
+                .outbox()
                 .still_pending(known.clone())
                 .await?
                 .into_iter()
@@ -315,7 +323,7 @@ impl Housekeeper {
 
 /// Removes what is past its retention.
 struct Trimmer {
-    store: Store,
+    admin: Admin,
     retention: Duration,
 }
 
@@ -335,8 +343,8 @@ impl Trimmer {
     async fn trim(&self, stop: &CancellationToken) -> turnhook_store::Result<()> {
         let retention = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
         // By the horizon, which no clock that is ahead can move: what is removed does not come back.
-        let before = Timestamp(self.store.horizon().0.saturating_sub(retention));
-        let removed = self.store.trim_all(before, || !stop.is_cancelled()).await?;
+        let before = Timestamp(self.admin.horizon().0.saturating_sub(retention));
+        let removed = self.admin.trim_all(before, || !stop.is_cancelled()).await?;
         if (removed.events, removed.sessions) != (0, 0) {
             info!(
                 events = removed.events,

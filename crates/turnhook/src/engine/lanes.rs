@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{sync::watch, time::Instant};
-use turnhook_store::{Delivery, DeliveryId, Lanes, Store};
+use turnhook_store::{Delivery, DeliveryId, Lanes, Outbox};
 
 use super::{
     cluster::{GivenBack, Holdings, Validity},
@@ -63,7 +63,7 @@ pub(crate) fn read_again(outlet: &Outlet) {
 }
 
 pub(crate) struct LaneKeeper {
-    pub(crate) store: Store,
+    pub(crate) outbox: Outbox,
     pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) holdings: watch::Receiver<Holdings>,
@@ -101,7 +101,7 @@ impl LaneKeeper {
                     let kept = Lanes(mine.0 & holdings.lanes.0);
                     mine = holdings.lanes;
                     self.outlet.set_lanes(kept);
-                    self.store.set_lanes(mine);
+                    self.outbox.set_lanes(mine);
                     if gained {
                         // What waits in these lanes goes before whatever is committed from now on. Once more at the end for
                         // what was committed in between.
@@ -159,7 +159,7 @@ impl LaneKeeper {
     /// is read from the outbox by whoever gets the lanes next.
     fn give_up(&self) {
         self.outlet.set_lanes(Lanes::NONE);
-        self.store.set_lanes(Lanes::NONE);
+        self.outbox.set_lanes(Lanes::NONE);
         let dispatcher = self.outlet.dispatcher();
         for (_, name) in self.outlet.endpoints() {
             dispatcher.withdraw(&name, &dispatcher.known(&name));
@@ -168,14 +168,14 @@ impl LaneKeeper {
 
     /// Has the dispatcher read the outbox anew; news are what comes after.
     async fn read_all(&self) -> turnhook_store::Result<DeliveryId> {
-        let upto = self.store.newest_delivery().await?;
+        let upto = self.outbox.newest_delivery().await?;
         read_again(&self.outlet);
         Ok(upto)
     }
 
     async fn news(&self, mut upto: DeliveryId) -> turnhook_store::Result<DeliveryId> {
         loop {
-            let news = self.store.pending_since(upto, MOST).await?;
+            let news = self.outbox.pending_since(upto, MOST).await?;
             let more = news.len() >= MOST;
             if let Some(last) = news.last() {
                 upto = last.id;
@@ -193,7 +193,7 @@ impl LaneKeeper {
         for (_, name) in self.outlet.endpoints() {
             let known = self.outlet.dispatcher().known(&name);
             // Those in the lanes that are left, and pending.
-            match self.store.still_pending(known.clone()).await {
+            match self.outbox.still_pending(known.clone()).await {
                 Ok(kept) => {
                     let kept: HashSet<DeliveryId> = kept.into_iter().collect();
                     let gone: Vec<DeliveryId> = known.into_iter().filter(|id| !kept.contains(id)).collect();

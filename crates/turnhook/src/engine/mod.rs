@@ -103,7 +103,7 @@ pub async fn run(
     let shared = store.cluster().is_some();
     if shared {
         // Whoever holds them delivers; this node holds none yet.
-        store.set_lanes(Lanes::NONE);
+        store.outbox().set_lanes(Lanes::NONE);
     }
     // Before `load` makes the source of a new name: until then it can still be renamed.
     unconfigured::tell(&config, &store).await?;
@@ -117,10 +117,10 @@ pub async fn run(
     // What was written down before the start is as old as the store says: it knows how far time has come, whatever the
     // wall clock is set to.
     let clocks = Clocks::system();
-    store.advance_horizon(clocks.wall()).await?;
+    store.admin().advance_horizon(clocks.wall()).await?;
     let clocks = clocks.with_horizon({
-        let store = store.clone();
-        move || store.horizon()
+        let admin = store.admin().clone();
+        move || admin.horizon()
     });
 
     let listener = TcpListener::bind(config.http)
@@ -139,13 +139,14 @@ pub async fn run(
         .iter()
         .for_each(|e| metrics.endpoints.make(&e.name));
     let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
-    let ids = store.set_endpoints(&names, clock.now()).await?;
+    let ids = store.outbox().set_endpoints(&names, clock.now()).await?;
     let included = Arc::new(
         store
+            .outbox()
             .set_included(outlet::parts_of(&config.endpoints, &ids))
             .await?,
     );
-    let keeper = BlockKeeper::new(&store, &store_health, &clocks).await?;
+    let keeper = BlockKeeper::new(store.admin(), &store_health, &clocks).await?;
     let active = keeper.active();
     let blocker = keeper.blocker();
     let obey = Obey::new(&config.enforce.obey, &store, blocker.clone());
@@ -153,7 +154,8 @@ pub async fn run(
     let quotas = watch::Sender::new(Arc::clone(&config.quotas));
     let (tap, counts) = enforce::counting(&quotas);
     let quota_keeper = QuotaKeeper {
-        store: store.clone(),
+        ledger: store.ledger().clone(),
+        shared,
         store_health: Arc::clone(&store_health),
         blocker: blocker.clone(),
         active: active.clone(),
@@ -163,8 +165,8 @@ pub async fn run(
     };
     parts.start(Part::QuotaKeeper, quota_keeper.run(stops.parts.clone()));
     let routes = Routes::new(&config.endpoints, &ids, included, clocks);
-    let outbox = Outbox::new(&store, &routes, &metrics, &store_health, obey);
-    let pauses = outbox::pauses(&store).await?;
+    let outbox = Outbox::new(store.outbox(), &routes, &metrics, &store_health, obey);
+    let pauses = outbox::pauses(store.outbox()).await?;
     let with_pauses = |e: &EndpointConfig| (e.clone(), pauses.get(&e.name).cloned().unwrap_or_default());
     let endpoints = config.endpoints.iter().map(with_pauses).collect();
     let (dispatcher, writer) =
@@ -191,7 +193,7 @@ pub async fn run(
             member.run(stops.taking.clone(), stops.leave.clone()),
         );
         let keeper = LaneKeeper {
-            store: store.clone(),
+            outbox: store.outbox().clone(),
             store_health: Arc::clone(&store_health),
             outlet: Arc::clone(&outlet),
             holdings: holdings.clone(),
@@ -277,7 +279,7 @@ pub async fn run(
         keys,
         limits,
         quotas,
-        store: store.clone(),
+        outbox: store.outbox().clone(),
         outlet: Arc::clone(&outlet),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),

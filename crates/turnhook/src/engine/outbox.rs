@@ -11,7 +11,7 @@ use turnhook_dispatcher::{
     queue::Wanted,
 };
 use turnhook_reducer::outbox::{Delivery, DeliveryId, Next, Outcome, Pause};
-use turnhook_store::{Result, Store};
+use turnhook_store::Result;
 
 use super::{
     clock::age_seconds,
@@ -27,7 +27,7 @@ const TRIES: usize = 60;
 pub(crate) struct Outbox(Arc<Parts>);
 
 struct Parts {
-    store: Store,
+    store: turnhook_store::Outbox,
     routes: Routes,
     metrics: Arc<Metrics>,
     store_health: Arc<StoreHealth>,
@@ -35,14 +35,14 @@ struct Parts {
 }
 
 /// The times in which endpoints were paused, by name.
-pub(crate) async fn pauses(store: &Store) -> Result<HashMap<String, Vec<Pause>>> {
+pub(crate) async fn pauses(store: &turnhook_store::Outbox) -> Result<HashMap<String, Vec<Pause>>> {
     let endpoints = store.endpoints().await?;
     Ok(endpoints.into_iter().map(|e| (e.name, e.pauses)).collect())
 }
 
 impl Outbox {
     pub(crate) fn new(
-        store: &Store,
+        store: &turnhook_store::Outbox,
         routes: &Routes,
         metrics: &Arc<Metrics>,
         store_health: &Arc<StoreHealth>,
@@ -163,7 +163,7 @@ impl Parts {
     /// An endpoint said that it is gone: that must survive a restart.
     async fn pause(&self, outcome: &Outcome) {
         let reason = outcome.error.as_deref().unwrap_or("410 Gone");
-        let paused = self.store.pause(&outcome.endpoint, self.routes.wall(), reason);
+        let paused = self.store.hold(&outcome.endpoint, self.routes.wall(), reason);
         if let Err(error) = paused.await {
             error!(endpoint = %outcome.endpoint, %error, "the endpoint is paused, but not on record");
         }

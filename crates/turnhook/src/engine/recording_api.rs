@@ -68,7 +68,7 @@ async fn record(
         count: 1,
         ..AuditEntry::default()
     };
-    recording.store.note(entry).await?;
+    recording.store.admin().note(entry).await?;
     info!(source, who = who.name, "a recording begins");
     let lines = stream::unfold(Some((begun, 0)), move |at| next(at, source.clone()));
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];

@@ -53,7 +53,7 @@ pub(crate) struct Reloader {
     pub(crate) keys: Vec<(String, Keys)>,
     pub(crate) limits: watch::Sender<Limits>,
     pub(crate) quotas: watch::Sender<Arc<[Quota]>>,
-    pub(crate) store: Store,
+    pub(crate) outbox: turnhook_store::Outbox,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -153,10 +153,10 @@ impl Reloader {
             self.metrics.endpoints.make(&endpoint.name);
         }
         let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
-        let ids = self.store.set_endpoints(&names, self.clock.now()).await?;
+        let ids = self.outbox.set_endpoints(&names, self.clock.now()).await?;
         // From here on events are for those that are configured now; what is for one that has yet to begin waits.
         let parts = parts_of(&config.endpoints, &ids);
-        let included = Arc::new(self.store.set_included(parts).await?);
+        let included = Arc::new(self.outbox.set_included(parts).await?);
         self.outlet.reroute(&config.endpoints, &ids, included);
         let dispatcher = self.outlet.dispatcher();
         let retiring = changed.iter().map(|e| &e.name).chain(&removed);
@@ -164,7 +164,7 @@ impl Reloader {
         for name in &removed {
             dispatcher.forget(name);
         }
-        let pauses = outbox::pauses(&self.store).await?;
+        let pauses = outbox::pauses(&self.outbox).await?;
         let mut told: Vec<String> = removed.iter().map(|name| format!("{name} (removed)")).collect();
         for endpoint in changed {
             let paused = pauses.get(&endpoint.name).cloned().unwrap_or_default();

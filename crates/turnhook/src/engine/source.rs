@@ -11,7 +11,7 @@ use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
 };
-use turnhook_store::{SourceId, Store};
+use turnhook_store::{SourceId, State};
 use turnhook_subscriber::{queue::SignalReceiver, redis::RedisControl, signal::Signal};
 
 use super::{
@@ -51,7 +51,7 @@ pub(crate) struct SourceTask {
     pub(crate) reducer: Reducer,
     pub(crate) signals: SignalReceiver,
     pub(crate) watch: Watch,
-    pub(crate) store: Store,
+    pub(crate) state: State,
     pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) telemetry: SourceTelemetry,

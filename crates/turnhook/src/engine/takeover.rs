@@ -13,7 +13,7 @@ use turnhook_reducer::{
     Identity, Reducer, RestoreError, Restoring, rules::Rules, source::GapReason, state::Table,
     time::Timestamp,
 };
-use turnhook_store::{Epoch, SourceId, Store};
+use turnhook_store::{Epoch, SourceId, State};
 
 use super::{
     cluster::Lead,
@@ -31,7 +31,7 @@ pub(crate) type Restored = (Reducer, Option<Timestamp>);
 
 /// Makes the source's reducer of what is committed.
 pub(crate) struct Loader {
-    pub(crate) store: Store,
+    pub(crate) state: State,
     pub(crate) id: SourceId,
     pub(crate) identity: Identity,
     pub(crate) rules: Rules,
@@ -81,7 +81,7 @@ impl Loader {
                 rows.push(table, key, row);
             }
         };
-        self.store.load(self.id, Rows::default(), keep).await
+        self.state.load(self.id, Rows::default(), keep).await
     }
 
     /// The source's reducer as it was committed, and the time of the last commit. It is made as the rows are read: a
@@ -95,7 +95,7 @@ impl Loader {
                 *restored = Err(error);
             }
         };
-        let (restored, clock) = self.store.load(self.id, Ok(restoring), add).await?;
+        let (restored, clock) = self.state.load(self.id, Ok(restoring), add).await?;
         Ok((restored?.finish(clock.unwrap_or_default()), clock))
     }
 }

@@ -56,11 +56,11 @@ pub(crate) async fn find(config: &Config, store: &Store) -> turnhook_store::Resu
         None => BTreeSet::new(),
     };
     let mut found = Vec::new();
-    for (name, id) in store.sources().await? {
+    for (name, id) in store.ledger().sources().await? {
         if config.sources.iter().any(|source| source.name == name) || elsewhere.contains(&id) {
             continue;
         }
-        let (allocations, sessions) = store.open_in(id).await?;
+        let (allocations, sessions) = store.state().open_in(id).await?;
         if (allocations, sessions) != (0, 0) {
             found.push(Unconfigured {
                 name,

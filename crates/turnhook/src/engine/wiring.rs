@@ -86,9 +86,9 @@ pub(super) async fn load(config: &Config, store: &Store) -> Result<Vec<Loaded>, 
             store: store.store_id(),
             source: source.name.as_str().into(),
         };
-        let id = store.source(&source.name).await?;
+        let id = store.state().source(&source.name).await?;
         let loader = Loader {
-            store: store.clone(),
+            state: store.state().clone(),
             id,
             identity,
             rules,
@@ -206,7 +206,7 @@ impl Wiring<'_> {
             reducer,
             signals,
             watch: Watch::new(Arc::clone(clock)),
-            store: self.store.clone(),
+            state: self.store.state().clone(),
             store_health: Arc::clone(self.store_health),
             outlet: Arc::clone(self.outlet),
             telemetry,

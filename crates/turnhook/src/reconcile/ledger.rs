@@ -108,7 +108,11 @@ struct Counted {
 ///
 /// # Errors
 /// The store's.
-pub async fn read(store: &Store, source: &str, since: Option<Timestamp>) -> turnhook_store::Result<Ledger> {
+pub async fn read(
+    store: &turnhook_store::Ledger,
+    source: &str,
+    since: Option<Timestamp>,
+) -> turnhook_store::Result<Ledger> {
     let mut ledger = Ledger::default();
     let filter = SessionFilter {
         source: Some(source.to_owned()),

@@ -323,7 +323,7 @@ async fn nothing_is_lost_doubled_or_made_up() {
         .await
         .unwrap();
     for (id, (body, success)) in told.iter().chain(&told_ends) {
-        let found = store.delivery(id.parse().unwrap()).await.unwrap();
+        let found = store.ledger().delivery(id.parse().unwrap()).await.unwrap();
         assert!(!found.is_empty(), "{id} was delivered and never committed");
         assert!(
             found.iter().all(|one| one.body == *body),

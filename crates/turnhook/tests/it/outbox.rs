@@ -33,8 +33,9 @@ async fn write_backlog(path: &Path, deliveries: u64) {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
     let began = u64::try_from(now.as_millis()).unwrap() - 86_400_000;
-    let source = store.source("eu-1").await.unwrap();
+    let source = store.state().source("eu-1").await.unwrap();
     let endpoints: Arc<[EndpointId]> = store
+        .outbox()
         .set_endpoints(&["billing"], Timestamp(began))
         .await
         .unwrap()
@@ -60,7 +61,7 @@ async fn write_backlog(path: &Path, deliveries: u64) {
                 events: events.collect(),
                 ..Commit::new(source, clock)
             };
-            store.commit(commit).await.unwrap();
+            store.state().commit(commit).await.unwrap();
         }
     }
     store.close().await;
@@ -360,7 +361,7 @@ async fn full_disk(beyond: bool) {
 
     // Everything up to the gap is there; what was given up is on record as missed.
     let store = Store::open(at.join("turnhook.db"), Mode::Shared).await.unwrap();
-    let gaps = store.gaps(None, 100).await.unwrap();
+    let gaps = store.ledger().gaps(None, 100).await.unwrap();
     let given_up = gaps
         .iter()
         .filter(|row| row.gap.reason == GapReason::StoreFull)
@@ -370,7 +371,11 @@ async fn full_disk(beyond: bool) {
         user: Some(b"cust_1".to_vec()),
         ..SessionFilter::default()
     };
-    let sessions = store.sessions(of_calls, None, usize::MAX >> 1).await.unwrap();
+    let sessions = store
+        .ledger()
+        .sessions(of_calls, None, usize::MAX >> 1)
+        .await
+        .unwrap();
     let ended = sessions.iter().filter(|row| row.end.is_some()).count() as u64;
     match heard_all {
         Some(all) => assert_eq!((sessions.len() as u64, ended), (all, all), "each of them, whole"),

@@ -154,8 +154,8 @@ impl Both {
                 endpoints: Arc::clone(endpoints),
             });
             commit.events = events.collect();
-            store.commit(commit).await.unwrap();
-            assert_eq!(store.refused(), 0, "on {}", store.describe());
+            store.state().commit(commit).await.unwrap();
+            assert_eq!(store.state().refused(), 0, "on {}", store.describe());
         }
         self.at.set(at + DAY);
     }
@@ -164,12 +164,17 @@ impl Both {
         let mut found: Vec<(Vec<SessionRow>, Vec<UsageDay>)> = Vec::new();
         for (store, ..) in &self.stores {
             let sessions = store
+                .ledger()
                 .sessions(SessionFilter::default(), None, 1 << 20)
                 .await
                 .unwrap();
             found.push((
                 sessions,
-                store.usage_by_day(0, u32::MAX, None, 1 << 20).await.unwrap(),
+                store
+                    .ledger()
+                    .usage_by_day(0, u32::MAX, None, 1 << 20)
+                    .await
+                    .unwrap(),
             ));
         }
         let (postgres, sqlite) = (found.pop().unwrap(), found.pop().unwrap());
@@ -196,8 +201,12 @@ fn what_decodes_can_be_committed_to_both_stores() {
         ];
         let mut opened = Vec::new();
         for store in stores {
-            let source = store.source("eu-1").await.unwrap();
-            let endpoints = store.set_endpoints(&["billing"], Timestamp(START)).await.unwrap();
+            let source = store.state().source("eu-1").await.unwrap();
+            let endpoints = store
+                .outbox()
+                .set_endpoints(&["billing"], Timestamp(START))
+                .await
+                .unwrap();
             opened.push((store, source, endpoints.into()));
         }
         Both {

@@ -53,11 +53,11 @@ impl Discard {
             StateArg::All => &[DeliveryState::Dead, DeliveryState::Pending],
         });
         if self.dry_run {
-            let count = store.count_deliveries(filter).await?;
+            let count = store.ledger().count_deliveries(filter).await?;
             return print(&format!("{count} deliveries would be discarded\n"));
         }
         let what = format!("--state {:?} {}", self.state, self.filter.to_words()).to_lowercase();
-        let count = store.discard(filter, store::now()).await?;
+        let count = store.admin().discard(filter, store::now()).await?;
         store::note(&store, "discard", what, "", count).await?;
         print(&format!("{count} deliveries discarded\n"))
     }

@@ -96,6 +96,7 @@ impl List {
         let more = loop {
             // One more than is shown tells whether there is a next page.
             let page = store
+                .ledger()
                 .deliveries(filter.clone(), after, left.saturating_add(1).min(PAGE))
                 .await?;
             let more = page.len() > left || page.len() == PAGE;

@@ -44,7 +44,7 @@ pub(super) struct Show {
 impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
-        let mut found = store.delivery(self.id).await?;
+        let mut found = store.ledger().delivery(self.id).await?;
         found.retain(|detail| {
             self.endpoint
                 .as_ref()

@@ -50,11 +50,14 @@ impl Tail {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
         let stop = shutdown::on_signals().map_err(CliError::failed)?;
-        let mut after = store.newest_event().await?;
+        let mut after = store.ledger().newest_event().await?;
         let mut watched = Watched::new();
         eprintln!("waiting for deliveries; Ctrl-C ends it");
         loop {
-            let page = store.told_events(&RecordFilter::default(), after, PAGE).await?;
+            let page = store
+                .ledger()
+                .told_events(&RecordFilter::default(), after, PAGE)
+                .await?;
             after = page.last().map_or(after, |last| last.number);
             let new: Vec<EventId> = page.iter().map(|event| event.id).collect();
             let mut open: Vec<EventId> = watched.values().map(|(event, _)| *event).collect();
@@ -87,6 +90,7 @@ impl Tail {
             return Ok(Vec::new());
         }
         let mut rows = store
+            .ledger()
             .deliveries(DeliveryFilter { ids, ..asked }, None, usize::MAX)
             .await?;
         rows.sort_unstable_by_key(|row| row.id);

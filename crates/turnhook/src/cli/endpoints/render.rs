@@ -31,14 +31,17 @@ impl Render {
         let (config, store) = store::open(&self.config).await?;
         let endpoint = find(&config.endpoints, &self.name)?;
         let client = Client::new(endpoint).map_err(|error| CliError::Unusable(error.to_string()))?;
-        let details = store.delivery(self.event).await?;
+        let details = store.ledger().delivery(self.event).await?;
         let Some(delivery) = details.iter().find(|detail| detail.row.endpoint == endpoint.name) else {
             return Err(CliError::failed(format!(
                 "{} has no delivery to {}: it is not known, or the endpoint does not hear of it",
                 self.event, endpoint.name
             )));
         };
-        let body = sent_body(&delivery.body, store.included().await?.of(delivery.row.id));
+        let body = sent_body(
+            &delivery.body,
+            store.outbox().included().await?.of(delivery.row.id),
+        );
         let Some(account) = &endpoint.account else {
             return print(&format!(
                 "POST {}\ncontent-type: application/json\nwebhook-id: {}\nwebhook-timestamp: (of the attempt)\n\

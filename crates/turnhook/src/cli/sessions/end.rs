@@ -29,7 +29,7 @@ impl End {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let End { config, id, reason } = self;
         let (config, store) = store::open(&config).await?;
-        let Some(session) = store.session(id).await? else {
+        let Some(session) = store.ledger().session(id).await? else {
             return Err(CliError::failed(format!("{id}: there is no such session")));
         };
         if session.row.end.is_some() {
@@ -42,7 +42,10 @@ impl End {
             )));
         }
         let change = BlockChange::EndSession(id);
-        store.change_block(store::now(), change, &reason, &who()).await?;
+        store
+            .admin()
+            .change_block(store::now(), change, &reason, &who())
+            .await?;
         store::note(&store, "end", id.to_string(), &reason, 1).await?;
         print(&format!("{id}: its end is asked for\n"))
     }

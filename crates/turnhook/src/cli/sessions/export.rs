@@ -263,7 +263,7 @@ impl Export {
     async fn by_day(&self, store: &Store, from: u32, to: u32, writer: &mut Writer) -> Result<(), CliError> {
         let mut after: Option<UsageDay> = None;
         loop {
-            let page = store.usage_by_day(from, to, after.take(), PAGE).await?;
+            let page = store.ledger().usage_by_day(from, to, after.take(), PAGE).await?;
             let wanted = |one: &&UsageDay| self.wants(&one.source, &one.realm, one.user.as_deref());
             for one in page.iter().filter(wanted) {
                 let row = DayRow {
@@ -303,7 +303,10 @@ impl Export {
         let end = Timestamp((u64::from(to) + 1) * DAY_MS);
         let mut after = None;
         loop {
-            let page = store.sessions_ended(&filter, first, end, after, PAGE).await?;
+            let page = store
+                .ledger()
+                .sessions_ended(&filter, first, end, after, PAGE)
+                .await?;
             page.iter().try_for_each(|one| self.session(one, writer))?;
             if page.len() < PAGE {
                 break;
@@ -319,7 +322,7 @@ impl Export {
         };
         let mut after = None;
         loop {
-            let page = store.sessions(filter.clone(), after, PAGE).await?;
+            let page = store.ledger().sessions(filter.clone(), after, PAGE).await?;
             page.iter().try_for_each(|one| self.session(one, writer))?;
             if page.len() < PAGE {
                 return Ok(());

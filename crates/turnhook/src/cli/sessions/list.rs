@@ -89,6 +89,7 @@ impl List {
         let more = loop {
             // One more than is shown tells whether there is a next page.
             let page = store
+                .ledger()
                 .sessions(filter.clone(), after, left.saturating_add(1).min(PAGE))
                 .await?;
             let more = page.len() > left || page.len() == PAGE;

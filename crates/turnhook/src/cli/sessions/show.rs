@@ -35,7 +35,7 @@ pub(super) struct Show {
 impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        let Some(detail) = store.session(self.id).await? else {
+        let Some(detail) = store.ledger().session(self.id).await? else {
             return Err(CliError::failed(format!(
                 "there is no session {} in the store",
                 self.id

@@ -50,10 +50,10 @@ impl Tail {
             source: self.source.clone(),
             ..RecordFilter::default()
         };
-        let mut after = store.newest_event().await?;
+        let mut after = store.ledger().newest_event().await?;
         eprintln!("waiting for sessions; Ctrl-C ends it");
         loop {
-            let page = store.told_events(&filter, after, PAGE).await?;
+            let page = store.ledger().told_events(&filter, after, PAGE).await?;
             for event in &page {
                 after = event.number;
                 let is = |wanted: &Option<String>, found: &[u8]| {

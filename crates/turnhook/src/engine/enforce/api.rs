@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use turnhook_admin::{Of, Operation, Parameter, Refused, Role, Routes, Who};
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::{IdError, SessionId};
-use turnhook_store::{AuditEntry, BlockChange, BlockRow, Store};
+use turnhook_store::{Admin, AuditEntry, BlockChange, BlockRow, Ledger, Store};
 
 use super::Blocker;
 
 #[derive(Clone)]
 struct Blocks {
-    store: Store,
+    ledger: Ledger,
+    admin: Admin,
     blocker: Blocker,
 }
 
@@ -35,7 +36,8 @@ const REASON: Parameter = Parameter::text("reason", "Why, for the log and for `d
 /// For [`turnhook_admin::router`].
 pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
     let blocks = Arc::new(Blocks {
-        store: store.clone(),
+        ledger: store.ledger().clone(),
+        admin: store.admin().clone(),
         blocker,
     });
     let operation = |method, path, summary, role, parameters| Operation {
@@ -164,7 +166,7 @@ async fn unblock(
 ) -> Result<Json<Value>, Refused> {
     let said = Said::new(query, &body);
     let realm = said.realm();
-    let held = blocks.store.blocks(blocks.blocker.now()).await?;
+    let held = blocks.admin.blocks(blocks.blocker.now()).await?;
     let is = |row: &BlockRow| matches!(&row.change, BlockChange::Block { realm: r, user: u, .. } if *r == realm && **u == *user.as_bytes());
     if !held.iter().any(is) {
         return Err(Refused::missing(format!(
@@ -191,7 +193,7 @@ async fn end(
     let session: SessionId = id
         .parse()
         .map_err(|error: IdError| Refused::wrong(error.to_string()))?;
-    match blocks.store.session(session).await? {
+    match blocks.ledger.session(session).await? {
         None => return Err(Refused::missing(format!("{id}: there is no such session"))),
         Some(found) if found.row.end.is_some() => {
             return Err(Refused::wrong(format!("{id}: this session has ended already")));
@@ -217,11 +219,11 @@ impl Blocks {
             count: 1,
             ..AuditEntry::default()
         };
-        Ok(self.store.note(entry).await?)
+        Ok(self.admin.note(entry).await?)
     }
 
     async fn held(&self, user: Option<String>) -> Result<Json<Value>, Refused> {
-        let rows = self.store.blocks(self.blocker.now()).await?;
+        let rows = self.admin.blocks(self.blocker.now()).await?;
         let told = rows.iter().filter_map(|row| {
             let BlockChange::Block {
                 realm,

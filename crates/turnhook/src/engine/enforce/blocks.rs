@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::info;
 use turnhook_dispatcher::clock::Clocks;
 use turnhook_reducer::{block::Blocks, event::SessionId, time::Timestamp};
-use turnhook_store::{BlockChange, BlockRow, Store};
+use turnhook_store::{Admin, BlockChange, BlockRow};
 
 use super::super::{deadline::Stop, store_health::StoreHealth, supervisor::Ended};
 
@@ -35,7 +35,7 @@ pub(crate) struct Active {
 /// Blocks users, for parts of this process.
 #[derive(Clone)]
 pub(crate) struct Blocker {
-    store: Store,
+    store: Admin,
     clocks: Clocks,
     changed: Arc<Notify>,
 }
@@ -55,7 +55,7 @@ impl Blocker {
         Ok(())
     }
 
-    /// A block by a rule, made once: see [`Store::block_once`].
+    /// A block by a rule, made once: see [`Admin::block_once`].
     pub(crate) async fn once(
         &self,
         realm: &[u8],
@@ -79,7 +79,7 @@ impl Blocker {
 type Whom = (Option<Box<[u8]>>, Box<[u8]>);
 
 pub(crate) struct BlockKeeper {
-    store: Store,
+    store: Admin,
     store_health: Arc<StoreHealth>,
     clocks: Clocks,
     changed: Arc<Notify>,
@@ -94,7 +94,7 @@ pub(crate) struct BlockKeeper {
 impl BlockKeeper {
     /// With what holds at the start. Fails with what the store says.
     pub(crate) async fn new(
-        store: &Store,
+        store: &Admin,
         store_health: &Arc<StoreHealth>,
         clocks: &Clocks,
     ) -> turnhook_store::Result<BlockKeeper> {

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tracing::{error, warn};
 use turnhook_reducer::outbox::{Next, Outcome};
-use turnhook_store::{BlockChange, Store};
+use turnhook_store::{BlockChange, Ledger, Outbox, Store};
 
 use super::Blocker;
 
@@ -35,7 +35,8 @@ struct Wish {
 #[derive(Clone)]
 pub(crate) struct Obey {
     endpoints: Arc<HashSet<String>>,
-    store: Store,
+    ledger: Ledger,
+    outbox: Outbox,
     blocker: Blocker,
 }
 
@@ -43,7 +44,8 @@ impl Obey {
     pub(crate) fn new(endpoints: &[String], store: &Store, blocker: Blocker) -> Obey {
         Obey {
             endpoints: Arc::new(endpoints.iter().cloned().collect()),
-            store: store.clone(),
+            ledger: store.ledger().clone(),
+            outbox: store.outbox().clone(),
             blocker,
         }
     }
@@ -101,11 +103,11 @@ impl Obey {
     /// By the event that was answered, where it can still be read from the outbox; else by the ledger, which has to be
     /// brought up to it first.
     async fn whom(&self, outcome: &Outcome) -> turnhook_store::Result<Option<Whom>> {
-        let rows = self.store.pending_rows(vec![outcome.delivery]).await?;
+        let rows = self.outbox.pending_rows(vec![outcome.delivery]).await?;
         if let Some(whom) = rows.first().and_then(|row| told(&row.body)) {
             return Ok(Some(whom));
         }
-        let session = self.store.session(outcome.session).await?;
+        let session = self.ledger.session(outcome.session).await?;
         let row = session.map(|session| session.row);
         Ok(row.and_then(|row| {
             Some(Whom {

@@ -1,7 +1,7 @@
 //! What the ledger says a user, or a session, has used.
 
 use turnhook_reducer::{event::SessionId, time::Timestamp};
-use turnhook_store::{QUARTER_MS, Result, SessionFilter, SessionRow, Store, UsageFilter};
+use turnhook_store::{Ledger, QUARTER_MS, Result, SessionFilter, SessionRow, UsageFilter};
 
 use super::tally::{Key, Period, Question, Used, relayed_bytes};
 use crate::config::quota::{Most, Quota};
@@ -12,7 +12,7 @@ const PAGE: usize = 1000;
 /// Sessions that continue each other are a day long by default: more than a year of them is not looked through.
 const LONGEST_CHAIN: usize = 400;
 
-pub(super) async fn ask(store: &Store, quota: &Quota, question: &Question, relayed: bool) -> Result<Used> {
+pub(super) async fn ask(store: &Ledger, quota: &Quota, question: &Question, relayed: bool) -> Result<Used> {
     match (question, quota.most) {
         (Question::User(key, period), Most::Bytes(_)) => bytes(store, quota, key, *period, relayed).await,
         (Question::User(key, period), Most::Millis(_)) => millis(store, quota, key, *period).await,
@@ -26,7 +26,7 @@ fn counts(quota: &Quota, realm: &[u8]) -> bool {
     realms.is_empty() || realms.iter().any(|pattern| pattern.matches(realm))
 }
 
-async fn bytes(store: &Store, quota: &Quota, key: &Key, period: Period, relayed: bool) -> Result<Used> {
+async fn bytes(store: &Ledger, quota: &Quota, key: &Key, period: Period, relayed: bool) -> Result<Used> {
     let filter = UsageFilter {
         user: Some(key.user.to_vec()),
         source: None,
@@ -49,7 +49,7 @@ async fn bytes(store: &Store, quota: &Quota, key: &Key, period: Period, relayed:
 }
 
 /// How long sessions lasted within the period, up to their last event.
-async fn millis(store: &Store, quota: &Quota, key: &Key, period: Period) -> Result<Used> {
+async fn millis(store: &Ledger, quota: &Quota, key: &Key, period: Period) -> Result<Used> {
     let filter = SessionFilter {
         user: Some(key.user.to_vec()),
         realm: key.realm.as_deref().map(<[u8]>::to_vec),
@@ -77,7 +77,7 @@ fn within(row: &SessionRow, period: Period) -> u64 {
 }
 
 /// What a session had used, with all that it continues.
-async fn chain(store: &Store, first: SessionId, most: Most, relayed: bool) -> Result<Used> {
+async fn chain(store: &Ledger, first: SessionId, most: Most, relayed: bool) -> Result<Used> {
     let (mut used, mut next) = (Used::default(), Some(first));
     for _ in 0..LONGEST_CHAIN {
         let Some(id) = next else { break };

@@ -21,7 +21,7 @@ use std::{
 use tally::{Act, Question, Tallies, Used};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
-use turnhook_store::{BlockChange, Commit, Store};
+use turnhook_store::{BlockChange, Commit, Ledger};
 
 use super::{
     super::{deadline::Stop, store_health::StoreHealth, supervisor::Ended},
@@ -79,7 +79,9 @@ pub(crate) fn counting(quotas: &watch::Sender<Arc<[Quota]>>) -> (QuotaTap, Count
 }
 
 pub(crate) struct QuotaKeeper {
-    pub(crate) store: Store,
+    pub(crate) ledger: Ledger,
+    /// Whether other nodes count, too.
+    pub(crate) shared: bool,
     pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) blocker: Blocker,
     pub(crate) active: watch::Receiver<Active>,
@@ -94,7 +96,7 @@ type Asking = Pin<Box<dyn Future<Output = (Question, turnhook_store::Result<Used
 impl QuotaKeeper {
     fn tallies(&mut self) -> Tallies {
         let quotas = Arc::clone(&self.counts.quotas.borrow_and_update());
-        Tallies::new(quotas, self.relayed, self.store.cluster().is_some())
+        Tallies::new(quotas, self.relayed, self.shared)
     }
 
     pub(crate) async fn run(mut self, stop: Stop) -> Ended {
@@ -136,9 +138,9 @@ impl QuotaKeeper {
     }
 
     fn ask(&self, quota: Quota, question: Question) -> Asking {
-        let (store, relayed) = (self.store.clone(), self.relayed);
+        let (of, relayed) = (self.ledger.clone(), self.relayed);
         Box::pin(async move {
-            let answer = ledger::ask(&store, &quota, &question, relayed).await;
+            let answer = ledger::ask(&of, &quota, &question, relayed).await;
             (question, answer)
         })
     }
