@@ -131,7 +131,7 @@ impl Doctor {
         let (sources, endpoints) = (config.sources.len(), config.endpoints.len());
         report.ok(
             "configuration",
-            format!("{sources} sources, {endpoints} endpoints"),
+            format!("sources: {sources}, endpoints: {endpoints}"),
         )?;
         for warning in &config.warnings {
             report.warn("configuration", warning.to_string(), "")?;

@@ -279,7 +279,8 @@ async fn a_tenants_endpoint_hears_of_that_tenant_alone() {
         .iter()
         .map(|request| {
             let body: Value = serde_json::from_slice(&request.body).unwrap();
-            assert_eq!(body["data"]["allocations"][0].get("client_address"), None);
+            assert_eq!(body["data"]["allocations"][0]["client_address"], Value::Null);
+            assert_eq!(crate::harness::schema::faults(&body), Vec::<String>::new());
             body["data"]["user"].as_str().unwrap().to_owned()
         })
         .collect();

@@ -72,7 +72,7 @@ async fn listener(
         .filter(|server| server["state"] == "connected")
         .count();
     if connected > 0 {
-        report.ok(what, format!("{connected} coturns are connected"))?;
+        report.ok(what, format!("coturns connected: {connected}"))?;
     } else {
         let address = direct.listen;
         report.fail(

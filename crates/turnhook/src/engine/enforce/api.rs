@@ -1,6 +1,6 @@
 //! Blocks in the JSON API of `[admin]`: what the command line does, for programs.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -101,14 +101,27 @@ pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
 struct Said(Vec<(String, String)>);
 
 impl Said {
-    fn new(query: Option<String>, body: &Bytes) -> Said {
+    /// A body may also be JSON: taken for a form it would say nothing, and a block of an hour would be one without an end.
+    fn new(query: Option<String>, body: &Bytes) -> Result<Said, Refused> {
         let query = query.unwrap_or_default();
-        let pairs = url::form_urlencoded::parse(query.as_bytes()).chain(url::form_urlencoded::parse(body));
-        Said(
+        let pairs = |text: &[u8]| -> Vec<(String, String)> {
+            let pairs = url::form_urlencoded::parse(text);
             pairs
                 .map(|(k, v)| (Cow::into_owned(k), Cow::into_owned(v)))
-                .collect(),
-        )
+                .collect()
+        };
+        let mut said = pairs(query.as_bytes());
+        if body.trim_ascii_start().starts_with(b"{") {
+            let object: BTreeMap<String, Option<String>> = serde_json::from_slice(body).map_err(|error| {
+                Refused::wrong(format!(
+                    "the body is no form, and no JSON object of texts: {error}"
+                ))
+            })?;
+            said.extend(object.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        } else {
+            said.extend(pairs(body));
+        }
+        Ok(Said(said))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -136,7 +149,7 @@ async fn block(
     Extension(who): Extension<Who>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    let said = Said::new(query, &body);
+    let said = Said::new(query, &body)?;
     let span: Option<Duration> = match said.get("for").map(humantime::parse_duration) {
         None => None,
         Some(Ok(span)) if !span.is_zero() => Some(span),
@@ -164,7 +177,7 @@ async fn unblock(
     Extension(who): Extension<Who>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    let said = Said::new(query, &body);
+    let said = Said::new(query, &body)?;
     let realm = said.realm();
     let held = blocks.admin.blocks(blocks.blocker.now()).await?;
     let is = |row: &BlockRow| matches!(&row.change, BlockChange::Block { realm: r, user: u, .. } if *r == realm && **u == *user.as_bytes());
@@ -189,7 +202,7 @@ async fn end(
     Extension(who): Extension<Who>,
     body: Bytes,
 ) -> Result<Json<Value>, Refused> {
-    let said = Said::new(query, &body);
+    let said = Said::new(query, &body)?;
     let session: SessionId = id
         .parse()
         .map_err(|error: IdError| Refused::wrong(error.to_string()))?;

@@ -35,6 +35,17 @@ fn operators_block_and_viewers_look() {
     assert_eq!(refused.status, 403, "{refused:?}");
     let wrong = send(&page, &page.operator, "PUT", "/blocks/ann%2Feu", "for=soon");
     assert_eq!(wrong.status, 400, "{wrong:?}");
+    // A body of JSON says the same as a form, and what is neither blocks nobody.
+    let json = r#"{"for": "1h", "reason": "as JSON"}"#;
+    let told = send(&page, &page.operator, "PUT", "/blocks/bob", json).json();
+    assert!(told["blocks"][0]["until"].is_string(), "{told}");
+    assert_eq!(told["blocks"][0]["reason"], "as JSON");
+    assert_eq!(
+        send(&page, &page.operator, "DELETE", "/blocks/bob", "").status,
+        200
+    );
+    let neither = send(&page, &page.operator, "PUT", "/blocks/bob", r#"{"for": 3600}"#);
+    assert_eq!(neither.status, 400, "{neither:?}");
     let done = send(
         &page,
         &page.operator,
