@@ -11,7 +11,6 @@ use axum::{
     routing::get,
 };
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +21,8 @@ use crate::{
 mod hosts;
 pub(crate) mod server;
 pub(crate) mod tls;
+
+pub(crate) use server::Certificate;
 
 /// For who comes with a browser.
 const LANDING: &str = include_str!("http/landing.html");
@@ -58,7 +59,7 @@ pub async fn serve(
 /// Serves page and JSON API in the same way; requests under way may take `grace` longer.
 pub(crate) async fn serve_admin(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
     router: Router,
     hosts: &[String],
     shutdown: CancellationToken,

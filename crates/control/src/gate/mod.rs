@@ -10,7 +10,12 @@ mod answer;
 mod door;
 mod secret;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -60,6 +65,30 @@ pub struct Config {
     pub options: RealmOptions,
 }
 
+/// What a gate makes keys with, and what coturn logs in with: they can be changed while it answers.
+#[derive(Clone)]
+pub struct Keys(Arc<RwLock<Arc<Held>>>);
+
+struct Held {
+    secrets: Vec<RestSecret>,
+    password: Option<SecretString>,
+}
+
+impl Keys {
+    fn new(secrets: Vec<RestSecret>, password: Option<SecretString>) -> Keys {
+        Keys(Arc::new(RwLock::new(Arc::new(Held { secrets, password }))))
+    }
+
+    /// From the next question on. Who has logged in stays in.
+    pub fn change(&self, secrets: Vec<RestSecret>, password: Option<SecretString>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Held { secrets, password });
+    }
+
+    fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A listener that answers coturn's questions.
 pub struct Gate {
     listener: TcpListener,
@@ -67,7 +96,9 @@ pub struct Gate {
 }
 
 struct Shared {
-    config: Config,
+    realm: Box<[u8]>,
+    options: RealmOptions,
+    keys: Keys,
     keeper: Arc<dyn Doorkeeper>,
 }
 
@@ -80,8 +111,19 @@ impl Gate {
         let listener = TcpListener::bind(config.listen).await?;
         Ok(Gate {
             listener,
-            shared: Arc::new(Shared { config, keeper }),
+            shared: Arc::new(Shared {
+                realm: config.realm,
+                options: config.options,
+                keys: Keys::new(config.secrets, config.password),
+                keeper,
+            }),
         })
+    }
+
+    /// By which they can be changed.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.shared.keys.clone()
     }
 
     /// Where it listens.
@@ -132,7 +174,7 @@ async fn converse(
     stream.set_nodelay(true)?;
     let deadline = Instant::now() + LOGIN;
     let mut reader = Reader::requests(LIMITS);
-    let mut known = shared.config.password.is_none() && is_let_in(place, peer);
+    let mut known = shared.keys.held().password.is_none() && is_let_in(place, peer);
     loop {
         let space = reader.space();
         let read = stream.read(space);
@@ -199,7 +241,8 @@ fn is(args: &Args<'_>, command: &[u8]) -> bool {
 impl Shared {
     /// `AUTH password`, or `AUTH user password`.
     fn admits(&self, args: &Args<'_>) -> bool {
-        let Some(expected) = &self.config.password else {
+        let held = self.keys.held();
+        let Some(expected) = &held.password else {
             return true;
         };
         let given = args.get(args.len().saturating_sub(1));
@@ -209,7 +252,7 @@ impl Shared {
     fn answer(&self, args: &Args<'_>, to: &mut Vec<u8>) {
         let what = args.get(1);
         if is(args, b"get") {
-            match self.config.options.get(&self.config.realm, what) {
+            match self.options.get(&self.realm, what) {
                 Some(value) => bulk(Some(value.to_string().as_bytes()), to),
                 None => bulk(self.key(what).as_deref().map(str::as_bytes), to),
             }
@@ -227,13 +270,13 @@ impl Shared {
 
     /// The key of a user, if he may allocate.
     fn key(&self, what: &[u8]) -> Option<String> {
-        let username = answer::username(&self.config.realm, what)?;
+        let username = answer::username(&self.realm, what)?;
         let keeper = &self.keeper;
         let (answer, key) = if keeper.is_open() {
             let blocked = keeper.is_blocked(username);
             answer::key(
-                &self.config.realm,
-                &self.config.secrets,
+                &self.realm,
+                &self.keys.held().secrets,
                 username,
                 keeper.now(),
                 blocked,

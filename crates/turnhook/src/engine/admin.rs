@@ -7,7 +7,8 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use turnhook_admin::{
     Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
@@ -32,7 +33,7 @@ use crate::{
 /// Served until its stop.
 pub(crate) struct Page {
     listener: TcpListener,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    tls: Option<http::Certificate>,
     router: axum::Router,
     hosts: Vec<String>,
     /// Its own, as that of a command is: what is read here waits for nobody who writes, and what is changed here the
@@ -43,13 +44,13 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Listens; `more` are routes of other parts.
+    /// Listens; `more` are routes of other parts. `certificate` is what is shown, and can be changed.
     pub(crate) async fn new(
         config: &Config,
         admin: &config::Admin,
-        metrics: Arc<Metrics>,
-        health: Arc<Health>,
+        (metrics, health): (Arc<Metrics>, Arc<Health>),
         more: Routes,
+        certificate: &watch::Sender<Option<TlsAcceptor>>,
     ) -> Result<Page, RunError> {
         let wrong = |problem: String| RunError::Admin { problem };
         let access = Access::new(
@@ -63,7 +64,11 @@ impl Page {
             .as_ref()
             .map(|(cert, key)| tls::acceptor(cert, key))
             .transpose()
-            .map_err(wrong)?;
+            .map_err(wrong)?
+            .map(|acceptor| {
+                certificate.send_replace(Some(acceptor));
+                certificate.subscribe()
+            });
         let listener = TcpListener::bind(admin.listen)
             .await
             .map_err(|error| RunError::Listen {

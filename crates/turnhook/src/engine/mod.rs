@@ -242,6 +242,7 @@ pub async fn run(
         parts.start(Part::Source(name), task.run(stops.parts.clone()));
     }
     drop(found);
+    let mut gates = Vec::new();
     for gate in &config.gates {
         let known = coturns.iter().filter(|(source, _)| *source == gate.source);
         let known = known.map(|(_, coturn)| Arc::clone(coturn)).collect();
@@ -260,6 +261,7 @@ pub async fn run(
             address: gate.listen,
             error,
         })?;
+        gates.push(part.keys());
         parts.start(Part::Gate, part.run(stops.parts.clone()));
     }
     let housekeeper = Housekeeper::new(
@@ -273,8 +275,11 @@ pub async fn run(
     );
     // Before the first answer, so that no `/status` says that nothing is pending because nobody has looked.
     housekeeper.look().await;
+    let certificate = tokio::sync::watch::Sender::new(None);
     let reloader = Reloader {
         reload,
+        gates,
+        certificate: certificate.clone(),
         endpoints: config.endpoints.clone(),
         keys,
         limits,
@@ -311,7 +316,7 @@ pub async fn run(
         let seen = (Arc::clone(&metrics), Arc::clone(&health));
         let recorded = recording_api::routes(recordings, &store, outlet.clocks());
         let routes = enforce::routes(&store, blocker.clone()).and(recorded);
-        let page = Page::new(&config, admin, seen.0, seen.1, routes).await?;
+        let page = Page::new(&config, admin, seen, routes, &certificate).await?;
         parts.start(Part::Admin, page.run(stops.last.clone()));
     }
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");

@@ -1,5 +1,6 @@
 //! The configuration, read again while the program runs (SIGHUP). What can be changed without closing a socket is:
-//! endpoints, passwords and certificates of `direct` sources, limits, quotas, the log's level. What needs a restart is said, and
+//! endpoints, passwords and certificates of `direct` sources, the page's certificate, secrets of gates, limits, quotas, the
+//! log's level. What needs a restart is said, and
 //! left as it was. A wrong configuration changes nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -8,7 +9,9 @@ use futures_util::future::join_all;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::{signal::unix::Signal, sync::watch};
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
+use turnhook_control::gate;
 use turnhook_dispatcher::{config::EndpointConfig, dispatcher::Dispatcher};
 use turnhook_store::Store;
 use turnhook_subscriber::{
@@ -26,7 +29,8 @@ use super::{
     systemd,
 };
 use crate::{
-    config::{Config, Limits, Source, SourceKind, quota::Quota},
+    config::{self, Config, Limits, Source, SourceKind, StoreKind, quota::Quota},
+    http::tls,
     logging::LevelSwitch,
     metrics::Metrics,
 };
@@ -51,6 +55,10 @@ pub(crate) struct Reloader {
     /// What holds of the rest.
     pub(crate) endpoints: Vec<EndpointConfig>,
     pub(crate) keys: Vec<(String, Keys)>,
+    /// As they stood in the configuration at the start.
+    pub(crate) gates: Vec<gate::Keys>,
+    /// That of the page.
+    pub(crate) certificate: watch::Sender<Option<TlsAcceptor>>,
     pub(crate) limits: watch::Sender<Limits>,
     pub(crate) quotas: watch::Sender<Arc<[Quota]>>,
     pub(crate) outbox: turnhook_store::Outbox,
@@ -91,6 +99,7 @@ impl Reloader {
         for (_, listener) in &keys {
             listener.validate().map_err(|error| error.to_string())?;
         }
+        let certificate = self.new_certificate(&config)?;
         let changed = self
             .change_endpoints(&config)
             .await
@@ -98,6 +107,15 @@ impl Reloader {
         for (name, listener) in &keys {
             for (_, known) in self.keys.iter().filter(|(known, _)| known == name) {
                 known.change(listener).map_err(|error| error.to_string())?;
+            }
+        }
+        if let Some(certificate) = certificate {
+            self.certificate.send_replace(Some(certificate));
+        }
+        for (was, keys) in self.started.gates.iter().zip(&self.gates) {
+            let same = |gate: &&config::Gate| (gate.listen, &gate.realm) == (was.listen, &was.realm);
+            if let Some(gate) = config.gates.iter().find(same) {
+                keys.change(gate.secrets.clone(), gate.password.clone());
             }
         }
         let level = &config.log.level;
@@ -119,6 +137,15 @@ impl Reloader {
             level, "the configuration was read again"
         );
         Ok(())
+    }
+
+    /// That of the page, where it had one and has one: it may have been renewed.
+    fn new_certificate(&self, config: &Config) -> Result<Option<TlsAcceptor>, String> {
+        let tls = |config: &Config| config.admin.as_ref().and_then(|admin| admin.tls.clone());
+        match (tls(&self.started), tls(config)) {
+            (Some(_), Some((cert, key))) => tls::acceptor(&cert, &key).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The listeners that are there, with the passwords and certificates of now.
@@ -203,11 +230,25 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     for key in keys(&was, &is) {
         match (key, &was[key], &is[key]) {
             ("endpoint" | "limits" | "quota", ..) => {}
+            ("gate", was, is) => {
+                if without_keys(was) != without_keys(is) {
+                    found.push(key.to_owned());
+                }
+            }
             ("source", ..) => sources(started, now, &was[key], &is[key], &mut found),
             (_, Value::Object(_), Value::Object(_)) => {
                 let within = keys(&was[key], &is[key]);
-                let differs =
-                    |inner: &&str| was[key][*inner] != is[key][*inner] && (key, *inner) != ("log", "level");
+                let renewed = |inner: &str| {
+                    let given = [&was[key][inner], &is[key][inner]];
+                    key == "admin"
+                        && ["tls_cert", "tls_key"].contains(&inner)
+                        && given.iter().all(|file| file.is_string())
+                };
+                let differs = |inner: &&str| {
+                    was[key][*inner] != is[key][*inner]
+                        && (key, *inner) != ("log", "level")
+                        && !renewed(inner)
+                };
                 found.extend(
                     within
                         .into_iter()
@@ -219,7 +260,40 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
             _ => {}
         }
     }
+    // Of what is hidden, and of what stands in files, the text says nothing.
+    let logins = |config: &Config| -> Vec<_> {
+        let controls = config.controls.iter();
+        controls
+            .map(|control| control.password.expose_secret().to_owned())
+            .collect()
+    };
+    if was["control"] == is["control"] && logins(started) != logins(now) {
+        found.push("control".to_owned());
+    }
+    let url = |config: &Config| match &config.store.kind {
+        StoreKind::Postgres(postgres) => Some(postgres.url.expose().to_owned()),
+        StoreKind::Sqlite(_) => None,
+    };
+    if was["store"] == is["store"] && url(started) != url(now) {
+        found.push("[store] url".to_owned());
+    }
     found
+}
+
+/// Gates without what may change, and what is hidden.
+fn without_keys(gates: &Value) -> Value {
+    let mut gates = gates.clone();
+    for gate in gates
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        for key in ["secrets", "secrets_file", "password", "password_file"] {
+            gate.remove(key);
+        }
+    }
+    gates
 }
 
 fn sources(started: &Config, now: &Config, was: &Value, is: &Value, found: &mut Vec<String>) {

@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -37,6 +38,9 @@ use crate::{
     descriptors,
     engine::{fault, supervisor::note_panic},
 };
+
+/// What shows who the server is; it is renewed every few weeks, and then another one is shown.
+pub(crate) type Certificate = watch::Receiver<Option<TlsAcceptor>>;
 
 /// As it is called in the log.
 const CONNECTION: &str = "a connection of the HTTP server";
@@ -54,7 +58,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Serves until `stop`; requests under way may take `grace` longer.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
     router: Router,
     grace: Duration,
     stop: CancellationToken,
@@ -86,12 +90,14 @@ pub(crate) async fn serve(
             continue;
         };
         let (router, stop) = (router.clone(), stop.clone());
-        match tls.clone() {
+        match tls.as_ref().map(|tls| tls.borrow().clone()) {
+            // It is not there yet, and nothing may be said in clear.
+            Some(None) => continue,
             None => connections.spawn(fault::inside(
                 CONNECTION,
                 connection(stream, peer, router, place, stop),
             )),
-            Some(tls) => connections.spawn(async move {
+            Some(Some(tls)) => connections.spawn(async move {
                 let shaken = tokio::select! {
                     shaken = timeout(HEAD_TIME, tls.accept(stream)) => shaken,
                     () = place.given_up.cancelled() => return,

@@ -179,35 +179,55 @@ fn it_is_not_there_unless_configured_and_not_without_tls_beyond_loopback() {
 
 #[test]
 fn with_tls_of_its_own() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let program = Program::new("");
-    let folder = program.directory.path();
-    fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let folder = program.directory.path().to_owned();
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        made
+    };
+    let first = renew();
     let (page, table) = Page::new(&program);
     let table = table.replace("127.0.0.1", "0.0.0.0") + "tls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n";
     program.configure(&table);
     let mut program = program;
     program.start();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let ring = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
-    let mut stream = rustls::StreamOwned::new(client, stream);
-    write!(
-        stream,
-        "GET /api/v1/whoami HTTP/1.1\r\nhost: localhost\r\nauthorization: {}\r\nconnection: close\r\n\r\n",
-        page.token
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let ask = |trusted: &rcgen::CertifiedKey<rcgen::KeyPair>| -> std::io::Result<String> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(trusted.cert.der().clone()).unwrap();
+        let ring = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+        let mut stream = rustls::StreamOwned::new(client, stream);
+        write!(
+            stream,
+            "GET /api/v1/whoami HTTP/1.1\r\nhost: localhost\r\nauthorization: {}\r\nconnection: close\r\n\r\n",
+            page.token
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask(&first).unwrap();
     assert!(answer.contains("invoices"), "{answer}");
-    program.stop();
+
+    // One that was renewed is shown once the configuration was read again.
+    let second = renew();
+    assert!(ask(&second).is_err(), "it is not read before");
+    program.process().signal("HUP");
+    program.line("the configuration was read again");
+    let answer = ask(&second).unwrap();
+    assert!(answer.contains("invoices"), "{answer}");
+    assert!(ask(&first).is_err());
+    let log = program.stop();
+    assert!(
+        !log.iter().any(|line| line.contains("needs a restart")),
+        "{log:#?}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     sync::mpsc,
 };
@@ -15,6 +15,7 @@ use crate::harness::{
     billing::{Billing, counted},
     eventually,
     feeder::{Allocation, Feeder},
+    free_port,
     program::{Program, SECRET, endpoint},
 };
 
@@ -243,6 +244,57 @@ fn the_password_of_a_source() {
     });
     assert!(!program.log().iter().any(|line| line.contains("needs a restart")));
     program.stop();
+}
+
+/// Secrets of a gate are in files that do not change their names; a control's password needs a restart, which is said.
+#[test]
+fn the_secrets_of_a_gate_and_the_password_of_a_control() {
+    let (port, cli) = (free_port(), free_port());
+    let mut program = Program::new("");
+    let folder = program.directory.path().to_owned();
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    write("rest", "north\n");
+    write("gate-password", "the-first-of-two-passwords\n");
+    write("cli-password", "one\n");
+    program.configure(&format!(
+        "[[gate]]\nlisten = \"127.0.0.1:{port}\"\nrealm = \"example.org\"\nsource = \"eu-1\"\ncoturn = \"4.17\"\n\
+         secrets_file = \"rest\"\npassword_file = \"gate-password\"\n\
+         [[control]]\nsource = \"eu-1\"\naddress = \"127.0.0.1:{cli}\"\npassword_file = \"cli-password\"\n"
+    ));
+    program.start();
+    let asked = |password: &str| -> String {
+        let question = "turn/realm/example.org/user/4000000000:cust_42/key";
+        let said = format!(
+            "*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n*2\r\n$3\r\nget\r\n${}\r\n{question}\r\n",
+            password.len(),
+            question.len()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let first = asked("the-first-of-two-passwords");
+    assert!(first.starts_with("+OK\r\n$32\r\n"), "{first:?}");
+
+    write("rest", "south\n");
+    write("gate-password", "the-second-of-two-passwords\n");
+    write("cli-password", "two\n");
+    reload(&mut program, READ);
+    let second = asked("the-second-of-two-passwords");
+    assert!(
+        second.starts_with("+OK\r\n$32\r\n") && second != first,
+        "{second:?}"
+    );
+    assert!(!asked("the-first-of-two-passwords").starts_with("+OK"));
+    let log = program.stop();
+    let needs: Vec<_> = log
+        .iter()
+        .filter(|line| line.contains("needs a restart"))
+        .collect();
+    assert!(needs.len() == 1 && needs[0].contains("\"control\""), "{needs:#?}");
 }
 
 #[test]

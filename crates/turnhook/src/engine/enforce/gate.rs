@@ -122,6 +122,10 @@ impl GatePart {
         gate::Gate::bind(gate, Arc::new(keeper)).await.map(GatePart)
     }
 
+    pub(crate) fn keys(&self) -> gate::Keys {
+        self.0.keys()
+    }
+
     /// Until `stop`: then coturn refuses whoever is new.
     pub(crate) async fn run(self, stop: Stop) -> Ended {
         tokio::select! {
