@@ -151,6 +151,16 @@ async fn thrown_out_by_its_output_buffer() {
             while stalled.try_recv().is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            // The source's next tick is due when the runtime looks at its timers again, and so is this, which comes first:
+            // when the runtime goes on, the tick is seen before what has come meanwhile.
+            let mut due = std::pin::pin!(tokio::time::sleep(ping / 10));
+            std::future::poll_fn(|context| {
+                let _ = due.as_mut().poll(context);
+                std::task::Poll::Ready(())
+            })
+            .await;
+            std::thread::sleep(ping + ping / 2);
+            due.await;
             // Blocks the runtime, and with it the source.
             stand.send(std::time::Instant::now()).unwrap();
             let _ = resumed.recv();
