@@ -15,7 +15,7 @@ use turnhook_reducer::outbox::{Next, Outcome};
 use crate::{
     delivering::sequences,
     harness::{Harness, config, deliveries, delivery},
-    receiver::{Receiver, Reply},
+    receiver::{Receiver, Reply, wait_for},
 };
 
 /// Sends one delivery to a receiver that does `fault` with the first request and takes the second. The
@@ -107,6 +107,32 @@ async fn an_answer_with_many_header_fields_is_an_answer() {
         (Next::Done, Some(204)),
         "{outcome:?}"
     );
+}
+
+/// A receiver that says over and over that its answer is about to come: nothing bounds that but the time for an answer, and
+/// with it the connection is over, so that nobody reads on.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_come_without_end_end_with_the_time() {
+    let count = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::Interim,
+        _ => Reply::Status(200),
+    })
+    .await;
+    let mut config = config("billing", &receiver.url());
+    config.timeout = Duration::from_millis(300);
+    let harness = Harness::start(vec![config]);
+    harness.commit("billing", vec![delivery(1, 1, 0)]);
+    harness.drained("billing").await;
+    let outcomes = harness.outcomes();
+    let told = outcomes[0].error.as_deref().unwrap_or_default();
+    assert_eq!((outcomes[0].status, told), (None, "no answer within 300ms"));
+    assert_eq!(outcomes.last().unwrap().next, Next::Done);
+    assert!(
+        receiver.connections() > 1,
+        "the one that never ended is not used again"
+    );
+    wait_for(|| receiver.is_over(0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

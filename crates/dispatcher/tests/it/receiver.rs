@@ -48,6 +48,8 @@ pub(crate) enum Reply {
     Endless,
     /// Says 200, and sends a body a byte at a time.
     Drip,
+    /// Says that the answer is about to come, over and over.
+    Interim,
     /// Answers 200, promises to keep the connection, and closes it.
     CloseAfter,
 }
@@ -85,6 +87,8 @@ struct Shared {
     tls: Option<TlsAcceptor>,
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
+    /// The numbers of those that are over.
+    over: Mutex<Vec<usize>>,
 }
 
 /// A receiver; it stops when dropped.
@@ -120,6 +124,7 @@ impl Receiver {
             tls,
             received: Mutex::default(),
             connections: AtomicUsize::new(0),
+            over: Mutex::default(),
         });
         let address = listener.local_addr().unwrap();
         let receiver = Receiver {
@@ -179,6 +184,12 @@ impl Receiver {
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
+
+    /// Whether a connection is over, counted from 0.
+    pub(crate) fn is_over(&self, connection: usize) -> bool {
+        let over = self.shared.over.lock().unwrap_or_else(PoisonError::into_inner);
+        over.contains(&connection)
+    }
 }
 
 impl Drop for Receiver {
@@ -220,6 +231,11 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, number: usize) {
             Err(error) => Err(error),
         },
     };
+    shared
+        .over
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(number);
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
@@ -285,6 +301,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
+            Reply::Interim => loop {
+                let some = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(100);
+                stream.write_all(some.as_bytes()).await?;
+                stream.flush().await?;
+            },
             Reply::CloseAfter => {
                 answer(&mut stream, 200, "connection: keep-alive\r\n", b"").await?;
                 return Ok(());
