@@ -31,9 +31,19 @@ impl Judge<'_> {
             Billable::Relayed if self.peer_leg => {
                 let echo = self.echo(life);
                 let down = life.most_down + echo.peer.received_bytes.max(echo.client.sent_bytes);
-                life.known.peer.sent_bytes + echo.peer.sent_bytes + down
+                let relayed = life.known.peer.sent_bytes + echo.peer.sent_bytes + down;
+                relayed.max(self.most_of_old(&legs))
             }
             rule => by_leg(rule, &legs),
+        }
+    }
+
+    /// As long as its coturn was taken for one that does not speak of peers, it was billed by its client leg.
+    fn most_of_old(&self, legs: &Legs) -> u64 {
+        if self.was_taken_for_old() {
+            by_leg(Billable::Client, legs)
+        } else {
+            0
         }
     }
 
@@ -60,7 +70,7 @@ impl Judge<'_> {
         match self.rules.billable {
             Billable::Relayed if self.peer_leg => {
                 let down = legs.peer.received_bytes.min(legs.client.sent_bytes);
-                u64::max(legs.peer.sent_bytes + down, each)
+                u64::max(legs.peer.sent_bytes + down, each).max(self.most_of_old(&legs))
             }
             rule => by_leg(rule, &legs),
         }
@@ -163,10 +173,12 @@ impl Judge<'_> {
             let all_keys = self.told.keys().chain(self.recorded.keys()).map(|(key, _)| key);
             let of_user = |key: &&Key| key.realm == user.0 && self.user_of(&key.username) == user.1;
             keys.extend(all_keys.filter(of_user));
-            if keys.iter().any(|key| self.is_hopeless(key)) {
+            let most = keys
+                .iter()
+                .map(|key| Some(self.times(key)? * self.most_under(key)));
+            let Some(most) = most.sum::<Option<u64>>() else {
                 continue;
-            }
-            let most: u64 = keys.iter().map(|key| self.most_under(key)).sum();
+            };
             users.push(User {
                 name: user,
                 billed: told,

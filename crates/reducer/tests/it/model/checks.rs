@@ -225,12 +225,20 @@ impl<'a> Judge<'a> {
         namesakes.any(|(i, l)| self.known.is_hopeless(i) || moved(l))
     }
 
+    /// How often what was carried under this name may be told at most; `None` where nobody knows whose it was.
+    pub(super) fn times(&self, key: &Key) -> Option<u64> {
+        if !self.is_hopeless(key) {
+            return Some(1);
+        }
+        let of_key = self.lives_of(key);
+        let again = !of_key.is_empty() && of_key.iter().all(|i| self.known.is_counted_again(*i));
+        (again && !self.several_nodes).then_some(2)
+    }
+
     /// What is money: neither counters nor bills, by whichever rule, say more than was relayed.
     pub(crate) fn nothing_is_above_the_truth(&self) {
         self.no_counter_is_too_large();
-        if !self.was_taken_for_old() {
-            self.nobody_is_billed_too_much();
-        }
+        self.nobody_is_billed_too_much();
     }
 
     fn no_counter_is_too_large(&self) {
@@ -240,7 +248,8 @@ impl<'a> Judge<'a> {
             .chain(self.recorded.keys())
             .map(|(k, _)| k)
             .collect();
-        for key in keys.into_iter().filter(|key| !self.is_hopeless(key)) {
+        for key in keys {
+            let Some(times) = self.times(key) else { continue };
             let told = self.told_under(key);
             let lives = self.lives_of(key);
             let mut most = Legs::default();
@@ -250,6 +259,9 @@ impl<'a> Judge<'a> {
             }
             if lives.iter().any(|i| self.known.is_mistakable(*i)) {
                 most = most.plus(self.forged(key));
+            }
+            if times > 1 {
+                most = most.plus(most);
             }
             assert!(
                 within(&told, &most),

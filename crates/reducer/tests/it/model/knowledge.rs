@@ -18,15 +18,21 @@ pub(crate) struct Knowledge {
     mistakable: Vec<bool>,
     /// Whose it is cannot be known.
     hopeless: Vec<bool>,
+    /// For no other reason than that two servers share its key, and what was held up may be heard as that of a later one.
+    counted_again: Vec<bool>,
 }
 
 impl Knowledge {
     pub(crate) fn of(fleet: &Fleet, rules: &Rules, outcome: &Outcome) -> Knowledge {
         let _ = rules;
+        let lives = || 0..fleet.lives.len();
         Knowledge {
             mistakable: mistakable(fleet),
-            hopeless: (0..fleet.lives.len())
-                .map(|life| is_hopeless(fleet, outcome, life))
+            hopeless: lives()
+                .map(|life| is_hopeless(fleet, outcome, life) || is_counted_again(fleet, life))
+                .collect(),
+            counted_again: lives()
+                .map(|life| !is_hopeless(fleet, outcome, life) && is_counted_again(fleet, life))
                 .collect(),
         }
     }
@@ -37,6 +43,11 @@ impl Knowledge {
 
     pub(crate) fn is_hopeless(&self, life: usize) -> bool {
         self.hopeless[life]
+    }
+
+    /// Whether its counters have a bound nevertheless: all of it may be told once more.
+    pub(crate) fn is_counted_again(&self, life: usize) -> bool {
+        self.counted_again[life]
     }
 
     pub(crate) fn all_are_clear(&self) -> bool {
@@ -92,9 +103,16 @@ fn is_hopeless(fleet: &Fleet, outcome: &Outcome, life: usize) -> bool {
     // Of two tenants, and one looks like the other with another realm.
     let tenants = namesakes().any(|l| l.key.realm != life.key.realm);
     let unheard = namesakes().any(|l| !l.heard.new);
-    // What was held up until the two had long been silent is heard as that of a later one.
-    let held = namesakes().any(|l| l.gap);
-    (shared && (unseen || held)) || (claims && !(alone && is_known_throughout(life))) || (tenants && unheard)
+    (shared && unseen) || (claims && !(alone && is_known_throughout(life))) || (tenants && unheard)
+}
+
+/// Two servers share its key, and what was held up until they had long been silent is heard as that of a later one.
+fn is_counted_again(fleet: &Fleet, life: usize) -> bool {
+    let life = &fleet.lives[life];
+    let of_key = || fleet.lives.iter().filter(|l| l.key == life.key);
+    let shared = of_key().any(|l| l.server != life.server);
+    let namesakes = fleet.lives.iter().filter(|l| is_namesake(&l.key, &life.key));
+    shared && { namesakes }.any(|l| l.gap)
 }
 
 fn is_known_throughout(life: &Life) -> bool {
