@@ -107,22 +107,20 @@ export CARGO_TARGET_DIR="$target" RUST_BACKTRACE=0 TURNHOOK_HISTORIES=${TURNHOOK
 cargo=(cargo --config 'profile.dev.package.turnhook-reducer.opt-level=0' --config 'profile.dev.debug=false')
 
 tests() {
-    timeout 600 "${cargo[@]}" test --no-fail-fast -p turnhook-reducer --lib --test it -- "$@" >"$copy/tests.log" 2>/dev/null ||
+    timeout 600 "${cargo[@]}" test -q -p turnhook-reducer "$@" --no-run >"$copy/build.log" 2>&1 || { echo - && return; }
+    timeout 600 "${cargo[@]}" test -p turnhook-reducer "$@" ${only[@]+-- "${only[@]}"} >"$copy/tests.log" 2>/dev/null ||
         [[ $? != 124 ]] || echo '?'
     sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy/tests.log"
 }
 
-# The tests that fail, by name; `-` where the crate does not even compile, `?` where they do not come to their end.
+# The tests that fail, by name; `-` where the crate does not even compile, `?` where they do not come to their end. What is
+# quick goes first, and what comes after it is not even built once somebody has noticed.
 failing() {
-    if ! "${cargo[@]}" test -q -p turnhook-reducer --test it --lib --no-run >"$copy/build.log" 2>&1; then
-        echo -
-        return
-    fi
-    local failed
-    failed=$(tests --skip model:: --skip cluster::)
-    if [[ -z $failed ]]; then
-        failed+=$'\n'$(tests model::)
-    fi
+    local failed only
+    only=(--skip model:: --skip cluster::) && failed=$(tests --test it)
+    [[ -n $failed ]] || { only=() && failed=$(tests --lib); }
+    [[ -n $failed ]] || { only=(model::) && failed=$(tests --test it); }
+    [[ -n $failed ]] || { only=(cluster::) && failed=$(tests --test it); }
     sort -u <<<"$failed" | sed '/^$/d'
 }
 
@@ -155,7 +153,7 @@ for i in "${!names[@]}"; do
         '') echo "not caught: $name" && keep "$name" - && survived=1 ;;
         *)
             # One by its name, rather than generated histories.
-            by=$(grep -v '^model::' <<<"$failures" | head -1 || true)
+            by=$(grep -vE '^(model|cluster)::' <<<"$failures" | head -1 || true)
             by=${by:-$(head -1 <<<"$failures")}
             echo "caught by $by ($(grep -c . <<<"$failures") in all): $name"
             keep "$name" "$by"
