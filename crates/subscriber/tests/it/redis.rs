@@ -215,7 +215,7 @@ async fn over_a_unix_socket() {
 #[tokio::test]
 async fn tls_to_a_redis_without_it_says_what_to_write() {
     let redis = Redis::start(&[]).await;
-    let mut config = RedisConfig::new(&format!("rediss://127.0.0.1:{}", redis.port));
+    let mut config = RedisConfig::new(format!("rediss://127.0.0.1:{}", redis.port));
     config.patience.answer = std::time::Duration::from_secs(2);
     let mut ear = start(SourceConfig::Redis(config)).await;
     ear.until("the refusal", |e| e.count("deaf") > 0).await;
