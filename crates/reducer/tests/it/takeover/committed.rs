@@ -267,26 +267,3 @@ fn totals_of_a_next_life_that_only_the_follower_heard_belong_together() {
     let peer = bytes(MB / 1000, MB);
     assert_eq!(legs, Legs { client, peer }, "{:#?}", c.told());
 }
-
-/// Its client let it go, and it carried on for a moment, which only the follower heard. All of that is brought in at the
-/// committed clock, and what is told of it is not dated later.
-#[test]
-fn what_is_brought_in_is_not_dated_after_the_moment_of_that() {
-    let mut c = Cluster::with(Rules {
-        linger: 0,
-        ..Rules::default()
-    });
-    c.at(1.0).open(BOTH, 1);
-    c.at(9.0).hear(BOTH, 1, Kind::Refreshed(status(0, HERE)));
-    c.at(9.5).commit();
-    c.at(10.5).traffic(B, 1, MB);
-    c.at(10.8).takes_over(1);
-    c.at(200.0).commit();
-    let (told, end) = (c.told(), c.ends()[0]);
-    let ended_at = end.end.unwrap().ended_at;
-    assert!(
-        end.started_at <= ended_at && ended_at <= end.timestamp,
-        "{told:#?}"
-    );
-    assert_eq!((c.ends().len(), c.bytes_told()), (1, MB), "{told:#?}");
-}
