@@ -13,7 +13,6 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 use turnhook_control::gate;
 use turnhook_dispatcher::{config::EndpointConfig, dispatcher::Dispatcher};
-use turnhook_store::Store;
 use turnhook_subscriber::{
     direct::{DirectConfig, Keys},
     source::SourceConfig,

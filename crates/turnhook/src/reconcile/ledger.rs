@@ -10,7 +10,7 @@ use turnhook_reducer::{
     time::Timestamp,
     usage::{Counters, Legs},
 };
-use turnhook_store::{RecordFilter, SessionFilter, Store};
+use turnhook_store::{RecordFilter, SessionFilter};
 
 /// Rows read at once.
 const PAGE: usize = 500;
