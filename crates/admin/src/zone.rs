@@ -18,6 +18,12 @@ pub struct Zone {
     zone: TimeZone,
 }
 
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone::utc()
+    }
+}
+
 impl Zone {
     /// UTC.
     #[must_use]
@@ -63,7 +69,8 @@ impl Zone {
     }
 
     /// `2026-11-22 06:00:57`.
-    pub(crate) fn show(&self, at: Timestamp) -> String {
+    #[must_use]
+    pub fn show(&self, at: Timestamp) -> String {
         let zoned = instant(at).to_zoned(self.zone.clone());
         zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
     }

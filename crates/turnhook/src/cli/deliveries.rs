@@ -2,18 +2,16 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_reducer::{
-    event::{EventId, EventType, SessionId},
-    time::Timestamp,
-};
+use turnhook_reducer::event::{EventId, EventType, SessionId};
 use turnhook_store::{DeliveryFilter, DeliveryRow, DeliveryState};
 
 use super::{
     CliError,
-    output::{self, parse_time},
     running::Running,
     store,
+    zone::{When, ZoneArgs},
 };
 
 mod discard;
@@ -66,11 +64,13 @@ pub(super) struct FilterArgs {
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     event_type: Vec<TypeArg>,
     /// Only of events at this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
     /// Only of events before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
+    #[command(flatten)]
+    zone: ZoneArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -108,8 +108,8 @@ impl FilterArgs {
             session: self.session,
             user: self.user.clone().map(String::into_bytes),
             event_types: self.event_type.iter().map(|one| EventType::from(*one)).collect(),
-            since: self.since,
-            until: self.until,
+            since: self.since.map(|when| when.of(&self.zone)),
+            until: self.until.map(|when| when.of(&self.zone)),
         }
     }
 
@@ -156,12 +156,12 @@ fn to_json(row: &DeliveryRow, running: &Running) -> Value {
 }
 
 /// When a delivery is tried next, for people; empty where it is over.
-fn next_attempt(row: &DeliveryRow, running: &Running) -> String {
+fn next_attempt(row: &DeliveryRow, running: &Running, zone: &Zone) -> String {
     let now = store::now();
     match (row.next_attempt_at, running.next_attempt(row, now)) {
         (None, _) => String::new(),
         (Some(_), None) => "when resumed".to_owned(),
         (Some(_), Some(at)) if at <= now => "now".to_owned(),
-        (Some(_), Some(at)) => output::time(at),
+        (Some(_), Some(at)) => zone.show(at),
     }
 }

@@ -3,14 +3,14 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_reducer::time::Timestamp;
 use turnhook_store::RecordFilter;
 
 use super::{
     CliError, ConfigArgs, Format,
-    output::{self, Rows, parse_time, print_json},
+    output::{self, Rows, print_json},
     store,
     units::duration,
+    zone::{When, ZoneArgs},
 };
 
 /// Look at when something may have been missed
@@ -40,7 +40,7 @@ Example:
   $ turnhook gaps list --since 1d
   $ turnhook gaps list --source eu-1 --format json | jq -r .reason | sort | uniq -c
 
-  A gap lowers the accuracy of the sessions whose totals it swallowed, and of no others. Times are UTC.")]
+  A gap lowers the accuracy of the sessions whose totals it swallowed, and of no others. Times are UTC, or those of --tz.")]
 struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -58,11 +58,13 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// Only of this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
     /// Only before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
+    #[command(flatten)]
+    pub(super) zone: ZoneArgs,
     /// At most so many [default: 50 as text, all as json]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: Option<u32>,
@@ -80,8 +82,8 @@ impl RecordArgs {
     pub(super) fn to_filter(&self) -> RecordFilter {
         RecordFilter {
             source: self.source.clone(),
-            since: self.since,
-            until: self.until,
+            since: self.since.map(|when| when.of(&self.zone)),
+            until: self.until.map(|when| when.of(&self.zone)),
         }
     }
 }
@@ -106,7 +108,8 @@ impl List {
             ("REASON", false),
             ("SERVER", false),
         ])
-        .narrow(&["LASTED"], &["SERVER", "SOURCE"]);
+        .narrow(&["LASTED"], &["SERVER", "SOURCE"])
+        .of_zone(&self.which.zone);
         let (filter, mut left) = (self.which.to_filter(), limit(self.which.limit, self.format));
         let mut after = self.which.after;
         loop {
@@ -129,8 +132,8 @@ impl List {
                         "server": gap.server.as_deref().map(String::from_utf8_lossy),
                     }))?,
                     Format::Text => table.push([
-                        output::time(gap.from),
-                        output::time(gap.to),
+                        self.which.zone.show(gap.from),
+                        self.which.zone.show(gap.to),
                         duration(gap.to.since(gap.from)),
                         output::name(row.source.as_bytes()),
                         gap.reason.as_str().to_owned(),

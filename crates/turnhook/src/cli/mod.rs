@@ -46,6 +46,7 @@ mod store;
 mod unattributed;
 mod units;
 mod usage;
+mod zone;
 
 /// `sysexits.h`: something was found in an unconfigured or misconfigured state.
 const EXIT_CONFIG: u8 = 78;

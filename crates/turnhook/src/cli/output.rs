@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::{Timestamp as Instant, tz::TimeZone};
 use serde::Serialize;
+use turnhook_admin::Zone;
 use turnhook_reducer::time::Timestamp;
 
 use super::{CliError, print};
@@ -25,6 +26,8 @@ pub(super) struct Rows {
     /// What is left out first, and what is cut, where a terminal is too narrow.
     leave_out: &'static [&'static str],
     cut: &'static [&'static str],
+    /// What stands in the place of UTC in the headings.
+    zone: String,
 }
 
 impl Rows {
@@ -34,7 +37,14 @@ impl Rows {
             rows: Vec::new(),
             leave_out: &[],
             cut: &[],
+            zone: "UTC".to_owned(),
         }
+    }
+
+    /// Its times are those of a zone.
+    pub(super) fn of_zone(mut self, zone: &Zone) -> Rows {
+        self.zone = zone.name().to_owned();
+        self
     }
 
     /// Where a terminal is too narrow these columns are left out, the first one first, and then these are cut.
@@ -66,7 +76,12 @@ impl Rows {
         }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(self.columns.iter().map(|(heading, _)| *heading));
+        let zone = format!("({})", self.zone);
+        table.set_header(
+            self.columns
+                .iter()
+                .map(|(heading, _)| heading.replace("(UTC)", &zone)),
+        );
         for (column, (_, is_number)) in table.column_iter_mut().zip(&self.columns) {
             column.set_padding((0, BETWEEN as u16));
             if *is_number {

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::{RefusedRow, UnattributedRow};
 
@@ -47,7 +48,8 @@ Example:
     never_relayed  an allocation that never relayed, with start_on = \"relay\"
     evicted        [limits] tombstones was too low: this may have been told before
   What the database would not take (a value beyond its bounds) is listed below, or in json as an object
-  with `refused` in it. Everything else of that moment was committed. Times are UTC; 1 kB is 1000 bytes.")]
+  with `refused` in it. Everything else of that moment was committed. Times are UTC, or
+  those of --tz; 1 kB is 1000 bytes.")]
 struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -72,7 +74,8 @@ impl List {
             ("BILLABLE", true),
             ("REASON", false),
         ])
-        .narrow(&["ALLOCATION", "SOURCE"], &["REALM", "USERNAME"]);
+        .narrow(&["ALLOCATION", "SOURCE"], &["REALM", "USERNAME"])
+        .of_zone(&self.which.zone);
         let (mut left, mut after, mut sum) = (wanted, self.which.after, 0u64);
         let more = loop {
             let page = store
@@ -85,7 +88,7 @@ impl List {
                 sum = sum.saturating_add(row.usage.billable_bytes);
                 match self.format {
                     Format::Json => print_json(&json(row))?,
-                    Format::Text => table.push(cells(row)),
+                    Format::Text => table.push(cells(row, &self.which.zone)),
                 }
             }
             left = left.saturating_sub(page.len());
@@ -111,7 +114,7 @@ impl List {
                 if sum > 0 {
                     print(&format!("\nsum: {sum} B ({}) billable\n", bytes(sum)))?;
                 }
-                self::refused(&refused)?;
+                self::refused(&refused, &self.which.zone)?;
             }
         }
         if let (true, Some(last)) = (more, after) {
@@ -121,9 +124,9 @@ impl List {
     }
 }
 
-fn cells(row: &UnattributedRow) -> [String; 7] {
+fn cells(row: &UnattributedRow, zone: &Zone) -> [String; 7] {
     [
-        output::time(row.at),
+        zone.show(row.at),
         output::name(row.source.as_bytes()),
         output::name(&row.realm),
         output::name(&row.username),
@@ -161,7 +164,7 @@ fn refused_json(row: &RefusedRow) -> serde_json::Value {
     })
 }
 
-fn refused(rows: &[RefusedRow]) -> Result<(), CliError> {
+fn refused(rows: &[RefusedRow], zone: &Zone) -> Result<(), CliError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -173,10 +176,11 @@ fn refused(rows: &[RefusedRow]) -> Result<(), CliError> {
         ("NAME", false),
         ("ERROR", false),
     ])
-    .narrow(&["SOURCE"], &["ERROR", "NAME"]);
+    .narrow(&["SOURCE"], &["ERROR", "NAME"])
+    .of_zone(zone);
     for row in rows {
         table.push([
-            output::time(row.at),
+            zone.show(row.at),
             output::name(row.source.as_bytes()),
             output::name(row.kind.as_bytes()),
             output::name(row.name.as_bytes()),

@@ -14,6 +14,7 @@ use super::{
     sessions::{base64, usage_json},
     store,
     units::{bytes, duration},
+    zone::ZoneArgs,
 };
 
 /// Sum up what was used: by user, source, realm, day, hour, month
@@ -53,16 +54,11 @@ pub(super) struct Usage {
     /// Only the rows with the most billable bytes, the largest first
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// Whose days and hours: the system's rules of the zone, or those built in
-    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = parse_zone)]
-    tz: Zone,
+    #[command(flatten)]
+    tz: ZoneArgs,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-fn parse_zone(name: &str) -> Result<Zone, String> {
-    Zone::named(Some(name)).map_err(|_| "write a zone's name like Europe/Berlin".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -112,7 +108,7 @@ impl Usage {
         let period = Period {
             from: self.from.map_or_else(|| today.first_of_month(), given),
             to: self.to.map_or(today, given),
-            zone: self.tz.clone(),
+            zone: (*self.tz).clone(),
         };
         if let (Some(from), Some(to)) = (self.from, self.to) {
             check_order(from, to)?;

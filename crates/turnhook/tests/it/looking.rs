@@ -172,6 +172,30 @@ fn lists_are_whole_sums_agree_and_tables_fit() {
         "2020-01-01",
     ]);
     assert_eq!(billable(&elsewhere), told, "{elsewhere:#?}");
+    // The same by user and day, and by the days of their ends.
+    let of_zone = |by: &str, more: &[&str]| {
+        let asked = ["sessions", "export", "--tz", "Asia/Kolkata", "--by", by];
+        program.objects(&[&asked[..], more].concat())
+    };
+    let (days, ends) = (of_zone("day", &[]), of_zone("session", &[]));
+    assert_eq!((billable(&days), billable(&ends)), (told, told), "{days:#?}");
+    let mut found: Vec<_> = days.iter().map(|row| row["day"].as_str().unwrap()).collect();
+    found.dedup();
+    let wanted: Vec<_> = elsewhere.iter().map(|row| row["day"].as_str().unwrap()).collect();
+    assert_eq!(found, wanted);
+    let first = ["--from", wanted[0], "--to", wanted[0]];
+    assert_eq!(billable(&of_zone("day", &first)), billable(&elsewhere[..1]));
+    assert_eq!(billable(&of_zone("session", &first)), billable(&elsewhere[..1]));
+    let bobs = of_zone("day", &["--user", "bob"]);
+    assert!(!bobs.is_empty() && bobs.iter().all(|row| row["user"] == "bob"));
+    for list in ["sessions", "deliveries"] {
+        let table = program.ask(&[list, "list", "--tz", "Asia/Kolkata", "--since", wanted[0]]);
+        assert!(
+            table.contains("(Asia/Kolkata)") && !table.contains("UTC"),
+            "{table}"
+        );
+        assert!(table.contains("alice") || list == "deliveries", "{table}");
+    }
     let top = program.objects(&["usage", "--top", "1"]);
     assert_eq!((top.len(), top[0]["user"].as_str()), (1, Some("alice")));
     let bob = program.objects(&["usage", "--user", "bob", "--by", "day,user"]);
@@ -257,6 +281,11 @@ fn gaps_and_what_is_told_nowhere_are_listed() {
         (Some("eu-1"), Some("restart"))
     );
     assert!(gaps[0]["from"].as_str() <= gaps[0]["to"].as_str());
+    let there = program.ask(&["gaps", "list", "--tz", "Asia/Kolkata"]);
+    let utc = program.ask(&["gaps", "list"]);
+    assert!(there.starts_with("FROM (Asia/Kolkata)"), "{there}");
+    let minute = |table: &str| table.lines().nth(1).unwrap()[14..16].to_owned();
+    assert_ne!(minute(&there), minute(&utc), "half an hour beside: {there}{utc}");
     let table = program.ask(&["gaps", "list", "--source", "eu-1", "--since", "1h"]);
     assert!(
         table.starts_with("FROM (UTC)") && table.contains("restart"),

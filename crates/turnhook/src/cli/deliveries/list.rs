@@ -1,6 +1,7 @@
 //! `turnhook deliveries list`.
 
 use clap::{Args, ValueEnum};
+use turnhook_admin::Zone;
 use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryRow, DeliveryState};
 
 use super::{FilterArgs, next_attempt, to_json};
@@ -19,7 +20,7 @@ Example:
   $ turnhook deliveries list --state dead
   $ turnhook deliveries list --endpoint billing --user cust_42 --since 1d
 
-  Times are UTC. On a narrow terminal columns are left out: `| cat` shows all.")]
+  Times are UTC, or those of --tz. On a narrow terminal columns are left out: `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -91,7 +92,8 @@ impl List {
         .narrow(
             &["SESSION", "ATTEMPTS", "NEXT (UTC)", "EVENT"],
             &["STATE", "ENDPOINT"],
-        );
+        )
+        .of_zone(&self.filter.zone);
         let (mut after, mut running) = (self.after, None);
         let more = loop {
             // One more than is shown tells whether there is a next page.
@@ -114,7 +116,7 @@ impl List {
                 });
                 match self.format {
                     Format::Json => print_json(&to_json(row, running))?,
-                    Format::Text => table.push(cells(row, running)),
+                    Format::Text => table.push(cells(row, running, &self.filter.zone)),
                 }
             }
             left = left.saturating_sub(page.len());
@@ -133,14 +135,14 @@ impl List {
 }
 
 /// A delivery's row.
-pub(super) fn cells(row: &DeliveryRow, running: &Running) -> [String; 8] {
+fn cells(row: &DeliveryRow, running: &Running, zone: &Zone) -> [String; 8] {
     [
-        output::time(row.timestamp),
+        zone.show(row.timestamp),
         row.event_type.as_str().to_owned(),
         row.endpoint.clone(),
         state(row),
         row.attempts.to_string(),
-        next_attempt(row, running),
+        next_attempt(row, running, zone),
         row.event_id.to_string(),
         row.session_id.to_string(),
     ]

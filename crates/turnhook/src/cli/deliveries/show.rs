@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{Attempt, DeliveryDetail};
@@ -111,7 +112,7 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
             // As it was signed, in one line; only what a terminal would obey is escaped.
             print(&format!("{}\n", output::name(&detail.body)))?;
         }
-        let next = match next_attempt(row, running) {
+        let next = match next_attempt(row, running, &Zone::utc()) {
             none if none.is_empty() => none,
             at => format!(", next attempt {at}"),
         };

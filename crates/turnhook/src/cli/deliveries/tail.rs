@@ -9,12 +9,7 @@ use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, Rec
 use super::{FilterArgs, list, to_json};
 use crate::{
     cli::{
-        CliError, ConfigArgs, Format, follow,
-        gaps::PAGE,
-        output::{self, print_json},
-        print,
-        running::Running,
-        store,
+        CliError, ConfigArgs, Format, follow, gaps::PAGE, output::print_json, print, running::Running, store,
     },
     shutdown,
 };
@@ -102,12 +97,12 @@ impl Tail {
             return print_json(&to_json(row, &Running::default()));
         }
         let next = match row.next_attempt_at {
-            Some(at) if row.attempts > 0 => format!(", next attempt {}", output::time(at)),
+            Some(at) if row.attempts > 0 => format!(", next attempt {}", self.filter.zone.show(at)),
             _ => String::new(),
         };
         print(&format!(
             "{}  {:<13}  {}  {}: {} after {} attempts{next}\n",
-            output::time(store::now()),
+            self.filter.zone.show(store::now()),
             row.event_type.as_str(),
             row.event_id,
             row.endpoint,

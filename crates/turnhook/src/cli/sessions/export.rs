@@ -1,22 +1,27 @@
 //! `turnhook sessions export`.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
+use turnhook_admin::{By as Of, Period, report};
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::{time::Timestamp, usage::Usage};
-use turnhook_store::{SessionFilter, SessionRow, Store, UsageDay};
+use turnhook_store::{QUARTER_MS, SessionFilter, SessionRow, Store, SummedBy, Unit, UsageDay, UsageFilter};
 
 use super::{base64, to_json, usage_json};
 use crate::{
     cli::{
         CliError, ConfigArgs,
         gaps::PAGE,
-        period::{DAY_MS, check_order, day_text, parse_day},
+        period::{check_order, date, day_text, number, parse_day},
         store,
+        zone::ZoneArgs,
     },
     text::{Untrusted, harmless_json},
 };
@@ -28,8 +33,9 @@ Example:
   $ turnhook sessions export --from 2026-11-01 --to 2026-11-30 > november.csv
   $ turnhook sessions export --by session --from 2026-11-22 --to 2026-11-22 --format json
   $ turnhook sessions export --user cust_42 --from 2026-11-01
+  $ turnhook sessions export --tz Europe/Berlin --from 2026-11-01 --to 2026-11-30
 
-  By day (UTC), it is the sum of `usage_delta` of all events of that day: what a receiver that adds
+  By day (of UTC, or of --tz), it is the sum of `usage_delta` of all events of that day: what a receiver that adds
   these up has to have. By session, those that ended on the days asked for: what a receiver that bills by
   `session.end` has to have; `--open` adds those that have not ended.
 
@@ -44,6 +50,8 @@ pub(super) struct Export {
     /// The last day
     #[arg(long, value_name = "DATE", value_parser = parse_day)]
     to: Option<u32>,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// Only of this user
     #[arg(long)]
     user: Option<String>,
@@ -103,6 +111,7 @@ impl Export {
             RowFormat::Json => Writer::Json(io::BufWriter::new(out)),
         };
         match self.by {
+            By::Day if !self.zone.is_utc() => self.by_day_of_zone(&store, &mut writer).await?,
             By::Day => self.by_day(&store, from, to, &mut writer).await?,
             By::Session => self.by_session(&store, from, to, &mut writer).await?,
         }
@@ -265,25 +274,81 @@ impl Export {
         loop {
             let page = store.ledger().usage_by_day(from, to, after.take(), PAGE).await?;
             let wanted = |one: &&UsageDay| self.wants(&one.source, &one.realm, one.user.as_deref());
-            for one in page.iter().filter(wanted) {
-                let row = DayRow {
-                    day: day_text(one.day),
-                    source: &one.source,
-                    realm: self.cell(&one.realm),
-                    user: one.user.as_deref().map(|user| self.cell(user)),
-                    sessions_started: one.started,
-                    sessions_ended: one.ended,
-                    sessions_lower_bound: one.lower_bound,
-                    duration_ms: one.duration_ms,
-                };
-                let exact = self.exact(&one.realm, one.user.as_deref());
-                writer.write(&(&row, UsageColumns::from(&one.usage), exact), || day_json(one))?;
-            }
+            page.iter()
+                .filter(wanted)
+                .try_for_each(|one| self.day(one, writer))?;
             if page.len() < PAGE {
                 return Ok(());
             }
             after = page.into_iter().next_back();
         }
+    }
+
+    fn day(&self, one: &UsageDay, writer: &mut Writer) -> Result<(), CliError> {
+        let row = DayRow {
+            day: day_text(one.day),
+            source: &one.source,
+            realm: self.cell(&one.realm),
+            user: one.user.as_deref().map(|user| self.cell(user)),
+            sessions_started: one.started,
+            sessions_ended: one.ended,
+            sessions_lower_bound: one.lower_bound,
+            duration_ms: one.duration_ms,
+        };
+        let exact = self.exact(&one.realm, one.user.as_deref());
+        writer.write(&(&row, UsageColumns::from(&one.usage), exact), || day_json(one))
+    }
+
+    /// The same by days of a zone, one after the other: their sums are made of those of quarters of an hour.
+    async fn by_day_of_zone(&self, store: &Store, writer: &mut Writer) -> Result<(), CliError> {
+        let everything = UsageFilter::default();
+        let all = store
+            .ledger()
+            .usage_summed(Unit::Quarter, SummedBy::Time, &everything, (0, u64::MAX))
+            .await?;
+        let asked = self.from.unwrap_or(0)..=self.to.unwrap_or(u32::MAX);
+        let days: BTreeSet<u32> = all
+            .iter()
+            .map(|row| number(self.zone.day(Timestamp(row.at.saturating_mul(QUARTER_MS)))))
+            .filter(|day| asked.contains(day))
+            .collect();
+        let filter = UsageFilter {
+            user: self.user.clone().map(String::into_bytes),
+            source: self.source.clone(),
+            realm: self.realm.clone().map(String::into_bytes),
+        };
+        for day in days {
+            let period = Period {
+                zone: (*self.zone).clone(),
+                from: date(day),
+                to: date(day),
+            };
+            let report = report(
+                store.ledger(),
+                &filter,
+                &period,
+                &[Of::Source, Of::Realm, Of::User],
+            )
+            .await?;
+            for (key, sums) in report.rows {
+                let mut key = key.into_iter();
+                let mut next = || key.next().flatten();
+                let (source, realm, user) = (next(), next(), next());
+                let one = UsageDay {
+                    day,
+                    source: String::from_utf8_lossy(&source.unwrap_or_default()).into_owned(),
+                    realm: realm.unwrap_or_default(),
+                    user,
+                    started: sums.started,
+                    ended: sums.ended,
+                    lower_bound: sums.lower_bound,
+                    duration_ms: sums.duration_ms,
+                    usage: sums.usage,
+                };
+                self.day(&one, writer)?;
+            }
+        }
+        Ok(())
     }
 
     async fn by_session(
@@ -299,8 +364,10 @@ impl Export {
             user: self.user.clone().map(String::into_bytes),
             ..SessionFilter::default()
         };
-        let first = Timestamp(u64::from(from) * DAY_MS);
-        let end = Timestamp((u64::from(to) + 1) * DAY_MS);
+        let first = self.zone.begin(date(from));
+        let end = to
+            .checked_add(1)
+            .map_or(Timestamp::MAX, |after| self.zone.begin(date(after)));
         let mut after = None;
         loop {
             let page = store

@@ -1,16 +1,18 @@
 //! `turnhook sessions list`.
 
 use clap::Args;
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_admin::Zone;
+use turnhook_reducer::event::SessionId;
 use turnhook_store::{SessionFilter, SessionRow};
 
 use super::to_json;
 use crate::cli::{
     CliError, ConfigArgs, Format,
     gaps::{PAGE, limit},
-    output::{self, Rows, parse_time, print_json},
+    output::{self, Rows, print_json},
     store,
     units::{bytes, duration},
+    zone::{When, ZoneArgs},
 };
 
 /// List sessions, newest first
@@ -20,8 +22,8 @@ Example:
   $ turnhook sessions list --user cust_42 --since 2026-11-01
   $ turnhook sessions list --open --format json | jq .usage.billable_bytes
 
-  Times are UTC; 1 kB is 1000 bytes; - : nothing was told of it yet. On a narrow terminal columns are left out:
-  `| cat` shows all.")]
+  Times are UTC, or those of --tz; 1 kB is 1000 bytes; - : nothing was told of it yet. On a narrow
+  terminal columns are left out: `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -41,11 +43,13 @@ pub(super) struct List {
     #[arg(long)]
     ended: bool,
     /// Only those that were open at this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
     /// Only those that started before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// At most so many [default: 50 as text, all as json]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -69,8 +73,8 @@ impl List {
             } else {
                 self.ended.then_some(false)
             },
-            since: self.since,
-            until: self.until,
+            since: self.since.map(|when| when.of(&self.zone)),
+            until: self.until.map(|when| when.of(&self.zone)),
         };
         let mut left = limit(self.limit, self.format);
         let mut table = Rows::new(&[
@@ -84,7 +88,8 @@ impl List {
             ("ACCURACY", false),
             ("SESSION", false),
         ])
-        .narrow(&["RECEIVED", "SENT", "ACCURACY", "LASTED", "END"], &["USER"]);
+        .narrow(&["RECEIVED", "SENT", "ACCURACY", "LASTED", "END"], &["USER"])
+        .of_zone(&self.zone);
         let mut after = self.after;
         let more = loop {
             // One more than is shown tells whether there is a next page.
@@ -97,7 +102,7 @@ impl List {
                 after = Some(row.id);
                 match self.format {
                     Format::Json => print_json(&to_json(row))?,
-                    Format::Text => table.push(cells(row)),
+                    Format::Text => table.push(cells(row, &self.zone)),
                 }
             }
             left = left.saturating_sub(page.len());
@@ -115,14 +120,14 @@ impl List {
     }
 }
 
-fn cells(row: &SessionRow) -> [String; 9] {
+fn cells(row: &SessionRow, zone: &Zone) -> [String; 9] {
     let last = row.end.map_or(row.updated_at, |(at, ..)| at);
     let client = &row.usage.legs.client;
     // Only its start: what it has used is not known here.
     let untold = row.end.is_none() && row.sequence == 0;
     let told = |n: u64| if untold { "-".to_owned() } else { bytes(n) };
     [
-        output::time(row.started_at),
+        zone.show(row.started_at),
         output::user(row.user.as_deref()),
         duration(last.since(row.started_at)),
         told(client.received_bytes),
