@@ -54,7 +54,9 @@ def write(name, schema):
 
 
 defs = plain(schemas)
-events = ["SessionStart", "SessionUsage", "SessionEnd", "EndpointPing"]
+events = [
+    "SessionStart", "SessionUsage", "SessionEnd", "QuotaReached", "UserBlocked", "UserUnblocked", "EndpointPing",
+]
 write(
     "webhook.json",
     {
@@ -64,9 +66,11 @@ write(
         "$defs": defs,
     },
 )
-# Go has no unions: one struct for the data of all session events, in which what only an end has is a pointer.
+# Go has no unions: one struct for the data of all session events, in which what only an end has is a pointer, and one for
+# those of users.
 defs["SessionData"] = defs["SessionStartData"]
-both = {name: {"$ref": f"#/$defs/{name}"} for name in ("SessionData", "Ping")}
+defs["UserData"] = defs["UserBlockedData"]
+both = {name: {"$ref": f"#/$defs/{name}"} for name in ("SessionData", "UserData", "Ping")}
 write("data.json", {"title": "Data", "type": "object", "properties": both, "$defs": defs})
 END
 
@@ -87,7 +91,7 @@ quicktype --src "$here/data.json" --src-lang schema --lang go --package webhooks
     # The top level only held the two together.
     grep -v '^import \|^package ' "$here/types.go" |
         awk '/^type Data struct/ { skip = 1 } !skip { print } /^}/ { skip = 0 }' |
-        sed -E 's/\b(SessionData|TLS|Usage)(Delta)?Class\b/\1/g; s/\bAllocationElement\b/Allocation/g;
+        sed -E 's/\b(SessionData|UserData|Quota|TLS|Usage)(Delta)?Class\b/\1/g; s/\bAllocationElement\b/Allocation/g;
             s/\bAllocationUsage\b/Legs/g; s/^type Client /type Counters /; s/^(\s+\w+\s+\*?)Client\b/\1Counters/' | cat -s
 } | gofmt > "$here/webhooks.go"
 

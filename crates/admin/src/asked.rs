@@ -149,12 +149,10 @@ impl Asked {
             })?);
         }
         if let Some(kind) = self.text("type") {
-            let known = [EventType::Start, EventType::Usage, EventType::End];
-            let found = known.into_iter().find(|known| known.as_str() == kind);
+            let found = EventType::from_name(&kind);
             filter.event_types.push(found.ok_or_else(|| {
-                Refused::wrong(format!(
-                    "`type` is session.start, session.usage or session.end, not {kind:?}"
-                ))
+                let known = EventType::ALL.map(EventType::as_str).join(", ");
+                Refused::wrong(format!("`type` is one of {known}, not {kind:?}"))
             })?);
         }
         Ok(filter)

@@ -10,6 +10,7 @@ use turnhook_reducer::{
     event::{AllocationReport, SessionEvent},
     time::Timestamp,
     usage::{Counters, Legs, Usage},
+    user_event::{QuotaReached, UserEvent},
 };
 
 /// The `type` of a trial webhook, which `turnhook endpoints test` sends.
@@ -23,6 +24,16 @@ pub fn body(event: &SessionEvent) -> Bytes {
         r#type: event.event_type.as_str(),
         timestamp: Time(event.timestamp),
         data: data(event),
+    })
+}
+
+/// The payload of a user's event. Empty if it cannot be written, as [`body`].
+#[must_use]
+pub fn user_body(event: &UserEvent) -> Bytes {
+    to_bytes(&Envelope {
+        r#type: event.event_type.as_str(),
+        timestamp: Time(event.timestamp),
+        data: user_data(event),
     })
 }
 
@@ -191,6 +202,64 @@ struct AllocationData<'a> {
 struct Tls<'a> {
     version: Cow<'a, str>,
     cipher: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct UserData<'a> {
+    user: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_base64: Option<String>,
+    realm: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    realm_base64: Option<String>,
+    all_realms: bool,
+    until: Option<Time>,
+    reason: &'a str,
+    by: Option<&'a str>,
+    quota: Option<QuotaData<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Quota"))]
+struct QuotaData<'a> {
+    name: &'a str,
+    limit: u64,
+    used: u64,
+    unit: &'static str,
+    period: &'static str,
+    period_start: Option<Time>,
+    period_end: Option<Time>,
+    session_id: Option<Shown<turnhook_reducer::event::SessionId>>,
+}
+
+fn user_data(event: &UserEvent) -> UserData<'_> {
+    let realm = event.realm.as_deref().filter(|realm| !realm.is_empty());
+    UserData {
+        user: text(&event.user),
+        user_base64: not_utf8(&event.user),
+        realm: realm.map(text),
+        realm_base64: realm.and_then(not_utf8),
+        all_realms: event.realm.is_none(),
+        until: event.until.map(Time),
+        reason: &event.reason,
+        by: event.by.as_deref(),
+        quota: event.quota.as_ref().map(quota),
+    }
+}
+
+fn quota(quota: &QuotaReached) -> QuotaData<'_> {
+    QuotaData {
+        name: &quota.name,
+        limit: quota.limit,
+        used: quota.used,
+        unit: quota.unit.as_str(),
+        period: quota.period.as_str(),
+        period_start: quota.span.map(|(start, _)| Time(start)),
+        period_end: quota.span.map(|(_, end)| Time(end)),
+        session_id: quota.session.map(Shown),
+    }
 }
 
 fn data(event: &SessionEvent) -> Data<'_> {

@@ -60,15 +60,38 @@ impl Filter {
     /// Whether an endpoint with this filter hears of an event.
     #[must_use]
     pub fn lets_through(&self, event: &SessionEvent) -> bool {
-        let any = |patterns: &[Pattern], text: &[u8]| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
-        };
-        any(&self.sources, event.source.as_bytes())
-            && any(&self.realms, &event.realm)
-            && self.labels.iter().all(|(name, pattern)| {
-                let label = event.labels.iter().find(|(label, _)| **label == **name);
-                label.is_some_and(|(_, value)| pattern.matches(value))
-            })
+        self.lets_session_through(&event.source, &event.realm, |name| {
+            let label = event.labels.iter().find(|(label, _)| **label == *name);
+            label.map(|(_, value)| &**value)
+        })
+    }
+
+    /// Whether an endpoint with this filter hears of a session of this source and realm, with the labels that `label` knows.
+    #[must_use]
+    pub fn lets_session_through<'a>(
+        &self,
+        source: &str,
+        realm: &[u8],
+        label: impl Fn(&str) -> Option<&'a [u8]>,
+    ) -> bool {
+        any(&self.sources, source.as_bytes())
+            && any(&self.realms, realm)
+            && self
+                .labels
+                .iter()
+                .all(|(name, pattern)| label(name).is_some_and(|value| pattern.matches(value)))
+    }
+
+    /// Whether an endpoint with this filter hears of a user in a realm (`None`: in every one), by the realm alone; `None`
+    /// where that depends on the sessions that he has had.
+    #[must_use]
+    pub fn lets_user_through(&self, realm: Option<&[u8]>) -> Option<bool> {
+        let of_all = |patterns: &[Pattern]| patterns.is_empty() || patterns.iter().any(Pattern::is_all);
+        match realm {
+            Some(realm) if !any(&self.realms, realm) => Some(false),
+            None if !of_all(&self.realms) => None,
+            _ => (of_all(&self.sources) && self.labels.is_empty()).then_some(true),
+        }
     }
 
     /// Whether there is certainly no event that both let through.
@@ -88,7 +111,17 @@ impl Filter {
     }
 }
 
+/// Whether one of them matches; where there are none, everything does.
+fn any(patterns: &[Pattern], text: &[u8]) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
+}
+
 impl Pattern {
+    /// Whether everything matches.
+    fn is_all(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+    }
+
     /// Whether no text matches both, as far as that is easily seen.
     fn is_apart(&self, other: &Pattern) -> bool {
         match (self.literal(), other.literal()) {
@@ -136,6 +169,22 @@ mod tests {
             (false, filter(&[], &[], &[("tenant", "acme"), ("plan", "*")])),
         ] {
             assert_eq!(of.lets_through(&event), heard, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_user_the_realm_decides_where_nothing_else_is_asked() {
+        let labels = filter(&[], &["*.org"], &[("tenant", "acme")]);
+        for (of, there, elsewhere, everywhere) in [
+            (Filter::default(), Some(true), Some(true), Some(true)),
+            (filter(&["*"], &["*"], &[]), Some(true), Some(true), Some(true)),
+            (filter(&[], &["*.org"], &[]), Some(true), Some(false), None),
+            (filter(&["eu-*"], &["*"], &[]), None, None, None),
+            (labels, None, Some(false), None),
+        ] {
+            assert_eq!(of.lets_user_through(Some(b"example.org")), there, "{of:?}");
+            assert_eq!(of.lets_user_through(Some(b"example.com")), elsewhere, "{of:?}");
+            assert_eq!(of.lets_user_through(None), everywhere, "{of:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use turnhook_reducer::{
     event::{
         Accuracy, AllocationReport, CloseReason, EventId, EventType, SessionEnd, SessionEvent, SessionId,
@@ -9,7 +10,10 @@ use turnhook_reducer::{
     message::AllocationId,
     time::Timestamp,
     usage::{Billable, Counters, Legs, Usage},
+    user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
 };
+
+use crate::body::{body, user_body};
 
 /// What is special about a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +50,59 @@ const MORE: u32 = 950;
 /// How long the sample's session has lasted at each of its events.
 const LASTED: u64 = 18_351;
 
-/// A sample whose session began some seconds before `now`, told at `now`.
+/// The payload of a sample of any type, told at `now`. Of a user's event no case is special.
+#[must_use]
+pub fn payload(event_type: EventType, case: Case, now: Timestamp) -> Bytes {
+    if event_type.is_of_session() {
+        body(&event(event_type, case, now))
+    } else {
+        user_body(&user_event(event_type, now))
+    }
+}
+
+/// A user who has used up a quota of a day at `now`, is blocked for it until the day is over, or is blocked no more.
+#[must_use]
+pub fn user_event(event_type: EventType, now: Timestamp) -> UserEvent {
+    const DAY: u64 = 86_400_000;
+    let start = Timestamp(now.0 - now.0 % DAY);
+    let end = start.plus(DAY);
+    let words = "50GiB a day";
+    let over = event_type == EventType::UserUnblocked;
+    UserEvent {
+        id: EventId([0; 16]),
+        event_type,
+        timestamp: now,
+        realm: Some(Box::from(*b"example.org")),
+        user: Box::from(*b"cust_42"),
+        until: Some(end),
+        reason: if over {
+            "expired".to_owned()
+        } else {
+            format!("quota: {words}")
+        },
+        by: (!over).then(|| "quota".to_owned()),
+        quota: (!over).then(|| QuotaReached {
+            name: words.to_owned(),
+            period: QuotaPeriod::Day,
+            unit: QuotaUnit::Bytes,
+            limit: 50 << 30,
+            used: (50 << 30) + 540_000,
+            span: Some((start, end)),
+            session: None,
+            realm: Box::from(*b"example.org"),
+            user: Box::from(*b"cust_42"),
+        }),
+    }
+}
+
+/// A sample whose session began some seconds before `now`, told at `now`. What is of no session is made an end.
 #[must_use]
 pub fn event(event_type: EventType, case: Case, now: Timestamp) -> SessionEvent {
+    let event_type = if event_type.is_of_session() {
+        event_type
+    } else {
+        EventType::End
+    };
     let started_at = Timestamp(now.0.saturating_sub(LASTED + 5_000));
     let ended_at = started_at.plus(LASTED);
     let carried = Usage {
@@ -61,7 +115,7 @@ pub fn event(event_type: EventType, case: Case, now: Timestamp) -> SessionEvent 
     let (sequence, usage, usage_delta) = match event_type {
         EventType::Start => (0, Usage::default(), Usage::default()),
         EventType::Usage => (1, carried, carried),
-        EventType::End => (2, carried, Usage::default()),
+        _ => (2, carried, Usage::default()),
     };
     let is_end = event_type == EventType::End;
     let exact = case != Case::LowerBound;

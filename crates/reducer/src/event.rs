@@ -9,7 +9,7 @@ use crate::{
     usage::{Billable, Legs, Usage},
 };
 
-/// The three events of a session.
+/// What an event is: three are of a session, the others of a user ([`crate::user_event`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// The session began.
@@ -18,9 +18,47 @@ pub enum EventType {
     Usage,
     /// It is over.
     End,
+    /// A user has used up a quota, and it has acted.
+    QuotaReached,
+    /// A user is blocked.
+    UserBlocked,
+    /// A user is blocked no more.
+    UserUnblocked,
 }
 
 impl EventType {
+    /// Those of a session.
+    pub const OF_SESSIONS: [EventType; 3] = [EventType::Start, EventType::Usage, EventType::End];
+
+    /// Those of a user.
+    pub const OF_USERS: [EventType; 3] = [
+        EventType::QuotaReached,
+        EventType::UserBlocked,
+        EventType::UserUnblocked,
+    ];
+
+    /// All of them.
+    pub const ALL: [EventType; 6] = [
+        EventType::Start,
+        EventType::Usage,
+        EventType::End,
+        EventType::QuotaReached,
+        EventType::UserBlocked,
+        EventType::UserUnblocked,
+    ];
+
+    /// Whether it is of a session; only such an event has a sequence number.
+    #[must_use]
+    pub fn is_of_session(self) -> bool {
+        EventType::OF_SESSIONS.contains(&self)
+    }
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<EventType> {
+        EventType::ALL.into_iter().find(|known| known.as_str() == name)
+    }
+
     /// As in payloads and configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -28,6 +66,9 @@ impl EventType {
             EventType::Start => "session.start",
             EventType::Usage => "session.usage",
             EventType::End => "session.end",
+            EventType::QuotaReached => "quota.reached",
+            EventType::UserBlocked => "user.blocked",
+            EventType::UserUnblocked => "user.unblocked",
         }
     }
 }

@@ -87,6 +87,28 @@ pub(crate) fn event_id(session: SessionId, sequence: u32, timestamp: Timestamp) 
     EventId(timed(timestamp, hash))
 }
 
+/// The event of a type that a change of the blocks makes, which has a number in its store.
+pub(crate) fn user_event_id(store: [u8; 16], change: u64, event_type: &str, timestamp: Timestamp) -> EventId {
+    let mut hash = Sha256::new();
+    add(&mut hash, b"user event");
+    hash.update(store);
+    hash.update(change.to_be_bytes());
+    add(&mut hash, event_type.as_bytes());
+    EventId(timed(timestamp, hash))
+}
+
+/// What stands in the place of a session's id in events of a user: these wait for each other by it.
+pub(crate) fn user_key(realm: Option<&[u8]>, user: &[u8]) -> SessionId {
+    let mut hash = Sha256::new();
+    add(&mut hash, b"user");
+    hash.update([u8::from(realm.is_some())]);
+    add(&mut hash, realm.unwrap_or_default());
+    add(&mut hash, user);
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash.finalize()[..16]);
+    SessionId(key)
+}
+
 /// With its length, so that no two lists of parts look the same.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_be_bytes());

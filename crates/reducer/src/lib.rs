@@ -82,6 +82,7 @@ pub mod state;
 pub mod time;
 mod totals;
 pub mod usage;
+pub mod user_event;
 mod wall;
 
 pub use identity::Identity;

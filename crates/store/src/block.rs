@@ -1,13 +1,13 @@
 //! Who is blocked: changes in order, the last one of a user and realm holds. Times are those of the wall clock, as people
 //! mean them.
 
-use turnhook_reducer::{event::SessionId, time::Timestamp};
+use turnhook_reducer::{event::SessionId, time::Timestamp, user_event::QuotaReached};
 
 use crate::{
     Admin, Backend,
     codes::{int, nat},
     error::{Error, Result},
-    on,
+    on, user_events,
 };
 
 /// Longer reasons, and names of who it was, are cut.
@@ -34,7 +34,30 @@ pub enum BlockChange {
     },
     /// The allocations that a session has now are to be ended.
     EndSession(SessionId),
+    /// The time of a block is over: put on record by [`Admin::expire_blocks`], for whoever is told.
+    Expired {
+        /// As it was blocked.
+        realm: Option<Box<[u8]>>,
+        /// Whom.
+        user: Box<[u8]>,
+    },
 }
+
+impl BlockChange {
+    /// Whom it is about, and where; `None` for a session.
+    #[must_use]
+    pub fn whom(&self) -> Option<(Option<&[u8]>, &[u8])> {
+        match self {
+            BlockChange::Block { realm, user, .. }
+            | BlockChange::Unblock { realm, user }
+            | BlockChange::Expired { realm, user } => Some((realm.as_deref(), user)),
+            BlockChange::EndSession(_) => None,
+        }
+    }
+}
+
+/// A realm (`None`: all of them) and a user.
+pub type Whom = (Option<Box<[u8]>>, Box<[u8]>);
 
 /// A change as it is on record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +97,9 @@ pub(crate) fn to_columns(change: &BlockChange) -> Columns {
             (1, realm.as_deref().and_then(bytes), bytes(user), None, None)
         }
         BlockChange::EndSession(session) => (2, None, None, bytes(&session.0), None),
+        BlockChange::Expired { realm, user } => {
+            (3, realm.as_deref().and_then(bytes), bytes(user), None, None)
+        }
     }
 }
 
@@ -101,8 +127,46 @@ pub(crate) fn from_columns((kind, realm, user, session, until): Columns) -> Opti
             user: user?.into(),
         },
         2 => BlockChange::EndSession(SessionId(session?.try_into().ok()?)),
+        3 => BlockChange::Expired {
+            realm,
+            user: user?.into(),
+        },
         _ => return None,
     })
+}
+
+/// A change that is to be put on record, as columns.
+pub(crate) struct New {
+    pub(crate) at: Timestamp,
+    pub(crate) columns: Columns,
+    pub(crate) reason: String,
+    pub(crate) who: String,
+    pub(crate) quota: Option<Vec<u8>>,
+}
+
+impl New {
+    fn of(at: Timestamp, change: &BlockChange, reason: &str, who: &str, quota: Option<&QuotaReached>) -> New {
+        New {
+            at,
+            columns: to_columns(change),
+            reason: words(reason),
+            who: words(who),
+            quota: quota.map(user_events::pack_quota),
+        }
+    }
+}
+
+/// The last change of a user (`$2`) in a realm (`$1`), for the named columns.
+pub(crate) fn last_change(columns: &str, user: &str, is: &str, mark: char) -> String {
+    format!(
+        "SELECT {columns} FROM block_change b WHERE b.id = \
+         (SELECT max(id) FROM block_change WHERE {user} = {mark}2 AND realm {is} {mark}1)"
+    )
+}
+
+/// Later than the last change there, so that the times of a user's changes are in their order, whatever clocks say.
+pub(crate) fn later(at: Timestamp, last: Option<i64>) -> Timestamp {
+    last.map_or(at, |last| at.max(Timestamp(nat(last)).plus(1)))
 }
 
 fn words(text: &str) -> String {
@@ -122,42 +186,53 @@ impl Admin {
         reason: &str,
         who: &str,
     ) -> Result<u64> {
-        let named = match &change {
-            BlockChange::Block { user, .. } | BlockChange::Unblock { user, .. } => !user.is_empty(),
-            BlockChange::EndSession(_) => true,
-        };
-        if !named {
+        if change.whom().is_some_and(|(_, user)| user.is_empty()) {
             return Err(Error::NoUser);
         }
-        let (reason, who) = (words(reason), words(who));
-        on!(self, db => db.change_block(at, change, reason, who).await)
+        let row = New::of(at, &change, reason, who, None);
+        on!(self, db => db.change_block(row).await)
     }
 
-    /// Blocks a user in a realm until a time, by the rule that `who` stands for, and only once: not where the same was put on
-    /// record before, whatever came of it since (somebody may have unblocked him, and meant it), and not where a block
-    /// holds that lasts as long. Whether it was done.
+    /// Has a session ended for a quota, as [`BlockChange::EndSession`] does.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn end_by_quota(
+        &self,
+        at: Timestamp,
+        session: SessionId,
+        quota: &QuotaReached,
+        reason: &str,
+        who: &str,
+    ) -> Result<u64> {
+        let row = New::of(at, &BlockChange::EndSession(session), reason, who, Some(quota));
+        on!(self, db => db.change_block(row).await)
+    }
+
+    /// Blocks the user of a quota in its realm until a time, by the rule that `who` stands for, and only once: not where the
+    /// same was put on record before, whatever came of it since (somebody may have unblocked him, and meant it), and not
+    /// where a block holds that lasts as long. Whether it was done.
     ///
     /// # Errors
     /// [`Error::NoUser`], or the disk's.
     pub async fn block_once(
         &self,
         at: Timestamp,
-        realm: &[u8],
-        user: &[u8],
         until: Timestamp,
+        quota: &QuotaReached,
         reason: &str,
         who: &str,
     ) -> Result<bool> {
-        if user.is_empty() {
+        if quota.user.is_empty() {
             return Err(Error::NoUser);
         }
         let change = BlockChange::Block {
-            realm: Some(realm.into()),
-            user: user.into(),
+            realm: Some(quota.realm.clone()),
+            user: quota.user.clone(),
             until: Some(until),
         };
-        let (reason, who) = (words(reason), words(who));
-        on!(self, db => db.block_once(at, change, reason, who).await)
+        let row = New::of(at, &change, reason, who, Some(quota));
+        on!(self, db => db.block_once(row).await)
     }
 
     /// Changes above `after`, in order. Whoever has seen one has been given all earlier ones.

@@ -49,11 +49,17 @@ pub(crate) fn state_code(state: DeliveryState) -> i64 {
     }
 }
 
+/// From this `event.type` on events are of users and of no session: the ledger does not know them.
+pub(crate) const FIRST_OF_USERS: i64 = 3;
+
 pub(crate) fn type_code(event_type: EventType) -> i64 {
     match event_type {
         EventType::Start => 0,
         EventType::Usage => 1,
         EventType::End => 2,
+        EventType::QuotaReached => FIRST_OF_USERS,
+        EventType::UserBlocked => 4,
+        EventType::UserUnblocked => 5,
     }
 }
 
@@ -61,6 +67,9 @@ pub(crate) fn event_type(code: i64) -> EventType {
     match code {
         0 => EventType::Start,
         1 => EventType::Usage,
+        FIRST_OF_USERS => EventType::QuotaReached,
+        4 => EventType::UserBlocked,
+        5 => EventType::UserUnblocked,
         _ => EventType::End,
     }
 }

@@ -192,8 +192,16 @@ pub(crate) const TABLES: &[Table] = &[
     },
     Table {
         name: "block_change",
-        columns: "id, at, kind, realm, user_name, session, until_at, reason, who",
-        select: Select::Rows("id, at, kind, realm, user, session, until_at, reason, who", "id"),
+        columns: "id, at, kind, realm, user_name, session, until_at, reason, who, quota, told",
+        select: Select::Rows(
+            "id, at, kind, realm, user, session, until_at, reason, who, quota, told",
+            "id",
+        ),
+    },
+    Table {
+        name: "user_event",
+        columns: "event, realm, user_name",
+        select: Select::Rows("event, realm, user", "event"),
     },
 ];
 
@@ -205,6 +213,7 @@ pub(crate) enum Part {
         store_id: [u8; 16],
         last_event: i64,
         horizon: Option<i64>,
+        told_change: i64,
     },
     /// Some rows of a table, as `COPY` takes them.
     Rows {

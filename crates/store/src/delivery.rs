@@ -98,9 +98,9 @@ pub struct DeliveryRow {
     pub event_id: EventId,
     /// The event's type.
     pub event_type: EventType,
-    /// The session.
+    /// The session; see [`DeliveryRow::session`].
     pub session_id: SessionId,
-    /// The session's user, as the ledger knows him.
+    /// The user, as the ledger knows him.
     pub user: Option<Vec<u8>>,
     /// The event's place in its session.
     pub sequence: u32,
@@ -120,6 +120,14 @@ pub struct DeliveryRow {
     pub reason: Option<String>,
     /// The last replay that queued it again.
     pub replay: Option<ReplayId>,
+}
+
+impl DeliveryRow {
+    /// The session; `None` where the event is of none, and has no sequence number: it is a user's.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.event_type.is_of_session().then_some(self.session_id)
+    }
 }
 
 /// One attempt.

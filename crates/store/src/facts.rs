@@ -61,6 +61,14 @@ pub(crate) fn pack_event(event: &SessionEvent, body: &[u8]) -> Vec<u8> {
     pack_body(&whole.0)
 }
 
+/// A user's event: there is nothing for the ledger in it.
+pub(crate) fn pack_user_event(body: &[u8]) -> Vec<u8> {
+    let mut whole = Writer(Vec::with_capacity(body.len() + 1));
+    whole.bytes(&[]);
+    whole.raw(body);
+    pack_body(&whole.0)
+}
+
 /// The facts of a packed event; `None` if it is damaged.
 pub(crate) fn unpack_facts(data: &[u8]) -> Option<Facts> {
     let whole = unpack(data)?;

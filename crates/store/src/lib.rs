@@ -86,11 +86,12 @@ mod state;
 mod summed;
 mod upkeep;
 mod usage;
+mod user_events;
 
 use std::{path::Path, sync::Arc};
 
 pub use assign::assign;
-pub use block::{BlockChange, BlockRow};
+pub use block::{BlockChange, BlockRow, Whom};
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
 pub use commit::{Commit, Committed, NewEvent};
 pub use copy::{Copied, Progress, copy};
@@ -110,6 +111,7 @@ pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, Session
 use sqlite::Sqlite;
 pub use summed::{Summed, SummedBy, Unit};
 pub use usage::{AuditEntry, QUARTER_MS, Sums, UsageFilter, UsageQuarter};
+pub use user_events::{Earlier, NewUserEvent, Telling, Untold, UntoldChange};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.

@@ -51,7 +51,7 @@ pub(crate) struct Dialect {
     pub(crate) session: &'static str,
     /// The column of `session` by which it walks.
     pub(crate) session_id: &'static str,
-    /// Events of the sessions of a user, who is value 1.
+    /// A user's events, and those of his sessions; he is value 1.
     pub(crate) user: &'static str,
     /// Pending deliveries.
     pub(crate) pending: &'static str,
@@ -125,9 +125,10 @@ impl<'a> Deliveries<'a> {
         }
         if let Some(user) = filter.user.as_ref().filter(|_| walk != Walk::User) {
             let v = q.value(user.clone());
-            let column = dialect.user_column;
+            let (column, of_users) = (dialect.user_column, of_users(dialect));
             q.add(format!(
-                "EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND {column} = {v})"
+                "(EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND {column} = {v}) \
+                 OR EXISTS (SELECT 1 FROM user_event u WHERE u.event = e.id AND {of_users} = {v}))"
             ));
         }
         if let Some(endpoint) = &filter.endpoint {
@@ -216,8 +217,16 @@ impl<'a> Deliveries<'a> {
 
 /// What is listed of a delivery, as [`Listed`] takes it.
 pub(crate) fn listed(dialect: &Dialect) -> String {
-    let user = dialect.user_column;
-    format!("{COLUMNS}, (SELECT {user} FROM session s WHERE s.id = e.session_id)")
+    let (user, of_users) = (dialect.user_column, of_users(dialect));
+    format!(
+        "{COLUMNS}, coalesce((SELECT {user} FROM session s WHERE s.id = e.session_id), \
+         (SELECT {of_users} FROM user_event u WHERE u.event = e.id))"
+    )
+}
+
+/// The column of `user_event u` that holds the user.
+fn of_users(dialect: &Dialect) -> String {
+    dialect.user_column.replacen("s.", "u.", 1)
 }
 
 const COLUMNS: &str = "d.id, p.name, e.event_id, e.type, e.session_id, e.sequence, e.at, d.state, d.attempts, \

@@ -126,7 +126,7 @@ impl Ledger {
         on!(self, db => db.newest_event().await)
     }
 
-    /// Events with numbers above `after`, in the order in which they were committed. Retention trims those that were
+    /// Events of sessions with numbers above `after`, in the order in which they were committed. Retention trims those that were
     /// delivered.
     ///
     /// # Errors

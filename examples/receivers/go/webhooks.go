@@ -118,3 +118,49 @@ type Usage struct {
 	// Between coturn and the peers; null where this coturn does not report it.
 	Peer *Counters `json:"peer"`
 }
+
+type UserData struct {
+	// Whether it holds in every realm. A block in one realm and a block in all of them are two;
+	// each is ended as it was made.
+	AllRealms bool `json:"all_realms"`
+	// By whom: an operator or program of the API, `command line (…)`, `endpoint NAME` by its
+	// answer, `quota`; null where the time of a block was over.
+	By *string `json:"by"`
+	// The quota that did it; null where somebody did.
+	Quota *Quota `json:"quota"`
+	// The realm in which it holds; null if that is the empty one, and where `all_realms` is
+	// true. Lossy where it is not UTF-8.
+	Realm *string `json:"realm"`
+	// The exact realm, where it is not UTF-8.
+	RealmBase64 *string `json:"realm_base64"`
+	// Why, in the words of whoever did it. Of `user.unblocked`: expired, unblocked; more may
+	// come.
+	Reason string `json:"reason"`
+	// Until when he is blocked, or was to be; null: until somebody unblocks him. Null where a
+	// session alone is ended.
+	Until *time.Time `json:"until"`
+	// Whom: as `user` of his sessions. Lossy where it is not UTF-8.
+	User string `json:"user"`
+	// The exact user, where it is not UTF-8.
+	UserBase64 *string `json:"user_base64"`
+}
+
+type Quota struct {
+	// How much there was to use.
+	Limit int64 `json:"limit"`
+	// What it is called in turnhook's configuration, or says in words.
+	Name string `json:"name"`
+	// day, month (UTC), session (with what it continues); more may come.
+	Period string `json:"period"`
+	// When the day or month is over; null of a session's.
+	PeriodEnd *time.Time `json:"period_end"`
+	// When the day or month began; null of a session's.
+	PeriodStart *time.Time `json:"period_start"`
+	// The session that is ended, where the quota is a session's, else null.
+	SessionID *string `json:"session_id"`
+	// bytes, seconds; more may come.
+	Unit string `json:"unit"`
+	// How much was on record as used when it acted: a little more than the limit, since usage
+	// is told at intervals.
+	Used int64 `json:"used"`
+}

@@ -3,7 +3,8 @@
 /**
  * The body of a webhook; its `type` says which. There may be more types in time.
  */
-export type Webhook = SessionStart | SessionUsage | SessionEnd | EndpointPing;
+export type Webhook =
+  SessionStart | SessionUsage | SessionEnd | QuotaReached | UserBlocked | UserUnblocked | EndpointPing;
 
 /**
  * A session began.
@@ -393,6 +394,193 @@ export interface SessionEndData {
    * The distinct usernames of its allocations. There is a limit to how many are listed.
    */
   usernames: string[];
+}
+/**
+ * A user has used up a quota, and it has acted: he is blocked, or his session is ended.
+ */
+export interface QuotaReached {
+  data: QuotaReachedData;
+  /**
+   * When the event was decided; never before the session's previous event.
+   */
+  timestamp: string;
+  /**
+   * The type of the event.
+   */
+  type: "quota.reached";
+}
+export interface QuotaReachedData {
+  /**
+   * Whether it holds in every realm. A block in one realm and a block in all of them are two; each is ended as it was made.
+   */
+  all_realms: boolean;
+  /**
+   * By whom: an operator or program of the API, `command line (…)`, `endpoint NAME` by its answer, `quota`; null where the time of a block was over.
+   */
+  by: string | null;
+  quota: Quota;
+  /**
+   * The realm in which it holds; null if that is the empty one, and where `all_realms` is true. Lossy where it is not UTF-8.
+   */
+  realm: string | null;
+  /**
+   * The exact realm, where it is not UTF-8.
+   */
+  realm_base64?: string | null;
+  /**
+   * Why, in the words of whoever did it. Of `user.unblocked`: expired, unblocked; more may come.
+   */
+  reason: string;
+  /**
+   * Until when he is blocked, or was to be; null: until somebody unblocks him. Null where a session alone is ended.
+   */
+  until: string | null;
+  /**
+   * Whom: as `user` of his sessions. Lossy where it is not UTF-8.
+   */
+  user: string;
+  /**
+   * The exact user, where it is not UTF-8.
+   */
+  user_base64?: string | null;
+}
+export interface Quota {
+  /**
+   * How much there was to use.
+   */
+  limit: number;
+  /**
+   * What it is called in turnhook's configuration, or says in words.
+   */
+  name: string;
+  /**
+   * day, month (UTC), session (with what it continues); more may come.
+   */
+  period: string;
+  /**
+   * When the day or month is over; null of a session's.
+   */
+  period_end: string | null;
+  /**
+   * When the day or month began; null of a session's.
+   */
+  period_start: string | null;
+  /**
+   * The session that is ended, where the quota is a session's, else null.
+   */
+  session_id: string | null;
+  /**
+   * bytes, seconds; more may come.
+   */
+  unit: string;
+  /**
+   * How much was on record as used when it acted: a little more than the limit, since usage is told at intervals.
+   */
+  used: number;
+}
+/**
+ * A user is blocked: what he has open is ended, and what he begins. A later block takes the place of an earlier one.
+ */
+export interface UserBlocked {
+  data: UserBlockedData;
+  /**
+   * When the event was decided; never before the session's previous event.
+   */
+  timestamp: string;
+  /**
+   * The type of the event.
+   */
+  type: "user.blocked";
+}
+export interface UserBlockedData {
+  /**
+   * Whether it holds in every realm. A block in one realm and a block in all of them are two; each is ended as it was made.
+   */
+  all_realms: boolean;
+  /**
+   * By whom: an operator or program of the API, `command line (…)`, `endpoint NAME` by its answer, `quota`; null where the time of a block was over.
+   */
+  by: string | null;
+  /**
+   * The quota that did it; null where somebody did.
+   */
+  quota: Quota | null;
+  /**
+   * The realm in which it holds; null if that is the empty one, and where `all_realms` is true. Lossy where it is not UTF-8.
+   */
+  realm: string | null;
+  /**
+   * The exact realm, where it is not UTF-8.
+   */
+  realm_base64?: string | null;
+  /**
+   * Why, in the words of whoever did it. Of `user.unblocked`: expired, unblocked; more may come.
+   */
+  reason: string;
+  /**
+   * Until when he is blocked, or was to be; null: until somebody unblocks him. Null where a session alone is ended.
+   */
+  until: string | null;
+  /**
+   * Whom: as `user` of his sessions. Lossy where it is not UTF-8.
+   */
+  user: string;
+  /**
+   * The exact user, where it is not UTF-8.
+   */
+  user_base64?: string | null;
+}
+/**
+ * A user is blocked no more.
+ */
+export interface UserUnblocked {
+  data: UserUnblockedData;
+  /**
+   * When the event was decided; never before the session's previous event.
+   */
+  timestamp: string;
+  /**
+   * The type of the event.
+   */
+  type: "user.unblocked";
+}
+export interface UserUnblockedData {
+  /**
+   * Whether it holds in every realm. A block in one realm and a block in all of them are two; each is ended as it was made.
+   */
+  all_realms: boolean;
+  /**
+   * By whom: an operator or program of the API, `command line (…)`, `endpoint NAME` by its answer, `quota`; null where the time of a block was over.
+   */
+  by: string | null;
+  /**
+   * The quota that did it; null where somebody did.
+   */
+  quota: Quota | null;
+  /**
+   * The realm in which it holds; null if that is the empty one, and where `all_realms` is true. Lossy where it is not UTF-8.
+   */
+  realm: string | null;
+  /**
+   * The exact realm, where it is not UTF-8.
+   */
+  realm_base64?: string | null;
+  /**
+   * Why, in the words of whoever did it. Of `user.unblocked`: expired, unblocked; more may come.
+   */
+  reason: string;
+  /**
+   * Until when he is blocked, or was to be; null: until somebody unblocks him. Null where a session alone is ended.
+   */
+  until: string | null;
+  /**
+   * Whom: as `user` of his sessions. Lossy where it is not UTF-8.
+   */
+  user: string;
+  /**
+   * The exact user, where it is not UTF-8.
+   */
+  user_base64?: string | null;
 }
 /**
  * A trial, sent by `turnhook endpoints test`. Never billed.

@@ -21,6 +21,29 @@ class Ping(TypedDict):
     endpoint: str
 
 
+class Quota(TypedDict):
+    limit: int
+    name: str
+    period: str
+    period_end: str | None
+    period_start: str | None
+    session_id: str | None
+    unit: str
+    used: int
+
+
+class QuotaReachedData(TypedDict):
+    all_realms: bool
+    by: str | None
+    quota: Quota
+    realm: str | None
+    realm_base64: NotRequired[str | None]
+    reason: str
+    until: str | None
+    user: str
+    user_base64: NotRequired[str | None]
+
+
 class Tls(TypedDict):
     cipher: str | None
     version: str
@@ -30,6 +53,30 @@ class Usage(TypedDict):
     billable_bytes: int
     client: Counters
     peer: Counters | None
+
+
+class UserBlockedData(TypedDict):
+    all_realms: bool
+    by: str | None
+    quota: Quota | None
+    realm: str | None
+    realm_base64: NotRequired[str | None]
+    reason: str
+    until: str | None
+    user: str
+    user_base64: NotRequired[str | None]
+
+
+class UserUnblockedData(TypedDict):
+    all_realms: bool
+    by: str | None
+    quota: Quota | None
+    realm: str | None
+    realm_base64: NotRequired[str | None]
+    reason: str
+    until: str | None
+    user: str
+    user_base64: NotRequired[str | None]
 
 
 class Allocation(TypedDict):
@@ -57,6 +104,16 @@ class EndpointPing(TypedDict):
     data: Ping
     timestamp: str
     type: Literal['endpoint.ping']
+
+
+class QuotaReached(TypedDict):
+    """
+    A user has used up a quota, and it has acted: he is blocked, or his session is ended.
+    """
+
+    data: QuotaReachedData
+    timestamp: str
+    type: Literal['quota.reached']
 
 
 class SessionEndData(TypedDict):
@@ -131,6 +188,26 @@ class SessionUsageData(TypedDict):
     usernames: list[str]
 
 
+class UserBlocked(TypedDict):
+    """
+    A user is blocked: what he has open is ended, and what he begins. A later block takes the place of an earlier one.
+    """
+
+    data: UserBlockedData
+    timestamp: str
+    type: Literal['user.blocked']
+
+
+class UserUnblocked(TypedDict):
+    """
+    A user is blocked no more.
+    """
+
+    data: UserUnblockedData
+    timestamp: str
+    type: Literal['user.unblocked']
+
+
 class SessionEnd(TypedDict):
     """
     A session is over.
@@ -161,4 +238,4 @@ class SessionUsage(TypedDict):
     type: Literal['session.usage']
 
 
-Webhook: TypeAlias = SessionStart | SessionUsage | SessionEnd | EndpointPing
+Webhook: TypeAlias = SessionStart | SessionUsage | SessionEnd | QuotaReached | UserBlocked | UserUnblocked | EndpointPing

@@ -25,7 +25,14 @@ use crate::{
 pub(super) const SESSION: Of = Of::Like("ses_[0-7][0-9a-hjkmnp-tv-z]{25}");
 pub(super) const EVENT: Of = Of::Like("evt_[0-7][0-9a-hjkmnp-tv-z]{25}");
 pub(super) const STATES: Of = Of::Words(&["pending", "delivered", "dead", "discarded"]);
-pub(super) const TYPES: Of = Of::Words(&["session.start", "session.usage", "session.end"]);
+pub(super) const TYPES: Of = Of::Words(&[
+    "session.start",
+    "session.usage",
+    "session.end",
+    "quota.reached",
+    "user.blocked",
+    "user.unblocked",
+]);
 
 const BEFORE: &str = "`next` of the page before";
 const AFTER: Parameter = Parameter::new("after", BEFORE, Of::Like("[0-9]{1,18}"));

@@ -7,6 +7,7 @@ use axum::{
     routing::{get, post},
 };
 
+use turnhook_reducer::event::EventType;
 use turnhook_store::{DeliveryDetail, DeliveryFilter, DeliveryState};
 
 use super::{Block, Cell, Field, Form, Shown, Table, View, bill::DAY, see};
@@ -52,12 +53,8 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
         ("delivered", "delivered"),
         ("discarded", "discarded"),
     ];
-    let types = [
-        ("", "any"),
-        ("session.start", "session.start"),
-        ("session.usage", "session.usage"),
-        ("session.end", "session.end"),
-    ];
+    let mut types = vec![("", "any")];
+    types.extend(EventType::ALL.map(|one| (one.as_str(), one.as_str())));
     let fields = vec![
         Field::new("State", "state", "text", asked).of(&states),
         Field::new("Type", "type", "text", asked).of(&types),
@@ -118,7 +115,8 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
                     Cell::text(text::shown(row.reason.as_deref().unwrap_or("–").as_bytes())),
                     Cell::number(row.attempts.into()),
                     Cell::maybe_time(row.next_attempt_at.or(row.finished_at), &view.zone),
-                    view.session_cell(row.session_id),
+                    row.session()
+                        .map_or_else(|| Cell::text("–"), |id| view.session_cell(id)),
                 ]
             })
             .collect(),
@@ -230,12 +228,16 @@ async fn one_event(admin: &Admin, id: &str, view: &View) -> Shown {
         )));
     };
     let row = &first.row;
-    let mut blocks = vec![Block::Facts(vec![
-        ("Type", Cell::text(row.event_type.as_str())),
-        ("Session", view.session_cell(row.session_id)),
-        ("Sequence", Cell::number(row.sequence.into())),
-        ("Decided", Cell::time(row.timestamp, &view.zone)),
-    ])];
+    let mut facts = vec![("Type", Cell::text(row.event_type.as_str()))];
+    match row.session() {
+        Some(id) => facts.extend([
+            ("Session", view.session_cell(id)),
+            ("Sequence", Cell::number(row.sequence.into())),
+        ]),
+        None => facts.push(("User", view.user_cell(row.user.as_deref()))),
+    }
+    facts.push(("Decided", Cell::time(row.timestamp, &view.zone)));
+    let mut blocks = vec![Block::Facts(facts)];
     let mut attempts = Vec::new();
     for delivery in &found {
         let row = &delivery.row;

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, js
 use serde_json::{Map, Value, json};
 use turnhook_reducer::event::SessionEvent;
 
-use super::{Data, Envelope, Labels, Ping, Shown, Time, ping_body};
+use super::{Data, Envelope, Labels, Ping, Shown, Time, UserData, ping_body};
 
 mod samples;
 mod words;
@@ -56,7 +56,7 @@ impl JsonSchema for Labels<'_> {
 }
 
 /// The types of events, and what a body of each must have beyond what the type of the field says.
-const TYPES: [(&str, &str, &[&str]); 4] = [
+const TYPES: [(&str, &str, &[&str]); 7] = [
     ("session.start", "A session began.", &[]),
     (
         "session.usage",
@@ -68,6 +68,17 @@ const TYPES: [(&str, &str, &[&str]); 4] = [
         "A session is over.",
         &["ended_at", "duration_ms", "end_reason", "accuracy"],
     ),
+    (
+        "quota.reached",
+        "A user has used up a quota, and it has acted: he is blocked, or his session is ended.",
+        &[],
+    ),
+    (
+        "user.blocked",
+        "A user is blocked: what he has open is ended, and what he begins. A later block takes the place of an earlier one.",
+        &[],
+    ),
+    ("user.unblocked", "A user is blocked no more.", &[]),
     (
         "endpoint.ping",
         "A trial, sent by `turnhook endpoints test`. Never billed.",
@@ -84,8 +95,10 @@ fn schema(name: &str, description: &str, needed: &[&str]) -> Value {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let data = if name == "endpoint.ping" {
         generator.subschema_for::<Ping<'static>>()
-    } else {
+    } else if name.starts_with("session.") {
         generator.subschema_for::<Data<'static>>()
+    } else {
+        generator.subschema_for::<UserData<'static>>()
     };
     // The envelope itself is generic: the shape of it, with this data.
     let envelope = generator.root_schema_for::<Envelope<Ping<'static>>>().to_value();
@@ -113,6 +126,10 @@ fn schema(name: &str, description: &str, needed: &[&str]) -> Value {
                 required.push(json!(field));
             }
         }
+    }
+    if name == "quota.reached" {
+        // Of the others it is null unless a quota made the block.
+        schema["$defs"]["UserData"]["properties"]["quota"] = json!({ "$ref": "#/$defs/Quota" });
     }
     words::describe(&mut schema, name);
     schema
@@ -178,7 +195,7 @@ fn openapi() -> Value {
         let definitions = object.remove("$defs").unwrap();
         // Each type has a `Data` of its own.
         let own = |reference: &str| match reference {
-            "Data" => format!("{title}Data"),
+            "Data" | "UserData" => format!("{title}Data"),
             other => other.to_owned(),
         };
         let mut parts = definitions.as_object().unwrap().clone();
@@ -332,7 +349,7 @@ fn schema_takes_the_samples_and_nothing_less() {
         let mut less = body.clone();
         less.as_object_mut().unwrap().remove("timestamp");
         assert!(!validator.is_valid(&less), "{name}: without a timestamp");
-        if name != "endpoint.ping" {
+        if name.starts_with("session.") {
             for field in ["session_id", "usage", "user", "labels", "allocations"] {
                 let mut less = body.clone();
                 less["data"].as_object_mut().unwrap().remove(field);
@@ -341,8 +358,23 @@ fn schema_takes_the_samples_and_nothing_less() {
             let mut text = body.clone();
             text["data"]["usage"]["billable_bytes"] = json!("540000");
             assert!(!validator.is_valid(&text), "{name}: a number as a text");
+        } else if name != "endpoint.ping" {
+            for field in ["user", "realm", "all_realms", "until", "reason", "by", "quota"] {
+                let mut less = body.clone();
+                less["data"].as_object_mut().unwrap().remove(field);
+                assert!(!validator.is_valid(&less), "{name}: without {field}");
+            }
         }
     }
+    let reached = samples::all()
+        .into_iter()
+        .find(|(name, ..)| *name == "quota.reached");
+    let mut reached = reached.unwrap().2;
+    reached["data"]["quota"] = Value::Null;
+    assert!(
+        !validator("quota.reached").is_valid(&reached),
+        "a quota that is none"
+    );
     let mut end: Value = samples::all()
         .into_iter()
         .find(|(name, ..)| *name == "session.end")

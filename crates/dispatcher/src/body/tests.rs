@@ -218,3 +218,43 @@ fn times_are_utc_with_milliseconds_and_never_panic() {
         br#"{"type":"endpoint.ping","timestamp":"1970-01-01T00:00:00.001Z","data":{"endpoint":"billing"}}"#
     );
 }
+
+#[test]
+fn a_blocked_user_is_named_to_the_byte_whatever_he_is_called() {
+    let event = |realm: Option<&[u8]>, user: &[u8]| turnhook_reducer::user_event::UserEvent {
+        id: EventId([1; 16]),
+        event_type: EventType::UserBlocked,
+        timestamp: Timestamp(START),
+        realm: realm.map(Into::into),
+        user: user.into(),
+        until: None,
+        reason: "balance".to_owned(),
+        by: Some("otto".to_owned()),
+        quota: None,
+    };
+    let text = |realm: Option<&[u8]>, user: &[u8]| {
+        String::from_utf8(user_body(&event(realm, user)).to_vec()).unwrap()
+    };
+    assert_eq!(
+        text(Some(b"r\xff"), b"<b>\"\n"),
+        concat!(
+            r#"{"type":"user.blocked","timestamp":"2026-11-22T06:00:34.273Z","data":{"user":"<b>\"\n","#,
+            "\"realm\":\"r\u{fffd}\",\"realm_base64\":\"cv8=\",\"all_realms\":false,",
+            r#""until":null,"reason":"balance","by":"otto","quota":null}}"#
+        )
+    );
+    let parsed =
+        |realm: Option<&[u8]>, user: &[u8]| -> Value { serde_json::from_str(&text(realm, user)).unwrap() };
+    let long = parsed(None, &[0xfe; 512]);
+    assert_eq!(long["data"]["user_base64"].as_str().unwrap().len(), 684);
+    assert_eq!(
+        (&long["data"]["realm"], &long["data"]["all_realms"]),
+        (&Value::Null, &json!(true))
+    );
+    // The empty realm is one realm, and is null as it is in sessions.
+    let empty = parsed(Some(b""), b"ann");
+    assert_eq!(
+        (&empty["data"]["realm"], &empty["data"]["all_realms"]),
+        (&Value::Null, &json!(false))
+    );
+}

@@ -216,7 +216,12 @@ impl Account {
             Ok(event) => event,
             Err(why) => return Prepared::Dead(Dead::Rejected(why)),
         };
-        let whole = self.terms.meters == Meters::Whole;
+        let of_session = event.event_type.is_of_session();
+        if !of_session && !self.product.takes_user_events() {
+            return Prepared::Nothing;
+        }
+        // Where nothing is counted, it is not asked what it comes to.
+        let whole = self.terms.meters == Meters::Whole || !of_session;
         if !whole && self.amounts(&event).iter().all(|(_, amount)| *amount == 0) {
             return Prepared::Nothing;
         }

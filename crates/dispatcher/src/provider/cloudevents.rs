@@ -102,10 +102,16 @@ impl Product for CloudEvents {
         let event = record.event;
         let r#type = format!("io.turnhook.{}", event.event_type.as_str());
         let data: &RawValue = serde_json::from_str(&event.data).map_err(|error| error.to_string())?;
+        // A user's event is of no source.
+        let source = if event.source.is_empty() {
+            "/turnhook".to_owned()
+        } else {
+            format!("/turnhook/{}", encoded(&event.source))
+        };
         let text = CloudEvent {
             specversion: "1.0",
             id: &event.id,
-            source: &format!("/turnhook/{}", encoded(&event.source)),
+            source: &source,
             r#type: &r#type,
             subject: (!record.customer.is_empty()).then_some(record.customer.into()),
             time: &rfc3339(record.at),
@@ -121,6 +127,10 @@ impl Product for CloudEvents {
             amounts: Vec::new(),
             text,
         }])
+    }
+
+    fn takes_user_events(&self) -> bool {
+        true
     }
 
     fn request(&self, items: &[Item], _: u32) -> Request {

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use turnhook_reducer::{event::EventType, time::Timestamp};
 
-/// An event, as encoders need it.
+/// An event, as encoders need it. Of a user's event, which is of no session, much is empty.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `evt_…`.
     pub id: String,
-    /// Start, usage or end.
+    /// Its type.
     pub event_type: EventType,
     /// When it was decided.
     pub timestamp: Timestamp,
@@ -102,6 +102,12 @@ struct Data {
     usage_delta: Totals,
 }
 
+#[derive(Deserialize)]
+struct UserData {
+    realm: Option<String>,
+    user: String,
+}
+
 impl Facts {
     /// Reads the payload of the event `id`.
     ///
@@ -110,12 +116,15 @@ impl Facts {
     pub fn read(id: &str, body: &[u8]) -> Result<Facts, String> {
         let wrong = |error: serde_json::Error| format!("the payload of {id} cannot be read: {error}");
         let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(wrong)?;
-        let data: Data = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
-        let event_type = [EventType::Start, EventType::Usage, EventType::End]
-            .into_iter()
-            .find(|known| known.as_str() == envelope.r#type)
+        let event_type = EventType::from_name(envelope.r#type)
             .ok_or_else(|| format!("{id} is a {}, which is nothing to bill", envelope.r#type))?;
         let time = |text: &str| time(text).ok_or_else(|| format!("{id} has no time: {text:?}"));
+        if !event_type.is_of_session() {
+            let data: UserData = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
+            let at = time(envelope.timestamp)?;
+            return Ok(Facts::of_user(id, event_type, at, data, envelope.data));
+        }
+        let data: Data = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
         Ok(Facts {
             id: id.to_owned(),
             event_type,
@@ -137,6 +146,32 @@ impl Facts {
             usage_delta: data.usage_delta,
             data: envelope.data.get().to_owned(),
         })
+    }
+}
+
+impl Facts {
+    fn of_user(id: &str, event_type: EventType, at: Timestamp, user: UserData, data: &RawValue) -> Facts {
+        Facts {
+            id: id.to_owned(),
+            event_type,
+            timestamp: at,
+            session_id: String::new(),
+            sequence: 0,
+            continues: None,
+            source: String::new(),
+            realm: user.realm,
+            user: Some(user.user),
+            labels: BTreeMap::new(),
+            started_at: at,
+            ended_at: None,
+            duration_ms: None,
+            end_reason: None,
+            accuracy: None,
+            billable: String::new(),
+            usage: Totals::default(),
+            usage_delta: Totals::default(),
+            data: data.get().to_owned(),
+        }
     }
 }
 

@@ -55,6 +55,11 @@ pub trait Product: fmt::Debug + Send + Sync {
     /// What an answer to that request means. [`answers::by_status`] knows what all have in common.
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded;
 
+    /// Whether it is sent events of users, too: who has used up a quota, who is blocked, and who is no more.
+    fn takes_user_events(&self) -> bool {
+        false
+    }
+
     /// What has to be asked for first, where the endpoint's credentials are exchanged for a token.
     fn token(&self) -> Option<TokenCall> {
         None

@@ -219,7 +219,18 @@ impl Product for Template {
 
     fn encode(&self, record: &Record<'_>) -> Result<Vec<Item>, String> {
         let mut items = Vec::new();
-        for group in record.groups() {
+        let event = record.event;
+        let groups = if event.event_type.is_of_session() {
+            record.groups()
+        } else {
+            // There is nothing to count: one item, which the event itself names.
+            vec![Group {
+                id: event.id.clone(),
+                event: event.event_type.as_str(),
+                amounts: Vec::new(),
+            }]
+        };
+        for group in groups {
             let text = self.text(record, &group)?;
             if text.len() > MOST {
                 return Err(format!(
@@ -233,6 +244,10 @@ impl Product for Template {
             items.push(item);
         }
         Ok(items)
+    }
+
+    fn takes_user_events(&self) -> bool {
+        true
     }
 
     fn request(&self, items: &[Item], attempt: u32) -> Request {

@@ -239,3 +239,61 @@ fn what_never_bills_comes_to_nothing_and_what_counts_is_never_left_out() {
     // Seven values: all starts and usages where ends count, and empty starts where deltas do, but for `sessions`.
     assert_eq!(left_out, 7 * 4 + 6);
 }
+
+#[test]
+fn of_a_users_event_the_whole_is_sent_or_nothing() {
+    use super::account::{Account, Anonymous, CustomerFrom, Late, Prepared, Unknown};
+    let template =
+        json!({ "item": "{\"kind\": {{ type }}, \"whose\": {{ customer }}, \"until\": {{ data.until }}}" });
+    for kind in KINDS {
+        let mut settings = settings(&[("turn_relayed_bytes", "billable_bytes")]);
+        if kind.name == "template" {
+            settings.options = template.as_object().unwrap().clone();
+        } else if kind.name == "cloudevents" {
+            settings.meters.clear();
+        } else if kind.name == "polar" || kind.name == "stripe" {
+            settings.properties.clear();
+        }
+        let product = (kind.make)(&settings).unwrap_or_else(|wrong| panic!("{}: {wrong}", kind.name));
+        let account = Account {
+            kind: kind.name,
+            terms: product.terms().clone(),
+            product,
+            settings,
+            customer: CustomerFrom::User,
+            customers: None,
+            unknown: Unknown::Pass,
+            anonymous: Anonymous::Dead,
+            late: Late::Dead,
+            wait: Duration::ZERO,
+        };
+        for event_type in EventType::OF_USERS {
+            let body = samples::payload(event_type, Case::Exact, NOW);
+            let prepared = account.prepare(EVT, &body, None, true, NOW);
+            let Prepared::Send(sent) = &prepared else {
+                assert_eq!(prepared, Prepared::Nothing, "{}", kind.name);
+                assert!(!account.product.takes_user_events(), "{}", kind.name);
+                continue;
+            };
+            assert!(account.product.takes_user_events(), "{}", kind.name);
+            let items: Vec<&Item> = sent.open().collect();
+            assert_eq!(items.len(), 1);
+            assert_eq!(
+                (items[0].id.as_str(), items[0].customer.as_str()),
+                (EVT, "cust_42")
+            );
+            let text: Json = serde_json::from_str(&items[0].text).unwrap();
+            if kind.name == "template" {
+                let whole = json!({"kind": event_type.as_str(), "whose": "cust_42", "until": "2026-11-23T00:00:00.000Z"});
+                assert_eq!(text, whole);
+            } else {
+                assert_eq!(text["type"], format!("io.turnhook.{}", event_type.as_str()));
+                assert_eq!(
+                    (&text["source"], &text["subject"]),
+                    (&json!("/turnhook"), &json!("cust_42"))
+                );
+                assert_eq!(text["data"]["user"], "cust_42");
+            }
+        }
+    }
+}

@@ -63,7 +63,8 @@ impl Reducer {
             EventType::End => Some(ended_at),
             // Those that are left wait for their totals: as in its end.
             EventType::Usage if s.open() == 0 && s.former().last_close.is_some() => Some(ended_at.min(now)),
-            EventType::Usage => Some(now),
+            // A reducer makes no others.
+            _ => Some(now),
         };
         let allocations = self.reports(s);
         SessionEvent {

@@ -51,7 +51,7 @@ const KNOWN: &str = "SELECT event_id, id FROM event WHERE event_id = ANY ($1)";
 const STILL_PENDING: &str = "SELECT d.id, d.attempts - d.prior, d.first_attempt_at, d.at, s.items FROM delivery d \
      LEFT JOIN sent s ON s.delivery = d.id WHERE d.id = ANY ($1) AND d.state = 0";
 
-const NUMBER: &str = "UPDATE counter SET value = value + $1 WHERE name = 'event' RETURNING value";
+pub(super) const NUMBER: &str = "UPDATE counter SET value = value + $1 WHERE name = 'event' RETURNING value";
 
 /// `$1`: how many events the commit numbers; `u.n`: which of these, from 1.
 const EVENTS: &str = "INSERT INTO event (id, event_id, session_id, source, type, sequence, at, data) \

@@ -36,7 +36,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     session: "event e CROSS JOIN endpoint p JOIN delivery d ON d.id = (e.id << 16) | p.id",
     session_id: "e.session_id",
     // Not to walk back through all events in search of one user's: OFFSET keeps it in one piece.
-    user: "(SELECT v.* FROM session s JOIN event v ON v.session_id = s.id WHERE s.user_name = $1 OFFSET 0) e \
+    user: "(SELECT v.* FROM session s JOIN event v ON v.session_id = s.id WHERE s.user_name = $1 UNION ALL \
+         SELECT v.* FROM user_event u JOIN event v ON v.id = u.event WHERE u.user_name = $1 OFFSET 0) e \
          CROSS JOIN endpoint p JOIN delivery d ON d.id = (e.id << 16) | p.id",
     pending: "delivery d JOIN event e ON e.id = d.id >> 16 JOIN endpoint p ON p.id = d.endpoint",
     dead: "delivery d JOIN event e ON e.id = d.id >> 16 JOIN endpoint p ON p.id = d.endpoint",

@@ -48,6 +48,7 @@ async fn import(
         store_id,
         last_event,
         horizon,
+        told_change,
     }) = parts.recv().await
     else {
         return Err(cut_short());
@@ -102,8 +103,11 @@ async fn import(
     let Some(Part::End) = next else {
         return Err(cut_short());
     };
-    tx.execute("UPDATE store SET horizon = $1 WHERE id = 1", &[&horizon])
-        .await?;
+    tx.execute(
+        "UPDATE store SET horizon = $1, told_change = $2 WHERE id = 1",
+        &[&horizon, &told_change],
+    )
+    .await?;
     complete(&tx, &store_id, last_event).await?;
     tx.commit().await?;
     analyze(client).await;

@@ -26,6 +26,7 @@ mod sessions;
 mod state;
 mod url;
 mod usage;
+mod user_events;
 
 use std::{
     collections::HashMap,

@@ -10,7 +10,7 @@ use super::{
     sessions::{COLUMNS, read_gap, session_row},
 };
 use crate::{
-    codes::{self, nat},
+    codes::{self, FIRST_OF_USERS, nat},
     error::Result,
     reads::{
         Asked, GAP, NumberedGap, REFUSED, RecordFilter, RefusedRow, TOLD, Told, ToldEvent, UnattributedRow,
@@ -33,7 +33,7 @@ impl Postgres {
         limit: usize,
     ) -> Result<Vec<ToldEvent>> {
         let mut asked = Asked::new(&DIALECT, TOLD, "event");
-        asked.and("t.id > ?", after);
+        asked.and(&format!("t.type < {FIRST_OF_USERS} AND t.id > ?"), after);
         asked.record(filter, "t.at", "t.at");
         let sql = asked.ordered("t.id", limit);
         attempt!(&self.db, client => {

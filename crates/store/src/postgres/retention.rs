@@ -154,6 +154,11 @@ async fn events(
             &[&old],
         )
         .await?;
+    tx.execute(
+        "DELETE FROM user_event u WHERE u.event = ANY ($1) AND NOT EXISTS (SELECT 1 FROM event e WHERE e.id = u.event)",
+        &[&old],
+    )
+    .await?;
     tx.commit().await?;
     Ok((removed, through))
 }
@@ -195,7 +200,7 @@ async fn sessions(
 
 /// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
 /// the last of all, as in a file, where its number must not be given again; and what was meant to last until later, since
-/// whoever made it may look for it.
+/// whoever made it may look for it; and what nobody has been told of yet, or is needed to tell of what came after it.
 async fn blocks(client: &Client, done: &mut i64, before: Timestamp, limit: usize) -> Result<bool, Fault> {
     let found = client
         .query(
@@ -214,10 +219,11 @@ async fn blocks(client: &Client, done: &mut i64, before: Timestamp, limit: usize
     let Some(last) = last else { return Ok(true) };
     client
         .execute(
-            "DELETE FROM block_change b WHERE b.id > $1 AND b.id <= $2 AND b.id < (SELECT max(id) FROM block_change) \
+            "DELETE FROM block_change b USING store s WHERE s.id = 1 AND b.id > $1 AND b.id <= $2 \
+             AND b.id < (SELECT max(id) FROM block_change) AND b.id <= s.told_change \
              AND (b.until_at IS NULL OR b.until_at < $3) AND (b.user_name IS NULL OR EXISTS \
              (SELECT 1 FROM block_change n WHERE n.user_name = b.user_name AND n.realm IS NOT DISTINCT FROM b.realm \
-             AND n.id > b.id))",
+             AND n.id > b.id AND n.id <= s.told_change))",
             &[&*done, &last, &int(before.0)],
         )
         .await?;

@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Result},
     facts,
     ids::{DeliveryId, EndpointId, SourceId},
+    user_events::NewUserEvent,
 };
 
 impl Sqlite {
@@ -118,7 +119,9 @@ impl Job for CommitJob {
                     self.done.repeated += 1;
                     still_pending(conn, event, n, &mut self.done.deliveries)?;
                 }
-                None => inserts.insert(mem, ready.source, event, &mut self.done.deliveries)?,
+                None => {
+                    inserts.insert(mem, ready.source, event, &mut self.done.deliveries)?;
+                }
             }
         }
         for bytes in &ready.unattributed {
@@ -197,7 +200,7 @@ impl Inserts<'_> {
         source: SourceId,
         event: &ReadyEvent,
         deliveries: &mut Vec<Delivery>,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<i64> {
         let n = mem.new_event(event.id);
         self.event.execute(params![
             n,
@@ -221,8 +224,28 @@ impl Inserts<'_> {
             mem.moves.add(id, None, Some(rows::PENDING));
             deliveries.push(delivery(event, id, 0, None, event.at));
         }
-        Ok(())
+        Ok(n)
     }
+}
+
+/// Writes a user's event, which is of no source; its number.
+pub(super) fn insert_user_event(
+    conn: &Connection,
+    mem: &mut Mem,
+    new: &NewUserEvent,
+    deliveries: &mut Vec<Delivery>,
+) -> rusqlite::Result<i64> {
+    let event = ReadyEvent {
+        id: new.event.id,
+        session: new.event.order_key(),
+        event_type: new.event.event_type,
+        sequence: new.sequence(),
+        at: new.event.timestamp,
+        data: new.data(),
+        body: new.body.clone(),
+        endpoints: Arc::clone(&new.endpoints),
+    };
+    Inserts::prepare(conn)?.insert(mem, SourceId(0), &event, deliveries)
 }
 
 /// The pending deliveries of an event that is repeated.

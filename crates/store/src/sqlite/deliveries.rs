@@ -33,7 +33,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     session: "session_event l CROSS JOIN event e ON e.id = l.event \
          CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535",
     session_id: "l.session_id",
-    user: "session s CROSS JOIN session_event l ON l.session_id = s.id AND s.user = ?1 CROSS JOIN event e ON e.id = l.event \
+    user: "(SELECT k.event FROM session s CROSS JOIN session_event k ON k.session_id = s.id AND s.user = ?1 \
+         UNION ALL SELECT event FROM user_event WHERE user = ?1) l CROSS JOIN event e ON e.id = l.event \
          CROSS JOIN delivery d NOT INDEXED ON d.id BETWEEN e.id << 16 AND (e.id << 16) + 65535",
     pending: "delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.id = d.id >> 16",
     dead: "delivery d INDEXED BY delivery_dead CROSS JOIN event e ON e.id = d.id >> 16",

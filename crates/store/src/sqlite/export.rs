@@ -78,6 +78,7 @@ fn read(conn: &Connection, store_id: [u8; 16], parts: &mpsc::Sender<Part>) -> Re
         store_id,
         last_event: last.max(ledger::done(&tx)?),
         horizon: tx.query_row("SELECT horizon FROM store", [], |r| r.get(0))?,
+        told_change: tx.query_row("SELECT told_change FROM store", [], |r| r.get(0))?,
     })?;
     for table in TABLES {
         let mut rows = Rows {

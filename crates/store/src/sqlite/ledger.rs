@@ -18,7 +18,7 @@ use turnhook_reducer::{
 use super::{Sqlite, int, rows};
 use crate::{
     codec::Writer,
-    codes::add_to_sums,
+    codes::{FIRST_OF_USERS, add_to_sums},
     error::Result,
     facts::{self, Facts},
     usage::QUARTER_MS,
@@ -147,12 +147,16 @@ impl Fold {
         let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
         while let Some(row) = found.next()? {
             let n: i64 = row.get(0)?;
+            fold.upto = fold.upto.max(n);
+            fold.keys.push((EventId(row.get(1)?), n));
+            if row.get::<_, i64>(4)? >= FIRST_OF_USERS {
+                // It has an id, by which it is found, and no session.
+                continue;
+            }
             let (id, source, sequence) = (SessionId(row.get(2)?), row.get(3)?, row.get(5)?);
             let (event_type, at) = (rows::event_type(row.get(4)?), row.get(6)?);
             let facts =
                 facts::unpack_facts(row.get_ref(7)?.as_blob()?).ok_or_else(|| rows::damaged("event"))?;
-            fold.upto = fold.upto.max(n);
-            fold.keys.push((EventId(row.get(1)?), n));
             add_to_sums_of(&mut sums, source, event_type, at, &facts);
             match sessions.get_mut(&id) {
                 Some(session) => {

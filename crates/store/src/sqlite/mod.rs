@@ -23,6 +23,7 @@ mod rows;
 mod sessions;
 mod state;
 mod usage;
+mod user_events;
 mod writer;
 
 use std::{

@@ -17,6 +17,7 @@ use super::{
     sessions::{COLUMNS, session_row},
 };
 use crate::{
+    codes::FIRST_OF_USERS,
     error::Result,
     reads::{
         Asked, GAP, NumberedGap, REFUSED, RecordFilter, RefusedRow, TOLD, Told, ToldEvent, UnattributedRow,
@@ -39,7 +40,7 @@ impl Sqlite {
     ) -> Result<Vec<ToldEvent>> {
         self.read(move |conn| {
             let mut asked = Asked::new(&DIALECT, TOLD, "event");
-            asked.and("t.id > ?", after);
+            asked.and(&format!("t.type < {FIRST_OF_USERS} AND t.id > ?"), after);
             asked.record(filter, "t.at", "t.at");
             let mut stmt = conn.prepare_cached(&asked.ordered("t.id", limit))?;
             let mut found = stmt.query(params_from_iter(asked.values))?;

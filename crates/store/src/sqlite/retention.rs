@@ -112,6 +112,8 @@ fn events(
             "DELETE FROM session_event WHERE session_id = ?1 AND sequence = ?2 AND event = ?3",
         )?
         .execute(params![session, sequence, n])?;
+        conn.prepare_cached("DELETE FROM user_event WHERE event = ?1")?
+            .execute([n])?;
         conn.prepare_cached("DELETE FROM event_key WHERE event_id = ?1")?
             .execute([id.0])?;
         conn.prepare_cached("DELETE FROM event WHERE id = ?1")?
@@ -157,7 +159,7 @@ fn sessions(
 
 /// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
 /// the last of all, since its number must not be given again; and what was meant to last until later, since whoever made it
-/// may look for it.
+/// may look for it; and what nobody has been told of yet, or is needed to tell of what came after it.
 fn blocks(conn: &Connection, trim: &mut Trim, before: Timestamp, limit: usize) -> rusqlite::Result<bool> {
     let mut stmt =
         conn.prepare_cached("SELECT id, at FROM block_change WHERE id > ?1 ORDER BY id LIMIT ?2")?;
@@ -173,8 +175,9 @@ fn blocks(conn: &Connection, trim: &mut Trim, before: Timestamp, limit: usize) -
     let through = found.len() < limit || old.count() < found.len();
     conn.prepare_cached(
         "DELETE FROM block_change AS b WHERE id > ?1 AND id <= ?2 AND id < (SELECT max(id) FROM block_change) \
-         AND (until_at IS NULL OR until_at < ?3) AND (user IS NULL OR EXISTS \
-         (SELECT 1 FROM block_change n WHERE n.user = b.user AND n.realm IS b.realm AND n.id > b.id))",
+         AND id <= (SELECT told_change FROM store) AND (until_at IS NULL OR until_at < ?3) AND (user IS NULL OR EXISTS \
+         (SELECT 1 FROM block_change n WHERE n.user = b.user AND n.realm IS b.realm AND n.id > b.id \
+         AND n.id <= (SELECT told_change FROM store)))",
     )?
     .execute(params![trim.block, last, int(before.0)])?;
     trim.block = last;

@@ -3,7 +3,10 @@
 use turnhook_reducer::event::SessionId;
 use turnhook_store::{BlockChange, Error, Store};
 
-use crate::support::{Backend, Fixture, at, on_both};
+use crate::{
+    support::{Backend, Fixture, at, on_both},
+    user_events::{quota_of, tell_nobody},
+};
 
 on_both!(
     the_last_change_holds,
@@ -125,9 +128,10 @@ async fn a_rule_blocks_once_whoever_comes_to_it(on: &Backend) {
     let f = Fixture::new(on, &["billing"]).await;
     let other = f.shared().await;
     let quota = async |store: &Store, ms, user: &[u8], until| {
+        let quota = quota_of(b"r", user);
         let made = store
             .admin()
-            .block_once(at(ms), b"r", user, at(until), "50GiB a day", "quota");
+            .block_once(at(ms), at(until), &quota, "50GiB a day", "quota");
         made.await.unwrap()
     };
     let ops = async |ms, change| {
@@ -161,7 +165,7 @@ async fn a_rule_blocks_once_whoever_comes_to_it(on: &Backend) {
     assert_eq!(
         f.store
             .admin()
-            .block_once(at(1), b"r", b"", at(2), "", "quota")
+            .block_once(at(1), at(2), &quota_of(b"r", b""), "", "quota")
             .await
             .unwrap_err(),
         Error::NoUser
@@ -207,9 +211,12 @@ async fn what_no_longer_holds_is_trimmed(on: &Backend) {
         }
         panic!("it never ends");
     };
+    let all = f.store.admin().block_changes(0, 100).await.unwrap();
+    assert_eq!(trim(200).await, all, "nobody has been told of them yet");
+    tell_nobody(&f.store).await;
     let left = trim(200).await;
     let ids: Vec<u64> = left.iter().map(|row| row.id).collect();
-    assert_eq!(ids.len(), 7, "{left:?}");
+    assert_eq!(ids.len(), 8, "{left:?}");
     // What is younger than that is no reason to keep what it took the place of.
     assert!([bob, young, last].iter().all(|id| ids.contains(id)));
     assert!(

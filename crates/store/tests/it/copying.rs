@@ -19,6 +19,7 @@ use crate::{
     support::{
         Backend, Fixture, at, dead, delivered, event, patient_options, put, remove, retry, session, usage,
     },
+    user_events,
 };
 
 /// Something of everything.
@@ -128,6 +129,15 @@ async fn much() -> Fixture {
             f.store.admin().resume("billing", at(to)).await.unwrap();
         }
     }
+    let quota = user_events::quota_of(b"r", b"\xff");
+    for (ms, user) in [(1, quota), (2, user_events::quota_of(b"", b"ann\t\\N"))] {
+        let admin = f.store.admin();
+        let made = admin.block_once(at(ms), at(9000), &user, "a\\b", "quota");
+        assert!(made.await.unwrap());
+        if ms == 1 {
+            assert_eq!(user_events::tell(&f).await.len(), f.endpoints.len());
+        }
+    }
     f.store
         .outbox()
         .set_endpoints(&["billing"], at(7000))
@@ -216,6 +226,15 @@ async fn everything(store: &Store) -> Vec<(String, String)> {
             .unwrap(),
     );
     add("gaps", &store.ledger().gaps(None, 10_000).await.unwrap());
+    add("untold", &store.outbox().untold_changes(100).await.unwrap());
+    add("blocks", &store.admin().block_changes(0, 100).await.unwrap());
+    let of_user = DeliveryFilter {
+        user: Some(b"\xff".to_vec()),
+        ..DeliveryFilter::default()
+    };
+    let of_user = store.ledger().deliveries(of_user, None, 100).await.unwrap();
+    assert!(!of_user.is_empty());
+    add("of a user", &of_user);
     all
 }
 

@@ -28,3 +28,4 @@ mod sent;
 mod summed;
 mod support;
 mod usage;
+mod user_events;

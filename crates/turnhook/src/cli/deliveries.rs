@@ -81,6 +81,12 @@ enum TypeArg {
     Usage,
     #[value(name = "session.end")]
     End,
+    #[value(name = "quota.reached")]
+    QuotaReached,
+    #[value(name = "user.blocked")]
+    UserBlocked,
+    #[value(name = "user.unblocked")]
+    UserUnblocked,
 }
 
 impl From<TypeArg> for EventType {
@@ -89,6 +95,9 @@ impl From<TypeArg> for EventType {
             TypeArg::Start => EventType::Start,
             TypeArg::Usage => EventType::Usage,
             TypeArg::End => EventType::End,
+            TypeArg::QuotaReached => EventType::QuotaReached,
+            TypeArg::UserBlocked => EventType::UserBlocked,
+            TypeArg::UserUnblocked => EventType::UserUnblocked,
         }
     }
 }
@@ -142,8 +151,9 @@ fn to_json(row: &DeliveryRow, running: &Running) -> Value {
         "webhook_id": row.event_id.to_string(),
         "endpoint": row.endpoint,
         "type": row.event_type.as_str(),
-        "session_id": row.session_id.to_string(),
-        "sequence": row.sequence,
+        "session_id": row.session().map(|id| id.to_string()),
+        "sequence": row.session().map(|_| row.sequence),
+        "user": row.user.as_deref().map(String::from_utf8_lossy),
         "timestamp": rfc3339(row.timestamp),
         "state": row.state.as_str(),
         "attempts": row.attempts,

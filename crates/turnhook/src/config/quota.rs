@@ -54,14 +54,20 @@ pub enum Most {
 }
 
 impl Quota {
+    /// What it is called: how much, in which time.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let per = self.per.as_str();
+        match self.most {
+            Most::Bytes(bytes) => format!("{} a {per}", Size(bytes)),
+            Most::Millis(millis) => format!("{} seconds a {per}", millis / 1000),
+        }
+    }
+
     /// For people: the reason of a block.
     #[must_use]
     pub fn words(&self) -> String {
-        let per = self.per.as_str();
-        match self.most {
-            Most::Bytes(bytes) => format!("quota: {} a {per}", Size(bytes)),
-            Most::Millis(millis) => format!("quota: {} seconds a {per}", millis / 1000),
-        }
+        format!("quota: {}", self.name())
     }
 }
 

@@ -63,7 +63,7 @@ use self::{
     clock::Clock,
     cluster::Member,
     deadline::Deadline,
-    enforce::{BlockKeeper, Obey, QuotaKeeper},
+    enforce::{BlockKeeper, Obey, QuotaKeeper, Teller},
     housekeeper::Housekeeper,
     keep::Keeper,
     lanes::LaneKeeper,
@@ -181,6 +181,14 @@ pub async fn run(
         written.map_err(|error| format!("a record: {}", words_of_join(error)))
     });
     let outlet = Arc::new(Outlet::new(routes, Arc::clone(&dispatcher), shared).counting(tap));
+
+    let teller = Teller {
+        store: store.clone(),
+        store_health: Arc::clone(&store_health),
+        outlet: Arc::clone(&outlet),
+        active: active.clone(),
+    };
+    parts.start(Part::Teller, teller.run(stops.parts.clone()));
 
     let sources = loaded.iter().map(|source| source.id).collect();
     let (member, holdings, give_back, validity) = Member::new(&store, sources, &health, &store_health);

@@ -38,8 +38,8 @@ pub(crate) struct Routes {
 }
 
 struct Table {
-    /// Who wants starts, usages and ends.
-    wanting: [Arc<[EndpointId]>; 3],
+    /// Who wants what, in the order of [`EventType::ALL`].
+    wanting: [Arc<[EndpointId]>; EventType::ALL.len()],
     /// Those of them who do not hear of everything.
     choosy: HashMap<EndpointId, (Filter, Option<Arc<Account>>)>,
     /// How much of an event each is sent.
@@ -49,9 +49,13 @@ struct Table {
 
 impl Table {
     fn new(endpoints: &[EndpointConfig], ids: &[EndpointId], included: Arc<Included>) -> Table {
-        let wanting = [EventType::Start, EventType::Usage, EventType::End].map(|event_type| {
+        let wanting = EventType::ALL.map(|event_type| {
+            let takes = |e: &EndpointConfig| {
+                let account = e.account.as_ref();
+                event_type.is_of_session() || account.is_none_or(|a| a.product.takes_user_events())
+            };
             let all = endpoints.iter().zip(ids);
-            all.filter(|(e, _)| e.events.contains(&event_type))
+            all.filter(|(e, _)| e.events.contains(&event_type) && takes(e))
                 .map(|(_, id)| *id)
                 .collect()
         });
@@ -74,6 +78,11 @@ impl Table {
 }
 
 impl Table {
+    fn wanting(&self, event_type: EventType) -> Option<&Arc<[EndpointId]>> {
+        let place = EventType::ALL.iter().position(|known| *known == event_type)?;
+        self.wanting.get(place)
+    }
+
     fn who_hears(&self, event: &SessionEvent, wanting: &Arc<[EndpointId]>) -> Arc<[EndpointId]> {
         let hears = |id: &EndpointId| {
             self.choosy.get(id).is_none_or(|(filter, account)| {
@@ -85,6 +94,26 @@ impl Table {
             return Arc::clone(wanting);
         }
         wanting.iter().copied().filter(|id| hears(id)).collect()
+    }
+}
+
+/// Who hears of users, as it is configured at one moment.
+pub(crate) struct OfUsers(Arc<Table>);
+
+impl OfUsers {
+    /// Whether nobody wants events of users.
+    pub(crate) fn is_nobody(&self) -> bool {
+        EventType::OF_USERS.iter().all(|of| self.wanting(*of).is_empty())
+    }
+
+    /// Who wants events of a type.
+    pub(crate) fn wanting(&self, event_type: EventType) -> &[EndpointId] {
+        self.0.wanting(event_type).map_or(&[], |ids| ids)
+    }
+
+    /// Which users an endpoint hears of; `None`: of all.
+    pub(crate) fn filter(&self, endpoint: EndpointId) -> Option<&Filter> {
+        self.0.choosy.get(&endpoint).map(|(filter, _)| filter)
     }
 }
 
@@ -178,12 +207,7 @@ impl Outlet {
 
     pub(crate) fn new_event(&self, event: SessionEvent) -> NewEvent {
         let routes = self.routes.now();
-        let [starts, usages, ends] = &routes.wanting;
-        let endpoints = match event.event_type {
-            EventType::Start => starts,
-            EventType::Usage => usages,
-            EventType::End => ends,
-        };
+        let endpoints = routes.wanting(event.event_type);
         let body = body::body(&event);
         let (body, endpoints) = if body.is_empty() {
             // It is in the ledger, and nobody is told of it by something that is signed and says nothing.
@@ -191,13 +215,18 @@ impl Outlet {
                 "an event whose payload could not be written is delivered to nobody");
             (Bytes::from_static(UNWRITTEN), Arc::from([]))
         } else {
-            (body, routes.who_hears(&event, endpoints))
+            let endpoints = endpoints.map(|wanting| routes.who_hears(&event, wanting));
+            (body, endpoints.unwrap_or_default())
         };
         NewEvent {
             body,
             endpoints,
             event,
         }
+    }
+
+    pub(crate) fn of_users(&self) -> OfUsers {
+        OfUsers(self.routes.now())
     }
 
     /// Hands committed deliveries on. Those of endpoints that are no longer configured stay in the outbox, and those

@@ -27,6 +27,7 @@ pub(crate) enum Part {
     Recorder,
     BlockKeeper,
     QuotaKeeper,
+    Teller,
     /// What ends allocations of one coturn.
     Control(Arc<str>),
     Gate,
@@ -59,6 +60,7 @@ impl fmt::Display for Part {
             Part::Recorder => f.write_str("recorder"),
             Part::BlockKeeper => f.write_str("block keeper"),
             Part::QuotaKeeper => f.write_str("quota keeper"),
+            Part::Teller => f.write_str("teller of users' events"),
             Part::Gate => f.write_str("gate"),
             Part::Control(name) => write!(f, "control of {name}"),
             Part::Reloader => f.write_str("reloader"),

@@ -6,6 +6,7 @@ mod gate;
 mod nodes;
 mod obeyed;
 mod quota;
+mod told;
 
 use std::path::Path;
 

@@ -10,9 +10,10 @@ use turnhook_reducer::{
     message::AllocationId,
     time::Timestamp,
     usage::{Billable, Counters, Legs, Usage},
+    user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
 };
 
-use super::{ping, sent};
+use super::{super::user_body, ping, sent};
 
 /// 2026-11-22T06:00:34.273Z
 const START: u64 = 1_795_327_234_273;
@@ -195,6 +196,100 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, Value)> {
     ]
     .map(|(case, event)| (event.event_type.as_str(), case, sent(&event)))
     .into();
+    all.extend(of_users());
     all.push((super::super::PING, "", ping()));
     all
+}
+
+/// A user who is blocked by a program that uses the API.
+fn blocked() -> UserEvent {
+    UserEvent {
+        id: EventId([1; 16]),
+        event_type: EventType::UserBlocked,
+        timestamp: Timestamp(START),
+        realm: Some(Box::from(*b"example.org")),
+        user: Box::from(*b"cust_42"),
+        until: Some(Timestamp(START + 3_600_000)),
+        reason: "balance".to_owned(),
+        by: Some("billing".to_owned()),
+        quota: None,
+    }
+}
+
+fn of_users() -> Vec<(&'static str, &'static str, Value)> {
+    // 2026-11-22, UTC.
+    let day = (Timestamp(1_795_305_600_000), Timestamp(1_795_392_000_000));
+    let quota = QuotaReached {
+        name: "50GiB a day".to_owned(),
+        period: QuotaPeriod::Day,
+        unit: QuotaUnit::Bytes,
+        limit: 53_687_091_200,
+        used: 53_689_540_640,
+        span: Some(day),
+        session: None,
+        realm: Box::from(*b"example.org"),
+        user: Box::from(*b"cust_42"),
+    };
+    let by_quota = UserEvent {
+        until: Some(day.1),
+        reason: "quota: 50GiB a day".to_owned(),
+        by: Some("quota".to_owned()),
+        quota: Some(quota.clone()),
+        ..blocked()
+    };
+    let reached = UserEvent {
+        event_type: EventType::QuotaReached,
+        ..by_quota.clone()
+    };
+    let of_session = UserEvent {
+        until: None,
+        reason: "quota: 36000 seconds a session".to_owned(),
+        quota: Some(QuotaReached {
+            name: "36000 seconds a session".to_owned(),
+            period: QuotaPeriod::Session,
+            unit: QuotaUnit::Seconds,
+            limit: 36_000,
+            used: 36_042,
+            span: None,
+            session: Some(SessionId(*b"\x01\xa2\x05\xd6\x3c\x21session_01")),
+            ..quota
+        }),
+        ..reached.clone()
+    };
+    let all_realms = UserEvent {
+        realm: None,
+        until: None,
+        by: Some("command line (root)".to_owned()),
+        ..blocked()
+    };
+    let not_utf8 = UserEvent {
+        realm: Some(Box::from(*b"ex\xe4mple.org")),
+        user: Box::from(*b"M\xfcller"),
+        ..blocked()
+    };
+    let unblocked = UserEvent {
+        event_type: EventType::UserUnblocked,
+        timestamp: Timestamp(START + 60_000),
+        reason: "unblocked".to_owned(),
+        ..blocked()
+    };
+    let expired = UserEvent {
+        timestamp: Timestamp(START + 3_600_040),
+        reason: "expired".to_owned(),
+        by: None,
+        ..unblocked.clone()
+    };
+    let all = [
+        ("", reached),
+        ("session", of_session),
+        ("", blocked()),
+        ("all_realms", all_realms),
+        ("not_utf8", not_utf8),
+        ("quota", by_quota),
+        ("", unblocked),
+        ("expired", expired),
+    ];
+    let body = |event: &UserEvent| serde_json::from_slice(&user_body(event)).unwrap();
+    all.map(|(case, event)| (event.event_type.as_str(), case, body(&event)))
+        .into()
 }

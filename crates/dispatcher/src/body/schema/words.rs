@@ -103,6 +103,83 @@ const WORDS: &[(&str, &str, &str)] = &[
         "How many more allocations there were.",
     ),
     (
+        "UserData",
+        "user",
+        "Whom: as `user` of his sessions. Lossy where it is not UTF-8.",
+    ),
+    (
+        "UserData",
+        "user_base64",
+        "The exact user, where it is not UTF-8.",
+    ),
+    (
+        "UserData",
+        "realm",
+        "The realm in which it holds; null if that is the empty one, and where `all_realms` is true. Lossy where it is not UTF-8.",
+    ),
+    (
+        "UserData",
+        "realm_base64",
+        "The exact realm, where it is not UTF-8.",
+    ),
+    (
+        "UserData",
+        "all_realms",
+        "Whether it holds in every realm. A block in one realm and a block in all of them are two; each is ended as it was made.",
+    ),
+    (
+        "UserData",
+        "until",
+        "Until when he is blocked, or was to be; null: until somebody unblocks him. Null where a session alone is ended.",
+    ),
+    (
+        "UserData",
+        "reason",
+        "Why, in the words of whoever did it. Of `user.unblocked`: expired, unblocked; more may come.",
+    ),
+    (
+        "UserData",
+        "by",
+        "By whom: an operator or program of the API, `command line (…)`, `endpoint NAME` by its answer, `quota`; null where the time of a block was over.",
+    ),
+    (
+        "UserData",
+        "quota",
+        "The quota that did it; null where somebody did.",
+    ),
+    (
+        "Quota",
+        "name",
+        "What it is called in turnhook's configuration, or says in words.",
+    ),
+    ("Quota", "limit", "How much there was to use."),
+    (
+        "Quota",
+        "used",
+        "How much was on record as used when it acted: a little more than the limit, since usage is told at intervals.",
+    ),
+    ("Quota", "unit", "bytes, seconds; more may come."),
+    (
+        "Quota",
+        "period",
+        "day, month (UTC), session (with what it continues); more may come.",
+    ),
+    (
+        "Quota",
+        "period_start",
+        "When the day or month began; null of a session's.",
+    ),
+    (
+        "Quota",
+        "period_end",
+        "When the day or month is over; null of a session's.",
+    ),
+    (
+        "Quota",
+        "session_id",
+        "The session that is ended, where the quota is a session's, else null.",
+    ),
+    (
         "Data",
         "test",
         "True in what `turnhook endpoints test` sends: never bill it.",

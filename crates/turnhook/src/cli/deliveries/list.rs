@@ -144,7 +144,7 @@ fn cells(row: &DeliveryRow, running: &Running, zone: &Zone) -> [String; 8] {
         row.attempts.to_string(),
         next_attempt(row, running, zone),
         row.event_id.to_string(),
-        row.session_id.to_string(),
+        row.session().map_or_else(|| "-".to_owned(), |id| id.to_string()),
     ]
 }
 

@@ -102,13 +102,11 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
     for (index, detail) in found.iter().enumerate() {
         let row = &detail.row;
         if index == 0 {
-            print(&format!(
-                "{}  {}  session {} #{}\n",
-                row.event_id,
-                row.event_type.as_str(),
-                row.session_id,
-                row.sequence
-            ))?;
+            let of = row.session().map_or_else(
+                || format!("user {}", output::name(row.user.as_deref().unwrap_or_default())),
+                |id| format!("session {id} #{}", row.sequence),
+            );
+            print(&format!("{}  {}  {of}\n", row.event_id, row.event_type.as_str()))?;
             // As it was signed, in one line; only what a terminal would obey is escaped.
             print(&format!("{}\n", output::name(&detail.body)))?;
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use turnhook_dispatcher::{
-    body::{body, ping_body},
+    body::ping_body,
     client::{Answer, Client},
     config::EndpointConfig,
     include::included,
@@ -56,6 +56,12 @@ enum Type {
     Usage,
     #[value(name = "session.end")]
     End,
+    #[value(name = "quota.reached")]
+    QuotaReached,
+    #[value(name = "user.blocked")]
+    UserBlocked,
+    #[value(name = "user.unblocked")]
+    UserUnblocked,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -79,6 +85,9 @@ impl From<Type> for EventType {
             Type::Start => EventType::Start,
             Type::Usage => EventType::Usage,
             Type::End => EventType::End,
+            Type::QuotaReached => EventType::QuotaReached,
+            Type::UserBlocked => EventType::UserBlocked,
+            Type::UserUnblocked => EventType::UserUnblocked,
         }
     }
 }
@@ -115,8 +124,8 @@ impl Test {
     ) -> Result<(), CliError> {
         let (id, body) = match self.r#type {
             Some(event_type) => {
-                let sample = samples::event(event_type.into(), self.case.into(), at);
-                (test_id(at), marked(&included(&body(&sample), endpoint.include)))
+                let sample = samples::payload(event_type.into(), self.case.into(), at);
+                (test_id(at), marked(&included(&sample, endpoint.include)))
             }
             None => (test_id(at), marked(&ping_body(at, &endpoint.name))),
         };
@@ -138,8 +147,8 @@ impl Test {
         at: Timestamp,
     ) -> Result<(), CliError> {
         let event_type = self.r#type.map_or(EventType::Usage, EventType::from);
-        let sample = samples::event(event_type, self.case.into(), at);
-        let body = included(&body(&sample), endpoint.include);
+        let sample = samples::payload(event_type, self.case.into(), at);
+        let body = included(&sample, endpoint.include);
         let what = format!("a sample of {}", event_type.as_str());
         show(
             account,

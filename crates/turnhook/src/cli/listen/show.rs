@@ -87,6 +87,9 @@ pub(super) fn text(received: &Received) -> String {
             );
         }
     }
+    if data["all_realms"].is_boolean() {
+        let _ = write!(line, "  {}", of_user(data));
+    }
     match received.verified {
         Ok(()) => line.push_str("  [verified]\n"),
         Err(error) => {
@@ -94,6 +97,27 @@ pub(super) fn text(received: &Received) -> String {
         }
     }
     line
+}
+
+/// An event of a user.
+fn of_user(data: &Value) -> String {
+    let word = |value: &Value| value.as_str().map(visible);
+    let mut said = format!("{:<12}", word(&data["user"]).unwrap_or_else(|| "-".to_owned()));
+    match word(&data["realm"]) {
+        _ if data["all_realms"] == true => said.push_str("  in all realms"),
+        Some(realm) => said = format!("{said}  in {realm}"),
+        None => {}
+    }
+    for (name, value) in [
+        ("", &data["reason"]),
+        ("by ", &data["by"]),
+        ("until ", &data["until"]),
+    ] {
+        if let Some(value) = word(value) {
+            let _ = write!(said, "; {name}{value}");
+        }
+    }
+    said
 }
 
 /// What a sender wrote, without what a terminal would obey.
@@ -119,6 +143,7 @@ mod tests {
         }
     }
 
+    const BLOCKED: &str = r#"{"type":"user.blocked","data":{"user":"cust_42","realm":"r\u001b[2J","all_realms":false,"until":null,"reason":"balance","by":"otto","quota":null}}"#;
     const END: &str = r#"{"type":"session.end","data":{"session_id":"ses_1","sequence":3,"source":"eu-1","user":"cust_42","duration_ms":18351,"end_reason":"closed","accuracy":"exact","usage":{"client":{"received_bytes":272620,"sent_bytes":271856},"billable_bytes":540000}}}"#;
 
     #[test]
@@ -127,6 +152,19 @@ mod tests {
             text(&received(END, Ok(()))),
             "06:00:57  session.end    cust_42       ses_1 #3  received 272.6 kB, sent 271.9 kB, billable 540.0 kB; closed in 18.3 s, exact  [verified]\n"
         );
+    }
+
+    #[test]
+    fn a_blocked_user_is_shown_for_people() {
+        let shown = text(&received(BLOCKED, Ok(())));
+        assert_eq!(
+            shown,
+            format!(
+                "06:00:57  user.blocked   cust_42       in {}; balance; by otto  [verified]\n",
+                visible("r\u{1b}[2J")
+            )
+        );
+        assert!(!shown.contains('\u{1b}'), "{shown}");
     }
 
     #[test]

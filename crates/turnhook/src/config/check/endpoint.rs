@@ -21,8 +21,6 @@ use crate::config::{
     locate::Step,
 };
 
-const EVENT_TYPES: [EventType; 3] = [EventType::Start, EventType::Usage, EventType::End];
-
 impl Check<'_> {
     pub(super) fn endpoint(&mut self, index: usize, endpoint: &file::Endpoint) -> Option<EndpointConfig> {
         let at = key_path!["endpoint", index];
@@ -190,10 +188,7 @@ impl Check<'_> {
         let key = [at, &key_path!["events"]].concat();
         let mut types = Vec::new();
         for (index, name) in endpoint.events.iter().enumerate() {
-            match EVENT_TYPES
-                .into_iter()
-                .find(|event_type| event_type.as_str() == name)
-            {
+            match EventType::from_name(name) {
                 Some(event_type) if !types.contains(&event_type) => types.push(event_type),
                 Some(_) => {}
                 None => {
@@ -201,7 +196,7 @@ impl Check<'_> {
                         &[&key[..], &key_path![index]].concat(),
                         format!(
                             "`{name}` is no event; choose {}",
-                            EVENT_TYPES.map(EventType::as_str).join(", ")
+                            EventType::ALL.map(EventType::as_str).join(", ")
                         ),
                     );
                 }

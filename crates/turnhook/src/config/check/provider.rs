@@ -7,14 +7,16 @@ use turnhook_dispatcher::{
     config::EndpointConfig,
     filter::{Filter, Pattern},
     provider::{
-        self, Customers as OfProduct, KINDS, Meter, Meters, Settings, Terms, Value, Window,
+        self, Customers as OfProduct, Facts, KINDS, Meter, Meters, Product, Record, Settings, Terms, Value,
+        Window,
         account::{Account, Anonymous, CustomerFrom, Late, Unknown},
         customers::Customers,
         quantity::{Count, PROPERTIES},
     },
+    samples::{self, Case},
     signature::Secret as SigningSecret,
 };
-use turnhook_reducer::event::EventType;
+use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{Check, key_path};
 use crate::config::{Span, file, locate::Step, product};
@@ -59,6 +61,7 @@ impl Check<'_> {
         if terms.meters != Meters::Whole {
             self.types_that_are_counted(at, endpoint, count)?;
         }
+        self.events_of_users(at, endpoint, &*product)?;
         self.bounds(at, endpoint, &mut terms)?;
         let wait = self.batch(at, endpoint, &mut terms)?;
         let customer = match endpoint.customer.as_deref().unwrap_or("user") {
@@ -256,6 +259,49 @@ impl Check<'_> {
             }
         }
         Some(given.clone())
+    }
+
+    /// What a product is sent of users is tried, and said where it is nothing.
+    fn events_of_users(
+        &mut self,
+        at: &[Step],
+        endpoint: &file::Endpoint,
+        product: &dyn Product,
+    ) -> Option<()> {
+        let listed = endpoint.events.iter();
+        for event_type in listed.filter_map(|name| EventType::from_name(name)) {
+            if event_type.is_of_session() {
+                continue;
+            }
+            let kind = event_type.as_str();
+            if !product.takes_user_events() {
+                self.doubtful(
+                    &[at, &key_path!["events"]].concat(),
+                    format!(
+                        "an endpoint of type \"{}\" is sent no {kind}: it only counts",
+                        endpoint.r#type
+                    ),
+                );
+                return Some(());
+            }
+            let sample = samples::payload(event_type, Case::Exact, Timestamp(1_795_327_257_624));
+            let tried = Facts::read("evt_00000000000000000000000000", &sample).and_then(|event| {
+                product.encode(&Record {
+                    event: &event,
+                    customer: "customer",
+                    at: event.timestamp,
+                    amounts: Vec::new(),
+                    properties: Vec::new(),
+                })
+            });
+            if let Err(error) = tried {
+                return self.wrong(
+                    &[at, &key_path!["options"]].concat(),
+                    format!("tried on a {kind}, which has no value and no session: {error}"),
+                );
+            }
+        }
+        Some(())
     }
 
     fn types_that_are_counted(&mut self, at: &[Step], endpoint: &file::Endpoint, count: Count) -> Option<()> {

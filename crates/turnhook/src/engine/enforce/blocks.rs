@@ -2,16 +2,16 @@
 //! here or in another process.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
 use tracing::info;
 use turnhook_dispatcher::clock::Clocks;
-use turnhook_reducer::{block::Blocks, event::SessionId, time::Timestamp};
-use turnhook_store::{Admin, BlockChange, BlockRow};
+use turnhook_reducer::{block::Blocks, event::SessionId, time::Timestamp, user_event::QuotaReached};
+use turnhook_store::{Admin, BlockChange, BlockRow, Whom};
 
 use super::super::{deadline::Stop, store_health::StoreHealth, supervisor::Ended};
 
@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Changes that are read at once.
 const PAGE: usize = 1000;
+
+/// A second try to put on record that a block is over comes no sooner.
+const OVER_AGAIN: Duration = Duration::from_secs(1);
 
 /// For how long the end of a session that was asked for is remembered: a takeover may come between.
 const ENDS_KEPT: u64 = 30_000;
@@ -58,25 +61,35 @@ impl Blocker {
     /// A block by a rule, made once: see [`Admin::block_once`].
     pub(crate) async fn once(
         &self,
-        realm: &[u8],
-        user: &[u8],
         until: Timestamp,
+        quota: &QuotaReached,
         reason: &str,
         who: &str,
     ) -> turnhook_store::Result<bool> {
         let at = self.clocks.wall();
-        let made = self.store.block_once(at, realm, user, until, reason, who).await?;
+        let made = self.store.block_once(at, until, quota, reason, who).await?;
         self.changed.notify_one();
         Ok(made)
+    }
+
+    /// The end of a session for a quota.
+    pub(crate) async fn end_by_quota(
+        &self,
+        session: SessionId,
+        quota: &QuotaReached,
+        reason: &str,
+        who: &str,
+    ) -> turnhook_store::Result<()> {
+        let at = self.clocks.wall();
+        self.store.end_by_quota(at, session, quota, reason, who).await?;
+        self.changed.notify_one();
+        Ok(())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clocks.wall()
     }
 }
-
-/// A realm (`None`: all of them) and a user.
-type Whom = (Option<Box<[u8]>>, Box<[u8]>);
 
 pub(crate) struct BlockKeeper {
     store: Admin,
@@ -88,6 +101,10 @@ pub(crate) struct BlockKeeper {
     /// What was on record before the start is no news.
     started: bool,
     held: HashMap<Whom, BlockRow>,
+    /// Whose block is over, and not on record as over.
+    over: HashSet<Whom>,
+    /// When that is put on record: where it cannot be, not with each look.
+    over_at: Instant,
     ends: VecDeque<(Timestamp, u64, SessionId, Arc<str>)>,
 }
 
@@ -107,6 +124,8 @@ impl BlockKeeper {
             last: 0,
             started: false,
             held: HashMap::new(),
+            over: HashSet::new(),
+            over_at: Instant::now(),
             ends: VecDeque::new(),
         };
         keeper.read().await?;
@@ -145,6 +164,23 @@ impl BlockKeeper {
             if self.drop_what_is_over() || changed {
                 self.publish();
             }
+            if !self.over.is_empty() && self.over_at <= Instant::now() {
+                self.over_at = Instant::now() + OVER_AGAIN;
+                self.put_over_on_record().await;
+            }
+        }
+    }
+
+    /// For whoever is told that a user is blocked no more: once, whichever node comes to it.
+    async fn put_over_on_record(&self) {
+        let over: Vec<Whom> = self.over.iter().take(PAGE).cloned().collect();
+        match self.store.expire_blocks(over, self.clocks.wall()).await {
+            Ok(0) => {}
+            Ok(_) => self.changed.notify_one(),
+            Err(error) => self.store_health.failed(
+                "that blocks are over cannot be put on record; tried again",
+                &error,
+            ),
         }
     }
 
@@ -168,6 +204,9 @@ impl BlockKeeper {
 
     fn take(&mut self, row: BlockRow, tell: bool) {
         let (reason, who) = (row.reason.clone(), row.who.clone());
+        if let Some((realm, user)) = row.change.whom() {
+            self.over.remove(&(realm.map(Into::into), user.into()));
+        }
         match &row.change {
             BlockChange::Block { realm, user, .. } => {
                 if tell {
@@ -179,6 +218,12 @@ impl BlockKeeper {
             BlockChange::Unblock { realm, user } => {
                 if tell {
                     info!(who, "a user is not blocked any more");
+                }
+                self.held.remove(&(realm.clone(), user.clone()));
+            }
+            BlockChange::Expired { realm, user } => {
+                if tell {
+                    info!("the time of a block is over");
                 }
                 self.held.remove(&(realm.clone(), user.clone()));
             }
@@ -194,7 +239,13 @@ impl BlockKeeper {
     /// Whether something was.
     fn drop_what_is_over(&mut self) -> bool {
         let (now, before) = (self.clocks.wall(), self.held.len());
-        self.held.retain(|_, row| row.holds(now));
+        self.held.retain(|whom, row| {
+            let holds = row.holds(now);
+            if !holds {
+                self.over.insert(whom.clone());
+            }
+            holds
+        });
         while self
             .ends
             .front()

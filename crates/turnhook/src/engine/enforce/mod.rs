@@ -15,6 +15,7 @@ mod gate;
 mod obey;
 mod quota;
 mod source;
+mod telling;
 
 pub(crate) use api::routes;
 pub(crate) use blocks::{Active, BlockKeeper, Blocker};
@@ -23,6 +24,7 @@ pub(crate) use gate::{GatePart, Known};
 pub(crate) use obey::Obey;
 pub(crate) use quota::{QuotaKeeper, QuotaTap, counting};
 pub(crate) use source::Enforcing;
+pub(crate) use telling::Teller;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,

@@ -52,7 +52,9 @@ impl Obey {
 
     /// What is to be done about an answer: nothing, for almost all.
     pub(crate) fn look(&self, outcome: &Outcome) -> Option<impl Future<Output = ()> + Send + use<>> {
-        if outcome.next != Next::Done || !self.endpoints.contains(&*outcome.endpoint) {
+        // What is answered to the news of a block asks for none: it would be told, and answered, without an end.
+        let counts = outcome.next == Next::Done && outcome.event_type.is_of_session();
+        if !counts || !self.endpoints.contains(&*outcome.endpoint) {
             return None;
         }
         let wish = match wish(&outcome.answer) {

@@ -9,7 +9,7 @@ use crate::harness::{
     turn::TurnClient,
 };
 
-fn send(page: &Page, who: &str, method: &str, path: &str, form: &str) -> Answer {
+pub(super) fn send(page: &Page, who: &str, method: &str, path: &str, form: &str) -> Answer {
     let head = format!(
         "{method} /api/v1{path} HTTP/1.1\r\nhost: localhost\r\nauthorization: {who}\r\n\
          content-type: application/x-www-form-urlencoded\r\nsec-fetch-site: same-origin\r\ncontent-length: {}",

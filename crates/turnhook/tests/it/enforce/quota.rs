@@ -47,9 +47,11 @@ fn is_cut_off(billing: &Billing, coturn: &Coturn, user: &str, sessions: usize) -
 fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     let (billing, cli) = (Billing::start(), free_port());
     // The rule that bills strangers' packets.
+    let elsewhere = Billing::start();
     let mut program = Program::new(&format!(
-        "{QUICK}billable = \"ingress\"\n{}{}{MONTH}",
-        billing.endpoint(),
+        "{QUICK}billable = \"ingress\"\n{}{}{}{MONTH}",
+        billing.endpoint_of_all("billing", "sources = [\"eu-*\"]\nrealms = [\"*.org\"]\n"),
+        elsewhere.endpoint_of_all("elsewhere", "sources = [\"us-*\"]\n"),
         control(cli)
     ));
     program.start();
@@ -96,6 +98,30 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     let reached = |program: &Program| counted(program, &["turnhook_quotas_reached_total", "month"]);
     assert_eq!(reached(&program), 1);
 
+    let blocked = "user.blocked: quota: 700000B a month";
+    let reached_once = "quota.reached: quota: 700000B a month";
+    assert_eq!(billing.told_of("ann", 2), [reached_once, blocked]);
+    for webhook in billing.of_user("ann") {
+        let (data, quota) = (webhook.data(), &webhook.data()["quota"]);
+        assert_eq!(
+            (&data["realm"], &data["until"]),
+            (&block["realm"], &block["until"])
+        );
+        assert_eq!(
+            (&data["by"], &quota["name"]),
+            (&"quota".into(), &"700000B a month".into())
+        );
+        assert_eq!(
+            (&quota["unit"], &quota["limit"]),
+            (&"bytes".into(), &700_000.into())
+        );
+        assert!(quota["used"].as_u64().unwrap() >= 700_000, "{quota}");
+        assert_eq!(
+            (&quota["period"], &quota["period_end"]),
+            (&"month".into(), &block["until"])
+        );
+    }
+
     // An operator may let her go on, and is not overruled.
     program.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
     eventually("the end of the block", || {
@@ -113,6 +139,11 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
     });
     assert_eq!(ann.refresh(600), 0);
     assert_eq!(reached(&program), 1);
+    assert_eq!(
+        billing.told_of("ann", 3),
+        [reached_once, blocked, "user.unblocked: unblocked"]
+    );
+    assert!(elsewhere.webhooks().is_empty(), "she was never there");
     program.stop();
 }
 
@@ -120,25 +151,34 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
 fn a_session_that_is_too_large_is_ended_and_its_user_may_return() {
     let (billing, cli) = (Billing::start(), free_port());
     let quota = "[[quota]]\nper = \"session\"\nbytes = \"300KB\"\n";
-    let mut program = Program::new(&format!("{QUICK}{}{}{quota}", billing.endpoint(), control(cli)));
+    let endpoint = billing.endpoint_of_all("billing", "");
+    let mut program = Program::new(&format!("{QUICK}{endpoint}{}{quota}", control(cli)));
     program.start();
     let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
     program.line("allocations can be ended");
     let reason = is_cut_off(&billing, &coturn, "bob", 1);
     assert_eq!(reason, "quota: 300000B a session");
     assert!(program.objects(&["blocks", "list"]).is_empty());
+    let told = "quota.reached: quota: 300000B a session";
+    assert_eq!(billing.told_of("bob", 1), [told]);
+    let reached = billing.of_user("bob").remove(0);
+    let session = &billing.sessions_of("bob")[0].id;
+    assert_eq!(reached.data()["quota"]["session_id"], session.as_str());
+    assert_eq!(reached.data()["until"], serde_json::Value::Null);
     let mut bob = TurnClient::tcp(&coturn, "bob").call(&coturn);
     bob.relay(20, 200);
     assert_eq!(bob.refresh(600), 0);
     drop(bob);
     assert_eq!(billing.ended("bob", 2)[1].end_reason(), "closed");
+    assert_eq!(billing.told_of("bob", 1), [told]);
     program.stop();
 }
 
 #[test]
 fn a_node_that_takes_over_goes_on_with_what_is_on_record() {
     let (billing, cli) = (Billing::start(), free_port());
-    let shared = Shared::start("2s", format!("{}{}{MONTH}", billing.endpoint(), control(cli)));
+    let endpoint = billing.endpoint_of_all("billing", "");
+    let shared = Shared::start("2s", format!("{endpoint}{}{MONTH}", control(cli)));
     let mut nodes = shared.nodes(2);
     let coturn = coturn(shared.directory.path(), &shared.redis.statsdb(), cli, &[]);
     let leads = leader(&nodes);
@@ -148,5 +188,11 @@ fn a_node_that_takes_over_goes_on_with_what_is_on_record() {
     is_cut_off(&billing, &coturn, "ann", 2);
     let made = "SELECT count(*) FROM block_change WHERE who = 'quota'";
     assert_eq!(shared.sql(made).trim(), "1");
+    let reason = "quota: 700000B a month";
+    let told = [
+        format!("quota.reached: {reason}"),
+        format!("user.blocked: {reason}"),
+    ];
+    assert_eq!(billing.told_of("ann", 2), told);
     nodes[1 - leads].stop();
 }

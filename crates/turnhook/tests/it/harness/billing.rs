@@ -31,8 +31,13 @@ impl Webhook {
         self.body["type"] == kind
     }
 
-    fn data(&self) -> &Value {
+    pub(crate) fn data(&self) -> &Value {
         &self.body["data"]
+    }
+
+    /// Whether it is of no session.
+    fn is_of_user(&self) -> bool {
+        !self.data()["all_realms"].is_null()
     }
 }
 
@@ -146,6 +151,43 @@ impl Billing {
         endpoint("billing", &format!("http://127.0.0.1:{}/", self.port), "")
     }
 
+    /// An `[[endpoint]]` that is this and wants all there is, with more lines.
+    pub(crate) fn endpoint_of_all(&self, name: &str, more: &str) -> String {
+        let events = "events = [\"session.start\", \"session.usage\", \"session.end\", \"quota.reached\", \
+             \"user.blocked\", \"user.unblocked\"]\n";
+        endpoint(
+            name,
+            &format!("http://127.0.0.1:{}/", self.port),
+            &format!("{events}{more}"),
+        )
+    }
+
+    /// The events of a user that are of no session, in the order in which they came.
+    #[track_caller]
+    pub(crate) fn of_user(&self, user: &str) -> Vec<Webhook> {
+        let all = self.webhooks().into_iter();
+        all.filter(|webhook| webhook.is_of_user() && webhook.data()["user"] == user)
+            .collect()
+    }
+
+    /// Waits for so many of them; their types, and why.
+    #[track_caller]
+    pub(crate) fn told_of(&self, user: &str, count: usize) -> Vec<String> {
+        let all = eventually(&format!("{count} events of {user}"), || {
+            Some(self.of_user(user)).filter(|all| all.len() >= count)
+        });
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        all.iter()
+            .map(|webhook| {
+                format!(
+                    "{}: {}",
+                    word(&webhook.body["type"]),
+                    word(&webhook.data()["reason"])
+                )
+            })
+            .collect()
+    }
+
     /// What came, once each. Fails if anything was wrong with any of it.
     #[track_caller]
     pub(crate) fn webhooks(&self) -> Vec<Webhook> {
@@ -160,7 +202,7 @@ impl Billing {
         let webhooks = self.webhooks();
         let mut sessions: Vec<Session> = Vec::new();
         let mut places = BTreeMap::new();
-        for webhook in webhooks {
+        for webhook in webhooks.into_iter().filter(|webhook| !webhook.is_of_user()) {
             let id = webhook.data()["session_id"].as_str().unwrap().to_owned();
             let place = *places.entry(id.clone()).or_insert(sessions.len());
             if place == sessions.len() {

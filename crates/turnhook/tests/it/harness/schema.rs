@@ -5,7 +5,15 @@ use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock};
 use jsonschema::Validator;
 use serde_json::Value;
 
-const TYPES: [&str; 4] = ["session.start", "session.usage", "session.end", "endpoint.ping"];
+const TYPES: [&str; 7] = [
+    "session.start",
+    "session.usage",
+    "session.end",
+    "quota.reached",
+    "user.blocked",
+    "user.unblocked",
+    "endpoint.ping",
+];
 
 fn validators() -> &'static BTreeMap<&'static str, Validator> {
     static VALIDATORS: OnceLock<BTreeMap<&str, Validator>> = OnceLock::new();

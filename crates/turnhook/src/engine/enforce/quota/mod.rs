@@ -21,13 +21,21 @@ use std::{
 use tally::{Act, Question, Tallies, Used};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
+use turnhook_reducer::{
+    event::SessionId,
+    time::Timestamp,
+    user_event::{QuotaPeriod, QuotaReached, QuotaUnit},
+};
 use turnhook_store::{BlockChange, Commit, Ledger};
 
 use super::{
     super::{deadline::Stop, store_health::StoreHealth, supervisor::Ended},
     Active, Blocker,
 };
-use crate::{config::quota::Quota, metrics::Metrics};
+use crate::{
+    config::quota::{Most, Per, Quota},
+    metrics::Metrics,
+};
 
 /// Commits that wait to be counted. What finds no place is found in the ledger.
 const COMMITS: usize = 256;
@@ -171,18 +179,26 @@ impl QuotaKeeper {
         let reason = quota.words();
         let made = match act {
             Act::Block {
-                realm, user, period, ..
+                realm,
+                user,
+                period,
+                used,
+                ..
             } => {
                 let blocked = self.active.borrow().blocks.reason(&realm, &user).is_some();
                 let Some(until) = period.until(self.blocker.now()).filter(|_| !blocked) else {
                     return true;
                 };
-                self.blocker.once(&realm, &user, until, &reason, WHO).await
+                let reached = QuotaReached {
+                    span: Some((Timestamp(period.start), Timestamp(period.end))),
+                    ..reached(quota, used, realm, user)
+                };
+                self.blocker.once(until, &reached, &reason, WHO).await
             }
-            Act::End { session, .. } => {
-                let change = BlockChange::EndSession(session);
-                self.blocker.change(change, &reason, WHO).await.map(|()| true)
-            }
+            Act::End { session, used, .. } => self
+                .end_session(quota, session, used, &reason)
+                .await
+                .map(|()| true),
         };
         match made {
             Ok(made) => {
@@ -198,6 +214,52 @@ impl QuotaKeeper {
                 false
             }
         }
+    }
+}
+
+impl QuotaKeeper {
+    /// Whose it is, the ledger knows: it is told what was committed.
+    async fn end_session(
+        &self,
+        quota: &Quota,
+        session: SessionId,
+        used: u64,
+        reason: &str,
+    ) -> turnhook_store::Result<()> {
+        let found = self.ledger.session(session).await?;
+        let whose = found.and_then(|found| Some((found.row.realm, found.row.user?)));
+        let Some((realm, user)) = whose else {
+            let change = BlockChange::EndSession(session);
+            return self.blocker.change(change, reason, WHO).await;
+        };
+        let reached = QuotaReached {
+            session: Some(session),
+            ..reached(quota, used, realm.into(), user.into())
+        };
+        self.blocker.end_by_quota(session, &reached, reason, WHO).await
+    }
+}
+
+/// What there is to be told of a quota that acts, on bytes or milliseconds that were used.
+fn reached(quota: &Quota, used: u64, realm: Box<[u8]>, user: Box<[u8]>) -> QuotaReached {
+    let (unit, limit, used) = match quota.most {
+        Most::Bytes(most) => (QuotaUnit::Bytes, most, used),
+        Most::Millis(most) => (QuotaUnit::Seconds, most / 1000, used / 1000),
+    };
+    QuotaReached {
+        name: quota.name(),
+        period: match quota.per {
+            Per::Day => QuotaPeriod::Day,
+            Per::Month => QuotaPeriod::Month,
+            Per::Session => QuotaPeriod::Session,
+        },
+        unit,
+        limit,
+        used,
+        span: None,
+        session: None,
+        realm,
+        user,
     }
 }
 

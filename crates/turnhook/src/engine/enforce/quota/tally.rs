@@ -190,10 +190,14 @@ pub(super) enum Act {
         realm: Box<[u8]>,
         user: Box<[u8]>,
         period: Period,
+        /// What is on record of him: bytes, or milliseconds.
+        used: u64,
     },
     End {
         quota: usize,
         session: SessionId,
+        /// With what it continues.
+        used: u64,
     },
 }
 
@@ -308,7 +312,8 @@ impl Tallies {
             }
             (None, _) => None,
             (Some(before), _) => {
-                let passed = before.saturating_add(chain.used) >= most;
+                let used = before.saturating_add(chain.used);
+                let passed = used >= most;
                 let soon = |at: Timestamp| event.timestamp.since(at) < END_AGAIN;
                 if !passed || chain.ended.is_some_and(soon) {
                     return None;
@@ -317,6 +322,7 @@ impl Tallies {
                 Some(Act::End {
                     quota: index,
                     session: event.session_id,
+                    used,
                 })
             }
         }
@@ -365,6 +371,7 @@ impl Tallies {
                         realm: tally.realm.clone(),
                         user: key.user.clone(),
                         period: *period,
+                        used: used.sum,
                     });
                 }
                 // What was told meanwhile may be his last event.
@@ -377,10 +384,11 @@ impl Tallies {
             Question::Before(index, session, _) => {
                 let chain = self.sessions.get_mut(&(*index, *session))?;
                 (chain.asked, chain.before) = (false, Some(used.sum));
-                let passed = used.sum.saturating_add(chain.used) >= most;
-                passed.then_some(Act::End {
+                let used = used.sum.saturating_add(chain.used);
+                (used >= most).then_some(Act::End {
                     quota: *index,
                     session: *session,
+                    used,
                 })
             }
         }

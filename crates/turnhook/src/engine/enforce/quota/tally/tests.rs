@@ -121,6 +121,7 @@ fn the_ledger_is_asked_when_it_matters_and_decides() {
         realm: (*b"r").into(),
         user: (*b"ann").into(),
         period: day,
+        used: 1000,
     };
     // One question, however many events; what memory says blocks nobody.
     assert_eq!(ask(&mut tallies, 999), (1, vec![]));
@@ -232,18 +233,22 @@ fn a_session_is_ended_with_what_it_continues() {
         event.continues = continues;
         tallies.take(&event)
     };
-    let end = |id| Act::End {
+    let end = |id, used| Act::End {
         quota: 0,
         session: SessionId([id; 16]),
+        used,
     };
     assert!(told(&mut tallies, EventType::Usage, 1, 0, 999, None).is_empty());
-    assert_eq!(told(&mut tallies, EventType::Usage, 1, 1, 1000, None), [end(1)]);
+    assert_eq!(
+        told(&mut tallies, EventType::Usage, 1, 1, 1000, None),
+        [end(1, 1000)]
+    );
     // It goes on: once more, and not with each event.
     assert!(told(&mut tallies, EventType::Usage, 1, 2, 1100, None).is_empty());
     let again = 1 + END_AGAIN;
     assert_eq!(
         told(&mut tallies, EventType::Usage, 1, again, 1200, None),
-        [end(1)]
+        [end(1, 1200)]
     );
     assert!(told(&mut tallies, EventType::End, 1, again, 1200, None).is_empty());
 
@@ -251,9 +256,12 @@ fn a_session_is_ended_with_what_it_continues() {
     assert!(told(&mut tallies, EventType::Usage, 3, 0, 300, first).is_empty());
     assert_eq!(ask(&mut tallies, 600), (1, vec![]));
     assert!(told(&mut tallies, EventType::Usage, 3, 1, 399, first).is_empty());
-    assert_eq!(told(&mut tallies, EventType::Usage, 3, 2, 400, first), [end(3)]);
+    assert_eq!(
+        told(&mut tallies, EventType::Usage, 3, 2, 400, first),
+        [end(3, 1000)]
+    );
     assert!(told(&mut tallies, EventType::Usage, 4, 0, 300, first).is_empty());
-    assert_eq!(ask(&mut tallies, 700), (1, vec![end(4)]));
+    assert_eq!(ask(&mut tallies, 700), (1, vec![end(4, 1000)]));
 }
 
 #[test]

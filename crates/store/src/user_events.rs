@@ -1,0 +1,259 @@
+//! Events of users: made of the changes of the blocks, in their order, whichever process made these. How far they have been
+//! told is kept in the store, and moves in the transaction that writes the events down: so each is made exactly once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use turnhook_reducer::{
+    event::SessionId,
+    outbox::Delivery,
+    time::Timestamp,
+    user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
+};
+
+use crate::{
+    Admin, Backend, Outbox,
+    block::{BlockRow, Whom},
+    codec::{Reader, Writer},
+    error::Result,
+    facts,
+    ids::{DeliveryId, EndpointId},
+    on,
+};
+
+/// Changes that nobody has been told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// Up to which all have been told.
+    pub from: u64,
+    /// Up to which these are.
+    pub upto: u64,
+    /// In order.
+    pub changes: Vec<UntoldChange>,
+}
+
+/// A change that nobody has been told of, and what came before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UntoldChange {
+    /// The change.
+    pub row: BlockRow,
+    /// What a quota said that made it.
+    pub quota: Option<QuotaReached>,
+    /// The block that it ends, or takes the place of.
+    pub before: Option<Earlier>,
+    /// Whether a quota had the same session ended before.
+    pub again: bool,
+}
+
+/// A block of the same user and realm that was the last change there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// Until when it was to hold.
+    pub until: Option<Timestamp>,
+    /// Who was told of it, as far as that was decided when this was read.
+    pub told: Vec<EndpointId>,
+}
+
+/// What is told of changes, in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// As in [`Untold`].
+    pub from: u64,
+    /// As in [`Untold`].
+    pub upto: u64,
+    /// In order.
+    pub events: Vec<NewUserEvent>,
+    /// Who is told of a block, by the number of its change.
+    pub told: Vec<(u64, Vec<EndpointId>)>,
+}
+
+/// A user's event to be told.
+#[derive(Clone, Debug)]
+pub struct NewUserEvent {
+    /// What happened.
+    pub event: UserEvent,
+    /// The number of its change.
+    pub change: u64,
+    /// The bytes to send, on every attempt the same.
+    pub body: Bytes,
+    /// Whom it goes to, each at most once.
+    pub endpoints: Arc<[EndpointId]>,
+}
+
+impl NewUserEvent {
+    /// What stands in the place of a sequence number: deliveries go out by it.
+    pub(crate) fn sequence(&self) -> u32 {
+        u32::try_from(self.change).unwrap_or(u32::MAX)
+    }
+
+    /// `delivery.session`.
+    pub(crate) fn session_column(&self) -> i64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.event.order_key().0;
+        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    pub(crate) fn data(&self) -> Vec<u8> {
+        facts::pack_user_event(&self.body)
+    }
+
+    /// One of its deliveries, which nobody has tried.
+    pub(crate) fn delivery(&self, id: DeliveryId) -> Delivery {
+        Delivery {
+            id,
+            endpoint: id.endpoint(),
+            event_id: self.event.id,
+            event_type: self.event.event_type,
+            session_id: self.event.order_key(),
+            sequence: self.sequence(),
+            timestamp: self.event.timestamp,
+            body: self.body.clone(),
+            sent: None,
+            attempts: 0,
+            first_attempt_at: None,
+            next_attempt_at: self.event.timestamp,
+        }
+    }
+}
+
+impl Outbox {
+    /// Changes of the blocks that nobody has been told of, in order.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn untold_changes(&self, limit: usize) -> Result<Untold> {
+        on!(self, db => db.untold_changes(limit.max(1)).await)
+    }
+
+    /// Writes down what is told of changes, and that they have been told. `None` if another node has done so meanwhile:
+    /// nothing is written then. Else the deliveries, to be handed on from memory.
+    ///
+    /// # Errors
+    /// The disk's. An answer may be lost on the way: asked again, it says `None` then.
+    pub async fn tell(&self, telling: Telling) -> Result<Option<Vec<Delivery>>> {
+        on!(self, db => db.tell(Arc::new(telling)).await)
+    }
+}
+
+impl Admin {
+    /// Puts on record that the time of blocks is over: of those among these (realm and user) that are the last change there,
+    /// and over at `now`. On PostgreSQL they must be over by the database's clock as well, since a node's may be ahead. How
+    /// many that are.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn expire_blocks(&self, whom: Vec<Whom>, now: Timestamp) -> Result<usize> {
+        on!(self, db => db.expire_blocks(whom, now).await)
+    }
+}
+
+/// Endpoints, two bytes each.
+pub(crate) fn pack_told(endpoints: &[EndpointId]) -> Vec<u8> {
+    endpoints.iter().flat_map(|id| id.0.to_be_bytes()).collect()
+}
+
+pub(crate) fn unpack_told(told: Option<&[u8]>) -> Vec<EndpointId> {
+    let (pairs, _) = told.unwrap_or_default().as_chunks::<2>();
+    pairs
+        .iter()
+        .map(|id| EndpointId(u16::from_be_bytes(*id)))
+        .collect()
+}
+
+pub(crate) fn pack_quota(quota: &QuotaReached) -> Vec<u8> {
+    let mut w = Writer(Vec::with_capacity(64));
+    w.u8(match quota.period {
+        QuotaPeriod::Day => 0,
+        QuotaPeriod::Month => 1,
+        QuotaPeriod::Session => 2,
+    });
+    w.u8(match quota.unit {
+        QuotaUnit::Bytes => 0,
+        QuotaUnit::Seconds => 1,
+    });
+    w.varint(quota.limit);
+    w.varint(quota.used);
+    w.u8(u8::from(quota.span.is_some()) | u8::from(quota.session.is_some()) << 1);
+    if let Some((start, end)) = quota.span {
+        w.varint(start.0);
+        w.varint(end.0);
+    }
+    if let Some(session) = quota.session {
+        w.raw(&session.0);
+    }
+    w.bytes(quota.name.as_bytes());
+    w.bytes(&quota.realm);
+    w.bytes(&quota.user);
+    w.0
+}
+
+/// `None` for what this version does not know.
+pub(crate) fn unpack_quota(packed: &[u8]) -> Option<QuotaReached> {
+    let mut r = Reader(packed);
+    let period = match r.u8()? {
+        0 => QuotaPeriod::Day,
+        1 => QuotaPeriod::Month,
+        2 => QuotaPeriod::Session,
+        _ => return None,
+    };
+    let unit = match r.u8()? {
+        0 => QuotaUnit::Bytes,
+        1 => QuotaUnit::Seconds,
+        _ => return None,
+    };
+    let (limit, used, flags) = (r.varint()?, r.varint()?, r.u8()?);
+    let span = if flags & 1 == 0 {
+        None
+    } else {
+        Some((Timestamp(r.varint()?), Timestamp(r.varint()?)))
+    };
+    let session = if flags & 2 == 0 {
+        None
+    } else {
+        Some(SessionId(r.id()?))
+    };
+    Some(QuotaReached {
+        name: String::from_utf8_lossy(r.bytes()?).into_owned(),
+        period,
+        unit,
+        limit,
+        used,
+        span,
+        session,
+        realm: r.bytes()?.into(),
+        user: r.bytes()?.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_read_as_it_was_written() {
+        let mut quota = QuotaReached {
+            name: "50GiB a day".to_owned(),
+            period: QuotaPeriod::Day,
+            unit: QuotaUnit::Bytes,
+            limit: u64::MAX,
+            used: 0,
+            span: Some((Timestamp(1), Timestamp(u64::MAX))),
+            session: None,
+            realm: Box::from(*b"r\xff"),
+            user: vec![0xfe; 512].into(),
+        };
+        assert_eq!(unpack_quota(&pack_quota(&quota)), Some(quota.clone()));
+        (quota.period, quota.unit) = (QuotaPeriod::Session, QuotaUnit::Seconds);
+        (quota.span, quota.session) = (None, Some(SessionId([7; 16])));
+        let packed = pack_quota(&quota);
+        assert_eq!(unpack_quota(&packed), Some(quota));
+        assert_eq!(unpack_quota(&packed[..packed.len() - 1]), None);
+        assert_eq!(unpack_quota(&[9]), None);
+    }
+
+    #[test]
+    fn endpoints_are_read_as_they_were_written() {
+        let ids = [EndpointId(1), EndpointId(65_535)];
+        assert_eq!(unpack_told(Some(&pack_told(&ids))), ids);
+        assert_eq!(unpack_told(None), []);
+    }
+}
