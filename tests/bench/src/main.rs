@@ -12,6 +12,7 @@ mod pauses;
 mod providers;
 #[path = "../../../crates/store/tests/it/postgres.rs"]
 mod postgres;
+mod ramp;
 mod receiver;
 mod upkeep;
 
@@ -28,8 +29,9 @@ fn main() -> ExitCode {
         Some("nodes") => nodes::run(),
         Some("pauses") => pauses::run(),
         Some("providers") => providers::run(),
+        Some("ramp") => ramp::run(),
         Some("upkeep") => upkeep::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, providers, upkeep".into()),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, providers, ramp, upkeep".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
