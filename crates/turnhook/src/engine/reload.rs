@@ -229,11 +229,7 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     for key in keys(&was, &is) {
         match (key, &was[key], &is[key]) {
             ("endpoint" | "limits" | "quota", ..) => {}
-            ("gate", was, is) => {
-                if without_keys(was) != without_keys(is) {
-                    found.push(key.to_owned());
-                }
-            }
+            ("gate", was, is) if without_keys(was) == without_keys(is) => {}
             ("source", ..) => sources(started, now, &was[key], &is[key], &mut found),
             (_, Value::Object(_), Value::Object(_)) => {
                 let within = keys(&was[key], &is[key]);
