@@ -243,8 +243,7 @@ fn what_never_bills_comes_to_nothing_and_what_counts_is_never_left_out() {
 #[test]
 fn of_a_users_event_the_whole_is_sent_or_nothing() {
     use super::account::{Account, Anonymous, CustomerFrom, Late, Prepared, Unknown};
-    let template =
-        json!({ "item": "{\"kind\": {{ type }}, \"whose\": {{ customer }}, \"until\": {{ data.until }}}" });
+    let template = json!({ "item": "{\"kind\": {{ type }}, \"whose\": {{ customer }}, \"until\": {{ data.until|default(0) }}}", "window": "forever" });
     for kind in KINDS {
         let mut settings = settings(&[("turn_relayed_bytes", "billable_bytes")]);
         if kind.name == "template" {
