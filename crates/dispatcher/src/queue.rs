@@ -14,7 +14,7 @@
 
 mod batches;
 mod doubts;
-mod lanes;
+mod lines;
 mod outbox;
 mod queued;
 mod standstill;
@@ -31,7 +31,7 @@ use turnhook_reducer::{
 
 use self::{
     doubts::Doubts,
-    lanes::Lanes,
+    lines::Lines,
     outbox::Outbox,
     standstill::Hold,
     unwritten::{After, Recorded, Unwritten},
@@ -77,7 +77,7 @@ impl Default for Bounds {
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
-    lanes: Lanes,
+    lines: Lines,
     outbox: Outbox,
     bounds: Bounds,
     concurrency: usize,
@@ -102,7 +102,7 @@ impl Queue {
     #[must_use]
     pub fn new(config: &EndpointConfig, pauses: Vec<Pause>, bounds: Bounds, now: Timestamp) -> Queue {
         Queue {
-            lanes: Lanes::default(),
+            lines: Lines::default(),
             outbox: Outbox::default(),
             bounds,
             concurrency: config.concurrency as usize,
@@ -143,10 +143,10 @@ impl Queue {
     pub fn offer(&mut self, deliveries: impl IntoIterator<Item = Queued>, now: Timestamp) {
         for mut delivery in deliveries {
             self.bound(&mut delivery, now);
-            if !self.lanes.knows(delivery.id)
-                && let Some(delivery) = self.outbox.offered(delivery, self.lanes.counts(), &self.bounds)
+            if !self.lines.knows(delivery.id)
+                && let Some(delivery) = self.outbox.offered(delivery, self.lines.counts(), &self.bounds)
             {
-                self.lanes.insert(delivery, false, now);
+                self.lines.insert(delivery, false, now);
             }
         }
     }
@@ -166,7 +166,7 @@ impl Queue {
         for id in ids {
             self.doubts.forget(*id);
             self.batches.forget(*id);
-            self.lanes.withdraw(*id, now);
+            self.lines.withdraw(*id, now);
         }
     }
 
@@ -178,7 +178,7 @@ impl Queue {
     /// The deliveries that are known, those under way included.
     #[must_use]
     pub fn known(&self) -> Vec<DeliveryId> {
-        self.lanes.ids()
+        self.lines.ids()
     }
 
     /// What has to be read from the outbox now, if anything. To be answered before there is more.
@@ -186,8 +186,8 @@ impl Queue {
         if self.stopped || self.paused().is_some() {
             return None;
         }
-        self.lanes.wake(now);
-        let wanted = self.outbox.wanted(&mut self.lanes, &self.bounds, now);
+        self.lines.wake(now);
+        let wanted = self.outbox.wanted(&mut self.lines, &self.bounds, now);
         if wanted.is_some() {
             self.unwritten.read_begins();
         }
@@ -209,7 +209,7 @@ impl Queue {
             self.bound(delivery, now);
         }
         self.outbox
-            .answered(page, last, &mut self.lanes, &self.bounds, now);
+            .answered(page, last, &mut self.lines, &self.bounds, now);
         self.outbox.recorded(once_more, None);
     }
 
@@ -222,12 +222,12 @@ impl Queue {
         {
             return None;
         }
-        self.lanes.wake(now);
-        if self.breaker.is_open() && !self.lanes.has_ready() && !self.is_reading_rows() {
+        self.lines.wake(now);
+        if self.breaker.is_open() && !self.lines.has_ready() && !self.is_reading_rows() {
             // A probe asks about the endpoint: it does not wait until some delivery is due.
-            self.lanes.hasten_one(now);
+            self.lines.hasten_one(now);
         }
-        let mut delivery = self.lanes.claim()?;
+        let mut delivery = self.lines.claim()?;
         if let Some(rate) = &mut self.rate {
             rate.take();
         }
@@ -322,14 +322,14 @@ impl Queue {
     fn is_alive(&mut self, now: Timestamp) {
         self.batches.cause = None;
         if self.breaker.success() {
-            self.lanes.hasten_all(now);
+            self.lines.hasten_all(now);
         }
     }
 
     fn done(&mut self, id: DeliveryId, session: SessionId, now: Timestamp) {
         self.doubts.forget(id);
         self.batches.forget(id);
-        let newest = self.lanes.remove(id, now);
+        let newest = self.lines.remove(id, now);
         self.outbox.finished(id);
         self.unwritten
             .reported(id, After::Over(newest.then_some(session)));
@@ -338,18 +338,18 @@ impl Queue {
     fn put_back(&mut self, mut delivery: Queued, due: Timestamp, now: Timestamp) {
         delivery.due_at = Some(due);
         self.unwritten.reported(delivery.id, After::pending(&delivery));
-        let (session, counts) = (delivery.lane, self.lanes.counts());
+        let (session, counts) = (delivery.ordering_key, self.lines.counts());
         let spare = counts.bodies > self.bounds.bodies / 2 || counts.bytes > self.bounds.bytes / 2;
-        self.lanes.give_back(delivery, due, spare, now);
+        self.lines.give_back(delivery, due, spare, now);
         // Where even stubs are too many, what will be read again anyway can be forgotten.
         if due > now
-            && self.lanes.counts().stubs > self.bounds.stubs
+            && self.lines.counts().stubs > self.bounds.stubs
             && self
                 .outbox
                 .cursor()
-                .is_some_and(|after| self.lanes.lies_behind(session, after))
+                .is_some_and(|after| self.lines.lies_behind(session, after))
         {
-            self.lanes.forget(session);
+            self.lines.forget(session);
         }
     }
 
@@ -382,7 +382,7 @@ impl Queue {
     }
 
     fn is_reading_rows(&self) -> bool {
-        self.lanes.has_due_rows() || self.outbox.reads_rows()
+        self.lines.has_due_rows() || self.outbox.reads_rows()
     }
 
     /// When a request may be sent at all.
@@ -400,12 +400,12 @@ impl Queue {
         }
         let work = if self.in_flight >= self.most_in_flight() {
             None
-        } else if self.lanes.has_ready() {
+        } else if self.lines.has_ready() {
             Some(now)
         } else if self.breaker.is_open() && !self.is_reading_rows() {
-            self.lanes.next_due().map(|_| now)
+            self.lines.next_due().map(|_| now)
         } else {
-            self.lanes.next_due()
+            self.lines.next_due()
         };
         let gate = self.gate(now);
         let work = work.map(|at| self.batches.full_or_due(at, now));
@@ -427,7 +427,7 @@ impl Queue {
     /// Deliveries known in memory, those under way included.
     #[must_use]
     pub fn in_memory(&self) -> usize {
-        self.lanes.len()
+        self.lines.len()
     }
 
     /// Whether more is pending in the outbox than is known in memory.

@@ -13,7 +13,8 @@ use crate::{
     outbox::Reported,
     provider::{
         account::Account,
-        batch::{Batch, Concluded, Conclusion, Signal},
+        batch::{Batch, Concluded, Conclusion},
+        signal::Signal,
     },
     queue::Queued,
 };
@@ -35,7 +36,7 @@ impl Endpoint {
             let mut queued = Queued::new(delivery, &self.clocks);
             if let Some(account) = &self.account {
                 let id = queued.event_id.to_string();
-                queued.lane = account.lane(&id, &queued.body, queued.session_id);
+                queued.ordering_key = account.ordering_key(&id, &queued.body, queued.session_id);
             }
             queued
         });

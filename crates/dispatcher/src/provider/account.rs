@@ -309,7 +309,7 @@ impl Account {
 
     /// By what deliveries wait for each other: their session, or their customer.
     #[must_use]
-    pub fn lane(&self, id: &str, body: &[u8], session: SessionId) -> SessionId {
+    pub fn ordering_key(&self, id: &str, body: &[u8], session: SessionId) -> SessionId {
         if self.terms.order == Order::Session {
             return session;
         }

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, Decoded, Item, Verdict};
+use super::{Answer, Decoded, Item, ItemVerdict};
 use crate::verdict::retry_after;
 
 /// Longer words of a product are cut.
@@ -21,19 +21,19 @@ const WORDS: usize = 300;
 #[must_use]
 pub fn by_status(answer: &Answer<'_>, items: &[Item]) -> Decoded {
     let verdict = match answer.status {
-        200..=299 => Verdict::Delivered,
-        300..=399 => Verdict::Held(format!(
+        200..=299 => ItemVerdict::Delivered,
+        300..=399 => ItemVerdict::Held(format!(
             "it answered {}: redirects are not followed, give the final address as url",
             answer.status
         )),
-        401 | 403 => Verdict::Held(format!("it refused the credentials: {}", words(answer))),
-        404 | 405 | 410 => Verdict::Held(format!(
+        401 | 403 => ItemVerdict::Held(format!("it refused the credentials: {}", words(answer))),
+        404 | 405 | 410 => ItemVerdict::Held(format!(
             "there is no such thing at this address: {}",
             words(answer)
         )),
         400 | 413 | 422 => return Decoded::Halve(words(answer)),
-        408 | 500..=599 => Verdict::Uncertain(after(answer)),
-        _ => Verdict::Retry(after(answer)),
+        408 | 500..=599 => ItemVerdict::Uncertain(after(answer)),
+        _ => ItemVerdict::Retry(after(answer)),
     };
     Decoded::all(verdict, items)
 }
@@ -101,9 +101,9 @@ mod tests {
         headers.insert("retry-after", HeaderValue::from_static("7"));
         let seven = Some(Duration::from_secs(7));
         for (statuses, verdict) in [
-            (&[200, 202, 204][..], Verdict::Delivered),
-            (&[409, 425, 429, 451], Verdict::Retry(seven)),
-            (&[408, 500, 503, 504], Verdict::Uncertain(seven)),
+            (&[200, 202, 204][..], ItemVerdict::Delivered),
+            (&[409, 425, 429, 451], ItemVerdict::Retry(seven)),
+            (&[408, 500, 503, 504], ItemVerdict::Uncertain(seven)),
         ] {
             for status in statuses {
                 assert_eq!(
@@ -117,7 +117,7 @@ mod tests {
             let Decoded::Each(verdicts) = of(status, &headers) else {
                 panic!("{status}")
             };
-            assert!(matches!(verdicts[..], [Verdict::Held(_)]), "{status}");
+            assert!(matches!(verdicts[..], [ItemVerdict::Held(_)]), "{status}");
         }
         for status in [400, 413, 422] {
             let words = format!("answered {status}: so it is");

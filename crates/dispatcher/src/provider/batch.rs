@@ -1,7 +1,11 @@
 //! A batch on its way: which requests its items make, what is sent again in halves, and what follows for each delivery.
 //! Pure: answers and times are handed in.
 
-use std::{collections::HashSet, collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,14 +15,12 @@ use turnhook_reducer::{
 };
 
 use super::{
-    Answer, Decoded, Item, Request, Verdict,
+    Answer, Decoded, Item, ItemVerdict, Request,
     account::{Account, Dead, Prepared},
     sent::{Sent, State},
+    signal::Signal,
 };
-use crate::{
-    queue::Queued,
-    verdict::{is_unreachable, millis},
-};
+use crate::{queue::Queued, verdict::millis};
 
 /// How long what came too early waits, in milliseconds.
 const EARLY: u64 = 1_000;
@@ -55,24 +57,6 @@ pub enum Whole {
     TooLong,
     /// The connection broke, or time ran out.
     CutShort,
-}
-
-/// What a request says of the endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// It takes items, or refuses some of them with reasons.
-    Alive,
-    /// It failed.
-    Failed {
-        /// Whether nobody is there, or nobody can take anything now.
-        unreachable: bool,
-        /// The status with which it asks to be left alone, and for how long.
-        hold: Option<(u16, Duration)>,
-        /// What happened, for people.
-        error: String,
-    },
-    /// Something has to be put right first.
-    Held(String),
 }
 
 /// What follows for a delivery.
@@ -118,7 +102,7 @@ struct Parcel {
     /// Whether it may have been taken before this batch.
     before: bool,
     /// Of each item that was open.
-    verdicts: Vec<Option<Verdict>>,
+    verdicts: Vec<Option<ItemVerdict>>,
     status: Option<u16>,
     error: Option<String>,
     answer: Bytes,
@@ -245,7 +229,7 @@ impl Batch {
     pub fn not_written(&mut self) {
         self.todo.clear();
         for parcel in &mut self.parcels {
-            parcel.verdicts.fill(Some(Verdict::TooEarly));
+            parcel.verdicts.fill(Some(ItemVerdict::TooEarly));
         }
     }
 
@@ -271,9 +255,9 @@ impl Batch {
         let (status, answer, decoded) = match &heard {
             Heard::Nothing { perhaps, .. } => {
                 let verdict = if *perhaps {
-                    Verdict::Uncertain(None)
+                    ItemVerdict::Uncertain(None)
                 } else {
-                    Verdict::Retry(None)
+                    ItemVerdict::Retry(None)
                 };
                 (None, Bytes::new(), Decoded::all(verdict, &items))
             }
@@ -290,7 +274,7 @@ impl Batch {
                     at: now,
                 };
                 let decoded = match read {
-                    Whole::CutShort => Decoded::all(Verdict::Uncertain(None), &items),
+                    Whole::CutShort => Decoded::all(ItemVerdict::Uncertain(None), &items),
                     Whole::TooLong if items.len() > 1 && !(200..300).contains(status) => {
                         Decoded::Halve("its answer is longer than is read".to_owned())
                     }
@@ -306,30 +290,30 @@ impl Batch {
                 self.todo.push_front(std::mem::take(&mut self.under_way));
                 return Signal::Alive;
             }
-            Decoded::Halve(why) => vec![Verdict::Rejected(why)],
+            Decoded::Halve(why) => vec![ItemVerdict::Rejected(why)],
             Decoded::Each(verdicts) => verdicts,
         };
         // One that its product forgot to speak of may have been taken.
         let mut verdicts = verdicts
             .into_iter()
-            .chain(std::iter::repeat(Verdict::Uncertain(None)));
+            .chain(std::iter::repeat(ItemVerdict::Uncertain(None)));
         let mut signal = Signal::Alive;
         let mut at_once = Vec::new();
         let count = items.len();
         for (p, i) in std::mem::take(&mut self.under_way) {
             let Some(verdict) = verdicts.next() else { break };
-            if matches!(verdict, Verdict::Retry(None) | Verdict::Uncertain(None)) {
+            if matches!(verdict, ItemVerdict::Retry(None) | ItemVerdict::Uncertain(None)) {
                 at_once.push((p, i));
             }
             let words = words(&verdict, status, &heard);
-            worse(&mut signal, &verdict, status, &words);
+            signal.worsen(&verdict, status, &words);
             let Some(parcel) = self.parcels.get_mut(p) else {
                 continue;
             };
             parcel.status = status;
             if !matches!(
                 verdict,
-                Verdict::Delivered | Verdict::Duplicate | Verdict::Accepted
+                ItemVerdict::Delivered | ItemVerdict::Duplicate | ItemVerdict::Accepted
             ) {
                 parcel.error = Some(words);
                 parcel.answer = answer.clone();
@@ -355,8 +339,8 @@ impl Batch {
                 && let Some(place) = parcel.verdicts.get_mut(i)
             {
                 *place = Some(match signal {
-                    Signal::Held(why) => Verdict::Held(why.clone()),
-                    _ => Verdict::Retry(None),
+                    Signal::Held(why) => ItemVerdict::Held(why.clone()),
+                    _ => ItemVerdict::Retry(None),
                 });
                 if let Signal::Failed { error, .. } = signal {
                     parcel.error.get_or_insert_with(|| error.clone());
@@ -384,34 +368,34 @@ impl Parcel {
                 Some(again.flatten().max(after.map(millis)))
             };
             let state = match verdict {
-                Some(Verdict::Delivered) => State::Taken,
-                Some(Verdict::Duplicate) => {
+                Some(ItemVerdict::Delivered) => State::Taken,
+                Some(ItemVerdict::Duplicate) => {
                     how = "duplicate";
                     State::Taken
                 }
-                Some(Verdict::Accepted) => {
+                Some(ItemVerdict::Accepted) => {
                     how = "accepted";
                     State::Taken
                 }
-                Some(Verdict::Rejected(why)) => State::Refused(why),
-                Some(Verdict::Retry(after)) => {
+                Some(ItemVerdict::Rejected(why)) => State::Refused(why),
+                Some(ItemVerdict::Retry(after)) => {
                     again = longer(again, after);
                     continue;
                 }
-                Some(Verdict::Uncertain(after)) => {
+                Some(ItemVerdict::Uncertain(after)) => {
                     again = longer(again, after);
                     uncertain = true;
                     continue;
                 }
-                Some(Verdict::Busy) => {
+                Some(ItemVerdict::Busy) => {
                     again = longer(again, None);
                     continue;
                 }
-                Some(Verdict::TooEarly) => {
+                Some(ItemVerdict::TooEarly) => {
                     soon = true;
                     continue;
                 }
-                Some(Verdict::Held(_)) => {
+                Some(ItemVerdict::Held(_)) => {
                     held = true;
                     continue;
                 }
@@ -467,12 +451,12 @@ impl Parcel {
     }
 }
 
-fn words(verdict: &Verdict, status: Option<u16>, heard: &Heard) -> String {
+fn words(verdict: &ItemVerdict, status: Option<u16>, heard: &Heard) -> String {
     match (verdict, heard) {
-        (Verdict::Rejected(why) | Verdict::Held(why), _) => why.clone(),
+        (ItemVerdict::Rejected(why) | ItemVerdict::Held(why), _) => why.clone(),
         (_, Heard::Nothing { error, .. }) => error.clone(),
-        (Verdict::Busy, _) => "another call for its customer was under way".to_owned(),
-        (Verdict::TooEarly, _) => "its time has not come by their clock".to_owned(),
+        (ItemVerdict::Busy, _) => "another call for its customer was under way".to_owned(),
+        (ItemVerdict::TooEarly, _) => "its time has not come by their clock".to_owned(),
         (
             _,
             Heard::Answer {
@@ -481,26 +465,5 @@ fn words(verdict: &Verdict, status: Option<u16>, heard: &Heard) -> String {
             },
         ) => "its answer was cut short".to_owned(),
         _ => format!("answered {}", status.unwrap_or_default()),
-    }
-}
-
-/// The endpoint's state is that of the worst verdict.
-fn worse(signal: &mut Signal, verdict: &Verdict, status: Option<u16>, words: &str) {
-    match verdict {
-        Verdict::Held(why) => *signal = Signal::Held(why.clone()),
-        Verdict::Retry(after) | Verdict::Uncertain(after) if !matches!(signal, Signal::Held(_)) => {
-            // Any other status speaks of some items, from somebody who is there.
-            if status.is_some_and(|status| status < 500 && !matches!(status, 408 | 429)) {
-                return;
-            }
-            let code = status.and_then(|status| http::StatusCode::from_u16(status).ok());
-            let asks = status.filter(|status| matches!(status, 429 | 503));
-            *signal = Signal::Failed {
-                unreachable: is_unreachable(code),
-                hold: asks.zip(*after),
-                error: words.to_owned(),
-            };
-        }
-        _ => {}
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{
-    Answer, Decoded, Facts, Item, Meter, Product, Record, Request, Settings, Verdict, Wrong,
+    Answer, Decoded, Facts, Item, ItemVerdict, Meter, Product, Record, Request, Settings, Wrong,
     quantity::property,
 };
 use crate::{
@@ -127,14 +127,14 @@ impl Bench {
 
     /// The one verdict of an answer to one item.
     #[track_caller]
-    pub(super) fn verdict(&self, status: u16, headers: &[&str], body: &str) -> Verdict {
+    pub(super) fn verdict(&self, status: u16, headers: &[&str], body: &str) -> ItemVerdict {
         match self.answer(&self.usage(), status, headers, body) {
             Decoded::Each(verdicts) => {
                 assert_eq!(verdicts.len(), 1);
                 verdicts.into_iter().next().unwrap()
             }
             // What becomes of a lone item.
-            Decoded::Halve(reason) => Verdict::Rejected(reason),
+            Decoded::Halve(reason) => ItemVerdict::Rejected(reason),
         }
     }
 }
@@ -153,14 +153,17 @@ pub(super) fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
 pub(super) fn common_answers(bench: &Bench) {
     for status in [401, 403, 404, 301] {
         let verdict = bench.verdict(status, &[], "");
-        assert!(matches!(verdict, Verdict::Held(_)), "{status}: {verdict:?}");
+        assert!(matches!(verdict, ItemVerdict::Held(_)), "{status}: {verdict:?}");
     }
     let soon = Some(std::time::Duration::from_secs(7));
-    assert_eq!(bench.verdict(429, &["retry-after: 7"], ""), Verdict::Retry(soon));
+    assert_eq!(
+        bench.verdict(429, &["retry-after: 7"], ""),
+        ItemVerdict::Retry(soon)
+    );
     for status in [500, 502, 503, 504] {
         assert_eq!(
             bench.verdict(status, &["retry-after: 7"], "<html>"),
-            Verdict::Uncertain(soon),
+            ItemVerdict::Uncertain(soon),
             "{status}"
         );
     }

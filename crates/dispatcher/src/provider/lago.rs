@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict,
+    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
     Window, Wrong, answers,
     cloudevents::{array, object},
 };
@@ -84,11 +84,11 @@ impl Product for Lago {
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
         match answer.status {
-            200..=299 => Decoded::all(Verdict::Accepted, items),
+            200..=299 => Decoded::all(ItemVerdict::Accepted, items),
             422 => faults(answer, items).unwrap_or_else(|| answers::by_status(answer, items)),
             // It says when the second is over in a header of its own.
             429 => Decoded::all(
-                Verdict::Retry(answers::after(answer).or_else(|| reset(answer))),
+                ItemVerdict::Retry(answers::after(answer).or_else(|| reset(answer))),
                 items,
             ),
             _ => answers::by_status(answer, items),
@@ -110,12 +110,12 @@ fn faults(answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
     let details = serde_json::from_slice::<Refusal>(answer.body).ok()?.error_details;
     // Nothing of a refused batch is kept, but for versions that kept what was good and did not bill it: that comes
     // back as a repeat, and is healed as far as it can be. The rest can go again at once, without those that are named.
-    let mut verdicts = vec![Verdict::Retry(None); items.len()];
+    let mut verdicts = vec![ItemVerdict::Retry(None); items.len()];
     for (place, fault) in &details {
         let verdict = verdicts.get_mut(place.parse::<usize>().ok()?)?;
         *verdict = match fault.as_object() {
-            Some(fields) if fields.len() == 1 && is_known(fields) => Verdict::Duplicate,
-            _ => Verdict::Rejected(format!("answered 422: {fault}").chars().take(300).collect()),
+            Some(fields) if fields.len() == 1 && is_known(fields) => ItemVerdict::Duplicate,
+            _ => ItemVerdict::Rejected(format!("answered 422: {fault}").chars().take(300).collect()),
         };
     }
     (!details.is_empty()).then_some(Decoded::Each(verdicts))

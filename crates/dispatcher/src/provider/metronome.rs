@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict,
+    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
     Window, Wrong, answers,
     cloudevents::{array, object},
 };
@@ -94,7 +94,7 @@ impl Product for Metronome {
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
         match answer.status {
-            200..=299 => Decoded::all(Verdict::Accepted, items),
+            200..=299 => Decoded::all(ItemVerdict::Accepted, items),
             _ => answers::by_status(answer, items),
         }
     }

@@ -23,6 +23,7 @@ pub mod orb;
 pub mod polar;
 pub mod quantity;
 pub mod sent;
+pub mod signal;
 pub mod stripe;
 pub mod template;
 
@@ -242,7 +243,7 @@ pub struct Answer<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// A verdict for each item, in their order.
-    Each(Vec<Verdict>),
+    Each(Vec<ItemVerdict>),
     /// The request was refused as a whole and does not say for which item, or was too large: it is sent in halves. A
     /// lone item is rejected, for this reason.
     Halve(String),
@@ -251,14 +252,14 @@ pub enum Decoded {
 impl Decoded {
     /// The same for all of `items`.
     #[must_use]
-    pub fn all(verdict: Verdict, items: &[Item]) -> Decoded {
+    pub fn all(verdict: ItemVerdict, items: &[Item]) -> Decoded {
         Decoded::Each(vec![verdict; items.len()])
     }
 }
 
 /// What an answer means for one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ItemVerdict {
     /// It was counted.
     Delivered,
     /// It had been counted before.

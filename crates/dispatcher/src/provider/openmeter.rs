@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict,
+    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
     Window, Wrong, answers,
     cloudevents::{CloudEvent, ONE, SEVERAL, array, object},
 };
@@ -110,7 +110,7 @@ impl Product for OpenMeter {
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
         match answer.status {
-            200..=299 => Decoded::all(Verdict::Accepted, items),
+            200..=299 => Decoded::all(ItemVerdict::Accepted, items),
             _ => answers::by_status(answer, items),
         }
     }

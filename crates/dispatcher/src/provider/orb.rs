@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict,
+    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
     Window, Wrong, answers,
     cloudevents::{array, object},
 };
@@ -111,9 +111,9 @@ impl Product for Orb {
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
         match answer.status {
-            200..=299 => failures(answer, items, &Verdict::Delivered)
-                .unwrap_or_else(|| Decoded::all(Verdict::Delivered, items)),
-            400 => failures(answer, items, &Verdict::Uncertain(None))
+            200..=299 => failures(answer, items, &ItemVerdict::Delivered)
+                .unwrap_or_else(|| Decoded::all(ItemVerdict::Delivered, items)),
+            400 => failures(answer, items, &ItemVerdict::Uncertain(None))
                 .unwrap_or_else(|| answers::by_status(answer, items)),
             _ => answers::by_status(answer, items),
         }
@@ -133,7 +133,7 @@ struct Failure {
 }
 
 /// The verdicts where some are named by their keys, and `others` is that of the rest; `None` where none of ours is named.
-fn failures(answer: &Answer<'_>, items: &[Item], others: &Verdict) -> Option<Decoded> {
+fn failures(answer: &Answer<'_>, items: &[Item], others: &ItemVerdict) -> Option<Decoded> {
     let failed = serde_json::from_slice::<Body>(answer.body)
         .ok()?
         .validation_failed;
@@ -147,7 +147,7 @@ fn failures(answer: &Answer<'_>, items: &[Item], others: &Verdict) -> Option<Dec
             };
             named = true;
             let why = failure.validation_errors.join("; ");
-            Verdict::Rejected(format!("refused by Orb: {why}").chars().take(300).collect())
+            ItemVerdict::Rejected(format!("refused by Orb: {why}").chars().take(300).collect())
         })
         .collect();
     named.then_some(Decoded::Each(verdicts))

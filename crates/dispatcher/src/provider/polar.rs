@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Answer, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Verdict, Window, Wrong,
-    answers,
+    Answer, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms, Window,
+    Wrong, answers,
     cloudevents::{array, object},
     orb::Ids,
 };
@@ -141,10 +141,10 @@ struct Taken {
 }
 
 /// How many were known is said, and not which: only where all were can it be told of each.
-fn taken(answer: &Answer<'_>, sent: usize) -> Verdict {
+fn taken(answer: &Answer<'_>, sent: usize) -> ItemVerdict {
     match serde_json::from_slice::<Taken>(answer.body) {
-        Ok(taken) if taken.duplicates == sent => Verdict::Duplicate,
-        _ => Verdict::Delivered,
+        Ok(taken) if taken.duplicates == sent => ItemVerdict::Duplicate,
+        _ => ItemVerdict::Delivered,
     }
 }
 
@@ -164,7 +164,7 @@ struct Fault {
 fn faults(answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
     let faults = serde_json::from_slice::<Refusal>(answer.body).ok()?.detail;
     // Nothing of a refused request is kept: the rest can go again at once.
-    let mut verdicts = vec![Verdict::Retry(None); items.len()];
+    let mut verdicts = vec![ItemVerdict::Retry(None); items.len()];
     for fault in &faults {
         // `["body", "events", 3, …, "timestamp"]`
         let place = fault.loc.iter().find_map(Json::as_u64)?;
@@ -172,11 +172,11 @@ fn faults(answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
         // A time of ours is always well formed: it is refused only for being ahead of theirs.
         let early = fault.loc.iter().any(|part| part == "timestamp");
         match (&verdict, early) {
-            (Verdict::TooEarly, _) => {}
-            (_, true) => *verdict = Verdict::TooEarly,
+            (ItemVerdict::TooEarly, _) => {}
+            (_, true) => *verdict = ItemVerdict::TooEarly,
             (_, false) => {
                 let why = format!("refused by Polar: {}", fault.msg);
-                *verdict = Verdict::Rejected(why.chars().take(300).collect());
+                *verdict = ItemVerdict::Rejected(why.chars().take(300).collect());
             }
         }
     }

@@ -14,8 +14,8 @@ use serde_json::{Map, Value as Json};
 use url::{Host, Url, form_urlencoded::byte_serialize};
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, TokenCall,
-    Verdict, Window, Wrong, answers, cloudevents::array,
+    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
+    TokenCall, Window, Wrong, answers, cloudevents::array,
 };
 use crate::body::rfc3339;
 
@@ -175,17 +175,17 @@ impl Product for Stripe {
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
         let verdict = match answer.status {
-            200..=299 => Verdict::Accepted,
+            200..=299 => ItemVerdict::Accepted,
             400 => refusal(answer),
             // The next request has a new token.
-            401 if says(answer, "billing_meter_event_session_expired") => Verdict::Retry(None),
+            401 if says(answer, "billing_meter_event_session_expired") => ItemVerdict::Retry(None),
             // Of several nodes, each keeps to one call at a time for a customer, and two of them may meet here.
-            409 => Verdict::Busy,
+            409 => ItemVerdict::Busy,
             429 if ["too_many_concurrent_requests", "lock_timeout"]
                 .iter()
                 .any(|code| says(answer, code)) =>
             {
-                Verdict::Busy
+                ItemVerdict::Busy
             }
             _ => return answers::by_status(answer, items),
         };
@@ -289,7 +289,7 @@ fn says(answer: &Answer<'_>, code: &str) -> bool {
 }
 
 /// What a 400 means: v2 has codes for it, v1 mostly words.
-fn refusal(answer: &Answer<'_>) -> Verdict {
+fn refusal(answer: &Answer<'_>) -> ItemVerdict {
     let error = serde_json::from_slice::<Body>(answer.body)
         .unwrap_or_default()
         .error;
@@ -301,7 +301,7 @@ fn refusal(answer: &Answer<'_>) -> Verdict {
         .is_some_and(|value| value == "true");
     let words = || answers::words(answer);
     if code == "duplicate_meter_event" || message.contains("already exists with identifier") {
-        Verdict::Duplicate
+        ItemVerdict::Duplicate
     } else if matches!(
         code,
         "no_meter"
@@ -312,17 +312,17 @@ fn refusal(answer: &Answer<'_>) -> Verdict {
     ) || message.contains("no active meter")
     {
         // The meter or the mapping is wrong, and the next event would fare no better.
-        Verdict::Held(words())
+        ItemVerdict::Held(words())
     } else if code == "idempotency_error"
         || error.r#type.as_deref() == Some("idempotency_error")
         || asks_for_more
     {
         // The next attempt has another key.
-        Verdict::Retry(answers::after(answer))
+        ItemVerdict::Retry(answers::after(answer))
     } else if code == "timestamp_in_future" || message.contains("in the future") {
-        Verdict::TooEarly
+        ItemVerdict::TooEarly
     } else {
-        Verdict::Rejected(words())
+        ItemVerdict::Rejected(words())
     }
 }
 

@@ -10,10 +10,7 @@ use turnhook_reducer::{
 
 use super::{Queue, Queued};
 use crate::{
-    provider::{
-        account::Dead,
-        batch::{Conclusion, Signal},
-    },
+    provider::{account::Dead, batch::Conclusion, signal::Signal},
     schedule::Then,
     verdict::millis,
 };
@@ -64,8 +61,8 @@ impl Queue {
         if self.stopped || self.paused().is_some() {
             return Vec::new();
         }
-        self.lanes.wake(now);
-        let ready = self.lanes.ready();
+        self.lines.wake(now);
+        let ready = self.lines.ready();
         if ready == 0 {
             self.batches.since = None;
         } else if ready < max && !wait.is_zero() && !self.breaker.is_open() {
@@ -83,18 +80,18 @@ impl Queue {
         let mut batch = vec![first];
         // A probe is one.
         let max = if self.breaker.is_open() { 1 } else { max };
-        let mut lane = 0;
+        let mut from = 0;
         while batch.len() < max {
             // One of each session first, then the next of each.
-            let next = match self.lanes.claim() {
+            let next = match self.lines.claim() {
                 Some(next) => Some(next),
                 None => {
                     let mut found = None;
                     while found.is_none()
-                        && let Some(delivery) = batch.get(lane)
+                        && let Some(delivery) = batch.get(from)
                     {
-                        found = self.lanes.claim_more(delivery.lane, now);
-                        lane += usize::from(found.is_none());
+                        found = self.lines.claim_more(delivery.ordering_key, now);
+                        from += usize::from(found.is_none());
                     }
                     found
                 }
@@ -104,7 +101,7 @@ impl Queue {
             batch.push(next);
         }
         // Those of a session stand in its order, whenever they were found.
-        batch.sort_by_key(|delivery| (delivery.lane, delivery.sequence, delivery.id));
+        batch.sort_by_key(|delivery| (delivery.ordering_key, delivery.sequence, delivery.id));
         batch
     }
 
@@ -209,7 +206,7 @@ impl Queue {
     /// The map of customers has changed: what waited for it is looked at now.
     pub fn customers_changed(&mut self, now: Timestamp) {
         for id in std::mem::take(&mut self.batches.waiting) {
-            self.lanes.hasten(id, now);
+            self.lines.hasten(id, now);
         }
     }
 

@@ -6,7 +6,7 @@ use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
 use super::{
     Bounds, Queued,
-    lanes::{Counts, Lanes},
+    lines::{Counts, Lines},
 };
 
 /// After a page that could not be read, in milliseconds.
@@ -209,7 +209,7 @@ impl Outbox {
     }
 
     /// What is to be read next, if anything; marks it as being read.
-    pub(super) fn wanted(&mut self, lanes: &mut Lanes, bounds: &Bounds, now: Timestamp) -> Option<Wanted> {
+    pub(super) fn wanted(&mut self, lines: &mut Lines, bounds: &Bounds, now: Timestamp) -> Option<Wanted> {
         if self.reading.is_some() {
             return None;
         }
@@ -217,7 +217,7 @@ impl Outbox {
             return None;
         }
         self.not_before = None;
-        let wanted = self.choose(lanes, bounds)?;
+        let wanted = self.choose(lines, bounds)?;
         self.oldest_last = match &wanted {
             Wanted::Oldest { .. } => true,
             Wanted::Newest { .. } => false,
@@ -237,15 +237,15 @@ impl Outbox {
         Some(wanted)
     }
 
-    fn choose(&self, lanes: &mut Lanes, bounds: &Bounds) -> Option<Wanted> {
-        if lanes.has_due_rows() {
-            let rows = lanes.take_due_rows(bounds.page);
+    fn choose(&self, lines: &mut Lines, bounds: &Bounds) -> Option<Wanted> {
+        if lines.has_due_rows() {
+            let rows = lines.take_due_rows(bounds.page);
             if !rows.is_empty() {
                 return Some(Wanted::Rows(rows));
             }
         }
         let after = self.cursor?;
-        let counts = lanes.counts();
+        let counts = lines.counts();
         let limit = bounds.page;
         let backlog = counts.bodies - counts.newest;
         let oldest =
@@ -268,7 +268,7 @@ impl Outbox {
         &mut self,
         page: Option<Page>,
         last: Option<DeliveryId>,
-        lanes: &mut Lanes,
+        lines: &mut Lines,
         bounds: &Bounds,
         now: Timestamp,
     ) {
@@ -279,7 +279,7 @@ impl Outbox {
             self.not_before = Some(now.plus(READ_AGAIN));
             self.go_back(reading.lowest_left_out());
             match reading.wanted {
-                Wanted::Rows(ids) => lanes.ask_again(ids),
+                Wanted::Rows(ids) => lines.ask_again(ids),
                 Wanted::Newest { .. } => self.fresh.go_on(reading.fresh_from),
                 Wanted::Oldest { .. } => {}
             }
@@ -289,29 +289,29 @@ impl Outbox {
             Wanted::Rows(ids) => {
                 let mut rows = page.deliveries;
                 rows.retain(|row| !reading.over.contains(&row.id));
-                lanes.fill(&ids, rows, now);
+                lines.fill(&ids, rows, now);
                 self.go_back(reading.dropped);
             }
             Wanted::Newest { .. } => {
-                let known = lanes.len();
+                let known = lines.len();
                 let lowest = page.deliveries.iter().map(|row| row.id).min();
-                insert(page.deliveries, true, &reading.over, lanes, now);
+                insert(page.deliveries, true, &reading.over, lines, now);
                 // A page that brought nothing new would bring nothing new again.
-                if !page.end && lowest > Some(reading.fresh_from) && lanes.len() > known {
+                if !page.end && lowest > Some(reading.fresh_from) && lines.len() > known {
                     self.fresh.go_on(reading.fresh_from);
                 }
                 self.go_back(reading.dropped);
             }
             Wanted::Oldest { after, .. } => {
-                insert(page.deliveries, false, &reading.over, lanes, now);
+                insert(page.deliveries, false, &reading.over, lines, now);
                 if page.end {
                     // Nothing is missing up to what was held; what no longer fits is read later.
                     self.cursor = None;
                     for delivery in reading.held {
-                        if !lanes.knows(delivery.id)
-                            && let Some(delivery) = self.offered(delivery, lanes.counts(), bounds)
+                        if !lines.knows(delivery.id)
+                            && let Some(delivery) = self.offered(delivery, lines.counts(), bounds)
                         {
-                            lanes.insert(delivery, false, now);
+                            lines.insert(delivery, false, now);
                         }
                     }
                     if let Some(dropped) = reading.dropped {
@@ -344,10 +344,10 @@ impl Reading {
     }
 }
 
-fn insert(rows: Vec<Queued>, newest: bool, over: &HashSet<DeliveryId>, lanes: &mut Lanes, now: Timestamp) {
+fn insert(rows: Vec<Queued>, newest: bool, over: &HashSet<DeliveryId>, lines: &mut Lines, now: Timestamp) {
     for row in rows {
         if !over.contains(&row.id) {
-            lanes.insert(row, newest, now);
+            lines.insert(row, newest, now);
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct Queued {
     /// As it is in the outbox; its attempts are counted on.
     pub delivery: Delivery,
     /// By what deliveries wait for each other: the session, or what a billing product wants in its place.
-    pub lane: SessionId,
+    pub ordering_key: SessionId,
     /// When the first attempt began: its age decides when the delivery is given up.
     pub began_at: Option<Timestamp>,
     /// Not to be tried before this.
@@ -27,7 +27,7 @@ impl Queued {
     pub fn new(delivery: Delivery, clocks: &Clocks) -> Queued {
         let untouched = delivery.attempts == 0 && delivery.next_attempt_at <= delivery.timestamp;
         Queued {
-            lane: delivery.session_id,
+            ordering_key: delivery.session_id,
             began_at: delivery.first_attempt_at.map(|at| clocks.began(at)),
             due_at: (!untouched).then(|| clocks.to_steady(delivery.next_attempt_at)),
             delivery,

@@ -82,7 +82,7 @@ impl Queue {
         self.hold = None;
         self.batches.cause = None;
         self.breaker = Breaker::default();
-        self.lanes.hasten_all(now);
+        self.lines.hasten_all(now);
     }
 
     /// The pause that holds.

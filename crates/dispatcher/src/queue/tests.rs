@@ -44,7 +44,7 @@ fn delivery(id: i64, session: u128, sequence: u32) -> Queued {
             first_attempt_at: None,
             next_attempt_at: Timestamp::default(),
         },
-        lane: session_id,
+        ordering_key: session_id,
         began_at: None,
         due_at: None,
     }

@@ -4,6 +4,7 @@
 //! behind them goes through one [`tracker::ServerTracker`].
 
 pub mod command;
+mod config;
 mod connection;
 mod guard;
 pub mod handover;
@@ -16,12 +17,10 @@ pub mod tracker;
 use std::{
     net::{IpAddr, SocketAddr, TcpStream as StdStream},
     panic::resume_unwind,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use secrecy::SecretString;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,11 +28,13 @@ use tokio::{
     task::JoinError,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 use turnhook_reducer::time::Timestamp;
 
-pub use self::keys::Keys;
+pub use self::{
+    config::{DirectConfig, DirectLimits},
+    keys::Keys,
+};
 use self::{
     connection::{End, Paused, Served, Visitor},
     guard::{Guard, block},
@@ -44,104 +45,8 @@ use self::{
 use crate::{
     error::SubscriberError,
     queue::SignalSender,
-    resp::Limits,
     signal::{Clock, Signal, TurnAwayReason},
-    tls,
 };
-
-/// Where to listen, and for whom.
-#[derive(Clone, Debug)]
-pub struct DirectConfig {
-    /// The address; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The user that coturn names (4.17 and later); only with a password.
-    pub user: Option<String>,
-    /// The password that coturn gives; must be set where `listen` is not a loopback address.
-    pub password: Option<SecretString>,
-    /// Certificate chain and private key, PEM files.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    /// What was made of the former three, and can be changed later.
-    pub keys: Keys,
-    /// So that a stranger on the port cannot exhaust anything.
-    pub limits: DirectLimits,
-}
-
-impl DirectConfig {
-    /// Listens on `listen`, without password or TLS.
-    #[must_use]
-    pub fn new(listen: SocketAddr) -> DirectConfig {
-        DirectConfig {
-            listen,
-            user: None,
-            password: None,
-            tls: None,
-            keys: Keys::default(),
-            limits: DirectLimits::default(),
-        }
-    }
-
-    /// Checks what can be checked without listening.
-    ///
-    /// # Errors
-    /// A listener open to all, a user without a password, certificate or key that cannot be used.
-    pub fn validate(&self) -> Result<(), SubscriberError> {
-        if self.password.is_none() && self.user.is_some() {
-            return Err(SubscriberError::UserWithoutPassword);
-        }
-        if self.password.is_none() && !self.listen.ip().to_canonical().is_loopback() {
-            return Err(SubscriberError::OpenToAll { listen: self.listen });
-        }
-        self.acceptor().map(drop)
-    }
-
-    fn acceptor(&self) -> Result<Option<TlsAcceptor>, SubscriberError> {
-        self.tls
-            .as_ref()
-            .map(|(cert, key)| tls::acceptor(cert, key))
-            .transpose()
-    }
-}
-
-/// Limits of the listener.
-#[derive(Clone, Copy, Debug)]
-pub struct DirectLimits {
-    /// The largest command, in bytes. coturn's stay below 2 KiB.
-    pub frame: usize,
-    /// The most arguments of a command. coturn's have 2.
-    pub args: usize,
-    /// Connections of clients that are known; one address has half of them at most. A coturn opens one for each of its
-    /// threads.
-    pub connections: usize,
-    /// Connections that have yet to authenticate, or to finish the TLS handshake; one address has half of them at most.
-    /// Where there are more, the oldest leave.
-    pub handshakes: usize,
-    /// How long they may take.
-    pub handshake: Duration,
-    /// The most bytes of answers that wait to be read by a client; beyond, answers are dropped.
-    pub replies: usize,
-}
-
-impl Default for DirectLimits {
-    fn default() -> DirectLimits {
-        DirectLimits {
-            frame: 64 * 1024,
-            args: 64,
-            connections: 4096,
-            handshakes: 256,
-            handshake: Duration::from_secs(10),
-            replies: 16 * 1024,
-        }
-    }
-}
-
-impl DirectLimits {
-    fn resp(&self) -> Limits {
-        Limits {
-            frame: self.frame,
-            args: self.args,
-        }
-    }
-}
 
 /// What all connections of a listener share.
 struct Shared {

@@ -6,7 +6,7 @@ use super::*;
 use crate::provider::kit::{self, Bench, EVT};
 
 /// Again at once, without those that are named.
-const REST: Verdict = Verdict::Retry(None);
+const REST: ItemVerdict = ItemVerdict::Retry(None);
 
 fn bench() -> Bench {
     let meters = [("turn_relay", "billable_bytes", "bytes")];
@@ -34,7 +34,7 @@ fn p1_a_repeat_in_a_batch_fails_it_and_is_delivered() {
     let body = r#"{"status":422,"code":"validation_errors","error_details":{"1":{"transaction_id":["value_already_exist"]}}}"#;
     assert_eq!(
         bench.answer(&items, 422, &[], body),
-        Decoded::Each(vec![REST, Verdict::Duplicate, REST])
+        Decoded::Each(vec![REST, ItemVerdict::Duplicate, REST])
     );
     // The answer to an event by itself is not by place, and cannot come here: it is halved down to one.
     let single = r#"{"status":422,"error_details":{"transaction_id":["value_already_exist"]}}"#;
@@ -54,10 +54,13 @@ fn p5_one_bad_item_takes_no_neighbour_along() {
     let Decoded::Each(verdicts) = bench.answer(&items, 422, &[], body) else {
         panic!()
     };
-    assert!(matches!(&verdicts[0], Verdict::Rejected(why) if why.contains("value_is_mandatory")));
+    assert!(matches!(&verdicts[0], ItemVerdict::Rejected(why) if why.contains("value_is_mandatory")));
     assert_eq!(verdicts[1], REST);
-    assert!(matches!(verdicts[2], Verdict::Rejected(_)), "more than a repeat");
-    assert_eq!(verdicts[3], Verdict::Duplicate);
+    assert!(
+        matches!(verdicts[2], ItemVerdict::Rejected(_)),
+        "more than a repeat"
+    );
+    assert_eq!(verdicts[3], ItemVerdict::Duplicate);
     let many = r#"{"error_details":{"events":["too_many_events"]}}"#;
     assert!(matches!(bench.answer(&items, 422, &[], many), Decoded::Halve(_)));
     assert!(bench.product.terms().all_or_nothing);
@@ -66,7 +69,7 @@ fn p5_one_bad_item_takes_no_neighbour_along() {
 #[test]
 fn p6_what_matches_nothing_is_taken_as_well() {
     let bench = bench();
-    assert_eq!(bench.verdict(200, &[], r#"{"events":[]}"#), Verdict::Accepted);
+    assert_eq!(bench.verdict(200, &[], r#"{"events":[]}"#), ItemVerdict::Accepted);
     assert!(bench.product.terms().accepted.unwrap().contains("events.errors"));
 }
 
@@ -84,11 +87,11 @@ fn a_limit_names_its_end_in_a_header_of_its_own() {
     let bench = bench();
     assert_eq!(
         bench.verdict(429, &["x-ratelimit-reset: 1"], ""),
-        Verdict::Retry(second)
+        ItemVerdict::Retry(second)
     );
     assert_eq!(
         bench.verdict(429, &["x-ratelimit-reset: soon"], ""),
-        Verdict::Retry(None)
+        ItemVerdict::Retry(None)
     );
 }
 

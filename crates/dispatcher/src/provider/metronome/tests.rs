@@ -46,7 +46,7 @@ fn p2_it_forgets_after_34_days_and_takes_no_older() {
     let days = Duration::from_secs(34 * 86_400);
     assert_eq!((terms.window, terms.oldest), (Window::For(days), Some(days)));
     assert_eq!(terms.future, Some(Duration::from_secs(86_400)));
-    assert_eq!(bench.verdict(200, &[], ""), Verdict::Accepted);
+    assert_eq!(bench.verdict(200, &[], ""), ItemVerdict::Accepted);
 }
 
 #[test]

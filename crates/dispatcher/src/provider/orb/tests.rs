@@ -36,7 +36,7 @@ fn a_batch() {
 fn p1_a_repeat_is_answered_like_the_first_time() {
     assert_eq!(
         bench(&json!({})).verdict(200, &[], r#"{"validation_failed":[]}"#),
-        Verdict::Delivered
+        ItemVerdict::Delivered
     );
 }
 
@@ -48,9 +48,9 @@ fn p5_the_failed_are_named_by_key_and_the_others_may_have_been_taken() {
     assert_eq!(
         bench.answer(&items, 400, &[], body),
         Decoded::Each(vec![
-            Verdict::Uncertain(None),
-            Verdict::Rejected("refused by Orb: too old; and wrong".to_owned()),
-            Verdict::Uncertain(None),
+            ItemVerdict::Uncertain(None),
+            ItemVerdict::Rejected("refused by Orb: too old; and wrong".to_owned()),
+            ItemVerdict::Uncertain(None),
         ])
     );
     assert!(!bench.product.terms().all_or_nothing);

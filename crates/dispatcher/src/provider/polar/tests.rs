@@ -11,7 +11,7 @@ use crate::provider::{
 };
 
 /// Again at once, without those that are named.
-const REST: Verdict = Verdict::Retry(None);
+const REST: ItemVerdict = ItemVerdict::Retry(None);
 
 fn bench(options: &Json) -> Bench {
     let meters = [("turn_relay", "billable_bytes", "bytes")];
@@ -35,9 +35,9 @@ fn p1_how_many_were_known_is_said_and_not_which() {
     let bench = bench(&json!({}));
     let items = bench.several(2);
     for (duplicates, verdict) in [
-        (0, Verdict::Delivered),
-        (1, Verdict::Delivered),
-        (2, Verdict::Duplicate),
+        (0, ItemVerdict::Delivered),
+        (1, ItemVerdict::Delivered),
+        (2, ItemVerdict::Duplicate),
     ] {
         let body = format!(r#"{{"inserted":{},"duplicates":{duplicates}}}"#, 2 - duplicates);
         assert_eq!(
@@ -55,7 +55,7 @@ fn p11_a_clock_that_is_ahead_is_waited_for() {
         {"loc":["body","events",1,"EventCreateExternalCustomer","timestamp"],"msg":"Timestamp must be in the past."}]}"#;
     assert_eq!(
         bench.answer(&bench.several(3), 422, &[], body),
-        Decoded::Each(vec![REST, Verdict::TooEarly, REST])
+        Decoded::Each(vec![REST, ItemVerdict::TooEarly, REST])
     );
     assert_eq!(bench.product.terms().future, Some(Duration::ZERO));
 }
@@ -67,7 +67,7 @@ fn p5_the_fault_is_named_by_its_place() {
     assert_eq!(
         bench.answer(&bench.several(2), 422, &[], body),
         Decoded::Each(vec![
-            Verdict::Rejected("refused by Polar: String should have at most 500 characters".to_owned()),
+            ItemVerdict::Rejected("refused by Polar: String should have at most 500 characters".to_owned()),
             REST
         ])
     );

@@ -61,9 +61,9 @@ fn the_stream_takes_batches_for_a_token() {
     let call = bench.product.token().unwrap();
     assert_eq!(call.request.path, "/v2/billing/meter_event_session");
     assert_eq!(bench.product.terms().batch, 100);
-    assert_eq!(bench.verdict(200, &[], "{}"), Verdict::Accepted);
+    assert_eq!(bench.verdict(200, &[], "{}"), ItemVerdict::Accepted);
     let expired = r#"{"error":{"code":"billing_meter_event_session_expired","message":"x"}}"#;
-    assert_eq!(bench.verdict(401, &[], expired), Verdict::Retry(None));
+    assert_eq!(bench.verdict(401, &[], expired), ItemVerdict::Retry(None));
     assert!(self::bench(&json!({})).product.token().is_none());
     for wrong in [
         "http://example.com",
@@ -114,16 +114,16 @@ fn p1_a_repeat_is_told_by_its_words_or_its_code() {
         "type":"invalid_request_error"}}"#;
     assert_eq!(
         bench.verdict(400, &["stripe-should-retry: false"], v1),
-        Verdict::Duplicate
+        ItemVerdict::Duplicate
     );
     let v2 = r#"{"error":{"code":"duplicate_meter_event","message":"known","type":"invalid_request_error"}}"#;
-    assert_eq!(bench.verdict(400, &[], v2), Verdict::Duplicate);
+    assert_eq!(bench.verdict(400, &[], v2), ItemVerdict::Duplicate);
 }
 
 #[test]
 fn p6_a_200_is_a_promise_and_says_what_to_watch() {
     let bench = bench(&json!({}));
-    assert_eq!(bench.verdict(200, &[], "{}"), Verdict::Accepted);
+    assert_eq!(bench.verdict(200, &[], "{}"), ItemVerdict::Accepted);
     assert!(
         bench
             .product
@@ -138,9 +138,9 @@ fn p6_a_200_is_a_promise_and_says_what_to_watch() {
 fn p4_bounds_and_a_clock_that_is_ahead() {
     let bench = bench(&json!({}));
     let old = r#"{"error":{"message":"The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to 1758141836.","type":"invalid_request_error"}}"#;
-    assert!(matches!(bench.verdict(400, &[], old), Verdict::Rejected(why) if why.contains("35 days")));
+    assert!(matches!(bench.verdict(400, &[], old), ItemVerdict::Rejected(why) if why.contains("35 days")));
     let ahead = r#"{"error":{"message":"The event timestamp cannot be more than 5 minutes in the future."}}"#;
-    assert_eq!(bench.verdict(400, &[], ahead), Verdict::TooEarly);
+    assert_eq!(bench.verdict(400, &[], ahead), ItemVerdict::TooEarly);
     let terms = bench.product.terms();
     assert_eq!(terms.oldest, Some(Duration::from_secs(35 * 86_400)));
     assert_eq!(terms.window, Window::For(Duration::from_secs(86_400)));
@@ -156,13 +156,13 @@ fn p7_a_missing_meter_holds_the_endpoint_and_kills_nothing() {
         r#"{"error":{"message":"No active meter found for event name x."}}"#,
     ] {
         assert!(
-            matches!(bench.verdict(400, &[], body), Verdict::Held(_)),
+            matches!(bench.verdict(400, &[], body), ItemVerdict::Held(_)),
             "{body}"
         );
     }
     let value = r#"{"error":{"code":"payload_invalid_value","message":"x"}}"#;
-    assert!(matches!(bench.verdict(400, &[], value), Verdict::Rejected(_)));
-    assert!(matches!(bench.verdict(400, &[], ""), Verdict::Rejected(_)));
+    assert!(matches!(bench.verdict(400, &[], value), ItemVerdict::Rejected(_)));
+    assert!(matches!(bench.verdict(400, &[], ""), ItemVerdict::Rejected(_)));
 }
 
 #[test]
@@ -182,24 +182,24 @@ fn p9_one_at_a_time_for_a_customer() {
     assert_eq!(bench.product.terms().order, Order::Customer);
     assert_eq!(bench.product.terms().batch, 1);
     let busy = r#"{"error":{"code":"too_many_concurrent_requests","message":"x"}}"#;
-    assert_eq!(bench.verdict(409, &[], busy), Verdict::Busy);
+    assert_eq!(bench.verdict(409, &[], busy), ItemVerdict::Busy);
     // Whichever way it is said, it is not the rate of all calls that was too high.
     let locked = r#"{"error":{"code":"lock_timeout","message":"x"}}"#;
-    assert_eq!(bench.verdict(429, &[], busy), Verdict::Busy);
-    assert_eq!(bench.verdict(429, &[], locked), Verdict::Busy);
+    assert_eq!(bench.verdict(429, &[], busy), ItemVerdict::Busy);
+    assert_eq!(bench.verdict(429, &[], locked), ItemVerdict::Busy);
     let rate = r#"{"error":{"code":"rate_limit","message":"x"}}"#;
-    assert_eq!(bench.verdict(429, &[], rate), Verdict::Retry(None));
+    assert_eq!(bench.verdict(429, &[], rate), ItemVerdict::Retry(None));
 }
 
 #[test]
 fn p10_a_key_that_was_used_for_something_else_is_tried_with_the_next() {
     let bench = bench(&json!({}));
     let used = r#"{"error":{"type":"idempotency_error","message":"Keys for idempotent requests can only be used with the same parameters"}}"#;
-    assert_eq!(bench.verdict(400, &[], used), Verdict::Retry(None));
+    assert_eq!(bench.verdict(400, &[], used), ItemVerdict::Retry(None));
     let again = r#"{"error":{"message":"try again"}}"#;
     assert_eq!(
         bench.verdict(400, &["stripe-should-retry: true"], again),
-        Verdict::Retry(None)
+        ItemVerdict::Retry(None)
     );
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{Answer, Decoded, Item, Options, answers};
-use crate::provider::Verdict;
+use crate::provider::ItemVerdict;
 
 /// An answer that is meant: all that is given must hold.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -83,41 +83,41 @@ impl Rules {
         let body = String::from_utf8_lossy(answer.body).to_lowercase();
         let is = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(answer.status, &body));
         // Of several items such an answer does not say which one is meant.
-        let lone = |verdict: Verdict| match items {
+        let lone = |verdict: ItemVerdict| match items {
             [_] => Decoded::all(verdict, items),
             _ => Decoded::Halve(answers::words(answer)),
         };
         if is(&self.hold) {
-            return Some(Decoded::all(Verdict::Held(answers::words(answer)), items));
+            return Some(Decoded::all(ItemVerdict::Held(answers::words(answer)), items));
         }
         if is(&self.duplicate) {
-            return Some(lone(Verdict::Duplicate));
+            return Some(lone(ItemVerdict::Duplicate));
         }
         if is(&self.early) {
-            return Some(lone(Verdict::TooEarly));
+            return Some(lone(ItemVerdict::TooEarly));
         }
         if is(&self.retry) {
-            return Some(Decoded::all(Verdict::Retry(answers::after(answer)), items));
+            return Some(Decoded::all(ItemVerdict::Retry(answers::after(answer)), items));
         }
         if is(&self.rejected) {
-            return Some(lone(Verdict::Rejected(answers::words(answer))));
+            return Some(lone(ItemVerdict::Rejected(answers::words(answer))));
         }
         let taken = (200..300).contains(&answer.status);
         let success = if self.accepted {
-            Verdict::Accepted
+            ItemVerdict::Accepted
         } else {
-            Verdict::Delivered
+            ItemVerdict::Delivered
         };
         let others = match answer.status {
             _ if taken => success.clone(),
-            400..=499 if self.all_or_nothing => Verdict::Retry(None),
-            _ => Verdict::Uncertain(None),
+            400..=499 if self.all_or_nothing => ItemVerdict::Retry(None),
+            _ => ItemVerdict::Uncertain(None),
         };
         self.failures(answer, items, &others)
             .or_else(|| taken.then(|| Decoded::all(success, items)))
     }
 
-    fn failures(&self, answer: &Answer<'_>, items: &[Item], others: &Verdict) -> Option<Decoded> {
+    fn failures(&self, answer: &Answer<'_>, items: &[Item], others: &ItemVerdict) -> Option<Decoded> {
         let rule = self.failed_items.as_ref()?;
         let body: Json = serde_json::from_slice(answer.body).ok()?;
         let mut list = &body;
@@ -142,7 +142,7 @@ impl Rules {
                 named = true;
                 let reason = rule.reason.as_ref().and_then(|field| failed.get(field));
                 let reason = reason.map_or_else(|| failed.to_string(), plain);
-                Verdict::Rejected(
+                ItemVerdict::Rejected(
                     format!("answered {}: {reason}", answer.status)
                         .chars()
                         .take(300)

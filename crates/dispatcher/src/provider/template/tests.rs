@@ -5,7 +5,7 @@ use turnhook_reducer::event::EventType;
 
 use super::*;
 use crate::provider::{
-    Order, Verdict,
+    ItemVerdict, Order,
     kit::{self, Bench, CUSTOMER, EVT, header},
 };
 
@@ -216,24 +216,28 @@ fn p1_rules_say_what_answers_mean() {
         "rejected": [{"status": 202, "contains": "never billed"}],
     }));
     for (status, body, verdict) in [
-        (200, "", Verdict::Delivered),
-        (409, "", Verdict::Duplicate),
-        (400, "It ALREADY EXISTS.", Verdict::Duplicate),
-        (400, "in the future", Verdict::TooEarly),
-        (400, "busy", Verdict::Retry(None)),
-        (402, "", Verdict::Held("answered 402".to_owned())),
+        (200, "", ItemVerdict::Delivered),
+        (409, "", ItemVerdict::Duplicate),
+        (400, "It ALREADY EXISTS.", ItemVerdict::Duplicate),
+        (400, "in the future", ItemVerdict::TooEarly),
+        (400, "busy", ItemVerdict::Retry(None)),
+        (402, "", ItemVerdict::Held("answered 402".to_owned())),
         (
             200,
             "meter archived",
-            Verdict::Held("answered 200: meter archived".to_owned()),
+            ItemVerdict::Held("answered 200: meter archived".to_owned()),
         ),
         (
             202,
             "never billed",
-            Verdict::Rejected("answered 202: never billed".to_owned()),
+            ItemVerdict::Rejected("answered 202: never billed".to_owned()),
         ),
-        (400, "wrong", Verdict::Rejected("answered 400: wrong".to_owned())),
-        (503, "", Verdict::Uncertain(None)),
+        (
+            400,
+            "wrong",
+            ItemVerdict::Rejected("answered 400: wrong".to_owned()),
+        ),
+        (503, "", ItemVerdict::Uncertain(None)),
     ] {
         assert_eq!(bench.verdict(status, &[], body), verdict, "{status} {body}");
     }
@@ -251,27 +255,30 @@ fn p5_failed_items_are_named_by_path() {
                "accepted": true, "failed_items": rule(id)})
     };
     let by_id = r#"{"data":{"failed":[{"id":"evt_1","why":"no such customer"},{"id":"another"}]}}"#;
-    let bad = Verdict::Rejected("answered 200: no such customer".to_owned());
+    let bad = ItemVerdict::Rejected("answered 200: no such customer".to_owned());
     let bench = bench(&options(false, json!("id")));
     let items = bench.several(3);
     assert_eq!(
         bench.answer(&items, 200, &[], by_id),
-        Decoded::Each(vec![Verdict::Accepted, bad, Verdict::Accepted])
+        Decoded::Each(vec![ItemVerdict::Accepted, bad, ItemVerdict::Accepted])
     );
-    for (all_or_nothing, others) in [(true, Verdict::Retry(None)), (false, Verdict::Uncertain(None))] {
+    for (all_or_nothing, others) in [
+        (true, ItemVerdict::Retry(None)),
+        (false, ItemVerdict::Uncertain(None)),
+    ] {
         let bench = self::bench(&options(all_or_nothing, json!("id")));
         let Decoded::Each(verdicts) = bench.answer(&items, 422, &[], by_id) else {
             panic!()
         };
         assert_eq!((&verdicts[0], &verdicts[2]), (&others, &others));
-        assert!(matches!(&verdicts[1], Verdict::Rejected(_)));
+        assert!(matches!(&verdicts[1], ItemVerdict::Rejected(_)));
     }
     let bench = self::bench(&options(true, Json::Null));
     let Decoded::Each(verdicts) = bench.answer(&items, 200, &[], r#"{"data":{"failed":["evt_2"]}}"#) else {
         panic!()
     };
-    assert_eq!(verdicts[1], Verdict::Accepted);
-    assert!(matches!(verdicts[2], Verdict::Rejected(_)));
+    assert_eq!(verdicts[1], ItemVerdict::Accepted);
+    assert!(matches!(verdicts[2], ItemVerdict::Rejected(_)));
 }
 
 #[test]
@@ -311,7 +318,7 @@ fn some_presets_to_the_letter() {
     let failed = format!(r#"{{"failures":[{{"event_id":"{EVT}","reason":"unknown customer"}}]}}"#);
     assert_eq!(
         bench.verdict(200, &[], &failed),
-        Verdict::Rejected("answered 200: unknown customer".to_owned())
+        ItemVerdict::Rejected("answered 200: unknown customer".to_owned())
     );
     let (bench, request) = of("autumn");
     assert_eq!(header(&request, "idempotency-key"), Some(EVT));
@@ -320,14 +327,17 @@ fn some_presets_to_the_letter() {
         json!({"customer_id": "cust_42", "feature_id": "turn_relay", "value": 540_000,
             "timestamp": 1_795_327_257_624_u64, "properties": {"realm": "example.org"}})
     );
-    assert_eq!(bench.verdict(409, &[], ""), Verdict::Duplicate);
+    assert_eq!(bench.verdict(409, &[], ""), ItemVerdict::Duplicate);
     assert_eq!(
         bench.verdict(400, &[], "timestamp must not be in the future"),
-        Verdict::TooEarly
+        ItemVerdict::TooEarly
     );
     let (bench, _) = of("creem");
     let warned = r#"{"accepted":1,"warnings":[{"code":"no_matching_meter"}]}"#;
-    assert!(matches!(bench.verdict(202, &[], warned), Verdict::Rejected(_)));
+    assert!(matches!(
+        bench.verdict(202, &[], warned),
+        ItemVerdict::Rejected(_)
+    ));
     let (bench, request) = of("recurly");
     assert_eq!(request.path, "/subscriptions/cust_42/add_ons/turn_relay/usage");
     assert_eq!(bench.product.terms().window, Window::Never);

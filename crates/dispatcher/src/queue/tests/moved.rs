@@ -1,4 +1,4 @@
-//! A map of customers changes while deliveries are known: what is read again then says another lane than it was put in.
+//! A map of customers changes while deliveries are known: what is read again then says another line than it was put in.
 
 use super::*;
 use crate::provider::batch::Conclusion;
@@ -6,7 +6,7 @@ use crate::provider::batch::Conclusion;
 /// The same, as it is read once the map knows its customer.
 fn moved(id: i64, session: u128, sequence: u32) -> Queued {
     Queued {
-        lane: SessionId([9; 16]),
+        ordering_key: SessionId([9; 16]),
         ..delivery(id, session, sequence)
     }
 }

@@ -95,11 +95,11 @@ fn p2_a_replay_after_the_window_is_uncertain_also_of_what_was_delivered() {
 fn p9_deliveries_of_one_customer_wait_for_each_other_where_the_product_wants_that() {
     let (a, b) = (SessionId([1; 16]), SessionId([2; 16]));
     let (stripe, openmeter) = (account("stripe", "relayed"), account("openmeter", "relayed"));
-    let of = |account: &Account, session| account.lane(EVT, &usage(Case::Exact), session);
+    let of = |account: &Account, session| account.ordering_key(EVT, &usage(Case::Exact), session);
     assert_eq!(of(&stripe, a), of(&stripe, b));
     assert_eq!((of(&openmeter, a), of(&openmeter, b)), (a, b));
     // Nobody's waits for nobody.
-    assert_eq!(stripe.lane(EVT, &usage(Case::NoUser), a), a);
+    assert_eq!(stripe.ordering_key(EVT, &usage(Case::NoUser), a), a);
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl World {
                 first_attempt_at: None,
                 next_attempt_at: self.now,
             },
-            lane: event.session_id,
+            ordering_key: event.session_id,
             began_at: None,
             due_at: None,
         };

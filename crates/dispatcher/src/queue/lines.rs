@@ -1,5 +1,5 @@
-//! The deliveries of one endpoint that are known in memory, a lane for each session: only the head of
-//! a lane (its lowest sequence) can be claimed, and one at a time.
+//! The deliveries of one endpoint that are known in memory, a line for each ordering key (a session, or a customer of a
+//! billing product): only the head of a line (its lowest sequence) can be claimed, and one at a time.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -11,10 +11,10 @@ use super::Queued;
 const KEEP_BODY: u64 = 5_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
-    lanes: HashMap<SessionId, Lane>,
+pub(super) struct Lines {
+    lines: HashMap<SessionId, Line>,
     known: HashMap<DeliveryId, SessionId>,
-    /// Lanes whose head is due, in their turn: those of the backlog, and those read from its newest end.
+    /// Lines whose head is due, in their turn: those of the backlog, and those read from its newest end.
     ready: [VecDeque<SessionId>; 2],
     /// Which of the two is served next, where both have work.
     turn: usize,
@@ -38,7 +38,7 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Line {
     /// By sequence, then id.
     slots: VecDeque<Slot>,
     place: Place,
@@ -46,7 +46,7 @@ struct Lane {
     out: usize,
 }
 
-/// Where a lane stands.
+/// Where a line stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     #[default]
@@ -79,7 +79,7 @@ enum Content {
     Asked,
 }
 
-impl Lanes {
+impl Lines {
     pub(super) fn counts(&self) -> Counts {
         self.counts
     }
@@ -99,8 +99,8 @@ impl Lanes {
 
     /// Adds a delivery that is not known yet; `newest` says that it was read from the newest end.
     pub(super) fn insert(&mut self, delivery: Queued, newest: bool, now: Timestamp) {
-        let session = delivery.lane;
-        // One that is read again may say another lane, by a map of customers that has changed: it stays where it is.
+        let session = delivery.ordering_key;
+        // One that is read again may say another line, by a map of customers that has changed: it stays where it is.
         if self.known.contains_key(&delivery.id) {
             return;
         }
@@ -113,7 +113,7 @@ impl Lanes {
             Content::Here(Box::new(delivery))
         };
         self.counts.add(&content, newest);
-        let slots = &mut self.lanes.entry(session).or_default().slots;
+        let slots = &mut self.lines.entry(session).or_default().slots;
         // Nearly always the last.
         let at = slots.partition_point(|slot| (slot.sequence, slot.id) < (sequence, id));
         slots.insert(
@@ -138,7 +138,7 @@ impl Lanes {
         }
     }
 
-    /// Makes the lane that waits for the shortest time ready.
+    /// Makes the line that waits for the shortest time ready.
     pub(super) fn hasten_one(&mut self, now: Timestamp) {
         if let Some(&(_, session)) = self.waiting.first() {
             self.hasten_lane(session, now);
@@ -154,9 +154,9 @@ impl Lanes {
 
     fn hasten_lane(&mut self, session: SessionId, now: Timestamp) {
         if let Some(head) = self
-            .lanes
+            .lines
             .get_mut(&session)
-            .and_then(|lane| lane.slots.front_mut())
+            .and_then(|line| line.slots.front_mut())
         {
             head.due = head.due.min(now);
         }
@@ -173,7 +173,7 @@ impl Lanes {
         self.waiting.first().map(|&(due, _)| due)
     }
 
-    /// Takes the next head whose turn it is; its lane is busy until it comes back.
+    /// Takes the next head whose turn it is; its line is busy until it comes back.
     pub(super) fn claim(&mut self) -> Option<Queued> {
         loop {
             let queue = if self.ready[self.turn].is_empty() {
@@ -182,31 +182,31 @@ impl Lanes {
                 self.turn
             };
             let session = self.ready[queue].pop_front()?;
-            // Entries may be stale: lanes move on without looking for theirs.
-            let Some(lane) = self.lanes.get_mut(&session) else {
+            // Entries may be stale: lines move on without looking for theirs.
+            let Some(line) = self.lines.get_mut(&session) else {
                 continue;
             };
-            if lane.place != Place::Ready {
+            if line.place != Place::Ready {
                 continue;
             }
-            let Some(head) = lane.slots.front_mut() else {
+            let Some(head) = line.slots.front_mut() else {
                 continue;
             };
             let Content::Here(delivery) = std::mem::replace(&mut head.content, Content::Stored) else {
                 continue;
             };
             head.content = Content::Out(delivery.body.len());
-            lane.place = Place::Busy;
-            lane.out += 1;
+            line.place = Place::Busy;
+            line.out += 1;
             self.turn = 1 - queue;
             return Some(*delivery);
         }
     }
 
-    /// Takes the one that follows those that are under way from a lane, for the same request.
+    /// Takes the one that follows those that are under way from a line, for the same request.
     pub(super) fn claim_more(&mut self, session: SessionId, now: Timestamp) -> Option<Queued> {
-        let lane = self.lanes.get_mut(&session)?;
-        let mut rest = lane.slots.iter_mut();
+        let line = self.lines.get_mut(&session)?;
+        let mut rest = line.slots.iter_mut();
         let next = rest.find(|slot| !matches!(slot.content, Content::Out(_)))?;
         if next.due > now || !matches!(next.content, Content::Here(_)) {
             return None;
@@ -215,11 +215,11 @@ impl Lanes {
             return None;
         };
         next.content = Content::Out(delivery.body.len());
-        lane.out += 1;
+        line.out += 1;
         Some(*delivery)
     }
 
-    /// About how many lanes have a head that is due.
+    /// About how many lines have a head that is due.
     pub(super) fn ready(&self) -> usize {
         self.ready.iter().map(VecDeque::len).sum()
     }
@@ -229,8 +229,8 @@ impl Lanes {
         let Some(session) = self.known.get(&id).copied() else {
             return;
         };
-        let lane = self.lanes.get_mut(&session);
-        if let Some(slot) = lane.and_then(|lane| lane.slots.iter_mut().find(|slot| slot.id == id)) {
+        let line = self.lines.get_mut(&session);
+        if let Some(slot) = line.and_then(|line| line.slots.iter_mut().find(|slot| slot.id == id)) {
             slot.due = slot.due.min(now);
         }
         self.settle(session, now);
@@ -238,8 +238,8 @@ impl Lanes {
 
     /// Forgets a delivery that nobody wants sent any longer, unless it is under way.
     pub(super) fn withdraw(&mut self, id: DeliveryId, now: Timestamp) {
-        let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
-        let slot = lane.and_then(|lane| lane.slots.iter().find(|slot| slot.id == id));
+        let line = self.known.get(&id).and_then(|session| self.lines.get(session));
+        let slot = line.and_then(|line| line.slots.iter().find(|slot| slot.id == id));
         if slot.is_some_and(|slot| !matches!(slot.content, Content::Out(_))) {
             self.remove(id, now);
         }
@@ -250,14 +250,14 @@ impl Lanes {
         let Some(session) = self.known.remove(&id) else {
             return false;
         };
-        let Some(lane) = self.lanes.get_mut(&session) else {
+        let Some(line) = self.lines.get_mut(&session) else {
             return false;
         };
         let mut newest = false;
-        if let Some(at) = lane.slots.iter().position(|slot| slot.id == id)
-            && let Some(slot) = lane.slots.remove(at)
+        if let Some(at) = line.slots.iter().position(|slot| slot.id == id)
+            && let Some(slot) = line.slots.remove(at)
         {
-            lane.out -= usize::from(matches!(slot.content, Content::Out(_)));
+            line.out -= usize::from(matches!(slot.content, Content::Out(_)));
             self.counts.subtract(&slot);
             newest = slot.newest;
         }
@@ -268,14 +268,14 @@ impl Lanes {
     /// A claimed delivery comes back, to be tried again when it is due. Its body is kept unless that is
     /// far away, or `spare` asks to save memory.
     pub(super) fn give_back(&mut self, delivery: Queued, due: Timestamp, spare: bool, now: Timestamp) {
-        let session = delivery.lane;
-        let Some(lane) = self.lanes.get_mut(&session) else {
+        let session = delivery.ordering_key;
+        let Some(line) = self.lines.get_mut(&session) else {
             return;
         };
-        let Some(slot) = lane.slots.iter_mut().find(|slot| slot.id == delivery.id) else {
+        let Some(slot) = line.slots.iter_mut().find(|slot| slot.id == delivery.id) else {
             return;
         };
-        lane.out -= usize::from(matches!(slot.content, Content::Out(_)));
+        line.out -= usize::from(matches!(slot.content, Content::Out(_)));
         self.counts.subtract(slot);
         slot.due = due;
         let wait = due.since(now);
@@ -290,20 +290,20 @@ impl Lanes {
 
     /// Whether all deliveries of this session lie behind `after` in the outbox, so that it can be forgotten.
     pub(super) fn lies_behind(&self, session: SessionId, after: DeliveryId) -> bool {
-        self.lanes
+        self.lines
             .get(&session)
-            .is_some_and(|lane| lane.slots.iter().all(|slot| slot.id > after))
+            .is_some_and(|line| line.slots.iter().all(|slot| slot.id > after))
     }
 
     /// Forgets all deliveries of a session.
     pub(super) fn forget(&mut self, session: SessionId) {
-        let Some(lane) = self.lanes.remove(&session) else {
+        let Some(line) = self.lines.remove(&session) else {
             return;
         };
-        if let Place::Waiting(due) = lane.place {
+        if let Place::Waiting(due) = line.place {
             self.waiting.remove(&(due, session));
         }
-        for slot in &lane.slots {
+        for slot in &line.slots {
             self.known.remove(&slot.id);
             self.counts.subtract(slot);
         }
@@ -333,8 +333,8 @@ impl Lanes {
     }
 
     fn is_asked(&self, id: DeliveryId) -> bool {
-        let lane = self.known.get(&id).and_then(|session| self.lanes.get(session));
-        lane.is_some_and(|l| {
+        let line = self.known.get(&id).and_then(|session| self.lines.get(session));
+        line.is_some_and(|l| {
             l.slots
                 .iter()
                 .any(|s| s.id == id && matches!(s.content, Content::Asked))
@@ -353,15 +353,15 @@ impl Lanes {
             if !self.is_asked(row.id) {
                 continue;
             }
-            // By a map of customers that has changed meanwhile it would be in another lane, where nobody waits for it.
+            // By a map of customers that has changed meanwhile it would be in another line, where nobody waits for it.
             let Some(session) = self.known.get(&row.id).copied() else {
                 continue;
             };
-            row.lane = session;
-            let Some(lane) = self.lanes.get_mut(&session) else {
+            row.ordering_key = session;
+            let Some(line) = self.lines.get_mut(&session) else {
                 continue;
             };
-            let Some(slot) = lane.slots.iter_mut().find(|slot| slot.id == row.id) else {
+            let Some(slot) = line.slots.iter_mut().find(|slot| slot.id == row.id) else {
                 continue;
             };
             self.counts.subtract(slot);
@@ -371,20 +371,20 @@ impl Lanes {
         }
     }
 
-    /// Puts a lane where it belongs after any change to it.
+    /// Puts a line where it belongs after any change to it.
     fn settle(&mut self, session: SessionId, now: Timestamp) {
-        let Some(lane) = self.lanes.get_mut(&session) else {
+        let Some(line) = self.lines.get_mut(&session) else {
             return;
         };
-        if let Place::Waiting(due) = lane.place {
+        if let Place::Waiting(due) = line.place {
             self.waiting.remove(&(due, session));
         }
-        let was = lane.place;
-        let Some(head) = lane.slots.front_mut() else {
-            self.lanes.remove(&session);
+        let was = line.place;
+        let Some(head) = line.slots.front_mut() else {
+            self.lines.remove(&session);
             return;
         };
-        lane.place = if lane.out > 0 {
+        line.place = if line.out > 0 {
             Place::Busy
         } else if matches!(head.content, Content::Asked) {
             Place::Asked
