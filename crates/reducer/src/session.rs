@@ -1,6 +1,6 @@
 //! What is kept of a session that has not ended.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -59,6 +59,8 @@ pub(crate) struct Former {
     pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
     /// The last close of one that kept it alive.
     pub(crate) last_counting_close: Timestamp,
+    /// Why one of its allocations was cut off, in the words of whoever blocked its user.
+    pub(crate) block_reason: Option<Arc<str>>,
     usage_high: Half<9>,
     told_high: Half<9>,
 }
@@ -76,6 +78,7 @@ impl Former {
         last_close: None,
         last_relayed_close: None,
         last_counting_close: Timestamp(0),
+        block_reason: None,
         usage_high: [0; 9],
         told_high: [0; 9],
     };

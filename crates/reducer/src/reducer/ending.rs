@@ -156,7 +156,6 @@ impl Reducer {
         let Some(mut s) = self.sessions.try_remove(session as usize) else {
             return self.broken("no session to take away");
         };
-        self.forget_block_reason(s.id);
         self.joins_no_more(group, session);
         let former = s.take_former();
         for name in s

@@ -1,5 +1,5 @@
 //! Blocked users: which allocations are to be ended, and which ends were asked for here. Nothing of this is state that is
-//! kept: blocks are handed in anew after a start, and so is what follows from them.
+//! kept, but for why a session was cut off: blocks are handed in anew after a start, and so is what follows from them.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::{
     block::{AllocationRef, Blocks, Order, ToEnd},
     event::{CloseReason, SessionId},
     flags::Flags,
+    session::Session,
     time::Timestamp,
 };
 
@@ -22,8 +23,6 @@ pub(crate) struct Enforcing {
     asked: HashMap<u32, Asked>,
     /// Those that have closed since.
     ended: Vec<AllocationRef>,
-    /// Why sessions were cut off that have yet to end.
-    reasons: HashMap<SessionId, Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -192,8 +191,12 @@ impl Reducer {
             return CloseReason::Closed;
         }
         let session = self.allocation(slot).map(|a| a.session);
-        if let Some(s) = session.and_then(|session| self.sessions.get(session as usize)) {
-            self.enforcing.reasons.insert(s.id, asked.reason);
+        if let Some(session) = session
+            && let Some(s) = self.sessions.get_mut(session as usize)
+        {
+            // Whoever blocked him may unblock him before the session is told, by this program or by the next.
+            s.former_mut().block_reason = Some(asked.reason);
+            self.mark_session(session);
         }
         self.enforcing.ended.push(asked.allocation);
         CloseReason::Cancelled
@@ -204,13 +207,9 @@ impl Reducer {
         self.enforcing.asked.remove(&slot);
     }
 
-    pub(crate) fn forget_block_reason(&mut self, session: SessionId) {
-        self.enforcing.reasons.remove(&session);
-    }
-
-    /// Why a session was cut off. After a restart, what is said of its user now.
-    pub(crate) fn block_reason(&self, session: SessionId, name: u32) -> Option<Arc<str>> {
-        let known = self.enforcing.reasons.get(&session).cloned();
-        known.or_else(|| self.blocked(name))
+    /// Why a session was cut off. Of one that an earlier program kept, what is said of its user now.
+    pub(crate) fn block_reason(&self, s: &Session) -> Option<Arc<str>> {
+        let known = s.former().block_reason.clone();
+        known.or_else(|| self.blocked(s.first_name))
     }
 }

@@ -90,7 +90,7 @@ impl Reducer {
                 accuracy,
             }),
             block_reason: (event_type == EventType::End && reason == CloseReason::Cancelled)
-                .then(|| self.block_reason(s.id, s.first_name))
+                .then(|| self.block_reason(s))
                 .flatten(),
             duration_ms: lasts_until.map(|until| until.since(started_at)),
             peer_leg: self.peer_leg(),

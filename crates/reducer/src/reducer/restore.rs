@@ -9,7 +9,7 @@ use super::{
     names::realm_tag,
     rows::{
         AllocationMore, AllocationRow, DetailsRow, FORMAT, FORMAT_MORE, LeftoverRow, PastRow, RefusedRow,
-        SOURCE_KEY, SessionRow, SourceMore, SourceRow, TombstoneRow,
+        SOURCE_KEY, SessionMore, SessionRow, SourceMore, SourceRow, TombstoneRow,
     },
 };
 use crate::{
@@ -91,11 +91,14 @@ impl Restoring {
             }
             Table::Session => {
                 let slot = slot.ok_or(bad)?;
-                let row: SessionRow<'_> = read(bytes, bad)?;
+                let (row, more): (SessionRow<'_>, Option<SessionMore>) = read_with(bytes, bad)?;
                 if row.current {
                     self.current.push(slot);
                 }
-                let session = reducer.read_session(row);
+                let mut session = reducer.read_session(row);
+                if let Some(reason) = more.and_then(|more| more.block_reason) {
+                    session.former_mut().block_reason = Some(reason.into());
+                }
                 fill(&mut reducer.sessions, slot, session);
             }
             Table::Tombstone => {

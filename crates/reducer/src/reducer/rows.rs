@@ -143,6 +143,12 @@ pub(crate) struct SessionRow<'a> {
     pub(crate) usernames: Vec<(&'a [u8], &'a [u8])>,
 }
 
+/// The second part of a session's row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionMore {
+    pub(crate) block_reason: Option<Box<str>>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TombstoneRow<'a> {
     /// Its place in the order in which allocations ended: the first goes first.
@@ -394,7 +400,7 @@ impl Reducer {
 
     fn session_row(&self, slot: u32, s: &Session) -> Vec<u8> {
         let name = |name: &u32| (self.names.realm(*name), self.names.username(*name));
-        self.encode(&SessionRow {
+        let row = SessionRow {
             id: s.id,
             continues: s.former().continues,
             phase: s.phase,
@@ -414,7 +420,11 @@ impl Reducer {
             last_relayed_close: s.former().last_relayed_close,
             last_counting_close: s.former().last_counting_close,
             usernames: s.usernames.iter().map(name).collect(),
-        })
+        };
+        let more = SessionMore {
+            block_reason: s.former().block_reason.as_deref().map(Into::into),
+        };
+        self.encode_with(&row, &more)
     }
 
     fn past_row<'a>(&'a self, p: &Past) -> PastRow<'a> {

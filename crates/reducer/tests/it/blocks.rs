@@ -105,6 +105,22 @@ fn what_was_ended_is_told_as_cancelled_and_why() {
     assert!(!ending(&mut w, &named[0]), "it is over");
 }
 
+/// Why is said in the end that comes after a crash, though nobody is blocked any more.
+#[test]
+fn why_a_session_was_cut_off_outlives_a_crash() {
+    let mut w = World::new(Rules::default());
+    w.open("ann", 1).at(5.0).traffic("ann", 1, 10, 1000);
+    let named = block(&mut w, &[(None, "ann")]);
+    assert!(ending(&mut w, &named[0]));
+    w.at(5.01).close("ann", 1, 10, 1000);
+    block(&mut w, &[]);
+    w.restart();
+    w.at(60.0).advance();
+    let end = w.end(0);
+    assert_eq!(end.end.unwrap().reason, CloseReason::Cancelled);
+    assert_eq!(end.block_reason.as_deref(), Some("balance"));
+}
+
 /// Nobody said that it was to be ended; or it closed too late, or by its client's wish, or its end could not be asked for.
 #[test]
 fn what_closes_by_itself_is_not_called_cancelled() {

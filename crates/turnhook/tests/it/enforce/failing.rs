@@ -193,3 +193,23 @@ fn killed_in_the_midst_of_it() {
     }
     program.stop();
 }
+
+/// Killed before the session of whoever was cut off is told, and its user unblocked meanwhile: why is told all the same.
+#[test]
+fn why_somebody_was_cut_off_outlives_a_kill() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let session = QUICK.replace("linger = \"1s\"", "linger = \"6s\"");
+    let mut program = Program::new(&format!("{session}{}{}", billing.endpoint(), control(cli)));
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    let mut ann = TurnClient::udp(&coturn, "ann").call(&coturn);
+    ann.relay(20, 200);
+    billing.started("ann");
+    program.ask(&["block", "ann", "--reason", "no balance"]);
+    until_cancels(&program, "done", 1);
+    program.ask(&["unblock", "ann"]);
+    program.kill();
+    program.start();
+    is_cut_off(&billing.ended("ann", 1)[0], "no balance", &coturn);
+    program.stop();
+}

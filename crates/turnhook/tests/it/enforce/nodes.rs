@@ -1,6 +1,6 @@
 //! Two nodes on one PostgreSQL: the leader acts, whoever was told; a takeover in the midst of it changes nothing.
 
-use super::{cancels, control, coturn};
+use super::{cancels, control, coturn, until_cancels};
 use crate::harness::{
     billing::Billing,
     eventually, free_port,
@@ -36,6 +36,27 @@ fn the_leader_ends_what_any_node_was_told_to_block() {
     assert_eq!(leader(&nodes), 1 - leads);
     eventually("the cut", || (bob.refresh(600) != 0).then_some(()));
     assert_eq!(billing.ended("bob", 1).len(), 1);
+    nodes[leads].launch();
+    ready(&nodes);
+
+    // Killed once it has cut somebody off, who is unblocked before his session is told: told once, and why.
+    let leads = leader(&nodes);
+    let before = cancels(&nodes[leads].program, "done");
+    let mut eve = TurnClient::tcp(&coturn, "eve").call(&coturn);
+    eve.relay(20, 200);
+    billing.started("eve");
+    let says = &nodes[1 - leads].program;
+    says.ask(&["block", "eve", "--reason", "too loud"]);
+    until_cancels(&nodes[leads].program, "done", before + 1);
+    nodes[leads].kill();
+    nodes[1 - leads].program.ask(&["unblock", "eve"]);
+    let ended = billing.ended("eve", 1);
+    assert_eq!(ended.len(), 1);
+    let end = &ended[0].events.last().unwrap().body["data"];
+    // Unless the leader died before it had committed that: then nobody knows who ended it.
+    if end["end_reason"] == "cancelled" {
+        assert_eq!(end["block_reason"], "too loud", "{end:#}");
+    }
     nodes[leads].launch();
     ready(&nodes);
     bystander.relay(5, 200);
