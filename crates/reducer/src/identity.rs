@@ -52,6 +52,16 @@ impl Identity {
         self.named(&kind, allocation, continues, started_at)
     }
 
+    /// The session that tells what a log has more than was told of an allocation.
+    pub(crate) fn healed(
+        &self,
+        allocation: &AllocationIdentity<'_>,
+        continues: SessionId,
+        closed_at: Timestamp,
+    ) -> SessionId {
+        self.named(b"healed", allocation, Some(continues), closed_at)
+    }
+
     fn named(
         &self,
         kind: &[u8],

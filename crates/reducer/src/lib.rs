@@ -58,6 +58,7 @@ pub mod block;
 pub mod event;
 mod flags;
 mod groups;
+pub mod heal;
 mod identity;
 mod ids;
 mod index;

@@ -203,6 +203,11 @@ pub(crate) const TABLES: &[Table] = &[
         columns: "event, realm, user_name",
         select: Select::Rows("event, realm, user", "event"),
     },
+    Table {
+        name: "heal",
+        columns: "session, source, data",
+        select: Select::Rows("session, source, data", "session"),
+    },
 ];
 
 /// What the reading side tells the writing side.

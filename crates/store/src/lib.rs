@@ -71,6 +71,7 @@ mod delivery;
 mod endpoint;
 mod error;
 mod facts;
+mod heal;
 mod horizon;
 mod ids;
 mod included;
@@ -101,6 +102,7 @@ pub use delivery::{
 };
 pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
+pub use heal::HealRow;
 pub use ids::{DeliveryId, EndpointId, SourceId};
 pub use included::{Included, Part};
 pub use options::{Mode, Options, Trimmed};

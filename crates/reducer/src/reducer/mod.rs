@@ -10,6 +10,7 @@ mod ending;
 mod enforce;
 mod groups;
 mod halves;
+mod healing;
 mod hearing;
 mod holes;
 mod kin;

@@ -4,6 +4,7 @@
 
 mod blocks;
 mod cluster;
+mod heal;
 mod histories;
 mod lives;
 mod max_session;

@@ -11,6 +11,7 @@ mod commit;
 mod connection;
 mod deliveries;
 mod fault;
+mod heal;
 mod import;
 mod included;
 mod ledger;

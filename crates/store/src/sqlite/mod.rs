@@ -12,6 +12,7 @@ mod deliveries;
 pub(crate) mod export;
 mod files;
 mod fold;
+mod heal;
 mod helper;
 mod included;
 mod ledger;

@@ -9,6 +9,7 @@ mod crash;
 mod deliveries;
 mod endpoints;
 mod full_disk;
+mod heal;
 mod ledger;
 mod measure;
 mod opening;

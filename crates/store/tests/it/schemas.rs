@@ -240,7 +240,7 @@ async fn a_sum_that_was_spoilt_is_mended_by_the_migration() {
         "UPDATE usage_day SET billable_bytes = billable_bytes + billable_bytes; \
          DELETE FROM schema_version WHERE version > 1; ALTER TABLE store DROP COLUMN horizon; DROP TABLE refused; \
          DROP INDEX session_of_user; DROP INDEX session_ended; DROP INDEX gap_over; DROP INDEX endpoint_pause_open; \
-         DROP TABLE usage_quarter; DROP TABLE usage_all; DROP TABLE audit; DROP TABLE block_change; DROP TABLE user_event; ALTER TABLE store DROP COLUMN told_change; DROP TABLE sent; DROP TABLE included; DROP INDEX session_of_user_ended; DROP INDEX session_continues;",
+         DROP TABLE usage_quarter; DROP TABLE usage_all; DROP TABLE audit; DROP TABLE block_change; DROP TABLE user_event; DROP TABLE heal; ALTER TABLE store DROP COLUMN told_change; DROP TABLE sent; DROP TABLE included; DROP INDEX session_of_user_ended; DROP INDEX session_continues;",
     )
     .unwrap();
     let kind: String = db

@@ -18,7 +18,11 @@ use super::{
     store,
     units::bytes,
 };
-use crate::reconcile::{self, Compared, Finding, Verdict, log::Log};
+use crate::reconcile::{self, Compared, Finding, Verdict, heal::Rule, log::Log};
+
+mod healing;
+
+use healing::Healing;
 
 /// Compare coturn's own log with what was told, allocation by allocation, to the byte
 #[derive(Debug, Args)]
@@ -26,11 +30,14 @@ use crate::reconcile::{self, Compared, Finding, Verdict, log::Log};
 Example:
   $ turnhook reconcile --source eu-1 --log /var/log/turnserver.log.2.gz /var/log/turnserver.log.1 /var/log/turnserver.log
   $ turnhook reconcile --source eu-1 --log turnserver.log --from 2026-11-22 --to 2026-11-23 --format json
+  $ turnhook reconcile --source eu-1 --log turnserver.log.2 turnserver.log.1 turnserver.log --heal
 
   The log is one coturn's, made with `verbose`, `simple-log` and a `log-file`; before 4.17 also with
   `new-log-timestamp`, without which lines have no dates. Rotated files are put in order by their dates; where they have none,
-  name the oldest first. The status is 1 if anything differs. Nothing is changed: in a log before 4.17 whoever reaches
-  coturn can write lines, so nobody is billed for what stands there. OPERATING.md says what each verdict means.")]
+  name the oldest first. Without --heal nothing is changed. With it, what the log has more of is told by a running turnhook in a
+  session that `continues` the one that was told too low, where the narrow rule in OPERATING.md allows it: above all, the log is
+  coturn 4.17's, since in older ones whoever reaches coturn can write lines, and the session ended a day ago. The status is 0 if
+  nothing differs or all that does is set right, and else 1. OPERATING.md says what each verdict means.")]
 pub(super) struct Reconcile {
     #[command(flatten)]
     config: ConfigArgs,
@@ -46,6 +53,12 @@ pub(super) struct Reconcile {
     /// Only those that began before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<Timestamp>,
+    /// Have a running turnhook tell what was missed, where that is certain
+    #[arg(long)]
+    heal: bool,
+    /// Believe a log of a coturn before 4.17: no stranger reaches this coturn
+    #[arg(long)]
+    trust_log: bool,
     /// List those that are equal, too
     #[arg(long)]
     all: bool,
@@ -57,12 +70,12 @@ pub(super) struct Reconcile {
 impl Reconcile {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
-        if !store.ledger().sources().await?.contains_key(&self.source) {
+        let Some(source) = store.ledger().sources().await?.get(&self.source).copied() else {
             return Err(CliError::Usage(format!(
                 "the store knows no source {:?}: `turnhook usage --by source` names those that it knows",
                 self.source
             )));
-        }
+        };
         let (log, files) = reconcile::read(&self.log).map_err(|(path, error)| {
             CliError::failed(format!("cannot read the log {}: {error}", path.display()))
         })?;
@@ -83,12 +96,25 @@ impl Reconcile {
         let (trimmed, unlisted) = (ledger.trimmed, ledger.unlisted);
         let mut summary = Summary::of(&log, trimmed, unlisted);
         summary.files = files.iter().map(|file| file.path.display().to_string()).collect();
-        let compared = reconcile::compare(log, ledger, config.session.residue.0, (self.from, self.to));
-        match self.format {
-            Format::Json => self.json(&compared, &summary)?,
-            Format::Text => self.text(&compared, &summary)?,
+        let rule = Rule {
+            now: store::now(),
+            retention: config.store.retention,
+            trust_log: self.trust_log,
+        };
+        let compared = reconcile::compare(log, ledger, config.session.residue.0, (self.from, self.to), &rule);
+        let mut healing = Healing::of(&config, &store, &self.source, &compared)?;
+        if self.heal {
+            healing.ask(&store, source, &self.source).await?;
         }
-        if compared.findings.iter().any(|finding| finding.verdict.is_wrong()) {
+        match self.format {
+            Format::Json => self.json(&compared, &summary, &healing)?,
+            Format::Text => self.text(&compared, &summary, &healing)?,
+        }
+        let wrong = compared
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict.is_wrong());
+        if wrong.count() > healing.asked {
             return Err(CliError::Told);
         }
         Ok(())
@@ -98,7 +124,7 @@ impl Reconcile {
         self.all || finding.verdict != Verdict::Equal
     }
 
-    fn json(&self, compared: &Compared, summary: &Summary) -> Result<(), CliError> {
+    fn json(&self, compared: &Compared, summary: &Summary, healing: &Healing) -> Result<(), CliError> {
         let legs = |legs: &Legs| {
             let mut object = usage_json(
                 &Usage {
@@ -126,6 +152,7 @@ impl Reconcile {
                 "sessions": f.sessions,
                 "accuracy": (!f.sessions.is_empty()).then_some(if f.lower_bound { "lower_bound" } else { "exact" }),
                 "lives": f.lives,
+                "heal": healing.json(f),
             }))?;
         }
         let verdicts: serde_json::Map<String, Value> = VERDICTS
@@ -144,12 +171,13 @@ impl Reconcile {
                 "of_other_servers": compared.of_other_servers,
                 "sessions_trimmed": summary.trimmed,
                 "allocations_unlisted": summary.unlisted,
+                "heal": healing.summary(),
                 "read": summary.counts,
             }
         }))
     }
 
-    fn text(&self, compared: &Compared, summary: &Summary) -> Result<(), CliError> {
+    fn text(&self, compared: &Compared, summary: &Summary, healing: &Healing) -> Result<(), CliError> {
         let mut table = Rows::new(&[
             ("VERDICT", false),
             ("ALLOCATION", false),
@@ -204,6 +232,7 @@ impl Reconcile {
             carried(&compared.log),
             carried(&compared.told)
         );
+        text += &healing.text(compared, self.heal);
         for note in summary.notes(compared.of_other_servers) {
             text += &format!("note: {note}\n");
         }
@@ -252,6 +281,10 @@ impl Summary {
             (
                 c.without_beginning,
                 "allocations have no beginning in the log: an older file is missing, or it was cut",
+            ),
+            (
+                c.overlapping_files,
+                "files begin before the one before them ends: what stands in both is counted twice. Name each part of the log once",
             ),
             (
                 c.cut_lines,

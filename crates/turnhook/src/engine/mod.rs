@@ -21,6 +21,7 @@ mod deadline;
 mod enforce;
 mod error;
 pub(crate) mod fault;
+mod heal;
 mod hearing;
 mod housekeeper;
 mod keep;
@@ -64,6 +65,7 @@ use self::{
     cluster::Member,
     deadline::Deadline,
     enforce::{BlockKeeper, Obey, QuotaKeeper, Teller},
+    heal::HealKeeper,
     housekeeper::Housekeeper,
     keep::Keeper,
     lanes::LaneKeeper,
@@ -151,6 +153,7 @@ pub async fn run(
     let blocker = keeper.blocker();
     let obey = Obey::new(&config.enforce.obey, &store, blocker.clone());
     parts.start(Part::BlockKeeper, keeper.run(stops.parts.clone()));
+    let heal_keeper = HealKeeper::new(&store, &store_health, &clocks);
     let quotas = watch::Sender::new(Arc::clone(&config.quotas));
     let (tap, counts) = enforce::counting(&quotas);
     let quota_keeper = QuotaKeeper {
@@ -228,6 +231,7 @@ pub async fn run(
             metrics: &metrics,
             health: &health,
             active: &active,
+            heal_keeper: &heal_keeper,
             limits: &limits_now,
             keeper: &keeper,
         };
@@ -250,6 +254,7 @@ pub async fn run(
         parts.start(Part::Source(name), task.run(stops.parts.clone()));
     }
     drop(found);
+    parts.start(Part::HealKeeper, heal_keeper.run(stops.parts.clone()));
     let mut gates = Vec::new();
     for gate in &config.gates {
         let known = coturns.iter().filter(|(source, _)| *source == gate.source);

@@ -19,6 +19,7 @@ use super::{
     commits::Committing,
     deadline::Stop,
     enforce::Enforcing,
+    heal::Healing,
     keep::Keeper,
     notices,
     outlet::Outlet,
@@ -66,6 +67,7 @@ pub(crate) struct SourceTask {
     pub(crate) control: Option<RedisControl>,
     pub(crate) role: Role,
     pub(crate) enforcing: Enforcing,
+    pub(crate) healing: Healing,
     /// Where several nodes share the store.
     pub(crate) sharing: Option<Sharing>,
     /// Since when nothing was missed, where the source goes on with the connections that an earlier program had. Until
@@ -192,6 +194,7 @@ impl SourceTask {
             };
             self.look(&mut turn);
             if hears {
+                self.heal();
                 turn.busy = self.work(&mut turn, signal);
             }
         }

@@ -28,6 +28,7 @@ pub(crate) enum Part {
     BlockKeeper,
     QuotaKeeper,
     Teller,
+    HealKeeper,
     /// What ends allocations of one coturn.
     Control(Arc<str>),
     Gate,
@@ -61,6 +62,7 @@ impl fmt::Display for Part {
             Part::BlockKeeper => f.write_str("block keeper"),
             Part::QuotaKeeper => f.write_str("quota keeper"),
             Part::Teller => f.write_str("teller of users' events"),
+            Part::HealKeeper => f.write_str("heal keeper"),
             Part::Gate => f.write_str("gate"),
             Part::Control(name) => write!(f, "control of {name}"),
             Part::Reloader => f.write_str("reloader"),

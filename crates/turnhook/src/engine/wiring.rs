@@ -20,6 +20,7 @@ use super::{
     commits::Committing,
     enforce::{self, Active},
     fault,
+    heal::HealKeeper,
     keep::{Found, Keeper},
     outlet::Outlet,
     role::{Following, Listening, Role, Sharing},
@@ -128,6 +129,7 @@ pub(super) struct Wiring<'a> {
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) health: &'a Arc<Health>,
     pub(super) active: &'a watch::Receiver<Active>,
+    pub(super) heal_keeper: &'a HealKeeper,
     pub(super) limits: &'a watch::Receiver<config::Limits>,
     pub(super) keeper: &'a Keeper,
 }
@@ -198,6 +200,7 @@ impl Wiring<'_> {
             enforce::wire(&name, config, active, self.metrics, self.health);
         let task = SourceTask {
             enforcing,
+            healing: self.heal_keeper.healing(),
             id: source.id,
             loader: source.loader,
             control,

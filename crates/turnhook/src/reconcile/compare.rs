@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnhook_reducer::{
+    heal::Heal,
     message::AllocationId,
     time::Timestamp,
     usage::{Counters, Legs},
@@ -10,6 +11,7 @@ use turnhook_reducer::{
 
 use super::{
     TOLERANCE,
+    heal::{self, Not, Rule},
     ledger::{Key, Ledger, Told},
     log::{Life, Log},
 };
@@ -81,6 +83,8 @@ pub struct Finding {
     pub sessions: Vec<String>,
     /// One of them says that it may lack something.
     pub lower_bound: bool,
+    /// What is to be told where the log has more, or why nothing is.
+    pub heal: Option<Result<Box<Heal>, Not>>,
     /// Lives of one number that cannot be told apart, since the log has no dates: their sum is compared.
     pub lives: usize,
 }
@@ -105,8 +109,9 @@ pub fn compare(
     mut ledger: Ledger,
     residue: u64,
     window: (Option<Timestamp>, Option<Timestamp>),
+    rule: &Rule,
 ) -> Compared {
-    let dates = log.dates;
+    let (dates, worth) = (log.dates, log.worth());
     let mut lives: BTreeMap<Key, Vec<Life>> = BTreeMap::new();
     for life in log.lives {
         let key = Key {
@@ -153,13 +158,12 @@ pub fn compare(
         for (lives, told) in pairs {
             servers.extend(told.iter().filter_map(|told| told.server.clone()));
             if in_window(lives[0].since, window) {
-                compared.add(pair(
-                    &key,
-                    &lives,
-                    &told,
-                    residue,
-                    ledger.may_have_counted(&key, lives[0].since),
-                ));
+                let partial = ledger.may_have_counted(&key, lives[0].since);
+                let crowd = ledger.may_be_in_a_crowd(&key, lives[0].since);
+                let mut finding = pair(&key, &lives, &told, residue, partial);
+                finding.heal = (finding.verdict == Verdict::StreamLess)
+                    .then(|| heal::heal(rule, worth, &key, &lives, &told, crowd));
+                compared.add(finding);
             }
         }
     }
@@ -216,7 +220,7 @@ fn pair(key: &Key, lives: &[Life], told: &[Told], residue: u64, partial: bool) -
     }
     let more = |of: &Legs, than: &Legs| of.client.exceeds(&than.client) || of.peer.exceeds(&than.peer);
     let is_open = lives.iter().any(|life| !life.deleted) || told.iter().any(|told| told.open);
-    let is_parked = told.iter().all(|told| !told.closed);
+    let is_parked = told.iter().all(|told| told.closed.is_none());
     let verdict = match (more(&log, &tells), more(&tells, &log)) {
         (false, false) => Verdict::Equal,
         _ if is_open => Verdict::Open,
@@ -238,6 +242,7 @@ fn pair(key: &Key, lives: &[Life], told: &[Told], residue: u64, partial: bool) -
         told: recorded,
         sessions: told.iter().flat_map(|told| told.sessions.clone()).collect(),
         lower_bound: told.iter().any(|told| told.lower_bound),
+        heal: None,
         lives: lives.len().max(1),
     }
 }

@@ -2,9 +2,19 @@
 
 use std::sync::Arc;
 
+use turnhook_reducer::event::CloseReason;
+
 use super::*;
 
 const RESIDUE: u64 = 1_000;
+
+fn rule() -> Rule {
+    Rule {
+        now: Timestamp(1_800_100_000_000),
+        retention: std::time::Duration::from_secs(30 * 86_400),
+        trust_log: false,
+    }
+}
 
 fn legs(bytes: u64) -> Legs {
     let counters = Counters {
@@ -47,7 +57,10 @@ fn told(id: u64, since: u64, bytes: u64) -> (Key, Told) {
         sessions: vec!["ses_1".to_owned()],
         server: Some("one".to_owned()),
         usage: legs(bytes),
-        closed: true,
+        closed: Some((
+            Timestamp((1_800_000_000 + since) * 1_000 + 900),
+            CloseReason::Closed,
+        )),
         ..Told::default()
     };
     (key, told)
@@ -62,7 +75,7 @@ fn ledger(told: impl IntoIterator<Item = (Key, Told)>) -> Ledger {
 }
 
 fn verdicts(log: Log, ledger: Ledger) -> Vec<Verdict> {
-    let compared = compare(log, ledger, RESIDUE, (None, None));
+    let compared = compare(log, ledger, RESIDUE, (None, None), &rule());
     compared.findings.iter().map(|finding| finding.verdict).collect()
 }
 
@@ -112,7 +125,7 @@ fn what_is_told_later_is_no_finding() {
         [Verdict::StreamLess]
     );
     let (key, mut parked) = told(1, 0, 5_000);
-    parked.closed = false;
+    parked.closed = None;
     let parked = |bytes| {
         verdicts(
             log(&[(1, Some(0), bytes)]),
@@ -139,7 +152,13 @@ fn lives_of_a_number_are_told_apart_by_their_dates() {
     let undated = lives.map(|(id, _, bytes)| (id, None, bytes));
     let all = [told(1, 0, 5_000), told(1, 60, 7_000), told(1, 120, 9_000)];
     assert_eq!(verdicts(log(&undated), ledger(all)), [Verdict::Equal; 3]);
-    let compared = compare(log(&undated), ledger([told(1, 0, 5_000)]), RESIDUE, (None, None));
+    let compared = compare(
+        log(&undated),
+        ledger([told(1, 0, 5_000)]),
+        RESIDUE,
+        (None, None),
+        &rule(),
+    );
     assert_eq!(compared.findings[0].verdict, Verdict::StreamLess);
     assert_eq!(compared.findings[0].lives, 3);
     assert_eq!((compared.log, compared.told), (legs(21_000), legs(5_000)));
@@ -156,7 +175,7 @@ fn what_the_log_lacks() {
     // Of another coturn of the source, and after the log's end.
     all[1].1.server = Some("another".to_owned());
     all.push(told(4, 500, 5_000));
-    let compared = compare(log(&lives), ledger(all), RESIDUE, (None, None));
+    let compared = compare(log(&lives), ledger(all), RESIDUE, (None, None), &rule());
     assert_eq!(compared.count(Verdict::Equal), 2);
     assert_eq!((compared.findings.len(), compared.of_other_servers), (2, 1));
 }
@@ -165,7 +184,7 @@ fn what_the_log_lacks() {
 fn a_window() {
     let lives = [(1, Some(0), 5_000), (2, Some(50), 5_000), (3, Some(100), 5_000)];
     let at = |since: u64| Some(Timestamp((1_800_000_000 + since) * 1_000));
-    let compared = compare(log(&lives), ledger([]), RESIDUE, (at(50), at(100)));
+    let compared = compare(log(&lives), ledger([]), RESIDUE, (at(50), at(100)), &rule());
     let ids: Vec<u64> = compared.findings.iter().map(|finding| finding.id.0).collect();
     assert_eq!(ids, [2]);
 }

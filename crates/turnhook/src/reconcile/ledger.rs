@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use turnhook_reducer::{
-    event::Accuracy,
+    event::{Accuracy, CloseReason, SessionId},
     message::AllocationId,
     time::Timestamp,
     usage::{Counters, Legs},
 };
 use turnhook_store::{RecordFilter, SessionFilter};
 
+/// A row names so many usernames at most.
+const USERNAMES: usize = 50;
 /// Rows read at once.
 const PAGE: usize = 500;
 
@@ -41,12 +43,39 @@ pub struct Told {
     pub unattributed: Legs,
     /// Nobody knows a peer leg of it.
     pub no_peer_leg: bool,
-    /// It closed, and all sessions that counted it are over.
-    pub closed: bool,
+    /// When it closed, and why.
+    pub closed: Option<(Timestamp, CloseReason)>,
     /// A session that is not over counts it.
     pub open: bool,
     /// A session that counted it says that it may lack something.
     pub lower_bound: bool,
+    /// Those sessions, in no order.
+    pub counted: Vec<Counting>,
+    /// Its `new` was heard.
+    pub opened_seen: bool,
+    /// As they were told.
+    pub direct_server: Option<String>,
+    /// The same.
+    pub transport: Option<String>,
+    /// The same.
+    pub server_address: Option<String>,
+    /// The same.
+    pub client_address: Option<String>,
+    /// Version and cipher.
+    pub tls: Option<(String, String)>,
+}
+
+/// A session that counted an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// Which.
+    pub session: SessionId,
+    /// The one that it continues.
+    pub continues: Option<SessionId>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// `None` while it is open.
+    pub ended_at: Option<Timestamp>,
 }
 
 impl Told {
@@ -69,6 +98,8 @@ pub struct Ledger {
     pub trimmed: u64,
     /// From when to when there are such sessions of a realm and username, and such as list only a part.
     pub partial: BTreeMap<RealmAndUsername, Vec<(Timestamp, Timestamp)>>,
+    /// The same of a realm, where it is not even known of which usernames.
+    pub crowded: BTreeMap<Vec<u8>, Vec<(Timestamp, Timestamp)>>,
     /// Allocations that sessions counted and do not list, since they have more than a body lists.
     pub unlisted: u64,
 }
@@ -93,9 +124,21 @@ struct Allocation {
     username_base64: Option<String>,
     opened_at: String,
     closed_at: Option<String>,
+    close_reason: Option<String>,
+    #[serde(default)]
+    opened_seen: bool,
     server: Option<String>,
+    transport: Option<String>,
     server_address: Option<String>,
+    client_address: Option<String>,
+    tls: Option<Tls>,
     usage: Counted,
+}
+
+#[derive(Deserialize)]
+struct Tls {
+    version: Option<String>,
+    cipher: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +174,10 @@ pub async fn read(
             ledger.unlisted += omitted.unwrap_or_default();
             if omitted != Some(0) {
                 let until = row.end.map_or(Timestamp(u64::MAX), |(at, ..)| at);
+                if row.usernames.len() >= USERNAMES {
+                    let of = ledger.crowded.entry(row.realm.clone()).or_default();
+                    of.push((row.started_at, until));
+                }
                 for username in &row.usernames {
                     let of = (row.realm.clone(), username.clone());
                     ledger
@@ -142,8 +189,14 @@ pub async fn read(
             }
             let Some(body) = body else { continue };
             let accuracy = row.end.map(|(.., accuracy)| accuracy);
+            let counting = Counting {
+                session: row.id,
+                continues: row.continues,
+                started_at: row.started_at,
+                ended_at: row.end.map(|(at, ..)| at),
+            };
             for allocation in body.data.allocations {
-                ledger.count(&row.realm, row.id.to_string(), accuracy, allocation);
+                ledger.count(&row.realm, &counting, accuracy, allocation);
             }
         }
         if page.len() < PAGE {
@@ -189,10 +242,12 @@ impl Ledger {
     /// date.
     pub(super) fn may_have_counted(&self, key: &Key, since: Option<Timestamp>) -> bool {
         let times = self.partial.get(&(key.realm.clone(), key.username.clone()));
-        let holds = |(from, to): &(Timestamp, Timestamp)| {
-            since.is_none_or(|at| at.0.saturating_add(super::TOLERANCE) >= from.0 && at <= *to)
-        };
-        times.is_some_and(|times| times.iter().any(holds))
+        is_within(times, since)
+    }
+
+    /// The same of sessions of which it is not known whose they were.
+    pub(super) fn may_be_in_a_crowd(&self, key: &Key, since: Option<Timestamp>) -> bool {
+        is_within(self.crowded.get(&key.realm), since)
     }
 
     fn life(&mut self, key: Key, opened_at: Timestamp) -> &mut Told {
@@ -208,10 +263,9 @@ impl Ledger {
         &mut lives[place]
     }
 
-    fn count(&mut self, realm: &[u8], session: String, accuracy: Option<Accuracy>, a: Allocation) {
+    fn count(&mut self, realm: &[u8], counting: &Counting, accuracy: Option<Accuracy>, a: Allocation) {
         let exact = a.username_base64.and_then(|text| STANDARD.decode(text).ok());
-        let opened_at = a.opened_at.parse().ok().map(jiff::Timestamp::as_millisecond);
-        let opened_at = opened_at.and_then(|millis| u64::try_from(millis).ok());
+        let opened_at = time(&a.opened_at);
         // What we wrote ourselves can be read.
         let (Ok(id), Some(opened_at)) = (a.id.parse(), opened_at) else {
             return;
@@ -221,16 +275,45 @@ impl Ledger {
             username: exact.unwrap_or_else(|| a.username.into_bytes()),
             id: AllocationId(id),
         };
-        let told = self.life(key, Timestamp(opened_at));
-        told.sessions.push(session);
+        let told = self.life(key, opened_at);
+        told.sessions.push(counting.session.to_string());
+        told.counted.push(counting.clone());
         told.usage = told.usage.plus(Legs {
             client: a.usage.client,
             peer: a.usage.peer.unwrap_or_default(),
         });
         told.no_peer_leg |= a.usage.peer.is_none();
-        told.closed |= a.closed_at.is_some();
+        let reason = CloseReason::ALL
+            .iter()
+            .find(|r| Some(r.as_str()) == a.close_reason.as_deref());
+        let closed = a.closed_at.as_deref().and_then(time).zip(reason.copied());
+        told.closed = told.closed.or(closed);
+        told.opened_seen |= a.opened_seen;
         told.open |= accuracy.is_none();
         told.lower_bound |= accuracy == Some(Accuracy::LowerBound);
-        told.server = told.server.take().or(a.server).or(a.server_address);
+        told.server = told
+            .server
+            .take()
+            .or(a.server.clone())
+            .or(a.server_address.clone());
+        told.direct_server = told.direct_server.take().or(a.server);
+        told.transport = told.transport.take().or(a.transport);
+        told.server_address = told.server_address.take().or(a.server_address);
+        told.client_address = told.client_address.take().or(a.client_address);
+        let tls = a.tls.and_then(|tls| tls.version.zip(tls.cipher));
+        told.tls = told.tls.take().or(tls);
     }
+}
+
+fn is_within(times: Option<&Vec<(Timestamp, Timestamp)>>, since: Option<Timestamp>) -> bool {
+    let holds = |(from, to): &(Timestamp, Timestamp)| {
+        since.is_none_or(|at| at.0.saturating_add(super::TOLERANCE) >= from.0 && at <= *to)
+    };
+    times.is_some_and(|times| times.iter().any(holds))
+}
+
+/// As bodies have it.
+fn time(text: &str) -> Option<Timestamp> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok().map(Timestamp)
 }

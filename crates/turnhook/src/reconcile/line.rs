@@ -255,6 +255,15 @@ fn closed(text: &[u8]) -> Option<Name<'_>> {
     Some(Name { realm, username })
 }
 
+/// The client's address in the text of a `closed`.
+#[must_use]
+pub fn remote(text: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = split_last(text, b">, local ")?;
+    let (_, rest) = split_first(rest, b", remote ")?;
+    let (remote, _) = split_first(rest, b", reason: ")?;
+    Some(remote)
+}
+
 /// `realm=<R>, username=<U`. A username has no blank, so the last place where it can begin is the right one.
 fn names(text: &[u8]) -> Option<Name<'_>> {
     let rest = text.strip_prefix(b"realm=<")?;

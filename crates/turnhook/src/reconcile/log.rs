@@ -4,19 +4,24 @@
 //! another coturn, after which numbers begin anew.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, BufRead},
     sync::Arc,
 };
 
 use turnhook_reducer::{message::AllocationId, message::Leg, time::Timestamp, usage::Legs};
 
-use super::line::{self, Format, Record, Unended, What};
+use super::{
+    heal::Worth,
+    line::{self, Format, Record, Unended, What},
+};
 
 /// Longer lines are none of coturn's: its own have a kilobyte.
 pub const LINE_MAX: usize = 16 << 10;
 /// A name has 512 bytes at most, and a record more than a hundred: so many lines can stand in it.
 const IN_A_NAME: u8 = 8;
+/// Records of one date that are kept.
+const AT_ONCE: usize = 1 << 16;
 /// So many numbers are followed at once. Who floods coturn gets more numbers, each for a moment.
 const OPEN_MAX: usize = 1 << 20;
 
@@ -37,6 +42,8 @@ pub struct Life {
     pub deleted: bool,
     /// The sum of its reports.
     pub usage: Legs,
+    /// Its client's address when it closed.
+    pub remote: Option<Box<[u8]>>,
     /// It was refreshed or deleted: it is an allocation, whether its `new` was read or not.
     is_allocation: bool,
 }
@@ -61,6 +68,8 @@ pub struct Counts {
     pub unauthenticated: u64,
     /// Starts of coturn.
     pub starts: u64,
+    /// Files that begin before the one before them ends: what stands in both is counted twice.
+    pub overlapping_files: u64,
     /// Allocations whose beginning is not in the log.
     pub without_beginning: u64,
 }
@@ -76,6 +85,13 @@ pub struct Log {
     pub dates: Option<(Timestamp, Timestamp)>,
     /// The format of its lines; `None` if no line had one.
     pub format: Option<Format>,
+    /// Records in lines that begin in another way than their file's do, or as none of coturn's; a start of a coturn before
+    /// 4.17.
+    foreign: u64,
+    /// The next record is its file's first.
+    at_start: bool,
+    /// The records of the newest date.
+    newest: HashSet<Box<[u8]>>,
     open: HashMap<AllocationId, Life>,
     names: HashMap<Arc<[u8]>, ()>,
     /// A client's words that no line has ended yet, and for how many lines more that is waited for.
@@ -89,6 +105,7 @@ impl Log {
     /// Whatever keeps it from being read.
     pub fn read(&mut self, mut from: impl BufRead) -> io::Result<()> {
         let mut format = None;
+        self.at_start = true;
         let mut line = Vec::new();
         loop {
             match next_line(&mut from, &mut line)? {
@@ -108,6 +125,16 @@ impl Log {
         // What a file broke off does not go on in the next: coturn writes a line at once.
         self.unended = None;
         Ok(())
+    }
+
+    /// What can be built on it.
+    #[must_use]
+    pub fn worth(&self) -> Worth {
+        Worth {
+            one_record_a_line: self.format == Some(Format::New) && self.foreign == 0,
+            suspicious: self.counts.suspicious > 0,
+            overlaps: self.counts.overlapping_files > 0,
+        }
     }
 
     /// There is no more: what is still open was when the log ended.
@@ -133,6 +160,7 @@ impl Log {
                 self.started();
             } else if line::holds_a_record(bytes) || line::record(bytes).is_some() {
                 self.counts.suspicious += 1;
+                self.foreign += 1;
             }
             return;
         };
@@ -140,26 +168,51 @@ impl Log {
         self.format = Some(self.format.map_or(first, |known| known.min(first)));
         let record = line::record(line.text);
         let Some(record) = record else {
-            if line.format == first && !in_a_name && line::banner(line.text).is_some() {
+            if line.format == first
+                && !in_a_name
+                && let Some(version) = line::banner(line.text)
+            {
                 self.started();
+                self.foreign += u64::from(line.format == Format::New && is_before_4_17(version));
             }
             if line::holds_a_record(line.text) {
                 self.counts.suspicious += 1;
             }
-            if let Some(what) = line::unended(line.text) {
+            // From 4.17 on a name has no lines: nobody can hide those of others by one.
+            if line.format == Format::Old
+                && let Some(what) = line::unended(line.text)
+            {
                 self.unended = Some((what, IN_A_NAME));
             }
             return;
         };
         if line.format != first || in_a_name {
             self.counts.suspicious += 1;
+            self.foreign += u64::from(line.format != first);
             return;
         }
+        let at_start = std::mem::take(&mut self.at_start);
         if let Some(at) = line.at {
+            let newest = self.dates.map(|(_, to)| to);
+            let again = newest == Some(at) && self.newest.contains(bytes);
+            if at_start && (again || newest.is_some_and(|newest| at < newest)) {
+                self.counts.overlapping_files += 1;
+            }
+            if newest.is_none_or(|newest| at > newest) {
+                self.newest.clear();
+            }
+            if newest.is_none_or(|newest| at >= newest) && self.newest.len() < AT_ONCE {
+                self.newest.insert(bytes.into());
+            }
             let (from, to) = self.dates.unwrap_or((at, at));
             self.dates = Some((from.min(at), to.max(at)));
         }
         self.counts.records += 1;
+        if record.what == What::Closed
+            && let Some(life) = self.open.get_mut(&record.id)
+        {
+            life.remote = line::remote(line.text).map(Into::into);
+        }
         self.record(record, line.at);
     }
 
@@ -190,6 +243,7 @@ impl Log {
                 begun: false,
                 deleted: false,
                 usage: Legs::default(),
+                remote: None,
                 is_allocation: false,
             };
             self.open.insert(id, life);
@@ -250,6 +304,20 @@ impl Log {
         self.names.insert(Arc::clone(&name), ());
         name
     }
+}
+
+/// Such a coturn's lines may be a client's, whatever they begin with.
+fn is_before_4_17(version: &[u8]) -> bool {
+    let mut numbers = version.split(|b| *b == b'.').map(|part| {
+        let number = std::str::from_utf8(part)
+            .ok()
+            .and_then(|part| part.parse::<u32>().ok());
+        number.unwrap_or_default()
+    });
+    (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    ) < (4, 17)
 }
 
 /// Which date of a file is asked for.

@@ -2,10 +2,11 @@
 //!
 //! The log has each report that coturn published, and nothing can be lost on its way into a file; but names in it are what
 //! clients say, and before 4.17 a client can write whole lines. So what is found here is a finding for people: nothing in
-//! it changes a session.
+//! it changes a session; what may be told besides, by a narrow rule and if somebody asks for it, is in `heal.rs`.
 
 mod compare;
 mod files;
+pub mod heal;
 mod ledger;
 pub mod line;
 pub mod log;

@@ -1,5 +1,8 @@
 //! coturn's own log against the ledger: real coturns that write their logs into files, rotated, restarted, forged.
 
+mod healing;
+mod outages;
+
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
