@@ -221,7 +221,7 @@ async fn each_page_can_be_followed() {
     };
     // Starts and ends; of starts without traffic only who is sent whole events hears.
     eventually("everything to be delivered", || {
-        let all = |name: &&str| delivered(name).len() == if **name == "events" { 8 } else { 4 };
+        let all = |name: &&str| delivered(name).len() == if *name == "events" { 8 } else { 4 };
         names.iter().all(all).then_some(())
     });
     for name in names.iter().filter(|name| **name != "in-house") {
