@@ -218,8 +218,6 @@ impl Subscription {
         let mut ping: Option<(Timestamp, Instant)> = None;
         let mut alive = Instant::now();
         let mut deaf = false;
-        // Until then at most, what came while this process stood still is being read.
-        let mut behind: Option<Instant> = None;
         loop {
             let waited = Instant::now();
             // Reading first: when this process did not run for a while, what came meanwhile is not silence.
@@ -229,18 +227,15 @@ impl Subscription {
                 _ = ticks.tick() => None,
             };
             let stood_still = waited.elapsed() >= self.patience.ping * 2;
-            if stood_still {
-                behind = Some(Instant::now() + self.patience.deaf);
-            }
             match read {
                 Some(Ok(0)) => return self.lost("the connection was closed by Redis", true),
                 Some(Err(e)) => return self.lost(&format!("the connection was lost: {e}"), true),
                 Some(Ok(_)) => {
                     alive = Instant::now();
-                    behind = behind.filter(|until| alive < *until);
-                    if behind.is_some() {
+                    if stood_still {
                         // If Redis has thrown us out meanwhile, a PING would make the kernel discard what is still on
-                        // its way: it comes once all that has been read.
+                        // its way: it comes later. Not by more than one interval, however much is said: what a node
+                        // that slept hears is known to be news from the answer on.
                         ticks.reset();
                     }
                     let at = (self.clock)();
@@ -262,7 +257,6 @@ impl Subscription {
                 // It was due already when this process stood still, and is seen before what has come since.
                 None if stood_still => ticks.reset(),
                 None if ping.is_none() => {
-                    behind = None;
                     let at = (self.clock)();
                     // Never more than one is under way, so it always fits into the socket's buffer.
                     if let Err(e) = self.send(&["PING"]).await {
