@@ -519,7 +519,7 @@ async fn what_was_over_before_an_upgrade_is_no_news() {
     f.store.close().await;
     let db = rusqlite::Connection::open(f.path()).unwrap();
     db.execute_batch(
-        "DELETE FROM schema_version WHERE version > 6; DROP TABLE user_event; DROP INDEX block_of_session; \
+        "DELETE FROM schema_version WHERE version > 6; DROP TABLE heal; DROP TABLE user_event; DROP INDEX block_of_session; \
          ALTER TABLE block_change DROP COLUMN quota; ALTER TABLE block_change DROP COLUMN told; \
          ALTER TABLE store DROP COLUMN told_change",
     )
