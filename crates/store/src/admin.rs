@@ -5,7 +5,9 @@ use turnhook_reducer::time::Timestamp;
 
 #[cfg(doc)]
 use crate::Error;
-use crate::{Admin, AuditEntry, Backend, DeliveryFilter, Replay, ReplayRequest, Result, on};
+use crate::{
+    Admin, AuditEntry, DeliveryFilter, DeliveryState, Replay, ReplayRequest, Result, on, query::values,
+};
 
 impl Admin {
     /// Pauses an endpoint; false if it was paused already.
@@ -31,15 +33,20 @@ impl Admin {
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been queued, and is on record.
     pub async fn replay(&self, request: ReplayRequest) -> Result<Replay> {
-        on!(self, db => db.replay(request).await)
+        let ids = self.0.matching(&request.filter).await?;
+        on!(self, db => db.replay(request, ids).await)
     }
 
     /// Gives up pending and dead deliveries (only those in `filter.states`, if it names any) for good; how many.
     ///
     /// # Errors
     /// [`Error::UnknownEndpoint`], or the disk's; then a part may have been discarded.
-    pub async fn discard(&self, filter: DeliveryFilter, at: Timestamp) -> Result<u64> {
-        on!(self, db => db.discard(filter, at).await)
+    pub async fn discard(&self, mut filter: DeliveryFilter, at: Timestamp) -> Result<u64> {
+        if filter.states.is_empty() {
+            filter.states = vec![DeliveryState::Pending, DeliveryState::Dead];
+        }
+        let ids = self.0.matching(&filter).await?;
+        on!(self, db => db.discard(ids, at).await)
     }
 
     /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
@@ -56,6 +63,10 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn note(&self, entry: AuditEntry) -> Result<()> {
-        on!(self, db => db.note(entry.cut()).await)
+        let e = entry.cut();
+        let sql =
+            "INSERT INTO audit (at, who, action, target, detail, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let values = values![e.at, e.who, e.action, e.target, e.detail, e.count];
+        self.0.execute(sql, vec![values]).await.map(drop)
     }
 }

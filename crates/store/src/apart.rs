@@ -9,7 +9,7 @@ use std::{
 use turnhook_reducer::event::EventId;
 
 use crate::{
-    Backend, State,
+    State,
     commit::{Commit, Committed, How, Refused},
     error::{Error, Result},
     facts, on,

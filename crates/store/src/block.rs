@@ -4,10 +4,13 @@
 use turnhook_reducer::{event::SessionId, time::Timestamp, user_event::QuotaReached};
 
 use crate::{
-    Admin, Backend,
+    Admin,
     codes::{int, nat},
     error::{Error, Result},
-    on, user_events,
+    on,
+    query::{Dialect, values},
+    record::{Columns, Record},
+    user_events,
 };
 
 /// Longer reasons, and names of who it was, are cut.
@@ -75,7 +78,7 @@ pub struct BlockRow {
 }
 
 /// The columns of a change, for both databases: kind, realm, user, session, until.
-pub(crate) type Columns = (
+pub(crate) type ChangeColumns = (
     i16,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
@@ -83,7 +86,7 @@ pub(crate) type Columns = (
     Option<i64>,
 );
 
-pub(crate) fn to_columns(change: &BlockChange) -> Columns {
+pub(crate) fn to_columns(change: &BlockChange) -> ChangeColumns {
     let bytes = |b: &[u8]| Some(b.to_vec());
     match change {
         BlockChange::Block { realm, user, until } => (
@@ -104,17 +107,18 @@ pub(crate) fn to_columns(change: &BlockChange) -> Columns {
 }
 
 /// Of the block that a rule is about to make: was it made before (realm, user, who, until), or does one hold that lasts as
-/// long (realm, user, until)? `is` compares what may be NULL.
-pub(crate) fn made_before(user: &str, is: &str, mark: char) -> String {
-    format!(
-        "SELECT 1 FROM block_change b WHERE b.{user} = {mark}2 AND b.realm {is} {mark}1 AND b.kind = 0 \
-         AND ((b.who = {mark}3 AND b.until_at = {mark}4) OR ((b.until_at IS NULL OR b.until_at >= {mark}4) AND b.id = \
-         (SELECT max(id) FROM block_change WHERE {user} = {mark}2 AND realm {is} {mark}1))) LIMIT 1"
-    )
+/// long (realm, user, until)?
+pub(crate) fn made_before(dialect: &Dialect) -> String {
+    let Dialect { user, is, .. } = dialect;
+    dialect.say(&format!(
+        "SELECT 1 FROM block_change b WHERE b.{user} = ?2 AND b.realm {is} ?1 AND b.kind = 0 \
+         AND ((b.who = ?3 AND b.until_at = ?4) OR ((b.until_at IS NULL OR b.until_at >= ?4) AND b.id = \
+         (SELECT max(id) FROM block_change WHERE {user} = ?2 AND realm {is} ?1))) LIMIT 1"
+    ))
 }
 
 /// `None` for what this version does not know.
-pub(crate) fn from_columns((kind, realm, user, session, until): Columns) -> Option<BlockChange> {
+pub(crate) fn from_columns((kind, realm, user, session, until): ChangeColumns) -> Option<BlockChange> {
     let realm = realm.map(Vec::into_boxed_slice);
     Some(match kind {
         0 => BlockChange::Block {
@@ -138,7 +142,7 @@ pub(crate) fn from_columns((kind, realm, user, session, until): Columns) -> Opti
 /// A change that is to be put on record, as columns.
 pub(crate) struct New {
     pub(crate) at: Timestamp,
-    pub(crate) columns: Columns,
+    pub(crate) columns: ChangeColumns,
     pub(crate) reason: String,
     pub(crate) who: String,
     pub(crate) quota: Option<Vec<u8>>,
@@ -156,12 +160,42 @@ impl New {
     }
 }
 
-/// The last change of a user (`$2`) in a realm (`$1`), for the named columns.
-pub(crate) fn last_change(columns: &str, user: &str, is: &str, mark: char) -> String {
-    format!(
+/// The last change of a user (value 2) in a realm (value 1), for the named columns.
+pub(crate) fn last_change(columns: &str, dialect: &Dialect) -> String {
+    let Dialect { user, is, .. } = dialect;
+    dialect.say(&format!(
         "SELECT {columns} FROM block_change b WHERE b.id = \
-         (SELECT max(id) FROM block_change WHERE {user} = {mark}2 AND realm {is} {mark}1)"
-    )
+         (SELECT max(id) FROM block_change WHERE {user} = ?2 AND realm {is} ?1)"
+    ))
+}
+
+/// What is read of a change `b`.
+pub(crate) fn columns(dialect: &Dialect) -> String {
+    let user = dialect.user;
+    format!("b.id, b.at, b.kind, b.realm, b.{user}, b.session, b.until_at, b.reason, b.who")
+}
+
+/// `None` for what this version does not know.
+impl Record for Option<BlockRow> {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let columns = (
+            row.value(2)?,
+            row.maybe(3)?,
+            row.maybe(4)?,
+            row.maybe(5)?,
+            row.maybe(6)?,
+        );
+        let Some(change) = from_columns(columns) else {
+            return Ok(None);
+        };
+        Ok(Some(BlockRow {
+            id: row.value(0)?,
+            at: row.value(1)?,
+            change,
+            reason: row.value(7)?,
+            who: row.value(8)?,
+        }))
+    }
 }
 
 /// Later than the last change there, so that the times of a user's changes are in their order, whatever clocks say.
@@ -240,7 +274,10 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn block_changes(&self, after: u64, limit: usize) -> Result<Vec<BlockRow>> {
-        on!(self, db => db.block_changes(after, limit.max(1)).await)
+        let columns = columns(self.0.dialect());
+        let sql = format!("SELECT {columns} FROM block_change b WHERE b.id > ?1 ORDER BY b.id LIMIT ?2");
+        let found: Vec<Option<BlockRow>> = self.0.ask(&sql, values![after, limit.max(1) as u64]).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// The blocks that hold at `now`, by user.
@@ -248,9 +285,7 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn blocks(&self, now: Timestamp) -> Result<Vec<BlockRow>> {
-        let mut rows = on!(self, db => db.last_blocks(None).await)?;
-        rows.retain(|row| row.holds(now));
-        Ok(rows)
+        self.blocks_held(None, now).await
     }
 
     /// Those of one user.
@@ -258,9 +293,22 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn blocks_of(&self, user: &[u8], now: Timestamp) -> Result<Vec<BlockRow>> {
-        let mut rows = on!(self, db => db.last_blocks(Some(user.to_vec())).await)?;
-        rows.retain(|row| row.holds(now));
-        Ok(rows)
+        self.blocks_held(Some(user), now).await
+    }
+
+    async fn blocks_held(&self, only: Option<&[u8]>, now: Timestamp) -> Result<Vec<BlockRow>> {
+        let dialect = self.0.dialect();
+        let (columns, user) = (columns(dialect), dialect.user);
+        let (of, values) = match only {
+            Some(user) => ("= ?1", values![user.to_vec()]),
+            None => ("IS NOT NULL", values![]),
+        };
+        let sql = format!(
+            "SELECT {columns} FROM block_change b WHERE b.id IN \
+             (SELECT max(id) FROM block_change WHERE {user} {of} GROUP BY {user}, realm) ORDER BY b.{user}, b.id"
+        );
+        let found: Vec<Option<BlockRow>> = self.0.ask(&sql, values).await?;
+        Ok(found.into_iter().flatten().filter(|row| row.holds(now)).collect())
     }
 }
 

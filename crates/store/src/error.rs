@@ -255,11 +255,15 @@ impl Error {
     pub(crate) fn unknown_source(name: &str, known: &[String]) -> Error {
         Error::UnknownSource {
             name: name.into(),
-            known: if known.is_empty() {
-                "none".into()
-            } else {
-                known.join(", ")
-            },
+            known: listed(known),
+        }
+    }
+
+    pub(crate) fn unknown_endpoint(name: &str, mut known: Vec<String>) -> Error {
+        known.sort();
+        Error::UnknownEndpoint {
+            name: name.into(),
+            known: listed(&known),
         }
     }
 
@@ -267,6 +271,13 @@ impl Error {
     pub(crate) fn is_unstorable(&self) -> bool {
         matches!(self, Error::Unstorable { .. })
     }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".into();
+    }
+    names.join(", ")
 }
 
 /// What the store's functions give.

@@ -3,7 +3,11 @@
 
 use turnhook_reducer::event::SessionId;
 
-use crate::{Admin, Backend, Result, SourceId, on};
+use crate::{
+    Admin, Result, SourceId,
+    query::values,
+    record::{Columns, Record},
+};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +26,14 @@ impl Admin {
     /// # Errors
     /// The disk's; then none was.
     pub async fn ask_to_heal(&self, rows: Vec<HealRow>) -> Result<usize> {
-        on!(self, db => db.ask_to_heal(rows).await)
+        let values = rows
+            .into_iter()
+            .map(|row| values![row.session, row.source, row.data])
+            .collect();
+        let sql =
+            "INSERT INTO heal (session, source, data) VALUES (?1, ?2, ?3) ON CONFLICT (session) DO NOTHING";
+        let new = self.0.execute(sql, values).await?;
+        Ok(usize::try_from(new).unwrap_or(usize::MAX))
     }
 
     /// What is asked for, in the order of the sessions.
@@ -30,7 +41,8 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn to_heal(&self, limit: usize) -> Result<Vec<HealRow>> {
-        on!(self, db => db.to_heal(limit.max(1)).await)
+        let sql = "SELECT session, source, data FROM heal ORDER BY session LIMIT ?1";
+        self.0.ask(sql, values![limit.max(1) as u64]).await
     }
 
     /// It is told, or cannot be.
@@ -38,6 +50,17 @@ impl Admin {
     /// # Errors
     /// The disk's.
     pub async fn healed(&self, session: SessionId) -> Result<()> {
-        on!(self, db => db.healed(session).await)
+        let sql = "DELETE FROM heal WHERE session = ?1";
+        self.0.execute(sql, vec![values![session]]).await.map(drop)
+    }
+}
+
+impl Record for HealRow {
+    fn read<R: Columns>(row: &R) -> Result<HealRow, R::Error> {
+        Ok(HealRow {
+            session: row.value(0)?,
+            source: row.value(1)?,
+            data: row.value(2)?,
+        })
     }
 }

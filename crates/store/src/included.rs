@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{DeliveryId, EndpointId};
+use crate::{
+    ids::{DeliveryId, EndpointId},
+    record::{Columns, Record},
+};
 
 /// How much of an event an endpoint is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +29,16 @@ impl Included {
         found.map(|(_, part)| *part)
     }
 
-    pub(crate) fn add(&mut self, endpoint: EndpointId, from_event: i64, part: Part) {
-        self.0.entry(endpoint).or_default().push((from_event, part));
+    /// Asks for all of it.
+    pub(crate) const SQL: &str =
+        "SELECT endpoint, from_event, allocations, addresses FROM included ORDER BY endpoint, from_event";
+
+    pub(crate) fn new(rows: Vec<IncludedRow>) -> Included {
+        let mut included = Included::default();
+        for IncludedRow(endpoint, from_event, part) in rows {
+            included.0.entry(endpoint).or_default().push((from_event, part));
+        }
+        included
     }
 
     /// Those that differ from what holds now.
@@ -37,5 +48,17 @@ impl Included {
             last.map(|(_, part)| part) != Some(part)
         };
         wanted.iter().filter(differs).copied().collect()
+    }
+}
+
+pub(crate) struct IncludedRow(EndpointId, i64, Part);
+
+impl Record for IncludedRow {
+    fn read<R: Columns>(row: &R) -> Result<IncludedRow, R::Error> {
+        let part = Part {
+            allocations: row.value(2)?,
+            addresses: row.value(3)?,
+        };
+        Ok(IncludedRow(row.value(0)?, row.value(1)?, part))
     }
 }

@@ -61,6 +61,7 @@
 mod admin;
 mod apart;
 mod assign;
+mod backend;
 mod block;
 mod cluster;
 mod codec;
@@ -68,6 +69,7 @@ mod codes;
 mod commit;
 mod copy;
 mod delivery;
+mod details;
 mod endpoint;
 mod error;
 mod facts;
@@ -81,6 +83,7 @@ mod outbox;
 mod postgres;
 mod query;
 mod reads;
+mod record;
 mod session;
 mod sqlite;
 mod state;
@@ -92,6 +95,7 @@ mod user_events;
 use std::{path::Path, sync::Arc};
 
 pub use assign::assign;
+use backend::{Backend, on};
 pub use block::{BlockChange, BlockRow, Whom};
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
 pub use commit::{Commit, Committed, NewEvent};
@@ -143,23 +147,6 @@ pub struct Ledger(Backend);
 /// What people ask for: pauses, replays, blocks, with who did it; and the upkeep.
 #[derive(Clone)]
 pub struct Admin(Backend);
-
-#[derive(Clone)]
-enum Backend {
-    Sqlite(Arc<Sqlite>),
-    Postgres(Arc<Postgres>),
-}
-
-/// The same request, whatever stands behind a handle.
-macro_rules! on {
-    ($handle:expr, $db:ident => $request:expr) => {
-        match &$handle.0 {
-            Backend::Sqlite($db) => $request,
-            Backend::Postgres($db) => $request,
-        }
-    };
-}
-pub(crate) use on;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,7 +6,7 @@ use turnhook_reducer::time::Timestamp;
 
 use crate::{
     Backend, Backlog, Delivery, DeliveryId, Endpoint, EndpointId, Included, Lanes, Outbox, Outcome, Part,
-    Recorded, Result, on,
+    Recorded, Result, endpoint::PausedRow, on, query::values,
 };
 #[cfg(doc)]
 use crate::{Error, Mode};
@@ -142,7 +142,7 @@ impl Outbox {
     /// # Errors
     /// The disk's.
     pub async fn included(&self) -> Result<Included> {
-        on!(self, db => db.included().await)
+        Ok(Included::new(self.0.ask(Included::SQL, values![]).await?))
     }
 
     /// All endpoints that ever were configured, by name.
@@ -150,7 +150,8 @@ impl Outbox {
     /// # Errors
     /// The store cannot be read or written.
     pub async fn endpoints(&self) -> Result<Vec<Endpoint>> {
-        on!(self, db => db.endpoints().await)
+        let found = self.0.ask(PausedRow::SQL, values![]).await?;
+        Ok(PausedRow::endpoints(found))
     }
 
     /// Pauses an endpoint that said that it is gone; false if it was paused already.

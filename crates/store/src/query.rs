@@ -6,35 +6,79 @@ use turnhook_reducer::{
 };
 
 use crate::{
-    codes::{self, int, nat},
+    codes::{self, int},
     delivery::{Attempt, DeliveryCursor, DeliveryFilter, DeliveryRow, DeliveryState, ReplayId},
-    ids::DeliveryId,
-    session::SessionFilter,
+    ids::{DeliveryId, SourceId},
+    record::{Columns, Record},
+    session::{self, SessionFilter},
 };
 
 /// Given with a statement, in the place of its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
+    Null,
     Int(i64),
     Text(String),
     Bytes(Vec<u8>),
 }
 
-impl From<i64> for Value {
-    fn from(v: i64) -> Value {
-        Value::Int(v)
+/// What becomes which kind of value.
+macro_rules! values_from {
+    ($($of:ty => $kind:ident, $value:expr;)*) => {$(
+        impl From<$of> for Value {
+            fn from(value: $of) -> Value {
+                Value::$kind($value(value))
+            }
+        }
+    )*};
+}
+
+values_from! {
+    i64 => Int, |v| v;
+    u64 => Int, int;
+    Timestamp => Int, |t: Timestamp| int(t.0);
+    SourceId => Int, |id: SourceId| id.0.into();
+    String => Text, |v| v;
+    Vec<u8> => Bytes, |v| v;
+    EventId => Bytes, |id: EventId| id.0.to_vec();
+    SessionId => Bytes, |id: SessionId| id.0.to_vec();
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::Null, Into::into)
     }
 }
 
-impl From<String> for Value {
-    fn from(v: String) -> Value {
-        Value::Text(v)
-    }
+/// The values of a statement.
+macro_rules! values {
+    ($($value:expr),*) => {
+        vec![$($crate::query::Value::from($value)),*]
+    };
+}
+pub(crate) use values;
+
+/// A statement and its values.
+pub(crate) type Query = (String, Vec<Value>);
+
+/// The values of a statement that is being written.
+pub(crate) struct Values<'d> {
+    pub(crate) dialect: &'d Dialect,
+    pub(crate) values: Vec<Value>,
 }
 
-impl From<Vec<u8>> for Value {
-    fn from(v: Vec<u8>) -> Value {
-        Value::Bytes(v)
+impl<'d> Values<'d> {
+    pub(crate) fn new(dialect: &'d Dialect) -> Values<'d> {
+        Values {
+            dialect,
+            values: Vec::new(),
+        }
+    }
+
+    /// What stands in the statement in the place of a value.
+    pub(crate) fn place(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("{}{}", self.dialect.mark, self.values.len())
     }
 }
 
@@ -52,19 +96,34 @@ pub(crate) struct Dialect {
     /// The column of `session` by which it walks.
     pub(crate) session_id: &'static str,
     /// A user's events, and those of his sessions; he is value 1.
-    pub(crate) user: &'static str,
+    pub(crate) user_events: &'static str,
+    /// From any of these three to the deliveries of the events.
+    pub(crate) deliveries: &'static str,
     /// Pending deliveries.
     pub(crate) pending: &'static str,
     /// Dead letters.
     pub(crate) dead: &'static str,
+    /// From these two to their events.
+    pub(crate) event: &'static str,
     /// From a delivery to its endpoint `p`, where the walk has not come by it.
     pub(crate) endpoint: &'static str,
-    /// The column of `s` that holds the user.
-    pub(crate) user_column: &'static str,
+    /// The column that holds a user: the word is one of SQL's own in some databases.
+    pub(crate) user: &'static str,
+    /// Deliveries by the replay that they were queued by.
+    pub(crate) replayed: &'static str,
     /// Between two tables, the outer one first.
     pub(crate) join: &'static str,
     /// Sessions by when they ended.
     pub(crate) by_end: &'static str,
+    /// Compares what may be NULL.
+    pub(crate) is: &'static str,
+}
+
+impl Dialect {
+    /// A statement with its values in the places `?1`, `?2` …, as this database wants it.
+    pub(crate) fn say(&self, sql: &str) -> String {
+        sql.replace('?', &self.mark.to_string())
+    }
 }
 
 /// Where a search begins.
@@ -79,10 +138,10 @@ enum Walk {
 
 /// A search for deliveries.
 pub(crate) struct Deliveries<'a> {
-    dialect: &'a Dialect,
+    values: Values<'a>,
     walk: Walk,
     conditions: Vec<String>,
-    pub(crate) values: Vec<Value>,
+    joined: &'static str,
 }
 
 impl<'a> Deliveries<'a> {
@@ -102,20 +161,20 @@ impl<'a> Deliveries<'a> {
             Walk::Keys
         };
         let mut q = Deliveries {
-            dialect,
+            values: Values::new(dialect),
             walk,
             conditions: Vec::new(),
-            values: Vec::new(),
+            joined: "",
         };
-        if walk == Walk::User {
-            q.values.extend(filter.user.clone().map(Value::Bytes));
+        if let Some(user) = filter.user.clone().filter(|_| walk == Walk::User) {
+            q.place(user);
         }
         if !filter.ids.is_empty() {
-            let list: Vec<String> = filter.ids.iter().map(|id| q.value(id.0.to_vec())).collect();
+            let list: Vec<String> = filter.ids.iter().map(|id| q.place(*id)).collect();
             q.add(format!("{} IN ({})", dialect.key, list.join(", ")));
         }
         if let Some(session) = filter.session {
-            let v = q.value(session.0.to_vec());
+            let v = q.place(session);
             let column = if walk == Walk::Session {
                 dialect.session_id
             } else {
@@ -124,15 +183,15 @@ impl<'a> Deliveries<'a> {
             q.add(format!("{column} = {v}"));
         }
         if let Some(user) = filter.user.as_ref().filter(|_| walk != Walk::User) {
-            let v = q.value(user.clone());
-            let (column, of_users) = (dialect.user_column, of_users(dialect));
+            let v = q.place(user.clone());
+            let column = dialect.user;
             q.add(format!(
-                "(EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND {column} = {v}) \
-                 OR EXISTS (SELECT 1 FROM user_event u WHERE u.event = e.id AND {of_users} = {v}))"
+                "(EXISTS (SELECT 1 FROM session s WHERE s.id = e.session_id AND s.{column} = {v}) \
+                 OR EXISTS (SELECT 1 FROM user_event u WHERE u.event = e.id AND u.{column} = {v}))"
             ));
         }
         if let Some(endpoint) = &filter.endpoint {
-            let v = q.value(endpoint.clone());
+            let v = q.place(endpoint.clone());
             q.add(format!("d.endpoint = (SELECT id FROM endpoint WHERE name = {v})"));
         }
         if !filter.states.is_empty() {
@@ -150,10 +209,10 @@ impl<'a> Deliveries<'a> {
         for (time, compare) in [(filter.since, ">="), (filter.until, "<")] {
             let Some(time) = time else { continue };
             if walk == Walk::Keys {
-                let v = q.value(first_id_at(time));
+                let v = q.place(first_id_at(time));
                 q.add(format!("{} {compare} {v}", dialect.key));
             }
-            let v = q.value(int(time.0));
+            let v = q.place(time);
             q.add(format!("e.at {compare} {v}"));
         }
         q
@@ -162,7 +221,7 @@ impl<'a> Deliveries<'a> {
     /// Only what is listed after this one, newest first.
     pub(crate) fn after(&mut self, after: DeliveryCursor) {
         let order = self.order();
-        let (event, id) = (self.value(after.event_id.0.to_vec()), self.value(after.id.0));
+        let (event, id) = (self.place(after.event_id), self.place(after.id.0));
         self.add(format!(
             "{order} <= {event} AND ({order} < {event} OR d.id < {id})"
         ));
@@ -171,110 +230,102 @@ impl<'a> Deliveries<'a> {
     /// The column by which it is ordered: that of the walk, so that nothing is sorted that need not be.
     pub(crate) fn order(&self) -> &'static str {
         match self.walk {
-            Walk::Keys => self.dialect.key,
+            Walk::Keys => self.values.dialect.key,
             _ => "e.event_id",
         }
     }
 
-    pub(crate) fn value(&mut self, v: impl Into<Value>) -> String {
-        self.values.push(v.into());
-        format!("{}{}", self.dialect.mark, self.values.len())
+    fn place(&mut self, value: impl Into<Value>) -> String {
+        self.values.place(value)
     }
 
     fn add(&mut self, condition: String) {
         self.conditions.push(condition);
     }
 
-    pub(crate) fn sql(&self, columns: &str, tail: &str) -> String {
-        let from = match self.walk {
-            Walk::Keys => self.dialect.keys,
-            Walk::Session => self.dialect.session,
-            Walk::User => self.dialect.user,
-            Walk::Pending => self.dialect.pending,
-            Walk::Dead => self.dialect.dead,
-        };
+    /// With rows of another table for each of them.
+    pub(crate) fn joined(self, joined: &'static str) -> Deliveries<'a> {
+        Deliveries { joined, ..self }
+    }
+
+    /// A page of them, newest event first.
+    pub(crate) fn page(mut self, limit: usize) -> Query {
+        let (order, limit) = (self.order(), self.place(limit as u64));
+        let columns = listed(self.values.dialect);
+        self.query(
+            &columns,
+            &format!("ORDER BY {order} DESC, d.id DESC LIMIT {limit}"),
+        )
+    }
+
+    /// These columns of them, with what follows the conditions.
+    pub(crate) fn query(self, columns: &str, tail: &str) -> Query {
+        let dialect = self.values.dialect;
         // Written out, so that the index of just these is taken.
-        let walked = match self.walk {
-            Walk::Pending => "d.state = 0",
-            Walk::Dead => "d.state = 2",
-            _ => "TRUE",
+        let (from, on, walked) = match self.walk {
+            Walk::Keys => (dialect.keys, dialect.deliveries, "TRUE"),
+            Walk::Session => (dialect.session, dialect.deliveries, "TRUE"),
+            Walk::User => (dialect.user_events, dialect.deliveries, "TRUE"),
+            Walk::Pending => (dialect.pending, dialect.event, "d.state = 0"),
+            Walk::Dead => (dialect.dead, dialect.event, "d.state = 2"),
         };
         let endpoint = if columns.contains("p.") {
-            self.dialect.endpoint
+            dialect.endpoint
         } else {
             ""
         };
-        let mut sql = format!("SELECT {columns} FROM {from} {endpoint} WHERE {walked}");
+        let mut sql = format!(
+            "SELECT {columns} FROM {from} {on} {endpoint} {} WHERE {walked}",
+            self.joined
+        );
         for condition in &self.conditions {
             sql.push_str(" AND ");
             sql.push_str(condition);
         }
         sql.push(' ');
         sql.push_str(tail);
-        sql
+        (sql, self.values.values)
     }
 }
 
-/// What is listed of a delivery, as [`Listed`] takes it.
+/// What is listed of a delivery.
 pub(crate) fn listed(dialect: &Dialect) -> String {
-    let (user, of_users) = (dialect.user_column, of_users(dialect));
+    let user = dialect.user;
     format!(
-        "{COLUMNS}, coalesce((SELECT {user} FROM session s WHERE s.id = e.session_id), \
-         (SELECT {of_users} FROM user_event u WHERE u.event = e.id))"
+        "{COLUMNS}, coalesce((SELECT s.{user} FROM session s WHERE s.id = e.session_id), \
+         (SELECT u.{user} FROM user_event u WHERE u.event = e.id))"
     )
-}
-
-/// The column of `user_event u` that holds the user.
-fn of_users(dialect: &Dialect) -> String {
-    dialect.user_column.replacen("s.", "u.", 1)
 }
 
 const COLUMNS: &str = "d.id, p.name, e.event_id, e.type, e.session_id, e.sequence, e.at, d.state, d.attempts, \
      d.first_attempt_at, d.at, d.latency_ms, d.reason, d.replay";
 
-/// The columns of a listed delivery.
-pub(crate) struct Listed {
-    pub(crate) id: i64,
-    pub(crate) endpoint: String,
-    pub(crate) event_id: [u8; 16],
-    pub(crate) event_type: i64,
-    pub(crate) session_id: [u8; 16],
-    pub(crate) sequence: u32,
-    pub(crate) timestamp: i64,
-    pub(crate) state: i64,
-    pub(crate) attempts: u32,
-    pub(crate) first_attempt_at: Option<i64>,
-    pub(crate) at: i64,
-    pub(crate) latency_ms: i64,
-    pub(crate) reason: Option<String>,
-    pub(crate) replay: Option<i64>,
-    pub(crate) user: Option<Vec<u8>>,
-}
+/// How many columns [`listed`] are.
+pub(crate) const LISTED: usize = 15;
 
-impl From<Listed> for DeliveryRow {
-    fn from(l: Listed) -> DeliveryRow {
-        let state = codes::state(l.state);
-        let at = Timestamp(nat(l.at));
+impl Record for DeliveryRow {
+    fn read<R: Columns>(row: &R) -> Result<DeliveryRow, R::Error> {
+        let (state, at): (DeliveryState, Timestamp) = (row.value(7)?, row.value(10)?);
         // A first attempt that succeeded leaves only when it was over.
-        let began =
-            (state == DeliveryState::Delivered).then(|| Timestamp(at.0.saturating_sub(nat(l.latency_ms))));
-        DeliveryRow {
-            id: DeliveryId(l.id),
-            endpoint: l.endpoint,
-            event_id: EventId(l.event_id),
-            event_type: codes::event_type(l.event_type),
-            session_id: SessionId(l.session_id),
-            user: l.user,
-            sequence: l.sequence,
-            timestamp: Timestamp(nat(l.timestamp)),
+        let latency: u64 = row.value(11)?;
+        let began = (state == DeliveryState::Delivered).then(|| Timestamp(at.0.saturating_sub(latency)));
+        Ok(DeliveryRow {
+            id: DeliveryId(row.value(0)?),
+            endpoint: row.value(1)?,
+            event_id: row.value(2)?,
+            event_type: row.value(3)?,
+            session_id: row.value(4)?,
+            user: row.maybe(14)?,
+            sequence: row.value(5)?,
+            timestamp: row.value(6)?,
             state,
-            attempts: l.attempts,
-            first_attempt_at: l.first_attempt_at.map(|ms| Timestamp(nat(ms))).or(began),
+            attempts: row.value(8)?,
+            first_attempt_at: row.maybe(9)?.or(began),
             next_attempt_at: (state == DeliveryState::Pending).then_some(at),
             finished_at: (state != DeliveryState::Pending).then_some(at),
-            reason: l.reason,
-            replay: l.replay.map(ReplayId),
-        }
+            reason: row.maybe(12)?,
+            replay: row.maybe(13)?.map(ReplayId),
+        })
     }
 }
 
@@ -338,33 +389,29 @@ impl Part {
     }
 }
 
-/// What follows `FROM` for sessions `s` of sources `c`, and its values.
+/// A page of sessions `s` of sources `c`.
 pub(crate) fn sessions(
     dialect: &Dialect,
     filter: &SessionFilter,
     after: Option<SessionId>,
     limit: usize,
     part: Part,
-) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = Vec::new();
-    let join = dialect.join;
-    let mut sql = format!("session s {join} source c ON c.id = s.source WHERE TRUE");
-    let mut value = |value: Value| {
-        values.push(value);
-        format!("{}{}", dialect.mark, values.len())
-    };
+) -> Query {
+    let mut values = Values::new(dialect);
+    let (join, user) = (dialect.join, dialect.user);
+    let mut from = format!("session s {join} source c ON c.id = s.source");
     if let (Part::Overlapping, Some(since)) = (part, filter.since) {
-        let since = value(int(since.0).into());
-        sql = format!(
+        let since = values.place(since);
+        from = format!(
             "(SELECT id FROM {by_end} WHERE ended_at >= {since} UNION ALL \
-             SELECT id FROM {by_end} WHERE ended_at IS NULL) o {join} {sql}",
+             SELECT id FROM {by_end} WHERE ended_at IS NULL) o {join} session s ON s.id = o.id \
+             {join} source c ON c.id = s.source",
             by_end = dialect.by_end,
-        )
-        .replace("session s", "session s ON s.id = o.id");
+        );
     }
+    let mut sql = format!("SELECT {} FROM {from} WHERE TRUE", session::columns(dialect));
     let mut add = |condition: &str, of: Value| {
-        let of = value(of);
-        sql.push_str(&condition.replace('?', &of));
+        sql.push_str(&condition.replace('?', &values.place(of)));
     };
     if let Some(source) = &filter.source {
         add(" AND c.name = ?", source.clone().into());
@@ -372,8 +419,8 @@ pub(crate) fn sessions(
     if let Some(realm) = &filter.realm {
         add(" AND s.realm = ?", realm.clone().into());
     }
-    if let Some(user) = &filter.user {
-        add(&format!(" AND {} = ?", dialect.user_column), user.clone().into());
+    if let Some(of) = &filter.user {
+        add(&format!(" AND s.{user} = ?"), of.clone().into());
     }
     if let Some(since) = filter.since {
         match part {
@@ -383,16 +430,16 @@ pub(crate) fn sessions(
         }
         add(
             " AND coalesce(s.ended_at, 9223372036854775807) >= ?",
-            int(since.0).into(),
+            since.into(),
         );
     }
     if let Some(until) = filter.until {
         // Ids begin with the start: what began later is not even looked at.
         add(" AND s.id < ?", first_id_at(until).into());
-        add(" AND s.started_at < ?", int(until.0).into());
+        add(" AND s.started_at < ?", until.into());
     }
     if let Some(after) = after {
-        add(" AND s.id < ?", after.0.to_vec().into());
+        add(" AND s.id < ?", after.into());
     }
     let open = match filter.open {
         Some(true) => " AND s.ended_at IS NULL",
@@ -401,9 +448,9 @@ pub(crate) fn sessions(
     };
     add(
         &format!("{open} ORDER BY s.id DESC LIMIT ?"),
-        int(limit as u64).into(),
+        (limit as u64).into(),
     );
-    (sql, values)
+    (sql, values.values)
 }
 
 /// The lowest id of an event or session of that time: they begin with their timestamps.

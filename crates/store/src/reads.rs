@@ -10,11 +10,12 @@ use turnhook_reducer::{
 
 use crate::{
     Backend, Ledger, View,
-    codes::{self, int, nat},
+    codes::{FIRST_OF_USERS, USAGE},
     error::Result,
-    facts, on,
-    query::{Dialect, Value},
-    session::{GapRow, SessionFilter, SessionRow},
+    facts,
+    query::{Dialect, Query, Value, Values, values},
+    record::{Columns, Record},
+    session::{self, GapRow, SessionFilter, SessionRow},
 };
 
 /// Which of what is on record: all conditions that are given must hold.
@@ -123,7 +124,11 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn newest_event(&self) -> Result<i64> {
-        on!(self, db => db.newest_event().await)
+        let found = self
+            .0
+            .ask("SELECT coalesce(max(id), 0) FROM event", values![])
+            .await?;
+        Ok(found.first().map_or(0, |(newest,)| *newest))
     }
 
     /// Events of sessions with numbers above `after`, in the order in which they were committed. Retention trims those that were
@@ -137,7 +142,11 @@ impl Ledger {
         after: i64,
         limit: usize,
     ) -> Result<Vec<ToldEvent>> {
-        on!(self, db => db.told_events(filter.clone(), after, limit).await)
+        let columns = "t.id, t.event_id, t.session_id, c.name, t.type, t.sequence, t.at, t.data";
+        let mut asked = Asked::new(self.0.dialect(), columns, "event t", "t");
+        asked.and(&format!("t.type < {FIRST_OF_USERS} AND t.id > ?"), after);
+        asked.record(filter, ["t.at"; 2]);
+        self.0.list(asked.ordered("t.id", limit)).await
     }
 
     /// Sessions that ended from `from` on and before `to`, by when they ended; the next page is `after` the last of this. Of
@@ -153,7 +162,12 @@ impl Ledger {
         after: Option<(Timestamp, SessionId)>,
         limit: usize,
     ) -> Result<Vec<SessionRow>> {
-        on!(self, db => db.sessions_ended(filter.clone(), from, to, after, limit).await)
+        if after.is_none() {
+            self.0.catch_up().await?;
+        }
+        self.0
+            .list(ended(self.0.dialect(), filter, from, to, after, limit))
+            .await
     }
 
     /// Gaps on record with numbers below `before`, newest first.
@@ -166,7 +180,11 @@ impl Ledger {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<NumberedGap>> {
-        on!(self, db => db.gaps_on_record(filter.clone(), before, limit).await)
+        let columns = "t.id, c.name, t.from_at, t.to_at, t.reason, t.server";
+        let times = ["t.to_at", "t.from_at"];
+        let query = on_record(self.0.dialect(), columns, "gap t", filter, before, times, limit);
+        let found: Vec<Option<NumberedGap>> = self.0.list(query).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// What no session tells, with numbers below `before`, newest first.
@@ -179,7 +197,21 @@ impl Ledger {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UnattributedRow>> {
-        on!(self, db => db.unattributed(filter.clone(), before, limit).await)
+        let columns = format!(
+            "t.id, c.name, t.at, t.server, t.realm, t.username, t.allocation, t.opened_at, t.reason, {USAGE}"
+        );
+        let (table, times) = ("unattributed t", ["t.at"; 2]);
+        self.0
+            .list(on_record(
+                self.0.dialect(),
+                &columns,
+                table,
+                filter,
+                before,
+                times,
+                limit,
+            ))
+            .await
     }
 
     /// What the database would not take, with numbers below `before`, newest first.
@@ -192,132 +224,126 @@ impl Ledger {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<RefusedRow>> {
-        on!(self, db => db.refused_rows(filter.clone(), before, limit).await)
+        let columns = "t.id, c.name, t.at, t.kind, t.name, t.error";
+        let (table, times) = ("refused t", ["t.at"; 2]);
+        self.0
+            .list(on_record(
+                self.0.dialect(),
+                columns,
+                table,
+                filter,
+                before,
+                times,
+                limit,
+            ))
+            .await
     }
-}
-
-pub(crate) const TOLD: &str = "t.id, t.event_id, t.session_id, c.name, t.type, t.sequence, t.at, t.data";
-pub(crate) const GAP: &str = "t.id, c.name, t.from_at, t.to_at, t.reason, t.server";
-pub(crate) const REFUSED: &str = "t.id, c.name, t.at, t.kind, t.name, t.error";
-
-/// Columns of `unattributed`, its usage last.
-pub(crate) fn unattributed_columns() -> String {
-    let usage = codes::USAGE;
-    format!("t.id, c.name, t.at, t.server, t.realm, t.username, t.allocation, t.opened_at, t.reason, {usage}")
 }
 
 /// A query under construction: conditions and their values.
-pub(crate) struct Asked<'d> {
-    dialect: &'d Dialect,
+struct Asked<'d> {
     sql: String,
-    pub(crate) values: Vec<Value>,
+    values: Values<'d>,
 }
 
 impl<'d> Asked<'d> {
-    /// Rows `t` of a table, and their source `c`.
-    pub(crate) fn new(dialect: &'d Dialect, columns: &str, table: &str) -> Asked<'d> {
-        Asked::named(dialect, columns, table, "t")
-    }
-
-    /// The same of a table by another name.
-    pub(crate) fn named(dialect: &'d Dialect, columns: &str, table: &str, name: &str) -> Asked<'d> {
+    /// Rows of a table by a name, and their source `c`.
+    fn new(dialect: &'d Dialect, columns: &str, table: &str, name: &str) -> Asked<'d> {
         let join = dialect.join;
-        let from = table.replacen(' ', &format!(" {name} "), 1);
-        let from = if table.contains(' ') {
-            from
-        } else {
-            format!("{table} {name}")
-        };
         Asked {
-            dialect,
-            sql: format!("SELECT {columns} FROM {from} {join} source c ON c.id = {name}.source WHERE TRUE"),
-            values: Vec::new(),
+            sql: format!("SELECT {columns} FROM {table} {join} source c ON c.id = {name}.source WHERE TRUE"),
+            values: Values::new(dialect),
         }
-    }
-
-    /// What is on record in a table, latest first: below number `before`, and by the filter. `over` and `was` name the
-    /// columns of when it was over, and of when it was.
-    pub(crate) fn on_record(
-        dialect: &'d Dialect,
-        columns: &str,
-        table: &str,
-        filter: RecordFilter,
-        before: Option<i64>,
-        [over, was]: [&str; 2],
-        limit: usize,
-    ) -> (String, Vec<Value>) {
-        let mut asked = Asked::new(dialect, columns, table);
-        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-        asked.record(filter, over, was);
-        (asked.ordered("t.id DESC", limit), asked.values)
     }
 
     /// A condition with a value in the place of `?`.
-    pub(crate) fn and(&mut self, condition: &str, value: impl Into<Value>) {
-        self.values.push(value.into());
-        let number = format!("{}{}", self.dialect.mark, self.values.len());
-        self.sql.push_str(" AND ");
-        self.sql.push_str(&condition.replace('?', &number));
+    fn and(&mut self, condition: &str, value: impl Into<Value>) {
+        let place = self.values.place(value);
+        self.sql += " AND ";
+        self.sql += &condition.replace('?', &place);
     }
 
-    /// The same with two values, one after the other.
-    pub(crate) fn and_both(&mut self, condition: &str, one: impl Into<Value>, other: impl Into<Value>) {
-        // Not one by one: where `?` is also the mark before a number, the second would be put into the first.
-        let mut parts = condition.splitn(3, '?');
-        self.sql.push_str(" AND ");
-        self.sql.push_str(parts.next().unwrap_or_default());
-        for (value, rest) in [one.into(), other.into()].into_iter().zip(parts) {
-            self.values.push(value);
-            let number = format!("{}{}{rest}", self.dialect.mark, self.values.len());
-            self.sql.push_str(&number);
-        }
-    }
-
-    /// By the filter; `from` and `to` name the columns of when it was over, and of when it was.
-    pub(crate) fn record(&mut self, filter: RecordFilter, from: &str, to: &str) {
-        if let Some(source) = filter.source {
-            self.and("c.name = ?", source);
+    /// By the filter; the columns are those of when it was over, and of when it was.
+    fn record(&mut self, filter: &RecordFilter, [over, was]: [&str; 2]) {
+        if let Some(source) = &filter.source {
+            self.and("c.name = ?", source.clone());
         }
         if let Some(since) = filter.since {
-            self.and(&format!("{from} >= ?"), int(since.0));
+            self.and(&format!("{over} >= ?"), since);
         }
         if let Some(until) = filter.until {
-            self.and(&format!("{to} < ?"), int(until.0));
+            self.and(&format!("{was} < ?"), until);
         }
     }
 
     /// The whole, in an order.
-    pub(crate) fn ordered(&mut self, order: &str, limit: usize) -> String {
-        self.values.push(int(limit as u64).into());
-        let number = format!("{}{}", self.dialect.mark, self.values.len());
-        format!("{} ORDER BY {order} LIMIT {number}", self.sql)
+    fn ordered(mut self, order: &str, limit: usize) -> Query {
+        let limit = self.values.place(limit as u64);
+        (
+            format!("{} ORDER BY {order} LIMIT {limit}", self.sql),
+            self.values.values,
+        )
     }
 }
 
-/// What follows from the columns of [`TOLD`].
-pub(crate) struct Told<'r> {
-    pub(crate) number: i64,
-    pub(crate) id: EventId,
-    pub(crate) session: SessionId,
-    pub(crate) source: String,
-    pub(crate) event_type: EventType,
-    pub(crate) sequence: u32,
-    pub(crate) at: i64,
-    pub(crate) data: &'r [u8],
+/// What is on record in a table, latest first: below number `before`, and by the filter.
+fn on_record(
+    dialect: &Dialect,
+    columns: &str,
+    table: &str,
+    filter: &RecordFilter,
+    before: Option<i64>,
+    times: [&str; 2],
+    limit: usize,
+) -> Query {
+    let mut asked = Asked::new(dialect, columns, table, "t");
+    asked.and("t.id < ?", before.unwrap_or(i64::MAX));
+    asked.record(filter, times);
+    asked.ordered("t.id DESC", limit)
 }
 
-impl Told<'_> {
-    /// `None` if it is damaged.
-    pub(crate) fn read(self) -> Option<ToldEvent> {
-        let facts = facts::unpack_facts(self.data)?;
-        Some(ToldEvent {
-            number: self.number,
-            id: self.id,
-            session: self.session,
-            source: self.source,
-            event_type: self.event_type,
-            sequence: self.sequence,
-            timestamp: Timestamp(nat(self.at)),
+/// Sessions that ended, by their end.
+pub(crate) fn ended(
+    dialect: &Dialect,
+    filter: &SessionFilter,
+    from: Timestamp,
+    to: Timestamp,
+    after: Option<(Timestamp, SessionId)>,
+    limit: usize,
+) -> Query {
+    let table = dialect.by_end.replacen("session", "session s", 1);
+    let mut asked = Asked::new(dialect, &session::columns(dialect), &table, "s");
+    asked.and("s.ended_at >= ?", from);
+    asked.and("s.ended_at < ?", to);
+    if let Some((at, id)) = after {
+        // Written out: that is what the index is walked by.
+        asked.and("s.ended_at >= ?", at);
+        let (at, id) = (asked.values.place(at), asked.values.place(id));
+        asked.sql += &format!(" AND (s.ended_at, s.id) > ({at}, {id})");
+    }
+    if let Some(source) = &filter.source {
+        asked.and("c.name = ?", source.clone());
+    }
+    if let Some(realm) = &filter.realm {
+        asked.and("s.realm = ?", realm.clone());
+    }
+    if let Some(user) = &filter.user {
+        asked.and(&format!("s.{} = ?", dialect.user), user.clone());
+    }
+    asked.ordered("s.ended_at, s.id", limit)
+}
+
+impl Record for ToldEvent {
+    fn read<R: Columns>(row: &R) -> Result<ToldEvent, R::Error> {
+        let facts = facts::unpack_facts(row.value(7)?).ok_or_else(|| R::damaged("event"))?;
+        Ok(ToldEvent {
+            number: row.value(0)?,
+            id: row.value(1)?,
+            session: row.value(2)?,
+            source: row.value(3)?,
+            event_type: row.value(4)?,
+            sequence: row.value(5)?,
+            timestamp: row.value(6)?,
             continues: facts.continues,
             realm: facts.realm,
             user: facts.user,
@@ -329,29 +355,41 @@ impl Told<'_> {
     }
 }
 
-/// Ended sessions: the conditions that both databases share.
-pub(crate) fn ended(
-    asked: &mut Asked<'_>,
-    filter: SessionFilter,
-    from: Timestamp,
-    to: Timestamp,
-    after: Option<(Timestamp, SessionId)>,
-) {
-    let user_column = asked.dialect.user_column;
-    asked.and("s.ended_at >= ?", int(from.0));
-    asked.and("s.ended_at < ?", int(to.0));
-    if let Some((at, id)) = after {
-        // Written out: that is what the index is walked by.
-        asked.and("s.ended_at >= ?", int(at.0));
-        asked.and_both("(s.ended_at, s.id) > (?, ?)", int(at.0), id.0.to_vec());
+/// `None` for a reason that this version does not know.
+impl Record for Option<NumberedGap> {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let (number, source) = (row.value(0)?, row.value(1)?);
+        Ok(session::gap(row, 2)?.map(|gap| (number, GapRow { source, gap })))
     }
-    if let Some(source) = filter.source {
-        asked.and("c.name = ?", source);
+}
+
+impl Record for UnattributedRow {
+    fn read<R: Columns>(row: &R) -> Result<UnattributedRow, R::Error> {
+        let server: Vec<u8> = row.value(3)?;
+        Ok(UnattributedRow {
+            number: row.value(0)?,
+            source: row.value(1)?,
+            at: row.value(2)?,
+            server: (!server.is_empty()).then_some(server),
+            realm: row.value(4)?,
+            username: row.value(5)?,
+            allocation: AllocationId(row.value(6)?),
+            opened_at: row.value(7)?,
+            reason: row.value(8)?,
+            usage: row.usage(9)?,
+        })
     }
-    if let Some(realm) = filter.realm {
-        asked.and("s.realm = ?", realm);
-    }
-    if let Some(user) = filter.user {
-        asked.and(&format!("{user_column} = ?"), user);
+}
+
+impl Record for RefusedRow {
+    fn read<R: Columns>(row: &R) -> Result<RefusedRow, R::Error> {
+        Ok(RefusedRow {
+            number: row.value(0)?,
+            source: row.value(1)?,
+            at: row.value(2)?,
+            kind: row.value(3)?,
+            name: row.value(4)?,
+            error: row.value(5)?,
+        })
     }
 }

@@ -1,10 +1,21 @@
 //! The ledger as it is read: sessions, usage by user and day, gaps, and bytes told in no session.
 
+use std::collections::HashMap;
+
 use turnhook_reducer::{
     event::{Accuracy, CloseReason, EventId, EventType, SessionId},
-    source::Gap,
+    source::{Gap, GapReason},
     time::Timestamp,
     usage::Usage,
+};
+
+use crate::{
+    codes::USAGE,
+    delivery::DeliveryState,
+    facts,
+    ids::DeliveryId,
+    query::{Dialect, Query, values},
+    record::{Columns, Record},
 };
 
 /// Which sessions: all conditions that are given must hold.
@@ -69,7 +80,7 @@ pub struct SessionEventRow {
     /// When it was decided.
     pub timestamp: Timestamp,
     /// What became of it at each endpoint, by name.
-    pub deliveries: Vec<(String, crate::delivery::DeliveryState)>,
+    pub deliveries: Vec<(String, DeliveryState)>,
 }
 
 /// A session with all that is known of it.
@@ -115,4 +126,156 @@ pub struct GapRow {
     pub source: String,
     /// From when to when, and why.
     pub gap: Gap,
+}
+
+/// What is listed of sessions `s` of sources `c`.
+pub(crate) fn columns(dialect: &Dialect) -> String {
+    format!(
+        "s.id, c.name, s.started_at, s.updated_at, s.ended_at, s.reason, s.accuracy, s.sequence, s.continues, s.realm, \
+         s.{}, s.peer_leg, s.allocations, s.names, {USAGE}",
+        dialect.user
+    )
+}
+
+impl Record for SessionRow {
+    fn read<R: Columns>(row: &R) -> Result<SessionRow, R::Error> {
+        let (usernames, labels) = facts::unpack_names(row.value(13)?).ok_or_else(|| R::damaged("session"))?;
+        Ok(SessionRow {
+            id: row.value(0)?,
+            source: row.value(1)?,
+            started_at: row.value(2)?,
+            updated_at: row.value(3)?,
+            end: facts::end(row.maybe(4)?, row.maybe(5)?, row.maybe(6)?),
+            sequence: row.value(7)?,
+            continues: row.maybe(8)?,
+            realm: row.value(9)?,
+            user: row.maybe(10)?,
+            peer_leg: row.value(11)?,
+            allocations: row.value(12)?,
+            usernames,
+            labels,
+            usage: row.usage(14)?,
+        })
+    }
+}
+
+/// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
+pub(crate) fn gap<R: Columns>(row: &R, first: usize) -> Result<Option<Gap>, R::Error> {
+    let server: &[u8] = row.value(first + 3)?;
+    let Some(reason) = GapReason::from_text(row.value(first + 2)?) else {
+        return Ok(None);
+    };
+    Ok(Some(Gap {
+        from: row.value(first)?,
+        to: row.value(first + 1)?,
+        reason,
+        server: (!server.is_empty()).then(|| server.into()),
+    }))
+}
+
+impl Record for Option<Gap> {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        gap(row, 0)
+    }
+}
+
+/// What a session is shown by: itself with its last event, its events, their deliveries, its gaps.
+pub(crate) fn shown(dialect: &Dialect, id: SessionId) -> [Query; 4] {
+    let (of, columns) = (dialect.session_id, columns(dialect));
+    let Dialect {
+        session,
+        deliveries,
+        endpoint,
+        ..
+    } = dialect;
+    [
+        format!(
+            "SELECT {columns}, (SELECT e.data FROM {session} WHERE {of} = ?1 ORDER BY e.sequence DESC LIMIT 1) \
+             FROM session s JOIN source c ON c.id = s.source WHERE s.id = ?1"
+        ),
+        format!(
+            "SELECT e.id, e.event_id, e.type, e.sequence, e.at FROM {session} WHERE {of} = ?1 ORDER BY e.sequence"
+        ),
+        format!(
+            "SELECT d.id, p.name, d.state FROM {session} {deliveries} {endpoint} WHERE {of} = ?1 ORDER BY d.id"
+        ),
+        "SELECT g.from_at, g.to_at, g.reason, g.server FROM session s JOIN gap g ON g.source = s.source \
+         WHERE s.id = ?1 AND g.to_at >= s.started_at AND g.from_at <= coalesce(s.ended_at, 9223372036854775807) \
+         ORDER BY g.from_at"
+            .to_owned(),
+    ]
+    .map(|sql| (dialect.say(&sql), values![id]))
+}
+
+/// What these queries give.
+pub(crate) type Shown = (Vec<WithBody>, Vec<Event>, Vec<EventDelivery>, Vec<Option<Gap>>);
+
+pub(crate) struct WithBody(SessionRow, Option<bytes::Bytes>);
+pub(crate) struct Event(i64, SessionEventRow);
+pub(crate) struct EventDelivery(DeliveryId, String, DeliveryState);
+
+impl Record for WithBody {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let body = row.maybe(23)?.and_then(facts::unpack_body);
+        Ok(WithBody(SessionRow::read(row)?, body.map(Into::into)))
+    }
+}
+
+impl Record for Event {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let event = SessionEventRow {
+            event_id: row.value(1)?,
+            event_type: row.value(2)?,
+            sequence: row.value(3)?,
+            timestamp: row.value(4)?,
+            deliveries: Vec::new(),
+        };
+        Ok(Event(row.value(0)?, event))
+    }
+}
+
+impl Record for EventDelivery {
+    fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(EventDelivery(
+            DeliveryId(row.value(0)?),
+            row.value(1)?,
+            row.value(2)?,
+        ))
+    }
+}
+
+/// `None` if there is no such session.
+pub(crate) fn detail((found, events, deliveries, gaps): Shown) -> Option<SessionDetail> {
+    let WithBody(row, last_body) = found.into_iter().next()?;
+    let mut of: HashMap<i64, Vec<(String, DeliveryState)>> = HashMap::new();
+    for EventDelivery(id, endpoint, state) in deliveries {
+        of.entry(id.event()).or_default().push((endpoint, state));
+    }
+    let with_deliveries = |Event(n, mut event)| {
+        event.deliveries = of.remove(&n).unwrap_or_default();
+        event
+    };
+    Some(SessionDetail {
+        row,
+        events: events.into_iter().map(with_deliveries).collect(),
+        last_body,
+        gaps: gaps.into_iter().flatten().collect(),
+    })
+}
+
+impl Record for UsageDay {
+    fn read<R: Columns>(row: &R) -> Result<UsageDay, R::Error> {
+        let user: Vec<u8> = row.value(3)?;
+        Ok(UsageDay {
+            day: row.value(0)?,
+            source: row.value(1)?,
+            realm: row.value(2)?,
+            user: (!user.is_empty()).then_some(user),
+            started: row.value(4)?,
+            ended: row.value(5)?,
+            lower_bound: row.value(6)?,
+            duration_ms: row.value(7)?,
+            usage: row.usage(8)?,
+        })
+    }
 }

@@ -3,12 +3,12 @@
 use turnhook_reducer::usage::Usage;
 
 use crate::{
-    Backend, Ledger,
-    codes::{USAGE, int, nat},
+    Ledger,
+    codes::{USAGE, nat},
     error::Result,
-    on,
-    query::{Dialect, Value},
-    usage::{Sums, UsageFilter, user_of},
+    query::{Dialect, Query, Values},
+    record::{Columns, Record},
+    usage::{Sums, UsageFilter},
 };
 
 /// The times that are summed up.
@@ -59,15 +59,20 @@ impl Ledger {
         (from, to): (u64, u64),
     ) -> Result<Vec<Summed>> {
         let only = match &filter.source {
-            Some(name) => {
-                let sources = self.sources().await?;
-                Some(sources.get(name).map_or(-1, |id| i64::from(id.0)))
-            }
+            Some(name) => Some(self.source_number(name).await?),
             None => None,
         };
-        let realm = filter.realm.clone();
-        let ask = move |dialect: &Dialect| summed(dialect, unit, by, only, realm.as_deref(), (from, to));
-        let mut rows: Vec<Summed> = on!(self, db => db.usage_summed(ask, by).await)?;
+        self.0.catch_up().await?;
+        let query = summed(
+            self.0.dialect(),
+            unit,
+            by,
+            only,
+            filter.realm.as_deref(),
+            (from, to),
+        );
+        let rows: Vec<Row> = self.0.list(query).await?;
+        let mut rows: Vec<Summed> = rows.into_iter().map(|row| row.of(by)).collect();
         if let SummedBy::Users(most) = by {
             // The database sorted by what is exact to sixteen digits.
             rows.sort_by_key(|row| std::cmp::Reverse(row.sums.usage.billable_bytes));
@@ -79,7 +84,7 @@ impl Ledger {
 
 /// What is summed up, in the order in which it is read.
 const COUNTS: &str = "started, ended, lower_bound, duration_ms";
-pub(crate) const COLUMNS: usize = 2 * 13;
+const COLUMNS: usize = 2 * 13;
 
 /// Each sum in two halves: the sum of large numbers is no error then, on any database.
 fn halves() -> String {
@@ -97,14 +102,13 @@ fn summed(
     source: Option<i64>,
     realm: Option<&[u8]>,
     span: (u64, u64),
-) -> (String, Vec<Value>) {
+) -> Query {
     let (from, to) = match unit {
         Unit::Day => (span.0.saturating_mul(DAY), span.1.saturating_mul(DAY)),
         Unit::Quarter => span,
     };
     let mut ask = Ask {
-        dialect,
-        values: Vec::new(),
+        values: Values::new(dialect),
         only: String::new(),
     };
     ask.only(source, realm);
@@ -112,39 +116,33 @@ fn summed(
         SummedBy::Time => ask.by_time(unit, from, to),
         SummedBy::Users(most) => ask.by_user(most.saturating_add(1), from, to),
     };
-    (sql, ask.values)
+    (sql, ask.values.values)
 }
 
 /// Quarters of an hour in a day of UTC.
 const DAY: u64 = 96;
 
 struct Ask<'d> {
-    dialect: &'d Dialect,
-    values: Vec<Value>,
+    values: Values<'d>,
     /// Which source and realm.
     only: String,
 }
 
 impl Ask<'_> {
-    fn place(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("{}{}", self.dialect.mark, self.values.len())
-    }
-
     fn only(&mut self, source: Option<i64>, realm: Option<&[u8]>) {
         if let Some(source) = source {
-            let source = self.place(source);
+            let source = self.values.place(source);
             self.only += &format!(" AND u.source = CAST({source} AS bigint)");
         }
         if let Some(realm) = realm {
-            let realm = self.place(realm.to_vec());
+            let realm = self.values.place(realm.to_vec());
             self.only += &format!(" AND u.realm = {realm}");
         }
     }
 
     /// Rows of a table from a time on and before another one, of that source and realm.
     fn within(&mut self, key: &str, from: u64, to: u64) -> String {
-        let (from, to) = (self.place(int(from)), self.place(int(to)));
+        let (from, to) = (self.values.place(from), self.values.place(to));
         format!(
             "u.{key} >= CAST({from} AS bigint) AND u.{key} < CAST({to} AS bigint){}",
             self.only
@@ -161,13 +159,13 @@ impl Ask<'_> {
             "SELECT {at}, min(c.name), u.realm, CAST(max({whole}) AS bigint), {} FROM usage_all u {} source c \
              ON c.id = u.source WHERE {within} GROUP BY {at}, u.source, u.realm ORDER BY {at}, u.source, u.realm",
             halves(),
-            self.dialect.join
+            self.values.dialect.join
         )
     }
 
     /// Who has the most is found by one column of all rows, and only those are summed up: their rows are ranges of an index.
     fn by_user(&mut self, most: usize, from: u64, to: u64) -> String {
-        let (join, user) = (self.dialect.join, user_of(self.dialect));
+        let Dialect { join, user, .. } = self.values.dialect;
         // Whole days have a row for each user and day; what is left at both ends of them has finer ones.
         let first = from.div_ceil(DAY).saturating_mul(DAY).min(to);
         let last = (to / DAY * DAY).max(first);
@@ -193,35 +191,53 @@ impl Ask<'_> {
     }
 }
 
-/// From what the database gave: time, source, realm or user, whether there are whole days, and the halves.
-pub(crate) fn row(
-    by: SummedBy,
-    (at, source, name, whole_day): (i64, String, Vec<u8>, i64),
+/// What the database gives: time, source, realm or user, whether there are whole days, and the halves.
+struct Row {
+    at: u64,
+    source: String,
+    name: Vec<u8>,
+    whole_day: bool,
     halves: [i64; COLUMNS],
-) -> Summed {
-    let (pairs, _) = halves.as_chunks::<2>();
-    let mut all = pairs.iter().map(|[high, low]| {
-        let sum = (u128::from(nat(*high)) << 32) + u128::from(nat(*low));
-        u64::try_from(sum).unwrap_or(u64::MAX)
-    });
-    let mut next = || all.next().unwrap_or_default();
-    let sums = Sums {
-        started: next(),
-        ended: next(),
-        lower_bound: next(),
-        duration_ms: next(),
-        usage: Usage::from(std::array::from_fn::<u64, 9, _>(|_| next())),
-    };
-    let (realm, user) = match by {
-        SummedBy::Time => (name, None),
-        SummedBy::Users(_) => (Vec::new(), (!name.is_empty()).then_some(name)),
-    };
-    Summed {
-        at: nat(at),
-        source,
-        realm,
-        user,
-        whole_day: whole_day != 0,
-        sums,
+}
+
+impl Record for Row {
+    fn read<R: Columns>(row: &R) -> Result<Row, R::Error> {
+        Ok(Row {
+            at: row.value(0)?,
+            source: row.value(1)?,
+            name: row.value(2)?,
+            whole_day: row.value(3)?,
+            halves: row.ints(4)?,
+        })
+    }
+}
+
+impl Row {
+    fn of(self, by: SummedBy) -> Summed {
+        let (pairs, _) = self.halves.as_chunks::<2>();
+        let mut all = pairs.iter().map(|[high, low]| {
+            let sum = (u128::from(nat(*high)) << 32) + u128::from(nat(*low));
+            u64::try_from(sum).unwrap_or(u64::MAX)
+        });
+        let mut next = || all.next().unwrap_or_default();
+        let sums = Sums {
+            started: next(),
+            ended: next(),
+            lower_bound: next(),
+            duration_ms: next(),
+            usage: Usage::from(std::array::from_fn::<u64, 9, _>(|_| next())),
+        };
+        let (realm, user) = match by {
+            SummedBy::Time => (self.name, None),
+            SummedBy::Users(_) => (Vec::new(), (!self.name.is_empty()).then_some(self.name)),
+        };
+        Summed {
+            at: self.at,
+            source: self.source,
+            realm,
+            user,
+            whole_day: self.whole_day,
+            sums,
+        }
     }
 }

@@ -1,14 +1,19 @@
 //! Usage by quarters of an hour, of which the days of every zone are made; what sessions told at their end; and what people
 //! did. Read the same way on every database.
 
-use turnhook_reducer::{event::SessionId, time::Timestamp, usage::Usage};
+use turnhook_reducer::{
+    event::{Accuracy, SessionId},
+    time::Timestamp,
+    usage::Usage,
+};
 
 use crate::{
-    Backend, Ledger,
-    codes::{self, int, nat},
+    Ledger,
+    codes::USAGE,
     error::Result,
-    on,
-    query::{Dialect, Value},
+    facts,
+    query::{Dialect, Query, Values, values},
+    record::{Columns, Record},
 };
 
 /// Whose usage: all conditions that are given must hold.
@@ -131,10 +136,11 @@ impl Ledger {
         let number = |name: &String| sources.get(name).map_or(-1, |id| i64::from(id.0));
         let only = filter.source.as_ref().map(number);
         let after = after.map(|after| (number(&after.source), after));
-        let is_first = after.is_none();
-        let ask =
-            move |dialect: &Dialect| by_quarter(dialect, &filter, only, from, to, after.as_ref(), limit);
-        on!(self, db => db.usage_by_quarter(ask, is_first).await)
+        if after.is_none() {
+            self.0.catch_up().await?;
+        }
+        let query = by_quarter(self.0.dialect(), &filter, only, (from, to), after.as_ref(), limit);
+        self.0.list(query).await
     }
 
     /// The sum of all that: a user's month, say, without its parts.
@@ -163,7 +169,12 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn usage_ended(&self, user: Vec<u8>, from: Timestamp, to: Timestamp) -> Result<Sums> {
-        on!(self, db => db.usage_ended(user, from, to).await)
+        self.0.catch_up().await?;
+        let sql = ended_sql(self.0.dialect());
+        let ended: Vec<Ended> = self.0.ask(&sql, values![user, from, to]).await?;
+        Ok(ended
+            .into_iter()
+            .fold(Sums::default(), |sums, Ended(one)| sums.plus(one)))
     }
 
     /// The sessions that correct this one.
@@ -171,7 +182,10 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn continued_by(&self, session: SessionId) -> Result<Vec<SessionId>> {
-        on!(self, db => db.continued_by(session).await)
+        self.0.catch_up().await?;
+        let sql = "SELECT id FROM session WHERE continues = ?1 AND continues IS NOT NULL ORDER BY id";
+        let found = self.0.ask(sql, values![session]).await?;
+        Ok(found.into_iter().map(|(id,)| id).collect())
     }
 
     /// What people did, with numbers below `before`, newest first.
@@ -179,127 +193,109 @@ impl Ledger {
     /// # Errors
     /// The disk's.
     pub async fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditEntry>> {
-        on!(self, db => db.audit(before.unwrap_or(i64::MAX), int(limit as u64)).await)
+        let sql = "SELECT id, at, who, action, target, detail, count FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+        self.0
+            .ask(sql, values![before.unwrap_or(i64::MAX), limit as u64])
+            .await
     }
-}
-
-/// Columns of a row, its usage last.
-fn columns(dialect: &Dialect) -> String {
-    let user = user_of(dialect);
-    format!(
-        "u.quarter, c.name, u.realm, u.{user}, u.whole_day, u.started, u.ended, u.lower_bound, u.duration_ms, {}",
-        codes::USAGE
-    )
-}
-
-pub(crate) fn user_of(dialect: &Dialect) -> &'static str {
-    dialect.user_column.trim_start_matches("s.")
 }
 
 pub(crate) fn by_quarter(
     dialect: &Dialect,
     filter: &UsageFilter,
     source: Option<i64>,
-    from: u64,
-    to: u64,
+    (from, to): (u64, u64),
     after: Option<&(i64, UsageQuarter)>,
     limit: usize,
-) -> (String, Vec<Value>) {
-    let (join, user) = (dialect.join, user_of(dialect));
-    let mut values: Vec<Value> = Vec::new();
-    let mut place = |value: Value| {
-        values.push(value);
-        format!("{}{}", dialect.mark, values.len())
-    };
-    let mut sql = format!(
-        "SELECT {} FROM usage_quarter u {join} source c ON c.id = u.source WHERE u.quarter < {}",
-        columns(dialect),
-        place(int(to).into())
-    );
+) -> Query {
+    let Dialect { join, user, .. } = dialect;
+    let mut values = Values::new(dialect);
     // Where it goes on is the lower end of the range, too.
     let first = after.map_or(from, |(_, after)| after.quarter.max(from));
-    sql += &format!(" AND u.quarter >= {}", place(int(first).into()));
+    let mut sql = format!(
+        "SELECT u.quarter, c.name, u.realm, u.{user}, u.whole_day, u.started, u.ended, u.lower_bound, u.duration_ms, {USAGE} \
+         FROM usage_quarter u {join} source c ON c.id = u.source WHERE u.quarter < {} AND u.quarter >= {}",
+        values.place(to),
+        values.place(first)
+    );
     if let Some(only) = &filter.user {
-        sql += &format!(" AND u.{user} = {}", place(only.clone().into()));
+        sql += &format!(" AND u.{user} = {}", values.place(only.clone()));
     }
     if let Some(source) = source {
-        // Else one database takes it for as narrow as the column.
-        sql += &format!(" AND u.source = CAST({} AS bigint)", place(source.into()));
+        sql += &format!(" AND u.source = {}", values.place(source));
     }
     if let Some(realm) = &filter.realm {
-        sql += &format!(" AND u.realm = {}", place(realm.clone().into()));
+        sql += &format!(" AND u.realm = {}", values.place(realm.clone()));
     }
     if let Some((source, after)) = after {
-        let quarter = place(int(after.quarter).into());
-        let of = place(after.user.clone().unwrap_or_default().into());
-        let source = place((*source).into());
-        let realm = place(after.realm.clone().into());
-        sql += &format!(
-            " AND (u.quarter, u.{user}, u.source, u.realm) > ({quarter}, {of}, CAST({source} AS bigint), {realm})"
-        );
+        let quarter = values.place(after.quarter);
+        let of = values.place(after.user.clone().unwrap_or_default());
+        let (source, realm) = (values.place(*source), values.place(after.realm.clone()));
+        sql +=
+            &format!(" AND (u.quarter, u.{user}, u.source, u.realm) > ({quarter}, {of}, {source}, {realm})");
     }
-    let limit = place(int(limit as u64).into());
+    let limit = values.place(limit as u64);
     sql += &format!(" ORDER BY u.quarter, u.{user}, u.source, u.realm LIMIT {limit}");
-    (sql, values)
+    (sql, values.values)
 }
 
-/// From the columns before the usage.
-pub(crate) struct Listed {
-    pub(crate) quarter: i64,
-    pub(crate) source: String,
-    pub(crate) realm: Vec<u8>,
-    pub(crate) user: Vec<u8>,
-    pub(crate) whole_day: i64,
-    pub(crate) sums: [i64; 4],
-    pub(crate) usage: Usage,
-}
-
-impl From<Listed> for UsageQuarter {
-    fn from(l: Listed) -> UsageQuarter {
-        let [started, ended, lower_bound, duration_ms] = l.sums.map(nat);
-        UsageQuarter {
-            quarter: nat(l.quarter),
-            source: l.source,
-            realm: l.realm,
-            user: (!l.user.is_empty()).then_some(l.user),
-            whole_day: l.whole_day != 0,
+impl Record for UsageQuarter {
+    fn read<R: Columns>(row: &R) -> Result<UsageQuarter, R::Error> {
+        let user: Vec<u8> = row.value(3)?;
+        Ok(UsageQuarter {
+            quarter: row.value(0)?,
+            source: row.value(1)?,
+            realm: row.value(2)?,
+            user: (!user.is_empty()).then_some(user),
+            whole_day: row.value(4)?,
             sums: Sums {
-                started,
-                ended,
-                lower_bound,
-                duration_ms,
-                usage: l.usage,
+                started: row.value(5)?,
+                ended: row.value(6)?,
+                lower_bound: row.value(7)?,
+                duration_ms: row.value(8)?,
+                usage: row.usage(9)?,
             },
-        }
+        })
     }
 }
 
 /// Of the sessions of a user that ended: their start, end, accuracy, and usage.
 pub(crate) fn ended_sql(dialect: &Dialect) -> String {
-    let (user, mark) = (user_of(dialect), dialect.mark);
+    let user = dialect.user;
     format!(
-        "SELECT started_at, ended_at, accuracy, {} FROM session WHERE {user} = {mark}1 AND {user} IS NOT NULL \
-         AND ended_at >= {mark}2 AND ended_at < {mark}3",
-        codes::USAGE
+        "SELECT started_at, ended_at, accuracy, {USAGE} FROM session WHERE {user} = ?1 AND {user} IS NOT NULL \
+         AND ended_at >= ?2 AND ended_at < ?3"
     )
 }
 
-/// One of them added to the sum.
-pub(crate) fn add_ended(
-    sums: Sums,
-    started_at: i64,
-    ended_at: i64,
-    accuracy: Option<i64>,
-    usage: Usage,
-) -> Sums {
-    let exact = i64::from(crate::facts::accuracy_code(
-        turnhook_reducer::event::Accuracy::Exact,
-    ));
-    sums.plus(Sums {
-        started: 0,
-        ended: 1,
-        lower_bound: u64::from(accuracy.is_some_and(|accuracy| accuracy != exact)),
-        duration_ms: nat(ended_at).saturating_sub(nat(started_at)),
-        usage,
-    })
+/// The sum of one of them.
+struct Ended(Sums);
+
+impl Record for Ended {
+    fn read<R: Columns>(row: &R) -> Result<Ended, R::Error> {
+        let (started_at, ended_at): (Timestamp, Timestamp) = (row.value(0)?, row.value(1)?);
+        let accuracy: Option<u64> = row.maybe(2)?;
+        let exact = u64::from(facts::accuracy_code(Accuracy::Exact));
+        Ok(Ended(Sums {
+            started: 0,
+            ended: 1,
+            lower_bound: u64::from(accuracy.is_some_and(|accuracy| accuracy != exact)),
+            duration_ms: ended_at.since(started_at),
+            usage: row.usage(3)?,
+        }))
+    }
+}
+
+impl Record for AuditEntry {
+    fn read<R: Columns>(row: &R) -> Result<AuditEntry, R::Error> {
+        Ok(AuditEntry {
+            id: row.value(0)?,
+            at: row.value(1)?,
+            who: row.value(2)?,
+            action: row.value(3)?,
+            target: row.value(4)?,
+            detail: row.value(5)?,
+            count: row.value(6)?,
+        })
+    }
 }

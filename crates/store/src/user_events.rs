@@ -12,13 +12,15 @@ use turnhook_reducer::{
 };
 
 use crate::{
-    Admin, Backend, Outbox,
-    block::{BlockRow, Whom},
+    Admin, Outbox,
+    block::{self, BlockRow, Whom},
     codec::{Reader, Writer},
     error::Result,
     facts,
     ids::{DeliveryId, EndpointId},
     on,
+    query::{Dialect, values},
+    record::{Columns, Record},
 };
 
 /// Changes that nobody has been told of.
@@ -121,7 +123,15 @@ impl Outbox {
     /// # Errors
     /// The disk's.
     pub async fn untold_changes(&self, limit: usize) -> Result<Untold> {
-        on!(self, db => db.untold_changes(limit.max(1)).await)
+        let told = self.0.ask("SELECT told_change FROM store", values![]).await?;
+        let from = told.first().map_or(0, |(told,)| *told);
+        let sql = untold(self.0.dialect());
+        let found: Vec<Change> = self.0.ask(&sql, values![from, limit.max(1) as u64]).await?;
+        Ok(Untold {
+            from,
+            upto: found.last().map_or(from, |Change(id, _)| *id),
+            changes: found.into_iter().filter_map(|Change(_, change)| change).collect(),
+        })
     }
 
     /// Writes down what is told of changes, and that they have been told. `None` if another node has done so meanwhile:
@@ -146,12 +156,47 @@ impl Admin {
     }
 }
 
+/// The changes, and of each the last one before it in its place.
+fn untold(dialect: &Dialect) -> String {
+    let (columns, Dialect { user, is, .. }) = (block::columns(dialect), dialect);
+    format!(
+        "SELECT {columns}, b.quota, p.kind, p.until_at, p.told, EXISTS (SELECT 1 FROM block_change s \
+         WHERE s.session = b.session AND s.session IS NOT NULL AND s.id < b.id AND s.quota IS NOT NULL) \
+         FROM block_change b LEFT JOIN block_change p ON p.id = (SELECT max(x.id) FROM block_change x \
+         WHERE x.{user} = b.{user} AND x.realm {is} b.realm AND x.id < b.id) \
+         WHERE b.id > ?1 ORDER BY b.id LIMIT ?2"
+    )
+}
+
+/// The number of a change, and the change, if this version knows what it is.
+struct Change(u64, Option<UntoldChange>);
+
+impl Record for Change {
+    fn read<R: Columns>(row: &R) -> Result<Change, R::Error> {
+        let before = match row.maybe::<i64>(10)? {
+            Some(0) => Some(Earlier {
+                until: row.maybe(11)?,
+                told: unpack_told(row.maybe(12)?),
+            }),
+            _ => None,
+        };
+        let (quota, again) = (row.maybe(9)?.and_then(unpack_quota), row.value(13)?);
+        let change = Option::<BlockRow>::read(row)?.map(|row| UntoldChange {
+            row,
+            quota,
+            before,
+            again,
+        });
+        Ok(Change(row.value(0)?, change))
+    }
+}
+
 /// Endpoints, two bytes each.
 pub(crate) fn pack_told(endpoints: &[EndpointId]) -> Vec<u8> {
     endpoints.iter().flat_map(|id| id.0.to_be_bytes()).collect()
 }
 
-pub(crate) fn unpack_told(told: Option<&[u8]>) -> Vec<EndpointId> {
+fn unpack_told(told: Option<&[u8]>) -> Vec<EndpointId> {
     let (pairs, _) = told.unwrap_or_default().as_chunks::<2>();
     pairs
         .iter()
@@ -187,7 +232,7 @@ pub(crate) fn pack_quota(quota: &QuotaReached) -> Vec<u8> {
 }
 
 /// `None` for what this version does not know.
-pub(crate) fn unpack_quota(packed: &[u8]) -> Option<QuotaReached> {
+fn unpack_quota(packed: &[u8]) -> Option<QuotaReached> {
     let mut r = Reader(packed);
     let period = match r.u8()? {
         0 => QuotaPeriod::Day,

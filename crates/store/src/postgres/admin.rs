@@ -1,16 +1,15 @@
 //! Sources, endpoints and their pauses, and what tells other processes that people changed something.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use deadpool_postgres::GenericClient;
 use turnhook_reducer::time::Timestamp;
 
 use super::rows::{Read as _, one};
-use super::{Fault, Postgres, attempt, cluster::NOW, rows, text};
+use super::{Fault, Postgres, attempt, cluster::NOW, text};
 use crate::{
     cluster::LeaseName,
     codes::int,
-    endpoint::{Endpoint, Pause},
     error::{Error, Result},
     ids::{EndpointId, SourceId},
 };
@@ -41,18 +40,6 @@ impl Postgres {
                 tx.commit().await?;
                 return_source(id)
             }
-        })
-    }
-
-    pub(crate) async fn sources(&self) -> Result<BTreeMap<String, SourceId>> {
-        attempt!(&self.db, client => {
-            let mut sources = BTreeMap::new();
-            for row in client.query("SELECT name, id FROM source", &[]).await? {
-                let id: i32 = row.read(1)?;
-                let id = u32::try_from(id).map_err(|_| Fault::damaged("source"))?;
-                sources.insert(row.read(0)?, SourceId(id));
-            }
-            Ok(sources)
         })
     }
 
@@ -115,41 +102,6 @@ impl Postgres {
         })?;
         self.note_own(change);
         Ok(ids)
-    }
-
-    pub(crate) async fn endpoints(&self) -> Result<Vec<Endpoint>> {
-        attempt!(&self.db, client => {
-            let found = client
-                .query(
-                    "SELECT p.id, p.name, p.created_at, p.removed_at, z.from_at, z.to_at, z.reason FROM endpoint p \
-                     LEFT JOIN endpoint_pause z ON z.endpoint = p.id ORDER BY p.id, z.id",
-                    &[],
-                )
-                .await?;
-            let mut endpoints: Vec<Endpoint> = Vec::new();
-            for row in found {
-                let id = EndpointId(u16::try_from(row.read::<i32>(0)?).map_err(|_| Fault::damaged("endpoint"))?);
-                if endpoints.last().is_none_or(|last| last.id != id) {
-                    endpoints.push(Endpoint {
-                        id,
-                        name: row.read(1)?,
-                        created_at: rows::time(&row, 2)?,
-                        removed_at: rows::maybe_time(&row, 3)?,
-                        pauses: Vec::new(),
-                    });
-                }
-                if let (Some(last), Some(from)) = (endpoints.last_mut(), rows::maybe_time(&row, 4)?) {
-                    last.pauses.push(Pause {
-                        from,
-                        to: rows::maybe_time(&row, 5)?,
-                        reason: row.read::<String>(6)?.into(),
-                    });
-                }
-            }
-            // Not by the database, whose collation may be anything.
-            endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(endpoints)
-        })
     }
 
     pub(crate) async fn pause(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
@@ -254,20 +206,11 @@ pub(super) async fn endpoint_id(client: &impl GenericClient, name: &str) -> Resu
         Some(row) => Ok(row.read(0)?),
         None => {
             let known = client.query("SELECT name FROM endpoint", &[]).await?;
-            let mut known = known
+            let known = known
                 .iter()
                 .map(|row| row.read(0))
                 .collect::<Result<Vec<String>, _>>()?;
-            known.sort();
-            Err(Error::UnknownEndpoint {
-                name: name.into(),
-                known: if known.is_empty() {
-                    "none".into()
-                } else {
-                    known.join(", ")
-                },
-            }
-            .into())
+            Err(Error::unknown_endpoint(name, known).into())
         }
     }
 }

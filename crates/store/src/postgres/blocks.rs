@@ -1,21 +1,15 @@
 //! Who is blocked.
 
 use deadpool_postgres::Transaction;
-use tokio_postgres::{Row, types::ToSql};
 use turnhook_reducer::time::Timestamp;
 
 use super::rows::{self, Read as _, one};
-use super::{Fault, Postgres, attempt};
+use super::{DIALECT, Fault, Postgres, attempt};
 use crate::{
-    block::{BlockRow, New, Whom, from_columns, last_change, later, made_before},
+    block::{New, Whom, last_change, later, made_before},
     codes::{int, nat},
     error::Result,
 };
-
-pub(super) const COLUMNS: &str = "id, at, kind, realm, user_name, session, until_at, reason, who";
-
-/// Compares what may be NULL.
-const SAME: &str = "IS NOT DISTINCT FROM";
 
 impl Postgres {
     pub(crate) async fn change_block(&self, row: New) -> Result<u64> {
@@ -29,7 +23,7 @@ impl Postgres {
     }
 
     pub(crate) async fn block_once(&self, row: New) -> Result<bool> {
-        let sql = made_before("user_name", SAME, '$');
+        let sql = made_before(&DIALECT);
         attempt!(&self.db, client => {
             let (_, realm, user, _, until) = &row.columns;
             let tx = client.transaction().await?;
@@ -57,29 +51,6 @@ impl Postgres {
             Ok(over)
         })
     }
-
-    pub(crate) async fn block_changes(&self, after: u64, limit: usize) -> Result<Vec<BlockRow>> {
-        let sql = format!("SELECT {COLUMNS} FROM block_change WHERE id > $1 ORDER BY id LIMIT $2");
-        attempt!(&self.db, client => {
-            let found = client.query(&sql, &[&int(after), &int(limit as u64)]).await?;
-            all(&found)
-        })
-    }
-
-    /// Of every user, or of one.
-    pub(crate) async fn last_blocks(&self, only: Option<Vec<u8>>) -> Result<Vec<BlockRow>> {
-        let of = only.as_ref().map_or("IS NOT NULL", |_| "= $1");
-        let sql = format!(
-            "SELECT {COLUMNS} FROM block_change WHERE id IN \
-             (SELECT max(id) FROM block_change WHERE user_name {of} GROUP BY user_name, realm) \
-             ORDER BY user_name, id"
-        );
-        attempt!(&self.db, client => {
-            let user: Vec<&(dyn ToSql + Sync)> = only.iter().map(|user| user as &(dyn ToSql + Sync)).collect();
-            let found = client.query(&sql, &user).await?;
-            all(&found)
-        })
-    }
 }
 
 /// Whoever makes another change waits here: numbers rise in the order in which they can be seen, and of two nodes that come
@@ -101,7 +72,7 @@ async fn insert(tx: &Transaction<'_>, row: &New) -> Result<i64, Fault> {
     if let Some(user) = user {
         // A block that this one would take the place of may be over by now, and nobody may have been there to say so.
         expire(tx, realm.as_deref(), user, at).await?;
-        let sql = last_change("b.at", "user_name", SAME, '$');
+        let sql = last_change("b.at", &DIALECT);
         let last = tx.query_opt(&sql, &[realm, user]).await?;
         at = later(at, last.map(|row| row.read(0)).transpose()?);
     }
@@ -133,7 +104,7 @@ async fn expire(
     user: &[u8],
     now: Timestamp,
 ) -> Result<bool, Fault> {
-    let sql = last_change("b.at", "user_name", SAME, '$') + " AND b.kind = 0 AND b.until_at <= $3";
+    let sql = last_change("b.at", &DIALECT) + " AND b.kind = 0 AND b.until_at <= $3";
     let Some(row) = tx.query_opt(&sql, &[&realm, &user, &int(now.0)]).await? else {
         return Ok(false);
     };
@@ -145,33 +116,4 @@ async fn expire(
     )
     .await?;
     Ok(true)
-}
-
-fn all(found: &[Row]) -> Result<Vec<BlockRow>, Fault> {
-    let mut all = Vec::with_capacity(found.len());
-    for row in found {
-        all.extend(read(row)?);
-    }
-    Ok(all)
-}
-
-/// `None` for what this version does not know.
-pub(super) fn read(row: &Row) -> Result<Option<BlockRow>, Fault> {
-    let columns = (
-        row.read(2)?,
-        row.read(3)?,
-        row.read(4)?,
-        row.read(5)?,
-        row.read(6)?,
-    );
-    let Some(change) = from_columns(columns) else {
-        return Ok(None);
-    };
-    Ok(Some(BlockRow {
-        id: nat(row.read(0)?),
-        at: rows::time(row, 1)?,
-        change,
-        reason: row.read(7)?,
-        who: row.read(8)?,
-    }))
 }

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 
-use super::rows::{Read as _, one};
+use super::rows::{Read as _, all, one};
 use super::{Fault, Postgres, attempt};
 use crate::{
     error::Result,
@@ -37,24 +37,10 @@ impl Postgres {
             Ok(included)
         })
     }
-
-    pub(crate) async fn included(&self) -> Result<Included> {
-        attempt!(&self.db, client => { read(client).await })
-    }
 }
 
 async fn read(client: &impl GenericClient) -> Result<Included, Fault> {
-    let sql =
-        "SELECT endpoint, from_event, allocations, addresses FROM included ORDER BY endpoint, from_event";
-    let mut included = Included::default();
-    for row in client.query(sql, &[]).await? {
-        let (endpoint, allocations, addresses): (i32, i64, i64) = (row.read(0)?, row.read(2)?, row.read(3)?);
-        let endpoint = u16::try_from(endpoint).map_err(|_| Fault::damaged("included"))?;
-        let part = Part {
-            allocations: u32::try_from(allocations).unwrap_or(u32::MAX),
-            addresses: addresses != 0,
-        };
-        included.add(EndpointId(endpoint), row.read(1)?, part);
-    }
-    Ok(included)
+    Ok(Included::new(
+        all(client, &(Included::SQL.to_owned(), Vec::new())).await?,
+    ))
 }

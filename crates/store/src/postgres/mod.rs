@@ -10,8 +10,8 @@ mod cluster;
 mod commit;
 mod connection;
 mod deliveries;
+mod dialect;
 mod fault;
-mod heal;
 mod import;
 mod included;
 mod ledger;
@@ -23,10 +23,8 @@ mod pipeline;
 mod reads;
 mod retention;
 mod rows;
-mod sessions;
 mod state;
 mod url;
-mod usage;
 mod user_events;
 
 use std::{
@@ -39,6 +37,7 @@ use std::{
 
 pub use cluster::Cluster;
 use connection::{Db, Fault, Limits, attempt};
+pub(crate) use dialect::DIALECT;
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
 use rows::{Read as _, one};

@@ -1,18 +1,25 @@
 //! Columns, and groups of them, that several tables share.
 
+use std::{error::Error, pin::pin};
+
+use bytes::BytesMut;
 use deadpool_postgres::GenericClient;
+use futures_util::TryStreamExt;
 use tokio_postgres::{
     Column, Row,
-    types::{FromSql, ToSql},
+    types::{FromSql, IsNull, ToSql, Type, WrongType},
 };
 use turnhook_reducer::{
     event::{EventId, SessionId},
     time::Timestamp,
-    usage::Usage,
 };
 
 use super::{Fault, fault::chain};
-use crate::codes::{nat, usage_of};
+use crate::{
+    codes::nat,
+    query::{Query, Value},
+    record::{Columns, Record},
+};
 
 /// Reads a column, and says which one it was that is not what it should be. (`Row::get` panics there.)
 pub(super) trait Read {
@@ -68,38 +75,95 @@ pub(super) fn code(row: &Row, column: usize) -> Result<i64, Fault> {
     Ok(row.read::<i16>(column)?.into())
 }
 
-/// A `smallint` that may not be there.
-pub(super) fn maybe_code(row: &Row, column: usize) -> Result<Option<i64>, Fault> {
-    Ok(row.read::<Option<i16>>(column)?.map(i64::from))
-}
-
-/// An HTTP status.
-pub(super) fn status(row: &Row, column: usize) -> Result<Option<u16>, Fault> {
-    let status: Option<i32> = row.read(column)?;
-    Ok(status.and_then(|s| u16::try_from(s).ok()))
-}
-
 pub(super) fn event_id(row: &Row, column: usize) -> Result<EventId, Fault> {
     let id: &[u8] = row.read(column)?;
     id.try_into().map(EventId).map_err(|_| Fault::damaged("id"))
 }
 
 pub(super) fn session_id(row: &Row, column: usize) -> Result<SessionId, Fault> {
-    maybe_session_id(row, column)?.ok_or_else(|| Fault::damaged("id"))
+    let id: &[u8] = row.read(column)?;
+    id.try_into().map(SessionId).map_err(|_| Fault::damaged("id"))
 }
 
-/// A session's that may not be there.
-pub(super) fn maybe_session_id(row: &Row, column: usize) -> Result<Option<SessionId>, Fault> {
-    let id: Option<&[u8]> = row.read(column)?;
-    id.map(|id| id.try_into().map(SessionId).map_err(|_| Fault::damaged("id")))
-        .transpose()
-}
+impl Columns for Row {
+    type Error = Fault;
 
-/// A usage from nine columns.
-pub(super) fn usage(row: &Row, first: usize) -> Result<Usage, Fault> {
-    let mut columns = [0i64; 9];
-    for (i, column) in columns.iter_mut().enumerate() {
-        *column = row.read(first + i)?;
+    fn int(&self, column: usize) -> Result<Option<i64>, Fault> {
+        Ok(match self.columns().get(column).map(Column::type_) {
+            Some(&Type::BOOL) => self.read::<Option<bool>>(column)?.map(i64::from),
+            Some(&Type::INT2) => self.read::<Option<i16>>(column)?.map(i64::from),
+            Some(&Type::INT4) => self.read::<Option<i32>>(column)?.map(i64::from),
+            _ => self.read(column)?,
+        })
     }
-    Ok(usage_of(columns))
+
+    fn text(&self, column: usize) -> Result<Option<&str>, Fault> {
+        self.read(column)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, Fault> {
+        self.read(column)
+    }
+
+    fn is_null(&self, column: usize) -> Fault {
+        let name = self.columns().get(column).map_or("?", Column::name);
+        Fault::Answer(format!("column {column} ({name}): it is NULL"))
+    }
+
+    fn damaged(what: &str) -> Fault {
+        Fault::damaged(what)
+    }
+}
+
+/// As wide as the statement has it there.
+impl ToSql for Value {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        match (self, kind) {
+            (Value::Null, _) => Ok(IsNull::Yes),
+            (Value::Int(v), &Type::INT2) => i16::try_from(*v)?.to_sql(kind, out),
+            (Value::Int(v), &Type::INT4) => i32::try_from(*v)?.to_sql(kind, out),
+            (Value::Int(v), _) => v.to_sql(kind, out),
+            (Value::Text(v), _) => super::text(v).to_sql(kind, out),
+            (Value::Bytes(v), _) => v.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let fits = match self {
+            Value::Null => true,
+            Value::Int(_) => [Type::INT2, Type::INT4, Type::INT8].contains(kind),
+            Value::Text(_) => <String as ToSql>::accepts(kind),
+            Value::Bytes(_) => <Vec<u8> as ToSql>::accepts(kind),
+        };
+        if !fits {
+            return Err(Box::new(WrongType::new::<Value>(kind.clone())));
+        }
+        self.to_sql(kind, out)
+    }
+}
+
+/// As parameters of a statement.
+pub(super) fn params(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+    values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
+/// The rows that answer a query, of which there may be a million.
+pub(super) async fn all<T: Record>(
+    client: &impl GenericClient,
+    (sql, values): &Query,
+) -> Result<Vec<T>, Fault> {
+    let mut found = pin!(client.query_raw(sql, params(values)).await?);
+    let mut all = Vec::new();
+    while let Some(row) = found.try_next().await? {
+        all.push(T::read(&row)?);
+    }
+    Ok(all)
 }

@@ -1,51 +1,20 @@
 //! Events of users.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use deadpool_postgres::Transaction;
-use tokio_postgres::Row;
 use turnhook_reducer::outbox::Delivery;
 
-use super::rows::{self, Read as _, one};
-use super::{Fault, Postgres, attempt, blocks, commit::NUMBER, moves::Moves};
+use super::rows::{Read as _, one};
+use super::{Fault, Postgres, attempt, commit::NUMBER, moves::Moves};
 use crate::{
-    codes::{PENDING, int, nat, type_code},
+    codes::{PENDING, int, type_code},
     error::Result,
     ids::DeliveryId,
-    user_events::{
-        Earlier, NewUserEvent, Telling, Untold, UntoldChange, pack_told, unpack_quota, unpack_told,
-    },
+    user_events::{NewUserEvent, Telling, pack_told},
 };
 
-/// The changes, and of each the last one before it in its place.
-static UNTOLD: LazyLock<String> = LazyLock::new(|| {
-    let columns = blocks::COLUMNS.replace(", ", ", b.");
-    format!(
-        "SELECT b.{columns}, b.quota, p.kind, p.until_at, p.told, EXISTS (SELECT 1 FROM block_change s \
-         WHERE s.session = b.session AND s.session IS NOT NULL AND s.id < b.id AND s.quota IS NOT NULL) \
-         FROM block_change b LEFT JOIN block_change p ON p.id = (SELECT max(x.id) FROM block_change x \
-         WHERE x.user_name = b.user_name AND x.realm IS NOT DISTINCT FROM b.realm AND x.id < b.id) \
-         WHERE b.id > $1 ORDER BY b.id LIMIT $2"
-    )
-});
-
 impl Postgres {
-    pub(crate) async fn untold_changes(&self, limit: usize) -> Result<Untold> {
-        attempt!(&self.db, client => {
-            let from = nat(one(client, "SELECT told_change FROM store WHERE id = 1", &[]).await?.read(0)?);
-            let mut untold = Untold {
-                from,
-                upto: from,
-                changes: Vec::new(),
-            };
-            for row in client.query(&*UNTOLD, &[&int(from), &int(limit as u64)]).await? {
-                untold.upto = nat(row.read(0)?);
-                untold.changes.extend(read(&row)?);
-            }
-            Ok(untold)
-        })
-    }
-
     pub(crate) async fn tell(&self, telling: Arc<Telling>) -> Result<Option<Vec<Delivery>>> {
         attempt!(&self.db, client => {
             let tx = client.transaction().await?;
@@ -125,24 +94,4 @@ async fn insert(tx: &Transaction<'_>, n: i64, new: &NewUserEvent) -> Result<(), 
     )
     .await?;
     Ok(())
-}
-
-fn read(row: &Row) -> Result<Option<UntoldChange>, Fault> {
-    let Some(change) = blocks::read(row)? else {
-        return Ok(None);
-    };
-    let before = match rows::maybe_code(row, 10)? {
-        Some(0) => Some(Earlier {
-            until: rows::maybe_time(row, 11)?,
-            told: unpack_told(row.read(12)?),
-        }),
-        _ => None,
-    };
-    let quota: Option<&[u8]> = row.read(9)?;
-    Ok(Some(UntoldChange {
-        row: change,
-        quota: quota.and_then(unpack_quota),
-        before,
-        again: row.read(13)?,
-    }))
 }

@@ -1,20 +1,15 @@
-//! Sources, endpoints and their pauses, gaps, backups.
+//! Sources, endpoints and their pauses, backups.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use turnhook_reducer::{
-    source::{Gap, GapReason},
-    time::Timestamp,
-};
+use turnhook_reducer::time::Timestamp;
 
-use super::{Fault, Sqlite, files, int, rows};
+use super::{Fault, Sqlite, files, int};
 use crate::{
     Mode,
-    endpoint::{Endpoint, Pause},
     error::{Error, Result},
     ids::{EndpointId, SourceId},
-    session::GapRow,
 };
 
 impl Sqlite {
@@ -27,17 +22,6 @@ impl Sqlite {
                 [&name],
                 |r| r.get(0),
             )?))
-        })
-        .await
-    }
-
-    pub(crate) async fn sources(self: &Arc<Self>) -> Result<BTreeMap<String, SourceId>> {
-        self.read(|conn| {
-            let mut stmt = conn.prepare_cached("SELECT name, id FROM source")?;
-            let sources = stmt
-                .query_map([], |r| Ok((r.get(0)?, SourceId(r.get(1)?))))?
-                .collect::<Result<_, _>>()?;
-            Ok(sources)
         })
         .await
     }
@@ -106,39 +90,6 @@ impl Sqlite {
         .await
     }
 
-    pub(crate) async fn endpoints(self: &Arc<Self>) -> Result<Vec<Endpoint>> {
-        self.read(|conn| {
-            let tx = conn.unchecked_transaction()?;
-            let mut stmt =
-                tx.prepare_cached("SELECT id, name, created_at, removed_at FROM endpoint ORDER BY name")?;
-            let mut pauses = tx.prepare_cached(
-                "SELECT from_at, to_at, reason FROM endpoint_pause WHERE endpoint = ?1 ORDER BY id",
-            )?;
-            let mut found = stmt.query([])?;
-            let mut endpoints = Vec::new();
-            while let Some(row) = found.next()? {
-                let id: u16 = row.get(0)?;
-                endpoints.push(Endpoint {
-                    id: EndpointId(id),
-                    name: row.get(1)?,
-                    created_at: rows::time(row, 2)?,
-                    removed_at: rows::maybe_time(row, 3)?,
-                    pauses: pauses
-                        .query_map([id], |r| {
-                            Ok(Pause {
-                                from: rows::time(r, 0)?,
-                                to: rows::maybe_time(r, 1)?,
-                                reason: r.get::<_, String>(2)?.into(),
-                            })
-                        })?
-                        .collect::<rusqlite::Result<_>>()?,
-                });
-            }
-            Ok(endpoints)
-        })
-        .await
-    }
-
     pub(crate) async fn pause(&self, endpoint: &str, at: Timestamp, reason: &str) -> Result<bool> {
         let (endpoint, reason) = (endpoint.to_owned(), reason.to_owned());
         self.write(move |conn, _| {
@@ -172,48 +123,11 @@ impl Sqlite {
         .await
     }
 
-    pub(crate) async fn gaps(
-        self: &Arc<Self>,
-        since: Option<Timestamp>,
-        limit: usize,
-    ) -> Result<Vec<GapRow>> {
-        self.read(move |conn| {
-            let mut stmt = conn.prepare_cached(
-                "SELECT s.name, g.from_at, g.to_at, g.reason, g.server FROM gap g JOIN source s ON s.id = g.source \
-                 WHERE g.to_at >= ?1 ORDER BY g.id DESC LIMIT ?2",
-            )?;
-            let mut found = stmt.query(params![int(since.unwrap_or_default().0), int(limit as u64)])?;
-            let mut gaps = Vec::new();
-            while let Some(row) = found.next()? {
-                if let Some(gap) = read_gap(row, 1)? {
-                    gaps.push(GapRow { source: row.get(0)?, gap });
-                }
-            }
-            Ok(gaps)
-        })
-        .await
-    }
-
     pub(crate) async fn backup(self: &Arc<Self>, to: PathBuf) -> Result<()> {
         let source = self.path().to_path_buf();
         let copying = tokio::task::spawn_blocking(move || files::backup(&source, &to));
         copying.await.unwrap_or(Err(Error::Closed))
     }
-}
-
-/// From four columns: from, to, reason, server. `None` for a reason that this version does not know.
-pub(super) fn read_gap(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Option<Gap>> {
-    let server: Vec<u8> = row.get(first + 3)?;
-    let Some(reason) = GapReason::from_text(row.get_ref(first + 2)?.as_str()?) else {
-        return Ok(None);
-    };
-    let server = (!server.is_empty()).then(|| server.into_boxed_slice());
-    Ok(Some(Gap {
-        from: rows::time(row, first)?,
-        to: rows::time(row, first + 1)?,
-        reason,
-        server,
-    }))
 }
 
 fn endpoint_id(conn: &Connection, name: &str) -> Result<u16, Fault> {
@@ -222,23 +136,12 @@ fn endpoint_id(conn: &Connection, name: &str) -> Result<u16, Fault> {
         .optional()?;
     match id {
         Some(id) => Ok(id),
-        None => Err(unknown_endpoint(conn, name)?.into()),
+        None => {
+            let mut stmt = conn.prepare("SELECT name FROM endpoint")?;
+            let known = stmt
+                .query_map([], |r| r.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            Err(Error::unknown_endpoint(name, known).into())
+        }
     }
-}
-
-/// The error that names those there are.
-pub(super) fn unknown_endpoint(conn: &Connection, name: &str) -> rusqlite::Result<Error> {
-    let mut stmt = conn.prepare("SELECT name FROM endpoint ORDER BY name")?;
-    let known = stmt
-        .query_map([], |r| r.get::<_, String>(0))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let known = if known.is_empty() {
-        "none".into()
-    } else {
-        known.join(", ")
-    };
-    Ok(Error::UnknownEndpoint {
-        name: name.into(),
-        known,
-    })
 }

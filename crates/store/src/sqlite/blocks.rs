@@ -1,17 +1,15 @@
 //! Who is blocked.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::time::Timestamp;
 
-use super::{Sqlite, int, nat, rows};
+use super::{DIALECT, Sqlite, int, nat};
 use crate::{
-    block::{BlockRow, New, Whom, from_columns, last_change, later, made_before},
+    block::{New, Whom, last_change, later, made_before},
     error::Result,
 };
-
-pub(super) const COLUMNS: &str = "id, at, kind, realm, user, session, until_at, reason, who";
 
 impl Sqlite {
     pub(crate) async fn change_block(&self, row: New) -> Result<u64> {
@@ -19,7 +17,7 @@ impl Sqlite {
     }
 
     pub(crate) async fn block_once(&self, row: New) -> Result<bool> {
-        let sql = made_before("user", "IS", '?');
+        let sql = made_before(&DIALECT);
         self.write(move |conn, _| {
             let (_, realm, user, _, until) = &row.columns;
             let made = conn
@@ -43,39 +41,6 @@ impl Sqlite {
         })
         .await
     }
-
-    pub(crate) async fn block_changes(self: &Arc<Self>, after: u64, limit: usize) -> Result<Vec<BlockRow>> {
-        let sql = format!("SELECT {COLUMNS} FROM block_change WHERE id > ?1 ORDER BY id LIMIT ?2");
-        self.read(move |conn| {
-            let mut stmt = conn.prepare_cached(&sql)?;
-            let mut found = stmt.query([int(after), int(limit as u64)])?;
-            let mut all = Vec::new();
-            while let Some(row) = found.next()? {
-                all.extend(read(row)?);
-            }
-            Ok(all)
-        })
-        .await
-    }
-
-    /// Of every user, or of one.
-    pub(crate) async fn last_blocks(self: &Arc<Self>, only: Option<Vec<u8>>) -> Result<Vec<BlockRow>> {
-        let of = only.as_ref().map_or("IS NOT NULL", |_| "= ?1");
-        let sql = format!(
-            "SELECT {COLUMNS} FROM block_change WHERE id IN \
-             (SELECT max(id) FROM block_change WHERE user {of} GROUP BY user, realm) ORDER BY user, id"
-        );
-        self.read(move |conn| {
-            let mut stmt = conn.prepare_cached(&sql)?;
-            let mut found = stmt.query(params_from_iter(only))?;
-            let mut all = Vec::new();
-            while let Some(row) = found.next()? {
-                all.extend(read(row)?);
-            }
-            Ok(all)
-        })
-        .await
-    }
 }
 
 fn insert(conn: &Connection, row: &New) -> rusqlite::Result<u64> {
@@ -85,7 +50,7 @@ fn insert(conn: &Connection, row: &New) -> rusqlite::Result<u64> {
         // A block that this one would take the place of may be over by now, and nobody may have been there to say so.
         expire(conn, realm.as_deref(), user, at)?;
         let last: Option<i64> = conn
-            .prepare_cached(&last_change("b.at", "user", "IS", '?'))?
+            .prepare_cached(&last_change("b.at", &DIALECT))?
             .query_row(params![realm, user], |r| r.get(0))
             .optional()?;
         at = later(at, last);
@@ -111,25 +76,11 @@ fn insert(conn: &Connection, row: &New) -> rusqlite::Result<u64> {
 /// Puts on record that a block is over, if it is the last change there and is.
 fn expire(conn: &Connection, realm: Option<&[u8]>, user: &[u8], now: Timestamp) -> rusqlite::Result<usize> {
     static EXPIRE: LazyLock<String> = LazyLock::new(|| {
-        let over = last_change("max(?3, b.at + 1), 3, b.realm, b.user, '', ''", "user", "IS", '?');
+        let over = last_change("max(?3, b.at + 1), 3, b.realm, b.user, '', ''", &DIALECT);
         format!(
             "INSERT INTO block_change (at, kind, realm, user, reason, who) {over} AND b.kind = 0 AND b.until_at <= ?3"
         )
     });
     conn.prepare_cached(&EXPIRE)?
         .execute(params![realm, user, int(now.0)])
-}
-
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<BlockRow>> {
-    let columns = (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
-    let Some(change) = from_columns(columns) else {
-        return Ok(None);
-    };
-    Ok(Some(BlockRow {
-        id: nat(row.get(0)?),
-        at: rows::time(row, 1)?,
-        change,
-        reason: row.get(7)?,
-        who: row.get(8)?,
-    }))
 }

@@ -1,10 +1,8 @@
 //! How much of an event each endpoint is sent.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, params};
 
-use super::Sqlite;
+use super::{Sqlite, rows};
 use crate::{
     error::Result,
     ids::EndpointId,
@@ -30,24 +28,8 @@ impl Sqlite {
         })
         .await
     }
-
-    pub(crate) async fn included(self: &Arc<Self>) -> Result<Included> {
-        self.read(read).await
-    }
 }
 
 fn read(conn: &Connection) -> rusqlite::Result<Included> {
-    let mut stmt = conn.prepare_cached(
-        "SELECT endpoint, from_event, allocations, addresses FROM included ORDER BY endpoint, from_event",
-    )?;
-    let mut found = stmt.query([])?;
-    let mut included = Included::default();
-    while let Some(row) = found.next()? {
-        let part = Part {
-            allocations: row.get(2)?,
-            addresses: row.get(3)?,
-        };
-        included.add(EndpointId(row.get(0)?), row.get(1)?, part);
-    }
-    Ok(included)
+    rows::all(conn, &(Included::SQL.to_owned(), Vec::new())).map(Included::new)
 }

@@ -449,7 +449,7 @@ impl Sqlite {
     }
 
     /// Brings the ledger up to date with all events that are committed now.
-    pub(super) async fn catch_up(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
         let target = self
             .read(|conn| {
                 conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| {

@@ -9,21 +9,20 @@ mod commit;
 mod connection;
 mod counts;
 mod deliveries;
+mod dialect;
 pub(crate) mod export;
 mod files;
 mod fold;
-mod heal;
 mod helper;
 mod included;
 mod ledger;
 mod outbox;
 mod outcome;
-mod reads;
+#[cfg(test)]
+mod plans;
 mod retention;
 mod rows;
-mod sessions;
 mod state;
-mod usage;
 mod user_events;
 mod writer;
 
@@ -33,16 +32,21 @@ use std::{
     time::Instant,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params_from_iter};
 
 use crate::{
     Mode, Options,
     codes::{int, nat},
+    details,
     error::{Error, Result},
     horizon::Horizon,
+    query::{Query, Value},
+    record::Record,
+    session,
 };
 pub(crate) use connection::{SCHEMA, error_from};
 use counts::Counts;
+pub(crate) use dialect::DIALECT;
 pub(crate) use files::{is_run_on, mark_copied, refuse_copied, unmark_copied};
 use writer::{Handle, Job, Mem};
 
@@ -148,6 +152,49 @@ impl Sqlite {
         });
         // The task is never aborted; it fails only if `f` panicked.
         done.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// The rows that answer a query.
+    pub(crate) async fn list<T: Record + Send + 'static>(self: &Arc<Self>, query: Query) -> Result<Vec<T>> {
+        self.read(move |conn| rows::all(conn, &query)).await
+    }
+
+    /// What a session is shown by, at one moment.
+    pub(crate) async fn session(
+        self: &Arc<Self>,
+        [row, events, deliveries, gaps]: [Query; 4],
+    ) -> Result<session::Shown> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            let (row, events) = (rows::all(&tx, &row)?, rows::all(&tx, &events)?);
+            Ok((row, events, rows::all(&tx, &deliveries)?, rows::all(&tx, &gaps)?))
+        })
+        .await
+    }
+
+    /// What an event's deliveries are shown by, at one moment.
+    pub(crate) async fn delivery(
+        self: &Arc<Self>,
+        [deliveries, attempts]: [Query; 2],
+    ) -> Result<details::Found> {
+        self.read(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            Ok((rows::all(&tx, &deliveries)?, rows::all(&tx, &attempts)?))
+        })
+        .await
+    }
+
+    /// Does a statement once for each of these values: how many rows it changed.
+    pub(crate) async fn execute(&self, sql: String, values: Vec<Vec<Value>>) -> Result<u64> {
+        self.write(move |conn, _| {
+            let mut stmt = conn.prepare_cached(&sql)?;
+            let mut changed = 0;
+            for values in &values {
+                changed += stmt.execute(params_from_iter(values))? as u64;
+            }
+            Ok(changed)
+        })
+        .await
     }
 
     /// Writes in the next transaction. `f` may run twice: if the transaction fails as a whole, each request

@@ -1,14 +1,19 @@
 //! Groups of columns that several tables share.
 
-use rusqlite::{Row, types::Type};
-use turnhook_reducer::{time::Timestamp, usage::Usage};
+use rusqlite::{
+    Connection, Row, params_from_iter,
+    types::{Type, ValueRef},
+};
+use turnhook_reducer::time::Timestamp;
 
 use super::nat;
-use crate::codes::usage_of;
 pub(super) use crate::codes::{
-    DEAD, DELIVERED, DISCARDED, PENDING, USAGE, event_type, state, type_code, usage_values,
+    DEAD, DELIVERED, DISCARDED, PENDING, USAGE, event_type, type_code, usage_values,
 };
-use crate::query::Value;
+use crate::{
+    query::{Query, Value},
+    record::{Columns, Record},
+};
 
 /// As wide in the file as most latencies, so that a row does not grow when it is delivered.
 pub(super) const NO_LATENCY: i64 = -1000;
@@ -22,15 +27,6 @@ pub(super) fn maybe_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Optio
         .map(|ms: Option<i64>| ms.map(|ms| Timestamp(nat(ms))))
 }
 
-/// A usage from nine columns.
-pub(super) fn usage(row: &Row<'_>, first: usize) -> rusqlite::Result<Usage> {
-    let mut columns = [0; 9];
-    for (i, column) in columns.iter_mut().enumerate() {
-        *column = row.get(first + i)?;
-    }
-    Ok(usage_of(columns))
-}
-
 /// A block that does not unpack: the file is damaged.
 pub(super) fn damaged(what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, format!("a damaged {what}").into())
@@ -39,9 +35,48 @@ pub(super) fn damaged(what: &str) -> rusqlite::Error {
 impl rusqlite::ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         match self {
+            Value::Null => rusqlite::types::Null.to_sql(),
             Value::Int(v) => v.to_sql(),
             Value::Text(v) => v.to_sql(),
             Value::Bytes(v) => v.to_sql(),
         }
     }
+}
+
+impl Columns for Row<'_> {
+    type Error = rusqlite::Error;
+
+    fn int(&self, column: usize) -> rusqlite::Result<Option<i64>> {
+        self.get(column)
+    }
+
+    fn text(&self, column: usize) -> rusqlite::Result<Option<&str>> {
+        match self.get_ref(column)? {
+            ValueRef::Null => Ok(None),
+            value => Ok(Some(value.as_str()?)),
+        }
+    }
+
+    fn bytes(&self, column: usize) -> rusqlite::Result<Option<&[u8]>> {
+        match self.get_ref(column)? {
+            ValueRef::Null => Ok(None),
+            value => Ok(Some(value.as_blob()?)),
+        }
+    }
+
+    fn is_null(&self, column: usize) -> rusqlite::Error {
+        let name = self.as_ref().column_name(column).unwrap_or("?");
+        rusqlite::Error::InvalidColumnType(column, name.to_owned(), Type::Null)
+    }
+
+    fn damaged(what: &str) -> rusqlite::Error {
+        damaged(what)
+    }
+}
+
+/// The rows that answer a query.
+pub(super) fn all<T: Record>(conn: &Connection, (sql, values): &Query) -> rusqlite::Result<Vec<T>> {
+    conn.prepare_cached(sql)?
+        .query_map(params_from_iter(values), |row| T::read(row))?
+        .collect()
 }
