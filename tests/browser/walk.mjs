@@ -164,7 +164,17 @@ for (const [name, options] of small ? looks.slice(2, 3) : looks) {
       if (!(await page.locator("main").textContent()).includes("Blocked in every realm until he is unblocked")) fault("nothing is said of the block");
     }
   }
-  const did = (await api("/audit")).items;
+  // And test the endpoint.
+  await page.goto(`${page_url}/endpoints/billing`);
+  if (await reach("Send a test", true)) {
+    await page.keyboard.press("Enter");
+    await page.waitForURL("**/endpoints/billing/test");
+    if (!(await page.locator("main").textContent()).includes("billing is well")) fault("nothing is said of the test");
+    await page.screenshot({ path: `${shots}/tested.png`, fullPage: true });
+  }
+  const tested = (await api("/audit")).items;
+  if (tested[0]?.action !== "test" || tested[0]?.target !== "billing") fault("the test is not on record");
+  const did = tested.slice(1);
   if (did[0]?.action !== "block" || did[0]?.target !== "cust_42") fault("the block is not on record");
   const record = did.slice(1);
   if (record[0]?.who !== "otto" || record[0]?.action !== "replay") fault("it is not on record");

@@ -126,12 +126,24 @@ async fn note(
     asked: &Asked,
     count: u64,
 ) -> Result<(), Refused> {
+    let reason = asked.text("reason").unwrap_or_default();
+    note_in_words(store, who, action, target, reason, count).await
+}
+
+pub(crate) async fn note_in_words(
+    store: &Admin,
+    who: &Who,
+    action: &str,
+    target: String,
+    detail: String,
+    count: u64,
+) -> Result<(), Refused> {
     let entry = AuditEntry {
         at: now(),
         who: who.name.clone(),
         action: action.to_owned(),
         target,
-        detail: asked.text("reason").unwrap_or_default(),
+        detail,
         count,
         ..AuditEntry::default()
     };

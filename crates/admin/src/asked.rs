@@ -218,6 +218,19 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// Whether CSV is asked for: by `format=csv`, or by `Accept: text/csv`.
+#[derive(Clone, Copy, Debug)]
+pub struct WantsCsv(pub bool);
+
+impl<S: Sync> FromRequestParts<S> for WantsCsv {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<WantsCsv, Infallible> {
+        let Ok(asked) = Asked::from_request_parts(parts, state).await;
+        Ok(WantsCsv(asked.wants_csv()))
+    }
+}
+
 /// A form's fields.
 #[derive(Debug)]
 pub(crate) struct Form(pub(crate) Asked);

@@ -3,10 +3,16 @@
 use serde::Serialize;
 use turnhook_reducer::time::Timestamp;
 
+use crate::trial::{Sample, Trying};
+
 /// The program behind the page.
 pub trait Engine: Send + Sync {
     /// As of now.
     fn status(&self) -> StatusNow;
+
+    /// Sends an endpoint a ping or a sample, for which nobody is billed; asks a billing product something that changes
+    /// nothing.
+    fn try_endpoint<'a>(&'a self, name: &'a str, sample: Sample) -> Trying<'a>;
 
     /// The user that a TURN username is of, by `user_pattern`.
     fn user_of(&self, username: &[u8]) -> Option<Vec<u8>>;

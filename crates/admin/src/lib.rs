@@ -19,6 +19,7 @@ mod page;
 mod report;
 mod routes;
 mod text;
+mod trial;
 pub mod untrusted;
 mod zone;
 
@@ -28,10 +29,13 @@ use axum::{Router, middleware, routing::any};
 
 pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
 pub use answer::Refused;
+pub use api::csv_answer;
+pub use asked::WantsCsv;
 pub use engine::{EndpointNow, Engine, NodeNow, ServerNow, SourceNow, StatusNow, StoreNow};
 pub use history::History;
 pub use report::{By, Report, Row, usage as report};
 pub use routes::{Of, Operation, Parameter, Routes};
+pub use trial::{CASES, Sample, Trial, Trying};
 pub use zone::{Period, Zone};
 
 /// What everything here is shown from.

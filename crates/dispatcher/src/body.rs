@@ -20,9 +20,15 @@ pub const PING: &str = "endpoint.ping";
 /// internal error: nothing that is empty is ever signed.
 #[must_use]
 pub fn body(event: &SessionEvent) -> Bytes {
+    session_body(event, false)
+}
+
+/// The same; `test` is in what is sent for a trial.
+pub(crate) fn session_body(event: &SessionEvent, test: bool) -> Bytes {
     to_bytes(&Envelope {
         r#type: event.event_type.as_str(),
         timestamp: Time(event.timestamp),
+        test,
         data: data(event),
     })
 }
@@ -30,9 +36,15 @@ pub fn body(event: &SessionEvent) -> Bytes {
 /// The payload of a user's event. Empty if it cannot be written, as [`body`].
 #[must_use]
 pub fn user_body(event: &UserEvent) -> Bytes {
+    user_event_body(event, false)
+}
+
+/// The same; `test` is in what is sent for a trial.
+pub(crate) fn user_event_body(event: &UserEvent, test: bool) -> Bytes {
     to_bytes(&Envelope {
         r#type: event.event_type.as_str(),
         timestamp: Time(event.timestamp),
+        test,
         data: user_data(event),
     })
 }
@@ -43,6 +55,7 @@ pub fn ping_body(at: Timestamp, endpoint: &str) -> Bytes {
     to_bytes(&Envelope {
         r#type: PING,
         timestamp: Time(at),
+        test: true,
         data: Ping { endpoint },
     })
 }
@@ -76,6 +89,9 @@ fn to_bytes(value: &impl Serialize) -> Bytes {
 struct Envelope<D> {
     r#type: &'static str,
     timestamp: Time,
+    /// Receivers bill nobody for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    test: bool,
     data: D,
 }
 

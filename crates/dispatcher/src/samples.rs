@@ -13,7 +13,7 @@ use turnhook_reducer::{
     user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
 };
 
-use crate::body::{body, user_body};
+use crate::body::{session_body, user_event_body};
 
 /// What is special about a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,13 +50,14 @@ const MORE: u32 = 950;
 /// How long the sample's session has lasted at each of its events.
 const LASTED: u64 = 18_351;
 
-/// The payload of a sample of any type, told at `now`. Of a user's event no case is special.
+/// The payload of a sample of any type, told at `now`, marked as one that nobody is billed for. Of a user's event no case
+/// is special.
 #[must_use]
 pub fn payload(event_type: EventType, case: Case, now: Timestamp) -> Bytes {
     if event_type.is_of_session() {
-        body(&event(event_type, case, now))
+        session_body(&event(event_type, case, now), true)
     } else {
-        user_body(&user_event(event_type, now))
+        user_event_body(&user_event(event_type, now), true)
     }
 }
 

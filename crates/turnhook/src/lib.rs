@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod reconcile;
 pub mod shutdown;
 pub mod store;
+mod trial;
 pub use turnhook_admin::untrusted as text;

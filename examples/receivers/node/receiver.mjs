@@ -122,7 +122,7 @@ class NotUnderstood extends Error {}
  */
 function entryOf(id, event) {
   // What `turnhook endpoints test` sends is billed to nobody.
-  if (event?.type !== "session.end" || id.startsWith("evt_test_")) return { id };
+  if (event?.type !== "session.end" || event.test || id.startsWith("evt_test_")) return { id };
   const { realm, realm_base64, user, user_base64, continues, accuracy, usage } = event.data ?? {};
   const billable_bytes = usage?.billable_bytes;
   if (user === undefined || realm === undefined || !Number.isSafeInteger(billable_bytes)) {

@@ -146,6 +146,7 @@ test("what is signed but makes no sense is for a person", async () => {
 
 test("trials are accepted and bill nobody", async () => {
   assert.equal((await post("evt_test_1", end()))[0], 200);
+  assert.equal((await post("evt_1", JSON.stringify({ ...JSON.parse(end()), test: true })))[0], 200);
   assert.deepEqual(await accounts(), []);
 });
 

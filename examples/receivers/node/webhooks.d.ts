@@ -12,6 +12,10 @@ export type Webhook =
 export interface SessionStart {
   data: SessionStartData;
   /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
+  /**
    * When the event was decided; never before the session's previous event.
    */
   timestamp: string;
@@ -209,6 +213,10 @@ export interface Usage {
 export interface SessionUsage {
   data: SessionUsageData;
   /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
+  /**
    * When the event was decided; never before the session's previous event.
    */
   timestamp: string;
@@ -304,6 +312,10 @@ export interface SessionUsageData {
  */
 export interface SessionEnd {
   data: SessionEndData;
+  /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
   /**
    * When the event was decided; never before the session's previous event.
    */
@@ -401,6 +413,10 @@ export interface SessionEndData {
 export interface QuotaReached {
   data: QuotaReachedData;
   /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
+  /**
    * When the event was decided; never before the session's previous event.
    */
   timestamp: string;
@@ -484,6 +500,10 @@ export interface Quota {
 export interface UserBlocked {
   data: UserBlockedData;
   /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
+  /**
    * When the event was decided; never before the session's previous event.
    */
   timestamp: string;
@@ -536,6 +556,10 @@ export interface UserBlockedData {
 export interface UserUnblocked {
   data: UserUnblockedData;
   /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
+  /**
    * When the event was decided; never before the session's previous event.
    */
   timestamp: string;
@@ -587,6 +611,10 @@ export interface UserUnblockedData {
  */
 export interface EndpointPing {
   data: Ping;
+  /**
+   * True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.
+   */
+  test?: boolean;
   /**
    * When the event was decided; never before the session's previous event.
    */

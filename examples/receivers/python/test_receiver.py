@@ -138,6 +138,8 @@ class Receiver(unittest.TestCase):
 
     def test_trials_are_accepted_and_bill_nobody(self):
         self.assertEqual(self.post("evt_test_1", end())[0], 200)
+        marked = json.dumps(json.loads(end()) | {"test": True}).encode()
+        self.assertEqual(self.post("evt_1", marked)[0], 200)
         self.assertEqual(self.request("GET", "/usage")[1], [])
 
     def test_unknown_types_are_accepted(self):

@@ -102,6 +102,7 @@ class EndpointPing(TypedDict):
     """
 
     data: Ping
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['endpoint.ping']
 
@@ -112,6 +113,7 @@ class QuotaReached(TypedDict):
     """
 
     data: QuotaReachedData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['quota.reached']
 
@@ -194,6 +196,7 @@ class UserBlocked(TypedDict):
     """
 
     data: UserBlockedData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['user.blocked']
 
@@ -204,6 +207,7 @@ class UserUnblocked(TypedDict):
     """
 
     data: UserUnblockedData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['user.unblocked']
 
@@ -214,6 +218,7 @@ class SessionEnd(TypedDict):
     """
 
     data: SessionEndData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['session.end']
 
@@ -224,6 +229,7 @@ class SessionStart(TypedDict):
     """
 
     data: SessionStartData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['session.start']
 
@@ -234,6 +240,7 @@ class SessionUsage(TypedDict):
     """
 
     data: SessionUsageData
+    test: NotRequired[bool]
     timestamp: str
     type: Literal['session.usage']
 

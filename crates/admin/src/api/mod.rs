@@ -9,11 +9,11 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{Admin, Operation, Parameter, Refused, Role, Routes, untrusted::Untrusted};
+use crate::{Admin, Operation, Parameter, Refused, Role, Routes, trial, untrusted::Untrusted};
 
 /// All of them.
 pub(crate) fn routes(admin: &Admin) -> Routes {
-    writes::add(admin, reads::add(admin, Routes::default()))
+    trial::add(admin, writes::add(admin, reads::add(admin, Routes::default())))
 }
 
 /// A route that reads.
@@ -69,8 +69,20 @@ pub(crate) fn page(items: Vec<Value>, next: Option<String>, csv: bool) -> Result
     if !csv {
         return Ok(axum::Json(json!({ "items": items, "next": next })).into_response());
     }
+    let mut response = csv_answer(&items)?;
+    if let Some(next) = next.and_then(|next| next.parse().ok()) {
+        response.headers_mut().insert("x-next", next);
+    }
+    Ok(response)
+}
+
+/// Each object's leaves as columns of CSV.
+///
+/// # Errors
+/// What cannot be written so.
+pub fn csv_answer(items: &[Value]) -> Result<Response, Refused> {
     let text =
-        to_csv(&items).map_err(|error| Refused::wrong(format!("this cannot be written as CSV: {error}")))?;
+        to_csv(items).map_err(|error| Refused::wrong(format!("this cannot be written as CSV: {error}")))?;
     let mut response = text.into_response();
     let headers = response.headers_mut();
     headers.insert(
@@ -81,9 +93,6 @@ pub(crate) fn page(items: Vec<Value>, next: Option<String>, csv: bool) -> Result
         header::CONTENT_DISPOSITION,
         header::HeaderValue::from_static("attachment; filename=\"turnhook.csv\""),
     );
-    if let Some(next) = next.and_then(|next| next.parse().ok()) {
-        headers.insert("x-next", next);
-    }
     Ok(response)
 }
 
@@ -103,6 +112,10 @@ fn to_csv(items: &[Value]) -> Result<String, csv::Error> {
             row
         })
         .collect();
+    if columns.is_empty() {
+        // An empty line would be read as a row.
+        return Ok(String::new());
+    }
     writer.write_record(&columns)?;
     for row in rows {
         writer.write_record(columns.iter().map(|column| match row.get(column) {

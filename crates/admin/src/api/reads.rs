@@ -166,14 +166,18 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
             get(event).with_state(state()),
         )
         .route(
-            reads("/endpoints", "Endpoints, as they are now", &[], true),
-            get(|State(admin): State<Admin>| async move { all(&admin.engine.status().endpoints) })
-                .with_state(state()),
+            reads("/endpoints", "Endpoints, as they are now", &[FORMAT], true),
+            get(|State(admin): State<Admin>, asked: Asked| async move {
+                all(&admin.engine.status().endpoints, &asked)
+            })
+            .with_state(state()),
         )
         .route(
-            reads("/sources", "Sources, as they are now", &[], true),
-            get(|State(admin): State<Admin>| async move { all(&admin.engine.status().sources) })
-                .with_state(state()),
+            reads("/sources", "Sources, as they are now", &[FORMAT], true),
+            get(|State(admin): State<Admin>, asked: Asked| async move {
+                all(&admin.engine.status().sources, &asked)
+            })
+            .with_state(state()),
         )
         .route(
             reads(
@@ -197,7 +201,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
             reads(
                 "/nodes",
                 "The nodes that share the store, and who holds what",
-                &[],
+                &[FORMAT],
                 true,
             ),
             get(nodes).with_state(state()),
@@ -213,9 +217,9 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
         )
 }
 
-fn all<T: serde::Serialize>(items: &[T]) -> Answer {
+fn all<T: serde::Serialize>(items: &[T], asked: &Asked) -> Answer {
     let items = items.iter().filter_map(|item| serde_json::to_value(item).ok());
-    page(items.collect(), None, false)
+    page(items.collect(), None, asked.wants_csv())
 }
 
 async fn sessions(State(admin): State<Admin>, asked: Asked) -> Answer {
@@ -437,9 +441,9 @@ async fn gaps(State(admin): State<Admin>, asked: Asked) -> Answer {
     page(items, next, asked.wants_csv())
 }
 
-async fn nodes(State(admin): State<Admin>) -> Answer {
+async fn nodes(State(admin): State<Admin>, asked: Asked) -> Answer {
     let Some(view) = admin.ledger.nodes().await? else {
-        return page(Vec::new(), None, false);
+        return page(Vec::new(), None, asked.wants_csv());
     };
     let sources = admin.ledger.sources().await?;
     let nodes = view.nodes.iter().map(|node| {
@@ -461,7 +465,7 @@ async fn nodes(State(admin): State<Admin>) -> Answer {
             "holds": held.map(|lease| lease.name.to_string()).collect::<Vec<_>>(),
         })
     });
-    page(nodes.collect(), None, false)
+    page(nodes.collect(), None, asked.wants_csv())
 }
 
 async fn audit(State(admin): State<Admin>, asked: Asked) -> Answer {

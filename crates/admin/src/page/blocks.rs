@@ -100,7 +100,7 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
             none: "Nobody is.",
             next,
         }),
-        Block::Links(vec![("/api/v1/blocks".to_owned(), "JSON".to_owned())]),
+        to_api(asked.bytes("user")),
     ];
     if is_operator {
         blocks.push(Block::Heading("Block a user"));
@@ -119,6 +119,16 @@ async fn listed(admin: &Admin, view: &View) -> Shown {
         }));
     }
     Ok(("Who is blocked".to_owned(), blocks))
+}
+
+/// The same for programs: of all, or of the user who is looked for.
+fn to_api(user: Option<&[u8]>) -> Block {
+    let of = user.map_or_else(String::new, |user| format!("/{}", encoded(user)));
+    let path = format!("/api/v1/blocks{of}");
+    Block::Links(vec![
+        (format!("{path}?format=csv"), "CSV".to_owned()),
+        (path, "JSON".to_owned()),
+    ])
 }
 
 fn to_unblock(user: &[u8], realm: Option<&[u8]>) -> String {

@@ -9,6 +9,7 @@ mod plot;
 mod search;
 mod session;
 mod timeline;
+mod trial;
 
 use askama::Template;
 use axum::{

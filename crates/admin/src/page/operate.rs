@@ -8,7 +8,7 @@ use axum::{
 };
 use turnhook_store::{GapRow, LeaseName, RecordFilter};
 
-use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see};
+use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see, trial};
 use crate::{
     Admin, EndpointNow, Refused, Role, SourceNow, actions,
     asked::{self, Asked, encoded},
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/endpoints", get(endpoints))
         .route("/endpoints/{name}", get(endpoint))
+        .route("/endpoints/{name}/test", post(trial::tried))
         .route("/endpoints/{name}/{action}", post(act))
         .route("/sources", get(sources))
         .route("/sources/{name}", get(source))
@@ -29,7 +30,10 @@ pub(super) fn routes() -> Router<Admin> {
 
 async fn endpoints(State(admin): State<Admin>, view: View) -> Response {
     let table = overview::endpoints(&view, &admin.engine.status().endpoints);
-    view.show(Ok(("Endpoints".to_owned(), vec![Block::Table(table)])))
+    view.show(Ok((
+        "Endpoints".to_owned(),
+        vec![Block::Table(table), view.csv("/endpoints")],
+    )))
 }
 
 async fn endpoint(State(admin): State<Admin>, Path(name): Path<String>, view: View) -> Response {
@@ -81,6 +85,7 @@ async fn one_endpoint(admin: &Admin, name: &str, view: &View) -> Shown {
             },
             danger: !endpoint.paused,
         }));
+        blocks.extend(trial::form(view, name));
     }
     let of = encoded(name.as_bytes());
     let links = [
@@ -154,7 +159,7 @@ fn last_hour(admin: &Admin, endpoint: &EndpointNow) -> Table {
 }
 
 /// Lines are kept; within them, what would be obeyed is written out.
-fn text_lines(text: &str) -> String {
+pub(super) fn text_lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| text::shown(line.as_bytes())).collect();
     lines.join("\n")
 }
@@ -206,7 +211,10 @@ async fn sources(State(admin): State<Admin>, view: View) -> Response {
         none: "No source is configured.",
         next: None,
     };
-    view.show(Ok(("Sources".to_owned(), vec![Block::Table(table)])))
+    view.show(Ok((
+        "Sources".to_owned(),
+        vec![Block::Table(table), view.csv("/sources")],
+    )))
 }
 
 async fn source(State(admin): State<Admin>, Path(name): Path<String>, view: View) -> Response {
@@ -435,7 +443,7 @@ async fn nodes(State(admin): State<Admin>, view: View) -> Response {
             none: "None is on record.",
             next: None,
         };
-        Ok(("Nodes".to_owned(), vec![Block::Table(table)]))
+        Ok(("Nodes".to_owned(), vec![Block::Table(table), view.csv("/nodes")]))
     };
     let shown = shown.await;
     view.show(shown)

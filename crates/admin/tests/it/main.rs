@@ -4,4 +4,5 @@
 mod blocks;
 mod million;
 mod support;
+mod trial;
 mod views;

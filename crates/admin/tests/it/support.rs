@@ -7,8 +7,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use turnhook_admin::{
-    Access, Admin, EndpointNow, Engine, History, Role, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
-    make_user,
+    Access, Admin, EndpointNow, Engine, History, Role, Routes, Sample, ServerNow, SourceNow, StatusNow,
+    StoreNow, Trial, Trying, make_user,
 };
 use turnhook_reducer::{
     event::{
@@ -91,6 +91,29 @@ impl Engine for Fake {
             }],
             node: None,
         }
+    }
+
+    fn try_endpoint<'a>(&'a self, name: &'a str, sample: Sample) -> Trying<'a> {
+        let evil = String::from_utf8_lossy(&hostile()[1]).into_owned();
+        let trial = match (name, sample.event_type) {
+            ("billing", None) => Some(Trial {
+                sent: "evt_test_1".to_owned(),
+                status: Some(204),
+                latency_ms: 1234,
+                ..Trial::default()
+            }),
+            ("billing", Some(event_type)) => Some(Trial {
+                sent: format!("{} {}", event_type.as_str(), sample.case),
+                status: Some(401),
+                answer: hostile()[2].clone(),
+                error: Some(evil.clone()),
+                means: "An event to which this happens is tried again.".to_owned(),
+                requests: vec![evil],
+                ..Trial::default()
+            }),
+            _ => None,
+        };
+        Box::pin(async { trial })
     }
 
     fn user_of(&self, username: &[u8]) -> Option<Vec<u8>> {

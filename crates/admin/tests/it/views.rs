@@ -311,6 +311,41 @@ async fn all_that_match_are_brought_back_and_it_is_on_record() {
     check_html("/audit", &f.get("/audit").await);
 }
 
+/// What a view lists, its links give to programs, as JSON and as CSV.
+#[tokio::test]
+async fn lists_come_as_csv_at_the_same_paths() {
+    let f = Fixture::new().await;
+    for path in [
+        "/sessions",
+        "/deliveries",
+        "/usage",
+        "/endpoints",
+        "/sources",
+        "/audit",
+    ] {
+        let view = f.get(path).await.body;
+        let api = format!("/api/v1{path}?format=csv");
+        assert!(view.contains(&format!("href=\"{api}\"")), "{path}: {view}");
+        let rows = f.get(&api).await.body;
+        let json: Value = serde_json::from_str(&f.get(&format!("/api/v1{path}")).await.body).unwrap();
+        let count = json["items"].as_array().unwrap().len();
+        let mut reader = csv::Reader::from_reader(rows.as_bytes());
+        assert_eq!(
+            reader.records().map(Result::unwrap).count(),
+            count,
+            "{path}: {rows}"
+        );
+        assert!(count > 0 || rows.is_empty(), "{path}: {rows}");
+    }
+    let endpoints = f.get("/api/v1/endpoints?format=csv").await.body;
+    assert!(
+        endpoints.contains("dead_letters") && endpoints.contains("billing"),
+        "{endpoints}"
+    );
+    // There is but one node here, and it is in no table.
+    assert_eq!(f.get("/api/v1/nodes?format=csv").await.body, "");
+}
+
 /// The document and the routes are one: each is asked, and what is not in it is not there.
 #[tokio::test]
 async fn the_document_tells_of_every_route() {

@@ -343,6 +343,12 @@ fn schema_takes_the_samples_and_nothing_less() {
         more["data"]["something_new"] = json!(1);
         more["new"] = json!({});
         assert!(validator.is_valid(&more), "{name}: a field that is not known");
+        // Of every type there are trials, which are marked.
+        let mut trial = body.clone();
+        trial["test"] = json!(true);
+        assert!(validator.is_valid(&trial), "{name}: a trial");
+        trial["test"] = json!("yes");
+        assert!(!validator.is_valid(&trial), "{name}: marked with a text");
         let mut other = body.clone();
         other["type"] = json!("session.other");
         assert!(!validator.is_valid(&other), "{name}: of another type");
@@ -385,6 +391,26 @@ fn schema_takes_the_samples_and_nothing_less() {
         !validator("session.end").is_valid(&end),
         "an end without its accuracy"
     );
+}
+
+/// What is sent to try an endpoint is marked, and nothing else is.
+#[test]
+fn schema_knows_the_mark_of_trials() {
+    use crate::samples::{Case, event, payload, user_event};
+    let now = turnhook_reducer::time::Timestamp(1_795_327_257_624);
+    for event_type in turnhook_reducer::event::EventType::ALL {
+        let trial: Value = serde_json::from_slice(&payload(event_type, Case::Exact, now)).unwrap();
+        assert_eq!(trial["test"], true, "{trial}");
+        assert!(validator(event_type.as_str()).is_valid(&trial), "{trial}");
+        let real = if event_type.is_of_session() {
+            super::body(&event(event_type, Case::Exact, now))
+        } else {
+            super::user_body(&user_event(event_type, now))
+        };
+        let real: Value = serde_json::from_slice(&real).unwrap();
+        assert_eq!(real.get("test"), None, "{real}");
+        assert_eq!(real["data"], trial["data"]);
+    }
 }
 
 /// A sample as it is sent.

@@ -215,7 +215,7 @@ fn times_are_utc_with_milliseconds_and_never_panic() {
     assert!(rfc3339(Timestamp::MAX).starts_with("9999-12-3"));
     assert_eq!(
         &ping_body(Timestamp(1), "billing")[..],
-        br#"{"type":"endpoint.ping","timestamp":"1970-01-01T00:00:00.001Z","data":{"endpoint":"billing"}}"#
+        br#"{"type":"endpoint.ping","timestamp":"1970-01-01T00:00:00.001Z","test":true,"data":{"endpoint":"billing"}}"#
     );
 }
 

@@ -12,6 +12,7 @@ use super::{
     CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
     print, store, warn,
+    zone::ZoneArgs,
 };
 
 /// Block a user: his allocations are ended, and so are those that he makes from now on
@@ -162,10 +163,14 @@ enum Command {
 #[command(after_help = "\
 Example:
   $ turnhook blocks list
-  $ turnhook blocks list --format json | jq -r .user")]
+  $ turnhook blocks list --format json | jq -r .user
+
+  Times are UTC, or those of --tz.")]
 struct List {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -189,7 +194,8 @@ impl List {
             ("UNTIL (UTC)", false),
             ("REASON", false),
             ("BY", false),
-        ]);
+        ])
+        .of_zone(&self.zone);
         for row in store.admin().blocks(store::now()).await? {
             let BlockChange::Block { realm, user, until } = &row.change else {
                 continue;
@@ -199,8 +205,8 @@ impl List {
                 Format::Text => table.push([
                     output::name(user),
                     realm.as_deref().map_or_else(|| "*".to_owned(), output::name),
-                    output::time(row.at),
-                    until.map_or_else(|| "unblocked".to_owned(), output::time),
+                    self.zone.show(row.at),
+                    until.map_or_else(|| "unblocked".to_owned(), |at| self.zone.show(at)),
                     row.reason.clone(),
                     row.who.clone(),
                 ]),

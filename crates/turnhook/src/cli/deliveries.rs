@@ -108,6 +108,10 @@ impl FilterArgs {
         self.endpoint.as_deref()
     }
 
+    pub(super) fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     /// For the store.
     pub(super) fn to_filter(&self, states: &[DeliveryState]) -> DeliveryFilter {
         DeliveryFilter {

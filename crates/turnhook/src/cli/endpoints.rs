@@ -3,7 +3,6 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 use turnhook_dispatcher::{body::rfc3339, config::EndpointConfig};
-use url::Url;
 
 mod render;
 mod trial;
@@ -15,8 +14,9 @@ use super::{
     running::Running,
     store,
     units::duration,
+    zone::ZoneArgs,
 };
-use crate::config::{HIDDEN, hide_path};
+use crate::trial::shown_url;
 
 /// Look at endpoints, try them, pause and resume them
 #[derive(Debug, Args)]
@@ -70,10 +70,12 @@ Example:
   `turnhook endpoints resume` lets go of all three. One that is failing is tried as usual.
 
   One that is no longer configured is listed as removed while it has deliveries: they wait until an
-  endpoint of that name is configured again, or they are discarded.")]
+  endpoint of that name is configured again, or they are discarded. Times are UTC, or those of --tz.")]
 struct List {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -129,7 +131,7 @@ impl List {
                 }))?,
                 Format::Text => table.push([
                     endpoint.name.clone(),
-                    standing.told(),
+                    standing.told(&self.zone),
                     left.pending.to_string(),
                     oldest.map(|at| duration(now.since(at))).unwrap_or_default(),
                     left.dead.to_string(),
@@ -207,16 +209,4 @@ impl Resume {
             }
         ))
     }
-}
-
-/// An endpoint's URL without what may be a token in it.
-fn shown_url(url: &Url) -> Url {
-    let mut shown = url.clone();
-    let names: Vec<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
-    if !names.is_empty() {
-        let hidden = names.iter().map(|name| (name, HIDDEN));
-        shown.query_pairs_mut().clear().extend_pairs(hidden);
-    }
-    hide_path(&mut shown);
-    shown
 }

@@ -10,6 +10,7 @@ use super::{
     output::{self, Rows, print_json},
     store,
     units::duration,
+    zone::ZoneArgs,
 };
 
 /// Look at the nodes that share a store in PostgreSQL
@@ -39,10 +40,13 @@ Example:
   $ turnhook nodes list
 
   A node whose beat has not come for as long as `[store] lease` is gone: others take what it had. It
-  is forgotten an hour later; one that was stopped, at once. Each start is a node of its own.")]
+  is forgotten an hour later; one that was stopped, at once. Each start is a node of its own. Times
+  are UTC, or those of --tz.")]
 struct List {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -73,7 +77,8 @@ impl List {
             ("EXPIRES IN", true),
             ("ID", false),
         ])
-        .narrow(&["ID", "VERSION"], &["LEADS", "NODE"]);
+        .narrow(&["ID", "VERSION"], &["LEADS", "NODE"])
+        .of_zone(&self.zone);
         for node in &view.nodes {
             let (leads, lanes) = held(&view, node.id);
             let leads: Vec<String> = leads.into_iter().map(&name_of).collect();
@@ -96,7 +101,7 @@ impl List {
                     output::name(leads.join(", ").as_bytes()),
                     lanes.to_string(),
                     output::name(node.version.as_bytes()),
-                    output::time(node.started_at),
+                    self.zone.show(node.started_at),
                     if node.live {
                         duration(expires)
                     } else {

@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::{
     DeliveryCursor, DeliveryFilter, DeliveryState, Replay as OnRecord, ReplayRequest, Store,
@@ -91,7 +92,7 @@ impl Replay {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
         if self.history {
-            return history(&store, self.format).await;
+            return history(&store, self.format, self.filter.zone()).await;
         }
         if self.state != StateArg::Dead && self.filter.is_empty() {
             return Err(CliError::failed(
@@ -230,7 +231,7 @@ impl Replay {
                 let name = &endpoint.name;
                 lines.push(format!(
                     "waiting: {name} is {}; `turnhook endpoints resume {name}` lets go of that",
-                    standing.told()
+                    standing.told(self.filter.zone())
                 ));
             }
         }
@@ -261,7 +262,7 @@ impl Replay {
     }
 }
 
-async fn history(store: &Store, format: Format) -> Result<(), CliError> {
+async fn history(store: &Store, format: Format, zone: &Zone) -> Result<(), CliError> {
     let replays = store.ledger().replays(None, usize::MAX).await?;
     if format == Format::Json {
         return replays.iter().try_for_each(|replay| {
@@ -283,11 +284,12 @@ async fn history(store: &Store, format: Format) -> Result<(), CliError> {
         ("PENDING", true),
         ("WHAT", false),
     ])
-    .narrow(&["PENDING"], &["WHAT", "WHO"]);
+    .narrow(&["PENDING"], &["WHAT", "WHO"])
+    .of_zone(zone);
     for replay in &replays {
         table.push([
             replay.id.0.to_string(),
-            output::time(replay.at),
+            zone.show(replay.at),
             output::name(replay.who.as_bytes()),
             replay.total.to_string(),
             replay.pending.to_string(),

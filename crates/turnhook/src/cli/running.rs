@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryRow, Endpoint, Store};
@@ -113,7 +114,7 @@ impl Standing {
     }
 
     /// `held until 2026-11-26 18:00:00: it answered 503 …`.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn told(&self, zone: &Zone) -> String {
         let mut text = self.state.replace('_', " ");
         if let Some(until) = self.until.as_deref().and_then(timestamp) {
             let word = if self.state == "held" {
@@ -121,7 +122,7 @@ impl Standing {
             } else {
                 ", tried again"
             };
-            text += &format!("{word} {}", output::time(until));
+            text += &format!("{word} {}", zone.show(until));
         }
         if let Some(reason) = self.reason.as_ref().filter(|reason| !reason.is_empty()) {
             text += &format!(": {}", output::name(reason.as_bytes()));
@@ -207,13 +208,15 @@ mod tests {
     #[test]
     fn what_stands_still_is_told_with_until_when_and_why() {
         assert_eq!(
-            running("held", Some(60_000)).of("billing").told(),
+            running("held", Some(60_000)).of("billing").told(&Zone::utc()),
             "held until 1970-01-01 00:01:00: it answered 503"
         );
         assert_eq!(
-            running("breaker_open", Some(60_000)).of("billing").told(),
+            running("breaker_open", Some(60_000))
+                .of("billing")
+                .told(&Zone::utc()),
             "breaker open, tried again 1970-01-01 00:01:00: it answered 503"
         );
-        assert_eq!(Running::default().of("billing").told(), "active");
+        assert_eq!(Running::default().of("billing").told(&Zone::utc()), "active");
     }
 }

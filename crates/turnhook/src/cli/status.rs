@@ -7,12 +7,14 @@ use std::{
 
 use clap::Args;
 use serde_json::Value;
+use turnhook_admin::Zone;
 
 use super::{
     CliError, ConfigArgs, Format, ask,
     output::{self, Rows},
     print,
     units::duration,
+    zone::{ZoneArgs, shown},
 };
 use crate::{shutdown, text::harmless_json};
 
@@ -24,7 +26,7 @@ Example:
   $ turnhook status --watch
   $ turnhook status --format json | jq .endpoints.billing.pending
 
-  Asks GET /status of the program that runs. Times are UTC. With several machines each one answers for itself.")]
+  Asks GET /status of the program that runs. Times are UTC, or those of --tz. With several machines each one answers for itself.")]
 pub(super) struct Status {
     #[command(flatten)]
     config: ConfigArgs,
@@ -37,6 +39,8 @@ pub(super) struct Status {
     /// How long to wait in between
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration, requires = "watch")]
     interval: Duration,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print it; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -81,7 +85,7 @@ impl Status {
         let status: Value = serde_json::from_str(&answer.body).map_err(|_| wrong())?;
         Ok(match self.format {
             Format::Json => harmless_json(&status.to_string()).into_owned() + "\n",
-            Format::Text => text(&status),
+            Format::Text => text(&status, &self.zone),
         })
     }
 }
@@ -90,20 +94,11 @@ fn word(value: &Value) -> String {
     output::name(value.as_str().unwrap_or("-").as_bytes())
 }
 
-/// `2026-11-22 06:00:57` of `2026-11-22T06:00:57.624Z`.
-fn time(value: &Value) -> String {
-    let text = value.as_str().unwrap_or_default();
-    match (text.get(..10), text.get(11..19)) {
-        (Some(day), Some(clock)) => output::name(format!("{day} {clock}").as_bytes()),
-        _ => "-".to_owned(),
-    }
-}
-
 fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string())
 }
 
-fn text(status: &Value) -> String {
+fn text(status: &Value, zone: &Zone) -> String {
     let uptime = status["uptime_seconds"]
         .as_u64()
         .unwrap_or_default()
@@ -130,14 +125,14 @@ fn text(status: &Value) -> String {
         );
     }
     text += "\n";
-    text += &sources(&status["sources"]);
+    text += &sources(&status["sources"], zone);
     text += "\n";
-    text += &endpoints(&status["endpoints"]);
-    text += &troubles(status);
+    text += &endpoints(&status["endpoints"], zone);
+    text += &troubles(status, zone);
     text
 }
 
-fn sources(sources: &Value) -> String {
+fn sources(sources: &Value, zone: &Zone) -> String {
     let mut table = Rows::new(&[
         ("SOURCE", false),
         ("STATE", false),
@@ -147,15 +142,16 @@ fn sources(sources: &Value) -> String {
         ("SESSIONS", true),
         ("ALLOCATIONS", true),
     ])
-    .narrow(&["SINCE (UTC)", "ALLOCATIONS"], &["SOURCE"]);
+    .narrow(&["SINCE (UTC)", "ALLOCATIONS"], &["SOURCE"])
+    .of_zone(zone);
     for (name, source) in sources.as_object().into_iter().flatten() {
         let servers = source["servers"].as_array();
         let connected = servers.map(|all| all.iter().filter(|one| one["state"] == "connected").count());
         table.push([
             output::name(name.as_bytes()),
             word(&source["state"]),
-            time(&source["since"]),
-            time(&source["last_message_at"]),
+            shown(&source["since"], zone),
+            shown(&source["last_message_at"], zone),
             if source["type"] == "direct" {
                 connected.unwrap_or(0).to_string()
             } else {
@@ -168,7 +164,7 @@ fn sources(sources: &Value) -> String {
     table.text("no sources", output::columns())
 }
 
-fn endpoints(endpoints: &Value) -> String {
+fn endpoints(endpoints: &Value, zone: &Zone) -> String {
     let mut table = Rows::new(&[
         ("ENDPOINT", false),
         ("STATE", false),
@@ -178,7 +174,8 @@ fn endpoints(endpoints: &Value) -> String {
         ("DEAD", true),
         ("LAST DELIVERED (UTC)", false),
     ])
-    .narrow(&["UNTIL (UTC)"], &["ENDPOINT"]);
+    .narrow(&["UNTIL (UTC)"], &["ENDPOINT"])
+    .of_zone(zone);
     for (name, endpoint) in endpoints.as_object().into_iter().flatten() {
         let oldest = endpoint["oldest_pending_seconds"].as_f64();
         table.push([
@@ -186,7 +183,7 @@ fn endpoints(endpoints: &Value) -> String {
             word(&endpoint["state"]).replace('_', " "),
             endpoint["until"]
                 .as_str()
-                .map_or_else(String::new, |_| time(&endpoint["until"])),
+                .map_or_else(String::new, |_| shown(&endpoint["until"], zone)),
             number(&endpoint["pending"]),
             oldest.map_or_else(
                 || "-".to_owned(),
@@ -200,23 +197,23 @@ fn endpoints(endpoints: &Value) -> String {
                 },
             ),
             number(&endpoint["dead_letters"]),
-            time(&endpoint["last_delivered_at"]),
+            shown(&endpoint["last_delivered_at"], zone),
         ]);
     }
     table.text("no endpoints", output::columns())
 }
 
 /// What a person should look at, in words.
-fn troubles(status: &Value) -> String {
+fn troubles(status: &Value, zone: &Zone) -> String {
     let mut lines = Vec::new();
     for (name, source) in status["sources"].as_object().into_iter().flatten() {
         let name = output::name(name.as_bytes());
         if let Some(error) = source["last_error"].as_str() {
-            let at = time(&source["last_error_at"]);
+            let at = shown(&source["last_error_at"], zone);
             lines.push(format!("source {name}, {at}: {}", output::name(error.as_bytes())));
         }
         for gap in source["recent_gaps"].as_array().into_iter().flatten() {
-            let (from, to) = (time(&gap["from"]), time(&gap["to"]));
+            let (from, to) = (shown(&gap["from"], zone), shown(&gap["to"], zone));
             lines.push(format!(
                 "source {name}: gap from {from} to {to}: {}",
                 word(&gap["reason"])
@@ -230,7 +227,7 @@ fn troubles(status: &Value) -> String {
         }
         for server in source["servers"].as_array().into_iter().flatten() {
             if server["state"] == "gone" {
-                let since = time(&server["since"]);
+                let since = shown(&server["since"], zone);
                 lines.push(format!(
                     "source {name}: {} has been gone since {since}",
                     word(&server["server"])
@@ -254,13 +251,14 @@ fn troubles(status: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;
 
     #[test]
     fn what_is_shown_is_harmless_and_names_the_trouble() {
-        let text = text(&json!({
+        let status = json!({
             "version": "0.1.0", "uptime_seconds": 125,
             "store": {"writable": true, "reachable": true},
             "sources": {"eu-1": {
@@ -271,7 +269,19 @@ mod tests {
                 "wedged_threads": [7]}},
             "endpoints": {"billing": {"state": "breaker_open", "until": "2026-11-22T06:00:57.624Z", "reason": "answered 503",
                 "pending": 12, "oldest_pending_seconds": 61.4, "dead_letters": 0, "last_delivered_at": null}},
-        }));
+        });
+        let there = text(&status, &Zone::named(Some("Asia/Kolkata")).unwrap());
+        for part in [
+            "SINCE (Asia/Kolkata)",
+            "listening  2026-11-22 11:30:57",
+            "breaker open  2026-11-22 11:30:57",
+            "gap from 2026-11-22 11:30:57 to 2026-11-22 11:31:57",
+            "gone since 2026-11-22 11:30:57",
+        ] {
+            assert!(there.contains(part), "no {part:?} in\n{there}");
+        }
+        assert!(!there.contains("UTC") && !there.contains(" 06:0"), "{there}");
+        let text = text(&status, &Zone::utc());
         for part in [
             "turnhook 0.1.0, running for 2m 05s; store: takes writes",
             "eu-1    listening",

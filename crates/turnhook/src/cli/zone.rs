@@ -2,10 +2,11 @@
 
 use clap::Args;
 use jiff::civil::Date;
+use serde_json::Value;
 use turnhook_admin::Zone;
 use turnhook_reducer::time::Timestamp;
 
-use super::output::parse_time;
+use super::output::{self, parse_time};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct ZoneArgs {
@@ -23,6 +24,18 @@ impl std::ops::Deref for ZoneArgs {
 
     fn deref(&self) -> &Zone {
         &self.zone
+    }
+}
+
+/// A time as JSON has it (`2026-11-22T06:00:57.624Z`), for people; `-` where there is none.
+pub(super) fn shown(value: &Value, zone: &Zone) -> String {
+    let Some(text) = value.as_str() else {
+        return "-".to_owned();
+    };
+    let millis = text.parse().ok().map(|at: jiff::Timestamp| at.as_millisecond());
+    match millis.and_then(|millis| u64::try_from(millis).ok()) {
+        Some(millis) => zone.show(Timestamp(millis)),
+        None => output::name(text.as_bytes()),
     }
 }
 
@@ -70,5 +83,11 @@ mod tests {
             When::parse(wrong).unwrap_err();
         }
         assert!(parse_zone("Nowhere").is_err());
+        let shown = |value: Value| shown(&value, &parse_zone("Asia/Kolkata").unwrap());
+        assert_eq!(shown("2026-11-22T06:00:57.624Z".into()), "2026-11-22 11:30:57");
+        assert_eq!(
+            (shown(Value::Null), shown("x\u{1b}".into())),
+            ("-".into(), "x\\u{1b}".into())
+        );
     }
 }

@@ -1,9 +1,6 @@
 //! What page and JSON API are told of the running program, and how they are served.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +8,8 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use turnhook_admin::{
-    Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, ServerNow, SourceNow, StatusNow, StoreNow,
+    Access, Admin, EndpointNow, Engine, History, NodeNow, Routes, Sample, ServerNow, SourceNow, StatusNow,
+    StoreNow, Trying,
 };
 use turnhook_reducer::{
     event::{Accuracy, CloseReason},
@@ -21,7 +19,7 @@ use turnhook_reducer::{
 use turnhook_store::{Mode, Store};
 use turnhook_subscriber::decode::Refusal;
 
-use super::{RunError, supervisor::Ended};
+use super::{RunError, supervisor::Ended, trying::Configured};
 use crate::{
     config::{self, Config},
     health::{EndpointStatus, Health, SourceStatus},
@@ -49,6 +47,7 @@ impl Page {
         config: &Config,
         admin: &config::Admin,
         (metrics, health): (Arc<Metrics>, Arc<Health>),
+        endpoints: watch::Receiver<Arc<Configured>>,
         more: Routes,
         certificate: &watch::Sender<Option<TlsAcceptor>>,
     ) -> Result<Page, RunError> {
@@ -82,7 +81,7 @@ impl Page {
         let engine: Arc<dyn Engine> = Arc::new(Running {
             metrics,
             health,
-            settings: settings(config),
+            endpoints,
             user_pattern,
             controlled: config
                 .controls
@@ -118,23 +117,21 @@ impl Page {
     }
 }
 
-/// Each endpoint's table as `check` prints it.
-fn settings(config: &Config) -> BTreeMap<String, Value> {
-    let effective = config.to_json();
-    let tables = effective["endpoint"].as_array().cloned().unwrap_or_default();
-    let named = |table: Value| Some((table["name"].as_str()?.to_owned(), table));
-    tables.into_iter().filter_map(named).collect()
-}
-
 struct Running {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    settings: BTreeMap<String, Value>,
+    /// As they are configured now.
+    endpoints: watch::Receiver<Arc<Configured>>,
     user_pattern: UserPattern,
     controlled: BTreeSet<String>,
 }
 
 impl Engine for Running {
+    fn try_endpoint<'a>(&'a self, name: &'a str, sample: Sample) -> Trying<'a> {
+        let endpoints = Arc::clone(&self.endpoints.borrow());
+        Box::pin(async move { endpoints.try_one(name, sample).await })
+    }
+
     fn user_of(&self, username: &[u8]) -> Option<Vec<u8>> {
         self.user_pattern.user(username).map(<[u8]>::to_vec)
     }
@@ -264,7 +261,7 @@ impl Running {
             last_error_at: of.last_error_at,
             last_delivered_at: of.last_delivered_at,
             outcomes: outcomes.into(),
-            settings: self.settings.get(&name).cloned().unwrap_or_default(),
+            settings: self.endpoints.borrow().settings(&name),
             name,
         }
     }

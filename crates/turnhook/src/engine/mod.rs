@@ -45,6 +45,7 @@ mod systemd;
 mod takeover;
 pub mod tap;
 mod telemetry;
+mod trying;
 pub(crate) mod unconfigured;
 mod wedge;
 mod wiring;
@@ -77,6 +78,7 @@ use self::{
     store_health::StoreHealth,
     supervisor::{Cause, Ended, Part, Supervisor, words_of_join},
     tap::Taps,
+    trying::Configured,
     wiring::{Wiring, listen, load},
 };
 pub use self::{error::RunError, keep::Given};
@@ -289,11 +291,12 @@ pub async fn run(
     // Before the first answer, so that no `/status` says that nothing is pending because nobody has looked.
     housekeeper.look().await;
     let certificate = tokio::sync::watch::Sender::new(None);
+    let (endpoints, endpoints_now) = watch::channel(Configured::of(&config));
     let reloader = Reloader {
         reload,
         gates,
         certificate: certificate.clone(),
-        endpoints: config.endpoints.clone(),
+        endpoints,
         keys,
         limits,
         quotas,
@@ -329,7 +332,7 @@ pub async fn run(
         let seen = (Arc::clone(&metrics), Arc::clone(&health));
         let recorded = recording_api::routes(recordings, &store, outlet.clocks());
         let routes = enforce::routes(&store, blocker.clone()).and(recorded);
-        let page = Page::new(&config, admin, seen, routes, &certificate).await?;
+        let page = Page::new(&config, admin, seen, endpoints_now, routes, &certificate).await?;
         parts.start(Part::Admin, page.run(stops.last.clone()));
     }
     info!(store = store.describe(), http = %http_address, sources = config.sources.len(), endpoints = names.len(), "running");

@@ -26,6 +26,7 @@ use super::{
     settings,
     supervisor::Ended,
     systemd,
+    trying::Configured,
 };
 use crate::{
     config::{self, Config, Limits, Source, SourceKind, StoreKind, quota::Quota},
@@ -52,7 +53,7 @@ pub(crate) struct Reloader {
     /// What the program was started with: of what needs a restart, it still holds.
     pub(crate) started: Config,
     /// What holds of the rest.
-    pub(crate) endpoints: Vec<EndpointConfig>,
+    pub(crate) endpoints: watch::Sender<Arc<Configured>>,
     pub(crate) keys: Vec<(String, Keys)>,
     /// As they stood in the configuration at the start.
     pub(crate) gates: Vec<gate::Keys>,
@@ -163,11 +164,12 @@ impl Reloader {
 
     /// Has endpoints end, begin, and begin anew. Which.
     async fn change_endpoints(&mut self, config: &Config) -> turnhook_store::Result<Vec<String>> {
-        let is_new = |one: &&EndpointConfig| !self.endpoints.iter().any(|was| was.is_same(one));
+        let known = Arc::clone(&self.endpoints.borrow());
+        let known = &known.endpoints;
+        let is_new = |one: &&EndpointConfig| !known.iter().any(|was| was.is_same(one));
         let changed: Vec<EndpointConfig> = config.endpoints.iter().filter(is_new).cloned().collect();
         let named = |all: &[EndpointConfig], name: &str| all.iter().any(|one| one.name == name);
-        let removed: Vec<String> = self
-            .endpoints
+        let removed: Vec<String> = known
             .iter()
             .filter(|was| !named(&config.endpoints, &was.name))
             .map(|was| was.name.clone())
@@ -198,14 +200,14 @@ impl Reloader {
                 // It was tried before: a file has changed since.
                 error!(%error, "the endpoint stands still until the configuration is read again");
             }
-            let what = if named(&self.endpoints, &endpoint.name) {
+            let what = if named(known, &endpoint.name) {
                 "changed"
             } else {
                 "added"
             };
             told.push(format!("{} ({what})", endpoint.name));
         }
-        self.endpoints = config.endpoints.clone();
+        self.endpoints.send_replace(Configured::of(config));
         Ok(told)
     }
 }

@@ -196,6 +196,23 @@ fn lists_are_whole_sums_agree_and_tables_fit() {
         );
         assert!(table.contains("alice") || list == "deliveries", "{table}");
     }
+    // What has times of its own takes --tz, too.
+    let session = all[0]["session_id"].as_str().unwrap();
+    program.ask(&["block", "zed"]);
+    program.ask(&["replay", "--session", session, "--state", "all"]);
+    for (asked, there) in [
+        (&["sessions", "show", session][..], "(Asia/Kolkata)"),
+        (&["blocks", "list"], "(Asia/Kolkata)"),
+        (&["status"], "(Asia/Kolkata)"),
+        (&["replay", "--history"], "(Asia/Kolkata)"),
+        (&["endpoints", "list"], "billing"),
+    ] {
+        let table = program.ask(&[asked, &["--tz", "Asia/Kolkata"]].concat());
+        assert!(
+            table.contains(there) && !table.contains("UTC"),
+            "{asked:?}: {table}"
+        );
+    }
     let top = program.objects(&["usage", "--top", "1"]);
     assert_eq!((top.len(), top[0]["user"].as_str()), (1, Some("alice")));
     let bob = program.objects(&["usage", "--user", "bob", "--by", "day,user"]);
@@ -356,6 +373,9 @@ fn a_tail_tells_each_attempt() {
         tail.line("the tail", |line| line.contains("waiting").then_some(()));
         tail
     };
+    let mut there =
+        Process::start(command(program.directory.path()).args(["sessions", "tail", "--tz", "Asia/Kolkata"]));
+    there.line("the tail", |line| line.contains("waiting").then_some(()));
     let (mut text, mut json) = (tail(&[]), tail(&["--endpoint", "billing", "--format", "json"]));
     Feeder::connect(program.source).call("1795413634:alice", 1);
     let told = &billing.ended("alice", 1)[0];
@@ -368,6 +388,13 @@ fn a_tail_tells_each_attempt() {
             (row["webhook_id"] == event.id && row["state"] == "delivered").then_some(())
         });
     }
+    // Half an hour beside the hours of UTC.
+    let minute = |time: &str| time[14..16].parse::<u32>().unwrap();
+    let at = there.line("its end", |line| {
+        line.contains("session.end").then(|| line.to_owned())
+    });
+    let utc = told.events[1].body["timestamp"].as_str().unwrap();
+    assert_eq!(minute(&at), (minute(utc) + 30) % 60, "{at} {utc}");
     // One that fails is told again and again.
     let start = &told.events[0].id;
     for attempts in ["after 1 attempts", "after 2 attempts"] {
@@ -392,6 +419,8 @@ fn a_tail_tells_each_attempt() {
     assert_eq!(body.stdout, event.bytes);
     let shown = program.ask(&["deliveries", "show", &event.id]);
     assert_eq!(shown.lines().nth(1).unwrap().as_bytes(), event.bytes);
+    let shown = program.ask(&["deliveries", "show", &event.id, "--tz", "Asia/Kolkata"]);
+    assert!(shown.contains("AT (Asia/Kolkata)"), "{shown}");
 }
 
 #[test]

@@ -56,4 +56,5 @@ mod strangers;
 mod supervision;
 mod tcp_relay;
 mod traps;
+mod trial;
 mod wedge;

@@ -15,6 +15,7 @@ use turnhook_dispatcher::signature::{Secret, verify};
 use crate::harness::{
     eventually,
     feeder::Feeder,
+    page::Page,
     program::{Program, SECRET, endpoint},
     receiver::{Received, Receiver, Reply},
 };
@@ -185,7 +186,11 @@ async fn a_wrong_key_and_an_unknown_customer_wait_and_nothing_dies() {
 async fn trying_a_product_out_bills_nobody() {
     let status = Arc::new(AtomicU16::new(204));
     let (counted, receiver) = openmeter(&status, false).await;
-    let program = Program::new(&product(&receiver, "bearer = \"hunter2\"\n"));
+    let endpoint = product(&receiver, "bearer = \"hunter2\"\n");
+    let mut program = Program::new(&endpoint);
+    let (page, table) = Page::new(&program);
+    program.configure(&(table + &endpoint));
+    program.start();
     let shown = program.ask(&["endpoints", "test", "openmeter"]);
     assert!(
         shown.contains("\"subject\":\"cust_42\"") && shown.contains("evt_test_"),
@@ -197,6 +202,25 @@ async fn trying_a_product_out_bills_nobody() {
     status.store(401, Ordering::SeqCst);
     let output = program.command(&["endpoints", "test", "openmeter"]);
     assert_eq!(output.status.code(), Some(1));
+    // From the page it is the same.
+    let told = page.post("/api/v1/endpoints/openmeter/test", "").json();
+    assert_eq!(
+        (&told["well"], &told["status"]),
+        (&false.into(), &401.into()),
+        "{told}"
+    );
+    status.store(204, Ordering::SeqCst);
+    let told = page
+        .post("/api/v1/endpoints/openmeter/test", "type=session.end")
+        .json();
+    assert_eq!(told["well"], true, "{told}");
+    assert!(told["sent"].as_str().unwrap().starts_with("GET "), "{told}");
+    let request = told["requests"].to_string();
+    assert!(
+        request.contains("cust_42") || request.contains("comes to nothing"),
+        "{told}"
+    );
+    assert!(!told.to_string().contains("hunter2"), "{told}");
     assert_eq!(counted.lock().unwrap().requests, 0);
     for request in receiver.received().iter() {
         assert!(request.line.starts_with("GET "), "{}", request.line);

@@ -197,6 +197,10 @@ async fn trials_are_accepted_and_bill_nobody() {
     let receiver = receiver();
     let trial = sent("evt_test_1", end(540_000, &json!({})));
     assert_eq!(post(&receiver, trial).await.0, StatusCode::OK);
+    let mut marked: Value = serde_json::from_str(&end(540_000, &json!({}))).unwrap();
+    marked["test"] = json!(true);
+    let trial = sent("evt_1", marked.to_string());
+    assert_eq!(post(&receiver, trial).await.0, StatusCode::OK);
     assert_eq!(usage(&receiver).await, json!([]));
 }
 

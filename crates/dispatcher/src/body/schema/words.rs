@@ -10,6 +10,11 @@ const WORDS: &[(&str, &str, &str)] = &[
         "timestamp",
         "When the event was decided; never before the session's previous event.",
     ),
+    (
+        "",
+        "test",
+        "True in what is sent to try an endpoint (`turnhook endpoints test`, the page), and in nothing else: bill nobody for it.",
+    ),
     ("", "data", "What it is about."),
     (
         "Ping",
@@ -178,11 +183,6 @@ const WORDS: &[(&str, &str, &str)] = &[
         "Quota",
         "session_id",
         "The session that is ended, where the quota is a session's, else null.",
-    ),
-    (
-        "Data",
-        "test",
-        "True in what `turnhook endpoints test` sends: never bill it.",
     ),
     (
         "Usage",

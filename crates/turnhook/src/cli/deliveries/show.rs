@@ -14,6 +14,7 @@ use crate::cli::{
     print, print_bytes,
     running::Running,
     store,
+    zone::ZoneArgs,
 };
 
 /// Show an event's deliveries: the payload, and each attempt
@@ -24,7 +25,7 @@ Example:
   $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --format json | jq .attempts
   $ turnhook deliveries show evt_06epcj2hhm0000000000000001 --body | jq
 
-  The body is shown as it is signed. Times are UTC.")]
+  The body is shown as it is signed. Times are UTC, or those of --tz.")]
 pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
@@ -37,6 +38,8 @@ pub(super) struct Show {
     /// Print the body alone, to the byte: what is signed
     #[arg(long, conflicts_with_all = ["endpoint", "format"])]
     body: bool,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print them; json: one object a line for each endpoint
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -66,7 +69,7 @@ impl Show {
             Format::Json => found
                 .iter()
                 .try_for_each(|detail| print_json(&detail_json(detail, &running))),
-            Format::Text => text(&found, &running),
+            Format::Text => text(&found, &running, &self.zone),
         }
     }
 }
@@ -98,7 +101,7 @@ fn detail_json(detail: &DeliveryDetail, running: &Running) -> Value {
     object
 }
 
-fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
+fn text(found: &[DeliveryDetail], running: &Running, zone: &Zone) -> Result<(), CliError> {
     for (index, detail) in found.iter().enumerate() {
         let row = &detail.row;
         if index == 0 {
@@ -110,13 +113,13 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
             // As it was signed, in one line; only what a terminal would obey is escaped.
             print(&format!("{}\n", output::name(&detail.body)))?;
         }
-        let next = match next_attempt(row, running, &Zone::utc()) {
+        let next = match next_attempt(row, running, zone) {
             none if none.is_empty() => none,
             at => format!(", next attempt {at}"),
         };
         let finished = row
             .finished_at
-            .map(|at| format!(" {}", output::time(at)))
+            .map(|at| format!(" {}", zone.show(at)))
             .unwrap_or_default();
         let reason = row
             .reason
@@ -140,11 +143,12 @@ fn text(found: &[DeliveryDetail], running: &Running) -> Result<(), CliError> {
             ("ERROR", false),
             ("ANSWER", false),
         ])
-        .narrow(&[], &["ANSWER", "ERROR"]);
+        .narrow(&[], &["ANSWER", "ERROR"])
+        .of_zone(zone);
         for attempt in &detail.attempts {
             table.push([
                 attempt.number.to_string(),
-                output::time(attempt.at),
+                zone.show(attempt.at),
                 attempt
                     .status
                     .map_or_else(|| "-".to_owned(), |status| status.to_string()),

@@ -22,7 +22,7 @@ Example:
   $ turnhook deliveries tail --endpoint billing --user cust_42 --format json
 
   Until interrupted. A delivery is printed when its event is decided, and again after each attempt that
-  changed something. Times are UTC.")]
+  changed something. Times are UTC, or those of --tz.")]
 pub(super) struct Tail {
     #[command(flatten)]
     config: ConfigArgs,

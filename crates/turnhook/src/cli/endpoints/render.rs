@@ -6,9 +6,9 @@ use turnhook_reducer::event::EventId;
 
 use super::{
     super::{CliError, ConfigArgs, print, store},
-    find, shown_url, trial,
+    find, trial,
 };
-use crate::engine::sent_body;
+use crate::{engine::sent_body, trial::shown_url};
 
 /// Print the request that an event makes at an endpoint, to the byte; nothing is sent
 #[derive(Debug, Args)]

@@ -1,28 +1,20 @@
 //! `turnhook endpoints test`.
 
-use bytes::Bytes;
+use axum::http::StatusCode;
 use clap::{Args, ValueEnum};
 use turnhook_dispatcher::{
-    body::ping_body,
-    client::{Answer, Client},
+    client::Client,
     config::EndpointConfig,
-    include::included,
-    provider::{
-        account::{Account, Prepared},
-        batch::Heard,
-    },
-    samples::{self, Case},
-    verdict::{Verdict, verdict},
+    provider::account::{Account, Prepared},
+    samples::Case,
 };
-use turnhook_reducer::{
-    event::{EventId, EventType},
-    time::Timestamp,
-};
+use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{
     super::{CliError, ConfigArgs, output, print, store},
-    find, shown_url,
+    find,
 };
+use crate::trial::{self, Tried};
 
 /// Try an endpoint: a webhook is sent a signed `endpoint.ping` or a sample; of a billing product it is shown what would be
 /// sent, and nothing is billed
@@ -122,19 +114,12 @@ impl Test {
         client: &Client,
         at: Timestamp,
     ) -> Result<(), CliError> {
-        let (id, body) = match self.r#type {
-            Some(event_type) => {
-                let sample = samples::payload(event_type.into(), self.case.into(), at);
-                (test_id(at), marked(&included(&sample, endpoint.include)))
-            }
-            None => (test_id(at), marked(&ping_body(at, &endpoint.name))),
-        };
-        let answer = client.send(&id, body, at).await;
-        let status = answer.status.map(|status| status.to_string());
-        say(status.as_deref(), answer.latency.as_millis(), &answer.body)?;
-        match verdict(answer.status) {
-            Verdict::Delivered => Ok(()),
-            _ => Err(not_delivered(answer, status)),
+        let sample = self.r#type.map(|of| (of.into(), self.case.into()));
+        let tried = trial::webhook(endpoint, client, sample, at).await;
+        say(&tried)?;
+        match tried.error {
+            None => Ok(()),
+            Some(error) => Err(CliError::failed(format!("not delivered: {error}"))),
         }
     }
 
@@ -147,39 +132,19 @@ impl Test {
         at: Timestamp,
     ) -> Result<(), CliError> {
         let event_type = self.r#type.map_or(EventType::Usage, EventType::from);
-        let sample = samples::payload(event_type, self.case.into(), at);
-        let body = included(&sample, endpoint.include);
         let what = format!("a sample of {}", event_type.as_str());
-        show(
-            account,
-            endpoint,
-            client,
-            &what,
-            &account.prepare(&test_id(at), &body, None, true, at),
-        )?;
-        let Some(probe) = account.product.probe() else {
+        let prepared = trial::prepared(account, endpoint, (event_type, self.case.into()), at);
+        show(account, endpoint, client, &what, &prepared)?;
+        let Some(tried) = trial::probe(account, client).await else {
             return print(
                 "\nnothing was sent: it has no call that changes nothing, so its credentials are not tried\n",
             );
         };
-        let (heard, latency) = client.perform(&probe).await;
-        match heard {
-            Heard::Nothing { error, .. } => Err(CliError::failed(format!("it does not answer: {error}"))),
-            Heard::Answer { status, body, .. } => {
-                print(&format!("\n{} {}: ", probe.method, probe.path))?;
-                let is_well = (200..300).contains(&status);
-                // What it has is of no interest.
-                let body = if is_well { Bytes::new() } else { body };
-                say(Some(&status.to_string()), latency.as_millis(), &body)?;
-                if is_well {
-                    Ok(())
-                } else {
-                    Err(CliError::failed(format!(
-                        "it answered {status} to the credentials"
-                    )))
-                }
-            }
+        if tried.status.is_some() {
+            print(&format!("\n{}: ", tried.sent))?;
+            say(&tried)?;
         }
+        tried.error.map_or(Ok(()), |error| Err(CliError::failed(error)))
     }
 }
 
@@ -191,65 +156,20 @@ pub(super) fn show(
     what: &str,
     prepared: &Prepared,
 ) -> Result<(), CliError> {
-    let sent = match prepared {
-        Prepared::Send(sent) => sent,
-        Prepared::Nothing => return print(&format!("{what} comes to nothing: nothing is sent\n")),
-        Prepared::Dead(why) => {
-            return print(&format!(
-                "{what} is a dead letter ({}): {}\n",
-                why.as_str(),
-                why.words()
-            ));
-        }
-        Prepared::Waits => return print(&format!("{what} waits: its customer is not in the map\n")),
-        Prepared::Early(ms) => return print(&format!("{what} waits for {ms} ms: its time has not come\n")),
-    };
-    let items: Vec<_> = sent.open().cloned().collect();
-    for some in items.chunks(account.terms.batch.max(1)) {
-        let request = account.product.request(some, 1);
-        match client.rendered(&request, &shown_url(&endpoint.url)) {
-            Some(text) => print(&format!("{text}\n"))?,
-            None => {
-                return Err(CliError::failed(
-                    "the request cannot be made: it has characters that none can hold",
-                ));
-            }
-        }
-    }
-    Ok(())
+    let requests = trial::requests(account, endpoint, client, what, prepared).map_err(CliError::failed)?;
+    requests
+        .iter()
+        .try_for_each(|request| print(&format!("{request}\n")))
 }
 
-fn say(status: Option<&str>, took: u128, body: &Bytes) -> Result<(), CliError> {
-    print(&format!("{} in {took} ms\n", status.unwrap_or("no answer")))?;
-    let body = String::from_utf8_lossy(body.get(..1024).unwrap_or(body));
+fn say(tried: &Tried) -> Result<(), CliError> {
+    // With its name, where it has one: `401 Unauthorized`.
+    let status = tried.status.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    print(&format!("{status} in {} ms\n", tried.latency.as_millis()))?;
+    let body = String::from_utf8_lossy(tried.answer.get(..1024).unwrap_or(&tried.answer));
     if body.trim().is_empty() {
         return Ok(());
     }
     print(&format!("{}\n", output::name(body.replace('\n', " ").as_bytes())))
-}
-
-fn not_delivered(answer: Answer, status: Option<String>) -> CliError {
-    let status = status.unwrap_or_else(|| "nothing".to_owned());
-    let why = answer.error;
-    CliError::failed(format!(
-        "not delivered: {}",
-        why.unwrap_or_else(|| format!("the endpoint answered {status}"))
-    ))
-}
-
-fn id_at(at: Timestamp) -> EventId {
-    let mut id = EventId([0; 16]);
-    id.0[..8].copy_from_slice(&at.0.to_be_bytes());
-    id
-}
-
-/// Of an event that nobody is billed for.
-fn test_id(at: Timestamp) -> String {
-    id_at(at).to_string().replacen("evt_", "evt_test_", 1)
-}
-
-/// The payload with `"test": true` in front of its data.
-fn marked(body: &Bytes) -> Bytes {
-    let text = String::from_utf8_lossy(body);
-    Bytes::from(text.replacen("\"data\":", "\"test\":true,\"data\":", 1))
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::{event::SessionId, source::Gap, usage::Counters};
 use turnhook_store::{DeliveryState, SessionDetail, SessionEventRow};
@@ -12,6 +13,7 @@ use crate::cli::{
     output::{self, Rows, print_json},
     print, store,
     units::{bytes, duration},
+    zone::{ZoneArgs, shown},
 };
 
 /// Show a session: its events and what became of them, its allocations, and gaps in its time
@@ -20,13 +22,15 @@ use crate::cli::{
 Example:
   $ turnhook sessions show ses_06epcj2hhm0000000000000001
 
-  Times are UTC; 1 kB is 1000 bytes. An open session shows what was told of it last.")]
+  Times are UTC, or those of --tz; 1 kB is 1000 bytes. An open session shows what was told of it last.")]
 pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
     /// The session's id
     #[arg(value_name = "SESSION")]
     id: SessionId,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -55,7 +59,7 @@ impl Show {
                 object["gaps"] = detail.gaps.iter().map(gap_json).collect();
                 print_json(&object)
             }
-            Format::Text => text(&detail, allocations),
+            Format::Text => text(&detail, allocations, &self.zone),
         }
     }
 }
@@ -84,7 +88,7 @@ fn gap_json(gap: &Gap) -> Value {
     })
 }
 
-fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
+fn text(detail: &SessionDetail, allocations: &Value, zone: &Zone) -> Result<(), CliError> {
     let row = &detail.row;
     let leg = |counters: &Counters| {
         format!(
@@ -112,7 +116,7 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
             .iter()
             .map(|(name, value)| ("label", format!("{name} = {}", output::name(value)))),
     );
-    facts.push(("started", output::time(row.started_at)));
+    facts.push(("started", zone.show(row.started_at)));
     match row.end {
         Some((at, reason, accuracy)) => {
             let took = duration(at.since(row.started_at));
@@ -120,7 +124,7 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
                 "ended",
                 format!(
                     "{} after {took}: {}, {}",
-                    output::time(at),
+                    zone.show(at),
                     reason.as_str(),
                     accuracy.as_str()
                 ),
@@ -128,7 +132,7 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
         }
         None => facts.push((
             "ended",
-            format!("not yet; last told at {}", output::time(row.updated_at)),
+            format!("not yet; last told at {}", zone.show(row.updated_at)),
         )),
     }
     facts.push(("client", leg(&row.usage.legs.client)));
@@ -162,7 +166,8 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
         ("WEBHOOK-ID", false),
         ("DELIVERIES", false),
     ])
-    .narrow(&[], &["DELIVERIES"]);
+    .narrow(&[], &["DELIVERIES"])
+    .of_zone(zone);
     for event in &detail.events {
         let deliveries: Vec<String> = event
             .deliveries
@@ -172,7 +177,7 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
         events.push([
             event.sequence.to_string(),
             event.event_type.as_str().to_owned(),
-            output::time(event.timestamp),
+            zone.show(event.timestamp),
             event.event_id.to_string(),
             deliveries.join(", "),
         ]);
@@ -193,19 +198,26 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
     .narrow(
         &["TOTALS", "CLIENT", "OPENED (UTC)"],
         &["CLOSED (UTC)", "USERNAME"],
-    );
+    )
+    .of_zone(zone);
     let word = |value: &Value| output::name(value.as_str().unwrap_or("-").as_bytes());
     let number = |value: &Value| bytes(value.as_u64().unwrap_or_default());
     for one in allocations.as_array().into_iter().flatten() {
         let closed = one["close_reason"].as_str().map_or_else(
             || "-".to_owned(),
-            |reason| format!("{} {reason}", word(&one["closed_at"])),
+            |reason| {
+                format!(
+                    "{} {}",
+                    shown(&one["closed_at"], zone),
+                    output::name(reason.as_bytes())
+                )
+            },
         );
         let usage = &one["usage"]["client"];
         table.push([
             word(&one["id"]),
             word(&one["username"]),
-            word(&one["opened_at"])
+            shown(&one["opened_at"], zone)
                 + if one["opened_seen"] == false {
                     " (first heard of)"
                 } else {
@@ -233,15 +245,16 @@ fn text(detail: &SessionDetail, allocations: &Value) -> Result<(), CliError> {
             ("REASON", false),
             ("SERVER", false),
         ])
-        .narrow(&[], &["SERVER"]);
+        .narrow(&[], &["SERVER"])
+        .of_zone(zone);
         for gap in &detail.gaps {
             let server = gap
                 .server
                 .as_deref()
                 .map_or_else(|| "all".to_owned(), output::name);
             gaps.push([
-                output::time(gap.from),
-                output::time(gap.to),
+                zone.show(gap.from),
+                zone.show(gap.to),
                 gap.reason.as_str().to_owned(),
                 server,
             ]);

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::{RecordFilter, ToldEvent};
 
@@ -13,6 +14,7 @@ use crate::{
         output::{self, print_json},
         print, store,
         units::{bytes, duration},
+        zone::ZoneArgs,
     },
     shutdown,
 };
@@ -24,7 +26,7 @@ Example:
   $ turnhook sessions tail
   $ turnhook sessions tail --user cust_42 --format json
 
-  Until interrupted. Times are UTC; 1 kB is 1000 bytes.")]
+  Until interrupted. Times are UTC, or those of --tz; 1 kB is 1000 bytes.")]
 pub(super) struct Tail {
     #[command(flatten)]
     config: ConfigArgs,
@@ -37,6 +39,8 @@ pub(super) struct Tail {
     /// Only in this realm
     #[arg(long)]
     realm: Option<String>,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// How to print them; json: one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -68,7 +72,7 @@ impl Tail {
                 }
                 match self.format {
                     Format::Json => print_json(&json(event))?,
-                    Format::Text => print(&(line(event) + "\n"))?,
+                    Format::Text => print(&(line(event, &self.zone) + "\n"))?,
                 }
             }
             if page.len() < PAGE && !follow::next(&stop).await {
@@ -78,10 +82,10 @@ impl Tail {
     }
 }
 
-fn line(event: &ToldEvent) -> String {
+fn line(event: &ToldEvent, zone: &Zone) -> String {
     let mut line = format!(
         "{}  {:<13}  {:<12}  {} #{}",
-        output::time(event.timestamp),
+        zone.show(event.timestamp),
         event.event_type.as_str(),
         output::user(event.user.as_deref()),
         event.session,

@@ -6,10 +6,11 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::{Path, RawQuery, State},
+    response::{IntoResponse as _, Response},
     routing::{delete, get, post, put},
 };
 use serde_json::{Value, json};
-use turnhook_admin::{Of, Operation, Parameter, Refused, Role, Routes, Who};
+use turnhook_admin::{Of, Operation, Parameter, Refused, Role, Routes, WantsCsv, Who, csv_answer};
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::{IdError, SessionId};
 use turnhook_store::{Admin, AuditEntry, BlockChange, BlockRow, Ledger, Store};
@@ -24,6 +25,7 @@ struct Blocks {
 }
 
 const REALM: Parameter = Parameter::text("realm", "In this realm alone; in every one if it is left out.");
+const FORMAT: Parameter = Parameter::text("format", "`csv` for CSV, as is `Accept: text/csv`.");
 const USER: Parameter = Parameter::text("user", "As webhooks name him.");
 const FOR: Parameter = Parameter::new(
     "for",
@@ -40,19 +42,20 @@ pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
         admin: store.admin().clone(),
         blocker,
     });
-    let operation = |method, path, summary, role, parameters| Operation {
+    let operation = |method: &'static str, path, summary, role, parameters| Operation {
         method,
         path,
         summary,
         role,
         parameters,
         answer: || json!({ "type": "object" }),
-        csv: false,
+        // Those that read are lists.
+        csv: method == "get",
         lines: false,
     };
     Routes::default()
         .route(
-            operation("get", "/blocks", "Who is blocked", Role::Viewer, &[]),
+            operation("get", "/blocks", "Who is blocked", Role::Viewer, &[FORMAT]),
             get(list).with_state(Arc::clone(&blocks)),
         )
         .route(
@@ -61,7 +64,7 @@ pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
                 "/blocks/{user}",
                 "The blocks of a user; none if he is not blocked",
                 Role::Viewer,
-                &[USER],
+                &[USER, FORMAT],
             ),
             get(one).with_state(Arc::clone(&blocks)),
         )
@@ -134,12 +137,16 @@ impl Said {
     }
 }
 
-async fn list(State(blocks): State<Arc<Blocks>>) -> Result<Json<Value>, Refused> {
-    blocks.held(None).await
+async fn list(State(blocks): State<Arc<Blocks>>, csv: WantsCsv) -> Result<Response, Refused> {
+    blocks.shown(None, csv).await
 }
 
-async fn one(State(blocks): State<Arc<Blocks>>, Path(user): Path<String>) -> Result<Json<Value>, Refused> {
-    blocks.held(Some(user)).await
+async fn one(
+    State(blocks): State<Arc<Blocks>>,
+    Path(user): Path<String>,
+    csv: WantsCsv,
+) -> Result<Response, Refused> {
+    blocks.shown(Some(user), csv).await
 }
 
 async fn block(
@@ -235,7 +242,19 @@ impl Blocks {
         Ok(self.admin.note(entry).await?)
     }
 
+    async fn shown(&self, user: Option<String>, WantsCsv(csv): WantsCsv) -> Result<Response, Refused> {
+        if csv {
+            return csv_answer(&self.rows(user).await?);
+        }
+        Ok(self.held(user).await?.into_response())
+    }
+
     async fn held(&self, user: Option<String>) -> Result<Json<Value>, Refused> {
+        let blocks = self.rows(user).await?;
+        Ok(Json(json!({ "blocked": !blocks.is_empty(), "blocks": blocks })))
+    }
+
+    async fn rows(&self, user: Option<String>) -> Result<Vec<Value>, Refused> {
         let rows = self.admin.blocks(self.blocker.now()).await?;
         let told = rows.iter().filter_map(|row| {
             let BlockChange::Block {
@@ -258,7 +277,6 @@ impl Blocks {
                 })
             })
         });
-        let blocks: Vec<Value> = told.collect();
-        Ok(Json(json!({ "blocked": !blocks.is_empty(), "blocks": blocks })))
+        Ok(told.collect())
     }
 }

@@ -49,6 +49,8 @@ fn either_page_answers_and_acts_for_both() {
             .filter(|node| node["leads"] == serde_json::json!(["eu-1"]))
             .collect();
         assert_eq!(leads.len(), 1, "{nodes}");
+        let csv = page.get("/api/v1/nodes?format=csv").body;
+        assert!(csv.lines().count() == 3 && csv.contains("node-2"), "{csv}");
         assert!(
             !page.get("/").body.contains("different versions"),
             "they are of one version"

@@ -63,6 +63,25 @@ fn operators_block_and_viewers_look() {
         (&true.into(), &"otto".into()),
         "{told}"
     );
+    for path in ["/api/v1/blocks?format=csv", "/api/v1/blocks/ann%2Feu?format=csv"] {
+        let csv = page.get(path);
+        assert_eq!(
+            csv.header("content-type"),
+            Some("text/csv; charset=utf-8"),
+            "{csv:?}"
+        );
+        let lines: Vec<&str> = csv.body.lines().collect();
+        assert!(
+            lines.len() == 2 && lines[0].contains("reason") && lines[1].contains("ann/eu"),
+            "{csv:?}"
+        );
+    }
+    assert_eq!(page.get("/api/v1/blocks/bob?format=csv").body, "");
+    let view = page.get("/blocks?user=ann%2Feu").body;
+    assert!(
+        view.contains("href=\"/api/v1/blocks/ann%2Feu?format=csv\""),
+        "{view}"
+    );
     assert_eq!(page.get("/api/v1/blocks/bob").json()["blocked"], false);
     assert_eq!(
         page.get("/api/v1/blocks").json()["blocks"]
