@@ -18,7 +18,8 @@ pub(crate) struct Shared {
     pub(crate) redis: Redis,
     pub(crate) directory: tempfile::TempDir,
     lease: &'static str,
-    endpoints: String,
+    /// Those of the nodes that are made from now on.
+    pub(crate) endpoints: String,
 }
 
 impl Shared {
@@ -105,7 +106,12 @@ pub(crate) struct Node {
 impl Node {
     /// Starts it, and does not wait for anything.
     pub(crate) fn launch(&mut self) {
-        self.program.launch();
+        self.launch_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn launch_with(&mut self, environment: &[(&str, &str)]) {
+        self.program.launch_with(environment);
         self.runs = true;
     }
 

@@ -9,7 +9,9 @@ use crate::harness::{
     billing::Billing,
     eventually,
     feeder::{Allocation, Feeder},
+    nodes::{Shared, leader, ready},
     postgres::Postgres,
+    process::Process,
     program::Program,
     turnhook,
 };
@@ -17,28 +19,46 @@ use crate::harness::{
 /// A session each for an allocation, over as soon as it is known to be.
 const SESSION: &str = "[session]\ngroup_by = \"allocation\"\nlinger = \"0s\"\ntotals_grace = \"500ms\"\n";
 
-/// Starts it more than a day ago, by its wall clock.
-fn start_yesterday(program: &mut Program) {
+/// An environment in which it is more than a day ago, by the wall clock.
+fn yesterday() -> [(&'static str, String); 3] {
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
     let library = format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1");
     assert!(
         Path::new(&library).exists(),
         "no {library}: tests/run.sh installs it"
     );
-    program.start_with(&[
-        ("LD_PRELOAD", &library),
-        ("FAKETIME", "-26h"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ]);
+    [
+        ("LD_PRELOAD", library),
+        ("FAKETIME", "-26h".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
+fn start_yesterday(program: &mut Program) {
+    let environment = yesterday();
+    program.start_with(
+        &environment
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str())),
+    );
 }
 
 /// An allocation whose totals were lost, as it is in the ledger.
+#[track_caller]
 fn told_too_low(program: &Program, user: &str, id: u64) -> Value {
-    let mut feeder = Feeder::connect(program.source);
+    lose_totals(&mut Feeder::connect(program.source), user, id);
+    in_the_ledger(program, user)
+}
+
+fn lose_totals(feeder: &mut Feeder, user: &str, id: u64) {
     let mut allocation = Allocation::new(&format!("1795413634:{user}"), id);
     feeder.open(&allocation, 600).unwrap();
     feeder.relay(&mut allocation, 1000, 1000).unwrap();
     feeder.delete(&allocation).unwrap();
+}
+
+#[track_caller]
+fn in_the_ledger(program: &Program, user: &str) -> Value {
     let session = eventually("its end", || {
         let ended = program.objects(&["sessions", "list", "--ended", "--user", user]);
         Some(ended.first()?["session_id"].as_str()?.to_owned())
@@ -141,6 +161,105 @@ fn in_a_postgres_too() {
     let server = Postgres::start();
     let url = server.url(&server.database());
     is_set_right_once(&format!("[store]\nurl = \"{url}\"\n"));
+}
+
+/// Asked for where the source is not led, by nodes of which the one that leads stands still, or is killed, before it tells it
+/// or just after.
+#[test]
+fn of_several_nodes_one_tells_it_once() {
+    let billing = Billing::start();
+    let mut shared = Shared::start("2s", String::new());
+    let users: Vec<String> = (1..=4).map(|n| format!("user-{n}")).collect();
+    let mut first = shared.node("node-1");
+    let environment = yesterday();
+    first.launch_with(
+        &environment
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str())),
+    );
+    ready(std::slice::from_ref(&first));
+    // Heard by way of Redis, which takes the same words from whoever publishes.
+    let mut feeder = Feeder::connect(shared.redis.port);
+    for (id, user) in (1..).zip(&users) {
+        lose_totals(&mut feeder, user, id);
+        // Each log is of a time of its own.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let logs: Vec<PathBuf> = (1..)
+        .zip(&users)
+        .map(|(id, user)| {
+            let told = in_the_ledger(&first.program, user);
+            log(&told, shared.directory.path(), user, id, 3)
+        })
+        .collect();
+    first.stop();
+    shared.endpoints = billing.endpoint();
+    let mut nodes = shared.nodes(2);
+    let healed = |user: &str| {
+        let sessions = billing.ended(user, 1);
+        assert_eq!(sessions.len(), 1, "{sessions:#?}");
+        assert!(sessions[0].continues(), "{sessions:#?}");
+        assert_eq!(sessions[0].billable(), 400_000);
+    };
+
+    // By the node that does not lead.
+    let leads = leader(&nodes);
+    let (_, summary, code) = reconcile(&nodes[1 - leads].program, &[&logs[0]], &["--heal"]);
+    assert_eq!(
+        (&summary["heal"]["told"], code),
+        (&1.into(), Some(0)),
+        "{summary:#}"
+    );
+    healed(&users[0]);
+
+    // The leader stands still until its lease is over: another tells it, and it does not when it wakes.
+    nodes[leads].pause();
+    let (_, summary, code) = reconcile(&nodes[1 - leads].program, &[&logs[1]], &["--heal"]);
+    assert_eq!(
+        (&summary["heal"]["asked"], code),
+        (&1.into(), Some(0)),
+        "{summary:#}"
+    );
+    healed(&users[1]);
+    nodes[leads].resume();
+    ready(&nodes);
+
+    // Killed at once, and about when it tells it: it looks twice a second.
+    for (user, (log, wait)) in users[2..].iter().zip(logs[2..].iter().zip([0, 300])) {
+        let leads = leader(&nodes);
+        let other = nodes[1 - leads].program.directory.path();
+        let asked = "SELECT count(*) FROM audit WHERE action = 'heal'";
+        let before = shared.sql(asked);
+        let mut asking = turnhook::command(other);
+        asking
+            .args(["reconcile", "--source", "eu-1", "--heal", "--log"])
+            .arg(log);
+        let mut asking = Process::start(&mut asking);
+        eventually("what is asked for", || {
+            (shared.sql(asked) != before).then_some(())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        nodes[leads].kill();
+        healed(user);
+        assert!(asking.wait().success(), "{}", asking.output());
+        nodes[leads].launch();
+        ready(&nodes);
+    }
+    eventually("nothing to be left to do", || {
+        (shared.sql("SELECT count(*) FROM heal").trim() == "0").then_some(())
+    });
+    for (user, log) in users.iter().zip(&logs) {
+        let (findings, _, code) = reconcile(&nodes[0].program, &[log], &["--heal"]);
+        assert_eq!(
+            (&findings[0]["verdict"], code),
+            (&"equal".into(), Some(0)),
+            "{findings:#?}"
+        );
+        healed(user);
+    }
+    for node in &mut nodes {
+        node.stop();
+    }
 }
 
 /// What coturn may yet say itself is left to it: also where the clock of whoever asks is wrong.
