@@ -1,6 +1,6 @@
 //! What is kept of an allocation. A million of them must fit: what only few of them need is boxed.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +113,19 @@ pub(crate) struct Rare {
     /// are heard once more, they are copies.
     #[serde(skip)]
     pub(crate) before: Option<Box<Legs>>,
+    /// Its end was asked for of coturn, by this program or by an earlier one.
+    #[serde(skip)]
+    pub(crate) cut: Option<Box<Cut>>,
+}
+
+/// That an allocation was to be ended by coturn, at our word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) at: Timestamp,
+    /// A close that comes later is another's doing.
+    pub(crate) until: Timestamp,
+    /// In the words of whoever blocked the user, or ended the session.
+    pub(crate) reason: Arc<str>,
 }
 
 /// How long after its deletion was asked for an allocation may still carry something, in milliseconds: coturn
@@ -324,6 +337,7 @@ impl Allocation {
             copied: false,
             kin: false,
             before: None,
+            cut: None,
             ..rare
         };
         Some(first).filter(|rare| *rare != Rare::default())

@@ -1,12 +1,14 @@
-//! Blocked users: which allocations are to be ended, and which ends were asked for here. Nothing of this is state that is
-//! kept, but for why a session was cut off: blocks are handed in anew after a start, and so is what follows from them.
+//! Blocked users: which allocations are to be ended, and which ends were asked for. Who is blocked is handed in anew after a
+//! start, and so is what follows from it. State that is kept is alone that an end was asked for, and why: coturn's stream
+//! does not say who ended an allocation, and whoever asked may not live to hear of it.
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::Reducer;
 use crate::{
+    allocation::{Cut, Dirty},
     block::{AllocationRef, Blocks, Order, ToEnd},
     event::{CloseReason, SessionId},
     flags::Flags,
@@ -19,18 +21,10 @@ use crate::{
 pub(crate) struct Enforcing {
     blocks: Arc<Blocks>,
     to_end: Vec<ToEnd>,
-    /// Allocations whose end was asked for, by slot.
-    asked: HashMap<u32, Asked>,
-    /// Those that have closed since.
+    /// Slots of those whose end is on its way to the record, and not asked for yet.
+    unsaid: HashSet<u32>,
+    /// Those that have closed after it was asked for.
     ended: Vec<AllocationRef>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    allocation: AllocationRef,
-    /// A close that comes later is another's doing.
-    until: Timestamp,
-    reason: Arc<str>,
 }
 
 impl Reducer {
@@ -87,43 +81,67 @@ impl Reducer {
         std::mem::take(&mut self.enforcing.to_end)
     }
 
-    /// Takes those that have closed after [`Reducer::ending`], in time.
+    /// Takes those that have closed after [`Reducer::saying`], in time.
     pub fn take_ended(&mut self) -> Vec<AllocationRef> {
         std::mem::take(&mut self.enforcing.ended)
     }
 
-    /// Somebody is about to end an allocation: its close within `confirm` milliseconds is that. False if it must not be
-    /// ended any more: it has closed, or its user is blocked no longer.
+    /// Somebody is about to end an allocation, once that is on record or cannot wait for it any longer: its row says so from
+    /// now on. False if it must not be ended any more: it has closed, or its user is blocked no longer.
     pub fn ending(&mut self, at: Timestamp, to_end: &ToEnd, confirm: u64) -> bool {
         self.begin(at);
-        let slot = to_end.allocation.slot;
-        let is_open = self
-            .reference(slot)
-            .is_some_and(|allocation| allocation == to_end.allocation);
-        let name = self.allocation(slot).map(|a| a.name);
-        let is_meant = match to_end.order {
-            Order::Block => name.is_some_and(|name| self.blocked(name).is_some()),
-            Order::Session(_) => true,
-        };
-        if !is_open || !is_meant || self.is_following() {
+        if !self.may_end(to_end) {
             return false;
         }
-        let asked = Asked {
-            allocation: to_end.allocation,
+        let slot = to_end.allocation.slot;
+        let cut = Cut {
+            at: self.now,
             until: self.now.plus(confirm),
             reason: Arc::clone(&to_end.reason),
         };
-        self.enforcing.asked.insert(slot, asked);
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return false;
+        };
+        a.rare().cut = Some(Box::new(cut));
+        self.enforcing.unsaid.insert(slot);
+        self.mark(slot, Dirty::Hard);
         true
+    }
+
+    /// It is asked for now: its close within the time that [`Reducer::ending`] was given is that end. False as there.
+    pub fn saying(&mut self, to_end: &ToEnd) -> bool {
+        let may = self.may_end(to_end);
+        if may {
+            self.enforcing.unsaid.remove(&to_end.allocation.slot);
+        } else {
+            self.not_ending(to_end);
+        }
+        may
     }
 
     /// It could not be asked for: a close is whosever it is.
     pub fn not_ending(&mut self, to_end: &ToEnd) {
         let slot = to_end.allocation.slot;
-        let asked = self.enforcing.asked.get(&slot);
-        if asked.is_some_and(|asked| asked.allocation == to_end.allocation) {
-            self.enforcing.asked.remove(&slot);
+        if !self.is_open(to_end) {
+            return;
         }
+        self.enforcing.unsaid.remove(&slot);
+        let rare = self
+            .allocations
+            .get_mut(slot as usize)
+            .and_then(|a| a.rare.as_mut());
+        if rare.is_some_and(|rare| rare.cut.take().is_some()) {
+            self.mark(slot, Dirty::Hard);
+        }
+    }
+
+    fn may_end(&self, to_end: &ToEnd) -> bool {
+        let name = self.allocation(to_end.allocation.slot).map(|a| a.name);
+        let is_meant = match to_end.order {
+            Order::Block => name.is_some_and(|name| self.blocked(name).is_some()),
+            Order::Session(_) => true,
+        };
+        is_meant && self.is_open(to_end) && !self.is_following()
     }
 
     /// Whether it is open.
@@ -184,27 +202,55 @@ impl Reducer {
 
     /// Why an allocation closes of which `deleted` was heard.
     pub(crate) fn close_reason(&mut self, slot: u32) -> CloseReason {
-        let Some(asked) = self.enforcing.asked.remove(&slot) else {
-            return CloseReason::Closed;
-        };
-        if self.reference(slot) != Some(asked.allocation) || self.now > asked.until {
-            return CloseReason::Closed;
+        let now = self.now;
+        match self.asked(slot).filter(|cut| now <= cut.until) {
+            Some(cut) => self.cut_off(slot, &cut),
+            None => CloseReason::Closed,
         }
+    }
+
+    /// When an allocation was cut off that is found to be over by `closed_at`, and of which nothing was heard after its end
+    /// had been asked for: whoever asked was killed before it heard of that end. `None` if it lasted longer.
+    pub(crate) fn cut_unheard(
+        &mut self,
+        slot: u32,
+        closed_at: Timestamp,
+    ) -> Option<(Timestamp, CloseReason)> {
+        let heard_at = self.allocation(slot)?.heard_at.get();
+        let cut = self.asked(slot)?;
+        if heard_at > cut.until || closed_at <= cut.until {
+            return None;
+        }
+        let session = self.allocation(slot)?.session;
+        // What was told of its session stands: it lasted as long.
+        let told = self.sessions.get(session as usize).map(|s| s.last_event_at.get());
+        let over = cut.at.max(heard_at).max(told.unwrap_or_default()).min(closed_at);
+        Some((over, self.cut_off(slot, &cut)))
+    }
+
+    /// That the end of an open allocation was asked for of coturn.
+    fn asked(&self, slot: u32) -> Option<Cut> {
+        self.reference(slot)?;
+        let cut = self.allocation(slot)?.rare.as_ref()?.cut.as_deref()?;
+        (!self.enforcing.unsaid.contains(&slot)).then(|| cut.clone())
+    }
+
+    fn cut_off(&mut self, slot: u32, cut: &Cut) -> CloseReason {
         let session = self.allocation(slot).map(|a| a.session);
         if let Some(session) = session
             && let Some(s) = self.sessions.get_mut(session as usize)
         {
             // Whoever blocked him may unblock him before the session is told, by this program or by the next.
-            s.former_mut().block_reason = Some(asked.reason);
+            s.former_mut().block_reason = Some(Arc::clone(&cut.reason));
             self.mark_session(session);
         }
-        self.enforcing.ended.push(asked.allocation);
+        self.enforcing.ended.extend(self.reference(slot));
         CloseReason::Cancelled
     }
 
     /// Its place may be taken by another one.
     pub(crate) fn forget_asked(&mut self, slot: u32) {
-        self.enforcing.asked.remove(&slot);
+        self.enforcing.unsaid.remove(&slot);
     }
 
     /// Why a session was cut off. Of one that an earlier program kept, what is said of its user now.

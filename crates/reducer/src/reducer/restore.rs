@@ -13,7 +13,7 @@ use super::{
     },
 };
 use crate::{
-    allocation::{Allocation, Details},
+    allocation::{Allocation, Cut, Details},
     aside::{Tombstone, TombstoneMore, TombstoneRest},
     flags::Flags,
     identity::Identity,
@@ -233,6 +233,10 @@ impl Reducer {
             more.copied,
             more.kin,
             more.before.map(Box::new),
+            more.cut.map(|(at, until, reason)| {
+                let reason = reason.into();
+                Box::new(Cut { at, until, reason })
+            }),
         );
         if news != Default::default() {
             let r = allocation.rare();
@@ -243,6 +247,7 @@ impl Reducer {
                 r.copied,
                 r.kin,
                 r.before,
+                r.cut,
             ) = news;
         }
         if let Some(half) = more.half {

@@ -69,6 +69,8 @@ pub(crate) struct AllocationMore {
     pub(crate) half: Option<(Timestamp, Counters)>,
     /// The totals of the life before: see [`Rare`].
     pub(crate) before: Option<Legs>,
+    /// When its end was asked for, until when its close is that end, and why: see [`Cut`](crate::allocation::Cut).
+    pub(crate) cut: Option<(Timestamp, Timestamp, Box<str>)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -394,6 +396,9 @@ impl Reducer {
             kin: rare.is_some_and(|r| r.kin),
             half: self.halves.get(slot),
             before: rare.and_then(|r| r.before.as_deref().copied()),
+            cut: rare
+                .and_then(|r| r.cut.as_deref())
+                .map(|cut| (cut.at, cut.until, (*cut.reason).into())),
         };
         self.encode_with(&row, &more)
     }

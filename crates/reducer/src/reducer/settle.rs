@@ -118,6 +118,7 @@ impl Reducer {
         reason: CloseReason,
         next: Option<Timestamp>,
     ) -> u16 {
+        let cut = self.cut_unheard(slot, closed_at);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             self.broken("no allocation to end");
             return 0;
@@ -134,7 +135,7 @@ impl Reducer {
                     CloseReason::Closed,
                 )
             } else {
-                (closed_at, reason)
+                cut.unwrap_or((closed_at, reason))
             };
             a.flags.insert(Flags::CLOSING);
             a.flags.remove(Flags::LEAVING);

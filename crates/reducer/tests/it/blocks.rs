@@ -9,7 +9,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use crate::world::World;
+use crate::world::{START, World};
 
 const CONFIRM: u64 = 2_000;
 
@@ -26,8 +26,27 @@ fn block(w: &mut World, users: &[(Option<&str>, &str)]) -> Vec<ToEnd> {
     w.reducer.take_to_end()
 }
 
+/// On record, and said.
 fn ending(w: &mut World, to_end: &ToEnd) -> bool {
-    w.reducer.ending(Timestamp(w.now), to_end, CONFIRM)
+    intended(w, to_end) && w.reducer.saying(to_end)
+}
+
+/// On record, and not said yet.
+fn intended(w: &mut World, to_end: &ToEnd) -> bool {
+    let may = w.reducer.ending(Timestamp(w.now), to_end, CONFIRM);
+    w.advance();
+    may
+}
+
+/// The reason and the end of each session.
+fn reasons(w: &World) -> Vec<(CloseReason, u64, Option<String>)> {
+    let ends = w.ends();
+    let told = |e: &turnhook_reducer::event::SessionEvent| {
+        let end = e.end.unwrap();
+        let reason = e.block_reason.as_deref().map(str::to_owned);
+        (end.reason, end.ended_at.0 - START, reason)
+    };
+    ends.iter().map(|e| told(e)).collect()
 }
 
 fn ids(to_end: &[ToEnd]) -> Vec<u64> {
@@ -211,4 +230,54 @@ fn a_session_can_be_ended_without_a_block() {
         .collect();
     assert_eq!(ends, [Some("too loud".into())]);
     assert_eq!(w.reducer.end_session(Timestamp(w.now), session, &reason), 0);
+}
+
+/// Whoever asked for it may not live to hear of it: coturn's word comes to the next program, or to nobody.
+#[test]
+fn that_an_end_was_asked_for_outlives_whoever_asked() {
+    let cancelled = |at| [(CloseReason::Cancelled, at, Some("balance".to_owned()))];
+    // It is heard of after the restart, or never: then its lifetime runs out.
+    for heard in [true, false] {
+        let mut w = World::new(Rules::default());
+        w.open("ann", 1).at(5.0).traffic("ann", 1, 10, 1000);
+        let named = block(&mut w, &[(None, "ann")]);
+        assert!(ending(&mut w, &named[0]));
+        w.restart();
+        w.at(6.0);
+        if heard {
+            w.close("ann", 1, 10, 1000);
+        }
+        w.at(700.0).advance().at(1400.0).advance();
+        // Never less than was told: that it went on for a minute.
+        let at = if heard { 6_000 } else { 60_000 };
+        assert_eq!(reasons(&w), cancelled(at), "heard: {heard}");
+    }
+}
+
+/// Where nobody asked, or nothing came of it, the end is whosever it is: also after a restart, and while its user is blocked.
+#[test]
+fn what_ends_by_itself_after_a_restart_is_not_called_cancelled() {
+    let mut w = World::new(Rules::default());
+    for (id, user) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")] {
+        w.open(user, id).traffic(user, id, 10, 1000);
+    }
+    let all = ["a", "b", "c", "d", "e"].map(|user| (None, user));
+    let named = block(&mut w, &all);
+    // Nobody asks for the end of the first. The second hangs up before that of its own is asked for.
+    assert!(named[1..].iter().all(|to_end| intended(&mut w, to_end)));
+    w.at(0.1).close("b", 2, 10, 1000);
+    assert!(!w.reducer.saying(&named[1]));
+    assert!(named[2..].iter().all(|to_end| w.reducer.saying(to_end)));
+    // That of the third cannot be asked for; the fourth and the fifth go on as if nothing had been said.
+    w.reducer.not_ending(&named[2]);
+    w.restart();
+    w.at(0.2).close("a", 1, 10, 1000).close("c", 3, 10, 1000);
+    w.at(3.0).refresh("d", 4).close("e", 5, 10, 1000);
+    w.at(700.0).advance().at(1400.0).advance();
+    let told = reasons(&w);
+    assert_eq!(told.len(), 5, "{told:?}");
+    for (reason, _, why) in &told {
+        assert!(*reason != CloseReason::Cancelled && why.is_none(), "{told:?}");
+    }
+    assert_eq!(told[4].0, CloseReason::Expired, "{told:?}");
 }

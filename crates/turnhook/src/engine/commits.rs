@@ -209,6 +209,7 @@ impl SourceTask {
             self.deaf_until(turn, self.reducer.now());
         }
         let output = self.reducer.drain(everything);
+        self.enforcing.recording.commit_begins();
         if everything && self.reducer.unsaved() == 0 {
             self.role.committing_mut()?.saved_at = Some(Instant::now());
         }
@@ -255,6 +256,7 @@ impl SourceTask {
                 }
                 self.telemetry.committed(made.took);
                 self.store_health.committed();
+                self.on_record();
             }
             Err(Failure::Store(error @ Error::LeaseLost { .. })) => {
                 self.store_health

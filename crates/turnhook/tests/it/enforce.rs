@@ -3,9 +3,11 @@
 mod api;
 mod failing;
 mod gate;
+mod killed;
 mod nodes;
 mod obeyed;
 mod quota;
+mod quotas;
 mod told;
 
 use std::path::Path;

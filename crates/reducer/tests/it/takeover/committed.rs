@@ -1,8 +1,14 @@
 //! What was committed, and what the follower heard besides.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::world::exact;
-use turnhook_reducer::usage::{Counters, Legs};
+use turnhook_reducer::{
+    block::Blocks,
+    event::CloseReason,
+    usage::{Counters, Legs},
+};
 
 #[test]
 fn a_follower_tells_nothing() {
@@ -82,6 +88,36 @@ fn a_closing_that_only_the_follower_heard() {
     c.is_one_session(MB, true);
     let (closed_at, _) = c.ends()[0].allocations[0].closed.unwrap();
     assert_eq!(closed_at, Timestamp(START + 10_000), "at its own time");
+}
+
+/// That its end was asked for is committed before it is said: whoever takes over knows whose doing it was, if it was said.
+#[test]
+fn an_end_that_the_leader_asked_for_and_did_not_live_to_hear_of() {
+    for said in [true, false] {
+        let mut c = Cluster::new();
+        c.at(1.0).open(BOTH, 1).traffic(BOTH, 1, MB).commit();
+        let mut blocks = Blocks::default();
+        blocks.insert(None, b"bob", "balance".into());
+        c.at(10.0);
+        let leader = &mut c.nodes[0];
+        leader.set_blocks(Timestamp(START + 10_000), Arc::new(blocks));
+        let to_end = leader.take_to_end();
+        assert!(!said || leader.ending(Timestamp(START + 10_000), &to_end[0], 2_000));
+        c.commit();
+        c.at(10.1).close(B, 1, MB);
+        c.at(25.0).takes_over(1);
+        c.is_one_session(MB, true);
+        let end = c.ends()[0];
+        let (reason, why) = if said {
+            (CloseReason::Cancelled, Some("balance"))
+        } else {
+            (CloseReason::Closed, None)
+        };
+        assert_eq!(
+            (end.end.unwrap().reason, end.block_reason.as_deref()),
+            (reason, why)
+        );
+    }
 }
 
 #[test]

@@ -6,12 +6,16 @@
 //!                                                               control ── ps, cs ──▶ coturn ── deleted ──▶ the stream
 //! ```
 //!
+//! Before a control says its word, that it will is on record (`intent.rs`): coturn does not say who ended an allocation, and
+//! this process may not live to hear of it.
+//!
 //! Metering waits for none of it: a source only answers questions, and what it hands over goes into queues with bounds.
 
 mod api;
 mod blocks;
 mod control;
 mod gate;
+mod intent;
 mod obey;
 mod quota;
 mod source;
@@ -55,7 +59,8 @@ pub(crate) enum Order {
 /// What a control asks a source.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// Whether it may be ended now. If so, its close within the time of `confirm` is that end.
+    /// Whether it may be ended now. If so, its close within the time of `confirm` is that end. Answered once that is on
+    /// record, or after a moment.
     May(ToEnd, oneshot::Sender<bool>),
     /// It could not be ended after all.
     Not(ToEnd),

@@ -17,6 +17,7 @@ use turnhook_reducer::block::ToEnd;
 use super::{
     super::{role::Role, source::SourceTask},
     Active, Ask, Job, Order,
+    intent::{Recorded, Recording},
 };
 
 /// A way to a control.
@@ -60,6 +61,8 @@ pub(crate) struct Enforcing {
     _asks: mpsc::Sender<Ask>,
     ways: Vec<Way>,
     confirm: u64,
+    /// Ends that go on record before they are asked for.
+    pub(crate) recording: Recording,
     /// The last session whose end was handed on.
     ends_done: u64,
     blocked_new: Counter,
@@ -73,6 +76,8 @@ pub(crate) struct Enforcing {
 pub(crate) enum Heard {
     Blocks,
     Asked(Ask),
+    /// The store takes its time, and what waits for it waits no longer.
+    Overdue,
 }
 
 impl Enforcing {
@@ -90,6 +95,7 @@ impl Enforcing {
             _asks: asks,
             ways,
             confirm: u64::try_from(confirm.as_millis()).unwrap_or(u64::MAX),
+            recording: Recording::default(),
             ends_done: 0,
             blocked_new,
             counted_new: 0,
@@ -103,6 +109,7 @@ impl Enforcing {
     /// The next thing to hear.
     pub(crate) async fn next(&mut self) -> Heard {
         tokio::select! {
+            () = self.recording.until_overdue() => Heard::Overdue,
             Some(ask) = self.asked.recv() => Heard::Asked(ask),
             changed = self.active.changed() => match changed {
                 Ok(()) => Heard::Blocks,
@@ -129,13 +136,35 @@ impl SourceTask {
                     let confirm = self.enforcing.confirm.saturating_add(behind);
                     self.reducer.ending(at, &to_end, confirm)
                 };
-                // A control that has given up waiting does nothing.
-                if reply.send(may).is_err() && may {
-                    self.reducer.not_ending(&to_end);
+                if may {
+                    self.enforcing.recording.add(to_end, reply);
+                } else {
+                    // A control that has given up waiting does nothing.
+                    let _ = reply.send(false);
+                }
+            }
+            Heard::Overdue => {
+                for asked in self.enforcing.recording.overdue() {
+                    self.may_say(asked);
                 }
             }
         }
         self.hand_over();
+    }
+
+    /// What was to be on record before it is said is that now.
+    pub(crate) fn on_record(&mut self) {
+        for asked in self.enforcing.recording.recorded() {
+            self.may_say(asked);
+        }
+    }
+
+    /// The control has the say, if all is still as it was.
+    fn may_say(&mut self, Recorded { to_end, reply }: Recorded) {
+        let may = self.may_act() && self.reducer.saying(&to_end);
+        if reply.send(may).is_err() || !may {
+            self.reducer.not_ending(&to_end);
+        }
     }
 
     fn may_act(&self) -> bool {

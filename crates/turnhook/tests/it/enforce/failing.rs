@@ -189,7 +189,8 @@ fn killed_in_the_midst_of_it() {
     // Those whose end nobody heard are over when their lifetimes are: after our own restart no stop of coturn's would be
     // known for one.
     for round in 0..5 {
-        billing.ended(&format!("ann-{round}"), 1);
+        let ended = billing.ended(&format!("ann-{round}"), 1).remove(0);
+        assert_eq!(ended.end_reason(), "cancelled", "{ended:#?}");
     }
     program.stop();
 }

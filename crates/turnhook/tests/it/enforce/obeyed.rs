@@ -13,7 +13,7 @@ fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     let (billing, other, cli) = (Billing::start(), Billing::start(), free_port());
     let mut program = Program::new(&format!(
         "{QUICK}{}{}{}[enforce]\nobey = [\"billing\"]\n",
-        billing.endpoint(),
+        billing.endpoint_of_all("billing", ""),
         other.endpoint_named("other"),
         control(cli),
     ));
@@ -33,6 +33,15 @@ fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     let listed = program.ask(&["blocks", "list", "--format", "json"]);
     assert!(listed.contains("\"by\":\"endpoint billing\""), "{listed}");
     assert!(!listed.contains("bob"), "{listed}");
+    // And is told of what it has done, as of any other block.
+    assert_eq!(billing.told_of("ann", 1)[0], "user.blocked: balance");
+    let blocked = billing.of_user("ann").remove(0);
+    let data = blocked.data();
+    assert_eq!(
+        (&data["by"], &data["realm"], &data["all_realms"]),
+        (&"endpoint billing".into(), &"example.org".into(), &false.into())
+    );
+    assert!(data["until"].is_string(), "{data:#}");
 
     // An answer that cannot be obeyed is said, and blocks nobody.
     billing.answer("eve", r#"{"block": {"for": 3600}}"#);
