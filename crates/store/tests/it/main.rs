@@ -3,6 +3,7 @@
 
 mod backup;
 mod blocks;
+mod blocks_over;
 mod commits;
 mod copying;
 mod crash;

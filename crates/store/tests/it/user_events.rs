@@ -9,8 +9,8 @@ use turnhook_reducer::{
     user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
 };
 use turnhook_store::{
-    BlockChange, Delivery, DeliveryFilter, DeliveryId, DeliveryState, EndpointId, Mode, NewUserEvent,
-    RecordFilter, ReplayRequest, SessionFilter, Store, Telling, Untold,
+    BlockChange, Delivery, DeliveryFilter, DeliveryId, DeliveryState, EndpointId, NewUserEvent, RecordFilter,
+    ReplayRequest, SessionFilter, Store, Telling, Untold,
 };
 
 use crate::support::{Backend, Fixture, at, delivered, event, on_both};
@@ -18,7 +18,6 @@ use crate::support::{Backend, Fixture, at, delivered, event, on_both};
 on_both!(
     changes_are_told_once_and_in_order,
     of_two_that_come_to_it_one_tells,
-    a_block_that_is_over_is_put_on_record_once,
     what_came_before_a_change_is_known,
     events_of_users_are_listed_replayed_and_trimmed,
     the_ledger_knows_nothing_of_them
@@ -52,7 +51,7 @@ pub(crate) async fn tell_nobody(store: &Store) {
 
 type Realm<'a> = Option<&'a [u8]>;
 
-fn block(realm: Realm<'_>, user: &[u8], until: Option<Timestamp>) -> BlockChange {
+pub(crate) fn block(realm: Realm<'_>, user: &[u8], until: Option<Timestamp>) -> BlockChange {
     BlockChange::Block {
         realm: realm.map(Into::into),
         user: user.into(),
@@ -60,7 +59,7 @@ fn block(realm: Realm<'_>, user: &[u8], until: Option<Timestamp>) -> BlockChange
     }
 }
 
-fn unblock(realm: Realm<'_>, user: &[u8]) -> BlockChange {
+pub(crate) fn unblock(realm: Realm<'_>, user: &[u8]) -> BlockChange {
     BlockChange::Unblock {
         realm: realm.map(Into::into),
         user: user.into(),
@@ -209,89 +208,6 @@ async fn of_two_that_come_to_it_one_tells(on: &Backend) {
     assert_eq!(f.count("event"), 20);
     assert_eq!(f.count("delivery"), 20);
     assert_eq!(f.count("user_event"), 20);
-}
-
-async fn a_block_that_is_over_is_put_on_record_once(on: &Backend) {
-    let f = Fixture::new(on, &["billing"]).await;
-    let other = f.shared().await;
-    // A time that is over by any clock.
-    let long_ago = Timestamp;
-    let made = |user: &[u8], until| {
-        let change = block(Some(b"r"), user, Some(long_ago(until)));
-        let store = f.store.clone();
-        async move {
-            store
-                .admin()
-                .change_block(long_ago(100), change, "", "ops")
-                .await
-                .unwrap()
-        }
-    };
-    for (user, until) in [(b"ann", 500), (b"bob", 900), (b"eve", 500)] {
-        made(user, until).await;
-    }
-    f.store
-        .admin()
-        .change_block(long_ago(200), unblock(Some(b"r"), b"eve"), "", "ops")
-        .await
-        .unwrap();
-    let whom = |user: &[u8]| (Some(Box::from(*b"r")), Box::from(user));
-    let all = || {
-        vec![
-            whom(b"ann"),
-            whom(b"bob"),
-            whom(b"eve"),
-            whom(b"nobody"),
-            (None, Box::from(*b"ann")),
-        ]
-    };
-    assert_eq!(
-        f.store.admin().expire_blocks(all(), long_ago(499)).await.unwrap(),
-        0
-    );
-    let second = if f.is_sqlite() { &f.store } else { &other };
-    let (one, two) = tokio::join!(
-        f.store.admin().expire_blocks(all(), long_ago(600)),
-        second.admin().expire_blocks(all(), long_ago(600))
-    );
-    assert_eq!(one.unwrap() + two.unwrap(), 1);
-    let rows = f.store.admin().block_changes(0, 100).await.unwrap();
-    let last = rows.last().unwrap();
-    assert_eq!(
-        last.change,
-        BlockChange::Expired {
-            realm: Some((*b"r").into()),
-            user: (*b"ann").into()
-        }
-    );
-    assert_eq!(last.at, long_ago(600));
-    // Nobody was there to say so before somebody blocked him again.
-    f.store
-        .admin()
-        .change_block(long_ago(1000), block(Some(b"r"), b"bob", None), "", "ops")
-        .await
-        .unwrap();
-    let rows = f.store.admin().block_changes(last.id, 100).await.unwrap();
-    assert!(matches!(
-        rows.iter().map(|row| &row.change).collect::<Vec<_>>()[..],
-        [BlockChange::Expired { .. }, BlockChange::Block { .. }]
-    ));
-    assert!(rows[0].at < rows[1].at);
-    assert_eq!(f.store.admin().blocks(long_ago(2000)).await.unwrap(), rows[1..]);
-
-    // A node whose clock is ahead ends nobody's block, where another clock can be asked.
-    if !f.is_sqlite() {
-        let far = Timestamp(u64::from(u32::MAX) * 2000);
-        made(b"zoe", far.0 - 1).await;
-        assert_eq!(
-            f.store
-                .admin()
-                .expire_blocks(vec![whom(b"zoe")], far)
-                .await
-                .unwrap(),
-            0
-        );
-    }
 }
 
 async fn what_came_before_a_change_is_known(on: &Backend) {
@@ -497,53 +413,4 @@ async fn the_ledger_knows_nothing_of_them(on: &Backend) {
     assert_eq!(f.count("usage_day"), 1);
     // Numbers go on behind them.
     assert_eq!(f.store.ledger().newest_event().await.unwrap(), 4);
-}
-
-/// The file of an earlier version, in which nobody said that a block is over.
-#[tokio::test]
-async fn what_was_over_before_an_upgrade_is_no_news() {
-    let f = Fixture::new(&Backend::Sqlite, &["billing"]).await;
-    let holds = Timestamp(u64::from(u32::MAX) * 2000);
-    for (user, until) in [
-        (b"ann", Some(Timestamp(500))),
-        (b"bob", Some(holds)),
-        (b"eve", None),
-    ] {
-        let change = block(Some(b"r"), user, until);
-        f.store
-            .admin()
-            .change_block(Timestamp(100), change, "", "ops")
-            .await
-            .unwrap();
-    }
-    f.store.close().await;
-    let db = rusqlite::Connection::open(f.path()).unwrap();
-    db.execute_batch(
-        "DELETE FROM schema_version WHERE version > 6; DROP TABLE heal; DROP TABLE user_event; DROP INDEX block_of_session; \
-         ALTER TABLE block_change DROP COLUMN quota; ALTER TABLE block_change DROP COLUMN told; \
-         ALTER TABLE store DROP COLUMN told_change",
-    )
-    .unwrap();
-    drop(db);
-    let store = Store::open(f.path(), Mode::Run).await.unwrap();
-    assert!(
-        store
-            .outbox()
-            .untold_changes(10)
-            .await
-            .unwrap()
-            .changes
-            .is_empty()
-    );
-    let rows = store.admin().block_changes(3, 10).await.unwrap();
-    assert!(matches!(&rows[..], [row] if row.change.whom() == Some((Some(b"r"), b"ann"))));
-    // What holds is told once it is over.
-    let whom = vec![(Some(Box::from(*b"r")), Box::from(*b"bob"))];
-    assert_eq!(store.admin().expire_blocks(whom, holds).await.unwrap(), 1);
-    let untold = store.outbox().untold_changes(10).await.unwrap().changes;
-    assert_eq!(untold.len(), 1);
-    assert_eq!(
-        untold[0].before.as_ref().and_then(|before| before.until),
-        Some(holds)
-    );
 }
