@@ -376,6 +376,40 @@ fn the_kubernetes_manifests_configure_turnhook() {
 }
 
 /// Where systemd is there to ask.
+/// What a process holds in memory, secrets among it, is not to lie on a disk after a crash.
+#[test]
+fn nothing_that_is_deployed_leaves_a_core_file() {
+    let mut units = 0;
+    let mut folders = vec![deploy("")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "service") {
+                let unit = fs::read_to_string(&path).unwrap();
+                let (_, service) = unit.split_once("[Service]").unwrap();
+                let service = service.split("\n[").next().unwrap();
+                let limits: Vec<&str> = service
+                    .lines()
+                    .filter(|line| line.starts_with("LimitCORE"))
+                    .collect();
+                assert_eq!(limits, ["LimitCORE=0"], "{}", path.display());
+                units += 1;
+            }
+        }
+    }
+    assert!(units > 0, "there is no unit");
+    for name in ["compose.yaml", "compose.redis.yaml", "compose.cluster.yaml"] {
+        for file in yaml(name) {
+            let services = file["services"].as_object().unwrap().iter();
+            for (service, of) in services.filter(|(service, _)| service.starts_with("turnhook")) {
+                assert_eq!(of["ulimits"]["core"], 0, "{name}: {service}");
+            }
+        }
+    }
+}
+
 #[test]
 fn systemd_takes_the_unit() {
     let directory = tempfile::tempdir().unwrap();

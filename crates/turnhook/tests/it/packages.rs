@@ -1,6 +1,6 @@
 //! The packages: that both hold the same, and that what they bring along is right.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use crate::{deploy::deploy, harness::turnhook::command};
 
@@ -110,4 +110,72 @@ fn the_packaged_configuration_asks_for_a_source_and_holds_once_its_examples_are_
         "{}",
         String::from_utf8_lossy(&whole.stderr)
     );
+}
+
+/// What is shipped is one build: small, and without a path of the machine that built it.
+#[test]
+fn what_is_shipped_holds_no_paths_and_no_debug_information() {
+    let manifest = fs::read_to_string(deploy("../Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let dist = &manifest["profile"]["dist"];
+    assert_eq!(dist["debug"].as_bool(), Some(false), "{dist}");
+    assert_eq!(dist["strip"].as_str(), Some("symbols"), "{dist}");
+
+    // A cargo that only writes down how it is called.
+    let directory = tempfile::tempdir().unwrap();
+    let cargo = directory.path().join("cargo");
+    fs::write(
+        &cargo,
+        "#!/bin/sh\nprintf '%s\\n' \"$*\" \"$RUSTFLAGS\" \"$CFLAGS\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        directory.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let output = Command::new("bash")
+        .arg(deploy("build.sh"))
+        .env("PATH", path)
+        .env("CARGO_HOME", "/somebodys/home/.cargo")
+        .env("RUSTFLAGS", "-Cown")
+        .env_remove("CFLAGS")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let said = String::from_utf8(output.stdout).unwrap();
+    let [arguments, rust, c] = said.lines().collect::<Vec<_>>()[..] else {
+        panic!("{said}");
+    };
+    assert!(
+        arguments.starts_with("build --profile dist --locked "),
+        "{arguments}"
+    );
+    let sources = fs::canonicalize(deploy("..")).unwrap();
+    for (place, becomes) in [
+        ("/somebodys/home/.cargo", "/cargo"),
+        (sources.to_str().unwrap(), "/turnhook"),
+    ] {
+        assert!(
+            rust.contains(&format!("--remap-path-prefix={place}={becomes} ")),
+            "{rust}"
+        );
+        assert!(
+            c.contains(&format!("-ffile-prefix-map={place}={becomes} ")),
+            "{c}"
+        );
+    }
+    assert!(rust.ends_with("-Cown"), "{rust}");
+
+    // Packages, tarball and image are made of it.
+    for maker in ["release.sh", "Dockerfile"] {
+        let text = fs::read_to_string(deploy(maker)).unwrap();
+        assert!(text.contains("deploy/build.sh"), "{maker}");
+        assert!(!text.contains("cargo build"), "{maker}");
+    }
 }
