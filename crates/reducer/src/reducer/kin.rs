@@ -114,6 +114,11 @@ impl Reducer {
         self.index_allocation(slot, key.hash);
         // What was heard under the new address before is its own.
         let kept = self.take_aside(key);
+        if kept.wrapped
+            && let Some(a) = self.allocations.get_mut(slot as usize)
+        {
+            a.flags.insert(Flags::WRAPPED);
+        }
         if !kept.carried.is_zero() {
             let carried = self.allocation(slot)?.carried().plus(kept.carried);
             self.count(slot, &carried, kept.reported);
@@ -133,7 +138,7 @@ impl Reducer {
                 let before = (
                     a.carried(),
                     a.relayed(peer_leg),
-                    a.flags & (Flags::RELAYED | Flags::OPENED_SEEN),
+                    a.flags & (Flags::RELAYED | Flags::OPENED_SEEN | Flags::WRAPPED),
                 );
                 let session = a.session;
                 if session != NONE {
@@ -155,6 +160,7 @@ impl Reducer {
                 let mut flags = Flags::empty();
                 flags.set(Flags::RELAYED, rest.more.relayed > 0);
                 flags.set(Flags::OPENED_SEEN, rest.opened_seen);
+                flags.set(Flags::WRAPPED, rest.more.wrapped);
                 self.forget_tombstone(slot);
                 if let Some(server) = stopped {
                     self.had_not_stopped(server);

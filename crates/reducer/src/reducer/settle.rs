@@ -290,7 +290,8 @@ impl Reducer {
         {
             return None;
         }
-        let may_wrap = peer.received_packets > CANNOT_WRAP || peer.sent_packets > CANNOT_WRAP;
+        // How much of it was reported in time, nobody knows.
+        let may_wrap = many_packets(&legs);
         let right = if peer_total.is_some() || !peer_leg {
             Carried::default().settled(legs, a.framing())
         } else {
@@ -345,10 +346,7 @@ impl Reducer {
         if a.flags.contains(Flags::WRAPPED) {
             return true;
         }
-        let rest = settled.minus(a.legs());
-        let many = [rest.client, rest.peer]
-            .iter()
-            .any(|leg| leg.received_packets > CANNOT_WRAP || leg.sent_packets > CANNOT_WRAP);
+        let many = many_packets(&settled.minus(a.legs()));
         // Across a gap, many reports may be missing, each of them made in time: by UDP there is no TCP relay.
         let by_udp = self.labels.get(self.labels.set(a.labels).transport) == Some(b"UDP");
         many && !(by_udp && self.had_gap(a.server, a.opened_at.get()))
@@ -381,4 +379,11 @@ impl Reducer {
         self.release_group(a.group);
         Some(a)
     }
+}
+
+/// Whether so many packets may hold 4 GiB, in either leg.
+fn many_packets(legs: &Legs) -> bool {
+    [legs.client, legs.peer]
+        .iter()
+        .any(|leg| leg.received_packets > CANNOT_WRAP || leg.sent_packets > CANNOT_WRAP)
 }

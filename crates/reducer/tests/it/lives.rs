@@ -430,3 +430,23 @@ fn no_two_lives_have_one_id_even_when_nothing_is_remembered() {
     ids.dedup();
     assert_eq!(ids.len(), all, "{:#?}", w.told());
 }
+
+/// Of a life that ended without its totals, a total that says less is another life's: that has a session of its own, and
+/// what was told stays. What of the next was told in the first, nobody knows.
+#[test]
+fn too_small_a_total_is_of_another_life() {
+    for direct in [false, true] {
+        let mut w = World::new(Rules {
+            direct,
+            ..Rules::default()
+        });
+        w.open("bob", 1).traffic("bob", 1, 1000, MB);
+        w.at(1000.0).advance();
+        w.at(1100.0).totals("bob", 1, 50, 50_000);
+        w.at(5000.0).advance();
+        let ends: Vec<_> = w.ends().iter().map(|e| (reason(e), exact(e))).collect();
+        let expected = [(CloseReason::Expired, false), (CloseReason::Closed, false)];
+        assert_eq!(ends, expected, "{:#?}", w.told());
+        assert_eq!((w.peer_bytes_told(), w.end(1).continues), (MB, None));
+    }
+}
