@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Turns the rules of the reducer off, one by one, in a copy of the tree, and says which test notices.
+# Turns the rules of metering and of billing off, one by one, in a copy of the tree, and says which test notices.
 #
 #   tests/mutations.sh            those rules of which that is not known yet
 #   tests/mutations.sh --again    every rule
@@ -14,12 +14,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-src=crates/reducer/src
-names=() files=() olds=() news=()
+names=() crates=() files=() olds=() news=()
 
-# mutation NAME FILE OLD NEW: in crates/reducer/src/FILE, the text OLD, which stands there once, becomes NEW.
+# of CRATE: what follows is of crates/CRATE.
+of() {
+    crate=$1
+}
+# mutation NAME FILE OLD NEW: in the crate's src/FILE, the text OLD, which stands there once, becomes NEW.
 mutation() {
-    names+=("$1") files+=("$2") olds+=("$3") news+=("$4")
+    names+=("$1") crates+=("$crate") files+=("crates/$crate/src/$2") olds+=("$3") news+=("$4")
 }
 # shellcheck source=tests/mutations.list
 source tests/mutations.list
@@ -37,7 +40,7 @@ chosen() {
 # The text of a file with OLD put in place of NEW; fails where OLD is not there exactly once.
 mutated() {
     local text before after
-    text=$(cat "$src/$1" && printf x)
+    text=$(cat "$1" && printf x)
     text=${text%x}
     before=${text%%"$2"*}
     [[ $before != "$text" ]] || return 1
@@ -62,6 +65,14 @@ done
 caught=$PWD/tests/mutations.caught
 touch "$caught"
 
+# The crate that a rule is of.
+of_rule() {
+    local i
+    for i in "${!names[@]}"; do
+        [[ ${names[i]} != "$1" ]] || echo "${crates[i]}"
+    done
+}
+
 # The test that notices a rule's absence, as far as is known.
 known() {
     awk -F '\t' -v name="$1" '$1 == name { print $2 }' "$caught"
@@ -72,7 +83,7 @@ if $only_check; then
         test=$(known "$name")
         if [[ -z $test || $test == - ]]; then
             echo "no test is known yet that notices (run tests/mutations.sh): $name" >&2
-        elif ! grep -rqE "fn ${test##*::}\(" crates/reducer; then
+        elif ! grep -rqE "fn ${test##*::}\(" "crates/$(of_rule "$name")"; then
             echo "the test that noticed is gone ($test): $name" >&2
             stale=1
         fi
@@ -107,33 +118,41 @@ export CARGO_TARGET_DIR="$target" RUST_BACKTRACE=0 TURNHOOK_HISTORIES=${TURNHOOK
 cargo=(cargo --config 'profile.dev.package.turnhook-reducer.opt-level=0' --config 'profile.dev.debug=false')
 
 tests() {
-    "${cargo[@]}" test -q -p turnhook-reducer "$@" --no-run >"$copy/build.log" 2>&1 || { echo - && return; }
-    timeout 600 "${cargo[@]}" test -p turnhook-reducer "$@" ${only[@]+-- "${only[@]}"} >"$copy/tests.log" 2>/dev/null ||
+    "${cargo[@]}" test -q -p "turnhook-$crate" "$@" --no-run >"$copy/build.log" 2>&1 || { echo - && return; }
+    timeout 600 "${cargo[@]}" test -p "turnhook-$crate" "$@" ${only[@]+-- "${only[@]}"} >"$copy/tests.log" 2>/dev/null ||
         [[ $? != 124 ]] || echo '?'
     sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy/tests.log"
 }
 
-# The tests that fail, by name; `-` where the crate does not even compile, `?` where they do not come to their end. What is
-# quick goes first, and what comes after it is not even built once somebody has noticed.
+# The tests of a crate that fail, by name; `-` where it does not even compile, `?` where they do not come to their end. What
+# is quick goes first, and what comes after it is not even built once somebody has noticed.
 failing() {
-    local failed only
-    only=(--skip model:: --skip cluster::) && failed=$(tests --test it)
-    [[ -n $failed ]] || { only=() && failed=$(tests --lib); }
-    [[ -n $failed ]] || { only=(model::) && failed=$(tests --test it); }
-    [[ -n $failed ]] || { only=(cluster::) && failed=$(tests --test it); }
+    local crate=$1 failed only=()
+    if [[ $crate != reducer ]]; then
+        failed=$(tests --lib)
+        [[ -n $failed ]] || failed=$(tests --test it)
+    else
+        only=(--skip model:: --skip cluster::) && failed=$(tests --test it)
+        [[ -n $failed ]] || { only=() && failed=$(tests --lib); }
+        [[ -n $failed ]] || { only=(model::) && failed=$(tests --test it); }
+        [[ -n $failed ]] || { only=(cluster::) && failed=$(tests --test it); }
+    fi
     sort -u <<<"$failed" | sed '/^$/d'
 }
 
-# Only what fails because of a rule counts.
-already=$(failing)
-if [[ $already == - || $already == *'?'* ]]; then
-    echo "the tests do not run with every rule in place" >&2
-    tail -20 "$copy/build.log" >&2
-    exit 1
-fi
-if [[ -n $already ]]; then
-    sed 's/^/fails with every rule in place, and is not counted: /' <<<"$already" >&2
-fi
+# Those that fail with every rule in place, which do not count.
+declare -A already
+tried() {
+    [[ -z ${already[$1]+x} ]] || return 0
+    already[$1]=$(failing "$1")
+    if [[ ${already[$1]} == - || ${already[$1]} == *'?'* ]]; then
+        echo "the tests of $1 do not run with every rule in place" >&2
+        tail -20 "$copy/build.log" >&2
+        exit 1
+    fi
+    [[ -z ${already[$1]} ]] ||
+        echo "fails with every rule in place, and is not counted: ${already[$1]//$'\n'/, }" >&2
+}
 
 survived=0
 for i in "${!names[@]}"; do
@@ -142,11 +161,12 @@ for i in "${!names[@]}"; do
     if (($# == 0)) && ! $again && [[ $(known "$name") == *::* ]]; then
         continue
     fi
-    file="$src/${files[i]}"
+    tried "${crates[i]}"
+    file=${files[i]}
     cp "$file" "$copy/whole.rs"
     mutated "${files[i]}" "${olds[i]}" "${news[i]}" >"$copy/mutated.rs"
     cat "$copy/mutated.rs" >"$file"
-    failures=$(comm -23 <(failing) <(printf '%s\n' "$already") | sed '/^$/d')
+    failures=$(comm -23 <(failing "${crates[i]}") <(printf '%s\n' "${already[${crates[i]}]}") | sed '/^$/d')
     cat "$copy/whole.rs" >"$file"
     case $failures in
         -) echo "does not compile: $name" && survived=1 ;;
