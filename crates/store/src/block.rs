@@ -9,8 +9,8 @@ use crate::{
     error::{Error, Result},
     on,
     query::{Dialect, values},
+    quota::pack_quota,
     record::{Columns, Record},
-    user_events,
 };
 
 /// Longer reasons, and names of who it was, are cut.
@@ -155,7 +155,7 @@ impl New {
             columns: to_columns(change),
             reason: words(reason),
             who: words(who),
-            quota: quota.map(user_events::pack_quota),
+            quota: quota.map(pack_quota),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! How the tables write down what is not a number or bytes: the same in every database.
 
-use turnhook_reducer::{event::EventType, usage::Usage};
+use turnhook_reducer::{
+    event::{EventType, SessionId},
+    usage::Usage,
+};
 
 use crate::delivery::DeliveryState;
 
@@ -12,6 +15,22 @@ pub(crate) fn int(v: u64) -> i64 {
 /// Back again.
 pub(crate) fn nat(v: i64) -> u64 {
     u64::try_from(v).unwrap_or(0)
+}
+
+/// A quarter of an hour, in milliseconds.
+pub const QUARTER_MS: u64 = 900_000;
+
+/// A day, in milliseconds.
+pub(crate) const DAY_MS: u64 = 86_400_000;
+
+/// Usage by user and day outlives what it was summed from, by so many days: bills are questioned for about a year.
+pub(crate) const USAGE_DAYS: i64 = 400;
+
+/// The first 8 bytes of a session's id, `delivery.session`: deliveries wait for each other by it. Should two sessions share
+/// them, one waits for the other without need.
+pub(crate) fn session_key(id: SessionId) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = id.0;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A server's name as the tables keep it, of which it is a part of an index: a row there must not be larger than a third of

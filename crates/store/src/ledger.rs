@@ -14,8 +14,8 @@ use crate::{
     codes::USAGE,
     details::{self, details},
     on,
-    query::{self, Deliveries, Part, values},
-    session,
+    query::{Deliveries, values},
+    session::{self, Part},
 };
 
 impl Ledger {
@@ -48,7 +48,7 @@ impl Ledger {
             if left == 0 {
                 break;
             }
-            let query = query::sessions(self.0.dialect(), &filter, after, left, *part);
+            let query = session::page(self.0.dialect(), &filter, after, left, *part);
             found.extend(self.0.list::<SessionRow>(query).await?);
         }
         Ok(found)

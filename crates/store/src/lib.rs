@@ -82,6 +82,7 @@ mod options;
 mod outbox;
 mod postgres;
 mod query;
+mod quota;
 mod reads;
 mod record;
 mod session;
@@ -98,6 +99,7 @@ pub use assign::assign;
 use backend::{Backend, on};
 pub use block::{BlockChange, BlockRow, Whom};
 pub use cluster::{Epoch, Lanes, LeaseName, LeaseRow, NodeId, NodeRow, View};
+pub use codes::QUARTER_MS;
 pub use commit::{Commit, Committed, NewEvent};
 pub use copy::{Copied, Progress, copy};
 pub use delivery::{
@@ -116,7 +118,7 @@ pub use reads::{NumberedGap, RecordFilter, RefusedRow, ToldEvent, UnattributedRo
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
 pub use summed::{Summed, SummedBy, Unit};
-pub use usage::{AuditEntry, QUARTER_MS, Sums, UsageFilter, UsageQuarter};
+pub use usage::{AuditEntry, Sums, UsageFilter, UsageQuarter};
 pub use user_events::{Earlier, NewUserEvent, Telling, Untold, UntoldChange};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the

@@ -14,7 +14,7 @@ use crate::{
     delivery::DeliveryState,
     facts,
     ids::DeliveryId,
-    query::{Dialect, Query, values},
+    query::{Dialect, Query, Value, Values, first_id_at, values},
     record::{Columns, Record},
 };
 
@@ -177,6 +177,94 @@ impl Record for Option<Gap> {
     fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
         gap(row, 0)
     }
+}
+
+/// Which of the sessions that are asked for: a listing since some time is made of two, so that neither looks at those
+/// that were long over by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All at once.
+    All,
+    /// Those that began at that time or later: the newest, by their ids.
+    Begun,
+    /// Those that had begun before, and were not over: found by when they ended.
+    Overlapping,
+}
+
+impl Part {
+    /// Those that a listing is made of, in order.
+    pub(crate) fn of(filter: &SessionFilter) -> &'static [Part] {
+        // A user's sessions have an index of their own, and are few.
+        if filter.since.is_some() && filter.user.is_none() {
+            &[Part::Begun, Part::Overlapping]
+        } else {
+            &[Part::All]
+        }
+    }
+}
+
+/// A page of sessions `s` of sources `c`.
+pub(crate) fn page(
+    dialect: &Dialect,
+    filter: &SessionFilter,
+    after: Option<SessionId>,
+    limit: usize,
+    part: Part,
+) -> Query {
+    let mut values = Values::new(dialect);
+    let (join, user) = (dialect.join, dialect.user);
+    let mut from = format!("session s {join} source c ON c.id = s.source");
+    if let (Part::Overlapping, Some(since)) = (part, filter.since) {
+        let since = values.place(since);
+        from = format!(
+            "(SELECT id FROM {by_end} WHERE ended_at >= {since} UNION ALL \
+             SELECT id FROM {by_end} WHERE ended_at IS NULL) o {join} session s ON s.id = o.id \
+             {join} source c ON c.id = s.source",
+            by_end = dialect.by_end,
+        );
+    }
+    let mut sql = format!("SELECT {} FROM {from} WHERE TRUE", columns(dialect));
+    let mut add = |condition: &str, of: Value| {
+        sql.push_str(&condition.replace('?', &values.place(of)));
+    };
+    if let Some(source) = &filter.source {
+        add(" AND c.name = ?", source.clone().into());
+    }
+    if let Some(realm) = &filter.realm {
+        add(" AND s.realm = ?", realm.clone().into());
+    }
+    if let Some(of) = &filter.user {
+        add(&format!(" AND s.{user} = ?"), of.clone().into());
+    }
+    if let Some(since) = filter.since {
+        match part {
+            Part::All => {}
+            Part::Begun => add(" AND s.id >= ?", first_id_at(since).into()),
+            Part::Overlapping => add(" AND s.id < ?", first_id_at(since).into()),
+        }
+        add(
+            " AND coalesce(s.ended_at, 9223372036854775807) >= ?",
+            since.into(),
+        );
+    }
+    if let Some(until) = filter.until {
+        // Ids begin with the start: what began later is not even looked at.
+        add(" AND s.id < ?", first_id_at(until).into());
+        add(" AND s.started_at < ?", until.into());
+    }
+    if let Some(after) = after {
+        add(" AND s.id < ?", after.into());
+    }
+    let open = match filter.open {
+        Some(true) => " AND s.ended_at IS NULL",
+        Some(false) => " AND s.ended_at IS NOT NULL",
+        None => "",
+    };
+    add(
+        &format!("{open} ORDER BY s.id DESC LIMIT ?"),
+        (limit as u64).into(),
+    );
+    (sql, values.values)
 }
 
 /// What a session is shown by: itself with its last event, its events, their deliveries, its gaps.

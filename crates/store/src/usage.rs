@@ -73,9 +73,6 @@ pub struct UsageQuarter {
     pub sums: Sums,
 }
 
-/// A quarter of an hour, in milliseconds.
-pub const QUARTER_MS: u64 = 900_000;
-
 /// What somebody did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditEntry {

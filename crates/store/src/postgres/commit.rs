@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cluster::LeaseName,
-    codes::{PENDING, int, nat, server, type_code, usage_values},
+    codes::{PENDING, int, nat, server, session_key, type_code, usage_values},
     commit::{Commit, Committed, How, NewEvent},
     delivery::Delivery,
     error::{Error, Result},
@@ -62,12 +62,6 @@ const EVENTS: &str = "INSERT INTO event (id, event_id, session_id, source, type,
 const DELIVERIES: &str = "INSERT INTO delivery (id, endpoint, session, state, attempts, prior, at, latency_ms) \
      SELECT (c.value - $1 + u.n) << 16 | u.endpoint, u.endpoint, u.session, 0, 0, 0, u.at, 0 FROM counter c, \
      unnest($2::bigint[], $3::integer[], $4::bigint[], $5::bigint[]) AS u (n, endpoint, session, at) WHERE c.name = 'event'";
-
-/// The first 8 bytes of a session's id: deliveries wait for each other by it.
-fn session_key(event: &NewEvent) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = event.event.session_id.0;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
 
 /// A commit that only has to be written: what costs time is done before anything is locked.
 struct Ready<'a> {
@@ -313,7 +307,7 @@ impl Ready<'_> {
         let mut moves = Moves::default();
         let mut deliveries: Vec<(i64, i32, i64, i64)> = Vec::new();
         for (n, event, _) in &numbered {
-            let (session, at) = (session_key(event), int(event.event.timestamp.0));
+            let (session, at) = (session_key(event.event.session_id), int(event.event.timestamp.0));
             for endpoint in event.endpoints.iter() {
                 deliveries.push((*n, i32::from(endpoint.0), session, at));
                 moves.add(*endpoint, session, None, Some(PENDING));

@@ -11,7 +11,10 @@ use super::rows::{Read as _, one};
 use super::{Fault, Postgres};
 use crate::{
     cluster::{Lanes, LeaseName},
-    copy::{Copied, Part, Progress, Table},
+    copy::{
+        Copied, Progress,
+        tables::{Part, Table},
+    },
     error::{Error, Result},
     ids::SourceId,
 };
@@ -61,7 +64,7 @@ async fn import(
     let mut next = parts.recv().await;
     while let Some(Part::Rows { table, .. }) = &next {
         let table: &Table = table;
-        let sql = format!("COPY {} ({}) FROM STDIN", table.name, table.columns);
+        let sql = format!("COPY {} ({}) FROM STDIN", table.name, table.columns());
         let sink: CopyInSink<bytes::Bytes> = tx.copy_in(&sql).await?;
         let mut sink = pin!(sink);
         let mut sent = 0;

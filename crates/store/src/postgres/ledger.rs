@@ -13,13 +13,10 @@ use turnhook_reducer::{
 
 use super::pipeline::{Pipeline, ROWS, params};
 use crate::{
-    codes::{USAGE, add_to_sums, int, usage_values},
+    codes::{DAY_MS, QUARTER_MS, USAGE, add_to_sums, int, usage_values},
     commit::NewEvent,
     facts,
-    usage::QUARTER_MS,
 };
-
-const DAY_MS: u64 = 86_400_000;
 
 /// `u.a` to `u.i`: the columns of a usage, as [`columns`] gives them.
 const UNNESTED: &str = "u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i";

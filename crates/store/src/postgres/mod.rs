@@ -40,7 +40,7 @@ use connection::{Db, Fault, Limits, attempt};
 pub(crate) use dialect::DIALECT;
 pub use migrations::Migrated;
 pub(crate) use migrations::SCHEMA;
-use rows::{Read as _, one};
+use rows::{Read as _, one, text};
 pub use url::PostgresOptions;
 
 use crate::{
@@ -169,9 +169,4 @@ impl Postgres {
         self.db.close().await;
         self.cluster.close().await;
     }
-}
-
-/// As PostgreSQL takes it: it knows no NUL in a text.
-fn text(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

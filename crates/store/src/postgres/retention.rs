@@ -17,18 +17,13 @@ use super::{
 };
 use crate::{
     Trimmed,
-    codes::{DELIVERED, DISCARDED, int, nat},
+    codes::{DAY_MS, DELIVERED, DISCARDED, USAGE_DAYS, int, nat},
     error::Result,
 };
-
-/// Usage by user and day outlives what it was summed from: bills are questioned for about a year.
-const USAGE_DAYS: i64 = 400;
 
 /// Of the time that a step takes on the way there and back, and on a server that does other things as well, this part at
 /// most is what others could feel.
 const SHARE: u32 = 4;
-
-const DAY_MS: u64 = 86_400_000;
 
 /// How far the pass under way has come; what may not be removed is passed over once in a pass.
 #[derive(Clone, Copy, Default)]

@@ -115,6 +115,11 @@ impl Columns for Row {
     }
 }
 
+/// As PostgreSQL takes it: it knows no NUL in a text.
+pub(super) fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// As wide as the statement has it there.
 impl ToSql for Value {
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
@@ -123,7 +128,7 @@ impl ToSql for Value {
             (Value::Int(v), &Type::INT2) => i16::try_from(*v)?.to_sql(kind, out),
             (Value::Int(v), &Type::INT4) => i32::try_from(*v)?.to_sql(kind, out),
             (Value::Int(v), _) => v.to_sql(kind, out),
-            (Value::Text(v), _) => super::text(v).to_sql(kind, out),
+            (Value::Text(v), _) => text(v).to_sql(kind, out),
             (Value::Bytes(v), _) => v.to_sql(kind, out),
         }
     }

@@ -8,7 +8,7 @@ use turnhook_reducer::outbox::Delivery;
 use super::rows::{Read as _, one};
 use super::{Fault, Postgres, attempt, commit::NUMBER, moves::Moves};
 use crate::{
-    codes::{PENDING, int, type_code},
+    codes::{PENDING, int, session_key, type_code},
     error::Result,
     ids::DeliveryId,
     user_events::{NewUserEvent, Telling, pack_told},
@@ -48,7 +48,7 @@ async fn tell(tx: &Transaction<'_>, telling: &Telling) -> Result<Option<Vec<Deli
     let last: i64 = one(tx, NUMBER, &[&count]).await?.read(0)?;
     for (n, new) in (last - count + 1..).zip(&telling.events) {
         insert(tx, n, new).await?;
-        let session = new.session_column();
+        let session = session_key(new.event.order_key());
         for endpoint in new.endpoints.iter() {
             let id = DeliveryId::new(n, *endpoint);
             tx.execute(

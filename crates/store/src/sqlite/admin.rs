@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::time::Timestamp;
 
-use super::{Fault, Sqlite, files, int};
+use super::{Fault, Sqlite, backup, files, int};
 use crate::{
     Mode,
     error::{Error, Result},
@@ -125,7 +125,7 @@ impl Sqlite {
 
     pub(crate) async fn backup(self: &Arc<Self>, to: PathBuf) -> Result<()> {
         let source = self.path().to_path_buf();
-        let copying = tokio::task::spawn_blocking(move || files::backup(&source, &to));
+        let copying = tokio::task::spawn_blocking(move || backup::backup(&source, &to));
         copying.await.unwrap_or(Err(Error::Closed))
     }
 }

@@ -16,7 +16,7 @@ use super::{
     writer::{Job, Mem},
 };
 use crate::{
-    codes::server,
+    codes::{server, session_key},
     commit::{Commit, Committed, How, Refused},
     delivery::Delivery,
     error::{Error, Result},
@@ -40,13 +40,6 @@ impl Sqlite {
             })
             .await
     }
-}
-
-/// The first 8 bytes of a session's id: deliveries wait for each other by it. Should two sessions share
-/// them, one waits for the other without need.
-pub(super) fn session_key(id: SessionId) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = id.0;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A commit that only has to be written.

@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{Sqlite, connection, error_from, files, ledger, nat, state};
 use crate::{
     Mode,
-    copy::{Part, Select, TABLES, Table},
+    copy::tables::{Part, TABLES, Table},
     error::{Error, Result},
 };
 
@@ -87,9 +87,9 @@ fn read(conn: &Connection, store_id: [u8; 16], parts: &mpsc::Sender<Part>) -> Re
             rows: 0,
             text: Vec::new(),
         };
-        match &table.select {
-            Select::Rows(columns, order) => {
-                let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", table.name);
+        match table.order {
+            Some(order) => {
+                let sql = format!("SELECT {} FROM {} ORDER BY {order}", table.select(), table.name);
                 let mut stmt = tx.prepare(&sql)?;
                 let width = stmt.column_count();
                 let mut found = stmt.query([])?;
@@ -100,7 +100,7 @@ fn read(conn: &Connection, store_id: [u8; 16], parts: &mpsc::Sender<Part>) -> Re
                     rows.end_row()?;
                 }
             }
-            Select::State => {
+            None => {
                 let mut stmt = tx.prepare("SELECT id FROM source ORDER BY id")?;
                 let sources = stmt
                     .query_map([], |r| r.get(0))?

@@ -10,16 +10,15 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::OFlags;
 
-use super::connection;
 use crate::error::{Error, Result};
 
 /// How each SQLite file begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The name with something after it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -200,7 +199,7 @@ fn make_private(path: &Path, file: &File) -> Result<Metadata> {
 }
 
 /// Makes an empty file that only its owner may read; fails if there is one.
-fn create_private(path: &Path) -> io::Result<()> {
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -298,69 +297,6 @@ pub(crate) fn refuse_copied(path: &Path, but_to: Option<&str>) -> Result<bool> {
     }
 }
 
-/// Copies a store into a new file, under another name until it is whole. Blocks.
-pub(super) fn backup(source: &Path, to: &Path) -> Result<()> {
-    let conn = connection::helper(source).map_err(|e| connection::error_from(source, &e))?;
-    let exists = || Error::Exists {
-        path: to.to_path_buf(),
-    };
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(exists());
-    }
-    let no_name = |message: &str| Error::Io {
-        path: to.to_path_buf(),
-        message: message.into(),
-    };
-    let name = to.file_name().ok_or_else(|| no_name("is no name of a file"))?;
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".partial-{}", std::process::id()));
-    let partial = to.with_file_name(partial);
-    // Left behind by one that was killed, whose number the system has given to this process.
-    let _ = fs::remove_file(&partial);
-    let _ = fs::remove_file(beside(&partial, "-journal"));
-    create_private(&partial).map_err(|e| io_error(to, &e))?;
-    let copy = || {
-        let text = partial.to_str().ok_or_else(|| no_name("its name is not UTF-8"))?;
-        // A snapshot, whatever is written meanwhile; SQLite fills the empty file that is ours alone.
-        conn.execute("VACUUM INTO ?1", [text])
-            .map_err(|e| match connection::error_from(source, &e) {
-                Error::Full { .. } => Error::Full {
-                    path: to.to_path_buf(),
-                },
-                other => other,
-            })?;
-        File::open(&partial)
-            .and_then(|f| f.sync_all())
-            .map_err(|e| io_error(to, &e))?;
-        rename_new(&partial, to).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => exists(),
-            _ => io_error(to, &e),
-        })?;
-        if let Some(Ok(dir)) = to.parent().map(File::open) {
-            // The name in its directory; not every file system lets one ask for that.
-            let _ = dir.sync_all();
-        }
-        Ok(())
-    };
-    copy().inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
-}
-
-/// Renames, and never over a file that is there.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // Not every file system can: a second name never replaces one either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
 fn no_folder(path: &Path, folder: &Path) -> Error {
     Error::Io {
         path: path.to_path_buf(),
@@ -388,7 +324,7 @@ fn refusal(path: &Path, e: &io::Error) -> Error {
     }
 }
 
-fn io_error(path: &Path, e: &io::Error) -> Error {
+pub(super) fn io_error(path: &Path, e: &io::Error) -> Error {
     match e.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
             path: path.to_path_buf(),

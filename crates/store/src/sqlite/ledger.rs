@@ -3,34 +3,23 @@
 //! is asked for. A process that dies on the way, or two that do it at once, do no harm: every step says
 //! in its own transaction how far it got.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::{
     event::{Accuracy, EventId, EventType, SessionId},
-    time::Timestamp,
     usage::Usage,
 };
 
-use super::{Sqlite, int, rows};
+use super::{int, rows};
 use crate::{
     codec::Writer,
-    codes::{FIRST_OF_USERS, add_to_sums},
-    error::Result,
+    codes::{DAY_MS, FIRST_OF_USERS, QUARTER_MS, add_to_sums},
     facts::{self, Facts},
-    usage::QUARTER_MS,
 };
 
 /// Rows that one step writes.
 const STEP: usize = 500;
-/// Events in a batch that somebody waits for.
-const BATCH: usize = 65_536;
-
-const DAY_MS: u64 = 86_400_000;
-
 /// Up to which event it is complete.
 pub(super) fn done(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT ledger_event FROM store")?
@@ -429,58 +418,4 @@ fn write_session(conn: &Connection, session: &Session) -> rusqlite::Result<()> {
         i,
     ])?;
     Ok(())
-}
-
-impl Sqlite {
-    /// What is not in the ledger cannot go. Where little happens, a batch of events takes months to fill: those that are older
-    /// than this are brought in before.
-    pub(crate) async fn bring_in_old(self: &Arc<Self>, before: Timestamp) -> Result<()> {
-        let old = self
-            .read(move |conn| {
-                super::connection::exists(
-                    conn,
-                    "SELECT 1 FROM event WHERE id = (SELECT min(id) FROM event WHERE id > (SELECT ledger_event FROM store)) \
-                     AND at < ?1",
-                    [int(before.0)],
-                )
-            })
-            .await?;
-        if old { self.catch_up().await } else { Ok(()) }
-    }
-
-    /// Brings the ledger up to date with all events that are committed now.
-    pub(crate) async fn catch_up(self: &Arc<Self>) -> Result<()> {
-        let target = self
-            .read(|conn| {
-                conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| {
-                    r.get::<_, i64>(0)
-                })
-            })
-            .await?;
-        loop {
-            let done = self.read(done).await?;
-            if done >= target {
-                return Ok(());
-            }
-            let Some(fold) = self.read(|conn| Fold::begin(conn, BATCH)).await? else {
-                return Ok(());
-            };
-            let fold = Arc::new(Mutex::new(fold));
-            loop {
-                let step = Arc::clone(&fold);
-                self.write(move |conn, _| {
-                    Ok(step.lock().unwrap_or_else(PoisonError::into_inner).step(conn)?)
-                })
-                .await?;
-                if fold
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .advance()
-                    .is_some()
-                {
-                    break;
-                }
-            }
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! commit in one transaction. Reads have connections of their own and never wait for it.
 
 mod admin;
+mod backup;
 mod blocks;
 mod commit;
 mod connection;
@@ -11,6 +12,7 @@ mod counts;
 mod deliveries;
 mod dialect;
 pub(crate) mod export;
+mod fault;
 mod files;
 mod fold;
 mod helper;
@@ -20,6 +22,7 @@ mod outbox;
 mod outcome;
 #[cfg(test)]
 mod plans;
+mod reads;
 mod retention;
 mod rows;
 mod state;
@@ -32,21 +35,18 @@ use std::{
     time::Instant,
 };
 
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::Connection;
 
 use crate::{
     Mode, Options,
     codes::{int, nat},
-    details,
     error::{Error, Result},
     horizon::Horizon,
-    query::{Query, Value},
-    record::Record,
-    session,
 };
 pub(crate) use connection::{SCHEMA, error_from};
 use counts::Counts;
 pub(crate) use dialect::DIALECT;
+pub(crate) use fault::Fault;
 pub(crate) use files::{is_run_on, mark_copied, refuse_copied, unmark_copied};
 use writer::{Handle, Job, Mem};
 
@@ -154,49 +154,6 @@ impl Sqlite {
         done.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// The rows that answer a query.
-    pub(crate) async fn list<T: Record + Send + 'static>(self: &Arc<Self>, query: Query) -> Result<Vec<T>> {
-        self.read(move |conn| rows::all(conn, &query)).await
-    }
-
-    /// What a session is shown by, at one moment.
-    pub(crate) async fn session(
-        self: &Arc<Self>,
-        [row, events, deliveries, gaps]: [Query; 4],
-    ) -> Result<session::Shown> {
-        self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            let (row, events) = (rows::all(&tx, &row)?, rows::all(&tx, &events)?);
-            Ok((row, events, rows::all(&tx, &deliveries)?, rows::all(&tx, &gaps)?))
-        })
-        .await
-    }
-
-    /// What an event's deliveries are shown by, at one moment.
-    pub(crate) async fn delivery(
-        self: &Arc<Self>,
-        [deliveries, attempts]: [Query; 2],
-    ) -> Result<details::Found> {
-        self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            Ok((rows::all(&tx, &deliveries)?, rows::all(&tx, &attempts)?))
-        })
-        .await
-    }
-
-    /// Does a statement once for each of these values: how many rows it changed.
-    pub(crate) async fn execute(&self, sql: String, values: Vec<Vec<Value>>) -> Result<u64> {
-        self.write(move |conn, _| {
-            let mut stmt = conn.prepare_cached(&sql)?;
-            let mut changed = 0;
-            for values in &values {
-                changed += stmt.execute(params_from_iter(values))? as u64;
-            }
-            Ok(changed)
-        })
-        .await
-    }
-
     /// Writes in the next transaction. `f` may run twice: if the transaction fails as a whole, each request
     /// is tried alone.
     async fn write<T, F>(&self, f: F) -> Result<T>
@@ -207,35 +164,5 @@ impl Sqlite {
         self.writer
             .ask(|reply| Box::new(writer::Closure::new(f, reply)) as Box<dyn Job>)
             .await
-    }
-}
-
-/// Why a request failed inside of its transaction: the database, or a finding of our own.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// To be translated with the path.
-    Sql(rusqlite::Error),
-    /// As it is.
-    Own(Error),
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(e: rusqlite::Error) -> Fault {
-        Fault::Sql(e)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(e: Error) -> Fault {
-        Fault::Own(e)
-    }
-}
-
-impl Fault {
-    fn at(self, path: &Path) -> Error {
-        match self {
-            Fault::Sql(e) => error_from(path, &e),
-            Fault::Own(e) => e,
-        }
     }
 }

@@ -6,9 +6,9 @@ use turnhook_reducer::{event::SessionId, time::Timestamp};
 
 use super::{DIALECT, connection::MIGRATIONS};
 use crate::{
-    query::{self, Part, Query, values},
+    query::{Query, values},
     reads,
-    session::SessionFilter,
+    session::{self, Part, SessionFilter},
     usage::{self, UsageFilter},
 };
 
@@ -45,7 +45,7 @@ fn ended_sessions_are_walked_by_their_end() {
 
 #[test]
 fn a_listing_reads_no_more_than_it_must() {
-    let plan = |filter: &SessionFilter, part| plan(query::sessions(&DIALECT, filter, None, 50, part));
+    let plan = |filter: &SessionFilter, part| plan(session::page(&DIALECT, filter, None, 50, part));
     let since = SessionFilter {
         since: Some(Timestamp(1)),
         ..SessionFilter::default()

@@ -8,13 +8,13 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{Fault, Sqlite, int, ledger, nat, rows, writer::Mem};
-use crate::{Trimmed, error::Result, ids::DeliveryId};
-
-/// Usage by user and day outlives what it was summed from: bills are questioned for about a year.
-const USAGE_DAYS: i64 = 400;
-
-const DAY_MS: u64 = 86_400_000;
+use super::{Fault, int, ledger, nat, rows, writer::Mem};
+use crate::{
+    Trimmed,
+    codes::{DAY_MS, USAGE_DAYS},
+    error::Result,
+    ids::DeliveryId,
+};
 
 /// How far the pass under way has come; what may not be removed is passed over once in a pass.
 #[derive(Default)]
@@ -26,13 +26,12 @@ pub(super) struct Trim {
     sessions_done: bool,
 }
 
-impl Sqlite {
-    pub(crate) async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        self.write(move |conn, mem| step(conn, mem, before, limit)).await
-    }
-}
-
-fn step(conn: &Connection, mem: &mut Mem, before: Timestamp, limit: usize) -> Result<Trimmed, Fault> {
+pub(super) fn step(
+    conn: &Connection,
+    mem: &mut Mem,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Trimmed, Fault> {
     let began = Instant::now();
     let mut trimmed = Trimmed {
         more: true,

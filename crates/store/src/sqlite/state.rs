@@ -11,15 +11,11 @@ use std::{
 };
 
 use rusqlite::{Connection, params};
-use turnhook_reducer::{
-    state::{Change, Table},
-    time::Timestamp,
-};
+use turnhook_reducer::{state::Change, time::Timestamp};
 
-use super::{Sqlite, int, nat, rows, writer::Mem};
+use super::{int, nat, rows, writer::Mem};
 use crate::{
     codec::{self, Reader, Writer},
-    error::Result,
     ids::SourceId,
 };
 
@@ -247,34 +243,4 @@ pub(super) fn read(
         }
     }
     Ok((clock, bytes))
-}
-
-impl Sqlite {
-    /// Gives every row of a source's state to `each`, in no order, and its last committed time.
-    pub(crate) async fn load<T, F>(
-        self: &Arc<Self>,
-        source: SourceId,
-        mut to: T,
-        mut each: F,
-    ) -> Result<(T, Option<Timestamp>)>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut T, Table, u64, &[u8]) + Send + 'static,
-    {
-        let size = Arc::clone(&self.state_size);
-        self.read(move |conn| {
-            // One snapshot: the log must be that of the table.
-            let tx = conn.unchecked_transaction()?;
-            let (clock, bytes) = read(&tx, source.0, |table, key, value| match Table::from_u8(table) {
-                Some(table) => each(&mut to, table, key, value),
-                None => tracing::warn!(
-                    table,
-                    "rows of a state table that this version does not know are left alone"
-                ),
-            })?;
-            size.fetch_max(bytes, Ordering::Relaxed);
-            Ok((to, clock.map(|ms| Timestamp(nat(ms)))))
-        })
-        .await
-    }
 }
