@@ -7,7 +7,7 @@ use std::{error::Error as _, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::{Body, Method, Request, Url};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout, timeout_at};
 use turnhook_reducer::time::Timestamp;
 
@@ -20,7 +20,6 @@ use crate::{
     },
     signature::{self, Secret, sign},
     tls,
-    token::Tokens,
 };
 
 pub use probe::Probe;
@@ -62,6 +61,33 @@ pub struct Answer {
     pub body: Bytes,
     /// From the start to the head of the answer, or to the failure.
     pub latency: Duration,
+}
+
+/// The token of one endpoint. Behind a lock that is held while one is asked for, so that requests that begin meanwhile
+/// share it.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens(pub(crate) std::sync::Arc<tokio::sync::Mutex<Option<Held>>>);
+
+pub(crate) struct Held {
+    pub(crate) token: SecretString,
+    pub(crate) until: std::time::Instant,
+}
+
+impl EndpointConfig {
+    /// Checks all of it; reads the files that it names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.client().map(|_| ())
+    }
+
+    /// Checks all of it; the client that it describes.
+    pub(crate) fn client(&self) -> Result<Client, ConfigError> {
+        self.check_url()?;
+        self.check_numbers()?;
+        Client::new(self)
+    }
 }
 
 impl Client {

@@ -8,8 +8,7 @@ use turnhook_reducer::event::EventType;
 use url::{Host, Url};
 
 use crate::{
-    address, client::Client, filter::Filter, include::Include, provider::account::Account, schedule::Retry,
-    signature::Secret,
+    address, filter::Filter, include::Include, provider::account::Account, schedule::Retry, signature::Secret,
 };
 
 /// Longer ones are slips of the pen, and what is added to a clock must not overflow.
@@ -174,21 +173,6 @@ impl EndpointConfig {
         }
     }
 
-    /// Checks all of it; reads the files that it names.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.client().map(|_| ())
-    }
-
-    /// Checks all of it; the client that it describes.
-    pub(crate) fn client(&self) -> Result<Client, ConfigError> {
-        self.check_url()?;
-        self.check_numbers()?;
-        Client::new(self)
-    }
-
     pub(crate) fn error(&self, key: &'static str, problem: impl Into<String>) -> ConfigError {
         ConfigError {
             endpoint: self.name.clone(),
@@ -224,7 +208,7 @@ impl EndpointConfig {
         Ok(())
     }
 
-    fn check_numbers(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check_numbers(&self) -> Result<(), ConfigError> {
         let error = |key, problem: &str| Err(self.error(key, problem));
         if self.name.trim().is_empty() {
             return error("name", "it is empty");

@@ -1,27 +1,13 @@
 //! Tokens that are good for a while, where a product exchanges the endpoint's credentials for one.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Mutex;
 
 use crate::{
-    client::Client,
+    client::{Client, Held},
     provider::{Product, Request, TokenCall, batch::Heard},
 };
-
-/// The token of one endpoint. Behind a lock that is held while one is asked for, so that requests that begin meanwhile
-/// share it.
-#[derive(Clone, Default)]
-pub(crate) struct Tokens(Arc<Mutex<Option<Held>>>);
-
-struct Held {
-    token: SecretString,
-    until: Instant,
-}
 
 impl Client {
     /// Makes a request of a product's, with a token where it wants one.

@@ -9,14 +9,17 @@ mod presets;
 mod render;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Value as Json, value::RawValue};
 use turnhook_reducer::{event::EventType, time::Timestamp};
 use url::form_urlencoded::byte_serialize;
 
-use self::{options::Options, render::Renderer, rules::Rules};
+use self::{
+    options::{ITEMS, Options},
+    render::Renderer,
+};
 use super::{
     Answer, Customers, Decoded, Facts, Item, Meter, Meters, Product, Record, Request, Settings, Terms, Value,
     Window, Wrong, answers,
@@ -30,14 +33,11 @@ use crate::{
 
 /// Bytes of an item at most.
 const MOST: usize = 256 << 10;
-/// Where the items go in `body`.
-const ITEMS: &str = "{{ items }}";
 
 #[derive(Debug)]
 struct Template {
     options: Options,
     renderer: Renderer,
-    rules: Rules,
     terms: Terms,
 }
 
@@ -98,7 +98,6 @@ pub fn make(settings: &Settings) -> Result<Arc<dyn Product>, Wrong> {
         ),
     };
     let template = Template {
-        rules: Rules::new(&options),
         renderer: Renderer::new(),
         options,
         terms,
@@ -274,7 +273,7 @@ impl Product for Template {
     }
 
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded {
-        self.rules
+        self.options
             .decode(answer, items)
             .unwrap_or_else(|| answers::by_status(answer, items))
     }
@@ -287,12 +286,6 @@ impl Product for Template {
 /// What can be shown of a text in a message.
 fn beginning(text: &str) -> String {
     text.chars().take(120).collect()
-}
-
-/// `"35d"`.
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("`{text}` is no duration: {error}; write \"35d\", \"12h\", \"5m\""))
 }
 
 #[cfg(test)]

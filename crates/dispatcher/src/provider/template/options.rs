@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use super::{Customers, ITEMS, Meters, Settings, Window, Wrong, duration, presets, presets::Preset, rules};
+use super::{Customers, Meters, Window};
 use crate::provider;
+
+/// Where the items go in `body`.
+pub(super) const ITEMS: &str = "{{ items }}";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,12 +38,12 @@ pub(super) struct Options {
     pub(super) all_or_nothing: bool,
     pub(super) time_in_key: bool,
     pub(super) accepted: bool,
-    pub(super) duplicate: Vec<rules::Rule>,
-    pub(super) rejected: Vec<rules::Rule>,
-    pub(super) hold: Vec<rules::Rule>,
-    pub(super) retry: Vec<rules::Rule>,
-    pub(super) early: Vec<rules::Rule>,
-    pub(super) failed_items: Option<rules::FailedItems>,
+    pub(super) duplicate: Vec<Rule>,
+    pub(super) rejected: Vec<Rule>,
+    pub(super) hold: Vec<Rule>,
+    pub(super) retry: Vec<Rule>,
+    pub(super) early: Vec<Rule>,
+    pub(super) failed_items: Option<FailedItems>,
     /// The path of a GET that changes nothing.
     pub(super) probe: Option<String>,
 }
@@ -128,26 +131,7 @@ impl From<Unknown> for Customers {
 }
 
 impl Options {
-    /// The options of an endpoint, laid over those of its preset.
-    pub(super) fn read(settings: &Settings) -> Result<(Options, Option<&'static Preset>), Wrong> {
-        let wrong = |problem: String| Wrong {
-            key: "options",
-            problem,
-        };
-        let own: Options = settings.options()?;
-        let preset = match &own.preset {
-            Some(name) => Some(presets::find(name).map_err(wrong)?),
-            None => None,
-        };
-        let options = match preset {
-            Some(preset) => laid_over((preset.options)(), &settings.options).map_err(wrong)?,
-            None => own,
-        };
-        options.check().map_err(wrong)?;
-        Ok((options, preset))
-    }
-
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let say = |problem: &str| Err(problem.to_owned());
         if self.item.is_some() != self.form.is_empty() {
             return say(
@@ -190,7 +174,7 @@ impl Options {
             &self.retry,
             &self.early,
         ];
-        if lists.into_iter().flatten().any(rules::Rule::is_empty) {
+        if lists.into_iter().flatten().any(Rule::is_empty) {
             return say("a rule for answers needs a `status`, or what the answer `contains`, or both");
         }
         Ok(())
@@ -219,11 +203,52 @@ impl Options {
     }
 }
 
-/// A preset with what an endpoint says itself.
-fn laid_over(preset: Options, own: &Map<String, Json>) -> Result<Options, String> {
-    let Ok(Json::Object(mut merged)) = serde_json::to_value(preset) else {
-        return Err("the preset cannot be read".to_owned());
-    };
-    merged.extend(own.clone());
-    serde_json::from_value(Json::Object(merged)).map_err(|error| error.to_string())
+/// An answer that is meant: all that is given must hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rule {
+    status: Option<u16>,
+    /// In the body, whatever the case of its letters.
+    contains: Option<String>,
+}
+
+impl Rule {
+    pub(super) fn is_empty(&self) -> bool {
+        self.status.is_none() && self.contains.as_deref().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn new(status: u16, contains: Option<&str>) -> Rule {
+        Rule {
+            status: Some(status),
+            contains: contains.map(str::to_owned),
+        }
+    }
+
+    pub(super) fn matches(&self, status: u16, body: &str) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
+            && self
+                .contains
+                .as_ref()
+                .is_none_or(|wanted| body.contains(&wanted.to_lowercase()))
+    }
+}
+
+/// Where an answer names the items that failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailedItems {
+    /// Names down to the list, with dots between them.
+    pub(super) path: String,
+    /// The field with the item's id; without it the list is one of ids.
+    #[serde(default)]
+    pub(super) id: Option<String>,
+    /// The field that says why.
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+}
+
+/// `"35d"`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no duration: {error}; write \"35d\", \"12h\", \"5m\""))
 }

@@ -3,10 +3,11 @@
 //! No account of any of them was used. What is not known was taken in the way that cannot bill twice; the page of each in
 //! `examples/billing/` says which that is.
 
+use serde_json::{Map, Value as Json};
+
 use super::{
-    Options,
-    options::{Grouping, Unknown},
-    rules::{FailedItems, Rule},
+    Settings, Wrong,
+    options::{FailedItems, Grouping, Options, Rule, Unknown},
 };
 
 /// A product that needs no file of its own.
@@ -83,11 +84,41 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-pub(super) fn find(name: &str) -> Result<&'static Preset, String> {
+fn find(name: &str) -> Result<&'static Preset, String> {
     PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
         let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
         format!("there is no preset `{name}`; there are {}", names.join(", "))
     })
+}
+
+impl Options {
+    /// The options of an endpoint, laid over those of its preset.
+    pub(super) fn read(settings: &Settings) -> Result<(Options, Option<&'static Preset>), Wrong> {
+        let wrong = |problem: String| Wrong {
+            key: "options",
+            problem,
+        };
+        let own: Options = settings.options()?;
+        let preset = match &own.preset {
+            Some(name) => Some(find(name).map_err(wrong)?),
+            None => None,
+        };
+        let options = match preset {
+            Some(preset) => laid_over((preset.options)(), &settings.options).map_err(wrong)?,
+            None => own,
+        };
+        options.check().map_err(wrong)?;
+        Ok((options, preset))
+    }
+}
+
+/// A preset with what an endpoint says itself.
+fn laid_over(preset: Options, own: &Map<String, Json>) -> Result<Options, String> {
+    let Ok(Json::Object(mut merged)) = serde_json::to_value(preset) else {
+        return Err("the preset cannot be read".to_owned());
+    };
+    merged.extend(own.clone());
+    serde_json::from_value(Json::Object(merged)).map_err(|error| error.to_string())
 }
 
 fn text(text: &str) -> Option<String> {

@@ -2,82 +2,15 @@
 //!
 //! In this order: `hold`, `duplicate`, `early`, `retry`, `rejected`, `failed_items`; then the status alone.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Answer, Decoded, Item, Options, answers};
+use super::{
+    Answer, Decoded, Item, answers,
+    options::{Options, Rule},
+};
 use crate::provider::ItemVerdict;
 
-/// An answer that is meant: all that is given must hold.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Rule {
-    status: Option<u16>,
-    /// In the body, whatever the case of its letters.
-    contains: Option<String>,
-}
-
-impl Rule {
-    pub(super) fn is_empty(&self) -> bool {
-        self.status.is_none() && self.contains.as_deref().is_none_or(str::is_empty)
-    }
-
-    pub(super) fn new(status: u16, contains: Option<&str>) -> Rule {
-        Rule {
-            status: Some(status),
-            contains: contains.map(str::to_owned),
-        }
-    }
-
-    fn matches(&self, status: u16, body: &str) -> bool {
-        self.status.is_none_or(|wanted| wanted == status)
-            && self
-                .contains
-                .as_ref()
-                .is_none_or(|wanted| body.contains(&wanted.to_lowercase()))
-    }
-}
-
-/// Where an answer names the items that failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FailedItems {
-    /// Names down to the list, with dots between them.
-    pub(super) path: String,
-    /// The field with the item's id; without it the list is one of ids.
-    #[serde(default)]
-    pub(super) id: Option<String>,
-    /// The field that says why.
-    #[serde(default)]
-    pub(super) reason: Option<String>,
-}
-
-#[derive(Debug)]
-pub(super) struct Rules {
-    hold: Vec<Rule>,
-    duplicate: Vec<Rule>,
-    early: Vec<Rule>,
-    retry: Vec<Rule>,
-    rejected: Vec<Rule>,
-    failed_items: Option<FailedItems>,
-    all_or_nothing: bool,
-    accepted: bool,
-}
-
-impl Rules {
-    pub(super) fn new(options: &Options) -> Rules {
-        Rules {
-            hold: options.hold.clone(),
-            duplicate: options.duplicate.clone(),
-            early: options.early.clone(),
-            retry: options.retry.clone(),
-            rejected: options.rejected.clone(),
-            failed_items: options.failed_items.clone(),
-            all_or_nothing: options.all_or_nothing,
-            accepted: options.accepted,
-        }
-    }
-
+impl Options {
     /// `None` where no rule says anything, and the status decides.
     pub(super) fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Option<Decoded> {
         let body = String::from_utf8_lossy(answer.body).to_lowercase();

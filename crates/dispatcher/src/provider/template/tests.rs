@@ -3,6 +3,8 @@
 use serde_json::json;
 use turnhook_reducer::event::EventType;
 
+use std::time::Duration;
+
 use super::*;
 use crate::provider::{
     ItemVerdict, Order,
