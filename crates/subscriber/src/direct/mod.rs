@@ -8,7 +8,6 @@ mod config;
 mod connection;
 mod guard;
 pub mod handover;
-mod keys;
 mod places;
 mod refusals;
 mod server;
@@ -31,10 +30,7 @@ use tokio::{
 use tracing::{debug, warn};
 use turnhook_reducer::time::Timestamp;
 
-pub use self::{
-    config::{DirectConfig, DirectLimits},
-    keys::Keys,
-};
+pub use self::config::{DirectConfig, DirectLimits, Keys};
 use self::{
     connection::{End, Paused, Served, Visitor},
     guard::{Guard, block},

@@ -12,11 +12,21 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{
-    refusals::PIECE,
-    tracker::{BACK, GATHER, KEPT, MOVED, SETTLED, START},
-};
+use super::refusals::PIECE;
 use crate::signal::Signal;
+
+/// A live server's originals are back within this, in milliseconds.
+pub(super) const BACK: u64 = 5_000;
+/// A server's first connections are accepted at most this long before or after its `KEYS`, in milliseconds.
+pub(super) const START: u64 = 5_000;
+/// Connections that come back together make one gap: so long it waits for more, in milliseconds.
+pub(super) const GATHER: u64 = 1_000;
+/// A server that is there for so long, in milliseconds, is shown even if it publishes nothing.
+pub(super) const SETTLED: u64 = 1_000;
+/// For so long, in milliseconds, a connection that came from nowhere may be one of a start: its `KEYS` comes by then.
+pub(super) const MOVED: u64 = 1_000;
+/// For so long, in milliseconds, it is remembered that a server was told as stopped, and that an address was turned away.
+pub(super) const KEPT: u64 = 3_600_000;
 
 /// What is skipped follows from the connections, or is told before a server is handed over.
 #[derive(Debug, Serialize, Deserialize)]

@@ -26,26 +26,14 @@ use turnhook_reducer::{
 pub(super) use self::kept::Kept;
 use super::{
     refusals::Refusals,
-    server::{Closing, Server},
+    server::{BACK, Closing, KEPT, START, Server},
 };
 use crate::signal::{Signal, TurnAwayReason};
 
 /// All connections of a server that stops close within this, in milliseconds.
 const BURST: u64 = 1_000;
-/// A live server's originals are back within this, in milliseconds.
-pub(super) const BACK: u64 = 5_000;
-/// A server's first connections are accepted at most this long before or after its `KEYS`, in milliseconds.
-pub(super) const START: u64 = 5_000;
-/// Connections that come back together make one gap: so long it waits for more, in milliseconds.
-pub(super) const GATHER: u64 = 1_000;
-/// A server that is there for so long, in milliseconds, is shown even if it publishes nothing.
-pub(super) const SETTLED: u64 = 1_000;
-/// For so long, in milliseconds, a connection that came from nowhere may be one of a start: its `KEYS` comes by then.
-pub(super) const MOVED: u64 = 1_000;
 /// A connection that has not said for so long whose it is, in milliseconds, is no coturn's (measured: 1 s at most).
 const SILENT: u64 = 5_000;
-/// For so long, in milliseconds, it is remembered that a server was told as stopped, and that an address was turned away.
-pub(super) const KEPT: u64 = 3_600_000;
 /// The most servers of one remote machine, and of all: names are made up easily.
 const OF_ONE: usize = 256;
 const OF_ALL: usize = 4_096;

@@ -7,9 +7,9 @@ use turnhook_reducer::time::Timestamp;
 use super::{
     super::{
         guard::block,
-        server::{Closing, Presence, Server},
+        server::{BACK, Closing, MOVED, Presence, Server},
     },
-    BACK, MOVED, OF_ALL, OF_ONE, ServerTracker,
+    OF_ALL, OF_ONE, ServerTracker,
 };
 use crate::signal::Signal;
 
