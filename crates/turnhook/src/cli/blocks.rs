@@ -48,15 +48,6 @@ fn parse_span(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Who it was, as far as the system knows.
-pub(super) fn who() -> String {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    user.map_or_else(
-        |_| "command line".to_owned(),
-        |user| format!("command line ({user})"),
-    )
-}
-
 impl Block {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
@@ -72,7 +63,7 @@ impl Block {
         };
         store
             .admin()
-            .change_block(now, change, &self.reason, &who())
+            .change_block(now, change, &self.reason, &store::who())
             .await?;
         let target = output::name(self.user.as_bytes());
         store::note(&store, "block", target, &self.reason, 1).await?;
@@ -132,7 +123,7 @@ impl Unblock {
             realm: realm.map(Into::into),
             user: user.into(),
         };
-        store.admin().change_block(now, change, "", &who()).await?;
+        store.admin().change_block(now, change, "", &store::who()).await?;
         store::note(&store, "unblock", output::name(user), "", 1).await?;
         print(&format!("{} is not blocked any more\n", output::name(user)))
     }

@@ -62,7 +62,7 @@ pub(super) async fn note(
 ) -> Result<(), CliError> {
     let entry = AuditEntry {
         at: now(),
-        who: super::blocks::who(),
+        who: who(),
         action: action.to_owned(),
         target,
         detail: detail.to_owned(),
@@ -70,6 +70,15 @@ pub(super) async fn note(
         ..AuditEntry::default()
     };
     Ok(store.admin().note(entry).await?)
+}
+
+/// Who it was, as far as the system knows.
+pub(super) fn who() -> String {
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
+    user.map_or_else(
+        |_| "command line".to_owned(),
+        |user| format!("command line ({user})"),
+    )
 }
 
 /// By the wall clock.

@@ -12,7 +12,7 @@ use turnhook_reducer::rules::UserPattern;
 use super::{
     Config, ConfigError, Origin, Problem, Secret, SecretUrl, Span, StoreKind,
     file::{self, File},
-    load::Layers,
+    layers::Layers,
     locate::Step,
 };
 

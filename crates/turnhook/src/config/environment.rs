@@ -13,6 +13,12 @@ pub(super) struct EnvValue {
     pub(super) raw: String,
 }
 
+impl EnvValue {
+    pub(super) fn is_in_a_list(&self) -> bool {
+        self.path.iter().any(|step| matches!(step, Step::Index(_)))
+    }
+}
+
 /// The variables that set something, by the path of what they set; and a warning for each that looks as if it should.
 ///
 /// Other programs have variables that begin with `TURNHOOK_`, too (a receiver's `TURNHOOK_SECRET`): what names no table and

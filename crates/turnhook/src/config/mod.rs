@@ -14,6 +14,7 @@ mod control;
 mod environment;
 mod error;
 pub mod file;
+mod layers;
 mod load;
 mod locate;
 pub mod product;
@@ -30,7 +31,8 @@ pub use error::{ConfigError, Origin, Problem};
 pub use file::{
     AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
 };
-pub use load::{Input, load, load_for_store};
+pub use layers::Input;
+pub use load::{load, load_for_store};
 pub use secret::{HIDDEN, Secret, SecretUrl, hide_path};
 pub use units::{Rate, Size, Span};
 

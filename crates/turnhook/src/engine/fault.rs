@@ -3,17 +3,20 @@
 //! `FAULT_INJECTION=panic:housekeeper@FILE` makes the housekeeper panic once there is such a file, `return:…` makes it return, and
 //! `abort:…` ends what a subscriber started. (The name does not begin with `TURNHOOK_`: what does is configuration.)
 
-use super::supervisor::{Ended, Part};
+use std::fmt::Display;
 
 /// The work of a part, with the fault that was asked for.
 #[cfg(not(debug_assertions))]
-pub(crate) fn wrap<W: Future<Output = Ended>>(_: &Part, work: W) -> W {
+pub(crate) fn wrap<P: Display, E, W: Future<Output = Result<(), E>>>(_: &P, work: W) -> W {
     work
 }
 
 /// The work of a part, with the fault that was asked for.
 #[cfg(debug_assertions)]
-pub(crate) fn wrap<W: Future<Output = Ended>>(part: &Part, work: W) -> impl Future<Output = Ended> + use<W> {
+pub(crate) fn wrap<P: Display, E, W: Future<Output = Result<(), E>>>(
+    part: &P,
+    work: W,
+) -> impl Future<Output = Result<(), E>> + use<P, E, W> {
     let part = part.to_string();
     let (panics, returns) = (asked_for("panic", &part), asked_for("return", &part));
     async move {
@@ -37,7 +40,7 @@ pub(crate) async fn inside(what: &str, work: impl Future<Output = ()>) {
 }
 
 /// Resolves when the task behind this part is to end, and not the part itself.
-pub(crate) async fn abort(part: &Part) {
+pub(crate) async fn abort(part: &impl Display) {
     #[cfg(debug_assertions)]
     triggered(asked_for("abort", &part.to_string())).await;
     #[cfg(not(debug_assertions))]

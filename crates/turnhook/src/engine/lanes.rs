@@ -1,14 +1,10 @@
 //! The deliveries of this node's lanes, where several nodes share the outbox: which ones it reads, what it withdraws
 //! when a lane goes to another node, and the news that others committed.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use turnhook_store::{Delivery, DeliveryId, Lanes, Outbox};
+use turnhook_store::{DeliveryId, Lanes, Outbox};
 
 use super::{
     cluster::{GivenBack, Holdings, Validity},
@@ -26,33 +22,6 @@ const MOST: usize = 1000;
 
 /// How long is waited for requests under way before a lane is given back. Beyond, the next holder repeats them.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-
-/// What was handed to the dispatcher lately, so that what this node committed is not taken for news.
-#[derive(Debug, Default)]
-pub(crate) struct Handed(Mutex<(HashSet<DeliveryId>, VecDeque<DeliveryId>)>);
-
-impl Handed {
-    /// More than are committed while news are read.
-    const KEPT: usize = 200_000;
-
-    /// Keeps those that were not handed on before.
-    pub(crate) fn keep_new(&self, deliveries: &mut Vec<Delivery>) {
-        let mut handed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, order) = &mut *handed;
-        deliveries.retain(|delivery| {
-            let new = known.insert(delivery.id);
-            if new {
-                order.push_back(delivery.id);
-            }
-            new
-        });
-        while order.len() > Self::KEPT {
-            if let Some(oldest) = order.pop_front() {
-                known.remove(&oldest);
-            }
-        }
-    }
-}
 
 /// Has the dispatcher read the outbox anew. What is handed to it from now on waits until that is done, and so goes after
 /// what was committed before.

@@ -21,6 +21,7 @@ mod deadline;
 mod enforce;
 mod error;
 pub(crate) mod fault;
+mod handed;
 mod heal;
 mod hearing;
 mod housekeeper;

@@ -25,7 +25,7 @@ use turnhook_reducer::{
 };
 use turnhook_store::{Commit, Included, Lanes, NewEvent, Part};
 
-use super::{enforce::QuotaTap, lanes::Handed};
+use super::{enforce::QuotaTap, handed::Handed};
 
 /// What stands in the place of a payload that could not be written.
 const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;

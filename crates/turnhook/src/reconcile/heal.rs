@@ -8,7 +8,7 @@ use turnhook_reducer::{event::SessionId, heal::Heal, message::AllocationId, time
 use super::{
     TOLERANCE,
     ledger::{Key, Told},
-    log::Life,
+    log::{Life, Worth},
 };
 
 /// So long after the last session that counted it an allocation may be told of by the stream, or by what was left over.
@@ -89,17 +89,6 @@ impl Not {
             Not::NoPeerLeg => "its coturn reported no peer leg",
         }
     }
-}
-
-/// What the log itself is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Worth {
-    /// Each line is one that coturn wrote as one, whatever clients sent.
-    pub one_record_a_line: bool,
-    /// Records that somebody may have written.
-    pub suspicious: bool,
-    /// Two of its files have the same lines.
-    pub overlaps: bool,
 }
 
 /// What is to be told of an allocation of which the log has more; or why nothing is. `partial`: a session that is not

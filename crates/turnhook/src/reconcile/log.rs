@@ -11,10 +11,7 @@ use std::{
 
 use turnhook_reducer::{message::AllocationId, message::Leg, time::Timestamp, usage::Legs};
 
-use super::{
-    heal::Worth,
-    line::{self, Format, Record, Unended, What},
-};
+use super::line::{self, Format, Record, Unended, What};
 
 /// Longer lines are none of coturn's: its own have a kilobyte.
 pub const LINE_MAX: usize = 16 << 10;
@@ -24,6 +21,17 @@ const IN_A_NAME: u8 = 8;
 const AT_ONCE: usize = 1 << 16;
 /// So many numbers are followed at once. Who floods coturn gets more numbers, each for a moment.
 const OPEN_MAX: usize = 1 << 20;
+
+/// What the log itself is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worth {
+    /// Each line is one that coturn wrote as one, whatever clients sent.
+    pub one_record_a_line: bool,
+    /// Records that somebody may have written.
+    pub suspicious: bool,
+    /// Two of its files have the same lines.
+    pub overlaps: bool,
+}
 
 /// One life of an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]

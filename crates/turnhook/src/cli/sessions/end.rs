@@ -4,7 +4,7 @@ use clap::Args;
 use turnhook_reducer::event::SessionId;
 use turnhook_store::BlockChange;
 
-use super::super::{CliError, ConfigArgs, blocks::who, print, store};
+use super::super::{CliError, ConfigArgs, print, store};
 
 /// End the allocations that a session has now; its user can make new ones
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ impl End {
         let change = BlockChange::EndSession(id);
         store
             .admin()
-            .change_block(store::now(), change, &reason, &who())
+            .change_block(store::now(), change, &reason, &store::who())
             .await?;
         store::note(&store, "end", id.to_string(), &reason, 1).await?;
         print(&format!("{id}: its end is asked for\n"))
