@@ -128,9 +128,9 @@ impl Client {
             }
             http = http.proxy(reqwest::Proxy::all(url).map_err(|_| wrong())?);
         }
-        let http = http
-            .build()
-            .map_err(|error| config.error("url", told(&error.without_url())))?;
+        let http = http.build().map_err(|error| {
+            config.error("url", told(&error.without_url(), config.url.scheme() == "https"))
+        })?;
         Ok(Client {
             http,
             url: config.url.clone(),
@@ -173,7 +173,7 @@ impl Client {
         let deadline = start + self.timeout;
         let response = match timeout_at(deadline, self.http.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(told(&error.without_url()), start),
+            Ok(Err(error)) => return failed(self.told(error), start),
             Err(_) => return failed(format!("no answer within {:?}", self.timeout), start),
         };
         let latency = start.elapsed();
@@ -184,7 +184,13 @@ impl Client {
             .map(str::to_owned);
         let rest = BODY_TIME.min(deadline.saturating_duration_since(Instant::now()));
         let body = first_kib(response, rest).await;
-        let error = (!status.is_success()).then(|| explain(status));
+        let mut error = (!status.is_success()).then(|| explain(status));
+        if let Some(error) = &mut error
+            && self.url.scheme() == "http"
+            && tls::wants_tls(status.as_u16(), &body)
+        {
+            *error += ": this port speaks TLS, write https://";
+        }
         Answer {
             status: Some(status),
             error,
@@ -196,6 +202,11 @@ impl Client {
 }
 
 impl Client {
+    /// What went wrong, for people.
+    fn told(&self, error: reqwest::Error) -> String {
+        told(&error.without_url(), self.url.scheme() == "https")
+    }
+
     /// Makes a billing product's request. Its answer is read as far as 64 KiB, since it speaks of items.
     ///
     /// Ends within the endpoint's timeout. With it comes how long the head of the answer took.
@@ -216,7 +227,7 @@ impl Client {
             Ok(Err(error)) => {
                 // What could not connect has written nothing.
                 let perhaps = !(error.is_connect() || error.is_builder());
-                let error = told(&error.without_url());
+                let error = self.told(error);
                 return (Heard::Nothing { error, perhaps }, start.elapsed());
             }
             Err(_) => {
@@ -354,7 +365,7 @@ fn explain(status: StatusCode) -> String {
 }
 
 /// What went wrong, for people. The error carries no URL: a query may hold a secret.
-fn told(error: &reqwest::Error) -> String {
+fn told(error: &reqwest::Error, spoke_tls: bool) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -370,7 +381,7 @@ fn told(error: &reqwest::Error) -> String {
         "the connection broke"
     };
     match causes.last() {
-        Some(cause) => format!("{what}: {}", tls::in_words(&cause.to_string())),
+        Some(cause) => format!("{what}: {}", tls::in_words(&cause.to_string(), spoke_tls)),
         None => error.to_string(),
     }
 }

@@ -67,7 +67,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// What the layers below say of a failed connection, with what to do where that is known.
-pub(crate) fn in_words(cause: &str) -> String {
+///
+/// Many servers say nothing at all to what they do not understand, and close: what that may mean depends on what was spoken.
+pub(crate) fn in_words(cause: &str, spoke_tls: bool) -> String {
     if cause.contains("CaUsedAsEndEntity") {
         // As `openssl req -x509` makes it; some other clients take it.
         return "the server's certificate is that of an authority (CA:TRUE), and no server's: make it with \
@@ -80,5 +82,30 @@ pub(crate) fn in_words(cause: &str) -> String {
     if cause.contains("invalid HTTP version") {
         return "what answers there speaks no HTTP: if it speaks TLS, write https://".to_owned();
     }
+    let was_closed = [
+        "closed before message completed",
+        "handshake eof",
+        "Connection reset by peer",
+    ];
+    if was_closed.iter().any(|words| cause.contains(words)) {
+        let perhaps = if spoke_tls {
+            "if this port speaks no TLS, write http://, or name the port that does"
+        } else {
+            "if this port speaks TLS, write https://"
+        };
+        return format!("{cause}: {perhaps}");
+    }
     cause.to_owned()
+}
+
+/// What a server with TLS answers with to a request without it, where it answers in HTTP: nginx, Apache, and those made
+/// with Go.
+pub(crate) fn wants_tls(status: u16, body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    let said = [
+        "plain HTTP request was sent to HTTPS port",
+        "HTTP request to an HTTPS server",
+        "plain HTTP to an SSL-enabled server port",
+    ];
+    status == 400 && said.iter().any(|words| body.contains(words))
 }

@@ -7,7 +7,7 @@ use reqwest::{Method, Request};
 use tokio::time::{Instant, timeout_at};
 use turnhook_reducer::time::Timestamp;
 
-use super::{Client, told};
+use super::Client;
 
 /// What was found at an endpoint's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Client {
         let response = timeout_at(deadline, self.http.execute(request))
             .await
             .map_err(|_| format!("no answer within {:?}", self.timeout))?
-            .map_err(|error| told(&error.without_url()))?;
+            .map_err(|error| self.told(error))?;
         let date = response
             .headers()
             .get(header::DATE)

@@ -68,6 +68,28 @@ async fn what_is_in_the_way_is_said_with_what_to_do() {
     let tls = answering(b"\x15\x03\x03\x00\x02\x02\x0a").await;
     let said = error(&config("billing", &format!("http://{tls}/"))).await;
     assert!(said.contains("if it speaks TLS, write https://"), "{said}");
+    // Others say nothing, and close.
+    let mute = answering(b"").await;
+    let said = error(&config("billing", &format!("http://{mute}/"))).await;
+    assert!(said.contains("if this port speaks TLS, write https://"), "{said}");
+    let said = error(&config("billing", &format!("https://{mute}/"))).await;
+    assert!(
+        said.contains("if this port speaks no TLS, write http://"),
+        "{said}"
+    );
+    // And others answer in HTTP all the same, which a probe takes for an answer.
+    let nginx = answering(
+        b"HTTP/1.1 400 Bad Request\r\ncontent-length: 58\r\n\r\n<h1>The plain HTTP request was sent to HTTPS port</h1>....",
+    )
+    .await;
+    let sent = Client::new(&config("billing", &format!("http://{nginx}/"))).unwrap();
+    let said = sent
+        .send("evt_1", "{}".into(), Timestamp(1_795_327_257_624))
+        .await;
+    assert_eq!(
+        said.error.as_deref(),
+        Some("answered 400 Bad Request: this port speaks TLS, write https://")
+    );
 }
 
 /// Something that listens and answers each connection so, whatever comes.

@@ -22,6 +22,10 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 /// And no longer than this.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// At a start, an answer that takes longer is worth a word.
+const SILENT: Duration = Duration::from_secs(1);
+/// Between two words about the same.
+const AGAIN: Duration = Duration::from_secs(10);
 /// What a row may take at the worst, where there are many.
 const ROW: Duration = Duration::from_millis(1);
 /// Requests at once, far more than there are connections.
@@ -160,6 +164,42 @@ impl Db {
         })
     }
 
+    /// Finds out that the database answers. While it does not, it is said at once, and again from time to time: whoever
+    /// starts the program sees nothing else of it until it gives up.
+    pub(super) async fn reach(&self) -> Result<()> {
+        let mut tries = self.tries();
+        let mut wait = Wait::new(self, tries.until);
+        loop {
+            let result = {
+                let mut connecting = std::pin::pin!(self.conn());
+                loop {
+                    tokio::select! {
+                        result = &mut connecting => break result,
+                        () = tokio::time::sleep_until(wait.say_at) => wait.say("no answer so far"),
+                    }
+                }
+            };
+            let result = match result {
+                Ok(conn) => {
+                    wait.over();
+                    conn.finish(Ok(()))
+                }
+                Err(fault) => Err(match fault.at(&self.store) {
+                    Error::Unavailable { store, message } => {
+                        wait.failed(&message);
+                        Error::Unavailable { store, message }
+                    }
+                    // What waiting does not mend is told as it is.
+                    error => error,
+                }
+                .into()),
+            };
+            if let Some(over) = tries.over(result).await {
+                return over;
+            }
+        }
+    }
+
     /// The tries of a request that begins now.
     pub(super) fn tries(&self) -> Tries<'_> {
         Tries {
@@ -251,6 +291,49 @@ impl Tries<'_> {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         None
+    }
+}
+
+/// While a start waits for the database: what is said of it, and how often.
+struct Wait<'a> {
+    db: &'a Db,
+    until: Instant,
+    say_at: Instant,
+    said: bool,
+}
+
+impl Wait<'_> {
+    fn new(db: &Db, until: Instant) -> Wait<'_> {
+        Wait {
+            db,
+            until,
+            say_at: Instant::now() + SILENT,
+            said: false,
+        }
+    }
+
+    /// The first failure is said at once, later ones no more often than there is something to say anyway.
+    fn failed(&mut self, why: &str) {
+        if !self.said || Instant::now() >= self.say_at {
+            self.say(why);
+        }
+    }
+
+    fn say(&mut self, why: &str) {
+        let now = Instant::now();
+        let left = self.until.saturating_duration_since(now).as_secs_f64().ceil();
+        tracing::warn!(
+            store = self.db.store,
+            error = why,
+            "the database cannot be reached; it is tried for {left} s more, and then this program gives up"
+        );
+        (self.said, self.say_at) = (true, now + AGAIN);
+    }
+
+    fn over(&self) {
+        if self.said {
+            tracing::info!(store = self.db.store, "the database is reached");
+        }
     }
 }
 

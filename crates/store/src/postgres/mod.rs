@@ -83,6 +83,7 @@ impl Postgres {
             SHARED_CONNECTIONS
         };
         let db = Db::new(options, limits, connections)?;
+        db.reach().await?;
         migrations::check(&db, mode).await?;
         let (store_id, horizon, change): (Vec<u8>, Option<i64>, i64) = attempt!(&db, client => {
             let sql = "SELECT s.store_id, s.horizon, c.value FROM store s, counter c WHERE s.id = 1 AND c.name = 'change'";

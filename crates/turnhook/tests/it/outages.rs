@@ -1,4 +1,6 @@
-//! Redis is not there, or goes: said in the log and in `/readyz`, and got over without anybody's help.
+//! Redis, or the database, is not there, or goes: said in the log and in `/readyz`, and got over without anybody's help.
+
+use std::net::TcpListener;
 
 use serde_json::Value;
 
@@ -150,4 +152,35 @@ fn what_is_taken_is_said() {
     assert_eq!(second.status.code(), Some(1));
     assert!(turnhook::stderr(&second).contains("eu-1"), "{second:?}");
     program.stop();
+}
+
+/// Whoever starts turnhook before its database sees at once what it waits for, and for how long.
+#[test]
+fn a_database_that_is_away_at_the_start_is_named_at_once() {
+    let store =
+        |port: u16| format!("[store]\nurl = \"postgres://u:sesame@127.0.0.1:{port}/th\"\nlease = \"4s\"\n");
+    let port = free_port();
+    let mut program = Program::new(&store(port));
+    program.launch();
+    program.line("the database cannot be reached; it is tried for 2 s more");
+    let (status, log) = program.ended();
+    assert_eq!(status, Some(1), "{log:#?}");
+    let said: Vec<&String> = log
+        .iter()
+        .filter(|line| line.contains("cannot be reached"))
+        .collect();
+    assert_eq!(said.len(), 1, "{log:#?}");
+    assert!(
+        said[0].contains(&format!("postgres://127.0.0.1:{port}/th")),
+        "{}",
+        said[0]
+    );
+    assert!(!log.concat().contains("sesame"), "{log:#?}");
+
+    // One that takes connections and says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut program = Program::new(&store(mute.local_addr().unwrap().port()));
+    program.launch();
+    program.line("no answer so far");
+    program.kill();
 }
