@@ -170,6 +170,26 @@ mod tests {
         assert_eq!(labels.set(65_534), set(65_534, 1));
     }
 
+    /// Whoever has the source's password can make up as many ciphers as he likes. Each is at most as long as a value of a
+    /// message may be (`decode` of the subscriber), so that all of them together have a bound in bytes.
+    #[test]
+    fn texts_are_kept_until_there_are_too_many() {
+        const LONGEST: usize = 255;
+        let mut labels = Labels::default();
+        let text = |n: usize| format!("{n:0>LONGEST$}").into_bytes();
+        for n in 0..MOST_LABELS + 1_000 {
+            let slot = labels.slot(&text(n));
+            assert_eq!(slot == NONE, n >= MOST_LABELS, "{n}");
+        }
+        let bytes: usize = labels.texts.iter().map(|text| text.len()).sum();
+        assert_eq!(
+            (labels.texts.len(), labels.table.len()),
+            (MOST_LABELS, MOST_LABELS)
+        );
+        assert!(bytes <= 16 << 20, "{bytes}");
+        assert_eq!(labels.slot(&text(5)), 5, "what was there before is known");
+    }
+
     #[test]
     fn what_a_status_does_not_say_stays() {
         let mut labels = Labels::default();

@@ -38,6 +38,9 @@ pub struct SilenceLook {
     /// When ended allocations were last heard of, by thread: which server's they were is not kept. What their own end
     /// said is enough to know that a thread was not silent.
     ended: HashMap<u16, Timestamp>,
+    /// How many slots were looked at, for a test.
+    #[cfg(test)]
+    looked: usize,
 }
 
 impl SilenceLook {
@@ -49,6 +52,15 @@ impl SilenceLook {
             next: 0,
             threads: HashMap::new(),
             ended: HashMap::new(),
+            #[cfg(test)]
+            looked: 0,
+        }
+    }
+
+    fn looks(&mut self) {
+        #[cfg(test)]
+        {
+            self.looked += 1;
         }
     }
 }
@@ -83,6 +95,7 @@ impl Reducer {
         let end = look.next.saturating_add(most).min(all);
         let (mut last, mut thread) = (None, Thread::default());
         for slot in look.next..end.min(open) {
+            look.looks();
             let Some(a) = self.allocations.get(slot) else {
                 continue;
             };
@@ -123,6 +136,7 @@ impl Reducer {
             look.threads.insert(last, thread);
         }
         for slot in look.next.max(open)..end {
+            look.looks();
             let tombstone = u32::try_from(slot - open)
                 .ok()
                 .and_then(|slot| self.tombstones.get(slot));
@@ -166,5 +180,67 @@ impl Reducer {
                 heard_at: t.heard_at,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Identity, ServerRef,
+        message::{AllocationId, Kind, Leg, Message, Status},
+        rules::Rules,
+        usage::Counters,
+    };
+
+    /// Each slot is looked at once, however many threads there are: not all that has ended once more for each of them.
+    #[test]
+    fn a_look_is_as_long_as_what_it_looks_at() {
+        const ENDED: u64 = 5_000;
+        const THREADS: u64 = 400;
+        let identity = Identity {
+            store: [7; 16],
+            source: "eu-1".into(),
+        };
+        let mut reducer = Reducer::new(identity, Rules::default());
+        reducer.hearing(Timestamp(1));
+        let id = |thread: u64, n: u64| AllocationId(thread * 1_000_000_000_000_000 + n);
+        let mut hear = |id: AllocationId, kind: Kind<'_>| {
+            let message = Message {
+                realm: b"example.org",
+                username: b"ann",
+                id,
+                kind,
+            };
+            reducer.message(Timestamp(1_000), ServerRef::UNKNOWN, &message);
+        };
+        let status = Status {
+            lifetime: 600,
+            local: Some(b"192.0.2.1:3478"),
+            ..Status::default()
+        };
+        for n in 0..ENDED {
+            let id = id(n % THREADS, n + 1);
+            hear(id, Kind::New(status));
+            hear(id, Kind::Deleted);
+            hear(id, Kind::TotalTraffic(Leg::Client, Counters::ZERO));
+            hear(id, Kind::TotalTraffic(Leg::Peer, Counters::ZERO));
+        }
+        for thread in 0..THREADS {
+            hear(id(thread, ENDED + 1), Kind::New(status));
+        }
+        assert!(reducer.tombstones.len() > 0, "what has ended is looked at too");
+        let slots = reducer.allocations.capacity() + reducer.tombstones.capacity();
+        let mut look = SilenceLook::new(0);
+        assert!(reducer.look_for_silence(&mut look, usize::MAX).is_some());
+        assert_eq!((look.looked, look.threads.len() as u64), (slots, THREADS));
+        // And in steps, none of which is longer than it may be.
+        let mut look = SilenceLook::new(0);
+        let mut before = 0;
+        while reducer.look_for_silence(&mut look, 100).is_none() {
+            assert!(look.looked - before <= 100);
+            before = look.looked;
+        }
+        assert_eq!(look.looked, slots);
     }
 }
