@@ -5,6 +5,7 @@ mod clocks;
 mod delivering;
 mod faults;
 mod harness;
+mod http2;
 mod items;
 mod policy;
 mod reaching;

@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// A certificate authority, a server's and a client's certificate, as files.
-struct Pki {
+pub(crate) struct Pki {
     folder: TempDir,
     authority: CertificateDer<'static>,
     server: (CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
 impl Pki {
-    fn new() -> Pki {
+    pub(crate) fn new() -> Pki {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -49,7 +49,11 @@ impl Pki {
         }
     }
 
-    fn server(&self, ask_for_client: bool) -> ServerConfig {
+    pub(crate) fn ca_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    pub(crate) fn server(&self, ask_for_client: bool) -> ServerConfig {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
