@@ -12,6 +12,7 @@ crate::support::on_both! {
     old_ones_go_and_dead_letters_stay,
     a_clock_that_is_ahead_removes_nothing_early,
     what_is_old_goes_though_nobody_looks,
+    a_store_in_which_all_is_delivered_at_full_rate_stays_bounded,
 }
 
 async fn trim_all(store: &Store, before: u64, limit: usize) -> Trimmed {
@@ -116,6 +117,42 @@ async fn what_is_old_goes_though_nobody_looks(on: &Backend) {
         .await
         .unwrap();
     assert_eq!((usage[0].started, usage[0].ended), (300, 300));
+}
+
+/// One pass over what is old after the other, while as much is delivered as the store takes: each removes all that has grown
+/// old since the one before, and not only so much.
+async fn a_store_in_which_all_is_delivered_at_full_rate_stays_bounded(on: &Backend) {
+    const ROUND: u64 = 10_000;
+    const CALLS: u64 = 1_200;
+    const KEPT: u64 = 2;
+    let f = Fixture::new(on, &["billing"]).await;
+    let deliver = async |round: u64| {
+        for part in 0..6 {
+            let mut events = Vec::new();
+            for n in 0..CALLS / 6 {
+                let (call, at) = (round * CALLS + part * (CALLS / 6) + n, round * ROUND + n);
+                events.push(event(call, at, 0, at, "a", false));
+                events.push(event(call, at, 1, at, "a", true));
+            }
+            let commit = f.commit(round * ROUND, events);
+            let made = f.store.state().commit(commit).await.unwrap().deliveries;
+            let outcomes = made.iter().map(|d| delivered(d.id, 1)).collect();
+            f.store.outbox().record(outcomes).await.unwrap();
+        }
+    };
+    let rounds = 5;
+    let mut most = 0;
+    for round in 0..rounds {
+        let before = at((round * ROUND).saturating_sub(KEPT * ROUND));
+        let (_, trimmed) = tokio::join!(deliver(round), f.store.admin().trim_all(before, || true));
+        assert!(!trimmed.unwrap().more);
+        most = most.max(f.count("event"));
+    }
+    // What is to be kept, what came meanwhile, and nothing of before.
+    let all = (rounds * CALLS * 2) as i64;
+    let kept = ((KEPT + 1) * CALLS * 2) as i64;
+    assert!(most <= kept, "{most} of {all} are kept, and {kept} are to be");
+    assert_eq!(f.count("delivery"), f.count("event"));
 }
 
 async fn old_ones_go_and_dead_letters_stay(on: &Backend) {
