@@ -8,11 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{
-    billing::{Billing, Session, counted, direct, logged_of, relay_until_reported, relayed, statsdb, sum},
-    coturn::Coturn,
-    eventually,
-    turn::TurnClient,
+use crate::{
+    harness::{
+        billing::{
+            Billing, Session, counted, direct, logged_of, relay_until_reported, relayed, statsdb, sum,
+        },
+        coturn::Coturn,
+        eventually,
+        turn::TurnClient,
+    },
+    reconcile::reconcile,
 };
 
 /// SIGTERM for one, SIGKILL for the other, of two on one listener with the same ids; a third goes on.
@@ -254,6 +259,18 @@ fn more_than_4_gib_in_one_direction() {
     assert_eq!((session.end_reason(), session.is_exact()), ("closed", true));
     assert_eq!(session.usage(), logged);
     assert_eq!(session.billable(), relayed(&logged));
+
+    // And by the command that says so to people.
+    let log = directory.path().join("turn.log");
+    std::fs::write(&log, coturn.process.stdout().join("\n") + "\n").unwrap();
+    let (findings, summary, code) = reconcile(&program, &[&log], &[]);
+    assert_eq!(
+        (&findings[0]["verdict"], code),
+        (&"equal".into(), Some(0)),
+        "{summary:#}"
+    );
+    assert_eq!((findings.len(), &summary["log"]), (1, &summary["told"]));
+    assert_eq!(summary["log"]["peer"]["sent_bytes"], logged.peer[3]);
     println!(
         "{} bytes sent to the peer and {} received from it in {:.0?}: told to the byte; coturn's totals said {} and {}",
         logged.peer[3],

@@ -32,7 +32,11 @@ fn coturn(directory: &Path, statsdb: &str, log: &Path) -> Coturn {
 
 /// The findings, and the summary; and the status.
 #[track_caller]
-fn reconcile(program: &Program, logs: &[&Path], more: &[&str]) -> (Vec<Value>, Value, Option<i32>) {
+pub(crate) fn reconcile(
+    program: &Program,
+    logs: &[&Path],
+    more: &[&str],
+) -> (Vec<Value>, Value, Option<i32>) {
     let mut arguments = vec!["reconcile", "--source", "eu-1", "--all", "--format", "json"];
     arguments.extend(more);
     arguments.push("--log");
