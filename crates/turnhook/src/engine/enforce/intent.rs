@@ -80,3 +80,64 @@ impl Recording {
         taken.into_iter().map(|waiting| waiting.asked).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use turnhook_reducer::{
+        Identity, Reducer, ServerRef,
+        block::Blocks,
+        message::{AllocationId, Kind, Message, Status},
+        rules::Rules,
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    /// An allocation of somebody who is blocked.
+    fn to_end() -> ToEnd {
+        let identity = Identity {
+            store: [7; 16],
+            source: "eu-1".into(),
+        };
+        let mut reducer = Reducer::new(identity, Rules::default());
+        reducer.hearing(Timestamp(1));
+        let message = Message {
+            realm: b"example.org",
+            username: b"ann",
+            id: AllocationId(1),
+            kind: Kind::New(Status {
+                lifetime: 600,
+                ..Status::default()
+            }),
+        };
+        reducer.message(Timestamp(1), ServerRef::UNKNOWN, &message);
+        let mut blocks = Blocks::default();
+        blocks.insert(None, b"ann", "balance".into());
+        reducer.set_blocks(Timestamp(1), Arc::new(blocks));
+        reducer.take_to_end().remove(0)
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_waits_for_its_own_commit_and_not_for_long() {
+        let mut recording = Recording::default();
+        let add = |recording: &mut Recording| recording.add(to_end(), oneshot::channel().0);
+        add(&mut recording);
+        assert!(
+            recording.recorded().is_empty(),
+            "the commit that was under way does not have it"
+        );
+        recording.commit_begins();
+        add(&mut recording);
+        assert_eq!(recording.recorded().len(), 1, "and this one not the second");
+
+        // The store stands still.
+        recording.commit_begins();
+        recording.until_overdue().await;
+        assert_eq!(recording.overdue().len(), 1);
+        assert!(recording.overdue().is_empty() && recording.recorded().is_empty());
+    }
+}

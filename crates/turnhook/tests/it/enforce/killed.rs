@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use super::{control, coturn};
+use super::{control, coturn, direct, is_cut_off};
 use crate::harness::{
     DEADLINE,
-    billing::{Billing, redis},
+    billing::{Billing, redis, statsdb},
     eventually, free_port,
     nodes::{Shared, leader, ready},
     redis::Redis,
@@ -136,6 +136,31 @@ fn the_node_that_takes_over_knows_who_was_cut_off() {
     let ended = billing.ended("bob", 1).remove(0);
     assert_eq!(ended.end_reason(), "closed", "{ended:#?}");
     nodes[1 - leads].stop();
+}
+
+/// What is to be on record first is not waited for for ever: a store that stands still keeps nobody on the line.
+#[test]
+fn a_store_that_stands_still_holds_up_no_end() {
+    let (billing, cli) = (Billing::start(), free_port());
+    let between = Between::start(cli);
+    let mut program = direct(&billing, between.port, "");
+    program.start();
+    let coturn = coturn(program.directory.path(), &statsdb(&program, 0), cli, &[]);
+    program.line("allocations can be ended");
+    let mut ann = TurnClient::udp(&coturn, "ann").call(&coturn);
+    ann.relay(20, 200);
+    billing.started("ann");
+    between.hold("ps ");
+    program.ask(&["block", "ann", "--reason", "balance"]);
+    let go = between.held();
+    let store = rusqlite::Connection::open(program.directory.path().join("turnhook.db")).unwrap();
+    store.busy_timeout(DEADLINE).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    go.send(()).unwrap();
+    eventually("the cut", || (ann.refresh(600) != 0).then_some(()));
+    store.execute_batch("ROLLBACK").unwrap();
+    is_cut_off(&billing.ended("ann", 1)[0], "balance", &coturn);
+    program.stop();
 }
 
 /// Nobody else listens: what coturn says of the end is lost, and all that is known is that it was asked for.
