@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    fixture::{Result, Turnhook, free_port, wait_for},
+    fixture::{Result, Turnhook, cpu_of_threads, free_port, wait_for},
     load,
     receiver::Receiver,
 };
@@ -66,12 +66,13 @@ pub fn run() -> Result<()> {
         turnhook.process.terminate()?;
         before_stop - written
     };
-    let bare = bare(receiver.port, events, usize::try_from(payload / events)?)?;
+    let (bare, bare_cpu) = bare(receiver.port, events, usize::try_from(payload / events)?)?;
     let (rate, bare) = (events as f64 / took.as_secs_f64(), events as f64 / bare.as_secs_f64());
+    let (cpu_of_each, bare_cpu) = (cpu.as_secs_f64() * 1e6 / events as f64, bare_cpu.as_secs_f64() * 1e6 / events as f64);
     println!("delivery {rate:.0} deliveries/s, durable, signed, ordered, outcomes recorded; {} bytes a payload", payload / events);
     println!(
-        "delivery {:.0} µs of CPU a delivery, {:.2} cores busy",
-        cpu.as_secs_f64() * 1e6 / events as f64,
+        "delivery {cpu_of_each:.1} µs of CPU a delivery, {:.1} more than a request of the bare loop ({bare_cpu:.1}); {:.2} cores busy",
+        cpu_of_each - bare_cpu,
         cpu.as_secs_f64() / took.as_secs_f64()
     );
     println!("delivery ratio to a bare reqwest loop: {:.2} ({bare:.0} requests/s)", rate / bare);
@@ -97,8 +98,10 @@ pub fn calls(sessions: std::ops::Range<usize>) -> Vec<u8> {
     block
 }
 
-fn bare(port: u16, requests: u64, size: usize) -> Result<Duration> {
-    let runtime = tokio::runtime::Runtime::new()?;
+/// How long it takes, and the CPU time of its threads.
+fn bare(port: u16, requests: u64, size: usize) -> Result<(Duration, Duration)> {
+    const THREADS: &str = "bare";
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(THREADS).enable_all().build()?;
     runtime.block_on(async {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let body = Bytes::from(vec![b'x'; size]);
@@ -118,6 +121,6 @@ fn bare(port: u16, requests: u64, size: usize) -> Result<Duration> {
         while let Some(done) = tasks.join_next().await {
             done??;
         }
-        Ok(start.elapsed())
+        Ok((start.elapsed(), cpu_of_threads(THREADS)?))
     })
 }

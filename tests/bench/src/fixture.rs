@@ -31,11 +31,7 @@ impl Process {
 
     /// CPU time that it has used, user and system.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-        // Linux counts in hundredths of a second everywhere that matters.
-        Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
+        Ok(cpu_of(&std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?))
     }
 
     /// Resident memory, in bytes.
@@ -57,6 +53,26 @@ impl Process {
         self.0.wait()?;
         Ok(())
     }
+}
+
+/// CPU time, user and system, of a process or a thread by its `stat`.
+fn cpu_of(stat: &str) -> Duration {
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    // Linux counts in hundredths of a second everywhere that matters.
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// CPU time of this process's threads of that name.
+pub fn cpu_of_threads(name: &str) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        if stat.contains(&format!("({name})")) {
+            sum += cpu_of(&stat);
+        }
+    }
+    Ok(sum)
 }
 
 pub fn free_port() -> Result<u16> {
