@@ -63,19 +63,51 @@ pub fn ping_body(at: Timestamp, endpoint: &str) -> Bytes {
 /// An RFC 3339 time in UTC with milliseconds, as in payloads.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {
-    format!("{:.3}", civil(at))
+    Rfc3339::new(at).as_str().to_owned()
 }
 
-fn civil(at: Timestamp) -> jiff::Timestamp {
-    let time = i64::try_from(at.0)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or(jiff::Timestamp::MAX)
+/// Its text. A payload has five of them, and by digits they cost a fourth of what formatting does.
+struct Rfc3339([u8; 24]);
+
+impl Rfc3339 {
+    fn new(at: Timestamp) -> Rfc3339 {
+        let time = i64::try_from(at.0)
+            .ok()
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        // No year beyond 9999, and none before 1970.
+        let time = jiff::tz::Offset::UTC.to_datetime(time.unwrap_or(jiff::Timestamp::MAX));
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |place: std::ops::Range<usize>, number: i16| {
+            let mut rest = number.unsigned_abs();
+            for digit in text[place].iter_mut().rev() {
+                *digit = DIGITS[usize::from(rest % 10)];
+                rest /= 10;
+            }
+        };
+        put(0..4, time.year());
+        put(5..7, time.month().into());
+        put(8..10, time.day().into());
+        put(11..13, time.hour().into());
+        put(14..16, time.minute().into());
+        put(17..19, time.second().into());
+        put(20..23, time.millisecond());
+        Rfc3339(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
+
+const DIGITS: &[u8; 10] = b"0123456789";
+
+/// As much room as most payloads take: with less, each would be moved several times while it is written.
+const ROOM: usize = 1536;
 
 fn to_bytes(value: &impl Serialize) -> Bytes {
-    match serde_json::to_vec(value) {
-        Ok(body) => Bytes::from(body),
+    let mut body = Vec::with_capacity(ROOM);
+    match serde_json::to_writer(&mut body, value) {
+        Ok(()) => Bytes::from(body),
         // Nothing in these types can fail to serialise: keys are strings, and the writer is memory.
         Err(error) => {
             turnhook_reducer::internal_error!("a payload cannot be written: {error}");
@@ -106,8 +138,7 @@ struct Time(Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Into the payload itself, without a string on the way.
-        serializer.collect_str(&format_args!("{:.3}", civil(self.0)))
+        serializer.serialize_str(Rfc3339::new(self.0).as_str())
     }
 }
 

@@ -258,3 +258,27 @@ fn a_blocked_user_is_named_to_the_byte_whatever_he_is_called() {
         (&Value::Null, &json!(false))
     );
 }
+
+#[test]
+fn times_are_written_as_jiff_writes_them() {
+    let day = 86_400_000;
+    // Leap days, ends of years and months, and each place's digits.
+    let times = (0..40_000u64).map(|n| n * day * 13 / 2 + n * 1_234_567);
+    for ms in times.chain([
+        0,
+        999,
+        951_782_399_999,
+        951_868_800_000,
+        START,
+        253_402_207_200_999,
+    ]) {
+        let Ok(time) = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap()) else {
+            continue;
+        };
+        assert_eq!(rfc3339(Timestamp(ms)), format!("{time:.3}"), "{ms}");
+    }
+    assert_eq!(
+        rfc3339(Timestamp(u64::MAX)),
+        format!("{:.3}", jiff::Timestamp::MAX)
+    );
+}

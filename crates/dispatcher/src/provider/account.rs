@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use turnhook_reducer::{
     event::{EventType, SessionEvent, SessionId},
@@ -171,7 +172,14 @@ impl Account {
     /// What is to be done with a delivery of the event `id`: with what may have been sent of it already, if so, and
     /// whether it is begun anew (a first attempt, or a replay).
     #[must_use]
-    pub fn prepare(&self, id: &str, body: &[u8], sent: Option<Sent>, anew: bool, now: Timestamp) -> Prepared {
+    pub fn prepare(
+        &self,
+        id: &str,
+        body: &Bytes,
+        sent: Option<Sent>,
+        anew: bool,
+        now: Timestamp,
+    ) -> Prepared {
         match sent {
             Some(sent) => self.again(sent, anew, now),
             None => self.first(id, body, now),
@@ -211,7 +219,7 @@ impl Account {
         }
     }
 
-    fn first(&self, id: &str, body: &[u8], now: Timestamp) -> Prepared {
+    fn first(&self, id: &str, body: &Bytes, now: Timestamp) -> Prepared {
         let event = match Facts::read(id, body) {
             Ok(event) => event,
             Err(why) => return Prepared::Dead(Dead::Rejected(why)),
@@ -309,7 +317,7 @@ impl Account {
 
     /// By what deliveries wait for each other: their session, or their customer.
     #[must_use]
-    pub fn ordering_key(&self, id: &str, body: &[u8], session: SessionId) -> SessionId {
+    pub fn ordering_key(&self, id: &str, body: &Bytes, session: SessionId) -> SessionId {
         if self.terms.order == Order::Session {
             return session;
         }

@@ -22,7 +22,7 @@ pub const SEVERAL: &str = "application/cloudevents-batch+json";
 
 /// The attributes of a CloudEvent in their usual order.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct CloudEvent<'a> {
+pub(super) struct CloudEvent<'a, D = &'a RawValue> {
     pub(super) specversion: &'a str,
     pub(super) id: &'a str,
     pub(super) source: &'a str,
@@ -32,11 +32,10 @@ pub(super) struct CloudEvent<'a> {
     pub(super) time: &'a str,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) datacontenttype: Option<&'a str>,
-    #[serde(borrow)]
-    pub(super) data: &'a RawValue,
+    pub(super) data: D,
 }
 
-impl CloudEvent<'_> {
+impl<D: Serialize> CloudEvent<'_, D> {
     pub(super) fn text(&self) -> Result<String, String> {
         serde_json::to_string(self).map_err(|error| error.to_string())
     }
@@ -44,8 +43,17 @@ impl CloudEvent<'_> {
 
 /// Items whose text is JSON, as one or as an array.
 pub(super) fn array(items: &[Item]) -> String {
-    let texts: Vec<&str> = items.iter().map(|item| item.text.as_str()).collect();
-    format!("[{}]", texts.join(","))
+    let size: usize = items.iter().map(|item| item.text.len() + 1).sum();
+    let mut array = String::with_capacity(size + 2);
+    for item in items {
+        array.push(if array.is_empty() { '[' } else { ',' });
+        array.push_str(&item.text);
+    }
+    if array.is_empty() {
+        array.push('[');
+    }
+    array.push(']');
+    array
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -101,7 +109,7 @@ impl Product for CloudEvents {
     fn encode(&self, record: &Record<'_>) -> Result<Vec<Item>, String> {
         let event = record.event;
         let r#type = format!("io.turnhook.{}", event.event_type.as_str());
-        let data: &RawValue = serde_json::from_str(&event.data).map_err(|error| error.to_string())?;
+        let data = event.data()?;
         // A user's event is of no source.
         let source = if event.source.is_empty() {
             "/turnhook".to_owned()

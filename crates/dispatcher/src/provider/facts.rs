@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use turnhook_reducer::{event::EventType, time::Timestamp};
@@ -45,8 +46,8 @@ pub struct Facts {
     pub usage: Totals,
     /// Since the session's previous event.
     pub usage_delta: Totals,
-    /// The payload's `data`, as it stands there: JSON.
-    pub data: String,
+    /// The payload.
+    pub(super) body: Bytes,
 }
 
 /// Counters of both legs.
@@ -74,12 +75,14 @@ pub struct Leg {
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct Envelope<'a, D> {
     r#type: &'a str,
     timestamp: &'a str,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    data: D,
 }
+
+/// How the payload of a session's event begins: so it is read once, and not first for its type alone.
+const OF_SESSION: &[u8] = br#"{"type":"session."#;
 
 #[derive(Deserialize)]
 struct Data {
@@ -113,22 +116,47 @@ impl Facts {
     ///
     /// # Errors
     /// What of it cannot be read.
-    pub fn read(id: &str, body: &[u8]) -> Result<Facts, String> {
+    pub fn read(id: &str, body: &Bytes) -> Result<Facts, String> {
         let wrong = |error: serde_json::Error| format!("the payload of {id} cannot be read: {error}");
-        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(wrong)?;
-        let event_type = EventType::from_name(envelope.r#type)
-            .ok_or_else(|| format!("{id} is a {}, which is nothing to bill", envelope.r#type))?;
-        let time = |text: &str| time(text).ok_or_else(|| format!("{id} has no time: {text:?}"));
-        if !event_type.is_of_session() {
-            let data: UserData = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
-            let at = time(envelope.timestamp)?;
-            return Ok(Facts::of_user(id, event_type, at, data, envelope.data));
+        if body.starts_with(OF_SESSION) {
+            let envelope: Envelope<'_, Data> = serde_json::from_slice(body).map_err(wrong)?;
+            let event_type = event_type(id, envelope.r#type)?;
+            return Facts::of_session(id, event_type, envelope.timestamp, envelope.data, body);
         }
-        let data: Data = serde_json::from_str(envelope.data.get()).map_err(wrong)?;
+        let envelope: Envelope<'_, &RawValue> = serde_json::from_slice(body).map_err(wrong)?;
+        let (event_type, data) = (event_type(id, envelope.r#type)?, envelope.data.get());
+        if event_type.is_of_session() {
+            let data = serde_json::from_str(data).map_err(wrong)?;
+            return Facts::of_session(id, event_type, envelope.timestamp, data, body);
+        }
+        let data: UserData = serde_json::from_str(data).map_err(wrong)?;
+        let at = time(id, envelope.timestamp)?;
+        Ok(Facts::of_user(id, event_type, at, data, body))
+    }
+
+    /// The payload's `data`, as it stands there: JSON.
+    ///
+    /// # Errors
+    /// If the payload cannot be read any more.
+    pub fn data(&self) -> Result<&RawValue, String> {
+        let envelope: Result<Envelope<'_, &RawValue>, _> = serde_json::from_slice(&self.body);
+        envelope
+            .map(|envelope| envelope.data)
+            .map_err(|error| error.to_string())
+    }
+
+    fn of_session(
+        id: &str,
+        event_type: EventType,
+        timestamp: &str,
+        data: Data,
+        body: &Bytes,
+    ) -> Result<Facts, String> {
+        let time = |text: &str| time(id, text);
         Ok(Facts {
             id: id.to_owned(),
             event_type,
-            timestamp: time(envelope.timestamp)?,
+            timestamp: time(timestamp)?,
             session_id: data.session_id,
             sequence: data.sequence,
             continues: data.continues,
@@ -144,13 +172,13 @@ impl Facts {
             billable: data.billable,
             usage: data.usage,
             usage_delta: data.usage_delta,
-            data: envelope.data.get().to_owned(),
+            body: body.clone(),
         })
     }
 }
 
 impl Facts {
-    fn of_user(id: &str, event_type: EventType, at: Timestamp, user: UserData, data: &RawValue) -> Facts {
+    fn of_user(id: &str, event_type: EventType, at: Timestamp, user: UserData, body: &Bytes) -> Facts {
         Facts {
             id: id.to_owned(),
             event_type,
@@ -170,12 +198,20 @@ impl Facts {
             billable: String::new(),
             usage: Totals::default(),
             usage_delta: Totals::default(),
-            data: data.get().to_owned(),
+            body: body.clone(),
         }
     }
 }
 
-fn time(text: &str) -> Option<Timestamp> {
-    let ms = jiff::Timestamp::from_str(text).ok()?.as_millisecond();
-    u64::try_from(ms).ok().map(Timestamp)
+fn event_type(id: &str, name: &str) -> Result<EventType, String> {
+    EventType::from_name(name).ok_or_else(|| format!("{id} is a {name}, which is nothing to bill"))
+}
+
+fn time(id: &str, text: &str) -> Result<Timestamp, String> {
+    let ms = jiff::Timestamp::from_str(text)
+        .ok()
+        .map(|time| time.as_millisecond());
+    let ms = ms.and_then(|ms| u64::try_from(ms).ok());
+    ms.map(Timestamp)
+        .ok_or_else(|| format!("{id} has no time: {text:?}"))
 }

@@ -9,7 +9,6 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
@@ -82,8 +81,7 @@ impl Product for OpenMeter {
         let time = rfc3339(record.at);
         let mut items = Vec::new();
         for group in record.groups() {
-            let data = object(record, &group.amounts).to_string();
-            let data: &RawValue = serde_json::from_str(&data).map_err(|error| error.to_string())?;
+            let data = object(record, &group.amounts);
             let text = CloudEvent {
                 specversion: "1.0",
                 id: &group.id,

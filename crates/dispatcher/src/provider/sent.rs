@@ -37,6 +37,9 @@ pub enum State {
     Refused(String),
 }
 
+/// For what stands in an item beside its text.
+const ROOM: usize = 256;
+
 impl Sent {
     /// Items that are about to be sent for the first time.
     #[must_use]
@@ -69,8 +72,11 @@ impl Sent {
     /// As it is written down.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        match serde_json::to_vec(self) {
-            Ok(bytes) => Bytes::from(bytes),
+        let texts = self.items.iter().map(|one| one.item.text.len());
+        // The text is there with its quotes escaped, and the rest of an item beside it.
+        let mut bytes = Vec::with_capacity(texts.map(|text| text + text / 4 + ROOM).sum());
+        match serde_json::to_writer(&mut bytes, self) {
+            Ok(()) => Bytes::from(bytes),
             // Nothing in these types can fail to serialise: keys are strings, and the writer is memory.
             Err(error) => {
                 turnhook_reducer::internal_error!("what is sent cannot be written down: {error}");

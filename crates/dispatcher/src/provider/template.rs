@@ -158,7 +158,7 @@ impl Template {
             r#type: event.event_type.as_str(),
             session_id: &event.session_id,
             sequence: event.sequence,
-            data: serde_json::from_str(&event.data).map_err(|error| error.to_string())?,
+            data: serde_json::from_str(event.data()?.get()).map_err(|error| error.to_string())?,
         };
         let context = render::context(&Context {
             id: &group.id,

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use turnhook_reducer::event::EventType;
 
@@ -151,9 +152,13 @@ fn a_cloudevent_has_the_webhooks_data_to_the_byte() {
     assert!(
         String::from_utf8(body(&sample).to_vec())
             .unwrap()
-            .contains(&event.data)
+            .contains(event.data().unwrap().get())
     );
-    assert!(items[0].text.ends_with(&format!("\"data\":{}}}", event.data)));
+    assert!(
+        items[0]
+            .text
+            .ends_with(&format!("\"data\":{}}}", event.data().unwrap()))
+    );
     assert_eq!(
         product.request(&items, 1).content_type,
         "application/cloudevents+json"
@@ -170,7 +175,12 @@ fn a_binary_cloudevent_has_its_attributes_in_headers() {
     let request = product.request(&items, 1);
     assert_eq!(
         request.body,
-        event.data.replace("cust_42", "Jürgen \\\"x\\\"%").as_bytes()
+        event
+            .data()
+            .unwrap()
+            .get()
+            .replace("cust_42", "Jürgen \\\"x\\\"%")
+            .as_bytes()
     );
     let header = |name: &str| request.headers.iter().find(|(n, _)| n == name).unwrap().1.clone();
     assert_eq!(header("ce-subject"), "J%C3%BCrgen%20%22x%22%25");
@@ -295,4 +305,29 @@ fn of_a_users_event_the_whole_is_sent_or_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_payload_is_read_alike_in_whichever_order_its_fields_are() {
+    let payload = body(&samples::event(EventType::End, Case::Exact, NOW));
+    let known = Facts::read(EVT, &payload).unwrap();
+    let fields: Json = serde_json::from_slice(&payload).unwrap();
+    let turned = format!(
+        "{{ \"data\":{}, \"timestamp\":{}, \"type\":{} }}",
+        known.data().unwrap(),
+        fields["timestamp"],
+        fields["type"]
+    );
+    let read = Facts::read(EVT, &turned.into()).unwrap();
+    assert_eq!(read.data().unwrap().get(), known.data().unwrap().get());
+    let facts = |of: Facts| {
+        format!(
+            "{:?}",
+            Facts {
+                body: Bytes::new(),
+                ..of
+            }
+        )
+    };
+    assert_eq!(facts(read), facts(known));
 }
