@@ -49,7 +49,7 @@ impl Record for Shown {
         Ok(Shown {
             success: (shown.state == DeliveryState::Delivered).then(|| shown.success(status, latency)),
             row: shown,
-            body: body.into(),
+            body,
             sent: row.maybe(LISTED + 3)?,
         })
     }

@@ -1,6 +1,7 @@
 //! What the ledger needs to know of an event, packed together with its body so that one row is the whole
 //! record: the ledger's tables can always be made again from the events.
 
+use bytes::{Buf as _, Bytes};
 use turnhook_reducer::{
     event::{Accuracy, CloseReason, SessionEnd, SessionEvent, SessionId},
     internal_error,
@@ -104,12 +105,13 @@ pub(crate) fn unpack_facts(data: &[u8]) -> Option<Facts> {
 }
 
 /// The body of a packed event; `None` if it is damaged.
-pub(crate) fn unpack_body(data: &[u8]) -> Option<Vec<u8>> {
-    let mut whole = unpack(data)?;
+pub(crate) fn unpack_body(data: &[u8]) -> Option<Bytes> {
+    let mut whole = Bytes::from(unpack(data)?);
     let mut r = Reader(&whole);
     r.bytes()?;
     let at = whole.len() - r.0.len();
-    Some(whole.split_off(at))
+    whole.advance(at);
+    Some(whole)
 }
 
 pub(crate) fn names(event: &SessionEvent) -> Vec<u8> {

@@ -305,7 +305,7 @@ pub(crate) struct EventDelivery(DeliveryId, String, DeliveryState);
 impl Record for WithBody {
     fn read<R: Columns>(row: &R) -> Result<Self, R::Error> {
         let body = row.maybe(23)?.and_then(facts::unpack_body);
-        Ok(WithBody(SessionRow::read(row)?, body.map(Into::into)))
+        Ok(WithBody(SessionRow::read(row)?, body))
     }
 }
 

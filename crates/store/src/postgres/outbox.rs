@@ -159,9 +159,7 @@ fn delivery(row: &Row) -> Result<Delivery, Fault> {
         event_type: event_type(rows::code(row, 3)?),
         sequence: rows::number(row, 4)?,
         timestamp: rows::time(row, 5)?,
-        body: facts::unpack_body(row.read(6)?)
-            .ok_or_else(|| Fault::damaged("event"))?
-            .into(),
+        body: facts::unpack_body(row.read(6)?).ok_or_else(|| Fault::damaged("event"))?,
         sent: row.read::<Option<Vec<u8>>>(10)?.map(Into::into),
         attempts: rows::number(row, 7)?,
         first_attempt_at: rows::maybe_time(row, 8)?,

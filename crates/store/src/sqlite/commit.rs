@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 use turnhook_reducer::{
     event::{EventId, EventType, SessionId, Unattributed},
@@ -320,29 +320,34 @@ fn insert_unattributed(conn: &Connection, source: SourceId, bytes: &Unattributed
     Ok(())
 }
 
+/// What [`delivery_of`] reads, of a delivery `d` and its event `e`.
+pub(super) const DELIVERY: &str = "d.id, e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, \
+     d.first_attempt_at, d.at, (SELECT s.items FROM sent s WHERE s.delivery = d.id)";
+
+pub(super) fn delivery_of(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let id = DeliveryId(row.get(0)?);
+    let data = row.get_ref(6)?.as_blob()?;
+    Ok(Delivery {
+        id,
+        endpoint: id.endpoint(),
+        event_id: EventId(row.get(1)?),
+        session_id: SessionId(row.get(2)?),
+        event_type: rows::event_type(row.get(3)?),
+        sequence: row.get(4)?,
+        timestamp: Timestamp(nat(row.get(5)?)),
+        body: facts::unpack_body(data).ok_or_else(|| rows::damaged("event"))?,
+        attempts: row.get(7)?,
+        first_attempt_at: rows::maybe_time(row, 8)?,
+        next_attempt_at: rows::time(row, 9)?,
+        sent: row.get::<_, Option<Vec<u8>>>(10)?.map(Into::into),
+    })
+}
+
 /// A delivery and its event as they stand in the file; `None` if the row is gone.
 pub(super) fn read_delivery(conn: &Connection, id: DeliveryId) -> rusqlite::Result<Option<Delivery>> {
-    conn.prepare_cached(
-        "SELECT e.event_id, e.session_id, e.type, e.sequence, e.at, e.data, d.attempts - d.prior, d.first_attempt_at, d.at, \
-         (SELECT s.items FROM sent s WHERE s.delivery = d.id) \
-         FROM delivery d JOIN event e ON e.id = ?2 WHERE d.id = ?1",
-    )?
-    .query_row([id.0, id.event()], |row| {
-        let data = row.get_ref(5)?.as_blob()?;
-        Ok(Delivery {
-            id,
-            endpoint: id.endpoint(),
-            event_id: EventId(row.get(0)?),
-            session_id: SessionId(row.get(1)?),
-            event_type: rows::event_type(row.get(2)?),
-            sequence: row.get(3)?,
-            timestamp: Timestamp(nat(row.get(4)?)),
-            body: facts::unpack_body(data).ok_or_else(|| rows::damaged("event"))?.into(),
-            sent: row.get::<_, Option<Vec<u8>>>(9)?.map(Into::into),
-            attempts: row.get(6)?,
-            first_attempt_at: rows::maybe_time(row, 7)?,
-            next_attempt_at: rows::time(row, 8)?,
-        })
-    })
+    conn.prepare_cached(&format!(
+        "SELECT {DELIVERY} FROM delivery d JOIN event e ON e.id = ?2 WHERE d.id = ?1"
+    ))?
+    .query_row([id.0, id.event()], delivery_of)
     .optional()
 }

@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::time::Timestamp;
 
-use super::{Sqlite, commit::read_delivery, connection, int};
+use super::{
+    Sqlite,
+    commit::{DELIVERY, delivery_of, read_delivery},
+    connection, int,
+};
 use crate::{
     delivery::Delivery,
     endpoint::Backlog,
@@ -36,17 +40,18 @@ impl Sqlite {
             let (seen, mark) = counts.see();
             let tx = conn.unchecked_transaction()?;
             let lowest = seen.get(&endpoint).map_or(0, |count| count.lowest);
-            let mut stmt = tx.prepare_cached(
-                "SELECT id FROM delivery NOT INDEXED WHERE id >= ?2 AND endpoint = ?1 AND state = 0 ORDER BY id LIMIT ?3",
-            )?;
+            let mut stmt = tx.prepare_cached(&format!(
+                "SELECT {DELIVERY} FROM delivery d NOT INDEXED CROSS JOIN event e ON e.id = d.id >> 16 \
+                 WHERE d.id >= ?2 AND d.endpoint = ?1 AND d.state = 0 ORDER BY d.id LIMIT ?3"
+            ))?;
             let from = after.0.saturating_add(1).max(lowest);
-            let ids = stmt
-                .query_map(params![endpoint.0, from, int(limit as u64)], |r| r.get(0).map(DeliveryId))?
+            let page = stmt
+                .query_map(params![endpoint.0, from, int(limit as u64)], delivery_of)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            if let Some(first) = ids.first().filter(|_| after.0 < lowest) {
-                counts.found_lowest(*first, mark);
+            if let Some(first) = page.first().filter(|_| after.0 < lowest) {
+                counts.found_lowest(first.id, mark);
             }
-            read_all(&tx, &ids)
+            Ok(page)
         })
         .await
     }
@@ -58,13 +63,12 @@ impl Sqlite {
     ) -> Result<Vec<Delivery>> {
         self.read(move |conn| {
             let tx = conn.unchecked_transaction()?;
-            let mut stmt = tx.prepare_cached(
-                "SELECT id FROM delivery NOT INDEXED WHERE id > ?1 AND state = 0 ORDER BY id LIMIT ?2",
-            )?;
-            let ids = stmt
-                .query_map(params![after.0, int(limit as u64)], |r| r.get(0).map(DeliveryId))?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            read_all(&tx, &ids)
+            let mut stmt = tx.prepare_cached(&format!(
+                "SELECT {DELIVERY} FROM delivery d NOT INDEXED CROSS JOIN event e ON e.id = d.id >> 16 \
+                 WHERE d.id > ?1 AND d.state = 0 ORDER BY d.id LIMIT ?2"
+            ))?;
+            stmt.query_map(params![after.0, int(limit as u64)], delivery_of)?
+                .collect()
         })
         .await
     }
