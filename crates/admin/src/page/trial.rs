@@ -76,13 +76,11 @@ fn told(view: &View, name: &str, trial: &Trial) -> Vec<Block> {
         (None, false) => Block::Say("good", format!("{shown} is well: it took what was sent.")),
     };
     let mut words = vec![sentence];
-    if !trial.means.is_empty() {
-        words.push(Block::Say("", trial.means.clone()));
-    }
-    words.push(Block::Say(
-        "",
-        "Nobody is billed for it, and it is not tried again.".to_owned(),
-    ));
+    let means = format!(
+        "{} Nobody is billed for this test, and it is sent once.",
+        trial.means
+    );
+    words.push(Block::Say("", means.trim_start().to_owned()));
     if !trial.sent.is_empty() {
         let status = trial.status.and_then(|status| StatusCode::from_u16(status).ok());
         let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
