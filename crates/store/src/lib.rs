@@ -89,6 +89,7 @@ mod session;
 mod sqlite;
 mod state;
 mod summed;
+mod trim;
 mod upkeep;
 mod usage;
 mod user_events;

@@ -25,10 +25,9 @@ pub use self::{
     enforce::{CancelResult, EnforceMetrics},
     format::Format,
     labels::{
-        DirectionLabels, EndLabels, EndpointLabels, EventLabels, MessageKind, OutcomeLabels, ReasonLabels,
-        SourceLabels,
+        EndLabels, EndpointLabels, EventLabels, MessageKind, OutcomeLabels, ReasonLabels, SourceLabels,
     },
-    sources::{IGNORED, SourceMetrics, TO_CLIENTS, TO_PEERS, WEDGES},
+    sources::{IGNORED, SourceMetrics, TO_CLIENTS, TO_PEERS},
 };
 
 /// All metrics. Fields are the names without `turnhook_` and `_total`.

@@ -11,7 +11,7 @@ use turnhook_reducer::time::Timestamp;
 
 use super::rows::Read as _;
 use super::{
-    Postgres,
+    DIALECT, Postgres,
     connection::{Fault, attempt},
     rows,
 };
@@ -19,6 +19,7 @@ use crate::{
     Trimmed,
     codes::{DAY_MS, DELIVERED, DISCARDED, USAGE_DAYS, int, nat},
     error::Result,
+    trim::{TRIM_AUDIT, TRIM_SMALL},
 };
 
 /// Of the time that a step takes on the way there and back, and on a server that does other things as well, this part at
@@ -230,23 +231,13 @@ async fn blocks(client: &Client, done: &mut i64, before: Timestamp, limit: usize
 async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, Fault> {
     let (time, most) = (int(before.0), int(limit as u64));
     let mut more = false;
-    for sql in [
-        "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < $1 ORDER BY id LIMIT $2)",
-        "DELETE FROM unattributed WHERE id IN (SELECT id FROM unattributed ORDER BY id LIMIT $2) AND at < $1",
-        "DELETE FROM endpoint_pause WHERE id IN (SELECT id FROM endpoint_pause WHERE to_at < $1 ORDER BY id LIMIT $2)",
-        "DELETE FROM replay WHERE id IN (SELECT id FROM replay ORDER BY id LIMIT $2) AND at < $1",
-    ] {
-        more |= client.execute(sql, &[&time, &most]).await? >= limit as u64;
+    for sql in TRIM_SMALL {
+        more |= client.execute(&DIALECT.say(sql), &[&time, &most]).await? >= limit as u64;
     }
     let day = int(before.0 / DAY_MS) - USAGE_DAYS;
     more |= usage(client, day, limit).await?;
     let since = day.saturating_mul(int(DAY_MS));
-    client
-        .execute(
-            "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT $2) AND at < $1",
-            &[&since, &most],
-        )
-        .await?;
+    client.execute(&DIALECT.say(TRIM_AUDIT), &[&since, &most]).await?;
     Ok(more)
 }
 

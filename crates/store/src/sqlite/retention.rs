@@ -14,6 +14,7 @@ use crate::{
     codes::{DAY_MS, USAGE_DAYS},
     error::Result,
     ids::DeliveryId,
+    trim::{TRIM_AUDIT, TRIM_SMALL},
 };
 
 /// How far the pass under way has come; what may not be removed is passed over once in a pass.
@@ -187,20 +188,13 @@ fn blocks(conn: &Connection, trim: &mut Trim, before: Timestamp, limit: usize) -
 fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<bool> {
     let values = params![int(before.0), int(limit as u64)];
     let mut more = false;
-    for sql in [
-        "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
-        "DELETE FROM unattributed WHERE id IN (SELECT id FROM unattributed ORDER BY id LIMIT ?2) AND at < ?1",
-        "DELETE FROM endpoint_pause WHERE id IN (SELECT id FROM endpoint_pause WHERE to_at < ?1 ORDER BY id LIMIT ?2)",
-        "DELETE FROM replay WHERE id IN (SELECT id FROM replay ORDER BY id LIMIT ?2) AND at < ?1",
-    ] {
+    for sql in TRIM_SMALL {
         more |= conn.prepare_cached(sql)?.execute(values)? >= limit;
     }
     let day = int(before.0 / DAY_MS) - USAGE_DAYS;
     more |= usage(conn, day, limit)?;
-    conn.prepare_cached(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT ?2) AND at < ?1",
-    )?
-    .execute(params![day.saturating_mul(int(DAY_MS)), int(limit as u64)])?;
+    conn.prepare_cached(TRIM_AUDIT)?
+        .execute(params![day.saturating_mul(int(DAY_MS)), int(limit as u64)])?;
     Ok(more)
 }
 

@@ -29,7 +29,7 @@ mod withheld;
 pub use control::{Control, Enforce, Gate};
 pub use error::{ConfigError, Origin, Problem};
 pub use file::{
-    AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Retry, Session, SourceType, StartOn,
+    AliveWhile, Billable, GroupBy, Limits, Log, LogFormat, PeerLeg, Session, SourceType, StartOn,
 };
 pub use layers::Input;
 pub use load::{load, load_for_store};

@@ -4,9 +4,8 @@ use turnhook_reducer::{event::CloseReason, usage::Counters};
 
 use super::{
     super::{
-        Ledger,
         compare::{Finding, Verdict, compare},
-        ledger::Counting,
+        ledger::{Counting, Ledger},
         log::Log,
     },
     *,

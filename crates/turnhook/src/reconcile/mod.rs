@@ -12,8 +12,8 @@ pub mod line;
 pub mod log;
 
 pub use compare::{Compared, Finding, Verdict, compare};
-pub use files::{LogFile, read};
-pub use ledger::{Ledger, Told, read as ledger};
+pub use files::read;
+pub use ledger::read as ledger;
 
 /// A line is written right before its message is published. Dates of whole seconds, and a busy machine, differ by more, in
 /// milliseconds.
