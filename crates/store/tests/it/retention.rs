@@ -123,7 +123,7 @@ async fn what_is_old_goes_though_nobody_looks(on: &Backend) {
 /// old since the one before, and not only so much.
 async fn a_store_in_which_all_is_delivered_at_full_rate_stays_bounded(on: &Backend) {
     const ROUND: u64 = 10_000;
-    const CALLS: u64 = 1_200;
+    const CALLS: u64 = 600;
     const KEPT: u64 = 2;
     let f = Fixture::new(on, &["billing"]).await;
     let deliver = async |round: u64| {
