@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use turnhook_dispatcher::{
-    body::body,
+    body::{body, rfc3339},
     provider::{
         Meter, Settings, Window,
         account::{Account, Anonymous, CustomerFrom, Dead, Late, Prepared, Unknown},
@@ -89,6 +89,21 @@ fn p2_a_replay_after_the_window_is_uncertain_also_of_what_was_delivered() {
     account.terms.window = Window::Never;
     let again = account.prepare(EVT, &usage(Case::Exact), Some(before), false, NOW);
     assert!(matches!(again, Prepared::Dead(Dead::Uncertain(_))));
+}
+
+#[test]
+fn p4_what_is_late_has_the_time_that_is_configured() {
+    let mut account = account("openmeter", "relayed");
+    let oldest = account.terms.oldest.insert(Duration::from_millis(DAY));
+    let now = NOW.plus(2 * u64::try_from(oldest.as_millis()).unwrap());
+    let of = |account: &Account| account.prepare(EVT, &usage(Case::Exact), None, true, now);
+    assert!(matches!(of(&account), Prepared::Dead(Dead::TooLate(_))));
+    account.late = Late::Send;
+    assert_eq!(sent(of(&account)).items[0].item.at, NOW.0);
+    account.late = Late::Now;
+    let item = sent(of(&account)).items.remove(0).item;
+    assert_eq!(item.at, now.0);
+    assert!(!item.text.contains(&rfc3339(NOW)) && item.text.contains(&rfc3339(now)));
 }
 
 #[test]
