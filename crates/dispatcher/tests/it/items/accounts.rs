@@ -107,6 +107,18 @@ fn p4_what_is_late_has_the_time_that_is_configured() {
 }
 
 #[test]
+fn p11_what_is_ahead_of_their_clock_is_not_sent_before_its_time() {
+    let stripe = account("stripe", "relayed");
+    let future = u64::try_from(stripe.terms.future.unwrap().as_millis()).unwrap();
+    let at = |ahead: u64| {
+        let now = Timestamp(NOW.0 - future - ahead);
+        stripe.prepare(EVT, &usage(Case::Exact), None, true, now)
+    };
+    assert_eq!(at(1500), Prepared::Early(1500));
+    assert_eq!(sent(at(0)).open().count(), 1);
+}
+
+#[test]
 fn p9_deliveries_of_one_customer_wait_for_each_other_where_the_product_wants_that() {
     let (a, b) = (SessionId([1; 16]), SessionId([2; 16]));
     let (stripe, openmeter) = (account("stripe", "relayed"), account("openmeter", "relayed"));
