@@ -110,6 +110,8 @@ keep() {
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -xf - -C "$copy"
+# What an earlier run built of its last copy is older than this one, whatever the files of this one say.
+find "$copy" -name '*.rs' -exec touch {} +
 # What others need is built once, and kept.
 target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 cd "$copy"

@@ -4,6 +4,7 @@
 //! Everything runs on one thread by a clock that is set, from one number: a history that fails can be had again.
 
 mod accounts;
+mod batches;
 mod fake;
 mod world;
 

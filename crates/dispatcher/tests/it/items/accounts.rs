@@ -17,11 +17,11 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-const NOW: Timestamp = Timestamp(1_795_327_257_624);
-const EVT: &str = "evt_00000000000000000000000001";
+pub(super) const NOW: Timestamp = Timestamp(1_795_327_257_624);
+pub(super) const EVT: &str = "evt_00000000000000000000000001";
 const DAY: u64 = 86_400_000;
 
-fn account(name: &'static str, meter: &str) -> Account {
+pub(super) fn account(name: &'static str, meter: &str) -> Account {
     let settings = Settings {
         meters: vec![Meter::new(meter, "billable_bytes".parse().unwrap())],
         ..Settings::default()
