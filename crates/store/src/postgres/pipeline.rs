@@ -1,7 +1,7 @@
 //! Statements that are sent one after the other without waiting for each other's answers.
 
 use deadpool_postgres::Client;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio_postgres::{Row, types::ToSql};
 
 use super::Fault;
@@ -39,7 +39,10 @@ impl<'a> Pipeline<'a> {
             .iter()
             .zip(&params)
             .map(|(statement, params)| client.query(statement, params));
-        Ok(try_join_all(answers).await?)
+        // The first that failed by their order says why: an answer to a later one, which says only that all is undone, may be
+        // seen sooner, where both come while this is being polled.
+        let answers = join_all(answers).await.into_iter().collect::<Result<_, _>>();
+        Ok(answers?)
     }
 }
 
