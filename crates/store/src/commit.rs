@@ -35,6 +35,8 @@ pub struct Commit {
     pub unattributed: Vec<Unattributed>,
     /// Times of which something may have been missed.
     pub gaps: Vec<Gap>,
+    /// Somebody waits for this very commit: it does not wait for its turn.
+    pub at_once: bool,
 }
 
 impl Commit {
@@ -49,6 +51,7 @@ impl Commit {
             events: Vec::new(),
             unattributed: Vec::new(),
             gaps: Vec::new(),
+            at_once: false,
         }
     }
 }

@@ -52,6 +52,7 @@ struct Ready {
     unattributed: Vec<Unattributed>,
     gaps: Vec<Gap>,
     refused: Vec<Refused>,
+    at_once: bool,
 }
 
 struct ReadyEvent {
@@ -85,6 +86,7 @@ impl Ready {
             unattributed: commit.unattributed.clone(),
             gaps: commit.gaps.clone(),
             refused: refused.to_vec(),
+            at_once: commit.at_once,
         }
     }
 }
@@ -152,6 +154,10 @@ impl Job for CommitJob {
 
     fn weight(&self) -> usize {
         1 + self.ready.events.len()
+    }
+
+    fn at_once(&self) -> bool {
+        self.ready.at_once
     }
 }
 

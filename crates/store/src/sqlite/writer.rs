@@ -65,6 +65,10 @@ pub(super) trait Job: Send {
     fn weight(&self) -> usize {
         1
     }
+    /// Whether it does not wait for its turn either.
+    fn at_once(&self) -> bool {
+        false
+    }
 }
 
 /// What the thread knows besides the file. Everything here can be undone with the transaction, or does not depend on it.
@@ -316,6 +320,9 @@ impl Writer {
             loop {
                 match next {
                     Ok(job) => {
+                        if job.at_once() {
+                            spaced = true;
+                        }
                         if job.patience() == 0 && !std::mem::replace(&mut spaced, true) {
                             let turn = *self.next_turn();
                             std::thread::sleep(turn.saturating_duration_since(Instant::now()));

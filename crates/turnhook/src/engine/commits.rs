@@ -147,7 +147,8 @@ impl SourceTask {
         if committing.commit.is_none() {
             // What happens until the store's turn comes is part of this commit, and need not wait for one more. It waits
             // for one turn, whatever others make of the next.
-            let waits = self.reducer.is_pending() || !committing.gaps.is_empty();
+            let waits = (self.reducer.is_pending() || !committing.gaps.is_empty())
+                && !self.enforcing.recording.waits_for_a_commit();
             committing.turn_at = turn_at
                 .or_else(|| self.state.next_turn().map(Instant::from_std))
                 .filter(|at| waits && *at > Instant::now());
@@ -209,7 +210,7 @@ impl SourceTask {
             self.deaf_until(turn, self.reducer.now());
         }
         let output = self.reducer.drain(everything);
-        self.enforcing.recording.commit_begins();
+        let at_once = self.enforcing.recording.commit_begins();
         if everything && self.reducer.unsaved() == 0 {
             self.role.committing_mut()?.saved_at = Some(Instant::now());
         }
@@ -220,6 +221,7 @@ impl SourceTask {
             warn!(source = %self.telemetry.name(), omitted = output.notices_omitted, "more notices than are shown one by one");
         }
         let mut commit = Commit::new(self.id, self.reducer.now());
+        commit.at_once = at_once;
         if let Role::Leader(leading) = &self.role {
             commit.epoch = Some(leading.epoch);
         }

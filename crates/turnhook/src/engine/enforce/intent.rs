@@ -44,11 +44,18 @@ impl Recording {
         });
     }
 
-    /// A commit of all that the reducer has was put together.
-    pub(crate) fn commit_begins(&mut self) {
+    /// Whether there are some that no commit has yet: the next need not wait for the store's turn.
+    pub(crate) fn waits_for_a_commit(&self) -> bool {
+        self.waiting.iter().any(|waiting| !waiting.in_commit)
+    }
+
+    /// A commit of all that the reducer has was put together. Whether there are some that it has first.
+    pub(crate) fn commit_begins(&mut self) -> bool {
+        let news = self.waits_for_a_commit();
         for waiting in &mut self.waiting {
             waiting.in_commit = true;
         }
+        news
     }
 
     /// It has succeeded: what it had.
@@ -130,12 +137,14 @@ mod tests {
             recording.recorded().is_empty(),
             "the commit that was under way does not have it"
         );
-        recording.commit_begins();
+        assert!(recording.commit_begins(), "the next one is made at once");
         add(&mut recording);
+        assert!(recording.waits_for_a_commit());
         assert_eq!(recording.recorded().len(), 1, "and this one not the second");
 
         // The store stands still.
-        recording.commit_begins();
+        assert!(recording.commit_begins());
+        assert!(!recording.commit_begins(), "nobody waits for another one");
         recording.until_overdue().await;
         assert_eq!(recording.overdue().len(), 1);
         assert!(recording.overdue().is_empty() && recording.recorded().is_empty());
