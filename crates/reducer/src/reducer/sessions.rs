@@ -126,11 +126,12 @@ impl Reducer {
             return self.broken("a session starts without a member");
         };
         let name = a.name;
+        let previous_end = self.groups.ended_at(s.group);
         let started_at = if s.former().continues.is_some() {
             s.started_at.get()
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
-            a.opened_at.get().max(s.started_at.get())
+            a.opened_at.get().max(s.started_at.get()).max(previous_end)
         };
         let identity = AllocationIdentity {
             server: self.servers.get(a.server).unwrap_or_default(),

@@ -358,3 +358,28 @@ fn after_an_early_eviction_only_a_new_counts_in_full() {
     w.at(100_100.0).advance();
     assert_eq!(w.peer_bytes_told(), 4 * MB + 1000, "a day later all is as before");
 }
+
+/// Who waits to relay while the session before has yet to end begins one after it, however early he opened.
+#[test]
+fn a_session_that_starts_late_begins_after_the_one_before_it() {
+    let mut w = World::new(Rules {
+        start_on: StartOn::Relay,
+        linger: 0,
+        max_session: 40_000,
+        ..Rules::default()
+    });
+    w.open("bob", 1).ask_deletion("bob", 1);
+    w.at(0.001).open("bob", 2);
+    // Only now it is known that the first one had relayed before it was let go.
+    w.traffic("bob", 1, 1000, MB);
+    w.at(1.0)
+        .traffic("bob", 1, 10, 1000)
+        .close("bob", 1, 1010, MB + 1000);
+    w.at(540.0).refresh("bob", 2);
+    w.at(600.0).traffic("bob", 2, 4000, 240_000);
+    w.at(5000.0).advance();
+    let starts = w.events.iter().filter(|e| e.event_type == EventType::Start);
+    let starts: Vec<_> = starts.map(|e| e.started_at).collect();
+    assert_eq!(starts.len(), 2, "{:#?}", w.told());
+    assert!(w.end(0).end.unwrap().ended_at <= starts[1], "{:#?}", w.told());
+}
