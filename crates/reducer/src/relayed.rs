@@ -104,7 +104,11 @@ pub(crate) fn sent_on(legs: &Legs, framing: u64, in_flight: u64) -> u64 {
     if early > EARLY_DATA.saturating_add(peer.received_bytes / 4) {
         surely
     } else {
-        by_peer.max(surely).min(peer.received_bytes)
+        // The client was sent all of it, also where these are halves of two reports, of which the others were lost.
+        by_peer
+            .max(surely)
+            .min(peer.received_bytes)
+            .min(client.sent_bytes)
     }
 }
 

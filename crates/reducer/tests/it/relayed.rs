@@ -192,6 +192,32 @@ fn h10_what_strangers_make_doubtful_is_a_lower_bound() {
     assert!(w.end(0).allocations[0].totals_seen);
 }
 
+/// The client's half of a download and the peer's half of a stranger's flood, each without its other one: what came from
+/// peers less the most that can have been dropped is more than the client was sent.
+#[test]
+fn h10_halves_of_two_reports_are_not_billed_above_what_the_client_was_sent() {
+    let download = Load {
+        down: Size::Many,
+        ..Load::default()
+    };
+    let flood = Load {
+        strangers: Size::Giga,
+        ..Load::default()
+    };
+    let (first, second) = (
+        carried(Way::TcpRelay, &[download, download]),
+        carried(Way::TcpRelay, &[flood]),
+    );
+    let all = carried(Way::TcpRelay, &[download, download, flood]);
+    let mut w = World::new(Rules::default());
+    w.open("ann", 1)
+        .message("ann", 1, Kind::Traffic(Leg::Client, first.legs.client))
+        .message("ann", 1, Kind::Traffic(Leg::Peer, second.legs.peer));
+    w.close_with("ann", 1, all.legs, &all);
+    w.at(100_000.0).advance();
+    assert!(w.billed() > 0 && w.billed() <= all.down, "{}", w.billed());
+}
+
 /// Two packets come between two looks, so that no report is made before the end, and counters of 32 bits wrap.
 #[test]
 fn h11_a_tcp_relay_with_an_odd_packet_is_a_lower_bound() {
