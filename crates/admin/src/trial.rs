@@ -161,3 +161,22 @@ pub(crate) fn add(admin: &Admin, routes: Routes) -> Routes {
     );
     routes.route(operation, handler.with_state(admin.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+
+    use super::*;
+
+    /// What the API's document offers is what there is.
+    #[test]
+    fn all_types_and_cases_are_offered() {
+        let offered = |name: &str| match PARAMETERS.iter().find(|one| one.name == name).map(|one| &one.of) {
+            Some(Of::Words(words)) => words.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        let types = EventType::ALL.map(EventType::as_str);
+        assert_eq!(offered("type"), [&[PING][..], &types].concat());
+        assert_eq!(offered("case"), CASES.map(|(name, _)| name));
+    }
+}

@@ -5,6 +5,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use turnhook_reducer::event::EventType;
 
 use super::{Block, Cell, Field, Form, View, operate::text_lines};
 use crate::{
@@ -16,15 +17,8 @@ use crate::{
 
 /// What asks for it.
 pub(super) fn form(view: &View, endpoint: &str) -> [Block; 2] {
-    let types = [
-        (PING, "a ping"),
-        ("session.start", "a sample of session.start"),
-        ("session.usage", "a sample of session.usage"),
-        ("session.end", "a sample of session.end"),
-        ("quota.reached", "a sample of quota.reached"),
-        ("user.blocked", "a sample of user.blocked"),
-        ("user.unblocked", "a sample of user.unblocked"),
-    ];
+    let mut types = vec![(PING, "a ping")];
+    types.extend(EventType::ALL.map(|one| (one.as_str(), one.as_str())));
     let nothing = Asked::default();
     let field = |label, name| Field::new(label, name, "text", &nothing);
     let form = Form {
@@ -32,7 +26,7 @@ pub(super) fn form(view: &View, endpoint: &str) -> [Block; 2] {
         action: view.link(&format!("/endpoints/{}/test", encoded(endpoint.as_bytes()))),
         hidden: Vec::new(),
         fields: vec![
-            field("What is sent", "type").of(&types),
+            field("What is sent, a ping or a sample of", "type").of(&types),
             field("What is special about a sample", "case").of(&CASES),
             field("Why, for the record", "reason"),
         ],

@@ -15,7 +15,7 @@ async fn an_operator_tries_an_endpoint_and_it_is_on_record() {
     let f = Fixture::new().await;
     let view = f.get("/endpoints/billing").await.body;
     assert!(
-        view.contains("action=\"/endpoints/billing/test\"") && view.contains("a sample of user.unblocked"),
+        view.contains("action=\"/endpoints/billing/test\"") && view.contains("value=\"user.unblocked\""),
         "{view}"
     );
     let seen = f.ask("vera", "GET", "/endpoints/billing", "").await.body;
