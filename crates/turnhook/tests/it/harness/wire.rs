@@ -1,9 +1,10 @@
 //! How a TURN client talks to its server: UDP, TCP or TLS.
 
 use std::{
+    collections::HashSet,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +20,20 @@ use super::{
 
 /// How long a packet may take before it counts as lost, or a request before it is repeated.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A socket with a port that no client before it had: over UDP coturn does not notice that a client is gone, and
+/// answers whoever comes from its address with 437 as long as the allocation lasts.
+fn of_its_own_port() -> UdpSocket {
+    static HAD: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut had = HAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let had = had.get_or_insert_default();
+    loop {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        if had.insert(socket.local_addr().unwrap().port()) {
+            return socket;
+        }
+    }
+}
 
 trait Stream: Read + Write + Send {
     /// The TCP connection below.
@@ -58,7 +73,7 @@ impl Wire {
         };
         let way = match transport {
             Transport::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let socket = of_its_own_port();
                 socket.connect((Ipv4Addr::LOCALHOST, coturn.port)).unwrap();
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 Way::Udp(socket)
