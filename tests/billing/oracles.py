@@ -2,7 +2,8 @@
 The makers' own clients against the same fakes as ours: whatever their bytes do there, ours do.
 
 Each client sends two events, then both again; so does turnhook's encoder (the example `provider` of turnhook-dispatcher,
-whose path is the first argument; the second is where CloudEvents' client for Node is installed). What the two fakes hold
+whose path is the first argument; the second is where CloudEvents' client for Node is installed, and the third the schema
+that its specification publishes, if it could be had). What the two fakes hold
 afterwards, and what the bodies say, must be equal, and each answer must mean the same to both.
 """
 
@@ -278,8 +279,35 @@ def cloudevents(ours):
     server.server_close()
 
 
+def cloudevents_schema(ours, schema):
+    """The schema that the specification publishes takes all that is sent as a CloudEvent."""
+    from jsonschema import Draft7Validator, FormatChecker
+
+    validator = Draft7Validator(json.loads(pathlib.Path(schema).read_text()), format_checker=FormatChecker())
+    relay = [["turn_relay", "billable_bytes", "bytes"]]
+    print("cloudevents, by its published schema")
+    for name, sent in (
+        ("structured", wish("cloudevents", [], customer='Jürgen "x" %', options={"mode": "structured"}, ids=IDS[:1])),
+        ("in a batch", wish("cloudevents", [], options={"mode": "batch"})),
+        ("for OpenMeter", wish("openmeter", relay)),
+        ("for OpenMeter's v3", wish("openmeter", relay, options={"api": "v3"})),
+    ):
+        body = json.loads(ours.ask(sent)["body"])
+        events = body if isinstance(body, list) else [body]
+        check(f"{name}: as many as were asked for", len(events), len(sent["ids"]))
+        for event in events:
+            check(f"{name}: taken", [error.message for error in validator.iter_errors(event)], [])
+            for broken in ("id", "source", "type", "specversion"):
+                check(f"{name}: and none without {broken}",
+                      validator.is_valid({k: v for k, v in event.items() if k != broken}), False)
+            for field, wrong in (("time", "yesterday"), ("source", "a b"), ("subject", ""), ("specversion", "")):
+                check(f"{name}: nor with {field} {wrong!r}", validator.is_valid({**event, field: wrong}), False)
+
+
 def main():
     ours = Ours(sys.argv[1])
+    if len(sys.argv) > 3:
+        cloudevents_schema(ours, sys.argv[3])
     for oracle in (stripe, orb, metronome, lago, polar, cloudevents):
         oracle(ours)
     ours.process.stdin.close()

@@ -325,6 +325,8 @@ pub struct Kind {
     pub name: &'static str,
     /// What is told of an event beside the amounts, unless the endpoint says.
     pub properties: &'static [&'static str],
+    /// Whether its operator says for how long it knows an item again, so that this may be longer than is known here.
+    pub own_window: bool,
     /// Makes it.
     pub make: fn(&Settings) -> Result<Arc<dyn Product>, Wrong>,
 }
@@ -334,41 +336,49 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "cloudevents",
         properties: &[],
+        own_window: true,
         make: cloudevents::make,
     },
     Kind {
         name: "openmeter",
         properties: &USUAL,
+        own_window: true,
         make: openmeter::make,
     },
     Kind {
         name: "stripe",
         properties: &[],
+        own_window: false,
         make: stripe::make,
     },
     Kind {
         name: "lago",
         properties: &USUAL,
+        own_window: false,
         make: lago::make,
     },
     Kind {
         name: "orb",
         properties: &USUAL,
+        own_window: false,
         make: orb::make,
     },
     Kind {
         name: "metronome",
         properties: &USUAL,
+        own_window: false,
         make: metronome::make,
     },
     Kind {
         name: "polar",
         properties: &USUAL,
+        own_window: false,
         make: polar::make,
     },
     Kind {
         name: "template",
         properties: &USUAL,
+        own_window: true,
         make: template::make,
     },
 ];

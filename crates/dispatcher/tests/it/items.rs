@@ -17,8 +17,9 @@ use self::{
     world::{Fate, Plan, World},
 };
 
-/// Histories of each product.
+/// Histories of each of the two that are most unlike, and of each other product.
 const HISTORIES: u64 = 500;
+const OF_OTHERS: u64 = HISTORIES / 2;
 
 fn run(seed: u64, kind: Kind, change: impl Fn(&mut Plan)) -> World {
     let mut plan = Plan::new(seed, kind);
@@ -30,10 +31,10 @@ fn run(seed: u64, kind: Kind, change: impl Fn(&mut Plan)) -> World {
     world
 }
 
-fn many(kind: Kind, change: impl Fn(&mut Plan) + Copy) {
+fn many(kind: Kind, histories: u64) {
     let (mut counted, mut dead, mut waiting) = (0, 0, 0);
-    for seed in 0..HISTORIES {
-        let world = run(seed, kind, change);
+    for seed in 0..histories {
+        let world = run(seed, kind, |_| ());
         counted += world.fates(|fate| *fate == Fate::Delivered);
         dead += world.fates(|fate| matches!(fate, Fate::Dead(_)));
         waiting += world.fates(|fate| *fate == Fate::Pending);
@@ -45,12 +46,32 @@ fn many(kind: Kind, change: impl Fn(&mut Plan) + Copy) {
 
 #[test]
 fn what_openmeter_counts_is_the_ledger_or_is_listed() {
-    many(Kind::OpenMeter, |_| ());
+    many(Kind::OpenMeter, HISTORIES);
 }
 
 #[test]
 fn what_lago_counts_is_the_ledger_or_is_listed() {
-    many(Kind::Lago, |_| ());
+    many(Kind::Lago, HISTORIES);
+}
+
+#[test]
+fn what_orb_counts_is_the_ledger_or_is_listed() {
+    many(Kind::Orb, OF_OTHERS);
+}
+
+#[test]
+fn what_metronome_counts_is_the_ledger_or_is_listed() {
+    many(Kind::Metronome, OF_OTHERS);
+}
+
+#[test]
+fn what_polar_counts_is_the_ledger_or_is_listed() {
+    many(Kind::Polar, OF_OTHERS);
+}
+
+#[test]
+fn what_stripe_counts_is_the_ledger_or_is_listed() {
+    many(Kind::Stripe, OF_OTHERS);
 }
 
 #[test]
@@ -98,7 +119,15 @@ fn p11_a_time_that_has_not_come_by_their_clock_waits_and_is_no_failure() {
 
 #[test]
 fn p5_one_poisoned_item_takes_no_neighbour_along() {
-    for kind in [Kind::OpenMeter, Kind::Lago] {
+    let all = [
+        Kind::OpenMeter,
+        Kind::Lago,
+        Kind::Orb,
+        Kind::Metronome,
+        Kind::Polar,
+        Kind::Stripe,
+    ];
+    for kind in all {
         for seed in 0..50 {
             let world = run(seed, kind, |plan| {
                 plan.calm();

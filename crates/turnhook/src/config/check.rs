@@ -26,6 +26,7 @@ mod provider;
 mod quota;
 mod source;
 mod store;
+mod twice;
 
 /// Everything that is wrong, or the configuration.
 pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> {

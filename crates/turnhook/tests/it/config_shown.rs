@@ -295,3 +295,32 @@ fn endpoints_that_hear_of_nobody_and_open_gates_are_warned_of() {
         );
     }
 }
+
+/// Two keys may be of one account, which nobody can see: then all would be billed twice.
+#[test]
+fn two_keys_for_one_meter_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = |name: &str, more: &str| {
+        format!(
+            "[[endpoint]]\nname = \"{name}\"\ntype = \"orb\"\nbearer = \"key-{name}\"\noldest = \"80h\"\n\
+             meters = [{{ event = \"relay\", value = \"billable_bytes\" }}]\n{more}\n"
+        )
+    };
+    let source = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword = \"sixteen-letters-\"\n";
+    let said = |one: &str, two: &str| {
+        let text = format!("{source}{}{}", endpoint("one", one), endpoint("two", two));
+        fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+        let output = run(directory.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).to_owned()
+    };
+    let warned = said("", "realms = [\"example.org\"]");
+    assert!(
+        warned.contains("endpoint[1].meters[0].event: the endpoint \"one\" counts into a meter of this name")
+            && !warned.contains("key-"),
+        "{warned}"
+    );
+    // Each of its own tenant.
+    let apart = said("realms = [\"example.com\"]", "realms = [\"example.org\"]");
+    assert_eq!(apart, "");
+}

@@ -19,6 +19,14 @@ pub(crate) enum Kind {
     Lago,
     /// Like OpenMeter, with a clock that is behind.
     Ahead,
+    /// Names those that it refuses by their keys; the others of that request it takes, or does not: it never says.
+    Orb,
+    /// Takes a batch whole or not at all, and does not say which event was the fault.
+    Metronome,
+    /// Takes a batch whole or not at all, and names each fault by its place; how many it knew is said, and not which.
+    Polar,
+    /// Takes one event a request; a repeat is a 400.
+    Stripe,
 }
 
 impl Kind {
@@ -26,7 +34,16 @@ impl Kind {
         match self {
             Kind::OpenMeter | Kind::Ahead => "openmeter",
             Kind::Lago => "lago",
+            Kind::Orb => "orb",
+            Kind::Metronome => "metronome",
+            Kind::Polar => "polar",
+            Kind::Stripe => "stripe",
         }
+    }
+
+    /// Of a request that breaks off halfway, what came before is in.
+    fn takes_one_after_the_other(self) -> bool {
+        matches!(self, Kind::OpenMeter | Kind::Ahead | Kind::Orb)
     }
 }
 
@@ -89,6 +106,19 @@ struct Event {
     at: String,
 }
 
+impl Event {
+    fn new(id: String, customer: &str, bytes: u64, at: String) -> Event {
+        assert!(customer.starts_with("cus_"), "billed to {customer:?}");
+        let poisoned = customer.ends_with("poison");
+        Event {
+            id,
+            bytes,
+            poisoned,
+            at,
+        }
+    }
+}
+
 impl Fake {
     pub(crate) fn new(kind: Kind, window: u64) -> Fake {
         Fake {
@@ -123,7 +153,7 @@ impl Fake {
             return answer(401, &[], "no such key");
         }
         let poisoned = events.iter().any(|event| event.poisoned);
-        if fault == Fault::Halfway && self.kind != Kind::Lago && !poisoned {
+        if fault == Fault::Halfway && self.kind.takes_one_after_the_other() && !poisoned {
             let half = events.len() / 2;
             self.take(&events[..half], now);
             return answer(500, &[], "");
@@ -178,6 +208,53 @@ impl Fake {
                 let refusal = json!({"status": 422, "code": "validation_errors", "error_details": faults});
                 answer(422, &[], &refusal.to_string())
             }
+            Kind::Orb => {
+                let (bad, good): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.poisoned);
+                if bad.is_empty() || self.asked.is_multiple_of(2) {
+                    self.take(good, now);
+                }
+                let failed: Vec<Json> = bad
+                    .iter()
+                    .map(|event| json!({"idempotency_key": event.id, "validation_errors": ["no such customer"]}))
+                    .collect();
+                let status = if failed.is_empty() { 200 } else { 400 };
+                answer(status, &[], &json!({"validation_failed": failed}).to_string())
+            }
+            Kind::Metronome => {
+                if events.iter().any(|event| event.poisoned) {
+                    return answer(400, &[], r#"{"message":"an event is not valid"}"#);
+                }
+                self.take(events, now);
+                answer(200, &[], "")
+            }
+            Kind::Polar => {
+                let place = events.iter().position(|event| event.poisoned);
+                if let Some(place) = place {
+                    let fault = json!({"loc": ["body", "events", place, "external_customer_id"], "msg": "no such customer"});
+                    return answer(422, &[], &json!({"detail": [fault]}).to_string());
+                }
+                let known = events.iter().filter(|event| self.knows(&event.id, now)).count();
+                self.take(events, now);
+                let taken = json!({"inserted": events.len() - known, "duplicates": known});
+                answer(200, &[], &taken.to_string())
+            }
+            Kind::Stripe => {
+                let [event] = events else {
+                    panic!("{} events in a request", events.len());
+                };
+                let refused = |words: &str| {
+                    let error = json!({"type": "invalid_request_error", "message": words});
+                    answer(400, &[], &json!({ "error": error }).to_string())
+                };
+                if event.poisoned {
+                    return refused("No such customer");
+                }
+                if self.knows(&event.id, now) {
+                    return refused(&format!("An event already exists with identifier {}.", event.id));
+                }
+                self.take(events, now);
+                answer(200, &[], "{}")
+            }
         }
     }
 
@@ -186,7 +263,7 @@ impl Fake {
         seen.is_some_and(|at| now.saturating_sub(*at) < self.window)
     }
 
-    fn take(&mut self, events: &[Event], now: u64) {
+    fn take<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, now: u64) {
         for event in events {
             assert!(!event.at.is_empty());
             if self.knows(&event.id, now) {
@@ -217,30 +294,53 @@ fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> 
 }
 
 fn events(kind: Kind, request: &Request) -> Vec<Event> {
+    if kind == Kind::Stripe {
+        return vec![form(&request.body)];
+    }
     let body: Json = serde_json::from_slice(&request.body).unwrap();
     let list = match (kind, body) {
-        (Kind::Lago, body) => body["events"].as_array().unwrap().clone(),
+        (Kind::Lago | Kind::Orb | Kind::Polar, body) => body["events"].as_array().unwrap().clone(),
         (_, Json::Array(list)) => list,
+        (Kind::Metronome, one) => panic!("no array: {one}"),
         (_, one) => vec![one],
     };
+    let [id, customer, data, at] = match kind {
+        Kind::Lago => [
+            "transaction_id",
+            "external_subscription_id",
+            "properties",
+            "timestamp",
+        ],
+        Kind::Orb => [
+            "idempotency_key",
+            "external_customer_id",
+            "properties",
+            "timestamp",
+        ],
+        Kind::Metronome => ["transaction_id", "customer_id", "properties", "timestamp"],
+        Kind::Polar => ["external_id", "external_customer_id", "metadata", "timestamp"],
+        _ => ["id", "subject", "data", "time"],
+    };
+    let text = |value: &Json| value.as_str().unwrap().to_owned();
     let event = |event: &Json| {
-        let (id, customer, data, at) = match kind {
-            Kind::Lago => (
-                "transaction_id",
-                "external_subscription_id",
-                "properties",
-                "timestamp",
-            ),
-            _ => ("id", "subject", "data", "time"),
+        let bytes = &event[data]["billable_bytes"];
+        let bytes = match kind {
+            Kind::Metronome => text(bytes).parse().unwrap(),
+            _ => bytes.as_u64().unwrap(),
         };
-        let customer = event[customer].as_str().unwrap();
-        assert!(customer.starts_with("cus_"), "billed to {customer:?}");
-        Event {
-            id: event[id].as_str().unwrap().to_owned(),
-            bytes: event[data]["billable_bytes"].as_u64().unwrap(),
-            poisoned: customer.ends_with("poison"),
-            at: event[at].as_str().unwrap().to_owned(),
-        }
+        Event::new(text(&event[id]), &text(&event[customer]), bytes, text(&event[at]))
     };
     list.iter().map(event).collect()
+}
+
+/// The one meter event of a form.
+fn form(body: &[u8]) -> Event {
+    let fields: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    let field = |name: &str| fields[name].clone();
+    Event::new(
+        field("identifier"),
+        &field("payload[stripe_customer_id]"),
+        field("payload[value]").parse().unwrap(),
+        field("timestamp"),
+    )
 }

@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret as _;
 use turnhook_dispatcher::{
-    config::EndpointConfig,
     filter::{Filter, Pattern},
     provider::{
-        self, Customers as OfProduct, Facts, KINDS, Meter, Meters, Product, Record, Settings, Terms, Value,
-        Window,
+        self, Customers as OfProduct, Facts, KINDS, Kind, Meter, Meters, Product, Record, Settings, Terms,
+        Value, Window,
         account::{Account, Anonymous, CustomerFrom, Late, Unknown},
         customers::Customers,
         quantity::{Count, PROPERTIES},
@@ -62,7 +60,7 @@ impl Check<'_> {
             self.types_that_are_counted(at, endpoint, count)?;
         }
         self.events_of_users(at, endpoint, &*product)?;
-        self.bounds(at, endpoint, &mut terms)?;
+        self.bounds(at, endpoint, kind, &mut terms)?;
         let wait = self.batch(at, endpoint, &mut terms)?;
         let customer = match endpoint.customer.as_deref().unwrap_or("user") {
             "user" => CustomerFrom::User,
@@ -328,7 +326,13 @@ impl Check<'_> {
         }
     }
 
-    fn bounds(&mut self, at: &[Step], endpoint: &file::Endpoint, terms: &mut Terms) -> Option<()> {
+    fn bounds(
+        &mut self,
+        at: &[Step],
+        endpoint: &file::Endpoint,
+        kind: &Kind,
+        terms: &mut Terms,
+    ) -> Option<()> {
         if let Some(oldest) = endpoint.oldest {
             terms.oldest = Some(oldest.0);
         }
@@ -336,6 +340,19 @@ impl Check<'_> {
             terms.future = Some(future.0);
         }
         if let Some(window) = endpoint.window {
+            // Whoever believes that it is known for longer has it counted twice.
+            if let Window::For(known) = terms.window
+                && window.0 > known
+                && !kind.own_window
+            {
+                return self.wrong(
+                    &[at, &key_path!["window"]].concat(),
+                    format!(
+                        "is {window}, and this product knows an item again for {}: what is repeated later would be billed twice",
+                        Span(known)
+                    ),
+                );
+            }
             terms.window = if window.0.is_zero() {
                 Window::Never
             } else {
@@ -414,55 +431,6 @@ impl Check<'_> {
             );
         }
     }
-
-    /// The same bytes in the same meter of the same account, by two endpoints.
-    pub(super) fn nothing_billed_twice(&mut self, built: &[EndpointConfig], given: &[file::Endpoint]) {
-        for (index, endpoint) in built.iter().enumerate() {
-            let Some(account) = &endpoint.account else {
-                continue;
-            };
-            for other in &built[..index] {
-                let Some(theirs) = &other.account else { continue };
-                if account.kind != theirs.kind || !is_one_account(endpoint, other) {
-                    continue;
-                }
-                if endpoint.filter.excludes(&other.filter) {
-                    continue;
-                }
-                let twice = account.settings.meters.iter().position(|meter| {
-                    theirs
-                        .settings
-                        .meters
-                        .iter()
-                        .any(|their| their.event == meter.event)
-                });
-                let Some(meter) = twice else { continue };
-                // Those that are wrong are not among the built ones.
-                let place = given.iter().position(|given| given.name == endpoint.name);
-                self.wrong::<()>(
-                    &key_path!["endpoint", place.unwrap_or(index), "meters", meter, "event"],
-                    format!(
-                        "the endpoint \"{}\" counts into this meter of the same account, and both hear of the same events: they would be billed twice (tell them apart by `sources`, `realms` or `labels`)",
-                        other.name
-                    ),
-                );
-            }
-        }
-    }
-}
-
-/// Whether two endpoints speak to one account, as far as can be seen: the same address and the same credentials.
-fn is_one_account(a: &EndpointConfig, b: &EndpointConfig) -> bool {
-    let credentials = |endpoint: &EndpointConfig| {
-        let mut headers: Vec<(String, String)> = endpoint
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
-            .collect();
-        headers.sort();
-        headers
-    };
-    a.url.origin() == b.url.origin() && credentials(a) == credentials(b)
 }
 
 /// None where there is one that matches everything.
