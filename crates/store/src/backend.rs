@@ -51,7 +51,15 @@ impl Backend {
         }
     }
 
-    /// The same of a statement that has its values in the places `?1`, `?2` …
+    /// Of rows that are a user and a number: the users with the largest sums.
+    pub(crate) async fn with_most(&self, query: Query, most: usize) -> Result<Vec<Vec<u8>>> {
+        match self {
+            Backend::Sqlite(db) => db.with_most(query, most).await,
+            Backend::Postgres(db) => db.with_most(query, most).await,
+        }
+    }
+
+    /// The rows that answer a statement that has its values in the places `?1`, `?2` …
     pub(crate) async fn ask<T: Record + Send + 'static>(
         &self,
         sql: &str,

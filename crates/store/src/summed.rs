@@ -63,24 +63,33 @@ impl Ledger {
             None => None,
         };
         self.0.catch_up().await?;
-        let query = summed(
-            self.0.dialect(),
-            unit,
-            by,
-            only,
-            filter.realm.as_deref(),
-            (from, to),
-        );
-        let rows: Vec<Row> = self.0.list(query).await?;
-        let mut rows: Vec<Summed> = rows.into_iter().map(|row| row.of(by)).collect();
-        if let SummedBy::Users(most) = by {
-            // The database sorted by what is exact to sixteen digits.
-            rows.sort_by_key(|row| std::cmp::Reverse(row.sums.usage.billable_bytes));
-            rows.truncate(most);
+        let ask = Ask::new(self.0.dialect(), unit, only, filter.realm.as_deref(), (from, to));
+        let most = match by {
+            SummedBy::Time => return self.sums(ask.by_time(), by).await,
+            SummedBy::Users(most) => most,
+        };
+        // One more: a database that adds up numbers with a fraction knows sixteen digits.
+        let users = self
+            .0
+            .with_most(ask.bytes_of_users(), most.saturating_add(1))
+            .await?;
+        let mut rows = Vec::with_capacity(users.len());
+        for some in users.chunks(AT_ONCE) {
+            rows.append(&mut self.sums(ask.of_users(some), by).await?);
         }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.sums.usage.billable_bytes));
+        rows.truncate(most);
         Ok(rows)
     }
+
+    async fn sums(&self, query: Query, by: SummedBy) -> Result<Vec<Summed>> {
+        let rows: Vec<Row> = self.0.list(query).await?;
+        Ok(rows.into_iter().map(|row| row.of(by)).collect())
+    }
 }
+
+/// Users whose rows are summed up by one statement.
+pub(crate) const AT_ONCE: usize = 500;
 
 /// What is summed up, in the order in which it is read.
 const COUNTS: &str = "started, ended, lower_bound, duration_ms";
@@ -95,99 +104,101 @@ fn halves() -> String {
     halves.collect::<Vec<_>>().join(", ")
 }
 
-fn summed(
-    dialect: &Dialect,
-    unit: Unit,
-    by: SummedBy,
-    source: Option<i64>,
-    realm: Option<&[u8]>,
-    span: (u64, u64),
-) -> Query {
-    let (from, to) = match unit {
-        Unit::Day => (span.0.saturating_mul(DAY), span.1.saturating_mul(DAY)),
-        Unit::Quarter => span,
-    };
-    let mut ask = Ask {
-        values: Values::new(dialect),
-        only: String::new(),
-    };
-    ask.only(source, realm);
-    let sql = match by {
-        SummedBy::Time => ask.by_time(unit, from, to),
-        SummedBy::Users(most) => ask.by_user(most.saturating_add(1), from, to),
-    };
-    (sql, ask.values.values)
-}
-
 /// Quarters of an hour in a day of UTC.
 const DAY: u64 = 96;
 
-struct Ask<'d> {
-    values: Values<'d>,
-    /// Which source and realm.
-    only: String,
+/// What is asked for: units of time, from a quarter of an hour on and before another one, of a source and a realm.
+pub(crate) struct Ask<'d> {
+    dialect: &'d Dialect,
+    unit: Unit,
+    source: Option<i64>,
+    realm: Option<&'d [u8]>,
+    from: u64,
+    to: u64,
 }
 
-impl Ask<'_> {
-    fn only(&mut self, source: Option<i64>, realm: Option<&[u8]>) {
-        if let Some(source) = source {
-            let source = self.values.place(source);
-            self.only += &format!(" AND u.source = CAST({source} AS bigint)");
-        }
-        if let Some(realm) = realm {
-            let realm = self.values.place(realm.to_vec());
-            self.only += &format!(" AND u.realm = {realm}");
+impl<'d> Ask<'d> {
+    pub(crate) fn new(
+        dialect: &'d Dialect,
+        unit: Unit,
+        source: Option<i64>,
+        realm: Option<&'d [u8]>,
+        (from, to): (u64, u64),
+    ) -> Ask<'d> {
+        let (from, to) = match unit {
+            Unit::Day => (from.saturating_mul(DAY), to.saturating_mul(DAY)),
+            Unit::Quarter => (from, to),
+        };
+        Ask {
+            dialect,
+            unit,
+            source,
+            realm,
+            from,
+            to,
         }
     }
 
     /// Rows of a table from a time on and before another one, of that source and realm.
-    fn within(&mut self, key: &str, from: u64, to: u64) -> String {
-        let (from, to) = (self.values.place(from), self.values.place(to));
-        format!(
-            "u.{key} >= CAST({from} AS bigint) AND u.{key} < CAST({to} AS bigint){}",
-            self.only
-        )
+    fn within(&self, values: &mut Values<'_>, key: &str, from: u64, to: u64) -> String {
+        let (from, to) = (values.place(from), values.place(to));
+        let mut within = format!("u.{key} >= CAST({from} AS bigint) AND u.{key} < CAST({to} AS bigint)");
+        if let Some(source) = self.source {
+            within += &format!(" AND u.source = CAST({} AS bigint)", values.place(source));
+        }
+        if let Some(realm) = self.realm {
+            within += &format!(" AND u.realm = {}", values.place(realm.to_vec()));
+        }
+        within
     }
 
-    fn by_time(&mut self, unit: Unit, from: u64, to: u64) -> String {
-        let within = self.within("quarter", from, to);
-        let (at, whole) = match unit {
+    fn by_time(&self) -> Query {
+        let mut values = Values::new(self.dialect);
+        let within = self.within(&mut values, "quarter", self.from, self.to);
+        let (at, whole) = match self.unit {
             Unit::Day => (format!("u.quarter / {DAY}"), "0"),
             Unit::Quarter => ("u.quarter".to_owned(), "u.whole_day"),
         };
-        format!(
+        let sql = format!(
             "SELECT {at}, min(c.name), u.realm, CAST(max({whole}) AS bigint), {} FROM usage_all u {} source c \
              ON c.id = u.source WHERE {within} GROUP BY {at}, u.source, u.realm ORDER BY {at}, u.source, u.realm",
             halves(),
-            self.values.dialect.join
-        )
+            self.dialect.join
+        );
+        (sql, values.values)
     }
 
-    /// Who has the most is found by one column of all rows, and only those are summed up: their rows are ranges of an index.
-    fn by_user(&mut self, most: usize, from: u64, to: u64) -> String {
-        let Dialect { join, user, .. } = self.values.dialect;
-        // Whole days have a row for each user and day; what is left at both ends of them has finer ones.
-        let first = from.div_ceil(DAY).saturating_mul(DAY).min(to);
-        let last = (to / DAY * DAY).max(first);
-        let days = self.within("day", first / DAY, last / DAY);
-        let [before, after] = [(from, first), (last, to)].map(|(from, to)| self.within("quarter", from, to));
-        let within = self.within("quarter", from, to);
+    /// Users and billable bytes, a user's in as many rows as there are: days where they are whole, else quarters.
+    pub(crate) fn bytes_of_users(&self) -> Query {
+        let user = self.dialect.user;
+        let mut values = Values::new(self.dialect);
+        let first = self.from.div_ceil(DAY).saturating_mul(DAY).min(self.to);
+        let last = (self.to / DAY * DAY).max(first);
         let rows = [
-            ("usage_day", days),
-            ("usage_quarter", before),
-            ("usage_quarter", after),
+            ("usage_day", "day", first / DAY, last / DAY),
+            ("usage_quarter", "quarter", self.from, first),
+            ("usage_quarter", "quarter", last, self.to),
         ]
-        .map(|(table, within)| {
+        .map(|(table, key, from, to)| {
+            let within = self.within(&mut values, key, from, to);
             format!("SELECT u.{user} AS who, u.billable_bytes AS bytes FROM {table} u WHERE {within}")
-        })
-        .join(" UNION ALL ");
-        format!(
-            "WITH most AS (SELECT p.who AS who, sum(CAST(p.bytes AS double precision)) AS bytes FROM ({rows}) p GROUP BY p.who \
-             ORDER BY 2 DESC LIMIT {most}) \
-             SELECT CAST(0 AS bigint), '', u.{user}, CAST(max(u.whole_day) AS bigint), {} FROM most m {join} usage_quarter u \
-             ON u.{user} = m.who WHERE {within} GROUP BY u.{user}",
-            halves()
-        )
+        });
+        (rows.join(" UNION ALL "), values.values)
+    }
+
+    /// All of these users: their rows are ranges of an index.
+    pub(crate) fn of_users(&self, users: &[Vec<u8>]) -> Query {
+        let user = self.dialect.user;
+        let mut values = Values::new(self.dialect);
+        let within = self.within(&mut values, "quarter", self.from, self.to);
+        let these: Vec<_> = users.iter().map(|user| values.place(user.clone())).collect();
+        let sql = format!(
+            "SELECT CAST(0 AS bigint), '', u.{user}, CAST(max(u.whole_day) AS bigint), {} FROM usage_quarter u \
+             WHERE u.{user} IN ({}) AND {within} GROUP BY u.{user}",
+            halves(),
+            these.join(", ")
+        );
+        (sql, values.values)
     }
 }
 

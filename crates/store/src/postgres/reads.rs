@@ -31,6 +31,16 @@ impl Postgres {
         attempt!(&self.db, client => { all(client, &query).await })
     }
 
+    /// Of rows that are a user and a number: the users with the largest sums.
+    pub(crate) async fn with_most(&self, (rows, values): Query, most: usize) -> Result<Vec<Vec<u8>>> {
+        // Sums of bigint would be decimal numbers, which are slow to add.
+        let sql = format!(
+            "SELECT p.who, sum(CAST(p.bytes AS double precision)) FROM ({rows}) p GROUP BY p.who ORDER BY 2 DESC LIMIT {most}"
+        );
+        let found: Vec<(Vec<u8>,)> = self.list((sql, values)).await?;
+        Ok(found.into_iter().map(|(user,)| user).collect())
+    }
+
     /// What a session is shown by.
     pub(crate) async fn session(
         &self,

@@ -9,6 +9,7 @@ use crate::{
     query::{Query, values},
     reads,
     session::{self, Part, SessionFilter},
+    summed::{AT_ONCE, Ask, Unit},
     usage::{self, UsageFilter},
 };
 
@@ -107,4 +108,20 @@ fn a_users_sums_and_ends_are_ranges_of_an_index() {
         ended.contains("session_of_user_ended (user=? AND ended_at>? AND ended_at<?)"),
         "{ended}"
     );
+}
+
+#[test]
+fn users_with_the_most_are_found_without_sorting_and_read_by_their_key() {
+    let ask = Ask::new(&DIALECT, Unit::Quarter, None, None, (100, 500));
+    let bytes = plan(ask.bytes_of_users());
+    assert!(bytes.contains("USING PRIMARY KEY (day>? AND day<?)"), "{bytes}");
+    assert!(!bytes.contains("TEMP B-TREE"), "{bytes}");
+    for count in [1, AT_ONCE] {
+        let users = plan(ask.of_users(&vec![b"cust_42".to_vec(); count]));
+        assert!(
+            users.contains("USING PRIMARY KEY (user=? AND quarter>? AND quarter<?)"),
+            "{users}"
+        );
+        assert!(!users.contains("TEMP B-TREE"), "{users}");
+    }
 }

@@ -24,6 +24,11 @@ impl Sqlite {
         self.read(move |conn| rows::all(conn, &query)).await
     }
 
+    /// Of rows that are a user and a number: the users with the largest sums.
+    pub(crate) async fn with_most(self: &Arc<Self>, query: Query, most: usize) -> Result<Vec<Vec<u8>>> {
+        self.read(move |conn| rows::with_most(conn, &query, most)).await
+    }
+
     /// What a session is shown by, at one moment.
     pub(crate) async fn session(
         self: &Arc<Self>,
