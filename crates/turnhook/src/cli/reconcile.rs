@@ -12,11 +12,12 @@ use turnhook_reducer::{
 
 use super::{
     CliError, ConfigArgs, Format,
-    output::{self, Rows, parse_time, print_json},
+    output::{self, Rows, print_json},
     print,
     sessions::{base64, usage_json},
     store,
     units::bytes,
+    zone::{When, ZoneArgs},
 };
 use crate::reconcile::{self, Compared, Finding, Verdict, heal::Rule, log::Log};
 
@@ -37,7 +38,8 @@ Example:
   name the oldest first. Without --heal nothing is changed. With it, what the log has more of is told by a running turnhook in a
   session that `continues` the one that was told too low, where the narrow rule in OPERATING.md allows it: above all, the log is
   coturn 4.17's, since in older ones whoever reaches coturn can write lines, and the session ended a day ago. The status is 0 if
-  nothing differs or all that does is set right, and else 1. OPERATING.md says what each verdict means.")]
+  nothing differs or all that does is set right, and else 1. OPERATING.md says what each verdict means. Days and times are UTC, or
+  those of --tz.")]
 pub(super) struct Reconcile {
     #[command(flatten)]
     config: ConfigArgs,
@@ -48,11 +50,13 @@ pub(super) struct Reconcile {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     log: Vec<PathBuf>,
     /// Only allocations that began at this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    from: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    from: Option<When>,
     /// Only those that began before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    to: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    to: Option<When>,
+    #[command(flatten)]
+    zone: ZoneArgs,
     /// Have a running turnhook tell what was missed, where that is certain
     #[arg(long)]
     heal: bool,
@@ -101,7 +105,9 @@ impl Reconcile {
             retention: config.store.retention,
             trust_log: self.trust_log,
         };
-        let compared = reconcile::compare(log, ledger, config.session.residue.0, (self.from, self.to), &rule);
+        let at = |when: Option<When>| when.map(|when| when.of(&self.zone));
+        let period = (at(self.from), at(self.to));
+        let compared = reconcile::compare(log, ledger, config.session.residue.0, period, &rule);
         let mut healing = Healing::of(&config, &store, &self.source, &compared)?;
         if self.heal {
             healing.ask(&store, source, &self.source).await?;
@@ -190,7 +196,8 @@ impl Reconcile {
             ("TOLD", true),
             ("SESSION", false),
         ])
-        .narrow(&["SESSION", "SINCE (UTC)"], &["USERNAME"]);
+        .narrow(&["SESSION", "SINCE (UTC)"], &["USERNAME"])
+        .of_zone(&self.zone);
         for f in compared.findings.iter().filter(|f| self.wanted(f)) {
             let (log, told) = (f.log.unwrap_or_default(), f.told.unwrap_or_default());
             for (leg, log, told) in [("client", log.client, told.client), ("peer", log.peer, told.peer)] {
@@ -199,7 +206,7 @@ impl Reconcile {
                     f.verdict.as_str().replace('_', " "),
                     f.id.to_string(),
                     output::name(&f.username),
-                    f.since.map_or_else(|| "-".to_owned(), output::time),
+                    f.since.map_or_else(|| "-".to_owned(), |at| self.zone.show(at)),
                     leg.to_owned(),
                     cell(f.log.is_some(), log.received_bytes),
                     cell(f.told.is_some(), told.received_bytes),

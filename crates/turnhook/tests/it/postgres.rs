@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use jiff::ToSpan as _;
 use serde_json::Value;
 
 use crate::harness::{
@@ -301,6 +302,16 @@ fn nodes_are_listed() {
             && line.contains("eu-1")
             && line.contains(both[0]["id"].as_str().unwrap())),
         "{table}"
+    );
+    // Its start, half past five later.
+    let there = one.ask(&["nodes", "list", "--tz", "Asia/Kolkata"]);
+    let started: jiff::Timestamp = both[0]["started_at"].as_str().unwrap().parse().unwrap();
+    let started = (started + 330.minutes())
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string();
+    assert!(
+        there.contains("STARTED (Asia/Kolkata)") && there.contains(&started) && !there.contains("UTC"),
+        "{there}"
     );
     // One that is killed is gone when its lease is over, and listed as that.
     other.kill();

@@ -294,3 +294,46 @@ fn what_is_no_log_is_said() {
     assert!(turnhook::stderr(&output).contains("not-there.log"));
     program.stop();
 }
+
+/// Days begin at the zone's midnight, and times are the zone's.
+#[test]
+fn days_and_times_are_those_of_the_zone() {
+    let mut program = Program::new("");
+    program.start();
+    let log = program.directory.path().join("turn.log");
+    let name = "realm=<example.org>, username=<1795413634:ann>";
+    // Half past one of the next day in Kolkata.
+    let lines = [
+        format!("new, {name}, lifetime=600"),
+        format!("usage: {name}, rp=5, rb=500, sp=5, sb=500"),
+        format!("delete: {name}"),
+    ]
+    .map(|what| format!("2026-11-22T20:00:00.000+0000 INFO session 000000000000000001: {what}\n"));
+    std::fs::write(&log, lines.concat()).unwrap();
+    let listed = |more: &[&str]| {
+        let asked = [
+            "reconcile",
+            "--source",
+            "eu-1",
+            "--all",
+            "--log",
+            log.to_str().unwrap(),
+        ];
+        turnhook::stdout(&program.command(&[&asked[..], more].concat())).to_owned()
+    };
+    let utc = listed(&["--from", "2026-11-22", "--to", "2026-11-23"]);
+    assert!(
+        utc.contains("SINCE (UTC)") && utc.contains("2026-11-22 20:00:00"),
+        "{utc}"
+    );
+    let zone = ["--tz", "Asia/Kolkata"];
+    let there = listed(&[&["--from", "2026-11-23", "--to", "2026-11-24"], &zone[..]].concat());
+    assert!(
+        there.contains("SINCE (Asia/Kolkata)") && there.contains("2026-11-23 01:30:00"),
+        "{there}"
+    );
+    assert!(!there.contains("UTC"), "{there}");
+    let before = listed(&[&["--to", "2026-11-23"], &zone[..]].concat());
+    assert!(!before.contains("ann"), "{before}");
+    program.stop();
+}
