@@ -1,6 +1,6 @@
 //! What can go wrong with a store, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the store did not do what it was asked to. Nothing is ever half done: a request that fails has
 /// changed nothing, but for [`Error::Unavailable`], after which all of it may have been done.
@@ -40,7 +40,7 @@ pub enum Error {
         known: u32,
     },
     /// The file is something else.
-    #[error("{}: not a turnhook store; give `[store] path` another name, or move that file away", path.display())]
+    #[error("{}: {}", path.display(), no_store(path))]
     NotAStore {
         /// The file.
         path: PathBuf,
@@ -271,6 +271,13 @@ impl Error {
     pub(crate) fn is_unstorable(&self) -> bool {
         matches!(self, Error::Unstorable { .. })
     }
+}
+
+fn no_store(path: &Path) -> &'static str {
+    if path.is_dir() {
+        return "is a directory; name a file in it, like `path = \"/var/lib/turnhook/turnhook.db\"`";
+    }
+    "not a turnhook store; give `[store] path` another name, or move that file away"
 }
 
 fn listed(names: &[String]) -> String {

@@ -23,7 +23,7 @@ pub enum SubscriberError {
     #[error("`user` is set without `password`: set both, or neither")]
     UserWithoutPassword,
     /// The address is taken, or is not one of this machine.
-    #[error("cannot listen on {listen}: {error}")]
+    #[error("cannot listen on {listen}: {error}; {}", listen_cure(error))]
     Listen {
         /// Where.
         listen: SocketAddr,
@@ -39,4 +39,17 @@ pub enum SubscriberError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What to do about an address that cannot be listened on.
+#[must_use]
+pub fn listen_cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has it (`ss -ltnp` names it): stop that, or take another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "no address of this machine: take one of `ip addr`, or 0.0.0.0",
+        io::ErrorKind::PermissionDenied => "ports below 1024 are root's: take a higher one",
+        _ => "take another address",
+    }
 }

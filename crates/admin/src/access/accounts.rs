@@ -38,11 +38,25 @@ pub enum Kind {
     Tokens,
 }
 
+/// What to do about a file that cannot be read.
+fn cure(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "; make it: `turnhook admin user NAME --role viewer` prints a line for it, and `turnhook admin token NAME` one \
+             for a file of tokens"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "; let the user that turnhook runs as read it, and nobody else"
+        }
+        _ => "",
+    }
+}
+
 /// What is wrong with a file. What stands in it is not repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     /// It cannot be read.
-    #[error("cannot read {path}: {error}")]
+    #[error("cannot read {path}: {error}{}", cure(error))]
     Unreadable {
         /// The file.
         path: String,

@@ -164,13 +164,6 @@ fn no_follow() -> i32 {
 
 fn ours(path: &Path, found: &Metadata) -> Result<()> {
     let us = rustix::process::geteuid().as_raw();
-    if found.is_dir() {
-        return Err(Error::Io {
-            path: path.to_path_buf(),
-            message: "is a directory; name a file in it, like `path = \"/var/lib/turnhook/turnhook.db\"`"
-                .into(),
-        });
-    }
     if !found.is_file() {
         return Err(Error::NotAStore {
             path: path.to_path_buf(),

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use turnhook_subscriber::error::listen_cure;
 
 use super::{
     CliError, ConfigArgs, Format, ask,
@@ -209,16 +210,7 @@ async fn port(what: &str, address: SocketAddr, report: &mut Report) -> Result<()
         Err(error) => report.fail(
             what,
             format!("cannot listen on {address}: {error}"),
-            match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "another program has it (`ss -ltnp` names it): stop that, or take another port"
-                }
-                std::io::ErrorKind::AddrNotAvailable => {
-                    "no address of this machine: take one of `ip addr`, or 0.0.0.0"
-                }
-                std::io::ErrorKind::PermissionDenied => "ports below 1024 are root's: take a higher one",
-                _ => "take another address",
-            },
+            listen_cure(&error),
         ),
     }
 }

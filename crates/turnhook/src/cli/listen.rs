@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::mpsc};
 use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
 use turnhook_reducer::time::Timestamp;
+use turnhook_subscriber::error::listen_cure;
 
 use super::{CliError, Format, print};
 use crate::{http::server, shutdown};
@@ -79,9 +80,10 @@ struct Receiver {
 impl Listen {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let secrets = self.secrets()?;
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .map_err(|error| CliError::failed(format!("cannot listen on {}: {error}", self.listen)))?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
+            let cure = listen_cure(&error);
+            CliError::failed(format!("cannot listen on {}: {error}; {cure}", self.listen))
+        })?;
         let address = listener.local_addr().map_err(CliError::failed)?;
         eprintln!("listening on http://{address}/");
         let secrets = match secrets {

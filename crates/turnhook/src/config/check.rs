@@ -269,7 +269,7 @@ impl Check<'_> {
                 self.wrong(path, format!("{} is a directory, not a file", file.display()))
             }
             Ok(_) => Some(file.to_owned()),
-            Err(error) => self.wrong(path, format!("cannot read {}: {error}", file.display())),
+            Err(error) => self.wrong(path, unreadable(file, &error)),
         }
     }
 
@@ -303,7 +303,7 @@ impl Check<'_> {
                 }
                 Some(text.to_owned())
             }
-            Err(error) => self.wrong(path, format!("cannot read {}: {error}", file.display())),
+            Err(error) => self.wrong(path, unreadable(file, &error)),
         }
     }
 
@@ -344,4 +344,16 @@ impl Check<'_> {
         let found = self.either(at, name, given.as_ref(), file)?;
         Some(found.map(|secret| SecretUrl(secret.0)))
     }
+}
+
+/// Of a file that must be there.
+fn unreadable(file: &Path, error: &std::io::Error) -> String {
+    let cure = match error.kind() {
+        std::io::ErrorKind::NotFound => "; make it, or correct its path",
+        std::io::ErrorKind::PermissionDenied => {
+            "; let the user that turnhook runs as read it and enter its directory"
+        }
+        _ => "",
+    };
+    format!("cannot read {}: {error}{cure}", file.display())
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use turnhook_dispatcher::config::ConfigError;
 use turnhook_reducer::RestoreError;
-use turnhook_subscriber::error::SubscriberError;
+use turnhook_subscriber::error::{SubscriberError, listen_cure};
 
 /// Why the program cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,10 @@ pub enum RunError {
         error: RestoreError,
     },
     /// The address of `[http] listen` or `[admin] listen` cannot be used.
-    #[error("[{table}] listen: cannot listen on {address}: {error}")]
+    #[error(
+        "[{table}] listen: cannot listen on {address}: {error}; {}",
+        listen_cure(error)
+    )]
     Listen {
         /// Whose.
         table: &'static str,

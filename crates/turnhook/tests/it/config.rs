@@ -292,6 +292,24 @@ fn what_only_looks_into_the_store_needs_no_secrets() {
     }
 }
 
+/// What is wrong with a file comes with what to do about it.
+#[test]
+fn a_file_that_is_not_there_says_how_it_comes_to_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let admin =
+        "[admin]\nlisten = \"127.0.0.1:0\"\nusers_file = \"users\"\ntls_cert = \"c\"\ntls_key = \"k\"\n";
+    fs::write(directory.path().join("turnhook.toml"), format!("{SOURCE}{admin}")).unwrap();
+    let output = run(directory.path(), &["check"]);
+    let said = stderr(&output);
+    for each in [
+        "admin.users_file: cannot read users",
+        "make it: `turnhook admin user NAME --role viewer` prints a line",
+        "admin.tls_cert: cannot read c: No such file or directory (os error 2); make it, or correct its path",
+    ] {
+        assert!(said.contains(each), "{said}");
+    }
+}
+
 /// What would keep a store from being opened is told by `check`, and in words at the start.
 #[test]
 fn a_store_that_cannot_be_there_is_told() {

@@ -107,6 +107,7 @@ fn other_files_are_left_alone_and_empty_ones_are_said() {
     refused(&program, "other.conf", "not a turnhook store");
     assert_eq!(mode(&other), 0o644);
     assert_eq!(fs::read_to_string(&other).unwrap(), "of another program\n");
+    refused(&program, ".", "is a directory; name a file in it");
     for name in ["turnhook.db", "turnhook.db-wal"] {
         let path = program.directory.path().join(name);
         if path.exists() {

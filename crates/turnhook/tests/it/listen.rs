@@ -113,7 +113,7 @@ fn a_taken_address_is_said() {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains(&format!("cannot listen on {address}")),
+        stderr.contains(&format!("cannot listen on {address}")) && stderr.contains("another program has it"),
         "{stderr}"
     );
 }

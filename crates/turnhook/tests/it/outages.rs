@@ -148,9 +148,12 @@ fn what_is_taken_is_said() {
         turnhook::stderr(&second).contains("[http] listen: cannot listen on"),
         "{second:?}"
     );
+    let cure = "another program has it (`ss -ltnp` names it)";
+    assert!(turnhook::stderr(&second).contains(cure), "{second:?}");
     let second = run("TURNHOOK_HTTP__LISTEN", "127.0.0.1:0");
     assert_eq!(second.status.code(), Some(1));
     assert!(turnhook::stderr(&second).contains("eu-1"), "{second:?}");
+    assert!(turnhook::stderr(&second).contains(cure), "{second:?}");
     program.stop();
 }
 
