@@ -100,6 +100,9 @@ pub(crate) struct Rare {
     pub(crate) base_sent_on: u64,
     #[serde(skip)]
     pub(crate) base_relayed: u64,
+    /// How many bytes of that time wait to be told by themselves until it is known whether there is a peer leg.
+    #[serde(skip)]
+    pub(crate) withheld: u64,
     /// After its deletion was asked for: when it last reported traffic, at most [`LAST_WORDS`] later.
     #[serde(skip)]
     pub(crate) quiet_at: Timestamp,
@@ -268,7 +271,8 @@ impl Allocation {
     }
 
     pub(crate) fn base_relayed(&self) -> u64 {
-        self.rare.as_ref().map_or(0, |r| r.base_relayed)
+        let rare = self.rare.as_ref();
+        rare.map_or(0, |r| r.base_relayed.saturating_add(r.withheld))
     }
 
     /// All that it carried so far is told, or on record: what follows is counted from here.
@@ -279,7 +283,7 @@ impl Allocation {
         let rare = self.rare();
         rare.base = carried.legs;
         rare.base_sent_on = carried.sent_on;
-        rare.base_relayed = relayed;
+        rare.base_relayed = relayed.saturating_sub(rare.withheld);
     }
 
     /// The most that coturn adds to a packet for its client.

@@ -96,13 +96,17 @@ impl Servers {
         let Some(own) = self.get(slot).and_then(of) else {
             return Vec::new();
         };
-        self.kin
+        let mut others: Vec<u32> = self
+            .kin
             .get(&own)
             .into_iter()
             .flatten()
             .copied()
             .filter(|other| *other != slot)
-            .collect()
+            .collect();
+        // After a restart they have other numbers.
+        others.sort_unstable_by_key(|other| self.get(*other));
+        others
     }
 
     /// Whether there are so many that those should be forgotten of which nothing is kept: whoever has the source's

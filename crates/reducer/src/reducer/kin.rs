@@ -138,6 +138,7 @@ impl Reducer {
                 let before = (
                     a.carried(),
                     a.relayed(peer_leg),
+                    a.rare.as_ref().map_or(0, |r| r.withheld),
                     a.flags & (Flags::RELAYED | Flags::OPENED_SEEN | Flags::WRAPPED),
                 );
                 let session = a.session;
@@ -165,18 +166,24 @@ impl Reducer {
                 if let Some(server) = stopped {
                     self.had_not_stopped(server);
                 }
-                (rest.carried(), rest.more.relayed, flags)
+                (
+                    rest.carried(),
+                    rest.more.relayed,
+                    self.waits_still(rest.more.withheld),
+                    flags,
+                )
             }
         };
-        let (carried, relayed, flags) = before;
+        let (carried, relayed, withheld, flags) = before;
         let Some(a) = self.allocations.get_mut(here as usize) else {
             return self.broken("an allocation that just had a status");
         };
         let was_relaying = a.flags.contains(Flags::RELAYED);
         let (all, base) = (carried.plus(a.carried()), carried.plus(a.base_carried()));
-        let base_relayed = relayed.saturating_add(a.base_relayed());
         a.set_carried(&all);
         let rare = a.rare();
+        let base_relayed = relayed.saturating_add(rare.base_relayed);
+        rare.withheld = rare.withheld.saturating_add(withheld);
         rare.base = base.legs;
         rare.base_sent_on = base.sent_on;
         rare.base_relayed = base_relayed;

@@ -167,11 +167,23 @@ impl Reducer {
     /// It is known whether there is a peer leg. If there is none, what was withheld is told; else all was told before.
     pub(crate) fn tell_withheld(&mut self, peer_leg: bool) {
         let withheld = self.leftovers.iter().filter(|(_, l)| l.withheld);
-        let mut slots: Vec<(Timestamp, u64, u32)> = withheld
-            .map(|(slot, l)| (l.since, self.leftovers.number(slot), slot))
-            .collect();
-        slots.sort_unstable();
-        for (.., slot) in slots {
+        let mut slots: Vec<u32> = withheld.map(|(slot, _)| slot).collect();
+        // By what they are, not by their numbers: those hang on places in memory, and on when there was a restart.
+        let key = |slot: &u32| {
+            let l = self.leftovers.get(*slot)?;
+            let name = (self.names.realm(l.name), self.names.username(l.name));
+            let number = self.leftovers.number(*slot);
+            Some((
+                l.since,
+                l.opened_at,
+                l.id,
+                self.servers.get(l.server),
+                name,
+                number,
+            ))
+        };
+        slots.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        for slot in slots {
             if peer_leg {
                 match self.take_leftover(slot) {
                     Some(l) => self.release_leftover(l),

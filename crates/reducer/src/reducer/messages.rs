@@ -307,12 +307,9 @@ impl Reducer {
             return self.broken("traffic of no allocation");
         };
         let late = lateness(&counters);
-        if late != Lateness::InTime {
-            a.flags.set(
-                Flags::WRAPPED,
-                late == Lateness::MayHaveWrapped || a.flags.contains(Flags::WRAPPED),
-            );
-        }
+        let wraps = late == Lateness::MayHaveWrapped && !a.flags.contains(Flags::WRAPPED);
+        a.flags
+            .set(Flags::WRAPPED, wraps || a.flags.contains(Flags::WRAPPED));
         if a.flags.contains(Flags::LEAVING) && counters != Counters::ZERO {
             a.rare().quiet_at = now;
         }
@@ -346,6 +343,10 @@ impl Reducer {
         }
         carried = self.not_below_told(slot, carried);
         self.count(slot, &carried, leg == self.last_leg());
+        if wraps {
+            // Totals would heal the loss of the counters, and not that of this.
+            self.mark(slot, Dirty::Hard);
+        }
         if late != Lateness::InTime && !said {
             self.outgoing.count(|stats| &mut stats.late_reports);
             self.outgoing.notice(Notice::LateReport { allocation: id });

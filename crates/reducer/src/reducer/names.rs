@@ -8,7 +8,7 @@ use crate::{
     flags::Flags,
     message::{Kind, Leg},
     time::Timestamp,
-    usage::Counters,
+    usage::{Counters, Legs},
 };
 
 /// How long after a `new` its copy may come, in milliseconds: where several Redis servers feed one channel.
@@ -203,17 +203,28 @@ impl Reducer {
     /// Whether a total may be the copy of one of the life before, of which this key's allocation is the next: it is told
     /// already. Its own is what its reports say.
     pub(crate) fn is_total_of_before(&self, slot: u32, leg: Leg, total: Counters) -> bool {
-        let a = self.allocation(slot).filter(|_| !self.rules.direct);
-        let Some((a, before)) = a.and_then(|a| Some((a, a.rare.as_ref()?.before.as_deref()?))) else {
-            return false;
-        };
+        let a = self.allocation(slot);
+        a.and_then(|a| Some((a, a.rare.as_ref()?.before.as_deref()?)))
+            .is_some_and(|(a, before)| self.is_one_of(before, a.opened_at.get(), &a.legs(), leg, total))
+    }
+
+    /// The same where that one has ended, too.
+    pub(crate) fn is_total_before_ended(&self, tombstone: u32, leg: Leg, total: Counters) -> bool {
+        let ended = self.tombstones.get(tombstone);
+        ended
+            .and_then(|t| Some((t, t.rest.more.before.as_ref()?)))
+            .is_some_and(|(t, before)| self.is_one_of(before, t.opened_at, &t.rest.told, leg, total))
+    }
+
+    /// Whether a total is one of those of the life before one that opened then and carried `own`.
+    fn is_one_of(&self, before: &Legs, opened_at: Timestamp, own: &Legs, leg: Leg, total: Counters) -> bool {
         let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
-        let soon = self.now.since(a.opened_at.get()) <= COPY_WITHIN;
+        let soon = self.now.since(opened_at) <= COPY_WITHIN;
         let (own, before) = match leg {
-            Leg::Client => (a.legs().client, before.client),
-            Leg::Peer => (a.legs().peer, before.peer),
+            Leg::Client => (own.client, before.client),
+            Leg::Peer => (own.peer, before.peer),
         };
-        soon && wrapped(total) == wrapped(before) && wrapped(total) != wrapped(own)
+        !self.rules.direct && soon && wrapped(total) == wrapped(before) && wrapped(total) != wrapped(own)
     }
 }
 

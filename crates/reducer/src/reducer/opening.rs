@@ -7,6 +7,7 @@ use crate::{
     labels::LabelTexts,
     message::Status,
     relayed::Carried,
+    usage::Legs,
 };
 
 /// How an allocation is first heard of.
@@ -51,7 +52,12 @@ impl Reducer {
             let ended = self.forget_tombstone(tombstone).map(|t| t.rest);
             let ended = ended.filter(|_| !self.rules.direct && opening.seen);
             before = ended.and_then(|rest| {
-                let told = Some(rest.told).filter(|told| rest.totals_seen && !told.is_zero());
+                // As coturn said it, where what was counted is of more than one life.
+                let said = Legs {
+                    client: rest.more.client_total.unwrap_or(rest.told.client),
+                    peer: rest.told.peer,
+                };
+                let told = Some(said).filter(|told| !told.is_zero());
                 told.or(rest.more.before)
             });
         }
@@ -103,7 +109,8 @@ impl Reducer {
                 None => opening.told.relayed(false),
                 Some(_) => 0,
             };
-            rare.base_relayed = by_legs.max(withheld);
+            rare.base_relayed = by_legs;
+            rare.withheld = withheld.saturating_sub(by_legs);
         }
         let slot = self.allocations.insert(allocation) as u32;
         self.servers.opened(key.server);

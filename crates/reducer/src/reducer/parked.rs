@@ -110,6 +110,11 @@ impl Reducer {
     ) {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
+        let known_relayed = if self.has_relayed(&told.legs, true) {
+            told.relayed(peer_leg)
+        } else {
+            0
+        };
         let Some(a) = self.remove_allocation(slot) else {
             return self.broken("no allocation to bury");
         };
@@ -130,6 +135,15 @@ impl Reducer {
                 .remembers_from(self.now)
                 .plus(if totals_seen { SETTLED_TTL } else { UNSETTLED_TTL });
         let twin = a.twin();
+        let waited = a.rare.as_ref().map_or(0, |r| r.withheld);
+        let relayed = a.relayed(peer_leg).max(a.base_relayed().saturating_sub(waited));
+        // What is on record beyond what was counted is no news later.
+        let beyond = a.flags.intersects(Flags::DELTAS_ONLY | Flags::SHARED);
+        let relayed = if beyond {
+            relayed.max(known_relayed)
+        } else {
+            relayed
+        };
         let rest = TombstoneRest {
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             twin,
@@ -140,12 +154,12 @@ impl Reducer {
             expires_at,
             more: TombstoneMore {
                 sent_on: told.sent_on,
-                relayed: a.relayed(peer_leg).max(a.base_relayed()),
+                relayed,
                 reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
                 kin: a.rare.as_ref().is_some_and(|r| r.kin),
                 client_total: a.totals().0,
-                withheld,
+                withheld: withheld.saturating_add(waited),
                 untold,
                 wrapped: a.flags.contains(Flags::WRAPPED),
                 before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
@@ -314,13 +328,31 @@ impl Reducer {
             Kind::Deleted if totals_seen => false,
             Kind::Deleted => {
                 if let Some(slot) = self.revive(slot, key, None) {
+                    // Its totals are yet to come.
+                    if let Some(rare) = self
+                        .allocations
+                        .get_mut(slot as usize)
+                        .and_then(|a| a.rare.as_mut())
+                    {
+                        rare.client_total = None;
+                    }
                     self.begin_closing(slot);
                 }
                 true
             }
             // The deltas of which it is the total may have been told already.
             Kind::TotalTraffic(Leg::Client, total) if mixed && told.client.exceeds(&total) => false,
+            Kind::TotalTraffic(leg, total) if self.is_total_before_ended(slot, leg, total) => false,
             Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &told, twin),
+        }
+    }
+
+    /// What waits to be told by itself as long as nobody knows that there is a peer leg.
+    pub(crate) fn waits_still(&self, withheld: u64) -> u64 {
+        if self.reports_peer_leg() == Some(true) {
+            0
+        } else {
+            withheld
         }
     }
 
@@ -421,13 +453,10 @@ impl Reducer {
             carried,
             ..Opening::default()
         };
-        let copied_or_settled = rest.more.copied || (rest.totals_seen && !self.rules.direct);
-        // What waits is told by itself, if there is no peer leg.
-        let withheld = if self.reports_peer_leg() == Some(true) {
-            0
-        } else {
-            rest.more.withheld
-        };
+        // After its client's total nothing but its peers' comes.
+        let settled = rest.totals_seen || rest.more.client_total.is_some();
+        let copied_or_settled = rest.more.copied || (settled && !self.rules.direct);
+        let withheld = self.waits_still(rest.more.withheld);
         // This also takes the tombstone away.
         let slot = self.insert_allocation(key, status, opening);
         let Some(a) = self.allocations.get(slot as usize) else {
@@ -454,10 +483,15 @@ impl Reducer {
         // Both its totals were heard: what comes a moment later may be a copy, of which only totals say how much it is.
         rare.copied = copied_or_settled;
         rare.kin = rest.more.kin;
-        rare.client_total = rest.more.client_total;
+        // Together with totals of another life it would make a whole that never was.
+        rare.client_total = rest
+            .more
+            .client_total
+            .filter(|_| !rest.totals_seen && status.is_none());
         rare.base = rest.told;
         rare.base_sent_on = rest.more.sent_on;
-        rare.base_relayed = rest.more.relayed.saturating_add(withheld);
+        rare.base_relayed = rest.more.relayed;
+        rare.withheld = withheld;
         rare.continues = rest.continues;
         self.mark(slot, Dirty::Hard);
         self.arm_allocation(slot);

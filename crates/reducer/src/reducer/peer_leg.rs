@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Notice, Reducer};
 use crate::{
+    allocation::Allocation,
     flags::Flags,
     intern::NONE,
     message::{Kind, Leg},
@@ -82,7 +83,8 @@ impl Reducer {
             self.arm_limits();
         }
         if (before, reported) == (None, true) {
-            return self.tell_withheld(true);
+            self.tell_withheld(true);
+            return self.nothing_waits();
         }
         let mut slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
         self.sort_allocations(&mut slots);
@@ -100,10 +102,21 @@ impl Reducer {
             // What the client leg was billed for stands; the rest is counted by both legs.
             (Some(false), true) => {
                 for slot in slots {
-                    self.count_anew(slot);
+                    self.count_by_both_legs(slot);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What waited to be told by its client leg is counted by both.
+    fn nothing_waits(&mut self) {
+        let waits = |a: &Allocation| a.rare.as_ref().is_some_and(|r| r.withheld > 0);
+        let slots = self.allocations.iter().filter(|(_, a)| waits(a));
+        let mut slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
+        self.sort_allocations(&mut slots);
+        for slot in slots {
+            self.count_anew(slot, |a| a.rare().withheld = 0);
         }
     }
 
@@ -136,7 +149,7 @@ impl Reducer {
         }
     }
 
-    fn count_anew(&mut self, slot: u32) {
+    fn count_by_both_legs(&mut self, slot: u32) {
         let Some(a) = self.allocation(slot) else {
             return self.broken("no allocation to count anew by both legs");
         };

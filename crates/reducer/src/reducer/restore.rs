@@ -237,6 +237,7 @@ impl Reducer {
                 let reason = reason.into();
                 Box::new(Cut { at, until, reason })
             }),
+            more.withheld,
         );
         if news != Default::default() {
             let r = allocation.rare();
@@ -248,6 +249,7 @@ impl Reducer {
                 r.kin,
                 r.before,
                 r.cut,
+                r.withheld,
             ) = news;
         }
         if let Some(half) = more.half {

@@ -71,6 +71,7 @@ pub(crate) struct AllocationMore {
     pub(crate) before: Option<Legs>,
     /// When its end was asked for, until when its close is that end, and why: see [`Cut`](crate::allocation::Cut).
     pub(crate) cut: Option<(Timestamp, Timestamp, Box<str>)>,
+    pub(crate) withheld: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -399,6 +400,7 @@ impl Reducer {
             cut: rare
                 .and_then(|r| r.cut.as_deref())
                 .map(|cut| (cut.at, cut.until, (*cut.reason).into())),
+            withheld: rare.map_or(0, |r| r.withheld),
         };
         self.encode_with(&row, &more)
     }

@@ -2,7 +2,7 @@
 
 use super::Reducer;
 use crate::{
-    allocation::Dirty,
+    allocation::{Allocation, Dirty},
     event::{CloseReason, EventType, SessionId, UnattributedReason},
     flags::Flags,
     identity::AllocationIdentity,
@@ -232,13 +232,18 @@ impl Reducer {
 
     /// What an allocation carried is less than was counted: `carried`, of which all that was told is a part.
     pub(crate) fn recount(&mut self, slot: u32, carried: &Carried) {
+        self.count_anew(slot, |a| a.set_carried(carried));
+    }
+
+    /// What is known of an allocation changes, and its part in its session with that; what was told stands.
+    pub(crate) fn count_anew(&mut self, slot: u32, change: impl FnOnce(&mut Allocation)) {
         let peer_leg = self.peer_leg();
         let before = self.part(slot);
         let relayed_before = self.untold_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to count anew");
         };
-        a.set_carried(carried);
+        change(a);
         let (session, relayed) = (a.session, a.relayed(peer_leg).saturating_sub(a.base_relayed()));
         let after = self.part(slot);
         self.mark(slot, Dirty::Hard);

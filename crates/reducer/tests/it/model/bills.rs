@@ -61,7 +61,7 @@ impl Judge<'_> {
     /// The most where lives were taken for one: then they are billed as one, by what coturn's counters say, or each by
     /// itself.
     fn most_as_one(&self, key: &Key, lives: &[usize]) -> u64 {
-        let mut legs = self.forged(key);
+        let mut legs = self.forged(key).plus(self.strayed(key));
         for i in lives {
             let life = &self.fleet.lives[*i];
             legs = legs.plus(self.truth(life)).plus(self.echo(life));
@@ -80,7 +80,7 @@ impl Judge<'_> {
         let lives = self.lives_of(key);
         let forged = !self.forged(key).is_zero() && lives.iter().any(|i| self.known.is_mistakable(*i));
         let unsigned = lives.iter().any(|i| self.fleet.lives[*i].unsigned);
-        if forged || unsigned {
+        if forged || unsigned || !self.strayed(key).is_zero() {
             return self.most_as_one(key, &lives);
         }
         lives.iter().map(|i| self.most_of(&self.fleet.lives[*i])).sum()
@@ -126,6 +126,8 @@ impl Judge<'_> {
                 && self.counts_on(life)
                 && life.heard.new
                 && !life.moved()
+                // What is relayed of two lives, each by itself, is less than of one.
+                && !life.opened_again
                 && self.echo(life).is_zero()
         };
         for user in self.users().into_iter().filter(|u| u.lives.iter().all(heard)) {

@@ -209,6 +209,28 @@ impl<'a> Judge<'a> {
         of_key.fold(Legs::default(), |sum, (_, legs)| sum.plus(*legs))
     }
 
+    /// What may be told of it under the name of another: where coturn seems to go on from another address, and where what
+    /// had ended is forgotten, and comes once more.
+    pub(super) fn strayed(&self, key: &Key) -> Legs {
+        let may_be_another = |l: &&Life| {
+            let kin = l.key.username == key.username && l.key.id == key.id && l.key != *key;
+            kin && (self.evicted && !l.copies.is_zero() || l.key.server != key.server)
+        };
+        let own = self.lives_of(key);
+        let unsure = |i: &usize| {
+            let life = &self.fleet.lives[*i];
+            self.evicted || life.has_kin && !life.heard.new
+        };
+        if !own.iter().any(unsure) {
+            return Legs::default();
+        }
+        let others = self.fleet.lives.iter().filter(may_be_another);
+        others.fold(Legs::default(), |sum, l| {
+            let copies = if self.evicted { l.copies } else { Legs::default() };
+            sum.plus(self.truth(l)).plus(self.of_source(copies))
+        })
+    }
+
     pub(super) fn lives_of(&self, key: &Key) -> Vec<usize> {
         let lives = 0..self.fleet.lives.len();
         lives.filter(|i| self.fleet.lives[*i].key == *key).collect()
@@ -260,6 +282,7 @@ impl<'a> Judge<'a> {
             if lives.iter().any(|i| self.known.is_mistakable(*i)) {
                 most = most.plus(self.forged(key));
             }
+            most = most.plus(self.strayed(key));
             if times > 1 {
                 most = most.plus(most);
             }
@@ -367,7 +390,7 @@ impl<'a> Judge<'a> {
                 }
                 let life = &self.fleet.lives[life];
                 assert!(
-                    !report.opened_seen || life.heard.new,
+                    !report.opened_seen || life.heard.new || life.has_kin,
                     "{key:?}: its `new` was not heard"
                 );
                 assert!(

@@ -93,7 +93,8 @@ fn mistakable(fleet: &Fleet) -> Vec<bool> {
 fn is_hopeless(fleet: &Fleet, outcome: &Outcome, life: usize) -> bool {
     let life = &fleet.lives[life];
     let namesakes = || fleet.lives.iter().filter(|l| is_namesake(&l.key, &life.key));
-    let shared = namesakes().any(|l| l.key == life.key && l.server != life.server);
+    // What is not known for one of them may be taken for another tenant's, too.
+    let shared = namesakes().any(|l| namesakes().any(|o| l.key == o.key && l.server != o.server));
     let unseen = !outcome
         .notices
         .iter()

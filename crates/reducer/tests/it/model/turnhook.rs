@@ -145,6 +145,10 @@ impl Run<'_> {
                 life.guess_down();
             }
         }
+        // Which connections a server had is not known any more: one that has come from another address is another.
+        for life in self.fleet.lives.iter_mut().filter(|l| l.unrecognised) {
+            life.missed = true;
+        }
         let was_deaf = self.deaf;
         self.go_deaf();
         self.restore();
@@ -173,6 +177,7 @@ impl Run<'_> {
             *due = self.clock;
         }
         self.carry_echoes();
+        self.clock += 1;
         let from = self.at();
         let caught_up = millis.min(self.behind);
         self.behind -= caught_up;

@@ -124,7 +124,7 @@ impl Run<'_> {
                 let mut copy = Legs::default();
                 // Of its totals only the next life of its key knows.
                 let later = self.fleet.lives[life + 1..].iter().filter(|l| l.key == said.key);
-                let forgotten = later.count() > 1;
+                let forgotten = later.count() > 1 || self.rules.tombstone_limit < 100;
                 let life = &mut self.fleet.lives[life];
                 life.echoed = true;
                 match said.word {
