@@ -84,16 +84,11 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Short calls: opened, traffic, deleted, totals.
+/// Short calls.
 pub fn calls(sessions: std::ops::Range<usize>) -> Vec<u8> {
     let mut block = Vec::new();
     for n in sessions {
-        load::publish(&mut block, &load::channel(n, "status"), &load::new(n));
-        load::publish(&mut block, &load::channel(n, "traffic"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "traffic/peer"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "status"), "deleted");
-        load::publish(&mut block, &load::channel(n, "total_traffic"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "total_traffic/peer"), load::TRAFFIC);
+        load::call(&mut block, n);
     }
     block
 }

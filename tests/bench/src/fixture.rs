@@ -63,6 +63,25 @@ fn cpu_of(stat: &str) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
+/// CPU time of a process and of its children, those that have ended included.
+pub fn cpu_of_family(parent: u32) -> Result<Duration> {
+    let own = std::fs::read_to_string(format!("/proc/{parent}/stat"))?;
+    let fields = |stat: &str| -> Vec<u64> {
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.map(|field| field.parse().unwrap_or(0)).collect()
+    };
+    let ended: u64 = fields(&own).iter().skip(13).take(2).sum();
+    let mut sum = cpu_of(&own) + Duration::from_millis(ended * 10);
+    for process in std::fs::read_dir("/proc")? {
+        // Whatever has just ended counts as that of its parent the next time.
+        let Ok(stat) = std::fs::read_to_string(process?.path().join("stat")) else { continue };
+        if fields(&stat).get(1) == Some(&u64::from(parent)) {
+            sum += cpu_of(&stat);
+        }
+    }
+    Ok(sum)
+}
+
 /// CPU time of this process's threads of that name.
 pub fn cpu_of_threads(name: &str) -> Result<Duration> {
     let mut sum = Duration::ZERO;

@@ -20,6 +20,13 @@ const RATE: u32 = 500;
 const SECONDS: u32 = 10;
 
 pub fn run() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    on(&format!("path = \"{}\"", dir.path().join("turnhook.db").display()))?;
+    Ok(())
+}
+
+/// With these lines of `[store]`; how many events there were.
+pub fn on(store: &str) -> Result<usize> {
     let receiver = Receiver::start(true)?;
     let (_redis, port) = fixture::redis()?;
     let dir = tempfile::tempdir()?;
@@ -28,7 +35,11 @@ pub fn run() -> Result<()> {
         "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\nrate_limit = \"unlimited\"",
         receiver.port
     );
-    let turnhook = Turnhook::start(dir.path(), &source, "usage_interval = \"0s\"\nlinger = \"0s\"", &endpoint)?;
+    let turnhook = Turnhook::start_on(dir.path(), store, &source, "usage_interval = \"0s\"\nlinger = \"0s\"", &endpoint)?;
+    if store.starts_with("url") {
+        // It subscribes once it leads.
+        turnhook.wait_for_metric("turnhook_source_leads", 1.0)?;
+    }
     let written = turnhook.process.written()?;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
@@ -83,5 +94,5 @@ pub fn run() -> Result<()> {
     }
     let (written, payload) = (turnhook.process.written()? - written, seen.bytes.load(Ordering::Relaxed));
     println!("latency disk {:.2} bytes written for each byte of payload delivered, at that rate", written as f64 / payload as f64);
-    Ok(())
+    Ok(2 * sessions)
 }

@@ -26,6 +26,16 @@ pub fn publish(out: &mut Vec<u8>, channel: &str, payload: &str) {
     );
 }
 
+/// A short call, as the `n`th allocation: opened, traffic, deleted, totals.
+pub fn call(out: &mut Vec<u8>, n: usize) {
+    publish(out, &channel(n, "status"), &new(n));
+    publish(out, &channel(n, "traffic"), TRAFFIC);
+    publish(out, &channel(n, "traffic/peer"), TRAFFIC);
+    publish(out, &channel(n, "status"), "deleted");
+    publish(out, &channel(n, "total_traffic"), TRAFFIC);
+    publish(out, &channel(n, "total_traffic/peer"), TRAFFIC);
+}
+
 /// `total` messages of `allocations` allocations: each opened, then traffic of both legs in turn.
 /// In blocks of some hundred messages, ready to be written.
 pub fn blocks(allocations: usize, total: usize) -> Vec<Vec<u8>> {

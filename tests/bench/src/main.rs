@@ -2,6 +2,7 @@
 //! its yardstick in one run, and prints one line a figure. No figure is asserted.
 
 mod delivery;
+mod delivery_postgres;
 mod fixture;
 mod ingest;
 mod latency;
@@ -24,14 +25,16 @@ fn main() -> ExitCode {
         Some("ingest-redis") => ingest::redis(),
         Some("ingest-direct") => ingest::direct(),
         Some("delivery") => delivery::run(),
+        Some("delivery-postgres") => delivery_postgres::run(),
         Some("latency") => latency::run(),
+        Some("latency-postgres") => delivery_postgres::at_a_rate(),
         Some("memory") => memory::run(),
         Some("nodes") => nodes::run(),
         Some("pauses") => pauses::run(),
         Some("providers") => providers::run(),
         Some("ramp") => ramp::run(),
         Some("upkeep") => upkeep::run(),
-        _ => Err("which? ingest-redis, ingest-direct, delivery, latency, memory, nodes, pauses, providers, ramp, upkeep".into()),
+        _ => Err("which? ingest-redis, ingest-direct, delivery, delivery-postgres, latency, latency-postgres, memory, nodes, pauses, providers, ramp, upkeep".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

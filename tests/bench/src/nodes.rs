@@ -42,7 +42,7 @@ pub fn run() -> Result<()> {
     ingest::postgres(&store(&postgres, &database, 1))
 }
 
-fn store(postgres: &Postgres, database: &str, node: usize) -> String {
+pub fn store(postgres: &Postgres, database: &str, node: usize) -> String {
     format!("url = \"{}\"\nnode = \"node-{node}\"\nlease = \"{LEASE}\"", postgres.url(database))
 }
 
@@ -50,7 +50,7 @@ fn source(port: u16) -> String {
     format!("[[source]]\nname = \"bench\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"")
 }
 
-fn endpoint(receiver: &Receiver) -> String {
+pub fn endpoint(receiver: &Receiver) -> String {
     format!(
         "[[endpoint]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{}/\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n\
          concurrency = 48\nrate_limit = \"unlimited\"",
@@ -58,10 +58,10 @@ fn endpoint(receiver: &Receiver) -> String {
     )
 }
 
-const SESSION: &str = "usage_interval = \"0s\"\nlinger = \"0s\"\ngroup_by = \"allocation\"";
+pub const SESSION: &str = "usage_interval = \"0s\"\nlinger = \"0s\"\ngroup_by = \"allocation\"";
 
-/// A connection to Redis whose answers are read and dropped.
-fn connect(port: u16) -> Result<TcpStream> {
+/// A connection, to Redis say, whose answers are read and dropped.
+pub fn connect(port: u16) -> Result<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
@@ -88,12 +88,7 @@ fn deliveries(postgres: &Postgres, nodes: usize) -> Result<f64> {
     })?;
     let mut block = Vec::new();
     for n in 0..SESSIONS {
-        load::publish(&mut block, &load::channel(n, "status"), &load::new(n));
-        load::publish(&mut block, &load::channel(n, "traffic"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "traffic/peer"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "status"), "deleted");
-        load::publish(&mut block, &load::channel(n, "total_traffic"), load::TRAFFIC);
-        load::publish(&mut block, &load::channel(n, "total_traffic/peer"), load::TRAFFIC);
+        load::call(&mut block, n);
     }
     let start = Instant::now();
     connect(port)?.write_all(&block)?;

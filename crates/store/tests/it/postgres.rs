@@ -111,6 +111,11 @@ impl Postgres {
         self.port
     }
 
+    /// The server's process, whose children its others are.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server().as_ref().map(Child::id).unwrap()
+    }
+
     /// The folder with its socket; certificates can be put there, too (with [`Postgres::give`]).
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -178,7 +183,7 @@ impl Postgres {
 
     /// Stands still, with all its connections, until this is dropped.
     pub(crate) fn freeze(&self) -> Frozen {
-        let server = self.server().as_ref().map(Child::id).unwrap();
+        let server = self.pid();
         // First the one that would start others.
         signal("STOP", &[server]);
         let processes = fs::read_dir("/proc").unwrap().flatten();
