@@ -44,12 +44,13 @@ impl Outbox {
         on!(self, db => db.pending_after(endpoint, after, limit.max(1)).await)
     }
 
-    /// Pending deliveries of all endpoints with ids above `after`, lowest first: what other nodes committed.
-    /// Whoever has seen a delivery of one commit has been given those of all earlier ones.
+    /// The ids of pending deliveries of all endpoints above `after`, lowest first: what other nodes committed is among
+    /// them, and [`Outbox::pending_rows`] has it. Whoever has seen a delivery of one commit has been given those of all
+    /// earlier ones.
     ///
     /// # Errors
     /// The store cannot be read or written.
-    pub async fn pending_since(&self, after: DeliveryId, limit: usize) -> Result<Vec<Delivery>> {
+    pub async fn pending_since(&self, after: DeliveryId, limit: usize) -> Result<Vec<DeliveryId>> {
         on!(self, db => db.pending_since(after, limit.max(1)).await)
     }
 

@@ -71,6 +71,9 @@ pub(crate) struct Postgres {
     refused: AtomicU64,
     horizon: Horizon,
     turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while outcomes are written: of two such transactions, one would wait for the counts that the other has locked,
+    /// until that is on the disk.
+    outcomes: tokio::sync::Mutex<()>,
 }
 
 impl Postgres {
@@ -102,6 +105,7 @@ impl Postgres {
             refused: AtomicU64::new(0),
             horizon: Horizon::new(horizon.map(nat)),
             turns: Mutex::default(),
+            outcomes: tokio::sync::Mutex::default(),
         };
         Ok(store)
     }

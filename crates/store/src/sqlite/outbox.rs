@@ -60,15 +60,14 @@ impl Sqlite {
         self: &Arc<Self>,
         after: DeliveryId,
         limit: usize,
-    ) -> Result<Vec<Delivery>> {
+    ) -> Result<Vec<DeliveryId>> {
         self.read(move |conn| {
-            let tx = conn.unchecked_transaction()?;
-            let mut stmt = tx.prepare_cached(&format!(
-                "SELECT {DELIVERY} FROM delivery d NOT INDEXED CROSS JOIN event e ON e.id = d.id >> 16 \
-                 WHERE d.id > ?1 AND d.state = 0 ORDER BY d.id LIMIT ?2"
-            ))?;
-            stmt.query_map(params![after.0, int(limit as u64)], delivery_of)?
-                .collect()
+            let sql = "SELECT id FROM delivery NOT INDEXED WHERE id > ?1 AND state = 0 ORDER BY id LIMIT ?2";
+            let mut stmt = conn.prepare_cached(sql)?;
+            stmt.query_map(params![after.0, int(limit as u64)], |row| {
+                Ok(DeliveryId(row.get(0)?))
+            })?
+            .collect()
         })
         .await
     }

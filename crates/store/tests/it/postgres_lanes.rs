@@ -57,12 +57,12 @@ async fn lanes_part_the_outbox(on: &Backend) {
                 .unwrap(),
             expected
         );
+        assert_eq!(store.outbox().pending_rows(ids.clone()).await.unwrap(), expected);
+        let expected: Vec<_> = expected.into_iter().map(|d| d.id).collect();
         assert_eq!(
             store.outbox().pending_since(DeliveryId(0), 1000).await.unwrap(),
             expected
         );
-        assert_eq!(store.outbox().pending_rows(ids.clone()).await.unwrap(), expected);
-        let expected: Vec<_> = expected.into_iter().map(|d| d.id).collect();
         assert_eq!(store.outbox().still_pending(ids.clone()).await.unwrap(), expected);
         let mut due: Vec<_> = store
             .outbox()
@@ -139,13 +139,13 @@ async fn what_others_committed_is_found_once(on: &Backend) {
         assert!(Instant::now() < until, "{} found", found.len());
         let newest = reader.outbox().newest_delivery().await.unwrap();
         let page = reader.outbox().pending_since(seen, 7).await.unwrap();
-        assert!(page.len() == 7 || page.last().is_none_or(|last| last.id > seen));
+        assert!(page.len() == 7 || page.last().is_none_or(|last| *last > seen));
         if let Some(last) = page.last() {
-            seen = last.id;
+            seen = *last;
         } else {
             seen = seen.max(newest);
         }
-        found.extend(page.iter().map(|d| d.id));
+        found.extend(page);
     }
     for writer in writers {
         writer.await.unwrap();

@@ -144,12 +144,14 @@ impl LaneKeeper {
 
     async fn news(&self, mut upto: DeliveryId) -> turnhook_store::Result<DeliveryId> {
         loop {
-            let news = self.outbox.pending_since(upto, MOST).await?;
-            let more = news.len() >= MOST;
-            if let Some(last) = news.last() {
-                upto = last.id;
+            let pending = self.outbox.pending_since(upto, MOST).await?;
+            let more = pending.len() >= MOST;
+            upto = pending.last().copied().unwrap_or(upto);
+            // Most of it is what this node committed itself, and is not read once more.
+            let news = self.outlet.not_handed(pending);
+            if !news.is_empty() {
+                self.outlet.deliver(self.outbox.pending_rows(news).await?);
             }
-            self.outlet.deliver(news);
             if !more {
                 return Ok(upto);
             }

@@ -20,7 +20,7 @@ use turnhook_dispatcher::{
 };
 use turnhook_reducer::{
     event::{EventType, SessionEvent},
-    outbox::{Delivery, EndpointId},
+    outbox::{Delivery, DeliveryId, EndpointId},
     time::Timestamp,
 };
 use turnhook_store::{Commit, Included, Lanes, NewEvent, Part};
@@ -247,6 +247,14 @@ impl Outlet {
             if let Some(name) = routes.names.get(&endpoint) {
                 self.dispatcher.offer(name, deliveries);
             }
+        }
+    }
+
+    /// Those that were not handed on here yet.
+    pub(crate) fn not_handed(&self, ids: Vec<DeliveryId>) -> Vec<DeliveryId> {
+        match &self.handed {
+            Some(handed) => handed.not_yet(ids),
+            None => ids,
         }
     }
 
