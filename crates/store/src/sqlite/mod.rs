@@ -18,6 +18,7 @@ mod fold;
 mod helper;
 mod included;
 mod ledger;
+mod most;
 mod outbox;
 mod outcome;
 #[cfg(test)]

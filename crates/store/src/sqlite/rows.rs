@@ -1,14 +1,12 @@
 //! Groups of columns that several tables share.
 
-use std::{cmp::Reverse, collections::HashMap};
-
 use rusqlite::{
     Connection, Row, params_from_iter,
     types::{Type, ValueRef},
 };
 use turnhook_reducer::time::Timestamp;
 
-use super::nat;
+use super::{most::Adding, nat};
 pub(super) use crate::codes::{
     DEAD, DELIVERED, DISCARDED, PENDING, USAGE, event_type, type_code, usage_values,
 };
@@ -84,29 +82,17 @@ pub(super) fn all<T: Record>(conn: &Connection, (sql, values): &Query) -> rusqli
 }
 
 /// Of rows that are a user and a number: the users with the largest sums. SQLite would sort the rows by user to add them
-/// up, which takes five times as long as to read them.
+/// up, which takes three times as long as to read them.
 pub(super) fn with_most(
     conn: &Connection,
     (sql, values): &Query,
     most: usize,
 ) -> rusqlite::Result<Vec<Vec<u8>>> {
-    let mut sums: HashMap<Vec<u8>, u128> = HashMap::new();
+    let mut adding = Adding::default();
     let mut stmt = conn.prepare_cached(sql)?;
     let mut rows = stmt.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
-        let (user, number) = (row.get_ref(0)?.as_blob()?, nat(row.get(1)?));
-        // Nearly all users have many rows: only the first of them copies the name.
-        match sums.get_mut(user) {
-            Some(sum) => *sum += u128::from(number),
-            None => {
-                sums.insert(user.to_vec(), number.into());
-            }
-        }
+        adding.add(row.get_ref(0)?.as_blob()?, nat(row.get(1)?));
     }
-    let mut users: Vec<(u128, Vec<u8>)> = sums.into_iter().map(|(user, sum)| (sum, user)).collect();
-    if users.len() > most {
-        users.select_nth_unstable_by_key(most, |(sum, _)| Reverse(*sum));
-        users.truncate(most);
-    }
-    Ok(users.into_iter().map(|(_, user)| user).collect())
+    Ok(adding.most(most))
 }
