@@ -127,12 +127,13 @@ impl Reducer {
         };
         let name = a.name;
         let previous_end = self.groups.ended_at(s.group);
-        let started_at = if s.former().continues.is_some() {
+        let opened_at = if s.former().continues.is_some() {
             s.started_at.get()
         } else {
             // One that was ended, and lives on in this session, opened before there was any session.
-            a.opened_at.get().max(s.started_at.get()).max(previous_end)
+            a.opened_at.get().max(s.started_at.get())
         };
+        let started_at = opened_at.max(previous_end);
         let identity = AllocationIdentity {
             server: self.servers.get(a.server).unwrap_or_default(),
             realm: self.names.realm(name),
@@ -141,7 +142,10 @@ impl Reducer {
             opened_at: a.opened_at.get(),
             twin: a.twin(),
         };
-        let id = self.identity.session(&identity, s.former().continues, started_at);
+        // One that was told to have ended, and lives on in another session, names another one.
+        let told_in = a.rare.as_ref().and_then(|r| r.continues);
+        let before = s.former().continues.or(told_in);
+        let id = self.identity.session(&identity, before, started_at);
         self.names.hold_again(name);
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to start");

@@ -10,6 +10,7 @@ mod lives;
 mod max_session;
 mod model;
 mod names;
+mod next_life;
 mod notices;
 mod relayed;
 mod restarts;

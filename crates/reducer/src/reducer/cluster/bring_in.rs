@@ -59,8 +59,16 @@ impl Reducer {
         self.arm_allocation(slot);
     }
 
-    /// A life that is not committed; what is known of an earlier one is over with it.
-    pub(crate) fn open_life(&mut self, key: &Key<'_>, life: &Life, details: Details, clock: Timestamp) {
+    /// A life that is not committed; what is known of an earlier one is over with it. `doubted` may have been told of that,
+    /// and be of this one: only what goes beyond is.
+    pub(crate) fn open_life(
+        &mut self,
+        key: &Key<'_>,
+        life: &Life,
+        doubted: &Carried,
+        details: Details,
+        clock: Timestamp,
+    ) {
         let now = self.now;
         if let Some(slot) = self.find_allocation(key) {
             let closing = self
@@ -80,10 +88,10 @@ impl Reducer {
             Opening {
                 seen: life.flags.contains(Flags::OPENED_SEEN),
                 from_snapshot: life.flags.contains(Flags::FROM_SNAPSHOT),
-                carried: life.carried,
+                carried: life.carried.max(*doubted).minus(*doubted),
                 reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
-                told: life.told,
+                told: life.told.plus(*doubted),
                 wrapped: life.flags.contains(Flags::WRAPPED),
             },
         );
@@ -106,7 +114,7 @@ impl Reducer {
         if life.quiet_at > Timestamp(0) {
             a.rare().quiet_at = life.quiet_at.min(now);
         }
-        if life.counted.legs != life.carried.legs {
+        if life.counted.legs != life.carried.legs || !doubted.is_zero() {
             self.cluster.counted.insert(slot, life.told.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);

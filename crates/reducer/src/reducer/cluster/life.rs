@@ -246,6 +246,12 @@ impl Sight {
         }
     }
 
+    /// Whether whoever missed its `new` may have counted some of it in the life before: what was heard here may have
+    /// waited since then.
+    pub(crate) fn may_be_counted_in(&self, before: &Sight) -> bool {
+        self.earliest <= before.heard_at.plus(QUEUE)
+    }
+
     /// How long before or after it theirs opened.
     fn apart(&self, theirs: &Sight) -> u64 {
         self.earliest

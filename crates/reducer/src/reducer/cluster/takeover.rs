@@ -13,7 +13,7 @@ use super::{
     life::{Life, Sight, place},
     stale::{Behind, Stale},
 };
-use crate::{flags::Flags, intern::NONE, session::Phase, time::Timestamp};
+use crate::{flags::Flags, intern::NONE, relayed::Carried, session::Phase, time::Timestamp};
 
 /// Something that the follower heard and the leader did not commit.
 struct Step {
@@ -21,6 +21,8 @@ struct Step {
     what: What,
     key: LifeKey,
     life: Life,
+    /// What was committed of the life before may hold so much of this one.
+    doubted: Carried,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +149,7 @@ impl TakeOver<'_> {
         let username = self.ours.names.username(key.2);
         let server = self.base.servers.optional(self.ours.servers.get(key.0));
         let base_key = self.base.key(server, key.1, realm, username);
+        let mut doubted = Carried::default();
         let newer_from = if let Some(slot) = self.base.find_allocation(&base_key) {
             let Some(theirs) = self.base.allocations.get(slot as usize).map(Sight::of) else {
                 return self.base.broken("an allocation that was just found");
@@ -189,6 +192,17 @@ impl TakeOver<'_> {
                 }
                 None if newer_from == lives.len() => self.behind(slot, lives.last()),
                 None => {}
+            }
+            if sights
+                .get(newer_from)
+                .is_some_and(|next| next.may_be_counted_in(&theirs))
+            {
+                // They may have missed its `new`, and it waited here for longer than they counted it.
+                let here = same
+                    .and_then(|i| lives.get(i))
+                    .map(|(_, l)| l.told.plus(l.counted));
+                let there = self.base.allocations.get(slot as usize).map(|a| a.carried());
+                doubted = there.unwrap_or_default().minus(here.unwrap_or_default());
             }
             newer_from
         } else if let Some(slot) = self.base.find_tombstone(&base_key) {
@@ -254,7 +268,11 @@ impl TakeOver<'_> {
             }
         }
         for (_, life) in lives.into_iter().skip(newer_from) {
+            let doubted = std::mem::take(&mut doubted);
             self.step(life.opened_at, What::Open, key, &life);
+            if let Some(open) = self.steps.last_mut() {
+                open.doubted = doubted;
+            }
             if let Some((closed_at, _)) = life.closed {
                 self.step(closed_at.max(life.opened_at), What::Close(true), key, &life);
             }
@@ -281,6 +299,7 @@ impl TakeOver<'_> {
             what,
             key,
             life: life.clone(),
+            doubted: Carried::default(),
         });
     }
 
@@ -330,7 +349,7 @@ impl TakeOver<'_> {
             match step.what {
                 What::Open => {
                     let details = base.translated(ours, &step.life.details);
-                    base.open_life(&key, &step.life, details, self.clock);
+                    base.open_life(&key, &step.life, &step.doubted, details, self.clock);
                 }
                 What::Close(brought) => base.close_life(&key, &step.life, brought),
                 What::LateTotals => base.late_totals(&key, &step.life),

@@ -6,6 +6,7 @@
 
 mod ears;
 mod history;
+mod known;
 mod node;
 mod run;
 mod store;

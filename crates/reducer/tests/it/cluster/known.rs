@@ -1,0 +1,119 @@
+//! Histories that came out wrong once, as they were found.
+
+use turnhook_reducer::rules::{PeerLeg, Rules, StartOn};
+
+use super::{
+    history::{History, Step},
+    holds,
+};
+use crate::model::call::Size::{self, Check, Nothing};
+
+fn three_nodes(start_on: StartOn, addresses: bool, steps: Vec<Step>) -> History {
+    History {
+        rules: Rules {
+            start_on,
+            peer_leg: PeerLeg::Reported,
+            ..Rules::default()
+        },
+        addresses,
+        nodes: 3,
+        skews: vec![0; 3],
+        barrier: false,
+        clean_end: true,
+        steps,
+    }
+}
+
+/// On the one or the other server; `missed` says by whom, in bits.
+fn open(second: bool, user: u8, keeps: bool, missed: u8) -> Step {
+    open_from(second, user, keeps, true, missed)
+}
+
+fn open_from(second: bool, user: u8, keeps: bool, same_remote: bool, missed: u8) -> Step {
+    Step::Open {
+        second,
+        user,
+        keeps,
+        same_remote,
+        missed,
+    }
+}
+
+fn carry(life: u8, up: Size, down: Size, told: bool) -> Step {
+    Step::Carry {
+        life,
+        up,
+        down,
+        strangers: Nothing,
+        report: told.then_some([0, 0]),
+    }
+}
+
+/// What the leader counted in the life before, having missed the `new` of the next, waits in a follower's queue.
+#[test]
+fn what_waited_for_a_follower_is_not_told_in_two_lives() {
+    let soon = vec![
+        open(false, 0, true, 0),
+        Step::Restart,
+        Step::Lag(1),
+        open_from(false, 0, true, false, 5),
+        carry(0, Nothing, Nothing, true),
+        Step::Restart,
+        Step::CrashLeader,
+        Step::Wait(0),
+    ];
+    let later = vec![
+        open(false, 0, false, 0),
+        open(false, 2, false, 0),
+        carry(157, Nothing, Nothing, true),
+        Step::HandOver,
+        Step::Restart,
+        Step::HandOver,
+        open(false, 0, false, 0),
+        Step::Wait(32_000),
+        Step::Lag(1),
+        open(false, 2, false, 4),
+        carry(1, Nothing, Nothing, true),
+        Step::Wait(10_000),
+        Step::Crash(0),
+        Step::HandOver,
+    ];
+    let forged = vec![
+        Step::Lag(0),
+        Step::Forge {
+            user: 0,
+            size: Nothing,
+        },
+        open(true, 0, false, 0),
+        carry(0, Nothing, Check, true),
+        Step::Snapshot,
+        Step::HandOver,
+        Step::CrashLeader,
+        Step::Wait(600_000),
+    ];
+    for (addresses, steps) in [(true, soon), (false, later), (false, forged)] {
+        let mut history = three_nodes(StartOn::Allocation, addresses, steps);
+        history.clean_end = false;
+        holds(&history);
+    }
+}
+
+/// One that was told to have ended lives on in a session that began when that one had ended.
+#[test]
+fn no_two_sessions_have_one_id() {
+    let steps = vec![
+        open(false, 0, true, 5),
+        Step::DeafLeader,
+        carry(0, Nothing, Check, true),
+        open(true, 0, true, 0),
+        Step::Close {
+            life: 61,
+            missed: [0; 5],
+        },
+        carry(0, Check, Nothing, false),
+        open(true, 0, false, 0),
+        Step::Wait(5_000),
+        Step::CrashLeader,
+    ];
+    holds(&three_nodes(StartOn::Relay, false, steps));
+}
