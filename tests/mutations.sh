@@ -89,7 +89,7 @@ if $only_check; then
         fi
     done
     while IFS=$'\t' read -r name _; do
-        if ! printf '%s\n' "${names[@]}" | grep -qxF "$name"; then
+        if ! printf '%s\n' "${names[@]}" | grep -xF "$name" >/dev/null; then
             echo "no rule any more (see tests/mutations.list): $name" >&2
             stale=1
         fi

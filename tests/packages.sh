@@ -59,7 +59,7 @@ for file in etc/turnhook/turnhook.toml usr/lib/systemd/system/turnhook.service u
     usr/share/man/man1/turnhook.1.gz usr/share/man/man5/turnhook.toml.5.gz; do
     cmp "$work/deb/$file" "$work/rpm/$file"
 done
-rpm -qp --nosignature --scripts "$rpm" | grep -q systemd-sysusers || fail "the .rpm makes no user"
+rpm -qp --nosignature --scripts "$rpm" | grep systemd-sysusers >/dev/null || fail "the .rpm makes no user"
 
 say "A Debian without Rust"
 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libpam-systemd,coturn,openssl,ca-certificates \

@@ -68,7 +68,7 @@ say "A TURN server: coturn, with its CLI on"
 free_port; turn=$port
 free_port; peer=$port
 turn_secret=$(openssl rand -hex 16)
-if turnserver --help 2>&1 | grep -q -- '^ *--cli[[:space:]]'; then cli_on=(--cli); else cli_on=(); fi
+if turnserver --help 2>&1 | grep -- '^ *--cli[[:space:]]' >/dev/null; then cli_on=(--cli); else cli_on=(); fi
 turnserver -n --log-file=stdout --no-tls --no-dtls --verbose --simple-log "${cli_on[@]}" \
     --cli-ip=127.0.0.1 --cli-port="$cli" --cli-password="$cli_password" \
     --listening-ip=127.0.0.1 --relay-ip=127.0.0.1 --allow-loopback-peers --listening-port="$turn" \

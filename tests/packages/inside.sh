@@ -28,14 +28,14 @@ getent passwd turnhook > /dev/null || fail "there is no user turnhook"
 [ "$(stat -c '%U:%G %a' /etc/turnhook/turnhook.toml)" = "root:turnhook 640" ] || fail "modes of the configuration"
 [ "$(systemctl is-enabled turnhook || true)" = disabled ] || fail "it is enabled"
 [ "$(systemctl is-active turnhook || true)" = inactive ] || fail "it is started"
-zcat /usr/share/man/man1/turnhook.1.gz | grep -q . || fail "there is no manual page"
+zcat /usr/share/man/man1/turnhook.1.gz | grep . >/dev/null || fail "there is no manual page"
 bash -c '. /usr/share/bash-completion/completions/turnhook; complete -p turnhook' > /dev/null || fail "no completions"
 
 say "Started before it is configured: it ends with 78, says why, and is not tried again"
 systemctl start turnhook || true
 until_true 10 systemctl is-failed turnhook
 [ "$(systemctl show -p ExecMainStatus --value turnhook)" = 78 ] || fail "the status of an empty configuration"
-journalctl --no-pager -u turnhook | grep -qi 'source' || fail "it does not say what is missing"
+journalctl --no-pager -u turnhook | grep -i 'source' >/dev/null || fail "it does not say what is missing"
 
 say "Ten lines of configuration, and a restart of coturn"
 secret=$(turnhook secret)
@@ -74,23 +74,23 @@ CONF
 systemctl restart coturn
 turnutils_peer -L 127.0.0.1 -p 3480 > /dev/null 2>&1 &
 peer=$!
-until_true 20 bash -c '! turnhook doctor | grep -q "no coturn is connected"'
+until_true 20 bash -c '! turnhook doctor | grep "no coturn is connected" >/dev/null'
 turnutils_uclient -W a-secret-of-the-test -u alice -e 127.0.0.1 -r 3480 -c -m 1 -z 5 -l 500 -n 200 127.0.0.1 > /tmp/uclient.log 2>&1 ||
     { cat /tmp/uclient.log; fail "the client"; }
 say "A restart is no gap: systemd keeps coturn's connections"
 systemctl restart turnhook
 until_true 20 turnhook ready
-journalctl --no-pager -u turnhook | grep -q 'as if it had not stopped' || fail "it began anew"
-turnhook gaps list | grep -qx 'no gaps' || fail "there is a gap"
+journalctl --no-pager -u turnhook | grep 'as if it had not stopped' >/dev/null || fail "it began anew"
+turnhook gaps list | grep -x 'no gaps' >/dev/null || fail "there is a gap"
 # The client leaves its allocations, and coturn says what they relayed when their lifetimes are over.
 until_true 60 grep -q '"session.end"' /tmp/webhooks
 systemctl stop coturn
 grep -m 1 '"session.end"' /tmp/webhooks
-grep '"session.end"' /tmp/webhooks | grep -qE '"billable_bytes": ?[1-9]' || fail "nothing is billed"
+grep '"session.end"' /tmp/webhooks | grep -E '"billable_bytes": ?[1-9]' >/dev/null || fail "nothing is billed"
 
 say "Commands find the service's store without an option"
 turnhook sessions list
-turnhook sessions list --format json | grep -q alice || fail "no session in the list"
+turnhook sessions list --format json | grep alice >/dev/null || fail "no session in the list"
 [ "$(stat -c '%U %a' /var/lib/turnhook)" = "turnhook 700" ] || fail "modes of the store"
 
 say "An upgrade keeps the configuration, and starts the new program"
