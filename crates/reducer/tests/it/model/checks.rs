@@ -257,6 +257,22 @@ impl<'a> Judge<'a> {
         (again && !self.several_nodes).then_some(2)
     }
 
+    pub(crate) const LEFT_OPEN: [&'static str; 3] = ["taken for old", "counted again", "under another name"];
+
+    /// Why less is asked for than the truth, if it is.
+    pub(crate) fn left_open(&self) -> Option<&'static str> {
+        let [old, again, strayed] = Self::LEFT_OPEN;
+        let lives = || 0..self.fleet.lives.len();
+        let may_stray = |i: usize| !self.strayed(&self.fleet.lives[i].key).is_zero();
+        if self.was_taken_for_old() {
+            Some(old)
+        } else if lives().any(|i| self.known.is_counted_again(i)) {
+            Some(again)
+        } else {
+            lives().any(may_stray).then_some(strayed)
+        }
+    }
+
     /// What is money: neither counters nor bills, by whichever rule, say more than was relayed.
     pub(crate) fn nothing_is_above_the_truth(&self) {
         self.no_counter_is_too_large();

@@ -1,6 +1,6 @@
 //! What a history is made of: small numbers that proptest can shrink, and what they stand for.
 
-use turnhook_reducer::rules::Rules;
+use turnhook_reducer::rules::{PeerLeg, Rules};
 
 use super::call::{Load, Way};
 
@@ -15,6 +15,21 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.scenes.iter().flatten()
+    }
+
+    /// Nothing is heard of peers where a message can be lost, so that there seem to be none.
+    pub(crate) fn loses_peers(&mut self) {
+        self.setting.peer_messages = true;
+        self.setting.rules.peer_leg = PeerLeg::Auto;
+        for step in self.scenes.iter_mut().flatten() {
+            match step {
+                Step::Close { fates, .. } => (fates[1], fates[4]) = (Fate::Lost, Fate::Lost),
+                Step::Carry {
+                    report: Some(fates), ..
+                } => fates[1] = Fate::Lost,
+                _ => {}
+            }
+        }
     }
 }
 

@@ -21,11 +21,13 @@ pub(crate) mod wire;
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use proptest::{
-    strategy::{BoxedStrategy, Strategy},
+    strategy::{BoxedStrategy, Strategy, ValueTree as _},
     test_runner::{
         Config, FailurePersistence, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRng,
         TestRunner,
@@ -251,4 +253,55 @@ fn direct_histories_come_out_the_same() {
 #[test]
 fn redis_histories_come_out_the_same() {
     hold(histories(false), is_the_same_however_it_is_played);
+}
+
+/// Where the messages leave something open, the checks ask for less; but not for nothing: ten times what was told is
+/// noticed there, too.
+#[test]
+fn what_is_left_open_has_bounds() {
+    let mut noticed: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    for direct in [true, false] {
+        let mut runner = TestRunner::deterministic();
+        let histories = histories(direct);
+        for n in 0..4000 {
+            let mut history = histories.new_tree(&mut runner).unwrap().current();
+            if n % 4 == 0 {
+                history.loses_peers();
+            }
+            let mut run = play(&history, Manner::Plain);
+            if run.outcome.events.iter().all(|e| e.usage.billable_bytes == 0) {
+                continue;
+            }
+            let rules = &history.setting.rules;
+            let Some(open) = Judge::new(rules, &run.fleet, &run.outcome).left_open() else {
+                continue;
+            };
+            for event in &mut run.outcome.events {
+                let tenfold = |usage: &mut Usage| {
+                    let once = *usage;
+                    for _ in 1..10 {
+                        usage.legs = usage.legs.plus(once.legs);
+                    }
+                    usage.billable_bytes = once.billable_bytes * 10;
+                };
+                tenfold(&mut event.usage);
+                tenfold(&mut event.usage_delta);
+                for report in &mut event.allocations {
+                    let once = report.usage;
+                    for _ in 1..10 {
+                        report.usage = report.usage.plus(once);
+                    }
+                }
+            }
+            let judge = Judge::new(rules, &run.fleet, &run.outcome);
+            let found = catch_unwind(AssertUnwindSafe(|| judge.nothing_is_above_the_truth())).is_err();
+            let (times, all) = noticed.entry(open).or_default();
+            (*times, *all) = (*times + u32::from(found), *all + 1);
+        }
+    }
+    eprintln!("noticed, of how many, by what is left open: {noticed:?}");
+    for open in Judge::LEFT_OPEN {
+        let (times, all) = noticed.get(open).copied().unwrap_or_default();
+        assert!(times > 0, "{open}: {times} of {all}");
+    }
 }
