@@ -64,11 +64,20 @@ impl World {
 
 #[test]
 fn the_clients_total_of_one_life_makes_no_other_exact() {
-    for status in [Some(UNNAMED), None] {
+    for (status, whole) in [
+        (Some(UNNAMED), true),
+        (None, true),
+        (Some(UNNAMED), false),
+        (None, false),
+    ] {
         let mut w = World::new(Rules::default());
         w.at(0.0).ann(Kind::New(UNNAMED));
-        w.at(600.0).ann(Kind::Deleted).client_total(ZERO).peer_total(ZERO);
+        w.at(600.0).ann(Kind::Deleted).client_total(ZERO);
+        if whole {
+            w.peer_total(ZERO);
+        }
         // A next life; of it neither the `new` nor the client's total is heard.
+        w.at(606.0);
         if let Some(status) = status {
             w.ann(Kind::Refreshed(status));
         }
@@ -78,7 +87,7 @@ fn the_clients_total_of_one_life_makes_no_other_exact() {
             .peer_total(counters((0, 0), (3, 300)));
         w.at(100_000.0).advance();
         let last = w.ends().pop().unwrap();
-        assert!(!exact(last), "{:#?}", w.told());
+        assert!(!exact(last), "{status:?} {whole}: {:#?}", w.told());
     }
 }
 
@@ -181,7 +190,22 @@ fn what_waits_for_the_peer_leg_is_billed_once_it_comes() {
         .ann(Kind::Refreshed(gone));
     late.at(61.0).advance().restart();
     totals(&mut late);
-    for w in [&mut twice, &mut late] {
+    // By then it is known from another.
+    let mut known = World::new(Rules {
+        direct: true,
+        ..Rules::default()
+    });
+    known
+        .at(0.0)
+        .ann(Kind::New(named))
+        .client(client)
+        .ann(Kind::Refreshed(gone));
+    known
+        .at(61.0)
+        .message("bob", 2, Kind::New(named))
+        .message("bob", 2, Kind::Traffic(Leg::Peer, ZERO));
+    totals(&mut known);
+    for w in [&mut twice, &mut late, &mut known] {
         w.at(200_000.0).advance();
         assert_eq!(w.in_all().1, 40_000, "{:#?}", w.told());
     }
