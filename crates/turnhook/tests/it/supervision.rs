@@ -13,7 +13,9 @@ use crate::harness::{
     billing::{Billing, counted},
     eventually,
     feeder::{Allocation, Feeder},
+    free_port,
     nodes::Shared,
+    page::Page,
     program::{Program, endpoint},
 };
 
@@ -41,9 +43,15 @@ fn launch(program: &mut Program, fault: &str, part: &str) {
 
 /// Ends each way in which a part can end; what was heard until then is committed.
 fn ends_the_process(part: &str, faults: &[&str]) {
+    ends_the_process_with(|_| String::new(), part, faults);
+}
+
+/// The same with more in its configuration.
+fn ends_the_process_with(more: impl Fn(&Program) -> String, part: &str, faults: &[&str]) {
     let billing = Billing::start();
     for fault in faults {
         let mut program = Program::new(&billing.endpoint());
+        program.configure(&format!("{}{}", billing.endpoint(), more(&program)));
         launch(&mut program, fault, part);
         let mut feeder = Feeder::connect(program.source);
         feeder.open(&Allocation::new("cust_42", 1), 600).unwrap();
@@ -107,6 +115,50 @@ fn the_http_server() {
 #[test]
 fn the_recorder() {
     ends_the_process("recorder", &["panic", "return"]);
+}
+
+#[test]
+fn what_keeps_blocks_and_quotas() {
+    for part in ["block keeper", "quota keeper"] {
+        ends_the_process(part, &["panic", "return"]);
+    }
+}
+
+#[test]
+fn what_tells_of_users_and_of_what_was_healed() {
+    for part in ["teller of users' events", "heal keeper"] {
+        ends_the_process(part, &["panic", "return"]);
+    }
+}
+
+#[test]
+fn what_listens_to_the_service_manager() {
+    for part in ["reloader", "watchdog"] {
+        ends_the_process(part, &["panic", "return"]);
+    }
+}
+
+#[test]
+fn the_page() {
+    let page = |program: &Program| Page::new(program).1;
+    ends_the_process_with(page, "server of page and JSON API", &["panic", "return"]);
+}
+
+#[test]
+fn what_speaks_to_coturn() {
+    let (cli, port) = (free_port(), free_port());
+    let control =
+        format!("[[control]]\nsource = \"eu-1\"\naddress = \"127.0.0.1:{cli}\"\npassword = \"cli-only\"\n");
+    ends_the_process_with(
+        |_| control.clone(),
+        &format!("control of eu-1 at 127.0.0.1:{cli}"),
+        &["panic", "return"],
+    );
+    let gate = format!(
+        "[[gate]]\nlisten = \"127.0.0.1:{port}\"\nrealm = \"example.org\"\nsource = \"eu-1\"\n\
+         secrets = \"a-secret-of-tests-only\"\npassword = \"gate-tests-only\"\nallow_old = true\n"
+    );
+    ends_the_process_with(|_| gate.clone(), "gate", &["panic", "return"]);
 }
 
 /// The parts that there are only where nodes share a store.
