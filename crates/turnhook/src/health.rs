@@ -127,6 +127,8 @@ pub struct SourceStatus {
     pub open_allocations: u64,
     /// The number of sessions that have not ended.
     pub open_sessions: u64,
+    /// Whether its coturn reports the peer leg, as configured or as heard; null while nobody knows.
+    pub peer_leg: Option<bool>,
     /// The servers that are connected, and those that were (`direct`).
     pub servers: Vec<ServerStatus>,
     /// How many gaps of the last 24 hours are on record, give or take half a minute; a thousand stand for more.
@@ -280,6 +282,7 @@ impl Health {
                 last_error_at: None,
                 open_allocations: 0,
                 open_sessions: 0,
+                peer_leg: None,
                 servers: Vec::new(),
                 gaps_24h: 0,
                 recent_gaps: Vec::new(),

@@ -66,14 +66,7 @@ impl Reducer {
         let kin = self.kin_of(key).find(is_it)?;
         match (kin, here) {
             (Kin::Open(slot), None) => self.move_to(slot, key),
-            (Kin::Ended(slot), None) => {
-                let stopped = self.was_stopped(slot);
-                let revived = self.revive(slot, key, None)?;
-                if let Some(server) = stopped {
-                    self.had_not_stopped(server);
-                }
-                Some(revived)
-            }
+            (Kin::Ended(slot), None) => self.revive(slot, key, None),
             (kin, Some(here)) => {
                 self.take_in(here, kin);
                 Some(here)

@@ -317,11 +317,7 @@ impl Reducer {
                     let opening = self.after_ended(slot, key);
                     self.open(key, Some(status), Opening { twin, ..opening });
                 } else {
-                    let stopped = self.was_stopped(slot);
                     self.revive(slot, key, Some(status));
-                    if let Some(server) = stopped {
-                        self.had_not_stopped(server);
-                    }
                 }
                 true
             }
@@ -440,6 +436,7 @@ impl Reducer {
         status: Option<Status<'_>>,
     ) -> Option<u32> {
         let kept = self.take_aside(key);
+        let stopped = self.was_stopped(tombstone);
         let Some(t) = self.tombstones.get_mut(tombstone) else {
             self.broken("no tombstone to revive");
             return None;
@@ -498,6 +495,9 @@ impl Reducer {
         if !kept.carried.is_zero() && !copied_or_settled {
             let carried = carried.plus(kept.carried);
             self.count(slot, &carried, kept.reported);
+        }
+        if let Some(server) = stopped {
+            self.had_not_stopped(server);
         }
         Some(slot)
     }

@@ -14,6 +14,7 @@ mod next_life;
 mod notices;
 mod relayed;
 mod restarts;
+mod returned;
 mod rows;
 mod settings;
 mod silence;

@@ -30,7 +30,7 @@ pub(crate) struct SourceTelemetry {
     leads: Gauge,
     longest_slice: Gauge<f64, AtomicU64>,
     follows: bool,
-    levels: (usize, usize),
+    levels: (usize, usize, Option<bool>),
     stats: Stats,
     servers: servers::Servers,
     decided: Decided,
@@ -73,7 +73,7 @@ impl SourceTelemetry {
             leads,
             longest_slice,
             follows: false,
-            levels: (usize::MAX, usize::MAX),
+            levels: (usize::MAX, usize::MAX, None),
             stats: Stats::default(),
             servers: servers::Servers::new(&name, direct, &metrics),
             decided: Decided::new(&name, &metrics),
@@ -213,7 +213,11 @@ impl SourceTelemetry {
     }
 
     pub(crate) fn levels(&mut self, reducer: &Reducer) {
-        let levels = (reducer.open_allocations(), reducer.open_sessions());
+        let levels = (
+            reducer.open_allocations(),
+            reducer.open_sessions(),
+            reducer.reports_peer_leg(),
+        );
         if levels == self.levels {
             return;
         }
@@ -223,6 +227,7 @@ impl SourceTelemetry {
         self.health.update_source(&self.name, |s| {
             s.open_allocations = levels.0 as u64;
             s.open_sessions = levels.1 as u64;
+            s.peer_leg = levels.2;
         });
     }
 

@@ -37,6 +37,7 @@ mod outbox;
 mod packages;
 mod pages;
 mod pasted;
+mod peer_leg;
 mod postgres;
 mod products;
 mod realm_switch;

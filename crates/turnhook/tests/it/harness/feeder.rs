@@ -142,6 +142,11 @@ impl Feeder {
         self.publish(allocation, &messages)
     }
 
+    /// The total of its client's leg: an old coturn knows no other.
+    pub(crate) fn client_total(&mut self, allocation: &Allocation) -> io::Result<()> {
+        self.publish(allocation, &[("total_traffic", counters(&allocation.client))])
+    }
+
     /// A whole call: a session with a start and an end.
     #[track_caller]
     pub(crate) fn call(&mut self, user: &str, id: u64) -> Allocation {

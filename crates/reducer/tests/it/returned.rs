@@ -1,0 +1,87 @@
+//! A server that was taken to have stopped is heard of again: it had not.
+
+use turnhook_reducer::{
+    Notice,
+    event::CloseReason,
+    rules::{PeerLeg, Rules},
+    time::Timestamp,
+};
+
+use crate::world::{START, World, exact, reason};
+
+const MB: u64 = 1_000_000;
+
+/// Two megabytes each way, one before and one after the silence of 100 s.
+fn away(crash: bool, again: impl Fn(&mut World)) -> World {
+    let mut w = World::new(Rules {
+        direct: true,
+        peer_leg: PeerLeg::Reported,
+        ..Rules::default()
+    });
+    w.server = w.reducer.server(b"10.0.0.1/-/0");
+    w.at(0.0).open("ann", 1).traffic("ann", 1, 1000, MB);
+    w.at(105.0);
+    let (at, since) = (Timestamp(w.now), Timestamp(START + 100_000));
+    w.reducer.server_stopped(at, w.server, since);
+    w.at(150.0).advance();
+    assert_eq!(
+        (w.ends().len(), reason(w.end(0))),
+        (1, CloseReason::ServerStopped)
+    );
+    if crash {
+        w.crash();
+        w.server = w.reducer.server(b"10.0.0.1/-/0");
+        w.hears();
+    }
+    w.at(200.0);
+    again(&mut w);
+    w.at(2000.0).advance();
+    w
+}
+
+#[test]
+fn what_it_carried_meanwhile_is_told_in_a_session_that_continues() {
+    let refreshed = |w: &mut World| {
+        w.refresh("ann", 1).traffic("ann", 1, 1000, MB);
+        w.at(210.0).close("ann", 1, 2000, 2 * MB);
+    };
+    let closed = |w: &mut World| {
+        w.close("ann", 1, 2000, 2 * MB);
+    };
+    for crash in [false, true] {
+        for w in [away(crash, refreshed), away(crash, closed)] {
+            assert_eq!(w.peer_bytes_told(), 2 * MB, "{:#?}", w.told());
+            let [first, second] = w.ends()[..] else {
+                panic!("{:#?}", w.told());
+            };
+            assert_eq!(second.continues, Some(first.session_id));
+            assert!(!exact(first), "it was told with what was heard until then");
+        }
+    }
+}
+
+/// And that it had not stopped is said, from when to when, once.
+#[test]
+fn what_was_not_heard_of_it_is_a_gap() {
+    let refreshed = |w: &mut World| {
+        w.refresh("ann", 1).refresh("ann", 1);
+    };
+    let closed = |w: &mut World| {
+        w.close("ann", 1, 1000, MB);
+    };
+    let totals = |w: &mut World| {
+        w.totals("ann", 1, 2000, 2 * MB);
+    };
+    for w in [away(false, refreshed), away(false, closed), away(false, totals)] {
+        let said: Vec<_> = w
+            .notices
+            .iter()
+            .filter(|n| matches!(n, Notice::HadNotStopped { .. }))
+            .collect();
+        let [Notice::HadNotStopped { server, from, to }] = said[..] else {
+            panic!("{:#?}", w.notices);
+        };
+        assert_eq!(server.as_deref(), Some(&b"10.0.0.1/-/0"[..]));
+        assert_eq!((from.0 - START, to.0 - START), (100_000, 200_000));
+    }
+}
