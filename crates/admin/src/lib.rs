@@ -6,6 +6,15 @@
 //! This crate makes a [`Router`]; whoever has the listener serves it, with limits of its own. What is shown comes from the
 //! reads of the store and from [`Engine`], which the program implements. There are no rules here: a question is asked of
 //! the store as the command line asks it.
+//!
+//! ```
+//! use turnhook_admin::Zone;
+//!
+//! // Days and times are those of the zone that is asked for, and of no other.
+//! let zone = Zone::named(Some("Europe/Berlin")).expect("a zone of the IANA database");
+//! assert_eq!(zone.name(), "Europe/Berlin");
+//! assert!(Zone::named(Some("Nowhere/Atall")).is_err());
+//! ```
 
 mod access;
 mod actions;

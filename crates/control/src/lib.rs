@@ -14,6 +14,16 @@
 //!      │
 //!      └── end(Found)     `cs ID`    ──▶ said; the stream's `deleted` confirms it, and not the CLI, which never does
 //! ```
+//!
+//! Which coturn answers is told by its banner; 4.13 is the first that no stranger can crash by a name:
+//!
+//! ```
+//! use turnhook_control::Version;
+//!
+//! let debian: Version = "4.6.1".parse()?;
+//! assert!(debian < Version::SOUND && "4.17".parse::<Version>()? > Version::SOUND);
+//! # Ok::<(), &'static str>(())
+//! ```
 
 mod command;
 mod connection;

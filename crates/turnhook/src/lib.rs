@@ -1,6 +1,10 @@
 //! Internal to turnhook: this Rust API is no promise, and changes with any version.
 //!
 //! The program's parts, for `main.rs` and for tests: command line, configuration, wiring, health.
+//!
+//! ```no_run
+//! let status: std::process::ExitCode = turnhook::cli::main();
+//! ```
 
 // What is `pub` in these is so for the others of them: nobody else sees any of it, and so the compiler finds what is dead.
 #![allow(unreachable_pub)]
