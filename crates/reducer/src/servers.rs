@@ -13,7 +13,13 @@ struct Server {
     open: usize,
     /// When it was taken to have stopped, if it was not heard of since.
     stopped_at: Option<Timestamp>,
+    /// When it was last said that it has too many open.
+    full_at: Option<Timestamp>,
 }
+
+/// How often it is said of one server that it has too many open, in milliseconds: a client can have it said as often as
+/// it likes.
+const SAID_EVERY: u64 = 60_000;
 
 /// Servers that are not looked through for some that can be forgotten.
 const FEW: usize = 1024;
@@ -27,6 +33,7 @@ pub(crate) struct Servers {
     /// How many were left when it was last looked which can be forgotten.
     left: usize,
     unnamed: usize,
+    unnamed_full_at: Option<Timestamp>,
     table: HashTable<u32>,
     /// By what follows the address in their names.
     kin: HashMap<Vec<u8>, Vec<u32>>,
@@ -44,6 +51,7 @@ impl Servers {
             name: name.into(),
             open: 0,
             stopped_at: None,
+            full_at: None,
         };
         self.named.insert(slot, server);
         if let Some(i) = name.iter().position(|b| *b == b'/') {
@@ -77,6 +85,19 @@ impl Servers {
     /// How many allocations it has open.
     pub(crate) fn open(&self, slot: u32) -> usize {
         self.named.get(&slot).map_or(self.unnamed, |s| s.open)
+    }
+
+    /// It has too many open: whether that is to be said, since it was not of late.
+    pub(crate) fn is_to_be_said(&mut self, slot: u32, now: Timestamp) -> bool {
+        let full_at = match self.named.get_mut(&slot) {
+            Some(server) => &mut server.full_at,
+            None => &mut self.unnamed_full_at,
+        };
+        let said = full_at.is_some_and(|at| now < at.plus(SAID_EVERY));
+        if !said {
+            *full_at = Some(now);
+        }
+        !said
     }
 
     pub(crate) fn stopped(&mut self, slot: u32, at: Timestamp) {

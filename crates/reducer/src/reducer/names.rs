@@ -168,9 +168,11 @@ impl Reducer {
         let opens = !matches!(kind, Kind::Traffic(..));
         if opens && self.servers.open(key.server) >= self.rules.allocation_limit {
             self.outgoing.count(|stats| &mut stats.refused_allocations);
-            self.outgoing.notice(Notice::TooManyAllocations {
-                server: self.servers.owned(key.server),
-            });
+            if self.servers.is_to_be_said(key.server, self.now) {
+                self.outgoing.notice(Notice::TooManyAllocations {
+                    server: self.servers.owned(key.server),
+                });
+            }
             return false;
         }
         true

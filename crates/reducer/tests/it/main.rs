@@ -18,6 +18,7 @@ mod returned;
 mod rows;
 mod settings;
 mod silence;
+mod slices;
 mod snapshots;
 mod states;
 mod takeover;
