@@ -1,10 +1,9 @@
-//! What attempts came to, as rows: what went well is written as it is. Of all else the deliveries are locked in the order
-//! of their ids, what follows for each is decided here, and all is written at once.
+//! What attempts came to, as rows: the deliveries are locked in the order of their ids, what follows for each is decided
+//! here, and all is written at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use deadpool_postgres::Client;
 use tokio_postgres::Row;
 use turnhook_reducer::time::Timestamp;
 
@@ -21,12 +20,6 @@ use crate::{
     error::Result,
     ids::DeliveryId,
 };
-
-/// What went well and was pending, as nearly all is: without a look at it first.
-const DONE: &str = "UPDATE delivery d SET state = 1, attempts = d.attempts + 1, at = u.at, latency_ms = u.latency_ms, \
-     status = u.status, reason = NULL \
-     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::integer[]) AS u (id, at, latency_ms, status) \
-     WHERE d.id = u.id AND d.state = 0 RETURNING d.id, d.session";
 
 const LOCK: &str = "SELECT d.id, d.session, d.state, d.attempts, d.at, d.latency_ms, d.status, d.first_attempt_at, d.reason, \
      a.at, a.latency_ms, a.status FROM delivery d LEFT JOIN attempt a ON a.delivery = d.id AND a.n = d.attempts \
@@ -69,81 +62,26 @@ impl Postgres {
         }
         // Those that come meanwhile are in one of the next of these, which is so much larger.
         let _turn = self.outcomes.lock().await;
-        let mut times: HashMap<DeliveryId, u32> = HashMap::new();
-        for outcome in &outcomes {
-            *times.entry(outcome.delivery).or_default() += 1;
-        }
-        let plain = |outcome: &&Outcome| {
-            outcome.next == Next::Done
-                && !matches!(outcome.sent, Sent::Put(_))
-                && times.get(&outcome.delivery) == Some(&1)
-        };
-        let (mut done, others): (Vec<&Outcome>, Vec<&Outcome>) = outcomes.iter().partition(plain);
-        // In one order, so that no two of these wait for each other.
-        done.sort_unstable_by_key(|outcome| outcome.delivery);
-        attempt!(&self.db, client for outcomes.len() => {
+        let ids: Vec<i64> = outcomes.iter().map(|o| o.delivery.0).collect();
+        attempt!(&self.db, client for ids.len() => {
             let client = &*client;
-            undo(client, write(client, &done, &others).await).await
+            let mut first = Pipeline::default();
+            first.add("BEGIN", params![]);
+            let locked = first.add(LOCK, params![&ids]);
+            let done = async {
+                let found = first.run(client).await?;
+                let mut change = Change::default();
+                for row in &found[locked] {
+                    let row = Kept::read(row)?;
+                    change.rows.insert(row.id, row);
+                }
+                let ignored = outcomes.iter().filter(|o| !change.apply(o)).count();
+                change.write().run(client).await?;
+                Ok(Recorded { ignored })
+            };
+            undo(client, done.await).await
         })
     }
-}
-
-async fn write(client: &Client, done: &[&Outcome], others: &[&Outcome]) -> Result<Recorded, Fault> {
-    let mut change = Change::default();
-    let mut first = Pipeline::default();
-    first.add("BEGIN", params![]);
-    let at_once = (!done.is_empty()).then(|| {
-        let column = |of: fn(&Outcome) -> i64| done.iter().map(|o| of(o)).collect::<Vec<i64>>();
-        first.add(
-            DONE,
-            params![
-                column(|o| o.delivery.0),
-                column(over),
-                column(|o| i64::from(o.latency_ms())),
-                done.iter().map(|o| unusual(o)).collect::<Vec<_>>(),
-            ],
-        )
-    });
-    let locked = (!others.is_empty()).then(|| first.add(LOCK, params![ids(others)]));
-    let found = first.run(client).await?;
-    if let Some(locked) = locked {
-        change.read(&found[locked])?;
-    }
-    let mut well: HashSet<i64> = HashSet::new();
-    for row in at_once.iter().flat_map(|i| &found[*i]) {
-        let (id, session) = (row.read(0)?, row.read(1)?);
-        well.insert(id);
-        change
-            .moves
-            .add(DeliveryId(id).endpoint(), session, Some(PENDING), Some(DELIVERED));
-    }
-    // Those that a person gave up meanwhile, say, or a try before this one wrote.
-    let (well, looked_at): (Vec<&Outcome>, Vec<&Outcome>) =
-        done.iter().partition(|o| well.contains(&o.delivery.0));
-    if !looked_at.is_empty() {
-        let mut more = Pipeline::default();
-        let locked = more.add(LOCK, params![ids(&looked_at)]);
-        change.read(&more.run(client).await?[locked])?;
-    }
-    well.iter().for_each(|o| change.sent(o));
-    let all = others.iter().chain(&looked_at);
-    let ignored = all.filter(|o| !change.apply(o)).count();
-    change.write().run(client).await?;
-    Ok(Recorded { ignored })
-}
-
-fn ids(outcomes: &[&Outcome]) -> Vec<i64> {
-    outcomes.iter().map(|o| o.delivery.0).collect()
-}
-
-/// When an attempt was over.
-fn over(outcome: &Outcome) -> i64 {
-    int(outcome.at.plus(u64::from(outcome.latency_ms())).0)
-}
-
-/// The status of a success, if it was not 200.
-fn unusual(outcome: &Outcome) -> Option<i32> {
-    outcome.status.map(i32::from).filter(|status| *status != 200)
 }
 
 /// A delivery as it stands, or will.
@@ -205,32 +143,19 @@ struct Change {
 }
 
 impl Change {
-    fn read(&mut self, rows: &[Row]) -> Result<(), Fault> {
-        for row in rows {
-            let row = Kept::read(row)?;
-            self.rows.insert(row.id, row);
-        }
-        Ok(())
-    }
-
-    /// What becomes of what was sent.
-    fn sent(&mut self, outcome: &Outcome) {
+    /// False if it comes too late. One that has been written down already, by a try whose answer was lost, does not.
+    fn apply(&mut self, outcome: &Outcome) -> bool {
         match &outcome.sent {
             Sent::Keep => {}
             Sent::Forget => self.forget.push(outcome.delivery.0),
             Sent::Put(items) => drop(self.put.insert(outcome.delivery.0, items.clone())),
         }
-    }
-
-    /// False if it comes too late. One that has been written down already, by a try whose answer was lost, does not.
-    fn apply(&mut self, outcome: &Outcome) -> bool {
-        self.sent(outcome);
         let Some(row) = self.rows.get_mut(&outcome.delivery.0) else {
             return false;
         };
         let endpoint = DeliveryId(row.id).endpoint();
         let (began, latency_ms) = (int(outcome.at.0), i64::from(outcome.latency_ms()));
-        let over = over(outcome);
+        let over = int(outcome.at.plus(u64::from(outcome.latency_ms())).0);
         let status = outcome.status.map(i32::from);
         let (state, at, reason) = match outcome.next {
             Next::Done if row.state == DELIVERED => {
@@ -244,7 +169,7 @@ impl Change {
                 row.attempts += 1;
                 row.at = over;
                 row.latency_ms = latency_ms;
-                row.status = unusual(outcome);
+                row.status = status.filter(|s| *s != 200);
                 row.reason = None;
                 row.changed = true;
                 return true;

@@ -67,6 +67,14 @@ fn denied<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
         .collect()
 }
 
+/// What every coturn is to be told: no client can have it name another realm, and none can take all of its memory.
+const NEEDED: [&str; 4] = [
+    "no-tcp-relay",
+    "no-multicast-peers",
+    "user-quota=24",
+    "total-quota=20000",
+];
+
 /// Through a relay a client reaches what coturn's machine reaches.
 #[test]
 fn clients_are_kept_from_the_inside_wherever_coturn_runs() {
@@ -125,9 +133,20 @@ fn clients_are_kept_from_the_inside_wherever_coturn_runs() {
         let command = file["services"]["coturn"]["command"].as_array().unwrap();
         let options: Vec<_> = command.iter().filter_map(Value::as_str).collect();
         assert_eq!(denied(options.iter().copied()), ranges, "{name}");
-        for needed in ["--no-tcp-relay", "--no-multicast-peers"] {
-            assert!(options.contains(&needed), "{name}: {needed}");
+        for needed in NEEDED {
+            assert!(
+                options.contains(&format!("--{needed}").as_str()),
+                "{name}: {needed}"
+            );
         }
+        // Older than 4.13, a stranger's username stops it.
+        assert_eq!(
+            file["services"]["coturn"]["image"], "coturn/coturn:4.17",
+            "{name}"
+        );
+    }
+    for needed in NEEDED {
+        assert!(fragment.lines().any(|line| line == needed), "{needed}");
     }
 }
 
