@@ -450,3 +450,18 @@ fn too_small_a_total_is_of_another_life() {
         assert_eq!((w.peer_bytes_told(), w.end(1).continues), (MB, None));
     }
 }
+
+/// coturn looks once a second: what is reported later than 2 s after its client let it go was carried before that.
+#[test]
+fn the_end_of_one_that_its_client_let_go_is_two_seconds_later_at_most() {
+    for (reported_at, ended_at) in [(11.0, 11.0), (12.0, 12.0), (40.0, 12.0)] {
+        let mut w = World::new(Rules::default());
+        w.at(0.0).open("bob", 1).traffic("bob", 1, 1000, MB);
+        w.at(10.0).ask_deletion("bob", 1);
+        w.at(reported_at).traffic("bob", 1, 1000, MB);
+        w.at(61.0).close("bob", 1, 2000, 2 * MB);
+        w.at(200.0).advance();
+        let end = w.end(0).end.unwrap();
+        assert!((seconds(end.ended_at) - ended_at).abs() < 1e-9, "{:#?}", w.told());
+    }
+}

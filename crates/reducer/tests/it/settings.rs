@@ -3,7 +3,7 @@
 use turnhook_reducer::{
     event::{EventType, UnattributedReason},
     message::{AllocationId, Kind, Leg},
-    rules::{AliveWhile, GroupBy, Rules, StartOn, UserPattern},
+    rules::{AliveWhile, GroupBy, RealmPatterns, Rules, StartOn, UserPattern},
     usage::Billable,
 };
 
@@ -382,4 +382,19 @@ fn a_session_that_starts_late_begins_after_the_one_before_it() {
     let starts: Vec<_> = starts.map(|e| e.started_at).collect();
     assert_eq!(starts.len(), 2, "{:#?}", w.told());
     assert!(w.end(0).end.unwrap().ended_at <= starts[1], "{:#?}", w.told());
+}
+
+#[test]
+fn what_is_of_another_realm_is_refused_and_counted() {
+    for (realms, opened) in [(&["*.example", "example.org"][..], 1), (&["other.org"], 0)] {
+        let mut w = World::new(Rules {
+            realms: RealmPatterns::new(realms).unwrap(),
+            ..Rules::default()
+        });
+        w.at(0.0).open("bob", 1);
+        assert_eq!(
+            (w.reducer.open_allocations(), w.reducer.stats().refused_realms),
+            (opened, 1 - opened as u64)
+        );
+    }
 }
