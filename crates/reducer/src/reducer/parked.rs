@@ -9,7 +9,7 @@ use crate::{
     intern::NONE,
     message::{Kind, Leg, Status},
     relayed::{Carried, largest_framing, sent_on},
-    time::{Moment, Timestamp},
+    time::Moment,
     totals::{most_of_peer, unwrap_peer},
     usage::{Counters, Legs, Usage},
 };
@@ -325,12 +325,8 @@ impl Reducer {
             Kind::Deleted => {
                 if let Some(slot) = self.revive(slot, key, None) {
                     // Its totals are yet to come.
-                    if let Some(rare) = self
-                        .allocations
-                        .get_mut(slot as usize)
-                        .and_then(|a| a.rare.as_mut())
-                    {
-                        rare.client_total = None;
+                    if let Some(a) = self.allocations.get_mut(slot as usize) {
+                        a.rare().client_total = None;
                     }
                     self.begin_closing(slot);
                 }
@@ -500,25 +496,5 @@ impl Reducer {
             self.had_not_stopped(server);
         }
         Some(slot)
-    }
-
-    /// Restores what [`Reducer::bury`] left.
-    pub(crate) fn restore_tombstones(&mut self, rows: Vec<(u32, u64, Tombstone)>) {
-        let rows = rows.into_iter().map(|(slot, number, t)| {
-            let (class, expires_at): (usize, Timestamp) =
-                (usize::from(t.rest.totals_seen), t.rest.expires_at);
-            (slot, number, class, expires_at, t)
-        });
-        let rows: Vec<_> = rows.collect();
-        let slots: Vec<u32> = rows.iter().map(|(slot, ..)| *slot).collect();
-        self.tombstones.restore(rows);
-        for slot in slots {
-            let Some(t) = self.tombstones.get(slot) else {
-                self.broken("a tombstone that was just restored");
-                continue;
-            };
-            let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
-            self.index_tombstone(slot, hash);
-        }
     }
 }

@@ -378,6 +378,26 @@ impl Reducer {
         }
     }
 
+    /// Restores what [`Reducer::bury`] left.
+    pub(crate) fn restore_tombstones(&mut self, rows: Vec<(u32, u64, Tombstone)>) {
+        let rows = rows.into_iter().map(|(slot, number, t)| {
+            let (class, expires_at): (usize, Timestamp) =
+                (usize::from(t.rest.totals_seen), t.rest.expires_at);
+            (slot, number, class, expires_at, t)
+        });
+        let rows: Vec<_> = rows.collect();
+        let slots: Vec<u32> = rows.iter().map(|(slot, ..)| *slot).collect();
+        self.tombstones.restore(rows);
+        for slot in slots {
+            let Some(t) = self.tombstones.get(slot) else {
+                self.broken("a tombstone that was just restored");
+                continue;
+            };
+            let hash = Reducer::hash_of(&self.hasher, &self.names, t.server, t.id, t.name);
+            self.index_tombstone(slot, hash);
+        }
+    }
+
     /// Finds the allocations' sessions and groups again, and sets all deadlines.
     fn link(&mut self, current: Vec<u32>) {
         for slot in current {

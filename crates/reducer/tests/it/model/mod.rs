@@ -12,6 +12,7 @@ pub(crate) mod checks;
 pub(crate) mod coturn;
 pub(crate) mod history;
 mod knowledge;
+mod left_open;
 pub(crate) mod run;
 mod shape;
 mod show;
