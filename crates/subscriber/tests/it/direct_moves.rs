@@ -59,6 +59,10 @@ async fn balance(mut here: TcpListener, listener: u16, mut address: watch::Recei
         };
         let mut switched = address.clone();
         let n = *switched.borrow_and_update();
+        if n == 0 {
+            // It came in the very moment.
+            continue;
+        }
         tokio::spawn(async move {
             let socket = TcpSocket::new_v4().unwrap();
             socket.bind(SocketAddr::from(([127, 0, 0, n], 0))).unwrap();

@@ -1,9 +1,16 @@
 //! A running program.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    fs::File,
+    io::{ErrorKind, Read},
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::ioctl_fionbio,
 };
 
 use super::eventually;
@@ -12,11 +19,8 @@ use super::eventually;
 pub(crate) struct Process {
     name: String,
     child: Child,
-    stdout: Arc<Mutex<Vec<String>>>,
-    stderr: Arc<Mutex<Vec<String>>>,
-    /// Each is held by its reader until the end of the stream.
-    stdout_reader: Arc<()>,
-    stderr_reader: Arc<()>,
+    stdout: Stream,
+    stderr: Stream,
 }
 
 impl Process {
@@ -31,15 +35,13 @@ impl Process {
             .unwrap_or_else(|error| {
                 panic!("cannot start {name}: {error} (tests/run.sh installs what is needed)")
             });
-        let (stdout, stdout_reader) = collect(child.stdout.take().unwrap());
-        let (stderr, stderr_reader) = collect(child.stderr.take().unwrap());
+        let stdout = Stream::of(child.stdout.take().unwrap().into());
+        let stderr = Stream::of(child.stderr.take().unwrap().into());
         Process {
             name,
             child,
             stdout,
             stderr,
-            stdout_reader,
-            stderr_reader,
         }
     }
 
@@ -49,12 +51,12 @@ impl Process {
 
     /// The lines that it has written so far.
     pub(crate) fn stdout(&self) -> Vec<String> {
-        self.stdout.lock().unwrap().clone()
+        self.stdout.read().lines.clone()
     }
 
     /// The lines that it has written so far.
     pub(crate) fn stderr(&self) -> Vec<String> {
-        self.stderr.lock().unwrap().clone()
+        self.stderr.read().lines.clone()
     }
 
     /// Waits for a line on stdout or stderr that `find` makes something of.
@@ -73,21 +75,14 @@ impl Process {
     /// The same; `None` if the program ended without writing it.
     #[track_caller]
     pub(crate) fn line_or_end<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let (stdout, stderr) = (self.stdout.clone(), self.stderr.clone());
-        let search = || {
-            let (out, err) = (stdout.lock().unwrap(), stderr.lock().unwrap());
-            out.iter().chain(err.iter()).find_map(|line| find(line))
-        };
         eventually(&format!("a line from {}", self.name), || {
             // Asked first: what it wrote before its end is then found below.
-            let ended = self.has_ended() && self.is_read();
-            search().map(Some).or_else(|| ended.then_some(None))
+            let ended = self.has_ended();
+            let (out, err) = (self.stdout.read(), self.stderr.read());
+            let found = out.lines.iter().chain(&err.lines).find_map(|line| find(line));
+            let over = ended && out.ended && err.ended;
+            found.map(Some).or_else(|| over.then_some(None))
         })
-    }
-
-    /// Whether both of its outputs were read to their ends.
-    fn is_read(&self) -> bool {
-        Arc::strong_count(&self.stdout_reader) == 1 && Arc::strong_count(&self.stderr_reader) == 1
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -131,17 +126,72 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a stream, and what is shared with their reader while it reads.
-fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, Arc<()>) {
-    let (lines, reading) = (Arc::new(Mutex::new(Vec::new())), Arc::new(()));
-    let (kept, reader) = (lines.clone(), reading.clone());
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            kept.lock()
-                .unwrap()
-                .push(String::from_utf8_lossy(&line).into_owned());
+/// An output, which is read as it comes, so that the program never waits for it.
+struct Stream(Arc<Mutex<Lines>>);
+
+struct Lines {
+    from: File,
+    /// What follows the last of them.
+    rest: Vec<u8>,
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Stream {
+    fn of(output: OwnedFd) -> Stream {
+        ioctl_fionbio(&output, true).unwrap();
+        let watched = output.try_clone().unwrap();
+        let lines = Arc::new(Mutex::new(Lines {
+            from: output.into(),
+            rest: Vec::new(),
+            lines: Vec::new(),
+            ended: false,
+        }));
+        let stream = Stream(Arc::clone(&lines));
+        std::thread::spawn(move || {
+            let reader = Stream(lines);
+            while !reader.read().ended {
+                let _ = poll(
+                    &mut [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN)],
+                    None,
+                );
+            }
+        });
+        stream
+    }
+
+    /// All that was written before this was called is in it.
+    fn read(&self) -> MutexGuard<'_, Lines> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.catch_up();
+        lines
+    }
+}
+
+impl Lines {
+    fn catch_up(&mut self) {
+        let mut buffer = [0; 8192];
+        while !self.ended {
+            match self.from.read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.rest.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("an output cannot be read: {error}"),
+            }
         }
-        drop(reader);
-    });
-    (lines, reading)
+        let whole = self
+            .rest
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let text: Vec<u8> = self.rest.drain(..whole).collect();
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        self.lines
+            .extend(lines.map(|line| String::from_utf8_lossy(line).trim_end_matches('\n').to_owned()));
+        if self.ended && !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            self.lines.push(String::from_utf8_lossy(&rest).into_owned());
+        }
+    }
 }
