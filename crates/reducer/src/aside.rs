@@ -79,6 +79,15 @@ pub(crate) struct TombstoneMore {
     pub(crate) before: Option<Legs>,
     /// Its client went to another address: a refresh or a `new` from where it was before may be a copy.
     pub(crate) moved: bool,
+    /// When its server was taken to have stopped, where that ended it: were the server heard of again, it would be a gap from
+    /// then on.
+    pub(crate) stopped_at: Option<Timestamp>,
+}
+
+/// Why it closed, and when its server was taken to have stopped, where that was it.
+pub(crate) fn over(closed: Option<(Timestamp, CloseReason)>) -> (Option<CloseReason>, Option<Timestamp>) {
+    let stopped_at = closed.filter(|(_, reason)| *reason == CloseReason::ServerStopped);
+    (closed.map(|(_, reason)| reason), stopped_at.map(|(at, _)| at))
 }
 
 impl TombstoneRest {

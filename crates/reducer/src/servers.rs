@@ -100,9 +100,10 @@ impl Servers {
         !said
     }
 
+    /// Taken to have stopped then, or later.
     pub(crate) fn stopped(&mut self, slot: u32, at: Timestamp) {
         if let Some(server) = self.named.get_mut(&slot) {
-            server.stopped_at = Some(at);
+            server.stopped_at = server.stopped_at.max(Some(at));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Key, Reducer, opening::Opening};
 use crate::{
     allocation::{Details, Dirty},
-    aside::{Tombstone, TombstoneMore, TombstoneRest},
+    aside::{Tombstone, TombstoneMore, TombstoneRest, over},
     event::{Unattributed, UnattributedReason},
     flags::Flags,
     intern::NONE,
@@ -144,6 +144,7 @@ impl Reducer {
         } else {
             relayed
         };
+        let (reason, stopped_at) = over(a.rare.as_ref().and_then(|r| r.closed));
         let rest = TombstoneRest {
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             twin,
@@ -155,7 +156,7 @@ impl Reducer {
             more: TombstoneMore {
                 sent_on: told.sent_on,
                 relayed,
-                reason: a.rare.as_ref().and_then(|r| r.closed).map(|(_, reason)| reason),
+                reason,
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
                 kin: a.rare.as_ref().is_some_and(|r| r.kin),
                 client_total: a.totals().0,
@@ -164,6 +165,7 @@ impl Reducer {
                 wrapped: a.flags.contains(Flags::WRAPPED),
                 before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
                 moved: a.flags.contains(Flags::MOVED),
+                stopped_at,
             },
             remote: a.remote,
         };

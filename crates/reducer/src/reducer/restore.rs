@@ -368,9 +368,13 @@ impl Reducer {
                 ..TombstoneMore::default()
             }
         });
+        let server = self.servers.optional(row.server);
+        if let Some(at) = more.stopped_at {
+            self.servers.stopped(server, at);
+        }
         Tombstone {
             id: AllocationId(row.id),
-            server: self.servers.optional(row.server),
+            server,
             name: self.names.hold(row.realm, row.username),
             opened_at: row.opened_at,
             heard_at: row.heard_at,
@@ -458,10 +462,10 @@ impl Reducer {
     }
 }
 
-/// A row without a second part, or the first part of one.
 /// So many fields may have come to a row's second part since it was written.
 const LEARNT_SINCE: usize = 8;
 
+/// A row without a second part, or the first part of one.
 pub(crate) fn read<'r, T: Deserialize<'r>>(bytes: &'r [u8], bad: RestoreError) -> Result<T, RestoreError> {
     match bytes.split_first() {
         Some((&(FORMAT | FORMAT_MORE), bytes)) => postcard::take_from_bytes(bytes).map(|(row, _)| row),

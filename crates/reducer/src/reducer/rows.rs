@@ -449,3 +449,41 @@ impl Reducer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{identity::Identity, reducer::restore::Restoring, rules::Rules};
+
+    fn identity() -> Identity {
+        Identity {
+            store: [7; 16],
+            source: "eu-1".into(),
+        }
+    }
+
+    /// It stops a test and is counted in a release; and an empty row is never taken for one that says nothing.
+    #[test]
+    fn a_row_that_cannot_be_written_is_counted_and_an_empty_one_is_refused() {
+        let reducer = Reducer::new(identity(), Rules::default());
+        let fault = || Err(postcard::Error::SerializeBufferFull);
+        let written = catch_unwind(AssertUnwindSafe(|| reducer.written(fault())));
+        assert_eq!(reducer.stats().internal_errors, 1);
+        assert_eq!(written.is_err(), cfg!(debug_assertions));
+        for table in [
+            Table::Allocation,
+            Table::Session,
+            Table::Tombstone,
+            Table::Leftover,
+            Table::Source,
+        ] {
+            let mut restoring = Restoring::new(identity(), Rules::default());
+            let refused = restoring
+                .row(table, SOURCE_KEY, b"")
+                .or_else(|_| restoring.row(table, 0, b""));
+            assert!(refused.is_err(), "{table:?}");
+        }
+    }
+}

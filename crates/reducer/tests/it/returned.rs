@@ -72,7 +72,12 @@ fn what_was_not_heard_of_it_is_a_gap() {
     let totals = |w: &mut World| {
         w.totals("ann", 1, 2000, 2 * MB);
     };
-    for w in [away(false, refreshed), away(false, closed), away(false, totals)] {
+    let ways: [&dyn Fn(&mut World); 3] = [&refreshed, &closed, &totals];
+    // A restart in between, from which nobody else can know of it, changes nothing.
+    for w in [false, true]
+        .into_iter()
+        .flat_map(|crash| ways.map(|way| away(crash, way)))
+    {
         let said: Vec<_> = w
             .notices
             .iter()

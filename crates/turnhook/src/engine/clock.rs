@@ -21,6 +21,12 @@ const TOLERANCE: u64 = 1000;
 /// How often a [`Watch`] must look at the clock, so that what it calls a stall is one.
 pub(crate) const PULSE: Duration = Duration::from_millis(250);
 
+/// What the machine says, right or wrong.
+pub(super) fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Reads the two clocks that there are.
 type Reading = Box<dyn Fn() -> (Duration, u64) + Send + Sync>;
 
@@ -38,12 +44,7 @@ impl Clock {
     /// Starts at wall time, or at `not_before` (the last time that was committed) if that is later.
     pub(crate) fn start(not_before: Timestamp) -> Arc<Clock> {
         let start = Instant::now();
-        let wall = || {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_millis() as u64)
-        };
-        Clock::with(Box::new(move || (start.elapsed(), wall())), not_before)
+        Clock::with(Box::new(move || (start.elapsed(), wall_clock().0)), not_before)
     }
 
     fn with(read: Reading, not_before: Timestamp) -> Arc<Clock> {

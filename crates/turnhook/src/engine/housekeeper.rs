@@ -4,20 +4,21 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use turnhook_dispatcher::{endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
-use turnhook_store::{Admin, DeliveryId, EndpointId, Pause, Store};
+use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
 use super::{
-    clock::{Clock, age_seconds},
+    clock::{Clock, age_seconds, wall_clock},
     outlet::Outlet,
     store_health::StoreHealth,
+    trimmer::Trimmer,
 };
 use crate::{
     config::Config,
@@ -34,9 +35,6 @@ const COUNT_GAPS: Duration = Duration::from_secs(30);
 /// How many of them are counted at most, and the day, in milliseconds.
 const MOST_GAPS: usize = 1_000;
 const DAY: u64 = 86_400_000;
-
-/// How long after a pass over what is old the next one begins.
-const TRIM: Duration = Duration::from_secs(15);
 
 pub(crate) struct Housekeeper {
     store: Store,
@@ -76,10 +74,7 @@ impl Housekeeper {
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let trimmer = Trimmer {
-            admin: self.store.admin().clone(),
-            retention: self.retention,
-        };
+        let trimmer = Trimmer::new(&self.store, self.retention);
         // Side by side: to remove what is old may take long, and what others did must not wait for it.
         tokio::join!(self.watch(&stop), trimmer.run(&stop));
     }
@@ -319,47 +314,6 @@ impl Housekeeper {
         let before = self.pauses.get(&endpoint.name).and_then(Option::as_ref);
         endpoint.pauses.last().is_some_and(|last| before != Some(last))
     }
-}
-
-/// Removes what is past its retention.
-struct Trimmer {
-    admin: Admin,
-    retention: Duration,
-}
-
-impl Trimmer {
-    async fn run(&self, stop: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(TRIM) => {}
-                () = stop.cancelled() => return,
-            }
-            if let Err(error) = self.trim(stop).await {
-                warn!(%error, "what is past its retention cannot be removed");
-            }
-        }
-    }
-
-    async fn trim(&self, stop: &CancellationToken) -> turnhook_store::Result<()> {
-        let retention = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        // By the horizon, which no clock that is ahead can move: what is removed does not come back.
-        let before = Timestamp(self.admin.horizon().0.saturating_sub(retention));
-        let removed = self.admin.trim_all(before, || !stop.is_cancelled()).await?;
-        if (removed.events, removed.sessions) != (0, 0) {
-            info!(
-                events = removed.events,
-                sessions = removed.sessions,
-                "removed what is past its retention"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// What the machine says, right or wrong.
-fn wall_clock() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Nothing is wrong with the endpoint, and yet something waits.

@@ -9,8 +9,8 @@
 //! hears (`hearing.rs`), commits (`commits.rs`), and where several nodes share the store it leads or follows (`role.rs`,
 //! `takeover.rs`). Deliveries are handed on from
 //! memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent later is read, through
-//! the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, trims, and notices what others did to the
-//! store (`housekeeper.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
+//! the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, and notices what others did to the
+//! store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
 //! its time ends the process. A stop has one deadline (`stopping.rs`, `deadline.rs`).
 
 mod admin;
@@ -46,6 +46,7 @@ mod systemd;
 mod takeover;
 pub mod tap;
 mod telemetry;
+mod trimmer;
 mod trying;
 pub(crate) mod unconfigured;
 mod wedge;

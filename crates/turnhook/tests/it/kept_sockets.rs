@@ -238,15 +238,20 @@ fn what_waits_meanwhile_is_not_late() {
     assert_eq!(gaps(&program, "restart"), 0);
 }
 
-/// The unit lets systemd keep as many as a listener has, and the kernel lets turnhook have them.
+/// The unit lets systemd keep as many as a listener has, and the kernel lets turnhook have them; and systemd watches it.
 #[test]
 fn the_unit_has_room_for_all_connections() {
     let unit = include_str!("../../../../deploy/turnhook.service");
+    // Seconds or a number.
     let number = |key: &str| -> usize {
         let line = unit.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|value| value.strip_prefix('=')?.parse().ok())
+        line.and_then(|value| value.strip_prefix('=')?.trim_end_matches('s').parse().ok())
             .unwrap_or_else(|| panic!("{key}"))
     };
+    assert!(
+        number("WatchdogSec") > 0,
+        "one that is frozen is killed and started anew"
+    );
     let connections = turnhook_subscriber::direct::DirectLimits::default().connections;
     let kept = number("FileDescriptorStoreMax");
     assert!(kept >= connections + 2, "a listener and its state, too");

@@ -2,7 +2,7 @@
 //! trap 30): it is billed to whom it was made for, and nobody else is.
 
 use crate::harness::{
-    billing::{Billing, Session, direct, logged_of, redis, statsdb, sum},
+    billing::{Billing, Session, counted, direct, logged_of, redis, statsdb, sum},
     coturn::{Coturn, Transport},
     line::{LENGTH, Line, TcpLine, UdpLine, Way},
     peer::TcpPeer,
@@ -55,6 +55,7 @@ fn nothing_open(program: &mut Program) {
     program.until("the end of all allocations", |status| {
         status["sources"]["eu-1"]["open_allocations"] == 0
     });
+    assert!(counted(program, &["turnhook_switched_realms_total{source=\"eu-1\"}"]) > 0);
 }
 
 /// On a `direct` source, while the other tenant's coturn has an allocation of the same number and user open.
@@ -163,4 +164,6 @@ fn a_realm_that_a_source_does_not_serve() {
     }
     assert_eq!(billing.ended("ann", 1)[0].billable(), BYTES);
     assert_eq!(billing.sessions().len(), 1);
+    let passed_over = &["turnhook_events_ignored_total{source=\"eu-1\",reason=\"realm\"}"];
+    assert!(counted(&program, passed_over) > 0, "and the operator can see it");
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
 };
 
 use super::eventually;
@@ -145,6 +145,20 @@ impl Feeder {
     /// The total of its client's leg: an old coturn knows no other.
     pub(crate) fn client_total(&mut self, allocation: &Allocation) -> io::Result<()> {
         self.publish(allocation, &[("total_traffic", counters(&allocation.client))])
+    }
+
+    /// As coturn says at its start, from a connection of its own: a server that never said so is not known to have stopped.
+    pub(crate) fn started(port: u16) -> Feeder {
+        let mut authenticates = Feeder::connect(port);
+        authenticates
+            .command(&["KEYS", "turn/*/allocation/*/status"])
+            .unwrap();
+        authenticates
+    }
+
+    /// Ends the connection. One that is merely dropped stays open, for somebody reads its replies.
+    pub(crate) fn hang_up(self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// A whole call: a session with a start and an end.
