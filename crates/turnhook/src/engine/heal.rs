@@ -8,10 +8,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 use turnhook_dispatcher::clock::Clocks;
-use turnhook_reducer::{event::SessionId, heal::Heal};
+use turnhook_reducer::{Reducer, event::SessionId, heal::Heal, time::Timestamp};
 use turnhook_store::{AuditEntry, HealRow, SourceId, Store};
 
-use super::{deadline::Stop, role::Role, source::SourceTask, store_health::StoreHealth, supervisor::Ended};
+use super::{deadline::Stop, role::Role, store_health::StoreHealth, supervisor::Ended};
 
 /// How often it is looked for: people wait for it, and no call does.
 const LOOK: Duration = Duration::from_millis(500);
@@ -129,33 +129,31 @@ pub(crate) struct Healing {
     done: HashSet<SessionId>,
 }
 
-impl SourceTask {
-    /// Tells what is asked for. Cheap where nothing is.
-    pub(super) fn heal(&mut self) {
-        let healing = &mut self.healing;
-        if healing.asked.has_changed().unwrap_or_default() {
-            let asked = Arc::clone(&healing.asked.borrow_and_update());
-            let mine = asked.iter().filter(|(source, ..)| *source == self.id);
-            healing.waiting = mine.map(|(_, session, heal)| (*session, heal.clone())).collect();
-            let Healing { done, waiting, .. } = healing;
+impl Healing {
+    /// Has the reducer tell what is asked for. Cheap where nothing is.
+    pub(super) fn heal(&mut self, source: SourceId, role: &Role, now: Timestamp, reducer: &mut Reducer) {
+        if self.asked.has_changed().unwrap_or_default() {
+            let asked = Arc::clone(&self.asked.borrow_and_update());
+            let mine = asked.iter().filter(|(of, ..)| *of == source);
+            self.waiting = mine.map(|(_, session, heal)| (*session, heal.clone())).collect();
+            let Healing { done, waiting, .. } = self;
             done.retain(|session| waiting.iter().any(|(waits, _)| waits == session));
         }
-        if healing.waiting.is_empty() {
+        if self.waiting.is_empty() {
             return;
         }
-        match &self.role {
+        match role {
             // What it told before may not be committed: that is the next leader's to find out.
-            Role::Follower(_) => healing.done.clear(),
+            Role::Follower(_) => self.done.clear(),
             Role::Leader(leading) if leading.leaving => {}
             Role::Alone(_) | Role::Leader(_) => {
-                let now = self.watch.now();
-                for (session, heal) in &healing.waiting {
-                    if !healing.done.insert(*session) || self.reducer.heal(now, heal) {
+                for (session, heal) in &self.waiting {
+                    if !self.done.insert(*session) || reducer.heal(now, heal) {
                         continue;
                     }
                     // One that finds no room is refused at the next look.
-                    if healing.refused.try_send(*session).is_err() {
-                        healing.done.remove(session);
+                    if self.refused.try_send(*session).is_err() {
+                        self.done.remove(session);
                     }
                 }
             }

@@ -6,27 +6,28 @@
 //! ```
 //!
 //! Sources are put together in `wiring.rs`. A source task owns its reducer and never waits for the disk (`source.rs`): it
-//! hears (`hearing.rs`), commits (`commits.rs`), and where several nodes share the store it leads or follows (`role.rs`,
-//! `takeover.rs`). Deliveries are handed on from
-//! memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent later is read, through
-//! the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, and notices what others did to the
-//! store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of these are parts under one supervisor (`supervisor.rs`): the first that ends before
+//! hears, commits, and where several nodes share the store it leads or follows
+//! (`source/{hearing,commits,leading,takeover}.rs`, over what `committing.rs`, `role.rs` and `loading.rs` keep). Deliveries
+//! are handed on from memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent
+//! later is read, through the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, and notices what others
+//! did to the store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of these are parts under one
+//! supervisor (`supervisor.rs`): the first that ends before
 //! its time ends the process. A stop has one deadline (`stopping.rs`, `deadline.rs`).
 
 mod admin;
 mod clock;
 mod cluster;
-mod commits;
+mod committing;
 mod deadline;
 mod enforce;
 mod error;
 pub(crate) mod fault;
 mod handed;
 mod heal;
-mod hearing;
 mod housekeeper;
 mod keep;
 mod lanes;
+mod loading;
 mod notices;
 mod outbox;
 mod outlet;
@@ -43,7 +44,6 @@ mod stopping;
 mod store_health;
 pub(crate) mod supervisor;
 mod systemd;
-mod takeover;
 pub mod tap;
 mod telemetry;
 mod trimmer;

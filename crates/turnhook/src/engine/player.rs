@@ -224,7 +224,7 @@ fn play(reducer: &mut Reducer, line: Line) -> Result<(), PlayError> {
             idle_seconds,
         } => {
             let (key, value) = (decode(&key)?, decode(&value)?);
-            super::hearing::tell_snapshot_key(reducer, Timestamp(at), &key, &value, idle_seconds);
+            super::source::tell_snapshot_key(reducer, Timestamp(at), &key, &value, idle_seconds);
         }
         Line::SnapshotEnded { at } => reducer.snapshot_ended(Timestamp(at)),
         Line::ThreadConnected { at, server, thread } => {

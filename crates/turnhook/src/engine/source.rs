@@ -2,6 +2,13 @@
 //! for the disk. While a commit is under way, or waits for the store's turn, everything goes on; what has piled up by
 //! then is the next one. So latency is low when it is quiet and commits are large when it is busy.
 
+mod commits;
+mod enforcing;
+mod hearing;
+mod leading;
+mod recording;
+mod takeover;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
@@ -14,13 +21,15 @@ use turnhook_reducer::{
 use turnhook_store::{SourceId, State};
 use turnhook_subscriber::{queue::SignalReceiver, redis::RedisControl, signal::Signal};
 
+pub(super) use self::hearing::tell_snapshot_key;
 use super::{
     clock::{PULSE, Watch},
-    commits::Committing,
+    committing::Committing,
     deadline::Stop,
     enforce::Enforcing,
     heal::Healing,
     keep::Keeper,
+    loading::Loader,
     notices,
     outlet::Outlet,
     recording::Reason,
@@ -28,7 +37,6 @@ use super::{
     slices::{self, Slice},
     store_health::StoreHealth,
     supervisor::Ended,
-    takeover::Loader,
     tap::{Heard, Tap, TapRequests},
     telemetry::SourceTelemetry,
     wedge::Wedges,
@@ -194,7 +202,8 @@ impl SourceTask {
             };
             self.look(&mut turn);
             if hears {
-                self.heal();
+                let now = self.watch.now();
+                self.healing.heal(self.id, &self.role, now, &mut self.reducer);
                 turn.busy = self.work(&mut turn, signal);
             }
         }

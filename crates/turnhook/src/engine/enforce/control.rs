@@ -15,7 +15,10 @@ use tracing::{debug, error, info, warn};
 use turnhook_control::{Config, Connection, Coturn, Error, Found, Search, Target, Version};
 use turnhook_reducer::block::{AllocationRef, ToEnd};
 
-use super::{super::deadline::Stop, super::supervisor::Ended, Ask, Job, Order};
+use super::{
+    super::{deadline::Stop, supervisor::Ended},
+    orders::{Ask, Job, Order},
+};
 use crate::{
     config,
     health::{ControlStatus, Health},

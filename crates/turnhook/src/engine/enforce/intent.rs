@@ -29,14 +29,14 @@ struct Waiting {
 
 /// One that need not wait any longer.
 #[derive(Debug)]
-pub(super) struct Recorded {
-    pub(super) to_end: ToEnd,
-    pub(super) reply: oneshot::Sender<bool>,
+pub(crate) struct Recorded {
+    pub(crate) to_end: ToEnd,
+    pub(crate) reply: oneshot::Sender<bool>,
 }
 
 impl Recording {
     /// The reducer has it, and the next commit will.
-    pub(super) fn add(&mut self, to_end: ToEnd, reply: oneshot::Sender<bool>) {
+    pub(crate) fn add(&mut self, to_end: ToEnd, reply: oneshot::Sender<bool>) {
         self.waiting.push(Waiting {
             asked: Recorded { to_end, reply },
             until: Instant::now() + PATIENCE,
@@ -59,12 +59,12 @@ impl Recording {
     }
 
     /// It has succeeded: what it had.
-    pub(super) fn recorded(&mut self) -> Vec<Recorded> {
+    pub(crate) fn recorded(&mut self) -> Vec<Recorded> {
         self.take(|waiting| waiting.in_commit)
     }
 
     /// Those that have waited long enough.
-    pub(super) fn overdue(&mut self) -> Vec<Recorded> {
+    pub(crate) fn overdue(&mut self) -> Vec<Recorded> {
         let now = Instant::now();
         self.take(|waiting| waiting.until <= now)
     }

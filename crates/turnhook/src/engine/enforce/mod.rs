@@ -17,6 +17,7 @@ mod control;
 mod gate;
 mod intent;
 mod obey;
+mod orders;
 mod quota;
 mod source;
 mod telling;
@@ -25,48 +26,16 @@ pub(crate) use api::routes;
 pub(crate) use blocks::{Active, BlockKeeper, Blocker};
 pub(crate) use control::ControlTask;
 pub(crate) use gate::{GatePart, Known};
+pub(crate) use intent::Recorded;
 pub(crate) use obey::Obey;
+pub(crate) use orders::Ask;
 pub(crate) use quota::{QuotaKeeper, QuotaTap, counting};
-pub(crate) use source::Enforcing;
+pub(crate) use source::{Enforcing, Heard};
 pub(crate) use telling::Teller;
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
-use turnhook_reducer::block::{AllocationRef, ToEnd};
+use tokio::sync::{mpsc, watch};
 
 /// Allocations that wait for a control. What finds no place is named again with its next refresh.
 const JOBS: usize = 10_000;
-
-/// An allocation that is to be ended.
-#[derive(Clone, Debug)]
-pub(crate) struct Job {
-    pub(crate) to_end: ToEnd,
-    /// When it opened, if that was heard.
-    pub(crate) opened: Option<Instant>,
-    /// This control is the only one that can have it: where it answers for another server, that is an alarm.
-    pub(crate) alone: bool,
-}
-
-/// What a source tells a control.
-#[derive(Debug)]
-pub(crate) enum Order {
-    End(Job),
-    /// An allocation that was to be ended has closed.
-    Ended(AllocationRef),
-}
-
-/// What a control asks a source.
-#[derive(Debug)]
-pub(crate) enum Ask {
-    /// Whether it may be ended now. If so, its close within the time of `confirm` is that end. Answered once that is on
-    /// record, or after a moment.
-    May(ToEnd, oneshot::Sender<bool>),
-    /// It could not be ended after all.
-    Not(ToEnd),
-    /// All that is to be ended is to be named again.
-    Again,
-}
 
 /// Both ends of what lies between the sources and their controls.
 pub(crate) struct Wires {

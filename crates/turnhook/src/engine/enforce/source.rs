@@ -12,12 +12,12 @@ use tokio::{
 };
 use tracing::warn;
 use turnhook_control::Coturn;
-use turnhook_reducer::block::ToEnd;
+use turnhook_reducer::{Reducer, block::ToEnd, time::Timestamp};
 
 use super::{
-    super::{role::Role, source::SourceTask},
-    Active, Ask, Job, Order,
-    intent::{Recorded, Recording},
+    Active,
+    intent::Recording,
+    orders::{Ask, Job, Order},
 };
 
 /// A way to a control.
@@ -55,16 +55,16 @@ impl Way {
 
 /// What a source has to do with blocks.
 pub(crate) struct Enforcing {
-    active: watch::Receiver<Active>,
+    pub(crate) active: watch::Receiver<Active>,
     asked: mpsc::Receiver<Ask>,
     /// So that there is somebody who may ask, even where there is no control.
     _asks: mpsc::Sender<Ask>,
     ways: Vec<Way>,
-    confirm: u64,
+    pub(crate) confirm: u64,
     /// Ends that go on record before they are asked for.
     pub(crate) recording: Recording,
     /// The last session whose end was handed on.
-    ends_done: u64,
+    pub(crate) ends_done: u64,
     blocked_new: Counter,
     counted_new: u64,
     /// That there is no control for what is to be ended was said.
@@ -118,114 +118,44 @@ impl Enforcing {
             },
         }
     }
-}
-
-impl SourceTask {
-    /// Blocks, or a question of a control's.
-    pub(crate) fn enforce(&mut self, heard: Heard) {
-        match heard {
-            Heard::Blocks => self.take_blocks(),
-            Heard::Asked(Ask::Again) => self.reducer.look_for_blocked(),
-            Heard::Asked(Ask::Not(to_end)) => self.reducer.not_ending(&to_end),
-            Heard::Asked(Ask::May(to_end, reply)) => {
-                // Whoever has lost the lease has no say any more, however lately.
-                let may = self.may_act() && {
-                    let at = self.reducer.now();
-                    // The reducer's time stands still while there is nothing to do.
-                    let behind = self.watch.now().since(at);
-                    let confirm = self.enforcing.confirm.saturating_add(behind);
-                    self.reducer.ending(at, &to_end, confirm)
-                };
-                if may {
-                    self.enforcing.recording.add(to_end, reply);
-                } else {
-                    // A control that has given up waiting does nothing.
-                    let _ = reply.send(false);
-                }
-            }
-            Heard::Overdue => {
-                for asked in self.enforcing.recording.overdue() {
-                    self.may_say(asked);
-                }
-            }
-        }
-        self.hand_over();
-    }
-
-    /// What was to be on record before it is said is that now.
-    pub(crate) fn on_record(&mut self) {
-        for asked in self.enforcing.recording.recorded() {
-            self.may_say(asked);
-        }
-    }
-
-    /// The control has the say, if all is still as it was.
-    fn may_say(&mut self, Recorded { to_end, reply }: Recorded) {
-        let may = self.may_act() && self.reducer.saying(&to_end);
-        if reply.send(may).is_err() || !may {
-            self.reducer.not_ending(&to_end);
-        }
-    }
-
-    fn may_act(&self) -> bool {
-        match &self.role {
-            Role::Alone(_) => true,
-            Role::Follower(_) => false,
-            Role::Leader(leading) => {
-                !leading.leaving && !self.sharing.as_ref().is_none_or(|s| s.validity.is_over())
-            }
-        }
-    }
-
-    /// Tells the reducer who is blocked; also after a takeover, since the one that comes out of it knows of nobody.
-    pub(crate) fn take_blocks(&mut self) {
-        let active = self.enforcing.active.borrow_and_update().clone();
-        let at = self.reducer.now();
-        self.reducer.set_blocks(at, active.blocks);
-        for (id, session, reason) in active.ends.iter() {
-            if *id > self.enforcing.ends_done {
-                self.reducer.end_session(at, *session, reason);
-                if !self.role.follows() {
-                    self.enforcing.ends_done = *id;
-                }
-            }
-        }
-    }
 
     /// Hands what is to be ended to the controls, and tells them what has closed.
-    pub(crate) fn hand_over(&mut self) {
-        for allocation in self.reducer.take_ended() {
-            for way in &self.enforcing.ways {
+    pub(crate) fn hand_over(&mut self, reducer: &mut Reducer, now: Timestamp, source: &str) {
+        for allocation in reducer.take_ended() {
+            for way in &self.ways {
                 // One that is full looks itself when it comes to it.
                 let _ = way.orders.try_send(Order::Ended(allocation));
             }
         }
-        let new = self.reducer.stats().blocked_new;
-        self.enforcing
-            .blocked_new
-            .inc_by(new.saturating_sub(self.enforcing.counted_new));
-        self.enforcing.counted_new = new;
-        let all = self.reducer.take_to_end();
+        let new = reducer.stats().blocked_new;
+        self.blocked_new.inc_by(new.saturating_sub(self.counted_new));
+        self.counted_new = new;
+        let all = reducer.take_to_end();
         if all.is_empty() {
             return;
         }
-        if self.enforcing.ways.is_empty() {
-            if !std::mem::replace(&mut self.enforcing.said, true) {
-                warn!(source = %self.telemetry.name(),
-                    "users are blocked who have allocations here, and there is no [[control]] of this source to end them");
+        if self.ways.is_empty() {
+            if !std::mem::replace(&mut self.said, true) {
+                warn!(
+                    source,
+                    "users are blocked who have allocations here, and there is no [[control]] of this source to end them"
+                );
             }
             return;
         }
-        let now = self.watch.now();
         for to_end in all {
             let age = to_end.opened_at.map(|at| Duration::from_millis(now.since(at)));
-            self.send(to_end, age.and_then(|age| Instant::now().checked_sub(age)));
+            self.send(
+                to_end,
+                age.and_then(|age| Instant::now().checked_sub(age)),
+                source,
+            );
         }
     }
 
-    fn send(&self, to_end: ToEnd, opened: Option<Instant>) {
+    fn send(&self, to_end: ToEnd, opened: Option<Instant>, source: &str) {
         let local = to_end.server_address.as_deref();
-        let ways = &self.enforcing.ways;
+        let ways = &self.ways;
         let mut fitting: Vec<&Way> = ways.iter().filter(|way| way.may_lead_to(local)).collect();
         if fitting.is_empty() {
             // Each will find that it is the wrong one, and say so.
@@ -239,8 +169,11 @@ impl SourceTask {
                 alone,
             };
             if way.orders.try_send(Order::End(job)).is_err() {
-                warn!(source = %self.telemetry.name(), "more allocations are to be ended than a control has room for: \
-                      the rest is tried again with their next refresh");
+                warn!(
+                    source,
+                    "more allocations are to be ended than a control has room for: \
+                      the rest is tried again with their next refresh"
+                );
             }
         }
     }

@@ -1,32 +1,23 @@
 //! What a source has to write down: one commit at a time, of whatever has piled up meanwhile.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    task::spawn_blocking,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 use turnhook_reducer::{
-    Output,
     source::{Gap, GapReason},
     time::Timestamp,
 };
-use turnhook_store::{Commit, Committed, Error, State};
+use turnhook_store::{Commit, Error};
 
-use super::{
+use super::{SourceTask, Turn};
+use crate::engine::{
+    committing::{Failure, Made, Step, make, ready},
     deadline::Deadline,
-    outlet::Outlet,
     role::Role,
     slices::Slice,
-    source::{SourceTask, Turn},
-    supervisor::{Ended, words_of_join},
-    telemetry::Decided,
+    supervisor::Ended,
 };
-
-/// How often counters that merely moved are saved: their loss would be healed by totals.
-const SAVE_PROGRESS: Duration = Duration::from_secs(5);
 
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -35,102 +26,8 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 /// as a gap.
 const TELL_TIME: u64 = 60_000;
 
-/// More events, or rows, than this are packed on a thread of their own: it takes longer than others should wait.
-const MANY: usize = 512;
-
 /// Rows that are made in one slice: a few milliseconds.
 const ROWS: usize = 8192;
-
-/// What is to be written down, and how far that has come.
-#[derive(Default)]
-pub(crate) struct Committing {
-    pub(super) gaps: Vec<Gap>,
-    /// The commit that failed; kept until the store has it.
-    commit: Option<Arc<Commit>>,
-    under_way: Option<Pin<Box<dyn Future<Output = Made> + Send>>>,
-    again_at: Option<Instant>,
-    /// When the next commit can be begun.
-    pub(super) turn_at: Option<Instant>,
-    /// When everything was saved last; none if it never was.
-    saved_at: Option<Instant>,
-    /// Inputs are given up since then, because the store takes nothing.
-    pub(super) deafened: Option<Timestamp>,
-}
-
-impl Committing {
-    /// Of a source whose committed state was read just now.
-    pub(crate) fn saved() -> Committing {
-        Committing {
-            saved_at: Some(Instant::now()),
-            ..Committing::default()
-        }
-    }
-
-    /// Whether a commit has yet to succeed.
-    pub(super) fn has_a_commit(&self) -> bool {
-        self.commit.is_some() || self.under_way.is_some()
-    }
-
-    /// When a commit that failed is tried again.
-    pub(super) fn again_at(&self) -> Option<Instant> {
-        self.again_at
-    }
-
-    /// Whether it is time to save everything.
-    pub(super) fn is_due(&self) -> bool {
-        self.saved_at.is_none_or(|at| at.elapsed() >= SAVE_PROGRESS)
-    }
-}
-
-/// What came of a commit.
-pub(crate) struct Made {
-    /// As it was tried; none if it could not even be made.
-    commit: Option<Arc<Commit>>,
-    result: Result<(), Failure>,
-    /// Of the store alone.
-    took: Duration,
-}
-
-enum Failure {
-    Store(Error),
-    /// A panic of our own.
-    Own(String),
-}
-
-/// What is to be committed.
-enum Step {
-    /// What was decided, and is yet to be packed.
-    New(Box<Commit>, Output),
-    /// As it was tried before.
-    Again(Arc<Commit>),
-}
-
-impl Step {
-    fn is_large(&self) -> bool {
-        let (events, changes) = match self {
-            Step::New(_, output) => (output.events.len(), output.changes.len()),
-            Step::Again(commit) => (commit.events.len(), commit.changes.len()),
-        };
-        events.saturating_add(changes) > MANY
-    }
-
-    fn pack(self, outlet: &Outlet, counts: &Decided) -> Arc<Commit> {
-        match self {
-            Step::Again(commit) => commit,
-            Step::New(mut commit, output) => {
-                counts.count(&output.events, &output.unattributed);
-                commit.changes = output.changes;
-                commit.unattributed = output.unattributed;
-                commit.events = output
-                    .events
-                    .into_iter()
-                    .map(|event| outlet.new_event(event))
-                    .collect();
-                Arc::new(*commit)
-            }
-        }
-    }
-}
 
 impl SourceTask {
     pub(super) async fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
@@ -346,72 +243,5 @@ impl SourceTask {
             self.keeper
                 .committed(self.telemetry.name(), turn.committed, hears_since);
         }
-    }
-}
-
-/// Packs, commits, and hands the deliveries on: in this order, and before the next commit is begun.
-async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, step: Step) -> Made {
-    let own = |commit, error| Made {
-        commit,
-        result: Err(Failure::Own(error)),
-        took: Duration::ZERO,
-    };
-    let large = step.is_large();
-    let packed = if large {
-        let outlet = Arc::clone(&outlet);
-        spawn_blocking(move || step.pack(&outlet, &counts)).await
-    } else {
-        Ok(step.pack(&outlet, &counts))
-    };
-    let commit = match packed {
-        Ok(commit) => commit,
-        Err(error) => return own(None, words_of_join(error)),
-    };
-    let start = Instant::now();
-    let committed: Result<Committed, Error> = if large {
-        // The store packs, too, before it waits.
-        let (runtime, packed) = (Handle::current(), Arc::clone(&commit));
-        let committing = spawn_blocking(move || runtime.block_on(state.commit(packed)));
-        match committing.await {
-            Ok(committed) => committed,
-            Err(error) => return own(Some(commit), words_of_join(error)),
-        }
-    } else {
-        state.commit(Arc::clone(&commit)).await
-    };
-    let took = start.elapsed();
-    if committed.is_ok() {
-        outlet.committed(&commit);
-    }
-    let result = match committed {
-        Ok(committed) if committed.deliveries.len() > MANY => {
-            let handing = spawn_blocking(move || outlet.deliver(committed.deliveries));
-            match handing.await {
-                Ok(()) => Ok(()),
-                Err(error) => return own(Some(commit), words_of_join(error)),
-            }
-        }
-        Ok(committed) => {
-            outlet.deliver(committed.deliveries);
-            Ok(())
-        }
-        Err(error) => Err(Failure::Store(error)),
-    };
-    Made {
-        commit: Some(commit),
-        result,
-        took,
-    }
-}
-
-/// The commit that is under way; never ready if there is none.
-pub(super) async fn ready(committing: &mut Committing) -> Made {
-    match &mut committing.under_way {
-        Some(commit) => {
-            let made = commit.await;
-            committing.under_way = None;
-            made
-        }
-        None => std::future::pending().await,
     }
 }

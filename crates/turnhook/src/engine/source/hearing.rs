@@ -14,10 +14,8 @@ use turnhook_subscriber::{
     signal::{Batch, Signal, SnapshotEntry},
 };
 
-use super::{
-    source::{SourceTask, Turn},
-    telemetry::MessageCounts,
-};
+use super::{SourceTask, Turn};
+use crate::engine::telemetry::MessageCounts;
 
 /// Servers that had not stopped of which it is remembered that their gap is on record.
 const RETURNED: usize = 64;
@@ -189,7 +187,7 @@ impl SourceTask {
 }
 
 /// Hands a key of a snapshot to the reducer; false if it is not one of coturn's.
-pub(super) fn tell_snapshot_key(
+pub(in crate::engine) fn tell_snapshot_key(
     reducer: &mut Reducer,
     at: Timestamp,
     key: &[u8],
