@@ -17,10 +17,10 @@ use tokio::{
 use turnhook_reducer::time::Timestamp;
 
 use super::{
-    Shared,
     command::{self, Effect, Replies, Session},
     guard::block,
-    handover::Waiting,
+    places::FULL,
+    shared::{Shared, Waiting},
     tracker::ClosedBy,
 };
 use crate::{
@@ -259,7 +259,7 @@ impl Service<'_> {
     fn carry_out(&mut self, effect: Effect<'_>, room: usize, at: Timestamp) -> Ended {
         let (shared, id) = (self.shared, self.id);
         let full = |service: &mut Self, away: TurnAwayReason| {
-            service.replies.push(super::FULL);
+            service.replies.push(FULL);
             Some((Some(away), Some(away.advice().to_owned())))
         };
         if let Effect::Refused(reason) = effect {

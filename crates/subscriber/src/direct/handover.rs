@@ -6,12 +6,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use rustix::{
@@ -20,13 +17,15 @@ use rustix::{
     net::sockopt::socket_cookie,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{Notify, oneshot},
-    task::JoinSet,
-};
+use tokio::sync::oneshot;
 use turnhook_reducer::time::Timestamp;
 
-use super::{Shared, connection::Paused, pass_on_panic, tracker};
+use super::{
+    connection::Paused,
+    serving::{Tasks, pass_on_panic, resume},
+    shared::{Lag, Shared, Waiting},
+    tracker,
+};
 use crate::signal::Signal;
 
 /// What the kernel calls a socket, in whichever program it is: `None` where it does not say.
@@ -79,15 +78,6 @@ pub struct Left {
     pub connections: Option<(State, HashMap<u64, OwnedFd>)>,
 }
 
-/// A connection that was suspended.
-pub(super) struct Kept {
-    pub(super) id: u64,
-    pub(super) peer: SocketAddr,
-    pub(super) paused: Paused,
-    pub(super) stream: tokio::net::TcpStream,
-}
-
-pub(super) type Tasks = JoinSet<Option<Kept>>;
 type Suspend = oneshot::Receiver<oneshot::Sender<Suspended>>;
 
 /// Where to send what is left, once that is asked for.
@@ -95,49 +85,6 @@ pub(super) async fn asked(suspend: Suspend) -> oneshot::Sender<Suspended> {
     match suspend.await {
         Ok(answer) => answer,
         Err(_) => std::future::pending().await,
-    }
-}
-
-/// How far this program is behind with what had waited.
-#[derive(Debug, Default)]
-pub(super) struct Lag {
-    at: Timestamp,
-    behind: AtomicUsize,
-    caught_up: Notify,
-}
-
-impl Lag {
-    /// As of when something is heard, while there is something left that had waited.
-    pub(super) fn time(&self) -> Option<Timestamp> {
-        (self.behind.load(Ordering::Acquire) > 0).then_some(self.at)
-    }
-
-    fn done(&self) {
-        if self.behind.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.caught_up.notify_one();
-        }
-    }
-}
-
-/// What had waited in one connection to be read. Dropped when it was.
-pub(super) struct Waiting {
-    shared: Arc<Shared>,
-    left: u64,
-    /// It ends: that is part of it.
-    ends: bool,
-}
-
-impl Waiting {
-    /// Whether this was the last of it.
-    pub(super) fn is_read(&mut self, n: usize) -> bool {
-        self.left = self.left.saturating_sub(n as u64);
-        self.left == 0 && !self.ends
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.shared.lag.done();
     }
 }
 
@@ -169,12 +116,7 @@ impl Resuming {
             };
             rows.push((row, TcpStream::from(socket)));
         }
-        let lag = Lag {
-            at: state.at,
-            // One is taken away when all are served.
-            behind: AtomicUsize::new(1),
-            caught_up: Notify::new(),
-        };
+        let lag = Lag::behind(state.at);
         let resuming = Resuming {
             rows,
             kept: state.tracker,
@@ -198,21 +140,14 @@ impl Resuming {
         shared.track(|t| t.resume(self.kept, &here, at));
         for (row, stream) in self.rows {
             let (left, ends) = waiting(&stream);
-            let waiting = (left > 0 || ends).then(|| {
-                shared.lag.behind.fetch_add(1, Ordering::AcqRel);
-                Waiting {
-                    shared: Arc::clone(shared),
-                    left,
-                    ends,
-                }
-            });
-            super::resume(shared, tasks, (row.id, row.peer), stream, row.paused, waiting);
+            let waiting = (left > 0 || ends).then(|| Waiting::new(Arc::clone(shared), left, ends));
+            resume(shared, tasks, (row.id, row.peer), stream, row.paused, waiting);
         }
         shared.lag.done();
         tokio::pin!(suspended);
         while shared.lag.time().is_some() {
             tokio::select! {
-                () = shared.lag.caught_up.notified() => {}
+                () = shared.lag.caught_up() => {}
                 Some(ended) = tasks.join_next() => drop(pass_on_panic(ended)),
                 // What is not read yet waits for the next program.
                 () = &mut suspended => return next,
@@ -271,9 +206,4 @@ pub(super) async fn suspend(
             tracker,
         }),
     })
-}
-
-/// As the listener knows addresses.
-pub(super) fn address(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
 }

@@ -11,32 +11,31 @@ pub mod handover;
 mod places;
 mod refusals;
 mod server;
+mod serving;
+mod shared;
 pub mod tracker;
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream as StdStream},
-    panic::resume_unwind,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Notify, oneshot, watch},
-    task::JoinError,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
-use tracing::{debug, warn};
-use turnhook_reducer::time::Timestamp;
+use tracing::warn;
 
 pub use self::config::{DirectConfig, DirectLimits, Keys};
 use self::{
-    connection::{End, Paused, Served, Visitor},
-    guard::{Guard, block},
-    handover::{Kept, Lag, Left, Resuming, Suspended, Tasks, Waiting},
-    places::{Places, Room},
-    tracker::ServerTracker,
+    connection::Visitor,
+    guard::Guard,
+    handover::{Left, Resuming, Suspended},
+    places::{FULL, Places, Room},
+    serving::{Kept, Tasks, address, look_after, pass_on_panic, prepare},
+    shared::{Door, Lag, Shared},
 };
 use crate::{
     error::SubscriberError,
@@ -44,76 +43,8 @@ use crate::{
     signal::{Clock, Signal, TurnAwayReason},
 };
 
-/// What all connections of a listener share.
-struct Shared {
-    clock: Clock,
-    signals: SignalSender,
-    keys: Keys,
-    limits: DirectLimits,
-    tracker: Mutex<ServerTracker>,
-    /// The tracker's deadline may have changed.
-    tracked: Notify,
-    door: Mutex<Door>,
-    lag: Lag,
-    /// Reading stops, for another program to go on.
-    suspended: watch::Sender<bool>,
-}
-
-/// Who is let in.
-struct Door {
-    places: Places,
-    guard: Guard,
-}
-
-const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 /// How often it is said that no connection can be accepted.
 const SAID: Duration = Duration::from_secs(60);
-
-impl Shared {
-    /// The time, as far as what had waited is read.
-    fn now(&self) -> Timestamp {
-        self.lag.time().unwrap_or_else(|| (self.clock)())
-    }
-
-    /// Ends when reading stops.
-    fn suspended(&self) -> impl Future<Output = ()> + use<> {
-        let mut suspended = self.suspended.subscribe();
-        async move {
-            // Its sender is here as long as there are connections.
-            let _ = suspended.wait_for(|suspended| *suspended).await;
-        }
-    }
-
-    /// Nothing in here panics while it holds the lock; were it so, it would still be whole.
-    fn door(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives a newcomer a place. What it gets fires when it has to leave again for another.
-    fn enter(&self, id: u64, peer: IpAddr) -> Option<oneshot::Receiver<()>> {
-        let Door { places, guard } = &mut *self.door();
-        places.enter(id, block(peer), |block| guard.trusts(block))
-    }
-
-    /// Tells the tracker something, and the engine what the tracker makes of it. Under one lock, so that
-    /// the engine hears it in order.
-    fn track<T>(&self, tell: impl FnOnce(&mut ServerTracker) -> T) -> T {
-        let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = tracker.deadline();
-        let told = tell(&mut tracker);
-        for signal in tracker.signals() {
-            self.signals.signal(signal);
-        }
-        if tracker.deadline() != before {
-            self.tracked.notify_one();
-        }
-        told
-    }
-
-    fn turned_away(&self, reason: TurnAwayReason, peer: IpAddr) {
-        self.track(|t| t.turned_away(reason, peer, self.now()));
-    }
-}
 
 /// A listener that has its address. Runs when it is polled, until it is dropped.
 pub(crate) struct Listener {
@@ -241,7 +172,7 @@ impl Listener {
                     continue;
                 }
             };
-            let (id, ip) = (next, handover::address(peer));
+            let (id, ip) = (next, address(peer));
             next += 1;
             let Some(leave) = shared.enter(id, ip) else {
                 let _ = stream.try_write(FULL);
@@ -260,148 +191,6 @@ impl Listener {
             Ok(suspended) => drop(answer.send(suspended)),
             Err(error) => warn!("what listens on {} cannot be handed over: {error}", self.address),
         }
-    }
-}
-
-/// Serves a connection that an earlier program has left.
-fn resume(
-    shared: &Arc<Shared>,
-    tasks: &mut Tasks,
-    (id, peer): (u64, SocketAddr),
-    stream: StdStream,
-    paused: Paused,
-    waiting: Option<Waiting>,
-) {
-    let ip = handover::address(peer);
-    let leave = shared.enter(id, ip);
-    let seat = |door: &mut Door| {
-        if paused.is_seated() && shared.keys.credentials().password.is_some() {
-            door.guard.passed(block(ip), shared.now());
-        }
-        !paused.is_seated() || door.places.known(id)
-    };
-    let seated = leave.filter(|_| seat(&mut shared.door()));
-    let stream = stream
-        .set_nonblocking(true)
-        .and_then(|()| TcpStream::from_std(stream));
-    match (seated, stream) {
-        (Some(leave), Ok(stream)) => {
-            let visitor = Visitor { id, peer: ip, leave };
-            let shared = Arc::clone(shared);
-            tasks.spawn(look_after(shared, visitor, peer, stream, Some(paused), waiting));
-        }
-        _ => {
-            // There are fewer places than there were.
-            let at = shared.now();
-            shared.door().places.leave(id);
-            shared.track(|t| {
-                t.closed(id, tracker::ClosedBy::Us, at, at);
-                t.turned_away(TurnAwayReason::NoPlace, ip, at);
-            });
-        }
-    }
-}
-
-/// One connection, from its first byte to its last, or to where another program goes on.
-async fn look_after(
-    shared: Arc<Shared>,
-    visitor: Visitor,
-    peer: SocketAddr,
-    stream: TcpStream,
-    paused: Option<Paused>,
-    mut waiting: Option<Waiting>,
-) -> Option<Kept> {
-    let (id, ip) = (visitor.id, visitor.peer);
-    let End {
-        by,
-        heard,
-        reason,
-        away,
-    } = match connect(stream, visitor, &shared, paused, &mut waiting).await {
-        Connected::Ended(end) => end,
-        Connected::Paused(stream, paused) => {
-            return Some(Kept {
-                id,
-                peer,
-                paused,
-                stream,
-            });
-        }
-    };
-    shared.door().places.leave(id);
-    shared.track(|t| {
-        let at = shared.now();
-        t.closed(id, by, heard, at);
-        if let Some(away) = away {
-            t.turned_away(away, ip, at);
-        }
-    });
-    debug!(%peer, ?by, reason, "connection closed");
-    // Only now is its end told.
-    drop(waiting);
-    None
-}
-
-/// A connection that broke off in a panic still holds its place, and has not said what it lost: the listener ends with
-/// it, for whoever watches over the source to see.
-fn pass_on_panic(ended: Result<Option<Kept>, JoinError>) -> Option<Kept> {
-    match ended.map_err(JoinError::try_into_panic) {
-        Ok(kept) => kept,
-        Err(Ok(panic)) => resume_unwind(panic),
-        Err(Err(_)) => None,
-    }
-}
-
-/// A machine that has gone without a word is noticed after about two minutes, and its connection freed.
-fn prepare(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
-    let _ = stream.set_nodelay(true);
-}
-
-/// What became of a connection, with the stream where another program may go on.
-enum Connected {
-    Ended(End),
-    Paused(TcpStream, Paused),
-}
-
-async fn connect(
-    mut stream: TcpStream,
-    mut visitor: Visitor,
-    shared: &Shared,
-    paused: Option<Paused>,
-    waiting: &mut Option<Waiting>,
-) -> Connected {
-    let deadline = Instant::now() + shared.limits.handshake;
-    let acceptor = shared.keys.acceptor().filter(|_| paused.is_none());
-    let Some(acceptor) = acceptor else {
-        return match connection::serve(&mut stream, visitor, shared, deadline, paused, waiting).await {
-            Served::Ended(end) => Connected::Ended(end),
-            Served::Paused(paused) => Connected::Paused(stream, paused),
-        };
-    };
-    let failed = |away, reason| Connected::Ended(End::turned_away(shared.now(), away, reason));
-    let accepted = tokio::select! {
-        accepted = timeout_at(deadline, acceptor.accept(stream)) => accepted,
-        _ = &mut visitor.leave => return failed(TurnAwayReason::NoPlace, String::new()),
-        () = shared.suspended() => return failed(TurnAwayReason::NoPlace, String::new()),
-    };
-    match accepted {
-        Ok(Ok(mut stream)) => {
-            match connection::serve(&mut stream, visitor, shared, deadline, None, waiting).await {
-                Served::Ended(end) => Connected::Ended(end),
-                // What TLS has made up is in this program alone.
-                Served::Paused(_) => failed(TurnAwayReason::NoPlace, String::new()),
-            }
-        }
-        Ok(Err(e)) => failed(TurnAwayReason::Tls, format!("TLS: {e}")),
-        Err(_) => failed(
-            TurnAwayReason::TooSlow,
-            "the TLS handshake took too long".to_owned(),
-        ),
     }
 }
 

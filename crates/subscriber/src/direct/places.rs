@@ -11,6 +11,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
+/// What somebody is told who finds no place.
+pub(super) const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+
 /// How many may be there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
