@@ -11,10 +11,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{
-    Fault, Sqlite, int, nat, rows, state,
-    writer::{Job, Mem},
-};
+use super::{Fault, Sqlite, int, mem::Mem, nat, rows, state, writer::Job};
 use crate::{
     codes::{server, session_key},
     commit::{Commit, Committed, How, Refused},
@@ -106,7 +103,7 @@ impl Job for CommitJob {
         if let Some(through) = &mut self.tried {
             *through = false;
         }
-        state::log(conn, mem, ready.source, ready.clock, &ready.changes)?;
+        state::log(conn, &mut mem.log, ready.source, ready.clock, &ready.changes)?;
         let mut inserts = Inserts::prepare(conn)?;
         for event in &ready.events {
             match find_event(conn, mem, event.id)? {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use turnhook_reducer::time::Timestamp;
 
-use super::{Fault, Sqlite, int, rows, writer::Mem};
+use super::{Fault, Sqlite, int, mem::Mem, rows};
 use crate::{
     delivery::{Replay, ReplayId, ReplayRequest},
     error::Result,

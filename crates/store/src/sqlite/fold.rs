@@ -6,48 +6,11 @@ use rusqlite::Connection;
 use super::{
     Fault,
     helper::{Ask, Found, Helper},
-    ledger, state,
-    writer::Mem,
+    ledger,
+    mem::{Mem, Step},
+    state,
 };
-use crate::{
-    Options,
-    error::{Error, Result},
-};
-
-/// What is under way.
-pub(super) struct Folding {
-    ledger: Option<ledger::Fold>,
-    state: Option<state::Fold>,
-    /// The helper is reading the next one.
-    asked: bool,
-    /// What is taken into account when the step is on the disk.
-    stepped: Option<Step>,
-    state_size: state::Size,
-    ledger_batch: usize,
-    state_log_bytes: u64,
-    /// Why the last step failed.
-    pub(super) failed: Option<Error>,
-}
-
-enum Step {
-    Ledger,
-    State,
-}
-
-impl Folding {
-    pub(super) fn new(state_size: state::Size, options: &Options) -> Folding {
-        Folding {
-            ledger: None,
-            state: None,
-            asked: false,
-            stepped: None,
-            state_size,
-            ledger_batch: options.ledger_batch.max(1),
-            state_log_bytes: options.state_log_bytes,
-            failed: None,
-        }
-    }
-}
+use crate::error::Result;
 
 /// Whether there is a step to do; has what it takes read by the helper, and takes it over.
 pub(super) fn wanted(mem: &mut Mem, helper: &Helper) -> rusqlite::Result<bool> {
@@ -73,7 +36,7 @@ pub(super) fn wanted(mem: &mut Mem, helper: &Helper) -> rusqlite::Result<bool> {
             folding.asked = helper.ask(Ask::Ledger {
                 events: folding.ledger_batch,
             });
-        } else if state::fold_wanted(mem.log_bytes, folding.state_log_bytes, &folding.state_size) {
+        } else if state::fold_wanted(mem.log.bytes, folding.state_log_bytes, &folding.state_size) {
             folding.asked = helper.ask(Ask::State);
         }
     }
@@ -111,7 +74,7 @@ pub(super) fn finish(mem: &mut Mem, result: Result<()>) {
         (Ok(()), Some(Step::State)) => {
             if let Some(bytes) = mem.folding.state.as_mut().and_then(state::Fold::advance) {
                 mem.folding.state = None;
-                mem.log_bytes = mem.log_bytes.saturating_sub(bytes);
+                mem.log.bytes = mem.log.bytes.saturating_sub(bytes);
             }
         }
         (Ok(()), None) => {}

@@ -18,6 +18,7 @@ mod fold;
 mod helper;
 mod included;
 mod ledger;
+mod mem;
 mod most;
 mod outbox;
 mod outcome;
@@ -49,7 +50,8 @@ use counts::Counts;
 pub(crate) use dialect::DIALECT;
 pub(crate) use fault::Fault;
 pub(crate) use files::{is_run_on, mark_copied, refuse_copied, unmark_copied};
-use writer::{Handle, Job, Mem};
+use mem::Mem;
+use writer::{Handle, Job};
 
 /// Reading connections that are kept for the next reader.
 const IDLE_READERS: usize = 4;

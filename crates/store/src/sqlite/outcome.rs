@@ -4,10 +4,7 @@ use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
-use super::{
-    Fault, Sqlite, int, rows,
-    writer::{Job, Mem},
-};
+use super::{Fault, Sqlite, int, mem::Mem, rows, writer::Job};
 use crate::{
     delivery::{Next, Outcome, Recorded, Sent, kept},
     error::Result,

@@ -149,7 +149,7 @@ impl Sqlite {
     }
 
     pub(crate) async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {
-        self.write(move |conn, mem| retention::step(conn, mem, before, limit))
+        self.write(move |conn, mem| retention::step(conn, &mut mem.trim, &mut mem.moves, before, limit))
             .await
     }
 }

@@ -8,7 +8,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{Fault, int, ledger, nat, rows, writer::Mem};
+use super::{Fault, counts::Moves, int, ledger, nat, rows};
 use crate::{
     Trimmed,
     codes::{DAY_MS, USAGE_DAYS},
@@ -29,7 +29,8 @@ pub(super) struct Trim {
 
 pub(super) fn step(
     conn: &Connection,
-    mem: &mut Mem,
+    pass: &mut Trim,
+    moves: &mut Moves,
     before: Timestamp,
     limit: usize,
 ) -> Result<Trimmed, Fault> {
@@ -39,9 +40,9 @@ pub(super) fn step(
         ..Trimmed::default()
     };
     // Its changes need no undoing: at worst something is passed over until the next pass.
-    let mut trim = std::mem::take(&mut mem.trim);
+    let mut trim = std::mem::take(pass);
     if !trim.events_done {
-        trim.events_done = events(conn, mem, &mut trim, before, limit, &mut trimmed)?;
+        trim.events_done = events(conn, moves, &mut trim, before, limit, &mut trimmed)?;
     } else if !trim.sessions_done {
         trim.sessions_done = sessions(conn, &mut trim, before, limit, &mut trimmed)?;
     } else if blocks(conn, &mut trim, before, limit)? {
@@ -50,7 +51,7 @@ pub(super) fn step(
             trim = Trim::default();
         }
     }
-    mem.trim = trim;
+    *pass = trim;
     trimmed.took = began.elapsed();
     Ok(trimmed)
 }
@@ -58,7 +59,7 @@ pub(super) fn step(
 /// True when the pass is through with the events.
 fn events(
     conn: &Connection,
-    mem: &mut Mem,
+    moves: &mut Moves,
     trim: &mut Trim,
     before: Timestamp,
     limit: usize,
@@ -119,7 +120,7 @@ fn events(
         conn.prepare_cached("DELETE FROM event WHERE id = ?1")?
             .execute([n])?;
         for (id, state) in states {
-            mem.moves.add(id, Some(state), None);
+            moves.add(id, Some(state), None);
         }
         trimmed.events += 1;
     }

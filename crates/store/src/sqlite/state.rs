@@ -13,7 +13,7 @@ use std::{
 use rusqlite::{Connection, params};
 use turnhook_reducer::{state::Change, time::Timestamp};
 
-use super::{int, nat, rows, writer::Mem};
+use super::{int, nat, rows};
 use crate::{
     codec::{self, Reader, Writer},
     ids::SourceId,
@@ -25,6 +25,15 @@ const LOG_ROW: usize = 256 << 10;
 const LOG_MAX: u64 = 24 << 20;
 /// Keys that one step of folding writes.
 const STEP: usize = 500;
+
+/// Where the log ends.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LogEnd {
+    /// The number of the next row.
+    pub(super) next: i64,
+    /// Bytes of the changes in it.
+    pub(super) bytes: u64,
+}
 
 /// A row of the log.
 pub(super) struct Packed {
@@ -84,7 +93,7 @@ fn unpack_changes(packed: &[u8], mut each: impl FnMut(u8, u64, Option<&[u8]>)) -
 /// Appends to the log.
 pub(super) fn log(
     conn: &Connection,
-    mem: &mut Mem,
+    log: &mut LogEnd,
     source: SourceId,
     clock: Timestamp,
     changes: &[Packed],
@@ -100,14 +109,14 @@ pub(super) fn log(
     )?;
     for row in changes {
         stmt.execute(params![
-            mem.next_log,
+            log.next,
             source.0,
             int(clock.0),
             int(row.bytes),
             row.changes
         ])?;
-        mem.next_log += 1;
-        mem.log_bytes += row.bytes;
+        log.next += 1;
+        log.bytes += row.bytes;
     }
     Ok(())
 }

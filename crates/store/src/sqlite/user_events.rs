@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use turnhook_reducer::outbox::Delivery;
 
-use super::{Sqlite, commit, int, nat, writer::Mem};
+use super::{Sqlite, commit, int, mem::Mem, nat};
 use crate::{
     error::Result,
     user_events::{NewUserEvent, Telling, pack_told},

@@ -3,7 +3,6 @@
 //! one fills up, so that a busy store writes large ones.
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,13 +14,12 @@ use std::{
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
-use turnhook_reducer::event::EventId;
 
 use super::{
     Fault, connection,
-    counts::{Counts, Moves},
-    fold::Folding,
+    counts::Counts,
     helper::Helper,
+    mem::{Folding, Mem},
 };
 use crate::{
     Mode, Options,
@@ -68,100 +66,6 @@ pub(super) trait Job: Send {
     /// Whether it does not wait for its turn either.
     fn at_once(&self) -> bool {
         false
-    }
-}
-
-/// What the thread knows besides the file. Everything here can be undone with the transaction, or does not depend on it.
-pub(super) struct Mem {
-    /// The number of the next event.
-    pub(super) next_event: i64,
-    /// The number of the next row of `state_log`.
-    pub(super) next_log: i64,
-    /// Bytes of the changes in `state_log`.
-    pub(super) log_bytes: u64,
-    /// Events that are not in `event_key` yet, by id: a repeated commit finds them here or there.
-    pub(super) recent: HashMap<EventId, i64>,
-    /// The largest id in `event_key`.
-    pub(super) newest_key: EventId,
-    pub(super) counts: Arc<Counts>,
-    pub(super) moves: Moves,
-    pub(super) folding: Folding,
-    pub(super) trim: super::retention::Trim,
-    pub(super) data_version: i64,
-    staged: Vec<EventId>,
-    before: (i64, i64, u64),
-}
-
-impl Mem {
-    fn load(conn: &Connection, counts: Arc<Counts>, folding: Folding) -> rusqlite::Result<Mem> {
-        counts.read(conn)?;
-        let done: i64 = conn.query_row("SELECT ledger_event FROM store", [], |r| r.get(0))?;
-        let last: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM event", [], |r| r.get(0))?;
-        let mut recent = HashMap::new();
-        let mut stmt = conn.prepare("SELECT event_id, id FROM event WHERE id > ?1")?;
-        let mut rows = stmt.query([done])?;
-        while let Some(row) = rows.next()? {
-            recent.insert(EventId(row.get(0)?), row.get(1)?);
-        }
-        drop(rows);
-        drop(stmt);
-        let (next_log, log_bytes): (i64, i64) = conn.query_row(
-            "SELECT coalesce(max(seq), 0) + 1, coalesce(sum(bytes), 0) FROM state_log",
-            [],
-            |r| Ok((r.get(0)?, r.get(1)?)),
-        )?;
-        let newest: Option<[u8; 16]> =
-            conn.query_row("SELECT max(event_id) FROM event_key", [], |r| r.get(0))?;
-        let mut data_version = 0;
-        connection::changed_by_others(conn, &mut data_version)?;
-        Ok(Mem {
-            next_event: last.max(done) + 1,
-            next_log,
-            log_bytes: super::nat(log_bytes),
-            recent,
-            newest_key: EventId(newest.unwrap_or_default()),
-            counts,
-            moves: Moves::default(),
-            folding,
-            trim: super::retention::Trim::default(),
-            data_version,
-            staged: Vec::new(),
-            before: (0, 0, 0),
-        })
-    }
-
-    /// A number for a new event, and the promise to undo it with the transaction.
-    pub(super) fn new_event(&mut self, id: EventId) -> i64 {
-        let n = self.next_event;
-        self.next_event += 1;
-        self.recent.insert(id, n);
-        self.staged.push(id);
-        n
-    }
-
-    /// Events up to this one are in `event_key`.
-    pub(super) fn forget_recent(&mut self, upto: i64) {
-        let newest = &mut self.newest_key;
-        self.recent.retain(|id, n| {
-            if *n <= upto {
-                *newest = (*newest).max(*id);
-            }
-            *n > upto
-        });
-    }
-
-    fn begin(&mut self) {
-        self.before = (self.next_event, self.next_log, self.log_bytes);
-        self.staged.clear();
-        self.moves.clear();
-    }
-
-    fn undo(&mut self) {
-        (self.next_event, self.next_log, self.log_bytes) = self.before;
-        for id in self.staged.drain(..) {
-            self.recent.remove(&id);
-        }
-        self.moves.clear();
     }
 }
 
