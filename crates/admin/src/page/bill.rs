@@ -6,7 +6,11 @@ use turnhook_store::{
     DeliveryFilter, DeliveryState, RecordFilter, SessionFilter, SessionRow, Sums, UsageFilter,
 };
 
-use super::{Block, Cell, Field, Shown, Table, View, overview::by_day};
+use super::{
+    overview::by_day,
+    table::{Cell, Table},
+    view::{Block, Field, Shown, View},
+};
 use crate::{
     Admin, Refused,
     answer::rfc3339,

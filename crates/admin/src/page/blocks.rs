@@ -10,7 +10,10 @@ use axum::{
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{BlockChange, BlockRow, SessionFilter};
 
-use super::{Block, Cell, Field, Form, Shown, Table, View, see};
+use super::{
+    table::{Cell, Table},
+    view::{Block, Field, Form, Shown, View, see},
+};
 use crate::{
     Admin, Refused, Role,
     actions::{self, now},

@@ -10,7 +10,11 @@ use axum::{
 use turnhook_reducer::event::EventType;
 use turnhook_store::{DeliveryDetail, DeliveryFilter, DeliveryState};
 
-use super::{Block, Cell, Field, Form, Shown, Table, View, bill::DAY, see};
+use super::{
+    bill::DAY,
+    table::{Cell, Table},
+    view::{Block, Field, Form, Shown, View, see},
+};
 use crate::{
     Admin, Refused, Role,
     actions::{Bulk, CHOICE, in_words},

@@ -8,7 +8,12 @@ use axum::{
 };
 use turnhook_store::{GapRow, LeaseName, RecordFilter};
 
-use super::{Block, Cell, Field, Form, Shown, Table, View, overview, plot, see, trial};
+use super::{
+    overview, plot,
+    table::{Cell, Table},
+    trial,
+    view::{Block, Field, Form, Shown, View, see, text_lines},
+};
 use crate::{
     Admin, EndpointNow, Refused, Role, SourceNow, actions,
     asked::{self, Asked, encoded},
@@ -156,12 +161,6 @@ fn last_hour(admin: &Admin, endpoint: &EndpointNow) -> Table {
         none: "There was none yet.",
         next: None,
     }
-}
-
-/// Lines are kept; within them, what would be obeyed is written out.
-pub(super) fn text_lines(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| text::shown(line.as_bytes())).collect();
-    lines.join("\n")
 }
 
 async fn act(

@@ -3,7 +3,11 @@
 use axum::{Router, extract::State, response::Response, routing::get};
 use turnhook_store::UsageFilter;
 
-use super::{Block, Cell, Shown, Table, View, plot};
+use super::{
+    plot,
+    table::{Cell, Table},
+    view::{Block, Shown, View},
+};
 use crate::{
     Admin, EndpointNow, SourceNow, StatusNow,
     actions::now,

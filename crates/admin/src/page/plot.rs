@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use turnhook_reducer::time::Timestamp;
 
-use super::{Cell, Table};
+use super::table::{Cell, Table};
 use crate::{text, zone::Zone};
 
 pub(super) const WIDTH: f64 = 720.0;

@@ -6,7 +6,10 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use turnhook_reducer::{event::SessionId, time::Timestamp};
 use turnhook_store::SessionFilter;
 
-use super::{Block, Cell, Table, View, see};
+use super::{
+    table::{Cell, Table},
+    view::{Block, View, see},
+};
 use crate::{
     Admin, Refused,
     actions::now,

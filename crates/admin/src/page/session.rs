@@ -15,10 +15,11 @@ use turnhook_reducer::{
 use turnhook_store::{SessionDetail, SessionRow};
 
 use super::{
-    Block, Cell, Shown, Table, View,
     bill::{SESSION_COLUMNS, session_row},
     operate,
+    table::{Cell, Table},
     timeline::{Span, timeline},
+    view::{Block, Shown, View},
 };
 use crate::{Admin, Refused, Role, actions::now, asked::session_id, text};
 

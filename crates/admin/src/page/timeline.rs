@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use turnhook_reducer::{source::Gap, time::Timestamp};
 
 use super::{
-    Cell, Table, View,
     plot::{Plot, WIDTH, picture},
+    table::{Cell, Table},
+    view::View,
 };
 use crate::text;
 

@@ -7,7 +7,10 @@ use axum::{
 };
 use turnhook_reducer::event::EventType;
 
-use super::{Block, Cell, Field, Form, View, operate::text_lines};
+use super::{
+    table::Cell,
+    view::{Block, Field, Form, View, text_lines},
+};
 use crate::{
     Admin, Trial,
     asked::{self, Asked, encoded},
