@@ -153,7 +153,7 @@ pub(crate) struct Allocation {
     /// The number of a [`crate::labels::LabelSet`].
     pub(crate) labels: u16,
     pub(crate) dirty: Dirty,
-    /// Its realm in short: see [`crate::reducer::names::realm_tag`].
+    /// Its realm in short: see [`crate::key::realm_tag`].
     pub(crate) realm: u8,
 
     pub(crate) remote: Address,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{event::SessionId, message::AllocationId, time::Timestamp};
 
@@ -87,4 +87,15 @@ pub struct ToEnd {
     pub server_address: Option<Box<[u8]>>,
     /// When it opened; `None` if its `new` was not heard.
     pub opened_at: Option<Timestamp>,
+}
+
+/// What the reducer knows of blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Enforcing {
+    pub(crate) blocks: Arc<Blocks>,
+    pub(crate) to_end: Vec<ToEnd>,
+    /// Slots of those whose end is on its way to the record, and not asked for yet.
+    pub(crate) unsaid: HashSet<u32>,
+    /// Those that have closed after it was asked for.
+    pub(crate) ended: Vec<AllocationRef>,
 }

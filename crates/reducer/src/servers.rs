@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
-use crate::{intern::NONE, time::Timestamp};
+use crate::{event::CloseReason, intern::NONE, time::Timestamp};
 
 #[derive(Debug)]
 struct Server {
@@ -176,6 +176,15 @@ impl Servers {
             .get_mut(&slot)
             .map_or(&mut self.unnamed, |s| &mut s.open)
     }
+}
+
+/// What remains to be done of a server that is over: its allocations from `next` on, by their places.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) server: u32,
+    pub(crate) closed_at: Timestamp,
+    pub(crate) reason: CloseReason,
+    pub(crate) next: u32,
 }
 
 #[cfg(test)]

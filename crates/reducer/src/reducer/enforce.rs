@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::Reducer;
 use crate::{
@@ -15,17 +15,6 @@ use crate::{
     session::Session,
     time::Timestamp,
 };
-
-/// What the reducer knows of blocks.
-#[derive(Debug, Default)]
-pub(crate) struct Enforcing {
-    blocks: Arc<Blocks>,
-    to_end: Vec<ToEnd>,
-    /// Slots of those whose end is on its way to the record, and not asked for yet.
-    unsaid: HashSet<u32>,
-    /// Those that have closed after it was asked for.
-    ended: Vec<AllocationRef>,
-}
 
 impl Reducer {
     /// Who is blocked from now on: in the place of the list before. All open allocations of theirs are to be ended.

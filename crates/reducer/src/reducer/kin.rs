@@ -1,11 +1,12 @@
 //! A coturn that comes back from another address (balancers, NAT, IPv6 privacy addresses) looks like another server: its
 //! allocations are heard of there without their `new`.
 
-use super::{Key, Reducer};
+use super::Reducer;
 use crate::{
     allocation::{Address, Details},
     flags::Flags,
     intern::NONE,
+    key::Key,
     labels::NO_LABELS,
     message::Status,
 };

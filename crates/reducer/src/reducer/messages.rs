@@ -1,11 +1,12 @@
 //! coturn's messages, by the state of the allocation that they speak of.
 
-use super::{Key, Notice, Reducer, ServerRef, names::Heard, opening::Opening};
+use super::{Notice, Reducer, ServerRef, names::Heard, opening::Opening};
 use crate::{
     allocation::{Details, Dirty},
     event::CloseReason,
     flags::Flags,
     intern::NONE,
+    key::Key,
     message::{Kind, Leg, Message, Status},
     relayed::{Carried, has_relayed},
     time::{Moment, Timestamp},

@@ -17,7 +17,7 @@ mod kin;
 mod leftovers;
 mod max_session;
 mod messages;
-pub(crate) mod names;
+mod names;
 mod opening;
 mod outgoing;
 mod output;
@@ -54,16 +54,20 @@ pub use together::TOGETHER;
 use crate::{
     allocation::{Allocation, Dirty},
     aside::{Aside, Tombstone, Unconfirmed},
+    block::Enforcing,
+    deadline::Deadline,
     groups::Groups,
     identity::Identity,
     index::Index,
     intern::{NONE, Names},
     internal::InternalErrors,
+    key::Key,
     labels::Labels,
     leftover::Leftover,
     message::AllocationId,
+    peer_leg::Known,
     rules::Rules,
-    servers::Servers,
+    servers::{Ending, Servers},
     session::Session,
     slots::Slots,
     snapshot::Refused,
@@ -99,10 +103,10 @@ pub struct Reducer {
     /// How many were told in sessions of their own: part of those sessions' ids.
     pub(crate) leftovers_told: u64,
     /// Whether the peer leg is reported, as far as is known.
-    pub(crate) peer_leg: peer_leg::Known,
+    pub(crate) peer_leg: Known,
     pub(crate) wall: Wall,
     /// Servers that have stopped, or were started anew, and whose allocations have yet to end.
-    pub(crate) ending: VecDeque<servers::Ending>,
+    pub(crate) ending: VecDeque<Ending>,
     pub(crate) groups: Groups,
     pub(crate) allocations: Slots<Allocation>,
     pub(crate) allocation_table: Index,
@@ -117,7 +121,7 @@ pub struct Reducer {
     pub(crate) hasher: DefaultHashBuilder,
 
     /// Deadlines of allocations and sessions; an entry is stale unless its owner's `wake` is its time.
-    pub(crate) deadlines: BinaryHeap<Reverse<deadlines::Deadline>>,
+    pub(crate) deadlines: BinaryHeap<Reverse<Deadline>>,
     /// Several allocations may end at this instant: sessions are looked at when all of them have.
     pub(crate) reviews_wait: bool,
 
@@ -131,44 +135,11 @@ pub struct Reducer {
 
     /// What the next [`Reducer::drain`] takes.
     pub(crate) outgoing: Outgoing,
-    pub(crate) enforcing: enforce::Enforcing,
+    pub(crate) enforcing: Enforcing,
     pub(crate) internal_errors: InternalErrors,
 
     /// What only a source that several nodes share needs.
     pub(crate) cluster: Cluster,
-}
-
-/// The key of an allocation, on its way through the tables.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key<'a> {
-    pub(crate) server: u32,
-    pub(crate) id: AllocationId,
-    pub(crate) realm: &'a [u8],
-    pub(crate) username: &'a [u8],
-    /// Of server, number and username: a realm can be switched.
-    pub(crate) hash: u64,
-    pub(crate) realm_tag: u8,
-}
-
-impl<'a> Key<'a> {
-    /// `hash` is that of the rest ([`Reducer::hash`]).
-    pub(crate) fn with_hash(
-        server: u32,
-        id: AllocationId,
-        realm: &'a [u8],
-        username: &'a [u8],
-        hash: u64,
-    ) -> Key<'a> {
-        let realm_tag = names::realm_tag(realm);
-        Key {
-            server,
-            id,
-            realm,
-            username,
-            hash,
-            realm_tag,
-        }
-    }
 }
 
 impl Reducer {
@@ -186,7 +157,7 @@ impl Reducer {
             switched_realms: HashSet::new(),
             leftovers: Aside::default(),
             leftovers_told: 0,
-            peer_leg: peer_leg::Known::default(),
+            peer_leg: Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),
             groups: Groups::default(),
@@ -206,7 +177,7 @@ impl Reducer {
             evicted_at_once: 0,
             refused: Refused::default(),
             outgoing: Outgoing::default(),
-            enforcing: enforce::Enforcing::default(),
+            enforcing: Enforcing::default(),
             internal_errors: InternalErrors::default(),
             cluster: Cluster::default(),
         }

@@ -2,10 +2,11 @@
 //! whatever realm a client claims before it checks it, and from then on the allocation's messages bear that realm
 //! (TRAPS.md, trap 30). The username stays, at the end of what stands before the allocation.
 
-use super::{Key, Notice, Reducer};
+use super::{Notice, Reducer};
 use crate::{
     allocation::Details,
     flags::Flags,
+    key::Key,
     message::{Kind, Leg},
     time::Timestamp,
     usage::{Counters, Legs},
@@ -30,13 +31,6 @@ pub(crate) enum Heard {
 pub(crate) struct OwnName {
     pub(crate) realm: Box<[u8]>,
     pub(crate) username: Box<[u8]>,
-}
-
-/// A realm in one byte: most messages are told to be their allocation's without a look at its name.
-pub(crate) fn realm_tag(realm: &[u8]) -> u8 {
-    let [first, middle, last] = [0, realm.len() / 2, realm.len().saturating_sub(1)]
-        .map(|i| realm.get(i).copied().unwrap_or_default());
-    (realm.len() as u8) ^ first.rotate_left(1) ^ middle.rotate_left(3) ^ last.rotate_left(5)
 }
 
 impl Reducer {

@@ -1,9 +1,10 @@
 //! How an allocation comes into being.
 
-use super::{Key, Reducer};
+use super::Reducer;
 use crate::{
     allocation::{Address, Allocation, Details, Dirty},
     flags::Flags,
+    key::Key,
     labels::LabelTexts,
     message::Status,
     relayed::Carried,

@@ -1,12 +1,13 @@
 //! Allocations that no session counts: parked at the end of one, or ended and heard of again.
 
-use super::{Key, Reducer, opening::Opening};
+use super::{Reducer, opening::Opening};
 use crate::{
     allocation::{Details, Dirty},
     aside::{Tombstone, TombstoneMore, TombstoneRest, over},
     event::{Unattributed, UnattributedReason},
     flags::Flags,
     intern::NONE,
+    key::Key,
     message::{Kind, Leg, Status},
     relayed::{Carried, largest_framing, sent_on},
     time::Moment,

@@ -1,7 +1,5 @@
 //! Whether a source's coturn reports the peer leg: from 4.5.2 on it does. With `peer_leg = "auto"` what is heard tells.
 
-use serde::{Deserialize, Serialize};
-
 use super::{Notice, Reducer};
 use crate::{
     allocation::Allocation,
@@ -13,13 +11,6 @@ use crate::{
 
 /// After so many allocations that closed with the client's totals, and never a word of the peer leg, there is none.
 const CLOSED_WITHOUT: u8 = 3;
-
-/// What was heard so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
-    pub(crate) reported: Option<bool>,
-    closed_without: u8,
-}
 
 impl Reducer {
     /// Whether the peer leg counts. Until it is known, it is waited for.

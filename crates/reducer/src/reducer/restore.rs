@@ -6,7 +6,6 @@ use super::{
     Reducer,
     holes::{fill, free_holes},
     leftovers::LEFTOVER_WAITS,
-    names::realm_tag,
     rows::{
         AllocationMore, AllocationRow, DetailsRow, FORMAT, FORMAT_MORE, LeftoverRow, PastRow, RefusedRow,
         SOURCE_KEY, SessionMore, SessionRow, SourceMore, SourceRow, TombstoneRow,
@@ -18,6 +17,7 @@ use crate::{
     flags::Flags,
     identity::Identity,
     intern::NONE,
+    key::realm_tag,
     labels::LabelTexts,
     leftover::Leftover,
     message::AllocationId,

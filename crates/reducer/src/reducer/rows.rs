@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Reducer, peer_leg::Known};
+use super::Reducer;
 use crate::{
     allocation::{Address, Allocation, Details, Dirty, Rare},
     aside::{Tombstone, TombstoneRest},
@@ -10,6 +10,7 @@ use crate::{
     flags::Flags,
     intern::NONE,
     leftover::Leftover,
+    peer_leg::Known,
     session::{Past, Phase, Session},
     snapshot::{RefusedAt, RefusedKey},
     state::{Change, Table},

@@ -3,16 +3,7 @@
 use hashbrown::HashSet;
 
 use super::{Notice, Reducer, ServerRef};
-use crate::{event::CloseReason, intern::NONE, time::Timestamp};
-
-/// What remains to be done of a server that is over: its allocations from `next` on, by their places.
-#[derive(Debug)]
-pub(crate) struct Ending {
-    server: u32,
-    closed_at: Timestamp,
-    reason: CloseReason,
-    next: u32,
-}
+use crate::{event::CloseReason, intern::NONE, servers::Ending, time::Timestamp};
 
 /// So many allocations are looked at for what it takes to end one.
 const LOOKED_AT: usize = 64;

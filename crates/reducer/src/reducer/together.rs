@@ -4,9 +4,10 @@
 
 use std::hint::black_box;
 
-use super::{Key, Reducer, ServerRef};
+use super::{Reducer, ServerRef};
 use crate::{
     intern::NONE,
+    key::Key,
     message::{AllocationId, Message},
     time::Timestamp,
 };

@@ -1,13 +1,14 @@
 //! Traffic under ids that nobody has confirmed: kept aside until a status or totals come, and told only then.
 
 use super::{
-    Key, Reducer,
+    Reducer,
     halves::HALVES_APART,
     messages::{Lateness, lateness},
     opening::Opening,
 };
 use crate::{
     aside::Unconfirmed,
+    key::Key,
     message::Leg,
     relayed::{Carried, largest_framing},
     usage::Counters,

@@ -2,7 +2,7 @@
 //! openings, closings, and totals of what was told without them. `takeover.rs` finds out what it is.
 
 use super::{
-    super::{Key, Reducer, opening::Opening},
+    super::{Reducer, opening::Opening},
     life::Life,
 };
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     event::CloseReason,
     flags::Flags,
     intern::NONE,
+    key::Key,
     message::Leg,
     relayed::Carried,
     time::{Moment, Timestamp},

@@ -5,10 +5,11 @@
 
 use hashbrown::HashMap;
 
-use super::super::{Key, Reducer};
+use super::super::Reducer;
 use crate::{
     allocation::{Address, Details},
     flags::Flags,
+    key::Key,
     message::{Kind, Leg, Status},
     relayed::Carried,
     source::Gap,
