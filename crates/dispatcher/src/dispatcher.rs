@@ -17,7 +17,8 @@ use crate::{
     clock::Clocks,
     config::{ConfigError, EndpointConfig},
     endpoint::{Endpoint, EndpointStatus, Gate, Means},
-    outbox::{Outbox, Writer},
+    outbox::Outbox,
+    writer::Writer,
 };
 
 /// Makes deliveries to a number of endpoints until it is shut down.

@@ -26,9 +26,10 @@ use crate::{
     client::{Answer, Client},
     clock::Clocks,
     config::EndpointConfig,
-    outbox::{Outbox, Reported},
+    outbox::Outbox,
     provider::account::Account,
-    queue::{Bounds, Mark, Page, Queue, Queued, Standstill, StandstillKind, Wanted},
+    queue::{Bounds, Mark, Page, Queue, Standstill, StandstillKind, Wanted},
+    queued::Queued,
     verdict::retry_after,
 };
 
@@ -70,6 +71,13 @@ pub(crate) struct Means {
     pub(crate) runtime: Handle,
     /// What is said of a task that panicked.
     pub(crate) failed: watch::Sender<Option<String>>,
+}
+
+/// What came of a request, and by what the queue knows each of it until it is on record.
+pub(crate) struct Reported {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) marks: Vec<Mark>,
 }
 
 pub(crate) struct Endpoint {

@@ -14,9 +14,9 @@
 
 mod batches;
 mod doubts;
+mod held;
 mod lines;
 mod outbox;
-mod queued;
 mod standstill;
 #[cfg(test)]
 mod tests;
@@ -31,17 +31,17 @@ use turnhook_reducer::{
 
 use self::{
     doubts::Doubts,
+    held::{Batches, Hold},
     lines::Lines,
     outbox::Outbox,
-    standstill::Hold,
     unwritten::{After, Recorded, Unwritten},
 };
 pub use self::{
-    outbox::{Page, Wanted},
-    queued::Queued,
+    outbox::{Bounds, Page, Wanted},
     standstill::{Standstill, StandstillKind},
     unwritten::Mark,
 };
+pub use crate::queued::Queued;
 use crate::{
     breaker::{Breaker, BreakerState},
     config::{EndpointConfig, RateLimit},
@@ -49,30 +49,6 @@ use crate::{
     schedule::{Retry, Then},
     verdict::{Verdict, holds_endpoint, is_unreachable, millis, verdict},
 };
-
-/// What bounds a queue's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Deliveries held with their bodies; a page may overshoot.
-    pub bodies: usize,
-    /// Their bodies' bytes; a page may overshoot.
-    pub bytes: usize,
-    /// Deliveries that wait for a retry, without bodies.
-    pub stubs: usize,
-    /// Rows in a page.
-    pub page: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds {
-            bodies: 4096,
-            bytes: 32 << 20,
-            stubs: 32_768,
-            page: 1024,
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -92,7 +68,7 @@ pub struct Queue {
     doubts: Doubts,
     pauses: Vec<Pause>,
     stopped: bool,
-    batches: batches::Batches,
+    batches: Batches,
     unwritten: Unwritten,
 }
 
@@ -116,7 +92,7 @@ impl Queue {
             doubts: Doubts::default(),
             pauses,
             stopped: false,
-            batches: batches::Batches::default(),
+            batches: Batches::default(),
             unwritten: Unwritten::default(),
         }
     }

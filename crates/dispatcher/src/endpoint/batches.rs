@@ -8,15 +8,14 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{Endpoint, State};
+use super::{Endpoint, Reported, State};
 use crate::{
-    outbox::Reported,
     provider::{
         account::Account,
         batch::{Batch, Concluded, Conclusion},
         signal::Signal,
     },
-    queue::Queued,
+    queued::Queued,
 };
 
 /// How often the map of customers is looked at.

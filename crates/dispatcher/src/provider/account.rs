@@ -11,8 +11,9 @@ use turnhook_reducer::{
 };
 
 use super::{
-    Facts, Meters, Order, Product, Record, Settings, Terms, Value, Window,
+    Facts, Value,
     customers::Customers,
+    product::{Meters, Order, Product, Record, Settings, Terms, Window},
     quantity::{Count, property},
     sent::Sent,
 };

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, Decoded, Item, ItemVerdict};
+use super::product::{Answer, Decoded, Item, ItemVerdict};
 use crate::verdict::retry_after;
 
 /// Longer words of a product are cut.

@@ -15,12 +15,12 @@ use turnhook_reducer::{
 };
 
 use super::{
-    Answer, Decoded, Item, ItemVerdict, Request,
     account::{Account, Dead, Prepared},
+    product::{Answer, Decoded, Item, ItemVerdict, Request},
     sent::{Sent, State},
     signal::Signal,
 };
-use crate::{queue::Queued, verdict::millis};
+use crate::{queued::Queued, verdict::millis};
 
 /// How long what came too early waits, in milliseconds.
 const EARLY: u64 = 1_000;

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, value::RawValue};
 
 use super::{
-    Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Window,
-    Wrong, answers,
+    answers,
+    product::{
+        Answer, Customers, Decoded, Item, Meters, Order, Product, Record, Request, Settings, Terms, Window,
+        Wrong,
+    },
 };
 use crate::body::rfc3339;
 

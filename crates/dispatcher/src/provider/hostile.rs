@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Decoded, KINDS,
+    KINDS,
     kit::{Bench, EVT},
+    product::Decoded,
 };
 
 /// Words that products' answers have, so that generated ones come close to real ones.

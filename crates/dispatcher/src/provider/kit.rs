@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{
-    Answer, Decoded, Facts, Item, ItemVerdict, Meter, Product, Record, Request, Settings, Wrong,
+    Facts, Meter,
+    product::{Answer, Decoded, Item, ItemVerdict, Product, Record, Request, Settings, Wrong},
     quantity::property,
 };
 use crate::{

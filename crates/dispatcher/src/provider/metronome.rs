@@ -10,9 +10,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
-    Window, Wrong, answers,
+    answers,
     cloudevents::{array, object},
+    product::{
+        Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings,
+        Terms, Window, Wrong,
+    },
 };
 use crate::body::rfc3339;
 

@@ -11,9 +11,12 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
-    Window, Wrong, answers,
+    answers,
     cloudevents::{CloudEvent, ONE, SEVERAL, array, object},
+    product::{
+        Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings,
+        Terms, Window, Wrong,
+    },
 };
 use crate::body::rfc3339;
 

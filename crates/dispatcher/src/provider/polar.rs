@@ -11,10 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Answer, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms, Window,
-    Wrong, answers,
+    answers,
     cloudevents::{array, object},
     orb::Ids,
+    product::{
+        Answer, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms, Window,
+        Wrong,
+    },
 };
 use crate::body::rfc3339;
 

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use turnhook_reducer::event::EventType;
 
 use super::{
-    Facts, Item, Record,
+    Facts,
     facts::{Leg, Totals},
 };
 
@@ -191,56 +191,4 @@ pub fn property(event: &Facts, name: &str) -> Option<(String, Json)> {
         }
     };
     value.map(|value| (name.to_owned(), value))
-}
-
-/// The meters that one item carries, and what to call the item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group<'a> {
-    /// The item's id.
-    pub id: String,
-    /// The meters' `event`.
-    pub event: &'a str,
-    /// Property and amount of each, those at 0 too.
-    pub amounts: Vec<(String, u64)>,
-}
-
-impl Record<'_> {
-    /// The meters by their `event`, but for those that all come to 0. The id depends on the configuration's first meter
-    /// and on no amount, so that it is the same whatever an event comes to.
-    #[must_use]
-    pub fn groups(&self) -> Vec<Group<'_>> {
-        let mut groups: Vec<Group<'_>> = Vec::new();
-        for (meter, amount) in &self.amounts {
-            let told = (meter.property.clone(), *amount);
-            if let Some(group) = groups.iter_mut().find(|group| group.event == meter.event) {
-                group.amounts.push(told);
-                continue;
-            }
-            let id = if groups.is_empty() {
-                self.event.id.clone()
-            } else {
-                format!("{}.{}", self.event.id, meter.event)
-            };
-            groups.push(Group {
-                id,
-                event: &meter.event,
-                amounts: vec![told],
-            });
-        }
-        groups.retain(|group| group.amounts.iter().any(|(_, amount)| *amount > 0));
-        groups
-    }
-
-    /// An item of a group, whose part of the body is `text`.
-    #[must_use]
-    pub fn item(&self, group: Group<'_>, text: String) -> Item {
-        Item {
-            id: group.id,
-            customer: self.customer.to_owned(),
-            meter: group.event.to_owned(),
-            at: self.at.0,
-            amounts: group.amounts,
-            text,
-        }
-    }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use turnhook_reducer::time::Timestamp;
 
-use super::Item;
+use super::product::Item;
 
 /// A delivery's items as they were sent, and how far each has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

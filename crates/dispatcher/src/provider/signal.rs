@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ItemVerdict;
+use super::product::ItemVerdict;
 use crate::verdict::is_unreachable;
 
 /// What a request says of the endpoint.

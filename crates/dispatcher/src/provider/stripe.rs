@@ -14,8 +14,12 @@ use serde_json::{Map, Value as Json};
 use url::{Host, Url, form_urlencoded::byte_serialize};
 
 use super::{
-    Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings, Terms,
-    TokenCall, Window, Wrong, answers, cloudevents::array,
+    answers,
+    cloudevents::array,
+    product::{
+        Answer, Customers, Decoded, Item, ItemVerdict, Meters, Order, Product, Record, Request, Settings,
+        Terms, TokenCall, Window, Wrong,
+    },
 };
 use crate::body::rfc3339;
 

@@ -21,10 +21,13 @@ use self::{
     render::Renderer,
 };
 use super::{
-    Answer, Customers, Decoded, Facts, Item, Meter, Meters, Product, Record, Request, Settings, Terms, Value,
-    Window, Wrong, answers,
+    Facts, Meter, Value, answers,
     cloudevents::{array, object},
-    quantity::{Group, property},
+    product::{
+        Answer, Customers, Decoded, Group, Item, Meters, Product, Record, Request, Settings, Terms, Window,
+        Wrong,
+    },
+    quantity::property,
 };
 use crate::{
     body::body,

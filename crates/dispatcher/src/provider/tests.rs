@@ -4,6 +4,10 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use turnhook_reducer::event::EventType;
 
+use std::time::Duration;
+
+use turnhook_reducer::time::Timestamp;
+
 use super::{
     account::{self, Account},
     quantity::{PROPERTIES, USUAL, property},

@@ -1,6 +1,6 @@
 //! Deliveries that are claimed together, for a billing product that takes many items in a request.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
 use turnhook_reducer::{
@@ -8,44 +8,16 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use super::{Queue, Queued};
+use super::Queue;
 use crate::{
     provider::{account::Dead, batch::Conclusion, signal::Signal},
+    queued::Queued,
     schedule::Then,
     verdict::millis,
 };
 
 /// What waits for its customer is looked at again after so many milliseconds, should the map's change have been missed.
 const LOOK_AGAIN: u64 = 600_000;
-
-/// What a queue knows of batches.
-#[derive(Debug, Default)]
-pub(super) struct Batches {
-    /// Deliveries at most, and how long a batch waits to become full. `None` for a webhook.
-    bounds: Option<(usize, Duration)>,
-    /// Since when a batch waits.
-    since: Option<Timestamp>,
-    /// Until when the next one waits, unless it is full.
-    until: Option<Timestamp>,
-    /// Deliveries that wait for their customer.
-    waiting: HashSet<DeliveryId>,
-    /// Why the endpoint takes nothing, where that has to be put right first.
-    pub(super) cause: Option<Arc<str>>,
-}
-
-impl Batches {
-    pub(super) fn forget(&mut self, id: DeliveryId) {
-        self.waiting.remove(&id);
-    }
-
-    /// When work that is there `at` may be claimed.
-    pub(super) fn full_or_due(&self, at: Timestamp, now: Timestamp) -> Timestamp {
-        match self.until {
-            Some(until) if at <= now => until.max(at),
-            _ => at,
-        }
-    }
-}
 
 impl Queue {
     /// Deliveries are claimed together, so many at most; a batch waits so long to become full.

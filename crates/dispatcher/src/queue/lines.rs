@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
-use super::Queued;
+use crate::queued::Queued;
 
 /// A delivery that is due later than this, in milliseconds, leaves its body to the outbox.
 const KEEP_BODY: u64 = 5_000;

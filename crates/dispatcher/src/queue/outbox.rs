@@ -4,16 +4,38 @@ use std::collections::HashSet;
 
 use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
-use super::{
-    Bounds, Queued,
-    lines::{Counts, Lines},
-};
+use super::lines::{Counts, Lines};
+use crate::queued::Queued;
 
 /// After a page that could not be read, in milliseconds.
 const READ_AGAIN: u64 = 1_000;
 
 /// Rows read from the newest end beyond those that were left out.
 const SPARE: usize = 16;
+
+/// What bounds a queue's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Deliveries held with their bodies; a page may overshoot.
+    pub bodies: usize,
+    /// Their bodies' bytes; a page may overshoot.
+    pub bytes: usize,
+    /// Deliveries that wait for a retry, without bodies.
+    pub stubs: usize,
+    /// Rows in a page.
+    pub page: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            bodies: 4096,
+            bytes: 32 << 20,
+            stubs: 32_768,
+            page: 1024,
+        }
+    }
+}
 
 /// What has to be read from the outbox, always of this endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

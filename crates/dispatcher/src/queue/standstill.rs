@@ -43,14 +43,6 @@ impl StandstillKind {
     }
 }
 
-/// The endpoint asked to be left alone.
-#[derive(Debug)]
-pub(super) struct Hold {
-    pub(super) since: Timestamp,
-    pub(super) until: Timestamp,
-    pub(super) reason: Arc<str>,
-}
-
 /// Pauses that are remembered.
 const PAUSES: usize = 64;
 

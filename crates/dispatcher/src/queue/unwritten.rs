@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use turnhook_reducer::{event::SessionId, outbox::DeliveryId, time::Timestamp};
 
-use super::Queued;
+use crate::queued::Queued;
 
 /// An outcome of a delivery that is being recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,8 @@ use serde_json::json;
 
 use turnhook_reducer::event::EventType;
 
-use super::*;
-use crate::provider::{
-    Customers,
-    kit::{self, Bench, EVT},
-};
+use super::{super::product::Customers, *};
+use crate::provider::kit::{self, Bench, EVT};
 
 /// Again at once, without those that are named.
 const REST: ItemVerdict = ItemVerdict::Retry(None);

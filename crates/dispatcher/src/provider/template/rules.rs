@@ -5,10 +5,10 @@
 use serde_json::Value as Json;
 
 use super::{
+    super::product::ItemVerdict,
     Answer, Decoded, Item, answers,
     options::{Options, Rule},
 };
-use crate::provider::ItemVerdict;
 
 impl Options {
     /// `None` where no rule says anything, and the status decides.

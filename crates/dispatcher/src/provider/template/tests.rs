@@ -5,11 +5,11 @@ use turnhook_reducer::event::EventType;
 
 use std::time::Duration;
 
-use super::*;
-use crate::provider::{
-    ItemVerdict, Order,
-    kit::{self, Bench, CUSTOMER, EVT, header},
+use super::{
+    super::product::{ItemVerdict, Order},
+    *,
 };
+use crate::provider::kit::{self, Bench, CUSTOMER, EVT, header};
 
 const METER: [(&str, &str, &str); 1] = [("turn_relay", "billable_bytes", "bytes")];
 
