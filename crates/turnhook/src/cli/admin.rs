@@ -7,7 +7,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret as _, SecretString};
 use turnhook_admin::{make_token, make_user};
 
-use super::{CliError, print};
+use super::{error::CliError, output::print};
 
 /// Make users and tokens for the page and the JSON API
 #[derive(Debug, Args)]

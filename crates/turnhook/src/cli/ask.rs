@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::CliError;
+use super::error::CliError;
 
 /// What it answered.
 pub(super) struct Answer {
@@ -51,7 +51,7 @@ pub(super) async fn get(url: &str, patience: Duration) -> Result<Answer, CliErro
 }
 
 /// The address that was given, or that of the configuration.
-pub(super) fn at(given: Option<&str>, config: &super::ConfigArgs) -> Result<String, CliError> {
+pub(super) fn at(given: Option<&str>, config: &super::args::ConfigArgs) -> Result<String, CliError> {
     match given {
         Some(url) => Ok(url.trim_end_matches('/').to_owned()),
         None => Ok(base(config.load_for_store()?.http)),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CliError, ConfigArgs, print, store};
+use super::{args::ConfigArgs, error::CliError, output::print, store};
 
 /// Copy the store to a new file, safely, while it is in use
 #[derive(Debug, Args)]

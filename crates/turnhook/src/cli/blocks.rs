@@ -9,9 +9,10 @@ use turnhook_reducer::time::Timestamp;
 use turnhook_store::{BlockChange, BlockRow};
 
 use super::{
-    CliError, ConfigArgs, Format,
-    output::{self, Rows, print_json},
-    print, store, warn,
+    args::{ConfigArgs, Format},
+    error::CliError,
+    output::{self, Rows, print, print_json, warn},
+    store,
     zone::ZoneArgs,
 };
 

@@ -6,7 +6,11 @@ use clap::Args;
 use turnhook_reducer::rules::UserPattern;
 use turnhook_store::Mode;
 
-use super::{CliError, ConfigArgs, Format, print, warn};
+use super::{
+    args::{ConfigArgs, Format},
+    error::CliError,
+    output::{print, warn},
+};
 use crate::{
     config::{Config, GroupBy, StoreKind},
     engine::unconfigured::{self, Unconfigured},

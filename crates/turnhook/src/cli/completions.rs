@@ -1,9 +1,9 @@
 //! `turnhook completions`.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, CliError, print};
+use super::{error::CliError, output::print};
 
 /// Print what completes the command line in a shell
 #[derive(Debug, Args)]
@@ -19,9 +19,9 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self, mut command: Command) -> Result<(), CliError> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "turnhook", &mut script);
+        clap_complete::generate(self.shell, &mut command, "turnhook", &mut script);
         print(&String::from_utf8_lossy(&script))
     }
 }

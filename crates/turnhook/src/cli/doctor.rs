@@ -1,23 +1,21 @@
 //! `turnhook doctor`: tries all that turnhook needs, and says what to do about what is missing.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
-
 use clap::Args;
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use turnhook_subscriber::error::listen_cure;
+use serde_json::Value;
 
+use self::report::{PATIENCE, Report, port};
 use super::{
-    CliError, ConfigArgs, Format, ask,
-    output::{name, print_json},
-    print,
-    units::bytes,
+    args::{ConfigArgs, Format},
+    ask,
+    error::CliError,
+    output::print,
 };
 use crate::config::Config;
 
 mod clocks;
 mod controls;
 mod endpoints;
+mod report;
 mod sources;
 mod store;
 
@@ -38,78 +36,6 @@ pub(super) struct Doctor {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    Ok,
-    Warn,
-    Fail,
-}
-
-impl Level {
-    fn as_str(self) -> &'static str {
-        match self {
-            Level::Ok => "ok",
-            Level::Warn => "warn",
-            Level::Fail => "fail",
-        }
-    }
-}
-
-/// What was looked at and found, line by line as it is found.
-struct Report {
-    format: Format,
-    failed: usize,
-    warned: usize,
-}
-
-impl Report {
-    fn ok(&mut self, what: &str, found: impl AsRef<str>) -> Result<(), CliError> {
-        self.line(Level::Ok, what, found.as_ref(), "")
-    }
-
-    fn warn(&mut self, what: &str, found: impl AsRef<str>, cure: impl AsRef<str>) -> Result<(), CliError> {
-        self.line(Level::Warn, what, found.as_ref(), cure.as_ref())
-    }
-
-    fn fail(&mut self, what: &str, found: impl AsRef<str>, cure: impl AsRef<str>) -> Result<(), CliError> {
-        self.line(Level::Fail, what, found.as_ref(), cure.as_ref())
-    }
-
-    fn line(&mut self, level: Level, what: &str, found: &str, cure: &str) -> Result<(), CliError> {
-        match level {
-            Level::Ok => {}
-            Level::Warn => self.warned += 1,
-            Level::Fail => self.failed += 1,
-        }
-        if self.format == Format::Json {
-            return print_json(&json!({
-                "level": level.as_str(),
-                "what": what,
-                "found": found,
-                "cure": (!cure.is_empty()).then_some(cure),
-            }));
-        }
-        let mut text = format!(
-            "{:<4}  {}: {}\n",
-            level.as_str(),
-            name(what.as_bytes()),
-            name(found.as_bytes())
-        );
-        if !cure.is_empty() {
-            text += &format!("      → {}\n", name(cure.as_bytes()));
-        }
-        print(&text)
-    }
-}
-
-/// How long one thing may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Less room than this on the disk of the store is too little for long.
-const ROOM: u64 = 1 << 30;
-/// And less than this for anything.
-const NO_ROOM: u64 = 64 << 20;
 
 impl Doctor {
     pub(super) async fn run(self) -> Result<(), CliError> {
@@ -201,36 +127,4 @@ async fn running(config: &Config, report: &mut Report) -> Result<Option<Value>, 
         )?;
     }
     Ok(Some(status))
-}
-
-/// An address that nobody listens on yet, and that this program would.
-async fn port(what: &str, address: SocketAddr, report: &mut Report) -> Result<(), CliError> {
-    match TcpListener::bind(address).await {
-        Ok(_) => report.ok(what, format!("{address} is free to listen on")),
-        Err(error) => report.fail(
-            what,
-            format!("cannot listen on {address}: {error}"),
-            listen_cure(&error),
-        ),
-    }
-}
-
-/// Room on the disk of a folder.
-fn disk(folder: &Path, report: &mut Report) -> Result<(), CliError> {
-    let shown = folder.display();
-    match rustix::fs::statvfs(folder) {
-        Err(error) => report.warn("disk", format!("{shown}: {error}"), ""),
-        Ok(found) => {
-            let free = found.f_bavail.saturating_mul(found.f_frsize);
-            let text = format!("{} free at {shown}", bytes(free));
-            let cure = "make room: where nothing can be written, nothing is committed, and a gap opens";
-            if free < NO_ROOM {
-                report.fail("disk", text, cure)
-            } else if free < ROOM {
-                report.warn("disk", text, cure)
-            } else {
-                report.ok("disk", text)
-            }
-        }
-    }
 }

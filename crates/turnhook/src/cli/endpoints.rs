@@ -2,15 +2,16 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use turnhook_dispatcher::{body::rfc3339, config::EndpointConfig};
+use turnhook_dispatcher::body::rfc3339;
 
+mod find;
 mod render;
 mod trial;
 
 use super::{
-    CliError, ConfigArgs, Format,
-    output::{Rows, print_json},
-    print,
+    args::{ConfigArgs, Format},
+    error::CliError,
+    output::{Rows, print, print_json},
     running::Running,
     store,
     units::duration,
@@ -44,17 +45,6 @@ impl Endpoints {
             Command::Resume(command) => command.run().await,
         }
     }
-}
-
-/// The endpoint of this name.
-fn find<'a>(endpoints: &'a [EndpointConfig], name: &str) -> Result<&'a EndpointConfig, CliError> {
-    endpoints.iter().find(|one| one.name == name).ok_or_else(|| {
-        let known: Vec<&str> = endpoints.iter().map(|one| one.name.as_str()).collect();
-        CliError::failed(format!(
-            "no endpoint named {name:?} is configured; known: {}",
-            known.join(", ")
-        ))
-    })
 }
 
 /// List endpoints, and what each still has to get

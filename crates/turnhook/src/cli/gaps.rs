@@ -6,7 +6,8 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::RecordFilter;
 
 use super::{
-    CliError, ConfigArgs, Format,
+    args::{ConfigArgs, Format},
+    error::CliError,
     output::{self, Rows, print_json},
     store,
     units::duration,

@@ -20,7 +20,7 @@ use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_T
 use turnhook_reducer::time::Timestamp;
 use turnhook_subscriber::error::listen_cure;
 
-use super::{CliError, Format, print};
+use super::{args::Format, error::CliError, output::print};
 use crate::{http::server, shutdown};
 
 mod show;
@@ -63,18 +63,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Larger than any webhook of turnhook.
 const BODY_LIMIT: usize = 4 << 20;
 
-/// One request, and what was found of it.
-struct Received {
-    at: Timestamp,
-    id: String,
-    timestamp: String,
-    body: Bytes,
-    verified: Result<(), signature::VerifyError>,
-}
-
 struct Receiver {
     secrets: Vec<Secret>,
-    printer: mpsc::Sender<Received>,
+    printer: mpsc::Sender<show::Received>,
 }
 
 impl Listen {
@@ -166,7 +157,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body
     let at = Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
     match receiver
         .printer
-        .send(Received {
+        .send(show::Received {
             at,
             id,
             timestamp,

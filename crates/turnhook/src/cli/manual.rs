@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, CliError};
+use super::error::CliError;
 use crate::config::DEFAULT_TOML;
 
 /// Write manual pages into a directory: one for each command, and turnhook.toml(5)
@@ -22,10 +22,10 @@ pub(super) struct Manual {
 }
 
 impl Manual {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self, command: Command) -> Result<(), CliError> {
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.directory)?;
-            clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &self.directory)?;
+            clap_mangen::generate_to(command.disable_help_subcommand(true), &self.directory)?;
             fs::write(self.directory.join("turnhook.toml.5"), configuration())
         };
         write().map_err(|error| CliError::failed(format!("{}: {error}", shown(&self.directory))))

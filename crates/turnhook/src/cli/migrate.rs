@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use turnhook_store::{PostgresOptions, Store};
 
-use super::{CliError, ConfigArgs, print};
+use super::{args::ConfigArgs, error::CliError, output::print};
 use crate::{config::StoreKind, store};
 
 /// Bring the schema of a store in PostgreSQL up to date

@@ -6,14 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{
-    config::{self, Config, ConfigError, Input},
-    text::Untrusted,
-};
+use self::{error::CliError, run::runtime};
+use crate::text::Untrusted;
 
 mod admin;
+mod args;
 mod ask;
 mod backup;
 mod blocks;
@@ -22,6 +21,7 @@ mod completions;
 mod deliveries;
 mod doctor;
 mod endpoints;
+mod error;
 mod follow;
 mod gaps;
 mod listen;
@@ -104,96 +104,6 @@ enum Command {
     Manual(manual::Manual),
 }
 
-/// Where the configuration is.
-#[derive(Debug, Args)]
-struct ConfigArgs {
-    // As above: it may stand before the command, too.
-    /// The configuration file [default: $TURNHOOK_CONFIG, ./turnhook.toml, /etc/turnhook/turnhook.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl ConfigArgs {
-    fn load(&self) -> Result<Config, CliError> {
-        Ok(config::load(&self.input()?)?)
-    }
-
-    /// For commands that only look into the store: without the secrets of sources and endpoints.
-    fn load_for_store(&self) -> Result<Config, CliError> {
-        Ok(config::load_for_store(&self.input()?)?)
-    }
-
-    fn input(&self) -> Result<Input, CliError> {
-        let env = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let named = self.config.clone().or_else(|| {
-            let named = std::env::var_os("TURNHOOK_CONFIG")?;
-            (!named.is_empty()).then(|| named.into())
-        });
-        Ok(Input::read(named.as_deref(), env)?)
-    }
-}
-
-/// How lists are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people: a table on a terminal, aligned columns elsewhere
-    #[default]
-    Text,
-    /// For programs
-    Json,
-}
-
-/// Why a command did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-enum CliError {
-    /// Status 78.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Status 78, found only when it was used.
-    #[error("{0}")]
-    Unusable(String),
-    /// Status 1.
-    #[error("{0}")]
-    Failed(String),
-    /// Status 2.
-    #[error("{0}")]
-    Usage(String),
-    /// Status 1, and all has been said.
-    #[error("")]
-    Told,
-    /// The reader of stdout has gone (`| head`): nobody to tell, and nothing wrong.
-    #[error("nobody reads the output")]
-    Unread,
-}
-
-impl CliError {
-    fn failed(what: impl std::fmt::Display) -> CliError {
-        CliError::Failed(what.to_string())
-    }
-}
-
-/// Writes to stdout.
-fn print(text: &str) -> Result<(), CliError> {
-    print_bytes(text.as_bytes())
-}
-
-/// The same of what need not be text.
-fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::Unread),
-        Err(error) => Err(CliError::failed(format!("cannot write to stdout: {error}"))),
-    }
-}
-
-/// Says something on stderr, for people. Where that is closed there is nobody left to tell.
-fn warn(what: impl std::fmt::Display) {
-    let what = what.to_string();
-    let _ = writeln!(io::stderr(), "warning: {}", Untrusted::from(what.as_str()));
-}
-
 /// Reads the command line and does what it says; 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -208,8 +118,8 @@ pub fn main() -> ExitCode {
         Command::Unattributed(command) => block_on(command.run()),
         Command::Reconcile(command) => block_on(command.run()),
         Command::Schema(command) => command.run(),
-        Command::Completions(command) => command.run(),
-        Command::Manual(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Manual(command) => command.run(Cli::command()),
         Command::Listen(command) => block_on(command.run()),
         Command::Sessions(command) => block_on(command.run()),
         Command::Deliveries(command) => block_on(command.run()),
@@ -247,11 +157,4 @@ pub fn main() -> ExitCode {
 
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     runtime()?.block_on(command)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::failed(format!("cannot start: {error}")))
 }

@@ -1,6 +1,6 @@
 //! What commands print: tables for people, one object a line for programs.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::{Timestamp as Instant, tz::TimeZone};
@@ -8,8 +8,29 @@ use serde::Serialize;
 use turnhook_admin::Zone;
 use turnhook_reducer::time::Timestamp;
 
-use super::{CliError, print};
+use super::error::CliError;
 use crate::text::{Untrusted, harmless_json};
+
+/// Writes to stdout.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same of what need not be text.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::Unread),
+        Err(error) => Err(CliError::failed(format!("cannot write to stdout: {error}"))),
+    }
+}
+
+/// Says something on stderr, for people. Where that is closed there is nobody left to tell.
+pub(super) fn warn(what: impl std::fmt::Display) {
+    let what = what.to_string();
+    let _ = writeln!(io::stderr(), "warning: {}", Untrusted::from(what.as_str()));
+}
 
 /// A column: its heading, and whether it holds numbers.
 pub(super) type Column = (&'static str, bool);

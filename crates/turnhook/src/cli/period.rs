@@ -4,7 +4,7 @@ use jiff::civil::Date;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::time::Timestamp;
 
-use super::CliError;
+use super::error::CliError;
 
 const EPOCH: Date = Date::constant(1970, 1, 1);
 pub(super) const DAY_MS: u64 = 86_400_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::{CliError, ConfigArgs, ask, print};
+use super::{args::ConfigArgs, ask, error::CliError, output::print};
 use crate::text::Untrusted;
 
 /// Ask the running turnhook whether it is ready: status 0 if it is, 1 if not

@@ -11,10 +11,10 @@ use turnhook_reducer::{
 };
 
 use super::{
-    CliError, ConfigArgs, Format,
-    output::{self, Rows, print_json},
-    print,
-    sessions::{base64, usage_json},
+    args::{ConfigArgs, Format},
+    error::CliError,
+    output::{self, Rows, print, print_json},
+    sessions::row::{base64, usage_json},
     store,
     units::bytes,
     zone::{When, ZoneArgs},

@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{CliError, ConfigArgs};
+use super::{args::ConfigArgs, error::CliError};
 use crate::{
     engine::recorder::{self, Answer, Question},
     shutdown,

@@ -16,10 +16,10 @@ use turnhook_store::{
 };
 
 use super::{
-    CliError, ConfigArgs, Format,
-    deliveries::FilterArgs,
-    output::{self, Rows, print_json},
-    print,
+    args::{ConfigArgs, Format},
+    deliveries::filter::FilterArgs,
+    error::CliError,
+    output::{self, Rows, print, print_json},
     running::Running,
     store,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, ConfigArgs, runtime};
+use super::{args::ConfigArgs, error::CliError};
 use crate::{
     descriptors,
     engine::{self, Given, reload::Reload},
@@ -64,4 +64,12 @@ impl Run {
         runtime.shutdown_background();
         ended
     }
+}
+
+/// What commands run on.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start: {error}")))
 }

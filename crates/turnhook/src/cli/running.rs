@@ -9,7 +9,7 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryRow, Endpoint, Store};
 
-use super::{CliError, ask, output};
+use super::{ask, error::CliError, output};
 use crate::config::Config;
 
 /// It is on this machine, and answers from memory.

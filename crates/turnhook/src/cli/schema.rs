@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{CliError, print};
+use super::{error::CliError, output::print};
 
 /// Print the JSON Schema of an event, or the OpenAPI document of all webhooks
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use clap::Args;
 use secrecy::ExposeSecret;
 use turnhook_dispatcher::signature;
 
-use super::{CliError, print};
+use super::{error::CliError, output::print};
 
 /// Make a secret to sign webhooks with
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use turnhook_dispatcher::body::body;
 use turnhook_reducer::event::SessionEvent;
 
-use super::{CliError, output::print_json};
+use super::{error::CliError, output::print_json};
 use crate::{
     config::{self, Input},
     engine::{player::Player, settings::History},

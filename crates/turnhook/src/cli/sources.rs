@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, ConfigArgs, print, store};
+use super::{args::ConfigArgs, error::CliError, output::print, store};
 
 /// Give a source another name
 #[derive(Debug, Args)]

@@ -10,9 +10,10 @@ use serde_json::Value;
 use turnhook_admin::Zone;
 
 use super::{
-    CliError, ConfigArgs, Format, ask,
-    output::{self, Rows},
-    print,
+    args::{ConfigArgs, Format},
+    ask,
+    error::CliError,
+    output::{self, Rows, print},
     units::duration,
     zone::{ZoneArgs, shown},
 };

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{AuditEntry, Error, Mode, Store};
 
-use super::{CliError, ConfigArgs};
+use super::{args::ConfigArgs, error::CliError};
 use crate::{config::Config, store};
 
 mod copy;

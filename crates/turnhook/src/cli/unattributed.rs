@@ -7,11 +7,11 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::{RefusedRow, UnattributedRow};
 
 use super::{
-    CliError, ConfigArgs, Format,
+    args::{ConfigArgs, Format},
+    error::CliError,
     gaps::{PAGE, RecordArgs, limit},
-    output::{self, Rows, print_json},
-    print,
-    sessions::{base64, usage_json},
+    output::{self, Rows, print, print_json},
+    sessions::row::{base64, usage_json},
     store,
     units::bytes,
 };

@@ -8,10 +8,11 @@ use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Sums, UsageFilter};
 
 use super::{
-    CliError, ConfigArgs, Format,
+    args::{ConfigArgs, Format},
+    error::CliError,
     output::{self, Rows, print_json},
     period::{DAY_MS, check_order, parse_day},
-    sessions::{base64, usage_json},
+    sessions::row::{base64, usage_json},
     store,
     units::{bytes, duration},
     zone::ZoneArgs,

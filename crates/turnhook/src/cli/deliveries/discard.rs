@@ -3,8 +3,11 @@
 use clap::{Args, ValueEnum};
 use turnhook_store::DeliveryState;
 
-use super::FilterArgs;
-use crate::cli::{CliError, ConfigArgs, print, store};
+use super::{
+    super::{args::ConfigArgs, error::CliError, output::print},
+    filter::FilterArgs,
+};
+use crate::cli::store;
 
 /// Give up dead letters, or pending deliveries, for good
 #[derive(Debug, Args)]

@@ -4,9 +4,15 @@ use clap::{Args, ValueEnum};
 use turnhook_admin::Zone;
 use turnhook_store::{DeliveryCursor, DeliveryId, DeliveryRow, DeliveryState};
 
-use super::{FilterArgs, next_attempt, to_json};
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+    },
+    filter::FilterArgs,
+    row::{next_attempt, to_json},
+};
 use crate::cli::{
-    CliError, ConfigArgs, Format,
     gaps::{PAGE, limit},
     output::{self, Rows, print_json},
     running::Running,
@@ -93,7 +99,7 @@ impl List {
             &["SESSION", "ATTEMPTS", "NEXT (UTC)", "EVENT"],
             &["STATE", "ENDPOINT"],
         )
-        .of_zone(&self.filter.zone);
+        .of_zone(self.filter.zone());
         let (mut after, mut running) = (self.after, None);
         let more = loop {
             // One more than is shown tells whether there is a next page.
@@ -116,7 +122,7 @@ impl List {
                 });
                 match self.format {
                     Format::Json => print_json(&to_json(row, running))?,
-                    Format::Text => table.push(cells(row, running, &self.filter.zone)),
+                    Format::Text => table.push(cells(row, running, self.filter.zone())),
                 }
             }
             left = left.saturating_sub(page.len());

@@ -7,11 +7,16 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{Attempt, DeliveryDetail};
 
-use super::{next_attempt, to_json};
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+        output::{print, print_bytes},
+    },
+    row::{next_attempt, to_json},
+};
 use crate::cli::{
-    CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
-    print, print_bytes,
     running::Running,
     store,
     zone::ZoneArgs,

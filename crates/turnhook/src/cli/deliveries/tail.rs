@@ -6,11 +6,18 @@ use clap::Args;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, RecordFilter, Store};
 
-use super::{FilterArgs, list, to_json};
-use crate::{
-    cli::{
-        CliError, ConfigArgs, Format, follow, gaps::PAGE, output::print_json, print, running::Running, store,
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+        output::print,
     },
+    filter::FilterArgs,
+    list,
+    row::to_json,
+};
+use crate::{
+    cli::{follow, gaps::PAGE, output::print_json, running::Running, store},
     shutdown,
 };
 
@@ -97,12 +104,12 @@ impl Tail {
             return print_json(&to_json(row, &Running::default()));
         }
         let next = match row.next_attempt_at {
-            Some(at) if row.attempts > 0 => format!(", next attempt {}", self.filter.zone.show(at)),
+            Some(at) if row.attempts > 0 => format!(", next attempt {}", self.filter.zone().show(at)),
             _ => String::new(),
         };
         print(&format!(
             "{}  {:<13}  {}  {}: {} after {} attempts{next}\n",
-            self.filter.zone.show(store::now()),
+            self.filter.zone().show(store::now()),
             row.event_type.as_str(),
             row.event_id,
             row.endpoint,

@@ -2,8 +2,8 @@
 
 use turnhook_reducer::time::Timestamp;
 
-use super::Report;
-use crate::cli::{CliError, store::now, units::duration};
+use super::{super::error::CliError, report::Report};
+use crate::cli::{store::now, units::duration};
 
 /// Receivers refuse signatures that are five minutes off, and times in bills are this machine's.
 const FAR: u64 = 60_000;

@@ -2,8 +2,11 @@
 
 use turnhook_control::{Config, Connection, Version};
 
-use super::{PATIENCE, Report};
-use crate::{cli::CliError, config::Control};
+use super::{
+    super::error::CliError,
+    report::{PATIENCE, Report},
+};
+use crate::config::Control;
 
 pub(super) async fn look(control: &Control, report: &mut Report) -> Result<(), CliError> {
     let what = format!("control of {}", control.source);

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use turnhook_dispatcher::{client::Client, config::EndpointConfig};
 
-use super::{PATIENCE, Report, clocks::Clocks};
-use crate::cli::CliError;
+use super::{
+    super::error::CliError,
+    clocks::Clocks,
+    report::{PATIENCE, Report},
+};
 
 pub(super) async fn look(
     endpoint: &EndpointConfig,

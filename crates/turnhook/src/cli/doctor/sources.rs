@@ -4,9 +4,12 @@ use serde_json::Value;
 use turnhook_reducer::time::Timestamp;
 use turnhook_subscriber::source::SourceConfig;
 
-use super::{Report, clocks::Clocks, port};
+use super::{
+    super::error::CliError,
+    clocks::Clocks,
+    report::{Report, port},
+};
 use crate::{
-    cli::CliError,
     config::{Direct, Source, SourceKind},
     engine::settings,
 };

@@ -6,9 +6,12 @@ use serde_json::Value;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Error, Mode, Store};
 
-use super::{Report, clocks::Clocks, disk};
+use super::{
+    super::error::CliError,
+    clocks::Clocks,
+    report::{Report, disk},
+};
 use crate::{
-    cli::CliError,
     config::{Config, StoreKind},
     engine::unconfigured::{self, Unconfigured},
     store,

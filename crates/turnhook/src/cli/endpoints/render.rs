@@ -5,8 +5,9 @@ use turnhook_dispatcher::{client::Client, provider::sent::Sent};
 use turnhook_reducer::event::EventId;
 
 use super::{
-    super::{CliError, ConfigArgs, print, store},
-    find, trial,
+    super::{args::ConfigArgs, error::CliError, output::print, store},
+    find::find,
+    trial,
 };
 use crate::{engine::sent_body, trial::shown_url};
 

@@ -11,8 +11,13 @@ use turnhook_dispatcher::{
 use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{
-    super::{CliError, ConfigArgs, output, print, store},
-    find,
+    super::{
+        args::ConfigArgs,
+        error::CliError,
+        output::{self, print},
+        store,
+    },
+    find::find,
 };
 use crate::trial::{self, Tried};
 

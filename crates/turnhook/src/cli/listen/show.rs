@@ -2,15 +2,25 @@
 
 use std::fmt::Write as _;
 
+use axum::body::Bytes;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, signature::VerifyError};
+use turnhook_reducer::time::Timestamp;
 
-use super::Received;
 use crate::{
     cli::units::{bytes, duration},
     text::Untrusted,
 };
+
+/// One request, and what was found of it.
+pub(super) struct Received {
+    pub(super) at: Timestamp,
+    pub(super) id: String,
+    pub(super) timestamp: String,
+    pub(super) body: Bytes,
+    pub(super) verified: Result<(), VerifyError>,
+}
 
 /// One line of JSON.
 pub(super) fn json(received: &Received) -> String {

@@ -7,7 +7,7 @@ use turnhook_reducer::{Identity, event::SessionId, heal::Heal, usage::Usage};
 use turnhook_store::{HealRow, SourceId, Store};
 
 use super::{
-    super::{CliError, output, store, units::bytes},
+    super::{error::CliError, output, store, units::bytes},
     Compared, Finding, Verdict,
 };
 use crate::{config::Config, engine::settings, reconcile::heal::Not};

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use serde::Deserialize;
 
-use crate::cli::CliError;
+use super::super::error::CliError;
 
 /// Until it begins: the state of the moment comes first, and is made by slices.
 const PATIENCE: Duration = Duration::from_secs(30);

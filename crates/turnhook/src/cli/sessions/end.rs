@@ -4,7 +4,7 @@ use clap::Args;
 use turnhook_reducer::event::SessionId;
 use turnhook_store::BlockChange;
 
-use super::super::{CliError, ConfigArgs, print, store};
+use super::super::{args::ConfigArgs, error::CliError, output::print, store};
 
 /// End the allocations that a session has now; its user can make new ones
 #[derive(Debug, Args)]

@@ -14,10 +14,12 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::{time::Timestamp, usage::Usage};
 use turnhook_store::{QUARTER_MS, SessionFilter, SessionRow, Store, SummedBy, Unit, UsageDay, UsageFilter};
 
-use super::{base64, to_json, usage_json};
+use super::{
+    super::{args::ConfigArgs, error::CliError},
+    row::{base64, to_json, usage_json},
+};
 use crate::{
     cli::{
-        CliError, ConfigArgs,
         gaps::PAGE,
         period::{check_order, date, day_text, number, parse_day},
         store,

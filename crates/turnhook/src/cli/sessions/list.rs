@@ -5,9 +5,14 @@ use turnhook_admin::Zone;
 use turnhook_reducer::event::SessionId;
 use turnhook_store::{SessionFilter, SessionRow};
 
-use super::to_json;
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+    },
+    row::to_json,
+};
 use crate::cli::{
-    CliError, ConfigArgs, Format,
     gaps::{PAGE, limit},
     output::{self, Rows, print_json},
     store,

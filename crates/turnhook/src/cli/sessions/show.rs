@@ -7,11 +7,17 @@ use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::{event::SessionId, source::Gap, usage::Counters};
 use turnhook_store::{DeliveryState, SessionDetail, SessionEventRow};
 
-use super::to_json;
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+        output::print,
+    },
+    row::to_json,
+};
 use crate::cli::{
-    CliError, ConfigArgs, Format,
     output::{self, Rows, print_json},
-    print, store,
+    store,
     units::{bytes, duration},
     zone::{ZoneArgs, shown},
 };

@@ -6,13 +6,20 @@ use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_store::{RecordFilter, ToldEvent};
 
-use super::{base64, usage_json};
+use super::{
+    super::{
+        args::{ConfigArgs, Format},
+        error::CliError,
+        output::print,
+    },
+    row::{base64, usage_json},
+};
 use crate::{
     cli::{
-        CliError, ConfigArgs, Format, follow,
+        follow,
         gaps::PAGE,
         output::{self, print_json},
-        print, store,
+        store,
         units::{bytes, duration},
         zone::ZoneArgs,
     },

@@ -10,11 +10,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use turnhook_store::{Copied, Mode, Progress, Store, copy};
 
-use crate::{
-    cli::{CliError, ConfigArgs, print, units::duration},
-    config::StoreKind,
-    store,
-};
+use super::super::{args::ConfigArgs, error::CliError, output::print};
+use crate::{cli::units::duration, config::StoreKind, store};
 
 /// Copy a SQLite store into the configured PostgreSQL, to go on there
 #[derive(Debug, Args)]
