@@ -234,6 +234,7 @@ impl Postgres {
             "max_connections=100",
             "shared_buffers=32MB",
             "log_line_prefix=%m [%p] %d ",
+            "log_lock_waits=on",
         ] {
             command.args(["-c", setting]);
         }

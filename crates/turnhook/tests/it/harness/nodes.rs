@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     lease: &'static str,
     /// Those of the nodes that are made from now on.
     pub(crate) endpoints: String,
+    grace: &'static str,
 }
 
 impl Shared {
@@ -37,7 +38,13 @@ impl Shared {
             directory,
             lease,
             endpoints,
+            grace: "5s",
         }
+    }
+
+    /// Nodes that have so long to stop.
+    pub(crate) fn with_grace(self, grace: &'static str) -> Shared {
+        Shared { grace, ..self }
     }
 
     /// Nodes that run, listen, and share all that there is to do.
@@ -55,10 +62,11 @@ impl Shared {
     pub(crate) fn node(&self, name: &str) -> Node {
         let program = Program::new("");
         let text = format!(
-            "shutdown_grace = \"5s\"\n\
+            "shutdown_grace = \"{}\"\n\
              [store]\nurl = \"{}\"\nlease = \"{}\"\nnode = \"{name}\"\n\
              [[source]]\nname = \"eu-1\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n{QUICK}{}",
+            self.grace,
             self.postgres.url(&self.database),
             self.lease,
             self.redis.port,
