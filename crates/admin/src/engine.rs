@@ -1,9 +1,9 @@
 //! What the running program says of itself. It is handed over as a value: this crate knows nothing of how it comes about.
 
-use serde::Serialize;
-use turnhook_reducer::time::Timestamp;
+use std::pin::Pin;
 
-use crate::trial::{Sample, Trying};
+use serde::Serialize;
+use turnhook_reducer::{event::EventType, time::Timestamp};
 
 /// The program behind the page.
 pub trait Engine: Send + Sync {
@@ -17,6 +17,37 @@ pub trait Engine: Send + Sync {
     /// The user that a TURN username is of, by `user_pattern`.
     fn user_of(&self, username: &[u8]) -> Option<Vec<u8>>;
 }
+
+/// What is to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// `None`: a ping.
+    pub event_type: Option<EventType>,
+    /// One of [`crate::CASES`].
+    pub case: &'static str,
+}
+
+/// What came of trying an endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Trial {
+    /// What was sent: an id, or a request's first line. Empty: nothing was.
+    pub sent: String,
+    /// Of the answer; `None` where none came.
+    pub status: Option<u16>,
+    /// Until it came.
+    pub latency_ms: u64,
+    /// How it begins.
+    pub answer: Vec<u8>,
+    /// Why it is not well; no secrets.
+    pub error: Option<String>,
+    /// What an event comes to that is answered so.
+    pub means: String,
+    /// Of a billing product: the requests that the sample would make, or why it makes none. Credentials are hidden.
+    pub requests: Vec<String>,
+}
+
+/// An endpoint is being tried; `None`: there is none of that name.
+pub type Trying<'a> = Pin<Box<dyn Future<Output = Option<Trial>> + Send + 'a>>;
 
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -18,6 +18,7 @@
 
 mod access;
 mod actions;
+mod admin;
 mod answer;
 mod api;
 mod asked;
@@ -37,28 +38,18 @@ use std::sync::Arc;
 use axum::{Router, middleware, routing::any};
 
 pub use access::{Access, AccountError, Kind, MakeError, Role, Who, check_file, make_token, make_user};
+pub use admin::Admin;
 pub use answer::Refused;
-pub use api::csv_answer;
+pub use api::operation::csv_answer;
 pub use asked::WantsCsv;
-pub use engine::{EndpointNow, Engine, NodeNow, ServerNow, SourceNow, StatusNow, StoreNow};
+pub use engine::{
+    EndpointNow, Engine, NodeNow, Sample, ServerNow, SourceNow, StatusNow, StoreNow, Trial, Trying,
+};
 pub use history::History;
 pub use report::{By, Report, Row, usage as report};
 pub use routes::{Of, Operation, Parameter, Routes};
-pub use trial::{CASES, Sample, Trial, Trying};
+pub use trial::CASES;
 pub use zone::{Period, Zone};
-
-/// What everything here is shown from.
-#[derive(Clone)]
-pub struct Admin {
-    /// What is on record.
-    pub ledger: turnhook_store::Ledger,
-    /// What the command line can change, too.
-    pub changes: turnhook_store::Admin,
-    /// What the running program says of itself.
-    pub engine: Arc<dyn Engine>,
-    /// The last day.
-    pub history: Arc<History>,
-}
 
 /// Everything that is served. `more` are routes of others; like all of them they are behind `access`.
 pub fn router(admin: Admin, access: Access, more: Routes) -> Router {

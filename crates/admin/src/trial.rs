@@ -1,7 +1,5 @@
 //! An endpoint is tried: sent something that nobody is billed for.
 
-use std::{future::Future, pin::Pin};
-
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -11,7 +9,7 @@ use serde_json::json;
 use turnhook_reducer::event::EventType;
 
 use crate::{
-    Admin, Of, Operation, Parameter, Refused, Role, Routes, Who, actions,
+    Admin, Of, Operation, Parameter, Refused, Role, Routes, Sample, Trial, Who, actions,
     asked::{Asked, Form},
     text,
 };
@@ -27,37 +25,6 @@ pub const CASES: [(&str, &str); 5] = [
     ("no-user", "no user, no realm"),
     ("many", "more allocations than are listed"),
 ];
-
-/// What is to be sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
-    /// `None`: a ping.
-    pub event_type: Option<EventType>,
-    /// One of [`CASES`].
-    pub case: &'static str,
-}
-
-/// What came of trying an endpoint.
-#[derive(Clone, Debug, Default)]
-pub struct Trial {
-    /// What was sent: an id, or a request's first line. Empty: nothing was.
-    pub sent: String,
-    /// Of the answer; `None` where none came.
-    pub status: Option<u16>,
-    /// Until it came.
-    pub latency_ms: u64,
-    /// How it begins.
-    pub answer: Vec<u8>,
-    /// Why it is not well; no secrets.
-    pub error: Option<String>,
-    /// What an event comes to that is answered so.
-    pub means: String,
-    /// Of a billing product: the requests that the sample would make, or why it makes none. Credentials are hidden.
-    pub requests: Vec<String>,
-}
-
-/// An endpoint is being tried; `None`: there is none of that name.
-pub type Trying<'a> = Pin<Box<dyn Future<Output = Option<Trial>> + Send + 'a>>;
 
 /// Sends it, and puts on record first who had it sent.
 pub(crate) async fn run(admin: &Admin, who: &Who, name: &str, asked: &Asked) -> Result<Trial, Refused> {

@@ -45,8 +45,8 @@ impl Clocks {
     /// The system's. The steady one begins at the wall clock, and follows the monotonic clock from there.
     #[must_use]
     pub fn system() -> Clocks {
-        let (start, began) = (Instant::now(), wall());
-        Clocks::new(wall, move || began.plus(millis(start.elapsed())))
+        let (start, began) = (Instant::now(), wall_clock());
+        Clocks::new(wall_clock, move || began.plus(millis(start.elapsed())))
     }
 
     /// What the wall clock says: for signatures, and for people.
@@ -91,7 +91,9 @@ fn moved(at: Timestamp, from: Timestamp, to: Timestamp) -> Timestamp {
     }
 }
 
-fn wall() -> Timestamp {
+/// What the machine says, right or wrong.
+#[must_use]
+pub fn wall_clock() -> Timestamp {
     // Before 1970 is as good as at its beginning.
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     Timestamp(millis(since_epoch.unwrap_or(Duration::ZERO)))

@@ -14,6 +14,10 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
+/// How long the tombstone of an allocation is kept whose totals were seen, and of any other.
+pub(crate) const SETTLED_TTL: u64 = 60_000;
+pub(crate) const UNSETTLED_TTL: u64 = 24 * 3_600_000;
+
 /// Traffic under an id that has not been confirmed: perhaps forged, never told unless confirmed.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {

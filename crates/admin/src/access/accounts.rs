@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tracing::warn;
 
-use super::{Role, Who};
+use super::who::{Role, Who};
 
 /// What a token begins with, so that it is known for one where it does not belong.
 const TOKEN: &str = "tht_";

@@ -11,7 +11,7 @@ use jiff::ToSpan as _;
 use serde_json::{Map, Value, json};
 use turnhook_store::{DeliveryCursor, DeliveryId, LeaseName, RecordFilter, UsageFilter};
 
-use super::{page, reads};
+use super::operation::{page, reads};
 use crate::{
     Admin, Of, Parameter, Refused, Routes, Who,
     actions::{named, now},

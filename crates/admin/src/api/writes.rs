@@ -9,8 +9,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
+    operation::writes,
     reads::{EVENT, SESSION, STATES, TYPES},
-    writes,
 };
 use crate::{
     Admin, Of, Parameter, Refused, Routes, Who,

@@ -3,7 +3,7 @@
 use super::{Reducer, opening::Opening};
 use crate::{
     allocation::{Details, Dirty},
-    aside::{Tombstone, TombstoneMore, TombstoneRest, over},
+    aside::{SETTLED_TTL, Tombstone, TombstoneMore, TombstoneRest, UNSETTLED_TTL, over},
     event::{Unattributed, UnattributedReason},
     flags::Flags,
     intern::NONE,
@@ -14,10 +14,6 @@ use crate::{
     totals::{most_of_peer, unwrap_peer},
     usage::{Counters, Legs, Usage},
 };
-
-/// How long the tombstone of an allocation is kept whose totals were seen, and of any other.
-pub(crate) const SETTLED_TTL: u64 = 60_000;
-pub(crate) const UNSETTLED_TTL: u64 = 24 * 3_600_000;
 
 impl Reducer {
     /// Relayed bytes that no session has told.

@@ -19,6 +19,7 @@ mod migrations;
 mod moves;
 mod outbox;
 mod outcome;
+mod pass;
 mod pipeline;
 mod reads;
 mod retention;
@@ -67,7 +68,7 @@ pub(crate) struct Postgres {
     lanes: AtomicU64,
     /// The counter `change` as it was last looked at.
     changes: AtomicI64,
-    trim: retention::Trim,
+    trim: pass::Trim,
     refused: AtomicU64,
     horizon: Horizon,
     turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
@@ -101,7 +102,7 @@ impl Postgres {
             db,
             lanes: AtomicU64::new(Lanes::ALL.0),
             changes: AtomicI64::new(change),
-            trim: retention::Trim::default(),
+            trim: pass::Trim::default(),
             refused: AtomicU64::new(0),
             horizon: Horizon::new(horizon.map(nat)),
             turns: Mutex::default(),

@@ -1,10 +1,6 @@
 //! Removing what is older than `retention`, some rows at a time. Several nodes may do it at once.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashSet, time::Instant};
 
 use deadpool_postgres::Client;
 use turnhook_reducer::time::Timestamp;
@@ -13,6 +9,7 @@ use super::rows::Read as _;
 use super::{
     DIALECT, Postgres,
     connection::{Fault, attempt},
+    pass::Pass,
     rows,
 };
 use crate::{
@@ -25,30 +22,6 @@ use crate::{
 /// Of the time that a step takes on the way there and back, and on a server that does other things as well, this part at
 /// most is what others could feel.
 const SHARE: u32 = 4;
-
-/// How far the pass under way has come; what may not be removed is passed over once in a pass.
-#[derive(Clone, Copy, Default)]
-struct Pass {
-    event: [u8; 16],
-    session: [u8; 16],
-    block: i64,
-    events_done: bool,
-    sessions_done: bool,
-}
-
-/// The pass of this process.
-#[derive(Default)]
-pub(super) struct Trim(Mutex<Pass>);
-
-impl Trim {
-    fn get(&self) -> Pass {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, pass: Pass) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pass;
-    }
-}
 
 impl Postgres {
     pub(crate) async fn trim(&self, before: Timestamp, limit: usize) -> Result<Trimmed> {

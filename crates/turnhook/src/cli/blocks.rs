@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, clock::wall_clock};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{BlockChange, BlockRow};
 
@@ -52,7 +52,7 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 impl Block {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (config, store) = store::open(&self.config).await?;
-        let now = store::now();
+        let now = wall_clock();
         let until = self.span.map(|span| {
             let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
             now.plus(millis)
@@ -103,7 +103,7 @@ pub(super) struct Unblock {
 impl Unblock {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        let now = store::now();
+        let now = wall_clock();
         let (user, realm) = (
             self.user.as_bytes(),
             self.realm.as_ref().map(|realm| realm.as_bytes()),
@@ -188,7 +188,7 @@ impl List {
             ("BY", false),
         ])
         .of_zone(&self.zone);
-        for row in store.admin().blocks(store::now()).await? {
+        for row in store.admin().blocks(wall_clock()).await? {
             let BlockChange::Block { realm, user, until } = &row.change else {
                 continue;
             };

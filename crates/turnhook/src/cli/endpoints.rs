@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, clock::wall_clock};
 
 mod find;
 mod render;
@@ -77,7 +77,7 @@ impl List {
         let backlog = store.outbox().backlog().await?;
         let running = Running::ask(&config, &store).await?;
         running.say_if_unanswered();
-        let now = store::now();
+        let now = wall_clock();
         let mut table = Rows::new(&[
             ("ENDPOINT", false),
             ("STATE", false),
@@ -159,7 +159,7 @@ impl Pause {
         let (_, store) = store::open(&self.config).await?;
         let paused = store
             .admin()
-            .pause(&self.name, store::now(), &self.reason)
+            .pause(&self.name, wall_clock(), &self.reason)
             .await?;
         store::note(&store, "pause", self.name.clone(), &self.reason, paused.into()).await?;
         print(&format!(
@@ -187,7 +187,7 @@ struct Resume {
 impl Resume {
     async fn run(self) -> Result<(), CliError> {
         let (_, store) = store::open(&self.config).await?;
-        let resumed = store.admin().resume(&self.name, store::now()).await?;
+        let resumed = store.admin().resume(&self.name, wall_clock()).await?;
         store::note(&store, "resume", self.name.clone(), "", resumed.into()).await?;
         print(&format!(
             "{} {}\n",

@@ -1,11 +1,6 @@
 //! `turnhook listen`: a receiver for trying out.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,8 +11,10 @@ use axum::{
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::mpsc};
-use turnhook_dispatcher::signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret};
-use turnhook_reducer::time::Timestamp;
+use turnhook_dispatcher::{
+    clock::wall_clock,
+    signature::{self, HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Secret},
+};
 use turnhook_subscriber::error::listen_cure;
 
 use super::{args::Format, error::CliError, output::print};
@@ -140,21 +137,20 @@ async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body
             .to_owned()
     };
     let (id, timestamp) = (header(HEADER_ID), header(HEADER_TIMESTAMP));
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = wall_clock();
     let verified = signature::verify(
         &receiver.secrets,
         &id,
         &timestamp,
         &header(HEADER_SIGNATURE),
         &body,
-        since_epoch.as_secs(),
+        at.0 / 1000,
     );
     let status = if verified.is_ok() {
         StatusCode::NO_CONTENT
     } else {
         StatusCode::UNAUTHORIZED
     };
-    let at = Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
     match receiver
         .printer
         .send(show::Received {

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use jiff::{Timestamp as Instant, tz::TimeZone};
 use serde::Serialize;
 use turnhook_admin::Zone;
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::time::Timestamp;
 
 use super::error::CliError;
@@ -234,7 +235,7 @@ pub(super) fn time(at: Timestamp) -> String {
 pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let millis = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-        return Ok(Timestamp(super::store::now().0.saturating_sub(millis)));
+        return Ok(Timestamp(wall_clock().0.saturating_sub(millis)));
     }
     let instant = text
         .parse::<Instant>()
@@ -268,7 +269,7 @@ mod tests {
             Ok(Timestamp(1_795_327_257_624))
         );
         assert_eq!(parse_time("1970-01-02"), Ok(Timestamp(86_400_000)));
-        let now = super::super::store::now().0;
+        let now = wall_clock().0;
         let ago = parse_time("2h").unwrap().0;
         assert!(ago <= now - 7_199_000 && ago >= now - 7_300_000, "{ago} {now}");
         for wrong in ["", "yesterday", "2026-13-01", "1969-12-31"] {

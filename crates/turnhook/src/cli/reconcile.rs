@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, clock::wall_clock};
 use turnhook_reducer::{
     time::Timestamp,
     usage::{Legs, Usage},
@@ -101,7 +101,7 @@ impl Reconcile {
         let mut summary = Summary::of(&log, trimmed, unlisted);
         summary.files = files.iter().map(|file| file.path.display().to_string()).collect();
         let rule = Rule {
-            now: store::now(),
+            now: wall_clock(),
             retention: config.store.retention,
             trust_log: self.trust_log,
         };

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use turnhook_admin::Zone;
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, clock::wall_clock};
 use turnhook_store::{
     DeliveryCursor, DeliveryFilter, DeliveryState, Replay as OnRecord, ReplayRequest, Store,
 };
@@ -119,7 +119,7 @@ impl Replay {
             .unwrap_or_default();
         let request = ReplayRequest {
             filter,
-            at: store::now(),
+            at: wall_clock(),
             who: who(),
             what: format!("--state {state} {}", self.filter.to_words())
                 .trim_end()

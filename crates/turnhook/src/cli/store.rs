@@ -1,9 +1,7 @@
 //! The store, for commands that look into it, whether turnhook runs or not; and `turnhook store`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Args, Subcommand};
-use turnhook_reducer::time::Timestamp;
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_store::{AuditEntry, Error, Mode, Store};
 
 use super::{args::ConfigArgs, error::CliError};
@@ -61,7 +59,7 @@ pub(super) async fn note(
     count: u64,
 ) -> Result<(), CliError> {
     let entry = AuditEntry {
-        at: now(),
+        at: wall_clock(),
         who: who(),
         action: action.to_owned(),
         target,
@@ -79,10 +77,4 @@ pub(super) fn who() -> String {
         |_| "command line".to_owned(),
         |user| format!("command line ({user})"),
     )
-}
-
-/// By the wall clock.
-pub(super) fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 use serde_json::{Map, Value, json};
 use turnhook_admin::{Period, Row, Zone, report};
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Sums, UsageFilter};
 
@@ -104,7 +105,7 @@ type Key = Vec<Option<Vec<u8>>>;
 
 impl Usage {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
-        let today = self.tz.day(store::now());
+        let today = self.tz.day(wall_clock());
         let given = |day: u32| Zone::utc().day(Timestamp(u64::from(day) * DAY_MS));
         let period = Period {
             from: self.from.map_or_else(|| today.first_of_month(), given),

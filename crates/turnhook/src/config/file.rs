@@ -62,10 +62,6 @@ pub struct File {
     pub log: Log,
 }
 
-fn every() -> Vec<String> {
-    vec!["*".to_owned()]
-}
-
 /// `[session]`; README says what the words mean.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -231,10 +227,10 @@ pub struct Endpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
     /// Whose events it hears of; `*` stands for anything.
-    #[serde(default = "every")]
+    #[serde(default = "source::every")]
     pub sources: Vec<String>,
     /// Of which realms.
-    #[serde(default = "every")]
+    #[serde(default = "source::every")]
     pub realms: Vec<String>,
     /// With which labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

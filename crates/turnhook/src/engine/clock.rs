@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::{
     source::{Gap, GapReason},
     time::Timestamp,
@@ -20,12 +21,6 @@ const TOLERANCE: u64 = 1000;
 
 /// How often a [`Watch`] must look at the clock, so that what it calls a stall is one.
 pub(crate) const PULSE: Duration = Duration::from_millis(250);
-
-/// What the machine says, right or wrong.
-pub(super) fn wall_clock() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// Reads the two clocks that there are.
 type Reading = Box<dyn Fn() -> (Duration, u64) + Send + Sync>;

@@ -10,12 +10,12 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use turnhook_dispatcher::{endpoint, queue::StandstillKind};
+use turnhook_dispatcher::{clock::wall_clock, endpoint, queue::StandstillKind};
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
 use super::{
-    clock::{Clock, age_seconds, wall_clock},
+    clock::{Clock, age_seconds},
     outlet::Outlet,
     store_health::StoreHealth,
     trimmer::Trimmer,

@@ -1,5 +1,6 @@
 //! What a source's task says of itself: metrics, and its entry in `/status`.
 
+mod came_and_went;
 mod decided;
 mod servers;
 

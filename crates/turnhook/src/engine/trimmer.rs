@@ -55,11 +55,11 @@ impl Trimmer {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use turnhook_dispatcher::clock::wall_clock;
     use turnhook_reducer::source::{Gap, GapReason};
     use turnhook_store::{Commit, Mode};
 
     use super::*;
-    use crate::engine::clock::wall_clock;
 
     const HOUR: u64 = 3_600_000;
 

@@ -1,22 +1,20 @@
 //! A follower: a reducer that hears the same source as the leader, and tells nothing. It knows what it
 //! heard, and of that what the leader committed, so that it can take over (`takeover.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
-
 use hashbrown::{HashMap, HashSet};
 
 use super::{
     super::{
         Reducer, RestoreError,
-        parked::{SETTLED_TTL, UNSETTLED_TTL},
         restore::{read, read_with},
         rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
     },
-    life::{Life, Sight, Stall, earliest, place},
+    follower::{Follower, LifeKey},
+    life::{Life, Sight, Stall, place},
 };
 use crate::{
     allocation::Details,
-    aside::TombstoneMore,
+    aside::{SETTLED_TTL, TombstoneMore, UNSETTLED_TTL},
     event::CloseReason,
     flags::Flags,
     message::AllocationId,
@@ -26,46 +24,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// By how much the committed clock may have moved from one [`Reducer::confirm`] to the next so that nothing
-/// can have ended and been forgotten in between: a tombstone lives for 60 s at least.
-const PATIENCE: u64 = 40_000;
 /// How many gaps are remembered.
 const GAPS: usize = 16;
-
-/// Server, allocation and name (held), as the follower numbers them.
-pub(crate) type LifeKey = (u32, AllocationId, u32);
-
-/// What only a follower needs.
-#[derive(Debug, Default)]
-pub(crate) struct Follower {
-    /// The committed clock when this was last compared with what is committed.
-    pub(crate) clock: Timestamp,
-    /// When that was, by our own clock.
-    compared_at: Timestamp,
-    /// Open allocations that were never among the committed ones.
-    pub(crate) unseen: HashSet<u32>,
-    /// Ended ones whose end was not read as committed, in the order in which they opened.
-    pub(crate) kept: BTreeMap<LifeKey, Vec<Life>>,
-    /// In the order in which they ended; entries of forgotten ones are passed over.
-    order: VecDeque<LifeKey>,
-    count: usize,
-}
-
-impl Follower {
-    /// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
-    /// forgotten by `clock` before this node first looked for it.
-    pub(crate) fn is_young(&self, opened_at: Timestamp, gaps: &[Stall], clock: Timestamp) -> bool {
-        let earliest = earliest(opened_at, gaps);
-        opened_at < self.compared_at || earliest == opened_at || clock.since(earliest) <= PATIENCE
-    }
-
-    /// Whether all that ended since the last comparison would still be seen: no tombstone can have expired
-    /// since, and none was evicted.
-    pub(crate) fn is_sure(&self, clock: Timestamp, evicted_until: Timestamp) -> bool {
-        let evicted = evicted_until > Timestamp(0) && evicted_until >= self.clock.plus(UNSETTLED_TTL);
-        clock.since(self.clock) <= PATIENCE && !evicted
-    }
-}
 
 /// What is committed of a key.
 struct Committed {

@@ -1,12 +1,14 @@
 //! What only a source that several nodes share needs. Whoever works on metering alone can leave this folder unread: with
 //! one node nothing here ever acts, and the rest of the reducer asks it by the few methods below.
 //!
-//! `follow.rs` is what a follower keeps, `life.rs` whether two nodes speak of one life of an allocation, `takeover.rs`
+//! `follower.rs` is what a follower keeps, `follow.rs` how it comes about, `life.rs` whether two nodes speak of one life of an allocation, `takeover.rs`
 //! what the old leader did not commit, `bring_in.rs` how that is brought in, `stale.rs` what still waits in a queue from
-//! before.
+//! before, of which `behind.rs` keeps what there is to know.
 
+mod behind;
 mod bring_in;
 mod follow;
+mod follower;
 mod life;
 mod stale;
 mod takeover;
@@ -21,11 +23,11 @@ pub(crate) struct Cluster {
     /// The last times in which this process stood still.
     gaps: Vec<life::Stall>,
     /// What a follower keeps; `None` in a leader, and where there is one node.
-    follower: Option<Box<follow::Follower>>,
+    follower: Option<Box<follower::Follower>>,
     /// What was counted here of allocations of which another node had counted more.
     counted: HashMap<u32, Carried>,
     /// What may still be heard of from before a takeover.
-    stale: Option<Box<stale::Stale>>,
+    stale: Option<Box<behind::Stale>>,
     /// From when on the ends that a takeover brings in are remembered.
     taken_over_at: Timestamp,
 }

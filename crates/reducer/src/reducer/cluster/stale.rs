@@ -5,7 +5,7 @@
 
 use hashbrown::HashMap;
 
-use super::super::Reducer;
+use super::{super::Reducer, behind::Behind};
 use crate::{
     allocation::{Address, Details},
     flags::Flags,
@@ -16,49 +16,6 @@ use crate::{
     time::Timestamp,
     usage::Counters,
 };
-
-/// How long after a takeover messages from before it are looked for.
-const WINDOW: u64 = 20_000;
-
-/// What may still be heard of from before a takeover.
-#[derive(Debug)]
-pub(crate) struct Stale {
-    /// The committed clock, and the end of the window.
-    since: Timestamp,
-    until: Timestamp,
-    allocations: HashMap<u32, Behind>,
-    tombstones: HashMap<u32, Behind>,
-}
-
-/// How far our stream is behind what was committed of one allocation.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Behind {
-    /// Its `new` may still come.
-    pub(crate) new: bool,
-    /// Another life of its key is open in our stream: what comes first is of that one.
-    pub(crate) skip: bool,
-    /// What was counted here, once it has ended.
-    pub(crate) counted: Carried,
-}
-
-impl Stale {
-    pub(crate) fn new(since: Timestamp, at: Timestamp) -> Stale {
-        Stale {
-            since,
-            until: at.plus(WINDOW),
-            allocations: HashMap::new(),
-            tombstones: HashMap::new(),
-        }
-    }
-
-    pub(crate) fn open(&mut self, slot: u32, behind: Behind) {
-        self.allocations.insert(slot, behind);
-    }
-
-    pub(crate) fn ended(&mut self, slot: u32, behind: Behind) {
-        self.tombstones.insert(slot, behind);
-    }
-}
 
 impl Reducer {
     /// All messages that were published before the committed rows of the last [`Reducer::take_over`] were

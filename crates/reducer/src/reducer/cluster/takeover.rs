@@ -9,9 +9,9 @@ use hashbrown::HashSet;
 
 use super::{
     super::Reducer,
-    follow::{Follower, LifeKey},
+    behind::{Behind, Stale},
+    follower::{Follower, LifeKey},
     life::{Life, Sight, place},
-    stale::{Behind, Stale},
 };
 use crate::{flags::Flags, intern::NONE, relayed::Carried, session::Phase, time::Timestamp};
 

@@ -1,6 +1,7 @@
 //! `turnhook deliveries discard`.
 
 use clap::{Args, ValueEnum};
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_store::DeliveryState;
 
 use super::{
@@ -60,7 +61,7 @@ impl Discard {
             return print(&format!("{count} deliveries would be discarded\n"));
         }
         let what = format!("--state {:?} {}", self.state, self.filter.to_words()).to_lowercase();
-        let count = store.admin().discard(filter, store::now()).await?;
+        let count = store.admin().discard(filter, wall_clock()).await?;
         store::note(&store, "discard", what, "", count).await?;
         print(&format!("{count} deliveries discarded\n"))
     }

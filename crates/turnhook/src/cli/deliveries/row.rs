@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use turnhook_admin::Zone;
-use turnhook_dispatcher::body::rfc3339;
+use turnhook_dispatcher::{body::rfc3339, clock::wall_clock};
 use turnhook_store::DeliveryRow;
 
-use crate::cli::{running::Running, store};
+use crate::cli::running::Running;
 
 pub(super) fn to_json(row: &DeliveryRow, running: &Running) -> Value {
     json!({
@@ -19,7 +19,7 @@ pub(super) fn to_json(row: &DeliveryRow, running: &Running) -> Value {
         "state": row.state.as_str(),
         "attempts": row.attempts,
         "first_attempt_at": row.first_attempt_at.map(rfc3339),
-        "next_attempt_at": running.next_attempt(row, store::now()).map(rfc3339),
+        "next_attempt_at": running.next_attempt(row, wall_clock()).map(rfc3339),
         "finished_at": row.finished_at.map(rfc3339),
         "reason": row.reason,
         "replay": row.replay.map(|replay| replay.0),
@@ -28,7 +28,7 @@ pub(super) fn to_json(row: &DeliveryRow, running: &Running) -> Value {
 
 /// When a delivery is tried next, for people; empty where it is over.
 pub(super) fn next_attempt(row: &DeliveryRow, running: &Running, zone: &Zone) -> String {
-    let now = store::now();
+    let now = wall_clock();
     match (row.next_attempt_at, running.next_attempt(row, now)) {
         (None, _) => String::new(),
         (Some(_), None) => "when resumed".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::event::EventId;
 use turnhook_store::{DeliveryFilter, DeliveryId, DeliveryRow, DeliveryState, RecordFilter, Store};
 
@@ -109,7 +110,7 @@ impl Tail {
         };
         print(&format!(
             "{}  {:<13}  {}  {}: {} after {} attempts{next}\n",
-            self.filter.zone().show(store::now()),
+            self.filter.zone().show(wall_clock()),
             row.event_type.as_str(),
             row.event_id,
             row.endpoint,

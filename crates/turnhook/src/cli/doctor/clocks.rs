@@ -1,9 +1,10 @@
 //! The clocks of others, against this machine's.
 
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::time::Timestamp;
 
 use super::{super::error::CliError, report::Report};
-use crate::cli::{store::now, units::duration};
+use crate::cli::units::duration;
 
 /// Receivers refuse signatures that are five minutes off, and times in bills are this machine's.
 const FAR: u64 = 60_000;
@@ -17,7 +18,7 @@ pub(super) struct Clocks(Vec<(String, i128)>);
 impl Clocks {
     /// A clock that was read just now; `coarse` if it tells whole seconds.
     pub(super) fn add(&mut self, whose: String, theirs: Timestamp, coarse: bool) {
-        let ours = i128::from(now().0);
+        let ours = i128::from(wall_clock().0);
         let theirs = i128::from(theirs.0) + if coarse { 500 } else { 0 };
         self.0.push((whose, theirs - ours));
     }

@@ -1,7 +1,7 @@
 //! `turnhook endpoints render`.
 
 use clap::Args;
-use turnhook_dispatcher::{client::Client, provider::sent::Sent};
+use turnhook_dispatcher::{client::Client, clock::wall_clock, provider::sent::Sent};
 use turnhook_reducer::event::EventId;
 
 use super::{
@@ -55,7 +55,7 @@ impl Render {
         let sent = delivery.sent.as_deref().and_then(Sent::from_bytes);
         let prepared = match sent {
             Some(sent) => turnhook_dispatcher::provider::account::Prepared::Send(sent.all_open()),
-            None => account.prepare(&self.event.to_string(), &body, None, true, store::now()),
+            None => account.prepare(&self.event.to_string(), &body, None, true, wall_clock()),
         };
         trial::show(account, endpoint, &client, &self.event.to_string(), &prepared)
     }

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use clap::{Args, ValueEnum};
 use turnhook_dispatcher::{
     client::Client,
+    clock::wall_clock,
     config::EndpointConfig,
     provider::account::{Account, Prepared},
     samples::Case,
@@ -15,7 +16,6 @@ use super::{
         args::ConfigArgs,
         error::CliError,
         output::{self, print},
-        store,
     },
     find::find,
 };
@@ -106,7 +106,7 @@ impl Test {
         let config = self.config.load()?;
         let endpoint = find(&config.endpoints, &self.name)?;
         let client = Client::new(endpoint).map_err(|error| CliError::Unusable(error.to_string()))?;
-        let at = store::now();
+        let at = wall_clock();
         match &endpoint.account {
             Some(account) => self.product(account, endpoint, &client, at).await,
             None => self.webhook(endpoint, &client, at).await,

@@ -1,6 +1,7 @@
 //! `turnhook sessions end`.
 
 use clap::Args;
+use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::event::SessionId;
 use turnhook_store::BlockChange;
 
@@ -44,7 +45,7 @@ impl End {
         let change = BlockChange::EndSession(id);
         store
             .admin()
-            .change_block(store::now(), change, &reason, &store::who())
+            .change_block(wall_clock(), change, &reason, &store::who())
             .await?;
         store::note(&store, "end", id.to_string(), &reason, 1).await?;
         print(&format!("{id}: its end is asked for\n"))

@@ -5,10 +5,12 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use turnhook_reducer::rules;
 
-use super::{
-    super::secret::{Secret, SecretUrl},
-    every,
-};
+use super::super::secret::{Secret, SecretUrl};
+
+/// All there are.
+pub(super) fn every() -> Vec<String> {
+    vec!["*".to_owned()]
+}
 
 /// `type` of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
