@@ -32,7 +32,10 @@ use std::sync::Arc;
 
 pub use self::{
     facts::Facts,
-    product::*,
+    product::{
+        Answer, Customers, Decoded, Group, Item, ItemVerdict, Meters, Order, Product, Record, Request,
+        Settings, Terms, TokenCall, Window, Wrong,
+    },
     quantity::{Count, Meter, USUAL, Value},
 };
 

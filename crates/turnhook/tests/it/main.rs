@@ -9,6 +9,7 @@ mod billing;
 mod billing_pages;
 mod captures;
 mod chaos;
+mod circles;
 mod cli;
 mod clock;
 mod cluster;
