@@ -151,7 +151,7 @@ fn load(path: &Path, folder: &Path, module: Names, files: &mut BTreeMap<Names, F
         load(
             &path,
             &folder,
-            [module.as_slice(), &[child.clone()]].concat(),
+            [module.as_slice(), std::slice::from_ref(child)].concat(),
             files,
         );
     }
