@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use turnhook_reducer::event::EventType;
 
 use super::error::CliError;
 use crate::config::{self, Config, Input};
@@ -45,4 +49,10 @@ pub(super) enum Format {
     Text,
     /// For programs
     Json,
+}
+
+/// Types of events, by their names.
+pub(super) fn event_type() -> impl TypedValueParser<Value = EventType> {
+    let names = PossibleValuesParser::new(EventType::ALL.map(EventType::as_str));
+    names.try_map(|name| EventType::from_name(&name).ok_or("no type of events"))
 }

@@ -1,12 +1,15 @@
 //! Which deliveries a command is about.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
 use turnhook_reducer::event::{EventId, EventType, SessionId};
 use turnhook_store::{DeliveryFilter, DeliveryState};
 
-use crate::cli::zone::{When, ZoneArgs};
+use crate::cli::{
+    args::event_type,
+    zone::{When, ZoneArgs},
+};
 
 /// Which deliveries: all that is given must hold.
 #[derive(Clone, Debug, Default, Args)]
@@ -24,8 +27,8 @@ pub(in super::super) struct FilterArgs {
     #[arg(long)]
     user: Option<String>,
     /// Only of this type; any number of them
-    #[arg(long = "type", value_name = "TYPE", value_enum)]
-    event_type: Vec<TypeArg>,
+    #[arg(long = "type", value_name = "TYPE", value_parser = event_type())]
+    event_type: Vec<EventType>,
     /// Only of events at this time or later: 2026-11-22T06:00:00Z, 2026-11-22, or 2h ago
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
     since: Option<When>,
@@ -34,35 +37,6 @@ pub(in super::super) struct FilterArgs {
     until: Option<When>,
     #[command(flatten)]
     zone: ZoneArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TypeArg {
-    #[value(name = "session.start")]
-    Start,
-    #[value(name = "session.usage")]
-    Usage,
-    #[value(name = "session.end")]
-    End,
-    #[value(name = "quota.reached")]
-    QuotaReached,
-    #[value(name = "user.blocked")]
-    UserBlocked,
-    #[value(name = "user.unblocked")]
-    UserUnblocked,
-}
-
-impl From<TypeArg> for EventType {
-    fn from(arg: TypeArg) -> EventType {
-        match arg {
-            TypeArg::Start => EventType::Start,
-            TypeArg::Usage => EventType::Usage,
-            TypeArg::End => EventType::End,
-            TypeArg::QuotaReached => EventType::QuotaReached,
-            TypeArg::UserBlocked => EventType::UserBlocked,
-            TypeArg::UserUnblocked => EventType::UserUnblocked,
-        }
-    }
 }
 
 impl FilterArgs {
@@ -83,7 +57,7 @@ impl FilterArgs {
             states: states.to_vec(),
             session: self.session,
             user: self.user.clone().map(String::into_bytes),
-            event_types: self.event_type.iter().map(|one| EventType::from(*one)).collect(),
+            event_types: self.event_type.clone(),
             since: self.since.map(|when| when.of(&self.zone)),
             until: self.until.map(|when| when.of(&self.zone)),
         }

@@ -13,7 +13,7 @@ use turnhook_reducer::{event::EventType, time::Timestamp};
 
 use super::{
     super::{
-        args::ConfigArgs,
+        args::{ConfigArgs, event_type},
         error::CliError,
         output::{self, print},
     },
@@ -38,27 +38,11 @@ pub(super) struct Test {
     /// The endpoint's name
     name: String,
     /// Send a sample of this type
-    #[arg(long, value_enum, value_name = "TYPE")]
-    r#type: Option<Type>,
+    #[arg(long, value_parser = event_type(), value_name = "TYPE")]
+    r#type: Option<EventType>,
     /// What is special about the sample
     #[arg(long, value_enum, default_value_t)]
     case: CaseArg,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Type {
-    #[value(name = "session.start")]
-    Start,
-    #[value(name = "session.usage")]
-    Usage,
-    #[value(name = "session.end")]
-    End,
-    #[value(name = "quota.reached")]
-    QuotaReached,
-    #[value(name = "user.blocked")]
-    UserBlocked,
-    #[value(name = "user.unblocked")]
-    UserUnblocked,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -74,19 +58,6 @@ enum CaseArg {
     NoUser,
     /// More allocations than are listed
     Many,
-}
-
-impl From<Type> for EventType {
-    fn from(of: Type) -> EventType {
-        match of {
-            Type::Start => EventType::Start,
-            Type::Usage => EventType::Usage,
-            Type::End => EventType::End,
-            Type::QuotaReached => EventType::QuotaReached,
-            Type::UserBlocked => EventType::UserBlocked,
-            Type::UserUnblocked => EventType::UserUnblocked,
-        }
-    }
 }
 
 impl From<CaseArg> for Case {
@@ -119,7 +90,7 @@ impl Test {
         client: &Client,
         at: Timestamp,
     ) -> Result<(), CliError> {
-        let sample = self.r#type.map(|of| (of.into(), self.case.into()));
+        let sample = self.r#type.map(|of| (of, self.case.into()));
         let tried = trial::webhook(endpoint, client, sample, at).await;
         say(&tried)?;
         match tried.error {
@@ -136,7 +107,7 @@ impl Test {
         client: &Client,
         at: Timestamp,
     ) -> Result<(), CliError> {
-        let event_type = self.r#type.map_or(EventType::Usage, EventType::from);
+        let event_type = self.r#type.unwrap_or(EventType::Usage);
         let what = format!("a sample of {}", event_type.as_str());
         let prepared = trial::prepared(account, endpoint, (event_type, self.case.into()), at);
         show(account, endpoint, client, &what, &prepared)?;
