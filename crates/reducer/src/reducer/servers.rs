@@ -3,7 +3,7 @@
 use hashbrown::HashSet;
 
 use super::{Notice, Reducer, ServerRef};
-use crate::{event::CloseReason, intern::NONE, servers::Ending, time::Timestamp};
+use crate::{aside::Tombstone, event::CloseReason, intern::NONE, servers::Ending, time::Timestamp};
 
 /// So many allocations are looked at for what it takes to end one.
 const LOOKED_AT: usize = 64;
@@ -13,6 +13,20 @@ impl Reducer {
     pub fn server_stopped(&mut self, at: Timestamp, server: ServerRef, stopped_at: Timestamp) {
         self.end_server(at, server, stopped_at, CloseReason::ServerStopped);
         self.servers.stopped(server.0, stopped_at);
+    }
+
+    /// A server that was taken to have stopped is there again, and its absence is on record: nobody who goes on from here
+    /// is to say it once more.
+    pub fn server_returned(&mut self, server: ServerRef) {
+        let absent = |t: &Tombstone| t.server == server.0 && t.rest.more.stopped_at.is_some();
+        let ended = self.tombstones.iter().filter(|(_, t)| absent(t));
+        let ended: Vec<u32> = ended.map(|(slot, _)| slot).collect();
+        for slot in ended {
+            if let Some(t) = self.tombstones.get_mut(slot) {
+                t.rest.more.stopped_at = None;
+                self.outgoing.tombstone(slot);
+            }
+        }
     }
 
     /// A server was started anew, after it had closed the last of its connections at `closed_at`: what was
@@ -135,6 +149,7 @@ impl Reducer {
         let Some(from) = self.servers.returned(server) else {
             return;
         };
+        self.server_returned(ServerRef(server));
         let now = self.now;
         self.hearing.missed(Some(server), now);
         self.outgoing.source();

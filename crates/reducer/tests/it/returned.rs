@@ -90,3 +90,40 @@ fn what_was_not_heard_of_it_is_a_gap() {
         assert_eq!((from.0 - START, to.0 - START), (100_000, 200_000));
     }
 }
+
+/// A server has many allocations, which are heard again one after the other: turnhook may be started anew between two of
+/// them, whoever it was that noticed.
+#[test]
+fn that_it_had_not_stopped_is_said_once_whatever_is_started_anew() {
+    let said = |w: &World| {
+        let had_not = |n: &&Notice| matches!(n, Notice::HadNotStopped { .. });
+        w.notices.iter().filter(had_not).count()
+    };
+    for by_its_connections in [false, true] {
+        let mut w = World::new(Rules {
+            direct: true,
+            peer_leg: PeerLeg::Reported,
+            ..Rules::default()
+        });
+        w.server = w.reducer.server(b"10.0.0.1/-/0");
+        w.at(0.0).open("ann", 1).open("bob", 2);
+        w.at(105.0);
+        w.reducer
+            .server_stopped(Timestamp(w.now), w.server, Timestamp(START + 100_000));
+        w.at(150.0).advance();
+        assert_eq!(w.ends().len(), 2);
+        let first = if by_its_connections {
+            w.reducer.server_returned(w.server);
+            0
+        } else {
+            w.at(200.0).refresh("ann", 1);
+            1
+        };
+        w.at(210.0).advance().crash();
+        w.server = w.reducer.server(b"10.0.0.1/-/0");
+        w.hears();
+        w.at(400.0).refresh("bob", 2).advance();
+        assert_eq!(said(&w), first, "{:#?}", w.notices);
+        assert_eq!(w.reducer.open_allocations(), 2 - usize::from(by_its_connections));
+    }
+}

@@ -91,6 +91,9 @@ impl SourceTask {
                 stopped_at,
             } => {
                 self.telemetry.server_returned(at, &server, stopped_at);
+                turn.server = None;
+                let number = self.reducer.server(&server);
+                self.reducer.server_returned(number);
                 turn.returned.push_back(((*server).into(), stopped_at));
                 if turn.returned.len() > RETURNED {
                     turn.returned.pop_front();
