@@ -45,6 +45,8 @@ pub enum Signal {
     Deaf {
         /// When this was noticed.
         at: Timestamp,
+        /// Up to when all was surely heard, if it heard at all.
+        heard: Timestamp,
         /// Why, for people; no secrets.
         error: String,
     },

@@ -19,6 +19,8 @@ pub struct HearsSince {
 pub(crate) struct Hearing {
     /// The source hears nothing at all.
     deaf: bool,
+    /// Since when it does not, but for what is on record as a gap; none before anything was ever heard.
+    unheard_since: Option<Timestamp>,
     /// Since when nothing was missed of any server.
     since: Timestamp,
     /// The same of single servers, where that is later.
@@ -34,6 +36,7 @@ impl Default for Hearing {
     fn default() -> Hearing {
         Hearing {
             deaf: true,
+            unheard_since: None,
             since: Timestamp(0),
             servers: BTreeMap::new(),
             threads: HashMap::new(),
@@ -47,13 +50,25 @@ impl Hearing {
         self.deaf
     }
 
-    pub(super) fn deafen(&mut self) {
+    pub(super) fn deafen(&mut self, now: Timestamp) {
         self.deaf = true;
+        self.unheard_since.get_or_insert(now);
+    }
+
+    /// Since when nothing was heard that is not on record as a gap.
+    pub(super) fn unheard_since(&self) -> Option<Timestamp> {
+        self.unheard_since
+    }
+
+    /// Nothing was heard since then, or all was.
+    pub(super) fn unheard(&mut self, since: Option<Timestamp>) {
+        self.unheard_since = since;
     }
 
     /// The source hears: whether it did not before. Of its threads nothing is known any more.
     pub(super) fn hear(&mut self, now: Timestamp) -> bool {
         self.threads.clear();
+        self.unheard_since = None;
         let was_deaf = std::mem::replace(&mut self.deaf, false);
         if was_deaf {
             self.since = now;
@@ -90,6 +105,7 @@ impl Hearing {
     /// What another reducer of the same source heard counts from now on; `number` is the number here of its server.
     pub(super) fn take_over(&mut self, other: &Hearing, mut number: impl FnMut(u32) -> u32) {
         self.deaf = other.deaf;
+        self.unheard_since = other.unheard_since;
         self.since = self.since.max(other.since);
         for (server, since) in &other.servers {
             self.servers.insert(number(*server), *since);

@@ -353,7 +353,30 @@ impl Reducer {
     /// The source hears nothing from now on: nothing expires until it hears again.
     pub fn deaf(&mut self, at: Timestamp) {
         self.begin(at);
-        self.hearing.deafen();
+        self.hearing.deafen(self.now);
+        self.outgoing.source();
+    }
+
+    /// The source is deaf: up to when all was heard, where that is earlier than was known.
+    pub fn heard_until(&mut self, at: Timestamp) {
+        if let Some(since) = self.hearing.unheard_since()
+            && at < since
+        {
+            self.hearing.unheard(Some(at));
+            self.outgoing.source();
+        }
+    }
+
+    /// Since when nothing was heard, as far as no gap is on record for it: since before a restart, perhaps. `None` while the
+    /// source hears, and before it ever did.
+    #[must_use]
+    pub fn unheard_since(&self) -> Option<Timestamp> {
+        self.hearing.unheard_since()
+    }
+
+    /// A gap up to `until` is on record for what was not heard, and still is not.
+    pub fn unheard_is_on_record(&mut self, until: Timestamp) {
+        self.hearing.unheard(Some(until));
         self.outgoing.source();
     }
 

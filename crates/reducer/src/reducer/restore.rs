@@ -117,11 +117,14 @@ impl Restoring {
                 let (row, more): (SourceRow, Option<SourceMore>) = read_with(bytes, bad)?;
                 reducer.evicted_until = row.evicted_until;
                 reducer.evicted_at_once = row.evicted_at_once;
+                let unheard_since;
                 SourceMore {
                     peer_leg: reducer.peer_leg,
                     wall: reducer.wall,
                     leftovers_told: reducer.leftovers_told,
+                    unheard_since,
                 } = more.unwrap_or_default();
+                reducer.hearing.unheard(unheard_since);
             }
             Table::Source => {
                 let row: RefusedRow = read(bytes, bad)?;
@@ -146,6 +149,11 @@ impl Restoring {
         reducer.restore_tombstones(tombstones);
         reducer.restore_leftovers(leftovers);
         reducer.link(current);
+        // What is committed before it first hears must not pass for heard.
+        if reducer.hearing.unheard_since().is_none() && clock > Timestamp(0) {
+            reducer.hearing.unheard(Some(clock));
+            reducer.outgoing.source();
+        }
         reducer
     }
 }

@@ -105,6 +105,8 @@ pub(crate) struct SourceMore {
     pub(crate) peer_leg: Known,
     pub(crate) wall: Wall,
     pub(crate) leftovers_told: u64,
+    /// Whoever is killed while it hears nothing leaves this to the next: what was committed meanwhile is later.
+    pub(crate) unheard_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -301,6 +303,7 @@ impl Reducer {
             peer_leg: self.peer_leg,
             wall: self.wall.clone(),
             leftovers_told: self.leftovers_told,
+            unheard_since: self.hearing.unheard_since(),
         };
         self.encode_with(&row, &more)
     }

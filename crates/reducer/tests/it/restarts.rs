@@ -9,7 +9,7 @@ use turnhook_reducer::{
     time::Timestamp,
 };
 
-use crate::world::{World, bytes, describe, exact};
+use crate::world::{START, World, bytes, describe, exact};
 
 fn call(w: &mut World, crash: bool) -> Vec<String> {
     let maybe = |w: &mut World| {
@@ -209,4 +209,40 @@ fn what_was_not_heard_of_since_a_restart_ends_with_its_server() {
             .all(|(_, reason)| *reason == CloseReason::ServerStopped)
     );
     assert_eq!(w.reducer.open_allocations(), 2, "of the other server");
+}
+
+/// What is committed while nothing is heard bears a later time: whoever goes on from it knows that it was not heard.
+#[test]
+fn since_when_nothing_was_heard_outlives_a_crash() {
+    let mut w = World::new(Rules::default());
+    let seconds = |s: u64| Some(Timestamp(START + 1000 * s));
+    w.open("ann", 1).traffic("ann", 1, 1000, 1_000_000);
+    assert_eq!(w.reducer.unheard_since(), None);
+    let deaf = Timestamp(w.at(12.0).now);
+    w.reducer.deaf(deaf);
+    w.reducer.heard_until(Timestamp(START + 10_000));
+    w.reducer.heard_until(deaf); // said once more
+    for at in [100.0, 200.0] {
+        let before = w.events.len();
+        w.at(at).advance();
+        assert!(
+            at > 100.0 || w.events.len() > before,
+            "something was committed meanwhile"
+        );
+        w.crash();
+        assert_eq!(w.reducer.unheard_since(), seconds(10));
+    }
+    // A gap that is on record is not to be said again.
+    let now = Timestamp(w.now);
+    w.reducer.unheard_is_on_record(now);
+    w.advance().crash();
+    assert_eq!(w.reducer.unheard_since(), seconds(200));
+    w.at(300.0).hears();
+    assert_eq!(w.reducer.unheard_since(), None);
+    // It heard up to its last commit; and what is committed before it hears again does not pass for heard.
+    w.at(310.0).traffic("ann", 1, 1000, 1_000_000).refresh("ann", 1);
+    w.crash();
+    assert_eq!(w.reducer.unheard_since(), seconds(310));
+    w.at(400.0).advance().crash();
+    assert_eq!(w.reducer.unheard_since(), seconds(310));
 }

@@ -68,7 +68,9 @@ fn a_row_of_an_allocation_is_what_it_was() {
     let read = rows
         .iter()
         .map(|row| (row.table, row.key, row.value.as_ref().unwrap()));
-    let restored = Reducer::restore(identity.clone(), Rules::default(), reducer.now(), read).unwrap();
+    let mut restored = Reducer::restore(identity.clone(), Rules::default(), reducer.now(), read).unwrap();
+    // Until then its row says up to when it heard.
+    restored.hearing(reducer.now());
     assert_eq!(restored.dump(), rows);
     // Of a version that wrote no second part.
     let read = rows.iter().map(|row| match row.table {

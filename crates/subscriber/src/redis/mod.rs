@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
-use turnhook_reducer::source::Gap;
+use turnhook_reducer::{source::Gap, time::Timestamp};
 
 use self::{
     config::{Node, Target},
@@ -107,7 +107,7 @@ impl Redis {
     /// Subscribes, again and again, for ever.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(self.patience.backoff);
-        let mut lost: Option<(ServerState, Loss, turnhook_reducer::time::Timestamp)> = None;
+        let mut lost: Option<(ServerState, Loss, Timestamp)> = None;
         let mut told = String::new();
         loop {
             let (node, mut subscription) = match self.open().await {
@@ -115,7 +115,7 @@ impl Redis {
                 Err(error) => {
                     if error != told {
                         warn!("not connected to Redis: {error}");
-                        self.deaf(&error);
+                        self.deaf((self.clock)(), &error);
                         told = error;
                     }
                     self.wait(backoff.next()).await;
@@ -144,7 +144,7 @@ impl Redis {
                 never = self.attend(&node) => match never {},
             };
             warn!("{node}: {}", loss.error);
-            self.deaf(&loss.error);
+            self.deaf(subscription.heard, &loss.error);
             lost = Some((subscription.server.clone(), loss, subscription.heard));
             if since.elapsed() > self.patience.backoff {
                 backoff = Backoff::new(self.patience.backoff);
@@ -220,9 +220,10 @@ impl Redis {
         }
     }
 
-    fn deaf(&self, error: &str) {
+    fn deaf(&self, heard: Timestamp, error: &str) {
         self.signals.signal(Signal::Deaf {
             at: (self.clock)(),
+            heard,
             error: error.to_owned(),
         });
     }

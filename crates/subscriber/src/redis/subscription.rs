@@ -275,6 +275,7 @@ impl Subscription {
                     let error = format!("Redis has not answered for {} s", alive.elapsed().as_secs());
                     self.signals.signal(Signal::Deaf {
                         at: (self.clock)(),
+                        heard: self.heard,
                         error,
                     });
                 }

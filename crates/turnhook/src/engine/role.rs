@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
-use turnhook_reducer::source::Gap;
+use turnhook_reducer::{source::Gap, time::Timestamp};
 use turnhook_store::Epoch;
 use turnhook_subscriber::{
     queue::SignalSender,
@@ -53,6 +53,9 @@ pub(crate) struct Leading {
 pub(crate) struct Following {
     /// What was missed: on record only if it is not what others heard.
     pub(super) gaps: Vec<Gap>,
+    /// Up to when whoever committed last had heard what there was, once that was read to take over from it: it may have
+    /// been deaf while it committed.
+    pub(super) heard_until: Option<Timestamp>,
     pub(super) confirm_at: Instant,
     pub(super) confirming: Option<Confirming>,
     pub(super) taking_over: Option<TakingOver>,
@@ -69,6 +72,7 @@ impl Following {
     pub(crate) fn new() -> Following {
         Following {
             gaps: Vec::new(),
+            heard_until: None,
             confirm_at: Instant::now() + CONFIRM,
             confirming: None,
             taking_over: None,

@@ -90,8 +90,6 @@ pub(crate) struct Turn {
     held: Option<Signal>,
     /// There is more to do at once.
     busy: bool,
-    /// Since when nothing is heard, after something was.
-    pub(super) deaf_since: Option<Timestamp>,
     /// What is committed now is the last, and it was said that all is well up to then.
     pub(super) ending: bool,
     pub(super) told_end: bool,
@@ -115,7 +113,6 @@ impl Turn {
         Turn {
             held: None,
             busy: false,
-            deaf_since: None,
             ending: false,
             told_end: false,
             tap: None,

@@ -121,6 +121,58 @@ fn what_is_deaf_when_it_stops_has_a_gap_since_it_was() {
     program.stop();
 }
 
+/// The same where it is killed, and had committed something meanwhile: a session that ended while nothing was heard.
+#[test]
+fn what_is_deaf_when_it_is_killed_has_a_gap_since_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let billing = Billing::start();
+    let mut program = redis(&billing, &format!("url = \"redis://127.0.0.1:{port}\""));
+    let mut server = Redis::start_on(port, directory.path(), &[]);
+    program.start();
+    eventually("/readyz", || (program.get("/readyz").0 == 200).then_some(()));
+    let says = |what: &str, message: &str| {
+        let name = "turn/realm/example.org/user/1795413634:ann/allocation/000000000000000007";
+        server.ask(&["PUBLISH", &format!("{name}/{what}"), message]);
+    };
+    says("status", "new lifetime=600");
+    says("traffic", "rcvp=9, rcvb=900, sentp=9, sentb=900");
+    says("traffic/peer", "rcvp=9, rcvb=900, sentp=9, sentb=900");
+    says("status", "deleted");
+    billing.started("ann");
+    server.process.signal("KILL");
+    program.until("deafness", |status| status["sources"]["eu-1"]["state"] == "deaf");
+    let deaf = jiff::Timestamp::now().as_millisecond();
+    billing.ended("ann", 1);
+    program.kill();
+    // Once more without ever having heard.
+    program.start();
+    program.until("deafness", |status| {
+        status["sources"]["eu-1"]["last_error"].is_string()
+    });
+    program.kill();
+    server.start_again();
+    program.start();
+    let gaps = eventually("the gap", || {
+        Some(program.objects(&["gaps", "list"])).filter(|gaps| !gaps.is_empty())
+    });
+    let from = gaps[0]["from"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    assert!(
+        from.as_millisecond() <= deaf,
+        "it was deaf before, at {deaf}: {gaps:?}"
+    );
+    assert_eq!(
+        (gaps.len(), &gaps[0]["reason"]),
+        (1, &"restart".into()),
+        "{gaps:?}"
+    );
+    program.stop();
+}
+
 #[test]
 fn what_is_taken_is_said() {
     let billing = Billing::start();

@@ -84,6 +84,7 @@ impl Reducer {
         }
         let Reducer { hearing, servers, .. } = &mut committed;
         hearing.take_over(&self.hearing, |server| servers.optional(self.servers.get(server)));
+        committed.outgoing.source();
         let mut take_over = TakeOver {
             ours: &self,
             follower: &follower,

@@ -213,18 +213,17 @@ impl SourceTask {
 impl SourceTask {
     /// What was missed by now goes on record, before the time of a last commit says that all is well up to it.
     fn deaf_until(&mut self, turn: &mut Turn, now: Timestamp) {
-        if self.reducer.hears_since().is_some() {
+        let Some(from) = self.reducer.unheard_since() else {
             return;
-        }
-        let (from, reason) = match (self.last_commit.take(), turn.deaf_since) {
-            // It has not heard at all yet.
-            (Some(last), _) => (last, GapReason::Restart),
-            (None, Some(since)) => (since, GapReason::Reconnect),
-            (None, None) => return,
+        };
+        let reason = if self.last_commit.take().is_some() {
+            GapReason::Restart // it has not heard at all yet
+        } else {
+            GapReason::Reconnect
         };
         if from < now {
             // There may be another commit, with what was due meanwhile.
-            turn.deaf_since = Some(now);
+            self.reducer.unheard_is_on_record(now);
             let gap = Gap {
                 from,
                 to: now,

@@ -39,11 +39,13 @@ impl SourceTask {
             Signal::Refused { reason, count } => self.telemetry.ignored(reason.as_str(), count),
             Signal::Hearing { at, detail } => {
                 info!(source = %self.telemetry.name(), detail, "hearing");
+                let unheard = self.reducer.unheard_since();
                 self.reducer.hearing(at);
-                turn.deaf_since = None;
                 self.telemetry.hearing(at, detail);
-                if let Some(from) = self.last_commit.take() {
-                    let reason = if self.store_health.was_away(from, at) {
+                if let Some(last) = self.last_commit.take() {
+                    // Whoever was there before may have been deaf for longer, whatever it committed.
+                    let from = unheard.map_or(last, |since| since.min(last));
+                    let reason = if self.store_health.was_away(last, at) {
                         GapReason::StoreUnavailable
                     } else {
                         GapReason::Restart
@@ -67,10 +69,10 @@ impl SourceTask {
                 self.last_commit = None;
             }
             Signal::CaughtUp => self.resumed = None,
-            Signal::Deaf { at, error } => {
+            Signal::Deaf { at, heard, error } => {
                 warn!(source = %self.telemetry.name(), error, "deaf: hears nothing until it has connected again");
                 self.reducer.deaf(at);
-                turn.deaf_since.get_or_insert(at);
+                self.reducer.heard_until(heard);
                 self.telemetry.deaf(at, error);
             }
             Signal::Gap(gap) => self.gap(turn, gap),

@@ -98,6 +98,7 @@ impl SourceTask {
         self.wedges.begin_anew();
         if let Role::Follower(following) = &mut self.role {
             following.confirming = None;
+            following.heard_until = committed.unheard_since().or(clock);
         }
         if self.sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
             // Nobody has spoken to this node: it goes on as after a restart.
@@ -129,9 +130,9 @@ impl SourceTask {
             saved_last: false,
             listen_again_at: None,
         };
-        let gaps = match std::mem::replace(&mut self.role, Role::Leader(leading)) {
-            Role::Follower(following) => following.gaps,
-            Role::Alone(_) | Role::Leader(_) => Vec::new(),
+        let (gaps, heard_until) = match std::mem::replace(&mut self.role, Role::Leader(leading)) {
+            Role::Follower(following) => (following.gaps, following.heard_until),
+            Role::Alone(_) | Role::Leader(_) => (Vec::new(), None),
         };
         turn.server = None;
         if let Some(tap) = turn.tap.take() {
@@ -141,10 +142,10 @@ impl SourceTask {
         self.telemetry.role(health::Role::Leader);
         let (allocations, sessions) = (self.reducer.open_allocations(), self.reducer.open_sessions());
         info!(source = %self.telemetry.name(), epoch = epoch.0, allocations, sessions, "leads the source");
-        // What this node missed matters where nobody else committed that time.
-        let committed = turn.committed;
-        for mut gap in gaps.into_iter().filter(|gap| gap.to > committed) {
-            gap.from = gap.from.max(committed);
+        // What this node missed matters where nobody else heard that time and committed it.
+        let heard_until = heard_until.map_or(turn.committed, |at| at.min(turn.committed));
+        for mut gap in gaps.into_iter().filter(|gap| gap.to > heard_until) {
+            gap.from = gap.from.max(heard_until);
             if gap.reason == GapReason::Restart || gap.from < gap.to {
                 self.gap(turn, gap);
             }
