@@ -18,6 +18,8 @@ const MANY: usize = 512;
 #[derive(Default)]
 pub(crate) struct Committing {
     pub(super) gaps: Vec<Gap>,
+    /// Those of the commit that has yet to succeed: whoever loses the lease meanwhile may still have to put them on record.
+    pub(super) in_commit: Vec<Gap>,
     /// The commit that failed; kept until the store has it.
     pub(super) commit: Option<Arc<Commit>>,
     pub(super) under_way: Option<Pin<Box<dyn Future<Output = Made> + Send>>>,
@@ -37,6 +39,13 @@ impl Committing {
             saved_at: Some(Instant::now()),
             ..Committing::default()
         }
+    }
+
+    /// The gaps that are not known to be on record.
+    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+        let mut gaps = std::mem::take(&mut self.in_commit);
+        gaps.append(&mut self.gaps);
+        gaps
     }
 
     /// Whether a commit has yet to succeed.

@@ -123,7 +123,9 @@ impl SourceTask {
             commit.epoch = Some(leading.epoch);
         }
         // Those that the notices told of are among them.
-        commit.gaps = std::mem::take(&mut self.role.committing_mut()?.gaps);
+        let committing = self.role.committing_mut()?;
+        commit.gaps = std::mem::take(&mut committing.gaps);
+        committing.in_commit.clone_from(&commit.gaps);
         let nothing = output.changes.is_empty()
             && output.events.is_empty()
             && commit.gaps.is_empty()
@@ -153,6 +155,7 @@ impl SourceTask {
                 if let Some(commit) = made.commit {
                     turn.committed = commit.clock;
                 }
+                committing.in_commit.clear();
                 self.telemetry.committed(made.took);
                 self.store_health.committed();
                 self.on_record();

@@ -98,7 +98,7 @@ impl SourceTask {
             return;
         };
         let mut following = Following::new();
-        following.gaps = std::mem::take(&mut committing.gaps);
+        following.gaps = committing.take_gaps();
         self.role = Role::Follower(following);
         if let Some(tap) = turn.tap.take() {
             tap.sink().end(Reason::RoleChanged);

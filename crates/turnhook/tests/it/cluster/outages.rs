@@ -191,3 +191,43 @@ fn an_outage_is_told_as_what_it_is() {
         .filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
     assert!(warnings.count() <= 3, "{log:#?}");
 }
+
+/// Redis and PostgreSQL are away at once (one machine, one switch), PostgreSQL for longer than a lease: the gap that could
+/// not be written down is on record once the node leads again.
+#[test]
+fn a_gap_that_could_not_be_committed_is_on_record_later() {
+    let billing = Billing::start();
+    let mut shared = Shared::start("8s", billing.endpoint());
+    let nodes = shared.nodes(1);
+    shared.postgres.stop();
+    let before = jiff::Timestamp::now().as_millisecond();
+    shared.redis.process.signal("KILL");
+    let node = &nodes[0].program;
+    node.until("deafness", |status| status["sources"]["eu-1"]["state"] == "deaf");
+    shared.redis.start_again();
+    eventually("the gap to be known", || {
+        (counted(node, &["turnhook_gaps_total", "reconnect"]) > 0).then_some(())
+    });
+    let after = jiff::Timestamp::now().as_millisecond();
+    eventually("the lease to run out", || {
+        let log = node.log();
+        let follows = log.iter().any(|line| line.contains("follows the source"));
+        follows.then_some(())
+    });
+    shared.postgres.go();
+    ready(&nodes);
+    let gaps = eventually("the gap", || {
+        let gaps = node.objects(&["gaps", "list"]);
+        let of_redis: Vec<_> = gaps
+            .into_iter()
+            .filter(|gap| gap["reason"] == "reconnect")
+            .collect();
+        Some(of_redis).filter(|gaps| !gaps.is_empty())
+    });
+    let at = |key: &str| {
+        let text = gaps[0][key].as_str().unwrap();
+        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    };
+    assert!(gaps.len() == 1 && at("from") <= at("to"), "{gaps:?}");
+    assert!(at("to") >= before && at("to") <= after, "{gaps:?}");
+}
