@@ -85,9 +85,11 @@ impl outbox::Outbox for Outbox {
             for alike in outcomes.chunk_by(|a, b| (&a.endpoint, a.label) == (&b.endpoint, b.label)) {
                 parts.count(alike);
             }
-            let obeyed = join_all(outcomes.iter().filter_map(|outcome| parts.obey.look(outcome)));
+            // First: once it is on record that a delivery is done, nobody is answered a second time.
+            let obey = |outcome| parts.obey.look(outcome, &parts.store_health);
+            join_all(outcomes.iter().filter_map(obey)).await;
             let paused = outcomes.iter().filter(|outcome| outcome.next == Next::Paused);
-            tokio::join!(parts.record(&outcomes), obeyed);
+            parts.record(&outcomes).await;
             for outcome in paused {
                 parts.pause(outcome).await;
             }

@@ -8,7 +8,11 @@ use tracing::{error, warn};
 use turnhook_reducer::outbox::{Next, Outcome};
 use turnhook_store::{BlockChange, Ledger, Outbox, Store};
 
-use super::Blocker;
+use super::{super::store_health::StoreHealth, Blocker};
+
+/// How often a block that the store does not take is tried, and how long after each other.
+const TRIES: usize = 60;
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// `{"block": {"for": "1h", "reason": "balance"}}`, among whatever else an answer says.
 #[derive(Debug, Deserialize)]
@@ -51,7 +55,11 @@ impl Obey {
     }
 
     /// What is to be done about an answer: nothing, for almost all.
-    pub(crate) fn look(&self, outcome: &Outcome) -> Option<impl Future<Output = ()> + Send + use<>> {
+    pub(crate) fn look(
+        &self,
+        outcome: &Outcome,
+        store_health: &Arc<StoreHealth>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
         // What is answered to the news of a block asks for none: it would be told, and answered, without an end.
         let counts = outcome.next == Next::Done && outcome.event_type.is_of_session();
         if !counts || !self.endpoints.contains(&*outcome.endpoint) {
@@ -65,18 +73,32 @@ impl Obey {
                 return None;
             }
         };
-        let (this, outcome) = (self.clone(), outcome.clone());
-        Some(async move { this.obey(&outcome, wish).await })
+        let (this, outcome, store_health) = (self.clone(), outcome.clone(), Arc::clone(store_health));
+        Some(async move {
+            // The answer is known to this process alone.
+            for attempt in 1.. {
+                match this.obey(&outcome, &wish).await {
+                    Ok(()) => return,
+                    Err(error) if error.is_transient() && attempt < TRIES => {
+                        store_health.failed(
+                            "a block that an answer asks for cannot be made; tried again",
+                            &error,
+                        );
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    Err(error) => {
+                        return error!(endpoint = %outcome.endpoint, %error, "an answer could not be obeyed");
+                    }
+                }
+            }
+        })
     }
 
-    async fn obey(self, outcome: &Outcome, wish: Wish) {
+    async fn obey(&self, outcome: &Outcome, wish: &Wish) -> turnhook_store::Result<()> {
         let endpoint = &outcome.endpoint;
-        let whom = match self.whom(outcome).await {
-            Ok(Some(whom)) => whom,
-            Ok(None) => {
-                return warn!(%endpoint, session = %outcome.session, "the session has no user: nobody is blocked");
-            }
-            Err(error) => return error!(%endpoint, %error, "an answer could not be obeyed"),
+        let Some(whom) = self.whom(outcome).await? else {
+            warn!(%endpoint, session = %outcome.session, "the session has no user: nobody is blocked");
+            return Ok(());
         };
         let now = self.blocker.now();
         let until = wish
@@ -88,9 +110,7 @@ impl Obey {
             until,
         };
         let who = format!("endpoint {endpoint}");
-        if let Err(error) = self.blocker.change(change, &wish.reason, &who).await {
-            error!(%endpoint, %error, "an answer could not be obeyed");
-        }
+        self.blocker.change(change, &wish.reason, &who).await
     }
 }
 

@@ -1,11 +1,20 @@
 //! An answer that blocks, and one that has no say.
 
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
+
 use super::{control, coturn, is_cut_off};
-use crate::harness::{
-    billing::{Billing, QUICK, statsdb},
-    free_port,
-    program::Program,
-    turn::TurnClient,
+use crate::{
+    harness::{
+        billing::{Billing, QUICK, counted, statsdb},
+        eventually, free_port,
+        postgres::Postgres,
+        program::{Program, endpoint},
+        turn::TurnClient,
+    },
+    stopping::{hears, on_postgres},
 };
 
 #[test]
@@ -51,5 +60,45 @@ fn an_endpoint_that_is_obeyed_blocks_by_its_answer_and_no_other_does() {
     for client in [&mut bob, &mut eve] {
         assert_eq!(client.refresh(600), 0);
     }
+    program.stop();
+}
+
+/// What an answer asks for is known to nobody else: where the database is away at that moment, it is done later.
+#[test]
+fn an_answer_is_obeyed_once_the_store_is_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let postgres = Postgres::start();
+    let more = format!(
+        "{}[enforce]\nobey = [\"billing\"]\n",
+        endpoint("billing", &url, "")
+    );
+    let mut program = on_postgres(&postgres, &more);
+    program.start();
+    let _feeder = hears(&program, 1);
+    let (mut asked, _) = listener.accept().unwrap();
+    let (mut request, mut some) = (Vec::new(), [0; 4096]);
+    while !request.ends_with(b"}}") {
+        let n = asked.read(&mut some).unwrap();
+        assert!(n > 0, "{}", String::from_utf8_lossy(&request));
+        request.extend_from_slice(&some[..n]);
+    }
+    postgres.stop();
+    let block = r#"{"block": {"for": "1h", "reason": "balance"}}"#;
+    let length = block.len();
+    write!(
+        asked,
+        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{block}"
+    )
+    .unwrap();
+    eventually("the answer to be heard", || {
+        (counted(&program, &["turnhook_deliveries_total", "\"billing\""]) > 0).then_some(())
+    });
+    postgres.go();
+    eventually("the block", || {
+        let listed = program.ask(&["blocks", "list", "--format", "json"]);
+        listed.contains("cust_42").then_some(())
+    });
+    drop(listener);
     program.stop();
 }
