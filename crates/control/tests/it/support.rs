@@ -18,6 +18,10 @@ use tokio::{
 use turnhook_control::{Config, Target};
 use turnhook_reducer::message::AllocationId;
 
+/// The subscriber's own.
+#[path = "../../../subscriber/tests/it/support/udp.rs"]
+mod udp;
+
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const PASSWORD: &str = "cli-tests-only";
 
@@ -106,6 +110,7 @@ impl Coturn {
             while Instant::now() < deadline && matches!(coturn.process.0.try_wait(), Ok(None)) {
                 if TcpStream::connect(local(port)).await.is_ok()
                     && TcpStream::connect(local(cli)).await.is_ok()
+                    && udp::is_open(port)
                 {
                     return coturn;
                 }
@@ -143,6 +148,10 @@ impl Coturn {
 
     /// What its CLI lists, by a way of the tests' own.
     pub async fn list(&self) -> Vec<Target> {
+        self.list_of(|_| true).await
+    }
+
+    async fn list_of(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Target> {
         let mut stream = TcpStream::connect(local(self.cli)).await.unwrap();
         let mut text = String::new();
         for (line, until) in [
@@ -165,7 +174,7 @@ impl Coturn {
             let rest = s.split_once(from).unwrap().1;
             rest.split_once(to).unwrap().0.as_bytes().into()
         };
-        let entries = text.split(") id=").skip(1);
+        let entries = text.split(") id=").skip(1).filter(|entry| is_wanted(entry));
         entries
             .map(|entry| Target {
                 id: AllocationId(entry[..18].parse().unwrap()),
@@ -178,11 +187,11 @@ impl Coturn {
             .collect()
     }
 
-    /// Those of a user, once there are as many.
+    /// Those of a user that have a peer, once there are as many. (Each client tries whether it can allocate first.)
     pub async fn sessions_of(&self, user: &str, at_least: usize) -> Vec<Target> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut found = self.list().await;
+            let mut found = self.list_of(|entry| entry.contains("peers:")).await;
             found.retain(|t| t.username.ends_with(user.as_bytes()));
             if found.len() >= at_least {
                 return found;

@@ -30,6 +30,7 @@ use turnhook_subscriber::{
 
 mod coturn;
 mod ear;
+mod udp;
 
 pub use coturn::{Coturn, turnservers};
 pub use ear::{Ear, start, start_on, start_with};

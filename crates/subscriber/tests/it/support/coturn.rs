@@ -84,7 +84,7 @@ impl Coturn {
     pub async fn serves(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.process.running() {
-            if TcpStream::connect(local(self.port)).await.is_ok() {
+            if TcpStream::connect(local(self.port)).await.is_ok() && udp::is_open(self.port) {
                 return true;
             }
             sleep(Duration::from_millis(20)).await;

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{eventually, free_port, process::Process};
+use super::{eventually, free_port, process::Process, udp};
 
 /// The secret of the TURN REST API.
 pub(crate) const AUTH_SECRET: &str = "north";
@@ -216,9 +216,16 @@ impl Coturn {
 #[track_caller]
 fn launch(arguments: &[String], tls_port: u16) -> Process {
     let last = format!("TCP listener opened on : 127.0.0.1:{tls_port}");
+    let has_udp = || {
+        let port = arguments.iter().find_map(|a| a.strip_prefix("--listening-port="));
+        eventually("its UDP port", || {
+            udp::is_open(port.unwrap().parse().unwrap()).then_some(())
+        });
+    };
     let Some(log) = log_file(arguments) else {
         let mut process = Process::start(turnserver().args(arguments));
         process.line("its last listener", |line| line.contains(&last).then_some(()));
+        has_udp();
         return process;
     };
     // Beside a file its output is held back.
@@ -226,6 +233,7 @@ fn launch(arguments: &[String], tls_port: u16) -> Process {
     let before = opened();
     let process = Process::start(turnserver().args(arguments));
     eventually("its last listener", || (opened() > before).then_some(()));
+    has_udp();
     process
 }
 

@@ -25,6 +25,9 @@ pub(crate) mod stun;
 pub(crate) mod tcp_relay;
 pub(crate) mod turn;
 pub(crate) mod turnhook;
+/// The subscriber's own: whether a coturn has its UDP port.
+#[path = "../../../../subscriber/tests/it/support/udp.rs"]
+pub(crate) mod udp;
 pub(crate) mod wire;
 pub(crate) mod world;
 
