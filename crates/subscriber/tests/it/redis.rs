@@ -68,7 +68,7 @@ async fn a_huge_foreign_message_is_passed_over() {
     let mut ear = start(SourceConfig::Redis(RedisConfig::new(redis.url()))).await;
     ear.hearing().await;
     let mut other = redis.client().await;
-    other.publish(b"turn/user/photo", &vec![b'x'; 20_000_000]).await;
+    other.publish(b"turn/user/photo", &vec![b'x'; 4_000_000]).await;
     other.publish(&status("bob", 1), b"deleted").await;
     ear.until("what comes after", |e| e.heard("deleted")).await;
     assert_eq!((ear.messages.len(), ear.refused), (1, 1));
