@@ -26,7 +26,7 @@ pub trait Product: fmt::Debug + Send + Sync {
     /// the first time that any of them is sent. Credentials come from the endpoint's headers.
     fn request(&self, items: &[Item], attempt: u32) -> Request;
 
-    /// What an answer to that request means. [`answers::by_status`] knows what all have in common.
+    /// What an answer to that request means. [`super::answers::by_status`] knows what all have in common.
     fn decode(&self, answer: &Answer<'_>, items: &[Item]) -> Decoded;
 
     /// Whether it is sent events of users, too: who has used up a quota, who is blocked, and who is no more.
