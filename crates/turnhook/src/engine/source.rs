@@ -396,20 +396,22 @@ impl SourceTask {
     }
 
     pub(super) fn notice(&mut self, turn: &Turn, notice: &Notice) {
-        notices::log(self.telemetry.name(), notice);
         if let Notice::HadNotStopped { server, from, to } = notice {
             let is_known =
                 |(name, since): &(Box<[u8]>, Timestamp)| Some(name) == server.as_ref() && since == from;
-            if !turn.returned.iter().any(is_known) {
-                let (server, reason) = (server.clone(), GapReason::Reconnect);
-                self.record_gap(Gap {
-                    from: *from,
-                    to: *to,
-                    reason,
-                    server,
-                });
+            if turn.returned.iter().any(is_known) {
+                // The listener has noticed, and it is said and on record.
+                return;
             }
+            let (server, reason) = (server.clone(), GapReason::Reconnect);
+            self.record_gap(Gap {
+                from: *from,
+                to: *to,
+                reason,
+                server,
+            });
         }
+        notices::log(self.telemetry.name(), notice);
     }
 }
 

@@ -1,11 +1,15 @@
 //! What is done now and then keeps nobody waiting.
 
+use std::time::{Duration, Instant};
+
 use crate::{
-    harness::{DEADLINE, eventually, postgres::Postgres, program::Program},
+    harness::{
+        DEADLINE, eventually, free_port,
+        postgres::Postgres,
+        program::{Program, endpoint},
+    },
     stopping::hears,
 };
-
-use std::time::{Duration, Instant};
 
 /// What is old is being removed, and the database does not come to an end with it: a command of another process is followed
 /// meanwhile.
@@ -13,7 +17,7 @@ use std::time::{Duration, Instant};
 fn others_are_followed_while_what_is_old_is_removed() {
     let postgres = Postgres::start();
     let database = postgres.database();
-    let nobody = crate::harness::program::endpoint("billing", "http://127.0.0.1:9/", "");
+    let nobody = endpoint("billing", &format!("http://127.0.0.1:{}/", free_port()), "");
     let mut program = Program::new(&format!(
         "[store]\nurl = \"{}\"\n{nobody}",
         postgres.url(&database)
