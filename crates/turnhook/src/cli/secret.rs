@@ -13,8 +13,9 @@ Example:
   $ turnhook secret
   whsec_…
 
-  It goes into `secrets` of an [[endpoint]], and to whoever runs the receiver.
-  $ (umask 077; turnhook secret > /etc/turnhook/billing.secret)     # for `secrets_file`")]
+  It goes into `secrets` of an [[endpoint]], and to whoever runs the receiver. As a file for `secrets_file`,
+  which the service of the package can read and others cannot:
+  $ turnhook secret | install -m 0640 -g turnhook /dev/stdin /etc/turnhook/billing.secret")]
 pub(super) struct Secret {}
 
 impl Secret {

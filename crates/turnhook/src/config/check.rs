@@ -136,6 +136,7 @@ impl Check<'_> {
         self.unique("source", file.source.iter().map(|source| source.name.as_str()));
         self.nothing_billed_twice(&endpoints, &file.endpoint);
         self.asked_for_in_vain(&file);
+        self.billed_by_an_end_that_may_never_come(&file);
         self.unique(
             "endpoint",
             file.endpoint.iter().map(|endpoint| endpoint.name.as_str()),

@@ -296,6 +296,39 @@ fn endpoints_that_hear_of_nobody_and_open_gates_are_warned_of() {
     }
 }
 
+/// A session that never ends is never billed by its end.
+#[test]
+fn who_bills_by_an_end_that_may_never_come_is_warned() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword = \"sixteen-letters-\"\n";
+    let for_ever = "[session]\nmax_session = \"0s\"\n";
+    let webhook = format!(
+        "[[endpoint]]\nname = \"billing\"\nurl = \"https://billing.example.com/turn\"\nsecrets = [\"{SECRET}\"]\n"
+    );
+    let by_the_end = format!("{webhook}events = [\"session.start\", \"session.end\"]\n");
+    let product = "[[endpoint]]\nname = \"billing\"\ntype = \"openmeter\"\nurl = \"https://openmeter.example.com\"\nbearer = \"hunter2\"\n\
+                   meters = [{ event = \"relay\", value = \"billable_bytes\" }]\n";
+    for (more, key) in [
+        (format!("{for_ever}{by_the_end}"), "endpoint[0].events: hears of"),
+        (
+            format!("{for_ever}{product}count = \"end\"\n"),
+            "endpoint[0].count: hears of",
+        ),
+        // One hears of usage as well; one of no session; with the default all sessions end.
+        (format!("{for_ever}{webhook}"), ""),
+        (format!("{for_ever}{product}"), ""),
+        (format!("{for_ever}{webhook}events = [\"user.blocked\"]\n"), ""),
+        (by_the_end.clone(), ""),
+    ] {
+        fs::write(directory.path().join("turnhook.toml"), format!("{source}{more}")).unwrap();
+        let output = run(directory.path(), &["check"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.lines().count(), usize::from(!key.is_empty()), "{said}");
+        assert!(said.contains(key), "{said}");
+    }
+}
+
 /// Two keys may be of one account, which nobody can see: then all would be billed twice.
 #[test]
 fn two_keys_for_one_meter_are_warned_of() {

@@ -131,6 +131,12 @@ fn rules_and_panels_are_about_metrics_that_there_are() {
     }
 }
 
+/// Something to type, rather than a key or a metric.
+fn is_command(quoted: &str) -> bool {
+    let program = quoted.split_whitespace().next().unwrap_or_default();
+    ["turnhook", "systemctl", "journalctl", "timedatectl"].contains(&program)
+}
+
 #[test]
 fn each_alert_is_explained_and_tried() {
     let page = read("OPERATING.md");
@@ -175,6 +181,12 @@ fn each_alert_is_explained_and_tried() {
         for part in ["*The bill:*", "*Do:*", "*By itself:*"] {
             assert!(paragraph.contains(part), "{heading} has no {part}");
         }
+        let (_, after) = paragraph.split_once("*Do:*").unwrap();
+        let what = after.split("*By itself:*").next().unwrap();
+        assert!(
+            what.split('`').skip(1).step_by(2).any(is_command),
+            "{heading}: no command to begin with:{what}"
+        );
     }
     for reason in GapReason::ALL {
         let row = format!("\n| `{}` |", reason.as_str());

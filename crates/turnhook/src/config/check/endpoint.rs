@@ -19,6 +19,7 @@ use crate::config::{
     Rate, Span,
     file::{self, File},
     locate::Step,
+    product::Count,
 };
 
 impl Check<'_> {
@@ -289,6 +290,27 @@ impl Check<'_> {
                     format!("[session] user_pattern has no group `{label}`, so no event names a customer"),
                 );
             }
+        }
+    }
+
+    /// Whoever bills by the end of a session, where a session need not end.
+    pub(super) fn billed_by_an_end_that_may_never_come(&mut self, file: &File) {
+        if file.session.max_session != Span::seconds(0) {
+            return;
+        }
+        for (index, endpoint) in file.endpoint.iter().enumerate() {
+            let wants = |kind: EventType| endpoint.events.iter().any(|event| event == kind.as_str());
+            let key = if endpoint.count == Some(Count::End) {
+                "count"
+            } else if !wants(EventType::Usage) && wants(EventType::End) {
+                "events"
+            } else {
+                continue;
+            };
+            self.doubtful(
+                &key_path!["endpoint", index, key],
+                "hears of usage when a session ends, and with [session] max_session = \"0s\" one that a client refreshes for ever never ends: it would never be billed; leave max_session at \"24h\"",
+            );
         }
     }
 
