@@ -62,7 +62,7 @@ mkdir -p "$stage/completions"
 # A package has a user of its own; the unit in deploy/ is for a program that was copied to /usr/local.
 sed -e 's|/usr/local/bin/|/usr/bin/|; s|/usr/local/share/doc/|/usr/share/doc/|' \
     -e '1,/^$/{/^#/d}' deploy/turnhook.service | sed '1{/^$/d}' > "$stage/turnhook.service"
-for page in README.md CHANGELOG.md; do gzip -9nc "$page" > "$stage/$page.gz"; done
+gzip -9nc CHANGELOG.md > "$stage/CHANGELOG.md.gz"
 for page in NEWS changelog; do gzip -9nc "deploy/package/$page" > "$stage/$page.Debian.gz"; done
 
 say "Notices of third parties, and the SBOM"

@@ -130,6 +130,20 @@ impl Postgres {
         }
     }
 
+    /// Runs what one would type into psql as a superuser, with its own commands (`\connect`).
+    pub(crate) fn typed(&self, text: &str) {
+        let file = self.dir.path().join("typed.sql");
+        fs::write(&file, text).unwrap();
+        let mut psql = Command::new(client(&self.bin, "psql"));
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", "postgres"])
+            .arg("-f")
+            .arg(file)
+            .arg("-h")
+            .arg(self.dir.path())
+            .args(["-p", &self.port.to_string()]);
+        run(&mut psql);
+    }
+
     /// Runs statements past the store; the rows it gives, columns parted by `|`.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = Command::new(client(&self.bin, "psql"));

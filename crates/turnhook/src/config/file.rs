@@ -62,7 +62,7 @@ pub struct File {
     pub log: Log,
 }
 
-/// `[session]`; README says what the words mean.
+/// `[session]`; `default.toml` says what the words mean.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {

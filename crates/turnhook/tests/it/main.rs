@@ -16,6 +16,7 @@ mod cluster;
 mod commands;
 mod config;
 mod config_shown;
+mod configured;
 mod delivery;
 mod deploy;
 mod doctor;

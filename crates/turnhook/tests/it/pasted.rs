@@ -11,17 +11,19 @@ use crate::harness::{
     billing::Billing,
     eventually,
     feeder::{Allocation, Feeder},
+    postgres::Postgres,
     process::Process,
     program::Program,
     turnhook::{self, stderr, stdout},
 };
+use crate::reconcile::healing;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// README and the chapters: each with its name.
-fn pages() -> Vec<(String, String)> {
+pub(crate) fn pages() -> Vec<(String, String)> {
     let mut files = vec![root().join("README.md")];
     let mut folders = vec![root().join("deploy"), root().join("examples")];
     while let Some(folder) = folders.pop() {
@@ -67,6 +69,12 @@ enum How {
     Follows(&'static str),
     /// It renames the source of a turnhook that is stopped.
     Renames,
+    /// It finds that what coturn's log has was told.
+    Reconciles,
+    /// It runs on a PostgreSQL, beside a turnhook that does.
+    OnPostgres,
+    /// It moves the store of a turnhook that is stopped into a PostgreSQL.
+    Moves,
     /// It is not run here, because of this.
     NotHere(&'static str),
 }
@@ -79,18 +87,9 @@ const OTHERS: &[(&str, How)] = &[
     ("turnhook sessions tail", How::Follows("cust_42")),
     ("turnhook record", How::Follows("recording")),
     ("turnhook sources rename eu-1 eu-west", How::Renames),
-    (
-        "turnhook nodes list",
-        How::NotHere("it needs a PostgreSQL: tests/it/cluster does it"),
-    ),
-    (
-        "turnhook store copy",
-        How::NotHere("it needs a PostgreSQL: tests/it/postgres.rs does it"),
-    ),
-    (
-        "turnhook reconcile",
-        How::NotHere("it needs a coturn that logs into a file: tests/it/reconcile.rs has one"),
-    ),
+    ("turnhook reconcile", How::Reconciles),
+    ("turnhook nodes list", How::OnPostgres),
+    ("turnhook store copy", How::Moves),
     (
         "journalctl",
         How::NotHere("it needs systemd's journal, with a service: tests/packages.sh has one"),
@@ -118,6 +117,18 @@ impl World {
             .open(&Allocation::new("1795413634:cust_43", 2), 600)
             .unwrap();
         billing.started("cust_43");
+        // What one relayed stands in coturn's log, too, and in those that were rotated stands nothing more.
+        let mut ann = Allocation::new("1795413634:ann", 3);
+        feeder.open(&ann, 600).unwrap();
+        feeder.relay(&mut ann, 1000, 1000).unwrap();
+        feeder.close(&ann).unwrap();
+        let ann = healing::in_the_ledger(&program, "ann");
+        let here = program.directory.path();
+        let log = healing::log(&ann, here, "ann", 3, 1);
+        fs::rename(log, here.join("turnserver.log")).unwrap();
+        fs::write(here.join("turnserver.log.1"), "").unwrap();
+        fs::write(here.join("turnserver.log.2"), "").unwrap();
+        crate::reconcile::packed(&here.join("turnserver.log.1"), &here.join("turnserver.log.1.gz"));
         let event = eventually("a delivery", || {
             let delivered = program.deliveries("delivered");
             Some(delivered.first()?["webhook_id"].as_str()?.to_owned())
@@ -132,16 +143,26 @@ impl World {
 
     /// The line, in a shell. What is elsewhere for an operator is here.
     fn shell(&self, line: &str) -> Command {
+        self.shell_of(&self.program, line)
+    }
+
+    /// The same, where another turnhook is configured.
+    fn shell_of(&self, configured: &Program, line: &str) -> Command {
         let here = self.program.directory.path().display();
         let line = line
-            .replace("/etc/turnhook/", &format!("{here}/"))
+            .replace(
+                "/etc/turnhook/",
+                &format!("{}/", configured.directory.path().display()),
+            )
+            .replace("/var/lib/turnhook/", &format!("{here}/"))
+            .replace("/var/log/", &format!("{here}/"))
             .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", self.program.http))
             .replace("evt_…", &self.event);
         let program = Path::new(env!("CARGO_BIN_EXE_turnhook"));
         let path = std::env::var("PATH").unwrap();
-        let clean = turnhook::command(self.program.directory.path());
+        let clean = turnhook::command(configured.directory.path());
         let mut shell = Command::new("sh");
-        shell.current_dir(self.program.directory.path());
+        shell.current_dir(configured.directory.path());
         for (name, _) in clean.get_envs() {
             shell.env_remove(name);
         }
@@ -155,14 +176,16 @@ impl World {
     }
 
     fn run(&self, line: &str) -> String {
-        let output = self.shell(line).output().unwrap();
+        done(line, &mut self.shell(line))
+    }
+
+    /// What coturn's log has is what was told. It is of today: of other days there is nothing.
+    fn reconciles(&self, line: &str) {
+        let said = self.run(line);
         assert!(
-            output.status.success(),
-            "{line}\n{}{}",
-            stdout(&output),
-            stderr(&output)
+            said.contains("1 equal") || line.contains("--from") && said.contains("\"summary\""),
+            "{line}\n{said}"
         );
-        stdout(&output).to_owned()
     }
 
     fn follow(&mut self, line: &str, shows: &str) {
@@ -182,6 +205,28 @@ impl World {
         assert!(status.success(), "{line}: {status}");
     }
 
+    /// A node of a PostgreSQL, without anything to tell.
+    fn on_postgres(&self, server: &Postgres, line: &str) {
+        let mut node = node(server);
+        node.start();
+        eventually("a node that leads", || {
+            let said = done(line, &mut self.shell_of(&node, line));
+            (said.contains("live") && said.contains("eu-1")).then_some(())
+        });
+        node.stop();
+    }
+
+    /// Into a PostgreSQL, and after all back to the file, as SEVERAL-MACHINES.md says.
+    fn moves(&mut self, server: &Postgres, line: &str) {
+        self.program.stop();
+        let said = done(line, &mut self.shell_of(&node(server), line));
+        assert!(said.contains("sessions"), "{line}\n{said}");
+        let marker = self.program.directory.path().join("turnhook.db.copied");
+        fs::remove_file(marker).unwrap();
+        self.program.start();
+        self.feeder = Feeder::connect(self.program.source);
+    }
+
     /// The source has another name in the configuration, and the store learns it; then the first one again.
     fn rename(&mut self, line: &str) {
         self.program.stop();
@@ -196,9 +241,28 @@ impl World {
     }
 }
 
+/// A turnhook with a database of its own, not yet running.
+fn node(server: &Postgres) -> Program {
+    let url = server.url(&server.database());
+    Program::new(&format!("[store]\nurl = \"{url}\"\n"))
+}
+
+/// Runs it to its end: what it printed.
+#[track_caller]
+fn done(line: &str, command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}\n{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    stdout(&output).to_owned()
+}
+
 #[test]
 fn commands_in_blocks_run_as_they_stand() {
-    let billing = Billing::start();
+    let (billing, server) = (Billing::start(), Postgres::start());
     let mut world = World::start(&billing);
     let (mut ran, mut others) = (0, vec![0; OTHERS.len()]);
     for (page, text) in pages() {
@@ -207,6 +271,9 @@ fn commands_in_blocks_run_as_they_stand() {
             let other = OTHERS.iter().position(|(begins, _)| line.starts_with(begins));
             match other.map_or(&How::Runs, |place| &OTHERS[place].1) {
                 How::Runs => drop(world.run(&line)),
+                How::Reconciles => world.reconciles(&line),
+                How::OnPostgres => world.on_postgres(&server, &line),
+                How::Moves => world.moves(&server, &line),
                 How::Follows(shows) => world.follow(&line, shows),
                 How::Renames => world.rename(&line),
                 How::NotHere(_) => {}
@@ -238,26 +305,37 @@ fn known_words(command: &str) -> Vec<&str> {
 #[test]
 fn commands_in_sentences_are_the_programs_own() {
     let directory = tempfile::tempdir().unwrap();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = std::collections::BTreeMap::new();
     for (page, text) in pages() {
         for command in text.split('`').skip(1).step_by(2) {
             if !command.starts_with("turnhook ") || command.contains('\n') {
                 continue;
             }
             let words = known_words(command);
-            if !seen.insert(words.join(" ")) {
-                continue;
+            let help = seen.entry(words.join(" ")).or_insert_with(|| {
+                let asked = [&words[..], &["--help"]].concat();
+                let output = turnhook::run(directory.path(), &asked);
+                assert!(
+                    output.status.success(),
+                    "{page}: `{command}`: {}",
+                    stderr(&output)
+                );
+                stdout(&output).to_owned()
+            });
+            // Those behind a placeholder, too.
+            for flag in command
+                .split([' ', '[', ']', '|', '='])
+                .filter(|word| word.starts_with("--"))
+            {
+                let is_it = |word: &str| word.trim_end_matches([',', '.', ']']) == flag;
+                assert!(
+                    help.split_whitespace().any(is_it),
+                    "{page}: `{command}` has {flag}\n{help}"
+                );
             }
-            let asked = [&words[..], &["--help"]].concat();
-            let output = turnhook::run(directory.path(), &asked);
-            assert!(
-                output.status.success(),
-                "{page}: `{command}`: {}",
-                stderr(&output)
-            );
         }
     }
-    assert!(seen.len() > 15, "{seen:?}");
+    assert!(seen.len() > 15, "{:?}", seen.keys());
     assert_eq!(
         turnhook::run(directory.path(), &["sessions", "lst", "--help"])
             .status

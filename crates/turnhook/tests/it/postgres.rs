@@ -5,14 +5,18 @@ use std::fs;
 use jiff::ToSpan as _;
 use serde_json::Value;
 
-use crate::harness::{
-    billing::Billing,
-    eventually,
-    feeder::{Allocation, Feeder},
-    free_port,
-    postgres::Postgres,
-    program::{Program, endpoint, text},
-    turnhook::{stderr, stdout},
+use crate::{
+    configured::blocks,
+    deploy::deploy,
+    harness::{
+        billing::Billing,
+        eventually,
+        feeder::{Allocation, Feeder},
+        free_port,
+        postgres::Postgres,
+        program::{Program, endpoint, text},
+        turnhook::{stderr, stdout},
+    },
 };
 
 fn store(url: &str, more: &str) -> String {
@@ -171,23 +175,33 @@ fn a_store_moves_to_postgres_and_goes_on() {
     assert!(!here.join("backup.db").exists());
 }
 
+/// What SEVERAL-MACHINES.md has a superuser type, as it stands there, but that the superuser himself is `turnhook` here.
+fn typed_on_the_page(block: usize) -> String {
+    let page = fs::read_to_string(deploy("SEVERAL-MACHINES.md")).unwrap();
+    blocks(&page, "sql")[block]
+        .replace("turnhook", "relay")
+        .replace('…', "hunter2")
+}
+
+#[test]
+fn a_role_and_a_database_as_on_the_page_are_all_it_needs() {
+    let server = Postgres::start();
+    server.typed(&typed_on_the_page(0));
+    let billing = Billing::start();
+    let url = server.url_of("relay", "hunter2", "relay");
+    let mut program = Program::new(&format!("{}{}", billing.endpoint(), store(&url, "")));
+    program.start();
+    Feeder::connect(program.source).call("alice", 1);
+    billing.ended("alice", 1);
+    program.stop();
+}
+
 #[test]
 fn a_role_that_may_not_make_tables_runs_on_what_was_migrated() {
     let server = Postgres::start();
-    let database = server.database();
-    // As in deploy/SEVERAL-MACHINES.md.
-    server.sql(
-        &database,
-        &format!(
-            "CREATE ROLE owner LOGIN PASSWORD 'hunter2-owner'; CREATE ROLE app LOGIN PASSWORD 'hunter2-app'; \
-             ALTER DATABASE {database} OWNER TO owner; \
-             REVOKE CREATE ON SCHEMA public FROM PUBLIC; \
-             GRANT CREATE ON SCHEMA public TO owner; \
-             ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app; \
-             ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT USAGE, UPDATE ON SEQUENCES TO app"
-        ),
-    );
-    let url = server.url_of("app", "hunter2-app", &database);
+    server.typed(&typed_on_the_page(1));
+    let database = "relay";
+    let url = server.url_of("relay", "hunter2", database);
     let place = format!("postgres://127.0.0.1:{}/{database}", server.port());
     let billing = Billing::start();
     let endpoint = billing.endpoint();
@@ -195,7 +209,7 @@ fn a_role_that_may_not_make_tables_runs_on_what_was_migrated() {
     let here = program.directory.path().to_owned();
     fs::write(
         here.join("owner.url"),
-        server.url_of("owner", "hunter2-owner", &database) + "\n",
+        server.url_of("relay_owner", "hunter2", database) + "\n",
     )
     .unwrap();
     let mut said = Vec::new();

@@ -1,6 +1,6 @@
 //! coturn's own log against the ledger: real coturns that write their logs into files, rotated, restarted, forged.
 
-mod healing;
+pub(crate) mod healing;
 mod outages;
 
 use std::{
@@ -68,7 +68,7 @@ fn wait_for(log: &Path, text: &str) {
     });
 }
 
-fn packed(from: &Path, to: &Path) {
+pub(crate) fn packed(from: &Path, to: &Path) {
     let mut packed =
         flate2::write::GzEncoder::new(std::fs::File::create(to).unwrap(), flate2::Compression::fast());
     packed.write_all(&std::fs::read(from).unwrap()).unwrap();

@@ -58,7 +58,7 @@ fn lose_totals(feeder: &mut Feeder, user: &str, id: u64) {
 }
 
 #[track_caller]
-fn in_the_ledger(program: &Program, user: &str) -> Value {
+pub(crate) fn in_the_ledger(program: &Program, user: &str) -> Value {
     let session = eventually("its end", || {
         let ended = program.objects(&["sessions", "list", "--ended", "--user", user]);
         Some(ended.first()?["session_id"].as_str()?.to_owned())
@@ -67,7 +67,7 @@ fn in_the_ledger(program: &Program, user: &str) -> Value {
 }
 
 /// What a coturn of 4.17 would have written down of it: `reports` of what was told as one.
-fn log(of: &Value, directory: &Path, user: &str, id: u64, reports: u64) -> PathBuf {
+pub(crate) fn log(of: &Value, directory: &Path, user: &str, id: u64, reports: u64) -> PathBuf {
     let opened_at = of["allocations"][0]["opened_at"].as_str().unwrap();
     let begin = format!("{}+0000 INFO session {id:018}: ", opened_at.trim_end_matches('Z'));
     let names = format!("realm=<example.org>, username=<1795413634:{user}>");
