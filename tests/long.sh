@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change, and is to be run before a release and after a change of the core.
 #
-#   ./tests/long.sh [runs|histories|fuzz|load|restarts|alerts|page]...      all of them, if none is named
+#   ./tests/long.sh [PART]...      all of them, if none is named
 #
 #   runs        the suite ten times in a row, half of them with both cores kept busy: a test that fails now and then
 #   histories   a million generated histories against the reducer's model, in forty slices that can be repeated:
@@ -11,13 +11,17 @@
 #   restarts    a hundred restarts under a service manager that keeps sockets, with a real coturn under load
 #   alerts      alerts fire by the real thing that each warns of, and clear, with a real Prometheus
 #   page        all of the page in a browser, and the API by its own document
+#   packages    a release, made anew, and what it made: installed, configured, upgraded and removed under a real systemd
+#   twice       the program as it is shipped, built in two folders: byte for byte the same
+#   postgres    store and nodes on the oldest and on the newest PostgreSQL that turnhook is for
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
 if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
-[ "$#" -gt 0 ] || set -- runs histories fuzz load restarts alerts page
+parts=(runs histories fuzz load restarts alerts page packages twice postgres)
+[ "$#" -gt 0 ] || set -- "${parts[@]}"
 
 busy=()
 idle() {
@@ -84,6 +88,25 @@ page() {
     left_out_or ./tests/schemathesis.sh
 }
 
+packages() {
+    # What lies there may be of other sources.
+    say "A release"
+    ./deploy/release.sh
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" ./tests/packages.sh --made
+}
+
+twice() {
+    say "The program as it is shipped, built twice"
+    ./deploy/release.sh --twice
+}
+
+postgres() {
+    say "The oldest and the newest PostgreSQL"
+    ./tests/postgres-versions.sh
+}
+
 # 77: a tool is missing, and that was said.
 left_out_or() {
     local ended=0
@@ -92,10 +115,10 @@ left_out_or() {
 }
 
 for what in "$@"; do
-    case "$what" in
-        runs | histories | fuzz | load | restarts | alerts | page) "$what" ;;
+    case " ${parts[*]} " in
+        *" $what "*) "$what" ;;
         *)
-            echo "usage: tests/long.sh [runs|histories|fuzz|load|restarts|alerts|page]..." >&2
+            echo "usage: tests/long.sh [$(IFS='|' && echo "${parts[*]}")]..." >&2
             exit 2
             ;;
     esac
