@@ -219,7 +219,7 @@ fn redis_takes_the_fragment_and_its_users_can_do_their_work() {
 }
 
 /// Whatever a `docker compose` would put into a container's place.
-const SECRETS: [(&str, &str); 5] = [
+pub(crate) const SECRETS: [(&str, &str); 5] = [
     ("coturn", "change-me"),
     ("billing", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     (
@@ -230,7 +230,7 @@ const SECRETS: [(&str, &str); 5] = [
     ("postgres", "change-me"),
 ];
 
-fn yaml(name: &str) -> Vec<Value> {
+pub(crate) fn yaml(name: &str) -> Vec<Value> {
     let text = fs::read_to_string(deploy(name)).unwrap();
     serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -294,107 +294,6 @@ fn the_compose_files_configure_turnhook() {
     }
 }
 
-/// The manifests fit together, and the configuration in them is one.
-#[test]
-fn the_kubernetes_manifests_configure_turnhook() {
-    let objects = yaml("kubernetes.yaml");
-    let kinds: Vec<&str> = objects.iter().map(|one| one["kind"].as_str().unwrap()).collect();
-    assert_eq!(
-        kinds,
-        [
-            "ConfigMap",
-            "Secret",
-            "Service",
-            "PodDisruptionBudget",
-            "Deployment"
-        ]
-    );
-    let [config_map, secret, service, budget, deployment] = &objects[..] else {
-        unreachable!()
-    };
-    for object in &objects {
-        assert_eq!(object["metadata"]["name"], "turnhook");
-    }
-    let pod = &deployment["spec"]["template"];
-    let labels = &pod["metadata"]["labels"];
-    assert!(labels.as_object().is_some_and(|labels| !labels.is_empty()));
-    for selector in [
-        &service["spec"]["selector"],
-        &budget["spec"]["selector"]["matchLabels"],
-        &deployment["spec"]["selector"]["matchLabels"],
-    ] {
-        assert_eq!(selector, labels);
-    }
-    assert_eq!(deployment["spec"]["replicas"], 2);
-    let container = &pod["spec"]["containers"][0];
-    let ports: Vec<&Value> = container["ports"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|port| &port["name"])
-        .collect();
-    for (probe, path) in [
-        ("livenessProbe", "/livez"),
-        ("startupProbe", "/livez"),
-        ("readinessProbe", "/readyz"),
-    ] {
-        assert_eq!(container[probe]["httpGet"]["path"], path);
-        assert!(ports.contains(&&container[probe]["httpGet"]["port"]), "{probe}");
-    }
-    assert!(ports.contains(&&service["spec"]["ports"][0]["targetPort"]));
-
-    // As in the pod: files where the volumes are mounted, and variables.
-    let directory = tempfile::tempdir().unwrap();
-    let here = |path: &str| directory.path().join(path.trim_start_matches('/'));
-    let mut check = command(directory.path());
-    for mount in container["volumeMounts"].as_array().unwrap() {
-        let volumes = pod["spec"]["volumes"].as_array().unwrap();
-        let volume = volumes
-            .iter()
-            .find(|volume| volume["name"] == mount["name"])
-            .unwrap();
-        let path = mount["mountPath"].as_str().unwrap();
-        fs::create_dir_all(here(path)).unwrap();
-        let files = if volume["configMap"]["name"] == config_map["metadata"]["name"] {
-            &config_map["data"]
-        } else {
-            assert_eq!(volume["secret"]["secretName"], secret["metadata"]["name"]);
-            &secret["stringData"]
-        };
-        for (name, content) in files.as_object().unwrap() {
-            let root = directory.path().to_str().unwrap();
-            let content = content
-                .as_str()
-                .unwrap()
-                .replace("\"/run/", &format!("\"{root}/run/"))
-                .replace("whsec_change-me", SECRETS[1].1);
-            fs::write(here(path).join(name), content).unwrap();
-        }
-    }
-    for variable in container["env"].as_array().unwrap() {
-        let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-            Some("metadata.name") => "turnhook-7d4b9c6f5d-x2x7q".to_owned(),
-            _ => here(variable["value"].as_str().unwrap()).display().to_string(),
-        };
-        check.env(variable["name"].as_str().unwrap(), value);
-    }
-    let output = check.args(["check", "--format", "json"]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let config: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(config["store"]["node"], "turnhook-7d4b9c6f5d-x2x7q");
-    let listen = config["http"]["listen"].as_str().unwrap();
-    let port = container["ports"][0]["containerPort"].to_string();
-    assert_eq!(listen, format!("0.0.0.0:{port}"));
-    let stop = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert_eq!(config["shutdown_grace"], "20s");
-    assert!(stop > 20);
-}
-
-/// Where systemd is there to ask.
 /// What a process holds in memory, secrets among it, is not to lie on a disk after a crash.
 #[test]
 fn nothing_that_is_deployed_leaves_a_core_file() {
@@ -429,6 +328,7 @@ fn nothing_that_is_deployed_leaves_a_core_file() {
     }
 }
 
+/// Where systemd is there to ask.
 #[test]
 fn systemd_takes_the_unit() {
     let directory = tempfile::tempdir().unwrap();
