@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
 use turnhook_reducer::{Output, source::Gap, time::Timestamp};
 use turnhook_store::{Commit, Committed, Error, State};
 
-use super::{outlet::Outlet, supervisor::words_of_join, telemetry::Decided};
+use super::{fault, outlet::Outlet, supervisor::words_of_join, telemetry::Decided};
 
 /// How often counters that merely moved are saved: their loss would be healed by totals.
 const SAVE_PROGRESS: Duration = Duration::from_secs(5);
@@ -122,42 +122,54 @@ pub(super) async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, ste
         took: Duration::ZERO,
     };
     let large = step.is_large();
-    let packed = if large {
+    let packing = {
         let outlet = Arc::clone(&outlet);
-        spawn_blocking(move || step.pack(&outlet, &counts)).await
+        move || {
+            fault::step_of_many(large, "packing");
+            step.pack(&outlet, &counts)
+        }
+    };
+    let packed = if large {
+        spawn_blocking(packing).await
     } else {
-        Ok(step.pack(&outlet, &counts))
+        Ok(packing())
     };
     let commit = match packed {
         Ok(commit) => commit,
         Err(error) => return own(None, words_of_join(error)),
     };
     let start = Instant::now();
+    let packed = Arc::clone(&commit);
+    let committing = async move {
+        fault::step_of_many(large, "committing");
+        state.commit(packed).await
+    };
     let committed: Result<Committed, Error> = if large {
         // The store packs, too, before it waits.
-        let (runtime, packed) = (Handle::current(), Arc::clone(&commit));
-        let committing = spawn_blocking(move || runtime.block_on(state.commit(packed)));
-        match committing.await {
+        let runtime = Handle::current();
+        match spawn_blocking(move || runtime.block_on(committing)).await {
             Ok(committed) => committed,
             Err(error) => return own(Some(commit), words_of_join(error)),
         }
     } else {
-        state.commit(Arc::clone(&commit)).await
+        committing.await
     };
     let took = start.elapsed();
     if committed.is_ok() {
         outlet.committed(&commit);
     }
     let result = match committed {
-        Ok(committed) if committed.deliveries.len() > MANY => {
-            let handing = spawn_blocking(move || outlet.deliver(committed.deliveries));
-            match handing.await {
-                Ok(()) => Ok(()),
-                Err(error) => return own(Some(commit), words_of_join(error)),
-            }
-        }
         Ok(committed) => {
-            outlet.deliver(committed.deliveries);
+            let many = committed.deliveries.len() > MANY;
+            let handing_on = move || {
+                fault::step_of_many(many, "handing on");
+                outlet.deliver(committed.deliveries);
+            };
+            if !many {
+                handing_on();
+            } else if let Err(error) = spawn_blocking(handing_on).await {
+                return own(Some(commit), words_of_join(error));
+            }
             Ok(())
         }
         Err(error) => Err(Failure::Store(error)),

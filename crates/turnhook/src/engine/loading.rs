@@ -9,6 +9,8 @@ use turnhook_reducer::{
 };
 use turnhook_store::{Epoch, SourceId, State};
 
+use super::fault;
+
 /// A reducer as it was committed, and the time of its last commit.
 pub(crate) type Restored = (Reducer, Option<Timestamp>);
 
@@ -70,6 +72,7 @@ impl Loader {
     /// The source's reducer as it was committed, and the time of the last commit. It is made as the rows are read: a
     /// million of them need not be in memory as well.
     pub(crate) async fn reducer(&self) -> Result<Restored, LoadError> {
+        fault::step("loading");
         let restoring = Restoring::new(self.identity.clone(), self.rules.clone());
         let add = |restored: &mut Result<Restoring, RestoreError>, table, key, row: &[u8]| {
             if let Ok(restoring) = restored

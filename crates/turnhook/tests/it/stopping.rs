@@ -89,6 +89,22 @@ fn with_releases_that_take_their_time() {
     assert_eq!(status, Some(0), "{log:#?}\n{}", shared.postgres.log());
 }
 
+/// Each commit takes longer than the clock needs to move on: a leader's last one is the last all the same.
+#[test]
+fn with_commits_that_take_their_time() {
+    let postgres = Postgres::start();
+    let database = postgres.database();
+    let mut program = Program::new(&format!("[store]\nurl = \"{}\"\n", postgres.url(&database)));
+    program.start();
+    let _feeder = hears(&program, 1);
+    postgres.sql(
+        &database,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$; \
+         CREATE TRIGGER slow BEFORE UPDATE ON source FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    program.stop();
+}
+
 /// A receiver that never answers does not keep what came of other requests from being written down.
 #[test]
 fn with_a_request_that_is_never_answered() {
@@ -107,6 +123,31 @@ fn with_a_request_that_is_never_answered() {
     let _connection = asks.recv_timeout(crate::harness::DEADLINE).unwrap();
     program.stop();
     assert_eq!(program.deliveries("pending").len(), 1);
+}
+
+/// Whatever stands still, be it all threads that there are for the parts: a thread of its own ends the process.
+#[test]
+fn with_threads_that_stand_still() {
+    let mut program = Program::new("");
+    let file = program.directory.path().join("held");
+    let fault = format!("hold:housekeeper@{}", file.display());
+    program.start_with(&[("FAULT_INJECTION", &fault), ("TOKIO_WORKER_THREADS", "1")]);
+    let _feeder = hears(&program, 1);
+    // It ends as it is told to, and its thread does not come back.
+    fs::write(&file, "").unwrap();
+    program.process().signal("TERM");
+    let (status, log) = program.ended();
+    assert_eq!(status, Some(1), "{log:#?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "held");
+    assert!(
+        log.iter()
+            .any(|line| line.contains("the stop is past its deadline")),
+        "{log:#?}"
+    );
+    fs::remove_file(&file).unwrap();
+    program.start();
+    program.line("\"source\":\"eu-1\",\"allocations\":1");
+    program.stop();
 }
 
 /// What kills from outside waits for the deadline, and for the second after which the process ends itself.

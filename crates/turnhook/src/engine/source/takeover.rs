@@ -13,7 +13,7 @@ use crate::{
     engine::{
         cluster::Lead,
         committing::Committing,
-        lanes,
+        fault, lanes,
         loading::{EndsRead, LoadError, Stage, Taken, TakingOver},
         recording::Reason,
         role::{AGAIN, CONFIRM, Leading, Role},
@@ -112,7 +112,10 @@ impl SourceTask {
         let empty = Reducer::new(identity, self.loader.rules.clone());
         let follower = std::mem::replace(&mut self.reducer, empty);
         let now = self.watch.now();
-        let joining = spawn_blocking(move || follower.take_over(committed, now));
+        let joining = spawn_blocking(move || {
+            fault::step("joining");
+            follower.take_over(committed, now)
+        });
         let stage = Stage::Joins(joining, clock);
         if let Role::Follower(following) = &mut self.role {
             following.taking_over = Some(TakingOver { epoch, stage });
