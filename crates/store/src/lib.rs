@@ -251,6 +251,15 @@ impl Store {
         }
     }
 
+    /// Resolves when a thread of the store's own has panicked, and how: it is of no more use then. Those of a store in a
+    /// file; a database's connections are made anew.
+    pub async fn panicked(&self) -> String {
+        match self.backend() {
+            Backend::Sqlite(db) => db.panicked().await,
+            Backend::Postgres(_) => std::future::pending().await,
+        }
+    }
+
     /// Waits until all that was asked for is done, and gives the file free. Later requests fail with
     /// [`Error::Closed`].
     pub async fn close(&self) {

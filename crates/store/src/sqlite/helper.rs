@@ -13,7 +13,13 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{connection, ledger, state};
+use super::{
+    connection, ledger, state,
+    threads::{self, Threads},
+};
+
+/// The thread's.
+const NAME: &str = "store-helper";
 
 /// Bytes in the WAL after which they are copied into the file. Between two copies a page that was written often is
 /// copied once.
@@ -51,7 +57,7 @@ pub(super) struct Helper {
 
 impl Helper {
     /// Starts it, to be woken whenever the WAL of `conn` has grown.
-    pub(super) fn start(path: &Path, conn: &mut Connection) -> rusqlite::Result<Helper> {
+    pub(super) fn start(threads: &Threads, path: &Path, conn: &mut Connection) -> rusqlite::Result<Helper> {
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
         let (asks, queue) = mpsc::sync_channel::<Ask>(2);
         let results = Arc::new(Results::default());
@@ -63,9 +69,8 @@ impl Helper {
                     serve(&own, ask, &results);
                 }
             };
-            std::thread::Builder::new()
-                .name("store-helper".into())
-                .spawn(serve)
+            threads
+                .start(NAME, serve)
                 .map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?
         };
         let page_size: i32 = conn.pragma_query_value(None, "page_size", |r| r.get(0))?;
@@ -115,6 +120,7 @@ impl Helper {
 }
 
 fn serve(conn: &Connection, ask: Ask, results: &Results) {
+    threads::fault(NAME);
     let found = match ask {
         Ask::Copy => {
             results.copied.store(copy(conn), Ordering::Release);

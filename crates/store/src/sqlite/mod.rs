@@ -28,6 +28,7 @@ mod reads;
 mod retention;
 mod rows;
 mod state;
+mod threads;
 mod user_events;
 mod writer;
 
@@ -126,6 +127,11 @@ impl Sqlite {
 
     pub(crate) fn next_turn(&self) -> Instant {
         self.writer.next_turn()
+    }
+
+    /// Resolves when one of its threads has panicked.
+    pub(crate) async fn panicked(&self) -> String {
+        self.writer.panicked().await
     }
 
     /// Waits until all that was asked for is done, and gives the file free.

@@ -20,6 +20,7 @@ use super::{
     counts::Counts,
     helper::Helper,
     mem::{Folding, Mem},
+    threads::{self, Threads},
 };
 use crate::{
     Mode, Options,
@@ -48,6 +49,9 @@ const SPACING_PER_ROW: Duration = Duration::from_micros(80);
 const WEIGHT_MAX: usize = 8192;
 /// After a failure, housekeeping rests.
 const REST: Duration = Duration::from_secs(10);
+
+/// The thread's.
+const NAME: &str = "store";
 
 /// Something to do in the next transaction.
 pub(super) trait Job: Send {
@@ -108,6 +112,7 @@ pub(super) struct Handle {
     jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
     next_turn: Arc<Mutex<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Threads,
 }
 
 impl Handle {
@@ -130,6 +135,11 @@ impl Handle {
     /// When the next transaction may begin.
     pub(super) fn next_turn(&self) -> Instant {
         *self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the thread, or the one that helps it, has panicked.
+    pub(super) async fn panicked(&self) -> String {
+        self.threads.panicked().await
     }
 
     /// Takes no more jobs and waits until those taken are done.
@@ -169,8 +179,11 @@ pub(super) fn start(
     } = opened;
     let mem = Mem::load(&conn, counts, Folding::new(state_size, options))
         .map_err(|e| connection::error_from(&path, &e))?;
+    let threads = Threads::new();
     let helper = match mode {
-        Mode::Run => Some(Helper::start(&path, &mut conn).map_err(|e| connection::error_from(&path, &e))?),
+        Mode::Run => {
+            Some(Helper::start(&threads, &path, &mut conn).map_err(|e| connection::error_from(&path, &e))?)
+        }
         Mode::Shared => None,
     };
     let (jobs, queue) = mpsc::channel();
@@ -185,9 +198,8 @@ pub(super) fn start(
         takes: PACE,
         _lock: lock,
     };
-    let thread = std::thread::Builder::new()
-        .name("store".into())
-        .spawn(move || writer.serve(&queue))
+    let thread = threads
+        .start(NAME, move || writer.serve(&queue))
         .map_err(|e| Error::Io {
             path,
             message: e.to_string(),
@@ -196,6 +208,7 @@ pub(super) fn start(
         jobs: Mutex::new(Some(jobs)),
         next_turn,
         thread: Mutex::new(Some(thread)),
+        threads,
     })
 }
 
@@ -301,6 +314,7 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        threads::fault(NAME);
         let rows: usize = batch.iter().map(|job| job.weight()).sum();
         let began = Instant::now();
         *self.next_turn() = began + spacing(self.takes, rows);

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use turnhook_store::{Cluster, Epoch, Lanes, LeaseName, SourceId, Store, View, assign};
 
 use super::{
+    fault,
     store_health::StoreHealth,
     supervisor::{Ended, words_of_join},
 };
@@ -298,6 +299,7 @@ impl Member {
         let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
         self.work.spawn(async move {
             let _turn = turn.acquire().await;
+            fault::step("taking leases");
             let taken = match store.cluster() {
                 Some(cluster) => cluster.take_all(&leases).await,
                 None => Ok(Vec::new()),
@@ -312,6 +314,7 @@ impl Member {
         let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
         self.work.spawn(async move {
             let _turn = turn.acquire().await;
+            fault::step("releasing a lease");
             let released = match store.cluster() {
                 Some(cluster) => cluster.release(lease, epoch).await,
                 None => Ok(()),

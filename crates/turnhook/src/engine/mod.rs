@@ -58,7 +58,7 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use turnhook_dispatcher::{clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, endpoint::Gate};
-use turnhook_store::{Lanes, Mode};
+use turnhook_store::{Lanes, Mode, Store};
 use turnhook_subscriber::source::SourceConfig;
 
 pub(crate) use self::outlet::sent_body;
@@ -139,6 +139,7 @@ pub async fn run(
     let store_health = Arc::new(StoreHealth::new(&store, &clock, &metrics, &health));
     let mut parts = Supervisor::default();
     let stops = Stops::default();
+    parts.start(Part::Store, watch_store(store.clone(), stops.last.clone()));
 
     config
         .endpoints
@@ -384,6 +385,14 @@ fn ended_early(part: &Part, cause: &Cause, metrics: &Metrics, health: &Health) {
             s.state = SourceState::Deaf;
             s.last_error = Some(format!("the {part} has ended before its time: {cause}"));
         });
+    }
+}
+
+/// The store's own threads, watched as one part.
+async fn watch_store(store: Store, last: CancellationToken) -> Ended {
+    tokio::select! {
+        how = store.panicked() => Err(how),
+        () = last.cancelled() => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use turnhook_subscriber::{
 use super::{
     cluster::{GivenBack, Holdings, Validity},
     committing::{Committing, Made, ready},
+    fault,
     loading::{Confirming, EndsRead, Taken, TakingOver, confirmed, taken_over},
     supervisor::words_of_join,
 };
@@ -197,6 +198,9 @@ impl Sharing {
     }
 }
 
+/// As a fault is asked for it.
+const LISTENER: &str = "listener of a leader";
+
 /// What happens to a task that has others beside it.
 pub(crate) enum Change {
     /// What this node may do is another, perhaps.
@@ -213,10 +217,21 @@ pub(crate) async fn changed(sharing: &mut Option<Sharing>) -> Change {
     let handle = sharing.listening.as_mut().and_then(|l| l.handle.as_mut());
     let listener = async {
         match handle {
-            Some(handle) => match handle.ended().await {
-                Ok(()) => "it returned".to_owned(),
-                Err(error) => words_of_join(error),
-            },
+            Some(handle) => {
+                let abort = handle.abort_handle();
+                let ended = tokio::select! {
+                    ended = handle.ended() => ended,
+                    () = async {
+                        fault::abort(&LISTENER).await;
+                        abort.abort();
+                        std::future::pending().await
+                    } => Ok(()),
+                };
+                match ended {
+                    Ok(()) => "it returned".to_owned(),
+                    Err(error) => words_of_join(error),
+                }
+            }
             None => std::future::pending().await,
         }
     };

@@ -76,7 +76,8 @@ impl Parted {
         stops.leave.cancel();
         // It ends when nobody holds it, and the writer of outcomes after it.
         drop((dispatcher, outlet));
-        let is_left = |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher);
+        let is_left =
+            |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher | Part::Store);
         well &= parts.wait_for(is_left, deadline).await;
         if deadline.within(store.close()).await.is_none() {
             warn!("the store does not answer: left as it is");

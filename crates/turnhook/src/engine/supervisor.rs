@@ -12,6 +12,8 @@ use crate::logging;
 /// A part of the program that is there for as long as the program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
+    /// The store's own threads.
+    Store,
     /// The task that owns a source's reducer.
     Source(Arc<str>),
     /// What listens for it.
@@ -51,6 +53,7 @@ impl fmt::Display for Part {
         match self {
             Part::Source(name) => write!(f, "source {name:?}"),
             Part::Subscriber(name) => write!(f, "subscriber of source {name:?}"),
+            Part::Store => f.write_str("store threads"),
             Part::OutcomeWriter => f.write_str("writer of outcomes"),
             Part::Dispatcher => f.write_str("dispatcher"),
             Part::Housekeeper => f.write_str("housekeeper"),

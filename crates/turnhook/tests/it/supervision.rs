@@ -10,13 +10,18 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    billing::{Billing, counted},
+    billing::{Billing, QUICK, counted},
     eventually,
     feeder::{Allocation, Feeder},
     free_port,
-    nodes::Shared,
+    nodes::{Shared, ready},
     page::Page,
+    postgres::Postgres,
     program::{Program, endpoint},
+};
+use crate::{
+    housekeeping::{self, MANY},
+    stopping::{hears, on_postgres},
 };
 
 /// The line that names the part and the cause.
@@ -184,6 +189,141 @@ fn the_cluster_member_and_the_lane_keeper() {
             );
         }
     }
+}
+
+/// Sets the fault off, and waits for the end: the part that is named, and the cause.
+#[track_caller]
+fn set_off(program: &mut Program) -> (String, String) {
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    named(program)
+}
+
+#[track_caller]
+fn named(program: &mut Program) -> (String, String) {
+    let (status, log) = program.ended();
+    assert_eq!(status, Some(1), "{log:#?}");
+    ended_early(&log).unwrap_or_else(|| panic!("no part is named: {log:#?}"))
+}
+
+/// The listener that a leader opens is no part of its own: its source ends with it. What was heard is committed.
+#[test]
+fn the_listener_of_a_leader() {
+    let postgres = Postgres::start();
+    let mut program = on_postgres(&postgres, "");
+    launch(&mut program, "abort", "listener of a leader");
+    let _feeder = hears(&program, 1);
+    assert_eq!(
+        set_off(&mut program),
+        (
+            "source \"eu-1\"".to_owned(),
+            "its listener has ended: it was aborted".to_owned()
+        )
+    );
+    program.start();
+    program.line("\"source\":\"eu-1\",\"allocations\":1");
+    program.stop();
+}
+
+/// What is packed, committed and handed on apart from the source's task.
+#[test]
+fn a_large_commit() {
+    let billing = Billing::start();
+    for step in ["packing", "committing", "handing on"] {
+        let mut program = Program::new(&billing.endpoint());
+        launch(&mut program, "panic", step);
+        std::fs::write(trigger(program.directory.path()), "").unwrap();
+        let _feeder = housekeeping::a_large_commit(&mut program, MANY);
+        assert_eq!(
+            named(&mut program),
+            (
+                "source \"eu-1\"".to_owned(),
+                "a commit cannot be made: it panicked: a fault was asked for".to_owned()
+            ),
+            "{step}"
+        );
+    }
+}
+
+#[test]
+fn a_takeover() {
+    let shared = Shared::start("2s", String::new());
+    for step in ["loading", "joining"] {
+        let mut first = shared.node("node-1");
+        first.launch();
+        let mut nodes = vec![first];
+        ready(&nodes);
+        let mut heir = shared.node("node-2");
+        launch(&mut heir.program, "panic", step);
+        std::fs::write(trigger(heir.program.directory.path()), "").unwrap();
+        nodes[0].kill();
+        assert_eq!(
+            named(&mut heir.program),
+            (
+                "source \"eu-1\"".to_owned(),
+                "a takeover: it panicked: a fault was asked for".to_owned()
+            ),
+            "{step}"
+        );
+    }
+}
+
+#[test]
+fn a_request_for_leases() {
+    let postgres = Postgres::start();
+    let mut program = on_postgres(&postgres, "");
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    launch(&mut program, "panic", "taking leases");
+    assert_eq!(
+        named(&mut program),
+        (
+            "cluster member".to_owned(),
+            "a request for leases: it panicked: a fault was asked for".to_owned()
+        )
+    );
+}
+
+/// The thread that writes to the file. What it was asked for last is not committed, and counts as missed.
+#[test]
+fn the_store() {
+    ends_the_process("store threads", &["panic", "return"]);
+    let mut program = Program::new("");
+    launch(&mut program, "panic", "store");
+    let mut feeder = hears(&program, 1);
+    std::fs::write(trigger(program.directory.path()), "").unwrap();
+    feeder.open(&Allocation::new("cust_43", 2), 600).unwrap();
+    assert_eq!(
+        named(&mut program),
+        (
+            "store threads".to_owned(),
+            "its thread \"store\" panicked: a fault was asked for".to_owned()
+        )
+    );
+    program.start();
+    program.line("\"source\":\"eu-1\",\"allocations\":1");
+    program.stop();
+}
+
+/// What merely moved is saved every few seconds, and once more at such an end.
+#[test]
+fn what_can_be_committed_is() {
+    let billing = Billing::start();
+    let mut program = Program::new(&format!("{QUICK}{}", billing.endpoint()));
+    launch(&mut program, "return", "housekeeper");
+    let mut feeder = hears(&program, 1);
+    let mut allocation = Allocation::new("cust_42", 1);
+    feeder.relay(&mut allocation, 30, 50).unwrap();
+    eventually("what was relayed", || {
+        (counted(&program, &["turnhook_events_total", "traffic"]) == 2).then_some(())
+    });
+    let (part, _) = set_off(&mut program);
+    assert_eq!(part, "housekeeper");
+    program.start();
+    // Its totals never come: what is billed is what was heard before.
+    Feeder::connect(program.source).delete(&allocation).unwrap();
+    let session = billing.ended("cust_42", 1).remove(0);
+    let usage = session.usage();
+    assert_eq!((usage.client, usage.peer), (allocation.client, allocation.peer));
+    program.stop();
 }
 
 /// While the rest is being committed and requests are finished, nobody takes the source for one that is served.

@@ -140,7 +140,8 @@ impl SourceTask {
                         || (commit.clock.since(turn.committed) >= TELL_TIME
                             && self.reducer.hears_since().is_some())
                 }
-                Role::Leader(_) | Role::Follower(_) => true,
+                // Once at the end: there is always more time to tell of, by as much as the commit took.
+                Role::Leader(_) | Role::Follower(_) => !turn.ending || last_word,
             };
         (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
     }
@@ -165,8 +166,10 @@ impl SourceTask {
                     .failed("a commit was refused: another node leads the source", &error);
                 self.follow(turn).await;
             }
-            // It was not closed from here: what wrote to it has gone.
-            Err(Failure::Store(Error::Closed)) => return Err("the store has closed by itself".to_owned()),
+            // It was not closed from here: what wrote to it has gone. Before a stop the supervisor knows, and says how.
+            Err(Failure::Store(Error::Closed)) if turn.ending => {
+                return Err("the store has closed by itself".to_owned());
+            }
             Err(Failure::Store(error)) => {
                 committing.commit = made.commit;
                 committing.again_at = Some(Instant::now() + COMMIT_AGAIN);
