@@ -27,6 +27,7 @@ use super::{
     committing::Committing,
     deadline::Stop,
     enforce::Enforcing,
+    fault,
     heal::Healing,
     keep::Keeper,
     loading::Loader,
@@ -54,6 +55,9 @@ const RUN: usize = 8192;
 /// While this many events wait for a commit that is due, nothing more is decided: own work alone must not come to the
 /// bound past which messages are given up. What is heard meanwhile waits in its queue.
 const HELD_BACK: usize = 50_000;
+
+/// As both bounds are called where a test asks for small ones.
+const PENDING: &str = "pending";
 
 pub(crate) struct SourceTask {
     pub(crate) id: SourceId,
@@ -212,7 +216,7 @@ impl SourceTask {
     pub(super) fn is_held_back(&self) -> bool {
         let committing = self.role.committing();
         committing.is_some_and(|committing| committing.again_at().is_none())
-            && self.reducer.pending_events() >= HELD_BACK
+            && self.reducer.pending_events() >= fault::bound(PENDING, HELD_BACK, 50)
     }
 
     /// Something of the role's own has come to its end. Fails with what cannot be got over.
@@ -351,10 +355,11 @@ impl SourceTask {
         let Some(committing) = self.role.committing_mut() else {
             return false;
         };
-        let full = self.reducer.pending_events() > MOST_PENDING;
+        let most = fault::bound(PENDING, MOST_PENDING, 50);
+        let full = self.reducer.pending_events() > most;
         match (full, committing.deafened) {
             (true, None) => {
-                error!(source = %self.telemetry.name(), pending = MOST_PENDING,
+                error!(source = %self.telemetry.name(), pending = most,
                     "the store takes nothing and the bound is reached: messages are given up until it does");
                 committing.deafened = Some(at);
                 true

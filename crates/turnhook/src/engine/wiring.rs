@@ -145,7 +145,8 @@ impl Wiring<'_> {
     ) -> Result<(SourceTask, Option<SourceHandle>, Vec<enforce::ControlTask>), RunError> {
         let (config, clock) = (self.config, self.clock);
         let name = source.config.name.clone();
-        let (sender, signals): (SignalSender, SignalReceiver) = queue::channel(queue::DEFAULT_BOUND);
+        let (sender, signals): (SignalSender, SignalReceiver) =
+            queue::channel(fault::bound("queue", queue::DEFAULT_BOUND, 1000));
         let wrong = |error| RunError::Source {
             name: name.clone(),
             error,

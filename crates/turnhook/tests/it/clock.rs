@@ -79,11 +79,38 @@ async fn a_day_ahead_for_a_while() {
         error.is_some_and(|error| error.contains("401"))
     });
     set(&program, "+0");
+    // The program's own time stays ahead, and it is known by how much.
+    eventually("the clock that was put back", || {
+        let (_, metrics) = program.get("/metrics");
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("turnhook_wall_clock_ahead_seconds{source=\"eu-1\"}"));
+        let ahead: f64 = line?.rsplit(' ').next()?.parse().ok()?;
+        (-86_500.0..-86_000.0).contains(&ahead).then_some(())
+    });
+    program.line("the wall clock has been put back");
     feeder.call("1795413634:after", 3);
     eventually("what came during and after", || {
         (program.deliveries("delivered").len() == 6).then_some(())
     });
     assert!(program.deliveries("dead").is_empty());
+    // What is told is of today again, by the receiver's clock.
+    let received = receiver.received().clone();
+    let ahead = |user: &str| -> Vec<i64> {
+        let bodies = received
+            .iter()
+            .map(|request| serde_json::from_slice::<serde_json::Value>(&request.body).unwrap());
+        let of_user = bodies.filter(|body| body["data"]["user"] == user);
+        let told = of_user.map(|body| body["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>());
+        told.map(|at| (at.unwrap().as_second() - jiff::Timestamp::now().as_second()) / 3600)
+            .collect()
+    };
+    assert!(
+        ahead("during").iter().all(|hours| *hours >= 23),
+        "{:?}",
+        ahead("during")
+    );
+    assert_eq!(ahead("after"), [0, 0]);
 }
 
 /// What was committed and tried while it was ahead is not waited for until that day has come.

@@ -4,14 +4,20 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::harness::{
-    billing::{Billing, redis},
-    coturn::Coturn,
-    eventually, free_port,
-    program::Program,
-    redis::Redis,
-    turn::TurnClient,
-    turnhook,
+use crate::{
+    harness::{
+        DEADLINE,
+        billing::{Billing, counted, redis},
+        coturn::Coturn,
+        eventually,
+        feeder::{Allocation, Feeder},
+        free_port,
+        program::Program,
+        redis::Redis,
+        turn::TurnClient,
+        turnhook,
+    },
+    housekeeping::{Held, a_large_commit},
 };
 
 fn ready(answer: &(u16, String)) -> (u16, Value) {
@@ -238,4 +244,77 @@ fn a_database_that_is_away_at_the_start_is_named_at_once() {
     program.launch();
     program.line("no answer so far");
     program.kill();
+}
+
+/// While enough waits for a commit that takes long, nothing more is decided: what is heard waits before the reducer, in its
+/// queue, and is given up there if it must be.
+#[test]
+fn while_the_store_has_enough_to_do_messages_wait_in_their_queue() {
+    let mut program = Program::new("");
+    let (held, environment) = Held::of(&program, "committing");
+    let faults = format!("{},small:pending@,small:queue@", environment[0].1);
+    program.start_with(&[("FAULT_INJECTION", &faults)]);
+    held.begin();
+    let many = 700;
+    let mut feeder = a_large_commit(&mut program, many);
+    held.has_come("a commit that takes long");
+    // More than the queue and the bound of what waits for a commit would take together.
+    let more = 8_000;
+    for id in 1..=more {
+        feeder
+            .open(&Allocation::new("cust_43", 1_000_000 + id), 600)
+            .unwrap();
+    }
+    eventually("all to be read", || (feeder.read() == many + more).then_some(()));
+    held.end();
+    eventually("the gap", || {
+        (counted(&program, &["turnhook_gaps_total", "overflow"]) == 1).then_some(())
+    });
+    assert!(
+        !program
+            .log()
+            .iter()
+            .any(|line| line.contains("the bound is reached"))
+    );
+    assert_eq!(counted(&program, &["turnhook_gaps_total", "store_full"]), 0);
+    program.stop();
+}
+
+/// A store that takes nothing for so long that the bound is reached: what was heard before is told when it takes something
+/// again, and what was given up is on record.
+#[test]
+fn what_a_store_that_takes_nothing_costs_is_on_record() {
+    let mut program = Program::new("");
+    program.start_with(&[("FAULT_INJECTION", "small:pending@")]);
+    let other = rusqlite::Connection::open(program.directory.path().join("turnhook.db")).unwrap();
+    other.busy_timeout(DEADLINE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut feeder = Feeder::connect(program.source);
+    let mut opened = 0;
+    eventually("the bound", || {
+        let full = program
+            .log()
+            .iter()
+            .any(|line| line.contains("the bound is reached"));
+        for _ in 0..if full || opened >= 4_000 { 0 } else { 100 } {
+            opened += 1;
+            feeder.open(&Allocation::new("cust_42", opened), 600).unwrap();
+        }
+        full.then_some(())
+    });
+    assert_eq!(counted(&program, &["turnhook_gaps_total", "store_full"]), 0);
+    other.execute_batch("ROLLBACK").unwrap();
+    // It ends with the first message that is taken again.
+    eventually("the gap on record", || {
+        opened += 1;
+        feeder.open(&Allocation::new("cust_42", opened), 600).unwrap();
+        let gaps = program.objects(&["gaps", "list"]);
+        let gaps = gaps.iter().filter(|gap| gap["reason"] == "store_full");
+        (gaps.count() == 1).then_some(())
+    });
+    program.kill();
+    program.start();
+    let kept = counted(&program, &["turnhook_open_allocations"]);
+    assert!((2_000..opened).contains(&kept), "{kept} of {opened}");
+    program.stop();
 }

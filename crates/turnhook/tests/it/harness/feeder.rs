@@ -4,6 +4,10 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::eventually;
@@ -39,6 +43,8 @@ impl Allocation {
 /// A connection to a `direct` source, as one relay thread of coturn has it.
 pub(crate) struct Feeder {
     stream: TcpStream,
+    /// Bytes of replies.
+    replied: Arc<AtomicU64>,
 }
 
 impl Feeder {
@@ -60,12 +66,16 @@ impl Feeder {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         let mut replies = stream.try_clone()?;
+        let replied = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&replied);
         std::thread::spawn(move || {
-            // coturn never looks at them either.
+            // coturn never looks at them.
             let mut buffer = [0; 4096];
-            while matches!(replies.read(&mut buffer), Ok(n) if n > 0) {}
+            while let Ok(count @ 1..) = replies.read(&mut buffer) {
+                counted.fetch_add(count as u64, Ordering::Relaxed);
+            }
         });
-        let mut feeder = Feeder { stream };
+        let mut feeder = Feeder { stream, replied };
         feeder.command(&["SELECT", "0"])?;
         Ok(feeder)
     }
@@ -154,6 +164,11 @@ impl Feeder {
             .command(&["KEYS", "turn/*/allocation/*/status"])
             .unwrap();
         authenticates
+    }
+
+    /// How many of its messages were read: each is replied to by `:1`, and the `SELECT` before them by `+OK`.
+    pub(crate) fn read(&self) -> u64 {
+        self.replied.load(Ordering::Relaxed).saturating_sub(5) / 4
     }
 
     /// Ends the connection. One that is merely dropped stays open, for somebody reads its replies.
