@@ -335,3 +335,24 @@ pub(super) fn io_error(path: &Path, e: &io::Error) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_while_it_was_opened_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["store", "other"].map(|name| folder.path().join(name));
+        let opened = prepare(&path).unwrap();
+        opened.is_still_at(&path).unwrap();
+        prepare(&other).unwrap();
+        fs::rename(&other, &path).unwrap();
+        let error = opened.is_still_at(&path).unwrap_err().to_string();
+        assert!(error.contains("was replaced by another file"), "{error}");
+        fs::remove_file(&path).unwrap();
+        assert!(opened.is_still_at(&path).is_err(), "nor is none");
+    }
+}

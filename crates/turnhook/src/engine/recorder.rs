@@ -210,9 +210,12 @@ fn remove(path: &Path) {
 }
 
 fn may_ask(stream: &UnixStream, owner: u32) -> bool {
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
+    stream.peer_cred().is_ok_and(|peer| is_one_of(peer.uid(), owner))
+}
+
+/// Root can read it all anyway.
+fn is_one_of(user: u32, owner: u32) -> bool {
+    user == owner || user == 0
 }
 
 impl Recordings {
@@ -308,4 +311,21 @@ async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) {
     };
     // Whoever does not read it has ended the recording.
     let _ = timeout(LAST_WORDS, writer.write_all(line.as_bytes())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn its_owner_and_root_may_ask_and_nobody_else() {
+        let us = rustix::process::geteuid().as_raw();
+        let (stream, _other) = UnixStream::pair().unwrap();
+        assert!(may_ask(&stream, us));
+        assert_eq!(may_ask(&stream, us + 1), us == 0);
+        assert!(is_one_of(0, 1000) && is_one_of(1000, 1000));
+        assert!(!is_one_of(1001, 1000) && !is_one_of(1000, 0));
+    }
 }

@@ -176,6 +176,25 @@ mod tests {
         assert_eq!(rest, 3, "what was taken is not lost");
     }
 
+    /// However much there is: a state is as large as it is, and who reads it gets all of it.
+    #[tokio::test]
+    async fn while_somebody_reads_room_is_waited_for() {
+        let (sink, mut stream) = with_room(1000);
+        let chunks = 20;
+        let writer = tokio::spawn(async move {
+            for _ in 0..chunks {
+                assert!(sink.send("x".repeat(300)).await);
+            }
+        });
+        let mut read = 0;
+        while let Some(chunk) = stream.recv().await {
+            stream.written(chunk.len());
+            read += 1;
+        }
+        writer.await.unwrap();
+        assert_eq!(read, chunks);
+    }
+
     #[tokio::test]
     async fn a_reader_that_has_gone_ends_it() {
         let (sink, stream) = with_room(1000);

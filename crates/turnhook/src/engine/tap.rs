@@ -402,3 +402,42 @@ fn message(at: Timestamp, channel: &[u8], payload: &[u8], server: Option<&[u8]>)
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::cell::Cell;
+
+    use turnhook_reducer::state::Table;
+
+    use super::*;
+
+    /// So that whoever writes them can stop after any of them.
+    #[test]
+    fn rows_are_made_one_by_one_and_given_in_chunks() {
+        let made = Cell::new(0);
+        let rows = (0..3000).map(|key| {
+            made.set(made.get() + 1);
+            Change {
+                table: Table::Allocation,
+                key,
+                value: Some(vec![7; 100]),
+            }
+        });
+        let mut rows = Rows {
+            rows,
+            chunk: String::new(),
+            heard: "the rest\n".to_owned(),
+        };
+        let (mut steps, mut lines) = (0, 0);
+        while let Some(chunk) = rows.step() {
+            steps += 1;
+            assert_eq!(made.get(), steps.min(3000));
+            let chunk = chunk.unwrap_or_default();
+            assert!(chunk.len() < CHUNK + 1000);
+            lines += chunk.lines().count();
+        }
+        assert_eq!(lines, 3001);
+    }
+}

@@ -95,7 +95,7 @@ pub(crate) async fn serve(
             Some(None) => continue,
             None => connections.spawn(fault::inside(
                 CONNECTION,
-                connection(stream, peer, router, place, stop),
+                connection(stream, peer, router, place, stop, REQUEST_TIME),
             )),
             Some(Some(tls)) => connections.spawn(async move {
                 let shaken = tokio::select! {
@@ -103,7 +103,7 @@ pub(crate) async fn serve(
                     () = place.given_up.cancelled() => return,
                 };
                 match shaken {
-                    Ok(Ok(stream)) => connection(stream, peer, router, place, stop).await,
+                    Ok(Ok(stream)) => connection(stream, peer, router, place, stop, REQUEST_TIME).await,
                     Ok(Err(error)) => debug!(%error, "a connection came to no TLS"),
                     Err(_) => debug!("a connection took too long over its TLS"),
                 }
@@ -130,8 +130,9 @@ async fn connection(
     router: Router,
     place: Place,
     stop: CancellationToken,
+    request_time: Duration,
 ) {
-    let service = service_fn(|request| answer(router.clone(), peer, request, &place));
+    let service = service_fn(|request| answer(router.clone(), peer, request, &place, request_time));
     // HTTP/1 and nothing else: what speaks HTTP/2 gets an error.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -157,11 +158,12 @@ async fn answer(
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
     place: &Place,
+    time: Duration,
 ) -> Result<Response, std::convert::Infallible> {
     place.moved(true);
     let mut request: Request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
-    let answered = timeout(REQUEST_TIME, router.oneshot(request)).await;
+    let answered = timeout(time, router.oneshot(request)).await;
     place.moved(false);
     match answered {
         Ok(answered) => answered,
@@ -272,6 +274,8 @@ impl Drop for Place {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn peer(last: u8) -> IpAddr {
@@ -296,6 +300,34 @@ mod tests {
         assert!(!given_up(&scraper));
         drop(crowd);
         assert_eq!(places.lock().len(), 2, "places are free again");
+    }
+
+    /// The head is there, and the body never comes: an answer, and the end of the connection.
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let router = Router::new().fallback(|body: String| async move { body });
+        let serve = async |sent: &[u8], time| {
+            let (mut client, server) = tokio::io::duplex(1 << 16);
+            let place = Arc::new(Places::default()).take(peer(1), false).unwrap();
+            let (address, stop) = (([192, 0, 2, 1], 1).into(), CancellationToken::new());
+            client.write_all(sent).await.unwrap();
+            let serving = connection(server, address, router.clone(), place, stop, time);
+            let mut answer = String::new();
+            let reading = client.read_to_string(&mut answer);
+            let (read, ()) = tokio::join!(reading, serving);
+            read.unwrap();
+            answer
+        };
+        let half = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhal";
+        let answer = serve(half, Duration::ZERO).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        let whole =
+            b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 5\r\n\r\nwhole";
+        let answer = serve(whole, REQUEST_TIME).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("whole"),
+            "{answer}"
+        );
     }
 
     #[test]

@@ -54,11 +54,24 @@ fn releases_that_hang_cost_no_lease() {
 /// are deliveries in memory.
 #[test]
 fn lanes_end_with_the_leases() {
+    no_request_without_a_lease(true);
+}
+
+/// The same where nobody has come to take the lanes away yet, as in a program that was stopped and goes on: whatever begins
+/// a request asks whether the leases hold.
+#[test]
+fn requests_end_with_the_leases_before_the_lanes_do() {
+    no_request_without_a_lease(false);
+}
+
+fn no_request_without_a_lease(keeps_lanes: bool) {
     let billing = Billing::start();
     let postgres = Postgres::start();
     let endpoint = billing.endpoint().replace("\"unlimited\"", "\"5/s\"");
     let mut program = on_postgres(&postgres, &endpoint);
-    program.start();
+    let fault = program.directory.path().join("fault");
+    let asked = format!("stop:lane keeper@{}", fault.display());
+    program.start_with(&[("FAULT_INJECTION", &asked)]);
     let mut feeder = hears(&program, 1);
     for id in 2..60 {
         feeder.call("cust_42", id);
@@ -67,6 +80,9 @@ fn lanes_end_with_the_leases() {
         let sent = billing.webhooks().len();
         (sent > 5 && counted(&program, &["turnhook_open_sessions"]) == 1).then_some(())
     });
+    if !keeps_lanes {
+        std::fs::write(&fault, "").unwrap();
+    }
     let frozen = postgres.freeze();
     eventually("the leases to run out", || {
         (counted(&program, &["turnhook_source_leads{"]) == 0).then_some(())
@@ -79,5 +95,10 @@ fn lanes_end_with_the_leases() {
     assert!(more <= 1, "{more} requests were begun without a lease");
     drop(frozen);
     eventually("the rest", || (billing.webhooks().len() > sent + 5).then_some(()));
-    program.stop();
+    if keeps_lanes {
+        program.stop();
+    } else {
+        // What does nothing more does not stop either.
+        program.kill();
+    }
 }
