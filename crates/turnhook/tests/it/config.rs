@@ -176,6 +176,39 @@ fn the_example_is_a_good_configuration() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
+/// What users were told that they can write is right, and what of it does nothing is said.
+#[test]
+fn what_is_promised_is_a_good_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().to_str().unwrap();
+    let promised = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promised.toml");
+    let text = fs::read_to_string(promised).unwrap();
+    let text = text.replace("/etc/turnhook", here).replace("/run/secrets", here);
+    fs::write(directory.path().join("turnhook.toml"), &text).unwrap();
+    for (name, content) in [
+        ("openmeter", "hunter2"),
+        ("users", ""),
+        ("tokens", ""),
+        ("coturn-cli", "hunter2"),
+        ("turn-rest", "sixteen-letters-"),
+        ("customers.csv", "user,customer\n"),
+    ] {
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let idle = "endpoint[1].unknown: has no effect: it says what to do with whom the map lacks, and there is no `customers_file`";
+    assert!(stderr(&output).contains(idle), "{}", stderr(&output));
+    let mapped = text.replace(
+        "unknown = \"hold\"",
+        "unknown = \"hold\"\ncustomers_file = \"customers.csv\"",
+    );
+    fs::write(directory.path().join("turnhook.toml"), mapped).unwrap();
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("unknown"), "{}", stderr(&output));
+}
+
 const SOURCE: &str = "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"127.0.0.1:0\"\npassword = \"sixteen-letters-\"\n";
 
 /// Each way in which a file cannot be read has an advice of its own.

@@ -83,9 +83,9 @@ impl Check<'_> {
             },
         };
         if endpoint.unknown.is_some() && customers.is_none() {
-            return self.wrong(
+            self.doubtful(
                 &key("unknown"),
-                "says what to do with whom the map lacks, and there is no map: give `customers_file`",
+                "has no effect: it says what to do with whom the map lacks, and there is no `customers_file`",
             );
         }
         let unknown = match endpoint.unknown {
