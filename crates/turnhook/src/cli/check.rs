@@ -40,7 +40,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.config.load()?;
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.kept_from_group) {
             warn(warning);
         }
         for source in unconfigured(&config).await {

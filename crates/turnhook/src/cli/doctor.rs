@@ -60,7 +60,7 @@ impl Doctor {
             "configuration",
             format!("sources: {sources}, endpoints: {endpoints}"),
         )?;
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&config.kept_from_group) {
             report.warn("configuration", warning.to_string(), "")?;
         }
         if config.endpoints.is_empty() {
@@ -81,6 +81,12 @@ impl Doctor {
         }
         if running.is_none() {
             port("http", config.http, &mut report).await?;
+            if let Some(admin) = &config.admin {
+                port("admin", admin.listen, &mut report).await?;
+            }
+            for gate in &config.gates {
+                port(&format!("gate {}", gate.realm), gate.listen, &mut report).await?;
+            }
         }
         for endpoint in &config.endpoints {
             endpoints::look(endpoint, &mut clocks, &mut report).await?;

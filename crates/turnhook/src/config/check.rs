@@ -24,6 +24,7 @@ mod listeners;
 mod place;
 mod provider;
 mod quota;
+mod readable;
 mod source;
 mod store;
 mod twice;
@@ -39,6 +40,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Result<Config, ConfigError> 
     match config {
         Some(config) if check.problems.is_empty() => Ok(Config {
             warnings: check.warnings,
+            kept_from_group: readable::kept_from_group(&config.effective, layers),
             ..config
         }),
         _ => {
@@ -169,6 +171,7 @@ impl Check<'_> {
             limits: file.limits,
             log: file.log.clone(),
             warnings: Vec::new(),
+            kept_from_group: Vec::new(),
             effective: file,
         })
     }

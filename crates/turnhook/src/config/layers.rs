@@ -185,6 +185,11 @@ impl Layers {
         self.file.is_some()
     }
 
+    /// Where the file is.
+    pub(super) fn file_path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(path, _)| Path::new(path))
+    }
+
     /// A problem with the value at `path`.
     pub(super) fn problem(&self, path: &[Step], message: String) -> Problem {
         Problem {

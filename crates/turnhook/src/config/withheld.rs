@@ -39,7 +39,7 @@ pub(super) fn withhold(root: &mut Value) {
 
 fn of_table(table: &str, index: usize, values: &mut Map<String, Value>, known: &[KnownKey]) {
     if values.contains_key("customers_file") {
-        // It says what to do with whom the map lacks, and is wrong without one.
+        // It says what to do with whom the map lacks, and would be said to do nothing without one.
         values.remove("unknown");
     }
     let files: Vec<String> = values.keys().filter(|key| names_a_file(key)).cloned().collect();
@@ -76,6 +76,7 @@ fn of_table(table: &str, index: usize, values: &mut Map<String, Value>, known: &
     }
 }
 
-fn names_a_file(key: &str) -> bool {
+/// Whether a key's value is the path of a file that is read.
+pub(super) fn names_a_file(key: &str) -> bool {
     key.ends_with("_file") || ["tls_cert", "tls_key", "client_cert", "client_key"].contains(&key)
 }

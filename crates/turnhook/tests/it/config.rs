@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::Path,
 };
 
@@ -176,6 +179,10 @@ fn the_example_is_a_good_configuration() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
+/// A line of each kind, of nobody.
+const USERS: &str = "bob:viewer:$argon2id$v=19$m=19456,t=2,p=1$btJil9m3CZJDjNtzS3TA4g$atjHZ0YoSXOxIBH6bF2+peHlJJa98xeb0w/gr4YELFo\n";
+pub(crate) const TOKENS: &str = "prog:viewer:$sha256$uzcbsB7vBvL_DmJvUMnlniOk-oX4UioxlSr90uxTkQg\n";
+
 /// What users were told that they can write is right, and what of it does nothing is said.
 #[test]
 fn what_is_promised_is_a_good_configuration() {
@@ -187,8 +194,8 @@ fn what_is_promised_is_a_good_configuration() {
     fs::write(directory.path().join("turnhook.toml"), &text).unwrap();
     for (name, content) in [
         ("openmeter", "hunter2"),
-        ("users", ""),
-        ("tokens", ""),
+        ("users", USERS),
+        ("tokens", TOKENS),
         ("coturn-cli", "hunter2"),
         ("turn-rest", "sixteen-letters-"),
         ("customers.csv", "user,customer\n"),
@@ -254,6 +261,66 @@ fn a_file_that_cannot_be_read_says_what_to_do() {
         stderr(&output)
     );
     assert!(!stderr(&output).contains("name another"), "{}", stderr(&output));
+}
+
+/// Whoever checks as root can read everything, and the service that is to run may not.
+#[test]
+fn root_is_told_what_the_group_of_the_configuration_cannot_read() {
+    if !are_root() {
+        println!("LEFT OUT: only root can give a file to another group");
+        return;
+    }
+    let group = 65_534;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let mode = |name: &str, mode: u32| {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let text = format!(
+        "{SOURCE}[[endpoint]]\nname = \"billing\"\nurl = \"https://billing.example.com/turn\"\nsecrets_file = \"secrets/billing\"\n"
+    );
+    fs::create_dir(at("secrets")).unwrap();
+    fs::write(at("secrets/billing"), SECRET).unwrap();
+    fs::write(at("turnhook.toml"), text).unwrap();
+    mode("turnhook.toml", 0o640);
+    mode("secrets", 0o755);
+    mode("secrets/billing", 0o600);
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let said = || {
+        let output = run(directory.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).to_owned()
+    };
+    assert_eq!(said(), "", "the configuration is root's own");
+
+    chown(at("turnhook.toml"), None, Some(group)).unwrap();
+    let kept = "secrets/billing is kept from group 65534, which the configuration belongs to";
+    assert!(
+        said().contains("turnhook.toml:9: endpoint[0].secrets_file: ") && said().contains(kept),
+        "{}",
+        said()
+    );
+    let doctor = run(directory.path(), &["doctor"]);
+    assert!(stdout(&doctor).contains(kept), "{}", stdout(&doctor));
+    // What is to be done is said, and is enough.
+    let advice = said();
+    let (_, advice) = advice.split_once('`').unwrap();
+    let (advice, _) = advice.split_once('`').unwrap();
+    let done = std::process::Command::new("sh")
+        .args(["-c", advice])
+        .status()
+        .unwrap();
+    assert!(done.success(), "{advice}");
+    assert_eq!(said(), "", "{advice}");
+    // So is a folder on the way, and what is the service's own.
+    mode("secrets", 0o700);
+    assert!(
+        said().contains("/secrets is kept from group 65534") && said().contains("chmod g+x"),
+        "{}",
+        said()
+    );
+    chown(at("secrets"), Some(65_534), None).unwrap();
+    assert_eq!(said(), "");
 }
 
 fn are_root() -> bool {

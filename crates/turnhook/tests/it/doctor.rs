@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-use crate::harness::{
-    billing::Billing,
-    eventually,
-    feeder::{Allocation, Feeder},
-    process::Process,
-    program::{Program, SECRET},
-    turnhook::{command, stderr, stdout},
+use crate::{
+    config::TOKENS,
+    harness::{
+        billing::Billing,
+        eventually,
+        feeder::{Allocation, Feeder},
+        process::Process,
+        program::{Program, SECRET},
+        turnhook::{command, stderr, stdout},
+    },
 };
 
 #[test]
@@ -122,23 +125,30 @@ fn what_runs_says_how_it_is() {
 #[test]
 fn a_doctor_names_what_is_missing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let others = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [admin, gate] = others.each_ref().map(|other| other.local_addr().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
         "[[source]]\nname = \"eu-1\"\ntype = \"direct\"\nlisten = \"{}\"\npassword = \"sixteen-letters-\"\n\
          [[source]]\nname = \"us-1\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:9\"\n\
          [store]\npath = \"/nowhere/at/all/turnhook.db\"\n[http]\nlisten = \"127.0.0.1:{}\"\n\
+         [admin]\nlisten = \"{admin}\"\ntokens_file = \"tokens\"\n\
+         [[gate]]\nsource = \"eu-1\"\nrealm = \"example.org\"\nlisten = \"{gate}\"\nsecrets = \"sixteen-letters-\"\nallow_old = true\n\
          [[endpoint]]\nname = \"down\"\nurl = \"https://127.0.0.1:9/\"\nsecrets = [\"{SECRET}\"]\n\
          [[endpoint]]\nname = \"nobody\"\nurl = \"https://nobody.invalid/\"\nsecrets = [\"{SECRET}\"]\n",
         taken.local_addr().unwrap(),
         crate::harness::free_port(),
     );
     std::fs::write(directory.path().join("turnhook.toml"), text).unwrap();
+    std::fs::write(directory.path().join("tokens"), TOKENS).unwrap();
     let output = command(directory.path()).arg("doctor").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let said = stdout(&output);
     for part in [
         "fail  store: there is no directory /nowhere/at/all",
         "another program has it",
+        &format!("fail  admin: cannot listen on {admin}: "),
+        &format!("fail  gate example.org: cannot listen on {gate}: "),
         "fail  source us-1: subscription: ",
         "fail  source us-1: commands: cannot connect: Connection refused (os error 111)",
         "fail  endpoint down: could not connect",
