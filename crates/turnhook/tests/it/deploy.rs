@@ -172,6 +172,14 @@ fn redis_takes_the_fragment_and_its_users_can_do_their_work() {
         assert_eq!(ask(allowed), "", "{allowed:?}");
     }
     assert!(ask(&["scan", "0"]).starts_with('0'));
+    // All that a doctor asks a Redis for, its clock too, which is told nowhere else if it may not be asked for.
+    let url = format!("redis://turnhook:change-me-too@127.0.0.1:{}", redis.port);
+    let source = format!("[[source]]\nname = \"eu-1\"\ntype = \"redis\"\nurl = \"{url}\"\n");
+    fs::write(directory.path().join("turnhook.toml"), source).unwrap();
+    let doctor = command(directory.path()).arg("doctor").output().unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("agrees with that of the Redis of eu-1"), "{said}");
+    assert!(!said.contains("NOPERM"), "{said}");
     for refused in [
         &["set", "turn/x", "1"][..],
         &["keys", "*"],
