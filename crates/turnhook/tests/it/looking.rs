@@ -272,6 +272,13 @@ fn lists_are_whole_sums_agree_and_tables_fit() {
         "an open session is not told yet: {}",
         stdout(&narrow)
     );
+    let open = program.ask(&["sessions", "list", "--user", "carol"]);
+    let cells: Vec<&str> = open.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        cells[2..8],
+        ["carol", "-", "-", "-", "-", "(open)"],
+        "nothing is known of how long it lasts, either: {open}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use turnhook_admin::Zone;
-use turnhook_reducer::event::SessionId;
+use turnhook_reducer::event::{Accuracy, SessionId};
 use turnhook_store::{SessionFilter, SessionRow};
 
 use super::{
@@ -27,8 +27,8 @@ Example:
   $ turnhook sessions list --user cust_42 --since 2026-11-01
   $ turnhook sessions list --open --format json | jq .usage.billable_bytes
 
-  Times are UTC, or those of --tz; 1 kB is 1000 bytes; - : nothing was told of it yet. On a narrow
-  terminal columns are left out: `| cat` shows all.")]
+  Times are UTC, or those of --tz; 1 kB is 1000 bytes; - : nothing was told of it yet; ≥ : a lower
+  bound. On a narrow terminal columns are left out: `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
     config: ConfigArgs,
@@ -82,19 +82,7 @@ impl List {
             until: self.until.map(|when| when.of(&self.zone)),
         };
         let mut left = limit(self.limit, self.format);
-        let mut table = Rows::new(&[
-            ("STARTED (UTC)", false),
-            ("USER", false),
-            ("LASTED", true),
-            ("RECEIVED", true),
-            ("SENT", true),
-            ("BILLABLE", true),
-            ("END", false),
-            ("ACCURACY", false),
-            ("SESSION", false),
-        ])
-        .narrow(&["RECEIVED", "SENT", "ACCURACY", "LASTED", "END"], &["USER"])
-        .of_zone(&self.zone);
+        let mut table = table(&self.zone);
         let mut after = self.after;
         let more = loop {
             // One more than is shown tells whether there is a next page.
@@ -125,19 +113,40 @@ impl List {
     }
 }
 
+fn table(zone: &Zone) -> Rows {
+    Rows::new(&[
+        ("STARTED (UTC)", false),
+        ("USER", false),
+        ("LASTED", true),
+        ("RECEIVED", true),
+        ("SENT", true),
+        ("BILLABLE", true),
+        ("END", false),
+        ("ACCURACY", false),
+        ("SESSION", false),
+    ])
+    .narrow(&["RECEIVED", "SENT", "LASTED", "END", "ACCURACY"], &["USER"])
+    .of_zone(zone)
+}
+
 fn cells(row: &SessionRow, zone: &Zone) -> [String; 9] {
     let last = row.end.map_or(row.updated_at, |(at, ..)| at);
     let client = &row.usage.legs.client;
     // Only its start: what it has used is not known here.
     let untold = row.end.is_none() && row.sequence == 0;
-    let told = |n: u64| if untold { "-".to_owned() } else { bytes(n) };
+    let told = |text: String| if untold { "-".to_owned() } else { text };
+    // Whatever is left out on a narrow terminal, this column stays.
+    let at_least = match row.end {
+        Some((_, _, Accuracy::LowerBound)) => "≥ ",
+        _ => "",
+    };
     [
         zone.show(row.started_at),
         output::user(row.user.as_deref()),
-        duration(last.since(row.started_at)),
-        told(client.received_bytes),
-        told(client.sent_bytes),
-        told(row.usage.billable_bytes),
+        told(duration(last.since(row.started_at))),
+        told(bytes(client.received_bytes)),
+        told(bytes(client.sent_bytes)),
+        told(format!("{at_least}{}", bytes(row.usage.billable_bytes))),
         row.end
             .map_or("(open)", |(_, reason, _)| reason.as_str())
             .to_owned(),
@@ -146,4 +155,60 @@ fn cells(row: &SessionRow, zone: &Zone) -> [String; 9] {
             .to_owned(),
         row.id.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use turnhook_reducer::{event::CloseReason, time::Timestamp, usage::Usage};
+
+    use super::*;
+
+    fn shown(accuracy: Accuracy, most: Option<usize>) -> String {
+        let zone = Zone::utc();
+        let row = SessionRow {
+            id: "ses_00000000000000000000000000".parse().unwrap(),
+            source: "eu-1".to_owned(),
+            realm: Vec::new(),
+            user: Some(b"a-user-with-a-long-name".to_vec()),
+            usernames: Vec::new(),
+            labels: Vec::new(),
+            started_at: Timestamp(1_795_327_257_624),
+            updated_at: Timestamp(1_795_327_267_624),
+            end: Some((
+                Timestamp(1_795_327_267_624),
+                CloseReason::ServerRestarted,
+                accuracy,
+            )),
+            continues: None,
+            sequence: 1,
+            peer_leg: true,
+            allocations: 1,
+            usage: Usage {
+                billable_bytes: 540_000,
+                ..Usage::default()
+            },
+        };
+        let mut table = table(&zone);
+        table.push(cells(&row, &zone));
+        table.text("none", most)
+    }
+
+    #[test]
+    fn a_lower_bound_is_seen_however_narrow_the_terminal_is() {
+        for most in [None, Some(200), Some(100), Some(90), Some(80)] {
+            let text = shown(Accuracy::LowerBound, most);
+            assert!(text.contains("≥ 540.0 kB"), "{most:?}\n{text}");
+            let exact = shown(Accuracy::Exact, most);
+            assert!(!exact.contains('≥') && exact.contains("540.0 kB"), "{exact}");
+            let most = most.unwrap_or(usize::MAX);
+            assert!(text.lines().all(|line| line.chars().count() <= most), "{text}");
+        }
+        // It outlasts what else is left out.
+        let text = shown(Accuracy::LowerBound, Some(90));
+        assert!(
+            text.contains("lower_bound") && !text.contains("server_restarted"),
+            "{text}"
+        );
+    }
 }
