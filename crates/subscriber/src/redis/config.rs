@@ -24,6 +24,9 @@ pub struct RedisConfig {
     pub database: Option<u8>,
     /// Certificates to trust, PEM, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether [`crate::redis::RedisControl::close_relay_connection`] will be asked for: the rights that it needs are
+    /// then tried at each connection, and not in the hour of need.
+    pub heal: bool,
     /// How patient to be.
     pub patience: Patience,
 }
@@ -70,6 +73,7 @@ impl RedisConfig {
             password: None,
             database: None,
             ca_file: None,
+            heal: false,
             patience: Patience::default(),
         }
     }

@@ -9,6 +9,7 @@ use turnhook_reducer::time::Timestamp;
 use super::{
     RedisConfig,
     config::{Node, Target},
+    heal,
     snapshot::Commands,
     subscription::{PATTERNS, Subscription},
     topology,
@@ -92,13 +93,7 @@ impl Examined {
             self.looks.push((what, answer.map(|_| "allowed".to_owned())));
         }
         if heal {
-            // A number that no connection has.
-            let no_one = i64::MAX.to_string();
-            for (what, arguments) in [
-                ("client|list", vec!["LIST", "TYPE", "normal"]),
-                ("client|kill", vec!["KILL", "ID", &no_one]),
-            ] {
-                let answer = commands.call("CLIENT", values(&arguments)).await;
+            for (what, answer) in heal::rights(commands).await {
                 self.looks.push((what, answer.map(|_| "allowed".to_owned())));
             }
         }

@@ -57,6 +57,18 @@ const TOLERANCE: Duration = Duration::from_secs(15);
 /// Half a command this old will never be whole.
 const STUCK: Duration = Duration::from_secs(3);
 
+/// Each command of healing that its user may need a right for, and whether it has it. Closes nothing.
+pub(super) async fn rights(commands: &Commands) -> [(&'static str, Result<Value, String>); 2] {
+    // A number that no connection has.
+    let no_one = i64::MAX.to_string();
+    let list = vec!["LIST".into(), "TYPE".into(), "normal".into()];
+    let kill = vec!["KILL".into(), "ID".into(), no_one.into()];
+    [
+        ("client|list", commands.call("CLIENT", list).await),
+        ("client|kill", commands.call("CLIENT", kill).await),
+    ]
+}
+
 /// One connection closed in so long a time, at most.
 pub(super) struct Limiter {
     every: Duration,

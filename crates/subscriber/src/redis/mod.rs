@@ -77,6 +77,9 @@ pub(crate) struct Redis {
     snapshots: watch::Receiver<bool>,
     heal: mpsc::Receiver<(SilentThread, oneshot::Sender<Healing>)>,
     limiter: heal::Limiter,
+    /// Whether it will be asked to heal, and the rights for that which were said to be missing.
+    heals: bool,
+    missing: Vec<&'static str>,
     /// The nodes of a Cluster.
     known: Vec<Server>,
 }
@@ -99,6 +102,8 @@ impl Redis {
             snapshots: take,
             heal: requests,
             limiter: heal::Limiter::new(config.patience.heal),
+            heals: config.heal,
+            missing: Vec::new(),
             known: Vec::new(),
         };
         Ok((redis, RedisControl { snapshots, heal }))
@@ -196,6 +201,9 @@ impl Redis {
             let slots = commands.call("CLUSTER", vec!["SLOTS".into()]).await?;
             self.known = topology::masters(slots, node);
         }
+        if self.heals {
+            self.try_healing(&commands, node).await;
+        }
         loop {
             if *due {
                 snapshot::take(&commands, self.target.is_cluster(), &self.clock, &self.signals).await?;
@@ -218,6 +226,23 @@ impl Redis {
                 else => std::future::pending().await,
             }
         }
+    }
+
+    /// Says which rights are missing, once: else it would be found out only when a thread has fallen silent.
+    async fn try_healing(&mut self, commands: &Commands, node: &Node) {
+        let tried = heal::rights(commands).await;
+        let missing: Vec<&str> = tried
+            .iter()
+            .filter(|(_, answer)| answer.as_ref().is_err_and(|error| rights::are_missing(error)))
+            .map(|(right, _)| *right)
+            .collect();
+        if !missing.is_empty() && missing != self.missing {
+            let lacks = missing.join(" +");
+            warn!(
+                "{node}: a relay thread that falls silent could not be healed: for `heal` its user needs the rights +{lacks}"
+            );
+        }
+        self.missing = missing;
     }
 
     fn deaf(&self, heard: Timestamp, error: &str) {

@@ -223,7 +223,7 @@ fn troubles(status: &Value, zone: &Zone) -> String {
         let wedged = source["wedged_threads"].as_array().map_or(0, Vec::len);
         if wedged > 0 {
             lines.push(format!(
-                "source {name}: {wedged} relay threads of coturn have fallen silent"
+                "source {name}: {wedged} relay threads of coturn have fallen silent: restart that coturn, or set heal = true"
             ));
         }
         for server in source["servers"].as_array().into_iter().flatten() {
@@ -290,7 +290,7 @@ mod tests {
             "1m 01s",
             "source eu-1, 2026-11-22 06:00:57: a\\u{1b}[2Jb",
             "gap from 2026-11-22 06:00:57 to 2026-11-22 06:01:57: restart",
-            "1 relay threads of coturn",
+            "1 relay threads of coturn have fallen silent: restart that coturn, or set heal = true",
             "10.0.0.8/-/0 has been gone since",
             "endpoint billing: answered 503",
         ] {

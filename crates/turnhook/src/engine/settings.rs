@@ -75,6 +75,7 @@ pub(crate) fn source(source: &Source) -> SourceConfig {
             user: redis.user.clone(),
             password: redis.password.clone(),
             ca_file: redis.ca_file.clone(),
+            heal: redis.heal,
             ..RedisConfig::new(redis.url.expose())
         }),
     }

@@ -120,8 +120,14 @@ impl Wedges {
         self.looked_at = Instant::now();
         for (key, thread) in &found {
             if !self.silent.contains_key(key) {
+                // Where it is healed, what came of that is said next.
+                let cure = if self.control.is_some() {
+                    ""
+                } else {
+                    "; restart that coturn, or set `heal = true`"
+                };
                 warn!(source = telemetry.name(), thread = thread.thread, server = %server(key), overdue = thread.overdue,
-                    "a relay thread of coturn has fallen silent: what its allocations carry is not heard");
+                    "a relay thread of coturn has fallen silent: what its allocations carry is not heard{cure}");
                 telemetry.wedge("silent");
                 gaps.push(Gap {
                     from: thread.heard_at,
@@ -173,16 +179,16 @@ impl Wedges {
             Healing::TooSoon => {}
             Healing::NoneFits { looked_at } => {
                 telemetry.wedge("none_fits");
-                warn!(source, thread, %server, looked_at, "no connection to Redis has been idle for as long as the thread");
+                warn!(source, thread, %server, looked_at, "no connection to Redis has been idle for as long as the thread: restart that coturn if it stays silent");
             }
             Healing::Ambiguous { candidates } => {
                 telemetry.wedge("ambiguous");
                 warn!(source, thread, %server, candidates,
-                    "several machines have connections that have been idle for as long: none is closed");
+                    "several machines have connections that have been idle for as long: none is closed; restart that coturn");
             }
             Healing::Unavailable { error } => {
                 telemetry.wedge("unavailable");
-                warn!(source, thread, %server, error, "cannot heal the silent relay thread");
+                warn!(source, thread, %server, error, "cannot heal the silent relay thread: restart that coturn, or let turnhook do it");
             }
         }
     }

@@ -174,6 +174,34 @@ impl Wedged {
     }
 }
 
+/// What `heal` lacks is said when it connects, and not only once a thread is silent.
+#[test]
+fn rights_that_healing_lacks_are_said_at_once() {
+    let billing = Billing::start();
+    let directory = tempfile::tempdir().unwrap();
+    let fragment = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis.conf");
+    let redis = Redis::start(directory.path(), &[fragment]);
+    let url = format!("redis://turnhook:change-me-too@127.0.0.1:{}", redis.port);
+    let mut program = program_on(&billing, &format!("url = \"{url}\"\nheal = true"));
+    program.start();
+    program.line("for `heal` its user needs the rights +client|list +client|kill");
+    program.until("the subscription", |s| {
+        s["sources"]["eu-1"]["state"] == "connected"
+    });
+    program.stop();
+    // Those that it has are not called for.
+    let text = std::fs::read_to_string(fragment).unwrap();
+    let more = directory.path().join("redis.conf");
+    std::fs::write(&more, text.replace("+client|id", "+client|id +client|list")).unwrap();
+    drop(redis);
+    let redis = Redis::start(directory.path(), &[more.to_str().unwrap()]);
+    let url = format!("redis://turnhook:change-me-too@127.0.0.1:{}", redis.port);
+    let mut program = program_on(&billing, &format!("url = \"{url}\"\nheal = true"));
+    program.start();
+    program.line("for `heal` its user needs the rights +client|kill");
+    program.stop();
+}
+
 /// With `heal`, the thread's connection is closed, coturn opens another, and the calls end to the byte.
 #[test]
 fn a_wedged_relay_thread_is_healed() {
@@ -216,7 +244,14 @@ fn a_wedged_relay_thread_is_reported() {
     wedged.until("the wedge to be seen", |program| {
         Wedged::wedges(program, "silent") >= 1
     });
-    wedged.program.line("a relay thread of coturn has fallen silent");
+    wedged.program.line(
+        "a relay thread of coturn has fallen silent: what its allocations carry is not heard; restart that coturn, or set `heal = true`",
+    );
+    let told = wedged.program.ask(&["status"]);
+    assert!(
+        told.contains("fallen silent: restart that coturn, or set heal = true"),
+        "{told}"
+    );
     let (client, user) = &mut wedged.beside;
     client.relay(100, 100);
     let user = user.clone();
