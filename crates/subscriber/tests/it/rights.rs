@@ -1,8 +1,9 @@
 //! What a user of Redis must be allowed: missed by name, by a running source and by an examination.
 
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 use turnhook_subscriber::{redis::RedisConfig, source::SourceConfig};
 
-use crate::support::{Redis, start};
+use crate::support::{Redis, local, start};
 
 const RIGHTS: [&str; 7] = [
     "+psubscribe",
@@ -86,4 +87,36 @@ async fn each_right_that_is_missing_is_named() {
     ear.hearing().await;
     ear.until("the end of the attempt", |e| e.count("snapshot ended false") > 0)
         .await;
+}
+
+/// What a Redis without a password says to whoever comes from another machine, before it is asked anything; then it closes.
+const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set \
+    for the default user. In this mode connections are only accepted from the loopback interface. If you want to connect from \
+    external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode sending the command \
+    'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the same host the server is running\r\n";
+
+/// Redis advises to let everybody in; what is told is to give it a password.
+#[tokio::test]
+async fn a_redis_without_a_password_that_lets_nobody_in_is_explained() {
+    let listener = TcpListener::bind(local(0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(DENIED).await;
+        }
+    });
+    let config = RedisConfig::new(format!("redis://127.0.0.1:{port}"));
+    let examined = config.examine(false).await.unwrap();
+    let (what, found) = &examined.looks[0];
+    let error = found.as_ref().unwrap_err();
+    assert_eq!(*what, "subscription");
+    assert!(
+        error.contains(": DENIED Redis is running in protected mode")
+            && error.contains("give it one (`requirepass`"),
+        "{error}"
+    );
+    assert!(!error.contains("CONFIG SET"), "{error}");
+    let mut ear = start(SourceConfig::Redis(config)).await;
+    let told = format!("deaf 127.0.0.1:{port}: DENIED Redis is running in protected mode");
+    ear.until("the reason", |e| e.count(&told) > 0).await;
 }
