@@ -9,9 +9,9 @@ Takes the turnhook that TURNHOOK names, else target/debug/turnhook. One alert is
 development stops at such a fault: tests/long.sh makes one that goes on, as a release does.
 
 Time runs faster: in the rules a minute is a second, an hour ten, and the ages that some of them wait for are seconds. The
-expressions are otherwise as they are shipped. Needs Debian's prometheus (unpacked by tests/run.sh, or on the PATH) and
-redis-server. Fails where an alert did not fire, or was left out. (turnhook.rules.test.yaml holds the same expressions to
-synthetic series.)
+expressions are otherwise as they are shipped. Needs Debian's prometheus (unpacked by tests/run.sh, or on the PATH), its
+coturn and redis-server. Fails where an alert did not fire, or was left out. (turnhook.rules.test.yaml holds the same
+expressions to synthetic series.)
 """
 
 import contextlib
@@ -124,7 +124,7 @@ class World:
         self.directory, self.processes = directory, {}
         self.seen, self.ended = [], threading.Event()
         self.direct, self.redis, self.http, self.prometheus = (free_port() for _ in range(4))
-        self.other_direct, self.other_http = free_port(), free_port()
+        self.other_direct, self.other_http, self.cli = free_port(), free_port(), free_port()
         self.receiver = Receiver()
         self.calls = 0
         path = os.path.join(directory, "turnhook.toml")
@@ -146,6 +146,10 @@ listen = "127.0.0.1:{self.http}"
 group_by = "allocation"
 linger = "0s"
 {session}
+[[control]]
+source = "eu-1"
+address = "127.0.0.1:{self.cli}"
+password = "pw"
 [[endpoint]]
 name = "billing"
 url = "http://127.0.0.1:{self.receiver.port}/"
@@ -165,11 +169,10 @@ global: {{scrape_interval: 250ms, evaluation_interval: 500ms}}
 rule_files: [rules.yaml]
 scrape_configs:
   - job_name: turnhook
-    static_configs: [{{targets: ["127.0.0.1:{self.http}"]}}]
-    file_sd_configs: [{{files: [others.json], refresh_interval: 1s}}]
+    file_sd_configs: [{{files: [targets.json], refresh_interval: 1s}}]
 """
             )
-        self.scrape_other(False)
+        self.scrape(self.http)
         places = os.environ["PATH"] + ":" + os.path.join(TARGET, "prometheus/usr/bin")
         program = shutil.which("prometheus", path=places)
         if not program:
@@ -187,11 +190,11 @@ scrape_configs:
             f"--web.listen-address=127.0.0.1:{self.prometheus}",
         )
 
-    def scrape_other(self, so):
-        """Whether the second turnhook is scraped."""
-        path = os.path.join(self.directory, "others.json")
+    def scrape(self, *ports):
+        """These turnhooks are scraped, and no other."""
+        path = os.path.join(self.directory, "targets.json")
         with open(path + ".new", "w") as file:
-            json.dump([{"targets": [f"127.0.0.1:{self.other_http}"]}] if so else [], file)
+            json.dump([{"targets": [f"127.0.0.1:{port}" for port in ports]}] if ports else [], file)
         os.replace(path + ".new", path)
 
     def start(self, name, *command, directory=None, variables=None):
@@ -231,7 +234,7 @@ linger = "0s"
             )
         self.start("other", program, "run", directory=directory)
         until("the second turnhook", lambda: urllib.request.urlopen(f"http://127.0.0.1:{self.other_http}/livez"))
-        self.scrape_other(True)
+        self.scrape(self.http, self.other_http)
 
     def status(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/status") as answer:
@@ -249,6 +252,11 @@ linger = "0s"
     def call(self, coturn):
         self.calls += 1
         coturn.call(f"user-{self.calls}", self.calls)
+
+    def value(self, query):
+        """What Prometheus knows of it, or nothing."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.prometheus}/api/v1/query?query={query}") as answer:
+            return json.load(answer)["data"]["result"]
 
     def firing(self, name):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.prometheus}/api/v1/alerts") as answer:
@@ -344,7 +352,7 @@ def run(world):
         # Later than a minute, which is one here as well.
         until("a minute to pass", lambda: time.monotonic() - began > 62)
         world.receiver.start()
-        with warns("TurnhookDeliveryBudgetBurn"):
+        with warns("TurnhookDeliveryBudgetBurn", "TurnhookDeliveryBudgetSlowBurn"):
             pass
 
     world.command("endpoints", "pause", "billing")
@@ -362,7 +370,7 @@ def run(world):
     # Another one for the same source, which knows nothing of the first.
     world.other()
     with warns("TurnhookSourceWithoutLeader"):
-        world.scrape_other(False)
+        world.scrape(world.http)
         world.stop("other")
 
     database = os.path.join(world.directory, "turnhook.db")
@@ -453,7 +461,7 @@ def two_versions(world):
     os.chmod(older, 0o755)
     world.other(older)
     with world.warns("TurnhookVersionSkew"):
-        world.scrape_other(False)
+        world.scrape(world.http)
         world.stop("other")
 
 
@@ -521,6 +529,27 @@ def slow_commits(world):
     holder.close()
 
 
+def nothing_scraped(world):
+    """turnhook runs, and Prometheus was told to look elsewhere."""
+    world.turnhook()
+    until("the first look", lambda: world.value("up"))
+    world.scrape()
+    with world.warns("TurnhookNotScraped"):
+        world.scrape(world.http)
+
+
+def no_cli(world):
+    """coturn's CLI is not there, until a real coturn has one."""
+    world.turnhook()
+    with world.warns("TurnhookControlDown"):
+        world.start(
+            "coturn", "turnserver", "-n", "--no-tls", "--no-dtls", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1",
+            f"--listening-port={free_port()}", "--lt-cred-mech", "--user=a:b", "--realm=example.org", "--simple-log",
+            "--log-file=stdout", "--cli-ip=127.0.0.1", f"--cli-port={world.cli}", "--cli-password=pw",
+            f"--userdb={world.directory}/turndb", f"--pidfile={world.directory}/turnserver.pid",
+        )
+
+
 def gap_before_the_first_look(world):
     """coturn said something while nobody listened, and the counter was never seen at 0."""
     world.turnhook()
@@ -543,6 +572,8 @@ ALONE = {
     "TurnhookUnattributed": (never_relayed, 'start_on = "relay"\nbillable = "client"'),
     "TurnhookWallClockAhead": (clock_is_set,),
     "TurnhookCommitSlow": (slow_commits,),
+    "TurnhookNotScraped": (nothing_scraped,),
+    "TurnhookControlDown": (no_cli,),
     "TurnhookGap": (gap_before_the_first_look,),
 }
 

@@ -95,14 +95,18 @@ fn metrics_in(expression: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What a turnhook with a source of each type and an endpoint shows, before anything has happened.
+/// What a turnhook with a source of each type, a control and an endpoint shows, before anything has happened.
 fn scraped() -> String {
     let redis = format!(
         "[[source]]\nname = \"us-1\"\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n",
         free_port()
     );
     let nobody = endpoint("billing", &format!("http://127.0.0.1:{}/", free_port()), "");
-    let mut program = Program::new(&(redis + &nobody));
+    let control = format!(
+        "[[control]]\nsource = \"eu-1\"\naddress = \"127.0.0.1:{}\"\npassword = \"pw\"\n",
+        free_port()
+    );
+    let mut program = Program::new(&(redis + &control + &nobody));
     program.start();
     let metrics = program.get("/metrics").1;
     program.stop();
@@ -125,7 +129,7 @@ fn rules_and_panels_are_about_metrics_that_there_are() {
             assert!(there.contains(metric), "there is no {metric}: {expression}");
         }
         assert!(
-            !wanted.is_empty() || expression.starts_with("up{"),
+            !wanted.is_empty() || expression.starts_with("up{") || expression.starts_with("absent(up{"),
             "{expression}"
         );
     }
