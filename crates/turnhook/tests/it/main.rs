@@ -55,6 +55,7 @@ mod restarts;
 mod returned;
 mod secrets;
 mod servers;
+mod shapes;
 mod signing;
 mod standstill;
 mod stopping;
