@@ -86,6 +86,7 @@ mod quota;
 mod reads;
 mod record;
 mod session;
+mod size;
 mod sqlite;
 mod state;
 mod summed;

@@ -176,6 +176,18 @@ impl Drop for SignalSender {
 }
 
 impl SignalReceiver {
+    /// The bytes of messages that wait.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.shared.state().bytes
+    }
+
+    /// How many may wait.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.shared.bound
+    }
+
     /// The next signal; `None` when all senders are gone and everything was received.
     /// Can be dropped and called again without loss.
     pub async fn recv(&mut self) -> Option<Signal> {

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub store_refused: Counter,
     /// Whether the store can be used: 1 or 0.
     pub store_up: Gauge,
+    /// What the store takes on disk.
+    pub store_bytes: Gauge,
+    /// When the oldest session of the ledger began, in seconds; 0 while there is none.
+    pub ledger_oldest: Gauge,
     /// Broken invariants of our own.
     pub internal_errors: Counter,
 }
@@ -69,7 +73,7 @@ impl Metrics {
         let endpoints = EndpointMetrics::new(ours);
         let enforce = EnforceMetrics::new(ours);
         let commit_seconds = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
-        let store_up = Gauge::default();
+        let [store_up, store_bytes, ledger_oldest]: [Gauge; 3] = Default::default();
         let [commit_errors, store_refused, internal_errors]: [Counter; 3] = Default::default();
         ours.register_with_unit(
             "commit",
@@ -98,6 +102,17 @@ impl Metrics {
         }
         ours.register("store_up", "Whether the store can be used", store_up.clone());
         ours.register(
+            "store_bytes",
+            "What the store takes on disk: its file and log, or the whole database; 0 where it does not tell",
+            store_bytes.clone(),
+        );
+        ours.register_with_unit(
+            "ledger_oldest_timestamp",
+            "When the oldest session that is kept began; 0 while there is none",
+            Unit::Seconds,
+            ledger_oldest.clone(),
+        );
+        ours.register(
             "build",
             "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
@@ -111,6 +126,8 @@ impl Metrics {
             commit_errors,
             store_refused,
             store_up,
+            store_bytes,
+            ledger_oldest,
             internal_errors,
         }
     }
@@ -176,6 +193,10 @@ mod tests {
             "turnhook_commit_seconds_count 0",
             "turnhook_commit_errors_total 0",
             "turnhook_store_up 0",
+            "turnhook_store_bytes 0",
+            "turnhook_ledger_oldest_timestamp_seconds 0",
+            "turnhook_event_queue_bytes{source=\"eu-1\"} 0",
+            "turnhook_event_queue_capacity_bytes{source=\"us-1\"} 0",
             "turnhook_internal_errors_total 0",
             "# TYPE turnhook_internal_errors_total counter",
             "# TYPE process_cpu_seconds_total counter",

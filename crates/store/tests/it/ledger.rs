@@ -13,6 +13,7 @@ use crate::support::{Backend, Fixture, T0, at, delivered, event, session};
 
 crate::support::on_both! {
     a_session_is_what_its_last_event_said,
+    how_much_is_kept_is_known,
     the_books_balance,
 }
 
@@ -60,6 +61,27 @@ impl Books {
             .collect();
         assert_eq!(found, self.0.clone().into_iter().collect::<Vec<_>>());
     }
+}
+
+async fn how_much_is_kept_is_known(on: &Backend) {
+    let f = Fixture::new(on, &[]).await;
+    let ledger = f.store.ledger();
+    assert_eq!(ledger.oldest().await.unwrap(), None);
+    let before = ledger.bytes().await.unwrap();
+    assert!(before > 0);
+    for (id, started) in [(1, 70_000), (2, 5_000), (3, 90_000)] {
+        let told = event(id, started, 0, started, "cust_42", false);
+        f.store
+            .state()
+            .commit(f.commit(90_000, vec![told]))
+            .await
+            .unwrap();
+    }
+    // Listing brings the ledger up to date.
+    let listed = ledger.sessions(SessionFilter::default(), None, 10).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    assert_eq!(ledger.oldest().await.unwrap(), Some(at(5_000)));
+    assert!(ledger.bytes().await.unwrap() >= before);
 }
 
 async fn a_session_is_what_its_last_event_said(on: &Backend) {

@@ -110,6 +110,9 @@ impl Housekeeper {
                 if let Err(error) = self.count_gaps().await {
                     self.store_health.failed("gaps cannot be counted", &error);
                 }
+                if let Err(error) = self.measure_store().await {
+                    self.store_health.failed("the store cannot be measured", &error);
+                }
             }
             let now = self.store.state().refused();
             self.metrics.store_refused.inc_by(now.saturating_sub(refused));
@@ -186,6 +189,18 @@ impl Housekeeper {
                 e.last_delivered_at = status.last_success_at;
             });
         }
+        Ok(())
+    }
+
+    /// How much is kept, and from when on.
+    async fn measure_store(&self) -> turnhook_store::Result<()> {
+        // A database that only speaks like PostgreSQL may not tell it, and is no worse for that.
+        let bytes = self.store.ledger().bytes().await.unwrap_or(0);
+        let oldest = self.store.ledger().oldest().await?;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.store_bytes.set(gauge(bytes));
+        let seconds = oldest.map_or(0, |at| at.0 / 1000);
+        self.metrics.ledger_oldest.set(gauge(seconds));
         Ok(())
     }
 

@@ -282,6 +282,7 @@ impl SourceTask {
         self.telemetry.levels(&self.reducer);
         self.telemetry.stats(&self.reducer.stats());
         self.telemetry.slice(slice.took());
+        self.telemetry.waiting(self.signals.backlog());
         more
     }
 

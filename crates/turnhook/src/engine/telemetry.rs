@@ -30,6 +30,7 @@ pub(crate) struct SourceTelemetry {
     up: Gauge,
     leads: Gauge,
     longest_slice: Gauge<f64, AtomicU64>,
+    waiting: Gauge,
     follows: bool,
     levels: (usize, usize, Option<bool>),
     stats: Stats,
@@ -64,6 +65,7 @@ impl SourceTelemetry {
         let leads = of.source_leads.get_or_create(&labels).clone();
         leads.set(1);
         let longest_slice = of.source_longest_slice_seconds.get_or_create(&labels).clone();
+        let waiting = of.event_queue_bytes.get_or_create(&labels).clone();
         let allocations = of.open_allocations.get_or_create(&labels).clone();
         let sessions = of.open_sessions.get_or_create(&labels).clone();
         SourceTelemetry {
@@ -73,6 +75,7 @@ impl SourceTelemetry {
             up,
             leads,
             longest_slice,
+            waiting,
             follows: false,
             levels: (usize::MAX, usize::MAX, None),
             stats: Stats::default(),
@@ -179,6 +182,11 @@ impl SourceTelemetry {
     /// Nobody listens any more: the program stops.
     pub(crate) fn stopped(&self) {
         self.up.set(0);
+    }
+
+    /// How much waits to be looked at.
+    pub(crate) fn waiting(&self, bytes: usize) {
+        self.waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// How long the task worked without giving others their turn.

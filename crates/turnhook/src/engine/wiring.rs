@@ -184,6 +184,7 @@ impl Wiring<'_> {
             Arc::clone(self.metrics),
             Arc::clone(self.health),
         );
+        self.metrics.sources.may_wait(&name, signals.bound());
         let role = if others.is_some() {
             reducer.follow(source.last_commit.unwrap_or_default());
             telemetry.role(crate::health::Role::Follower);

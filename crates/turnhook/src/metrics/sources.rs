@@ -80,6 +80,10 @@ families! {
             "Connections that a direct source turned away";
         source_longest_slice_seconds("source_longest_slice", Seconds): Family<SourceLabels, Gauge<f64, AtomicU64>>,
             "The longest time for which a source's task worked without a pause";
+        event_queue_bytes("event_queue_bytes"): Family<SourceLabels, Gauge>,
+            "Bytes of messages that were received and wait to be looked at";
+        event_queue_capacity_bytes("event_queue_capacity_bytes"): Family<SourceLabels, Gauge>,
+            "How many may wait: what comes then is given up, as a gap (overflow)";
     }
 }
 
@@ -108,6 +112,8 @@ impl SourceMetrics {
             &self.source_leads,
             &self.source_last_message,
             &self.last_gap,
+            &self.event_queue_bytes,
+            &self.event_queue_capacity_bytes,
         ] {
             let _ = family.get_or_create(&labels);
         }
@@ -148,6 +154,15 @@ impl SourceMetrics {
         } else {
             by_reason(&self.wedged_threads, &mut WEDGES.into_iter());
         }
+    }
+
+    /// How many bytes of messages may wait.
+    pub fn may_wait(&self, source: &str, bytes: usize) {
+        let source = source.to_owned();
+        let capacity = self
+            .event_queue_capacity_bytes
+            .get_or_create(&SourceLabels { source });
+        capacity.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A source's counters by kind, looked up once: the reading of messages does not look up labels.

@@ -107,6 +107,11 @@ fn metrics_begin_at_zero_and_count() {
         assert_eq!(value(&metrics, series), 0.0, "{series}");
     }
     assert_eq!(value(&metrics, "turnhook_store_up"), 1.0);
+    let kept = |metrics: &str| value(metrics, "turnhook_store_bytes") > 0.0;
+    eventually("the size of the store", || {
+        kept(&program.get("/metrics").1).then_some(())
+    });
+    assert!(value(&metrics, "turnhook_event_queue_capacity_bytes{source=\"eu-1\"}") > 1e6);
 
     let mut feeder = Feeder::connect(program.source);
     let mut call = Allocation::new("1795413634:cust_42", 1);
