@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
-use crate::{event::CloseReason, intern::NONE, time::Timestamp};
+use crate::{allocation::Allocation, event::CloseReason, intern::NONE, time::Timestamp};
 
 #[derive(Debug)]
 struct Server {
@@ -185,6 +185,13 @@ pub(crate) struct Ending {
     pub(crate) closed_at: Timestamp,
     pub(crate) reason: CloseReason,
     pub(crate) next: u32,
+}
+
+impl Ending {
+    /// Whether an allocation is one of those: what was heard of later is of the server's next life.
+    pub(crate) fn ends(&self, a: &Allocation) -> bool {
+        a.server == self.server && a.heard_at.get() <= self.closed_at
+    }
 }
 
 #[cfg(test)]

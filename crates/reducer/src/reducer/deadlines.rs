@@ -30,10 +30,25 @@ impl Reducer {
         }
     }
 
+    /// The same for an input that has no part in how allocations of servers that are over end: what is left of those goes
+    /// on being ended by [`Reducer::work`].
+    pub(crate) fn begin_beside(&mut self, at: Timestamp) {
+        if at > self.now {
+            self.work(at, usize::MAX);
+        }
+    }
+
+    /// Whether an earlier input left allocations to be ended by [`Reducer::work`].
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
     /// Lets time pass towards `to`, as [`Reducer::advance`] does, and goes on with what earlier inputs left to be done,
     /// but only for about `steps` steps of some microseconds each (an allocation that ends, a session that is looked at).
     /// Whether there is more: then call it again, with `to` or a later time, before anything else is handed in; in
-    /// between, what came of it may be drained. An input finishes what is left. The outcome is the same in all cases.
+    /// between, what came of it may be drained. An input finishes what is left, but for those that say whose allocations
+    /// are to be ended (`enforce.rs`). The outcome is the same in all cases.
     pub fn work(&mut self, to: Timestamp, steps: usize) -> bool {
         let mut steps = steps;
         loop {

@@ -19,7 +19,7 @@ use crate::{
 impl Reducer {
     /// Who is blocked from now on: in the place of the list before. All open allocations of theirs are to be ended.
     pub fn set_blocks(&mut self, at: Timestamp, blocks: Arc<Blocks>) {
-        self.begin(at);
+        self.begin_beside(at);
         self.enforcing.blocks = blocks;
         self.look_for_blocked();
     }
@@ -52,7 +52,7 @@ impl Reducer {
 
     /// Names the open allocations of a session as to be ended; how many there are.
     pub fn end_session(&mut self, at: Timestamp, session: SessionId, reason: &Arc<str>) -> usize {
-        self.begin(at);
+        self.begin_beside(at);
         if self.is_following() {
             return 0;
         }
@@ -78,7 +78,7 @@ impl Reducer {
     /// Somebody is about to end an allocation, once that is on record or cannot wait for it any longer: its row says so from
     /// now on. False if it must not be ended any more: it has closed, or its user is blocked no longer.
     pub fn ending(&mut self, at: Timestamp, to_end: &ToEnd, confirm: u64) -> bool {
-        self.begin(at);
+        self.begin_beside(at);
         if !self.may_end(to_end) {
             return false;
         }
@@ -130,7 +130,8 @@ impl Reducer {
             Order::Block => name.is_some_and(|name| self.blocked(name).is_some()),
             Order::Session(_) => true,
         };
-        is_meant && self.is_open(to_end) && !self.is_following()
+        let is_open = self.to_be_ended(to_end.allocation.slot) == Some(to_end.allocation);
+        is_meant && is_open && !self.is_following()
     }
 
     /// Whether it is open.
@@ -171,8 +172,15 @@ impl Reducer {
         })
     }
 
+    /// The same, where somebody is to end it: not if it is over with its server, and merely waits to be ended for that.
+    fn to_be_ended(&self, slot: u32) -> Option<AllocationRef> {
+        let a = self.allocation(slot)?;
+        let is_over = self.ending.iter().any(|job| job.ends(a));
+        self.reference(slot).filter(|_| !is_over)
+    }
+
     fn name_to_end(&mut self, slot: u32, order: Order, reason: Arc<str>) {
-        let (Some(allocation), Some(a)) = (self.reference(slot), self.allocation(slot)) else {
+        let (Some(allocation), Some(a)) = (self.to_be_ended(slot), self.allocation(slot)) else {
             return;
         };
         let to_end = ToEnd {

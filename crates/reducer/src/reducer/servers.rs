@@ -18,6 +18,7 @@ impl Reducer {
     /// A server that was taken to have stopped is there again, and its absence is on record: nobody who goes on from here
     /// is to say it once more.
     pub fn server_returned(&mut self, server: ServerRef) {
+        self.begin(self.now);
         let absent = |t: &Tombstone| t.server == server.0 && t.rest.more.stopped_at.is_some();
         let ended = self.tombstones.iter().filter(|(_, t)| absent(t));
         let ended: Vec<u32> = ended.map(|(slot, _)| slot).collect();
@@ -86,10 +87,10 @@ impl Reducer {
     pub(crate) fn end_some(&mut self, steps: &mut usize) -> bool {
         while let Some(job) = self.ending.front() {
             let Ending {
-                server,
                 closed_at,
                 reason,
                 next,
+                ..
             } = *job;
             if *steps == 0 {
                 return true;
@@ -97,11 +98,7 @@ impl Reducer {
             let last = self.allocations.capacity() as u32;
             let until = last
                 .min(next.saturating_add(u32::try_from(steps.saturating_mul(LOOKED_AT)).unwrap_or(u32::MAX)));
-            // What was heard of later is of the server's next life.
-            let over = |slot: &u32| {
-                self.allocation(*slot)
-                    .is_some_and(|a| a.server == server && a.heard_at.get() <= closed_at)
-            };
+            let over = |slot: &u32| self.allocation(*slot).is_some_and(|a| job.ends(a));
             let found = (next..until).find(|slot| over(slot));
             let looked_at = found.unwrap_or(until) - next;
             *steps = steps.saturating_sub(looked_at as usize / LOOKED_AT);

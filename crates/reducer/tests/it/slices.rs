@@ -1,7 +1,10 @@
 //! Work of any size is done in parts, each as small as it is asked for, and comes to the same; tables have bounds.
 
+use std::sync::Arc;
+
 use turnhook_reducer::{
     Notice,
+    block::Blocks,
     event::UnattributedReason,
     rules::{PeerLeg, Rules},
     time::Timestamp,
@@ -61,6 +64,63 @@ fn a_server_that_stops_with_many_open_is_ended_in_parts() {
         events.iter().filter(|e| e.contains("session.end")).count(),
         OPEN as usize
     );
+}
+
+/// Who is blocked says nothing of how those end whose server has stopped: they go on ending in parts.
+#[test]
+fn who_is_blocked_while_a_server_is_being_ended_ends_nothing_at_once() {
+    let rules = || Rules {
+        direct: true,
+        peer_leg: PeerLeg::Reported,
+        ..Rules::default()
+    };
+    let stops = |w: &mut World| {
+        let at = Timestamp(w.now);
+        w.reducer.server_stopped(at, w.server, at);
+    };
+    let world = || {
+        let mut w = with_many_open(rules());
+        w.at(10.0).traffic("u1", 1, 10, 1_000_000);
+        let here = w.server;
+        w.server = w.reducer.server(b"10.0.0.2/-/0");
+        w.at(20.0).open("elsewhere", 1000);
+        w.server = here;
+        w
+    };
+    let (_, at_once) = in_parts(&mut world(), usize::MAX, 100.0, stops);
+
+    let mut w = world();
+    let all: Vec<String> = (1..=OPEN).map(|id| format!("u{id}")).collect();
+    let mut blocks = Blocks::default();
+    for user in all.iter().map(String::as_str).chain(["elsewhere"]) {
+        blocks.insert(None, user.as_bytes(), "balance".into());
+    }
+    w.reducer.set_blocks(Timestamp(w.now), Arc::new(blocks.clone()));
+    let named = w.reducer.take_to_end();
+    assert_eq!(named.len(), OPEN as usize + 1);
+    let session = w.events[0].session_id;
+
+    w.at(100.0);
+    let now = Timestamp(w.now);
+    stops(&mut w);
+    assert!(w.reducer.work(now, 10));
+    let open = w.reducer.open_allocations();
+    assert!(open > OPEN as usize / 2);
+    w.reducer.set_blocks(now, Arc::new(blocks));
+    let again = w.reducer.take_to_end();
+    for to_end in &named {
+        let may = w.reducer.ending(now, to_end, 2_000) && w.reducer.saying(to_end);
+        assert_eq!(may, &*to_end.username == b"elsewhere");
+    }
+    w.reducer.end_session(now, session, &"asked".into());
+    assert!(w.reducer.take_to_end().is_empty(), "it is over with its server");
+    assert_eq!(w.reducer.open_allocations(), open);
+    assert!(w.reducer.is_ending());
+    let again: Vec<_> = again.iter().map(|to_end| &*to_end.username).collect();
+    assert_eq!(again, [b"elsewhere"], "the others are over, and merely wait");
+
+    let (_, events) = in_parts(&mut w, 10, 100.0, |_| {});
+    assert_eq!(events, at_once);
 }
 
 #[test]

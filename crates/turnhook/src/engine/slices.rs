@@ -1,9 +1,12 @@
 //! Own work in slices, so that nothing that a source's task does is long: between two of them everything else that runs
 //! here gets its turn, and commits, leases and a stop are looked after.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
-use turnhook_reducer::{Reducer, time::Timestamp};
+use turnhook_reducer::{Reducer, source::Gap, time::Timestamp};
 use turnhook_subscriber::signal::Signal;
 
 /// How long a slice is, roughly.
@@ -40,6 +43,28 @@ pub(super) fn pass(reducer: &mut Reducer, to: Timestamp, slice: &Slice) -> bool 
     false
 }
 
+/// Time that went by unwatched, until the reducer is told of it: what was due before comes first, however much that is.
+#[derive(Default)]
+pub(super) struct Unwatched(VecDeque<Gap>);
+
+impl Unwatched {
+    pub(super) fn push(&mut self, gap: Gap) {
+        self.0.push_back(gap);
+    }
+
+    /// The next of which it can be told now.
+    pub(super) fn next(&mut self, reducer: &mut Reducer, slice: &Slice) -> Option<Gap> {
+        if pass(reducer, self.0.front()?.from, slice) {
+            return None;
+        }
+        self.0.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The time as of which a signal takes effect; none if the reducer is not told of it, or as of a time that has passed.
 pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
     match signal {
@@ -50,6 +75,7 @@ pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
         | Signal::ThreadConnected { at, .. }
         | Signal::ThreadDisconnected { at, .. }
         | Signal::ServerStopped { at, .. }
+        | Signal::ServerReturned { at, .. }
         | Signal::ServerRestarted { at, .. }
         | Signal::SnapshotBegan { at }
         | Signal::SnapshotRead { at, .. }
@@ -60,9 +86,65 @@ pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
         | Signal::CaughtUp
         | Signal::ServerConnected { .. }
         | Signal::ServerGone { .. }
-        | Signal::ServerReturned { .. }
         | Signal::TurnedAway(_)
         | Signal::Unheard(_)
         | Signal::SnapshotScanned { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use turnhook_reducer::{
+        Identity, ServerRef,
+        message::{AllocationId, Kind, Message, Status},
+        rules::Rules,
+        source::GapReason,
+    };
+
+    use super::*;
+
+    /// What was due before a gap is not done in one go because of it, however much it is.
+    #[test]
+    fn a_gap_waits_for_what_was_due_before_it() {
+        const OPEN: u64 = 4 * STEPS as u64;
+        let identity = Identity {
+            store: [7; 16],
+            source: "eu-1".into(),
+        };
+        let mut reducer = Reducer::new(identity, Rules::default());
+        reducer.hearing(Timestamp(1));
+        let status = Status {
+            lifetime: 600,
+            ..Status::default()
+        };
+        for id in 1..=OPEN {
+            let message = Message {
+                realm: b"example.org",
+                username: b"ann",
+                id: AllocationId(id),
+                kind: Kind::New(status),
+            };
+            reducer.message(Timestamp(1), ServerRef::UNKNOWN, &message);
+        }
+        let gap = Gap {
+            from: Timestamp(10_000_000),
+            to: Timestamp(10_010_000),
+            reason: GapReason::Stall,
+            server: None,
+        };
+        let mut unwatched = Unwatched::default();
+        unwatched.push(gap.clone());
+        let over = Slice(Instant::now().checked_sub(2 * SLICE).unwrap());
+        let mut told = None;
+        while told.is_none() {
+            let before = reducer.open_allocations();
+            told = unwatched.next(&mut reducer, &over);
+            assert!(before - reducer.open_allocations() <= STEPS);
+        }
+        assert_eq!((told, reducer.open_allocations()), (Some(gap), 0));
+        assert!(unwatched.is_empty());
+        assert_eq!(unwatched.next(&mut reducer, &over), None);
     }
 }

@@ -35,7 +35,7 @@ use super::{
     outlet::Outlet,
     recording::Reason,
     role::{self, Change, Progress, Role, Sharing},
-    slices::{self, Slice},
+    slices::{self, Slice, Unwatched},
     store_health::StoreHealth,
     supervisor::Ended,
     tap::{Heard, Tap, TapRequests},
@@ -92,6 +92,7 @@ pub(crate) struct SourceTask {
 pub(crate) struct Turn {
     /// The signal that is next, while what is due before it has yet to be done.
     held: Option<Signal>,
+    unwatched: Unwatched,
     /// There is more to do at once.
     busy: bool,
     /// What is committed now is the last, and it was said that all is well up to then.
@@ -116,6 +117,7 @@ impl Turn {
     fn new(committed: Timestamp) -> Turn {
         Turn {
             held: None,
+            unwatched: Unwatched::default(),
             busy: false,
             ending: false,
             told_end: false,
@@ -150,7 +152,7 @@ impl SourceTask {
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
-            let busy = turn.busy && hears;
+            let busy = (turn.busy || !turn.unwatched.is_empty()) && hears;
             let turn_at = self.role.committing().and_then(|committing| committing.turn_at);
             let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
@@ -181,7 +183,8 @@ impl SourceTask {
                     self.listen().await;
                     continue;
                 }
-                Some((sink, mut history)) = self.taps.recv(), if hears => {
+                // A server that is being ended is so in no row.
+                Some((sink, mut history)) = self.taps.recv(), if hears && !self.reducer.is_ending() => {
                     self.look(&mut turn);
                     self.follow_limits(&mut turn);
                     history.limits = *self.limits.borrow();
@@ -242,7 +245,15 @@ impl SourceTask {
         turn.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
         warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
             "time passed unwatched: messages may have been missed");
-        self.gap(turn, gap);
+        turn.unwatched.push(gap);
+    }
+
+    /// Tells the reducer of time that went by unwatched. Whether there is more to be done before that.
+    fn tell_unwatched(&mut self, turn: &mut Turn, slice: &Slice) -> bool {
+        while let Some(gap) = turn.unwatched.next(&mut self.reducer, slice) {
+            self.gap(turn, gap);
+        }
+        !turn.unwatched.is_empty()
     }
 
     /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all. Whether
@@ -250,16 +261,25 @@ impl SourceTask {
     pub(super) fn work(&mut self, turn: &mut Turn, first: Option<Signal>) -> bool {
         let slice = Slice::begin();
         let now = self.watch.now();
-        self.follow_wall_clock(turn, now);
+        let waits = self.tell_unwatched(turn, &slice);
+        // What was decided before is told by the clock of before.
+        if !waits && !self.reducer.is_ending() {
+            self.follow_wall_clock(turn, now);
+        }
         self.follow_limits(turn);
         let mut next = turn.held.take().or(first);
         let mut left = RUN;
         let more = loop {
+            if waits {
+                turn.held = next;
+                break true;
+            }
             let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
                 let passes = !self.is_deafened() && self.resumed.is_none();
                 break passes && self.pass(turn, now, &slice);
             };
-            let due = slices::time_of(&signal).is_some_and(|at| slices::pass(&mut self.reducer, at, &slice));
+            let at = slices::time_of(&signal).unwrap_or(self.reducer.now());
+            let due = slices::pass(&mut self.reducer, at, &slice);
             if due || self.is_held_back() {
                 turn.held = Some(signal);
                 break true;

@@ -23,6 +23,7 @@ impl Reducer {
     /// after both). What comes from now on is new to everybody, and counts at once. Without this word the same comes
     /// about by and by: floors are passed or settled by totals, and nothing stale is looked for after 20 s.
     pub fn caught_up(&mut self) {
+        self.begin(self.now);
         for stall in &mut self.cluster.gaps {
             stall.until = stall.until.min(self.now);
         }

@@ -193,7 +193,7 @@ impl SourceTask {
             let Some(committing) = self.role.committing_mut() else {
                 return Ok(());
             };
-            turn.ending = true;
+            turn.ending = !more;
             if let Some(at) = committing.again_at.take() {
                 tokio::time::sleep_until(at.min(deadline.for_parts())).await;
             }
