@@ -89,10 +89,26 @@ pub struct ToEnd {
     pub opened_at: Option<Timestamp>,
 }
 
+/// A look at all allocations for those that are to be ended, in parts. What opens or is refreshed meanwhile is looked at
+/// when that is heard.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// The place that is looked at next. After the last comes the first: a look that is asked for during another goes on
+    /// from where that one is.
+    pub(crate) next: u32,
+    /// How many places are left.
+    pub(crate) left: usize,
+    /// Whether those of blocked users are looked for.
+    pub(crate) blocked: bool,
+    /// Sessions that somebody wants to end, and why. That of an allocation is known, so none has to be searched.
+    pub(crate) sessions: HashMap<SessionId, Arc<str>>,
+}
+
 /// What the reducer knows of blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Enforcing {
     pub(crate) blocks: Arc<Blocks>,
+    pub(crate) look: Look,
     pub(crate) to_end: Vec<ToEnd>,
     /// Slots of those whose end is on its way to the record, and not asked for yet.
     pub(crate) unsaid: HashSet<u32>,

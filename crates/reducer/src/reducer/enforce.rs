@@ -16,53 +16,78 @@ use crate::{
     time::Timestamp,
 };
 
+/// So many places are looked at in a step.
+const LOOKED_AT: usize = 8;
+
 impl Reducer {
-    /// Who is blocked from now on: in the place of the list before. All open allocations of theirs are to be ended.
+    /// Who is blocked from now on: in the place of the list before. All open allocations of theirs are to be ended:
+    /// [`Reducer::look_on`] names them.
     pub fn set_blocks(&mut self, at: Timestamp, blocks: Arc<Blocks>) {
         self.begin_beside(at);
         self.enforcing.blocks = blocks;
         self.look_for_blocked();
     }
 
-    /// Names all open allocations of blocked users once more, for whoever could not end them.
+    /// All open allocations of blocked users are to be named once more, for whoever could not end them.
     pub fn look_for_blocked(&mut self) {
-        if self.enforcing.blocks.is_empty() || self.is_following() {
-            return;
+        if !self.enforcing.blocks.is_empty() && !self.is_following() {
+            self.enforcing.look.left = self.allocations.capacity();
+            self.enforcing.look.blocked = true;
         }
-        let slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
+    }
+
+    /// The open allocations of a session are to be ended: [`Reducer::look_on`] names them.
+    pub fn end_session(&mut self, at: Timestamp, session: SessionId, reason: &Arc<str>) {
+        self.begin_beside(at);
+        if !self.is_following() {
+            let look = &mut self.enforcing.look;
+            look.sessions.insert(session, Arc::clone(reason));
+            look.left = self.allocations.capacity();
+        }
+    }
+
+    /// Names allocations that are to be ended, as far as about `steps` steps of some microseconds each go. Whether there
+    /// is more to be looked at; anything may be handed in before that.
+    pub fn look_on(&mut self, steps: usize) -> bool {
+        let places = self.allocations.capacity();
+        let mut look = std::mem::take(&mut self.enforcing.look);
+        if self.is_following() {
+            return false;
+        }
         // Many allocations have one name, and the pattern takes its time.
         let mut names: HashMap<u32, bool> = HashMap::new();
-        for slot in slots {
-            let Some(name) = self.allocation(slot).map(|a| a.name) else {
+        let part = look.left.min(steps.saturating_mul(LOOKED_AT));
+        for _ in 0..part {
+            let slot = look.next;
+            look.next = if (slot as usize) + 1 < places { slot + 1 } else { 0 };
+            let Some((name, session)) = self.allocation(slot).map(|a| (a.name, a.session)) else {
                 continue;
             };
-            let blocked = match names.get(&name) {
-                Some(blocked) => *blocked,
-                None => {
-                    let blocked = self.blocked(name).is_some();
-                    names.insert(name, blocked);
-                    blocked
-                }
-            };
+            if !look.sessions.is_empty()
+                && let Some(id) = self.sessions.get(session as usize).map(|s| s.id)
+                && let Some(reason) = look.sessions.get(&id)
+            {
+                self.name_to_end(slot, Order::Session(id), Arc::clone(reason));
+            }
+            if !look.blocked {
+                continue;
+            }
+            let blocked = *names.entry(name).or_insert_with(|| self.blocked(name).is_some());
             if blocked {
                 self.end_if_blocked(slot);
             }
         }
+        look.left -= part;
+        if look.left > 0 {
+            self.enforcing.look = look;
+        }
+        self.is_looking()
     }
 
-    /// Names the open allocations of a session as to be ended; how many there are.
-    pub fn end_session(&mut self, at: Timestamp, session: SessionId, reason: &Arc<str>) -> usize {
-        self.begin_beside(at);
-        if self.is_following() {
-            return 0;
-        }
-        let found = self.sessions.iter().find(|(_, s)| s.id == session);
-        let members = found.map(|(_, s)| s.members().to_vec()).unwrap_or_default();
-        let before = self.enforcing.to_end.len();
-        for slot in members {
-            self.name_to_end(slot, Order::Session(session), Arc::clone(reason));
-        }
-        self.enforcing.to_end.len() - before
+    /// Whether there is more to be looked at.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.enforcing.look.left > 0
     }
 
     /// Takes the allocations that are to be ended. One that could not be is named again with its next refresh.

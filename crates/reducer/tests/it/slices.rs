@@ -96,6 +96,7 @@ fn who_is_blocked_while_a_server_is_being_ended_ends_nothing_at_once() {
         blocks.insert(None, user.as_bytes(), "balance".into());
     }
     w.reducer.set_blocks(Timestamp(w.now), Arc::new(blocks.clone()));
+    w.reducer.look_on(usize::MAX);
     let named = w.reducer.take_to_end();
     assert_eq!(named.len(), OPEN as usize + 1);
     let session = w.events[0].session_id;
@@ -107,12 +108,14 @@ fn who_is_blocked_while_a_server_is_being_ended_ends_nothing_at_once() {
     let open = w.reducer.open_allocations();
     assert!(open > OPEN as usize / 2);
     w.reducer.set_blocks(now, Arc::new(blocks));
+    w.reducer.look_on(usize::MAX);
     let again = w.reducer.take_to_end();
     for to_end in &named {
         let may = w.reducer.ending(now, to_end, 2_000) && w.reducer.saying(to_end);
         assert_eq!(may, &*to_end.username == b"elsewhere");
     }
     w.reducer.end_session(now, session, &"asked".into());
+    w.reducer.look_on(usize::MAX);
     assert!(w.reducer.take_to_end().is_empty(), "it is over with its server");
     assert_eq!(w.reducer.open_allocations(), open);
     assert!(w.reducer.is_ending());
@@ -121,6 +124,36 @@ fn who_is_blocked_while_a_server_is_being_ended_ends_nothing_at_once() {
 
     let (_, events) = in_parts(&mut w, 10, 100.0, |_| {});
     assert_eq!(events, at_once);
+}
+
+/// However many are open, whoever looks for those of a few users does so in parts; messages come in between.
+#[test]
+fn those_who_are_to_be_ended_are_looked_for_in_parts() {
+    let mut w = with_many_open(Rules::default());
+    let session = w.events[0].session_id;
+    let mut blocks = Blocks::default();
+    for user in ["u3", "u400", "later", "u499"] {
+        blocks.insert(None, user.as_bytes(), "balance".into());
+    }
+    let (now, blocks) = (Timestamp(w.now), Arc::new(blocks));
+    w.reducer.set_blocks(now, Arc::clone(&blocks));
+    assert!(w.reducer.take_to_end().is_empty());
+    assert!(w.reducer.look_on(10) && w.reducer.is_looking());
+    let named = |w: &mut World| -> Vec<u64> { w.reducer.take_to_end().iter().map(|t| t.id.0).collect() };
+    assert_eq!(named(&mut w), [3]);
+    w.open("later", 1000);
+    assert_eq!(named(&mut w), [1000], "when it is heard of");
+    w.close("u400", 400, 0, 0);
+    // Asked for in the midst: those before it come after those behind it.
+    w.reducer.end_session(now, session, &"asked".into());
+    w.reducer.set_blocks(now, blocks);
+    let mut parts = 1;
+    while w.reducer.look_on(10) {
+        parts += 1;
+    }
+    assert!(parts > 5, "{parts}");
+    assert_eq!(named(&mut w), [499, 1000, 1, 3]);
+    assert!(!w.reducer.is_looking() && !w.reducer.look_on(usize::MAX));
 }
 
 #[test]

@@ -43,6 +43,11 @@ pub(super) fn pass(reducer: &mut Reducer, to: Timestamp, slice: &Slice) -> bool 
     false
 }
 
+/// Goes on looking for allocations that are to be ended, until the slice is over; a part of it at least.
+pub(super) fn look(reducer: &mut Reducer, slice: &Slice) {
+    while reducer.look_on(STEPS) && !slice.is_over() {}
+}
+
 /// Time that went by unwatched, until the reducer is told of it: what was due before comes first, however much that is.
 #[derive(Default)]
 pub(super) struct Unwatched(VecDeque<Gap>);

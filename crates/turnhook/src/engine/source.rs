@@ -152,7 +152,7 @@ impl SourceTask {
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
-            let busy = (turn.busy || !turn.unwatched.is_empty()) && hears;
+            let busy = hears && (turn.busy || !turn.unwatched.is_empty() || self.reducer.is_looking());
             let turn_at = self.role.committing().and_then(|committing| committing.turn_at);
             let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
@@ -293,6 +293,7 @@ impl SourceTask {
                 break true;
             }
         };
+        slices::look(&mut self.reducer, &slice);
         if let Some(committing) = self.role.committing_mut() {
             let gaps = &mut committing.gaps;
             self.wedges

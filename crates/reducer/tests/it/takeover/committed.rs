@@ -101,6 +101,7 @@ fn an_end_that_the_leader_asked_for_and_did_not_live_to_hear_of() {
         c.at(10.0);
         let leader = &mut c.nodes[0];
         leader.set_blocks(Timestamp(START + 10_000), Arc::new(blocks));
+        leader.look_on(usize::MAX);
         let to_end = leader.take_to_end();
         assert!(!said || leader.ending(Timestamp(START + 10_000), &to_end[0], 2_000));
         c.commit();

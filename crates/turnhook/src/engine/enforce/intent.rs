@@ -125,6 +125,7 @@ mod tests {
         let mut blocks = Blocks::default();
         blocks.insert(None, b"ann", "balance".into());
         reducer.set_blocks(Timestamp(1), Arc::new(blocks));
+        reducer.look_on(usize::MAX);
         reducer.take_to_end().remove(0)
     }
 
