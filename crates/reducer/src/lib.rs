@@ -74,6 +74,6 @@ mod wall;
 
 pub use identity::Identity;
 pub use reducer::{
-    HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread,
-    Stats, TOGETHER,
+    Comparison, HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook,
+    SilentThread, Stats, TOGETHER,
 };

@@ -43,6 +43,7 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashSet};
 
 use cluster::Cluster;
+pub use cluster::Comparison;
 use hearing::Hearing;
 pub use hearing::HearsSince;
 use outgoing::Outgoing;

@@ -152,7 +152,8 @@ impl SourceTask {
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
-            let busy = hears && (turn.busy || !turn.unwatched.is_empty() || self.reducer.is_looking());
+            let aside = self.reducer.is_looking() || self.role.is_comparing();
+            let busy = hears && (turn.busy || aside || !turn.unwatched.is_empty());
             let turn_at = self.role.committing().and_then(|committing| committing.turn_at);
             let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
@@ -226,10 +227,7 @@ impl SourceTask {
     async fn progressed(&mut self, turn: &mut Turn, progress: Progress) -> Ended {
         match progress {
             Progress::Committed(made) => self.committed(turn, made).await,
-            Progress::EndsRead(read) => {
-                self.ends_read(read);
-                Ok(())
-            }
+            Progress::EndsRead(read) => self.ends_read(read),
             Progress::TakenOver(epoch, taken) => self.taken_over(turn, epoch, *taken).await,
         }
     }
@@ -294,6 +292,7 @@ impl SourceTask {
             }
         };
         slices::look(&mut self.reducer, &slice);
+        self.compare(&slice);
         if let Some(committing) = self.role.committing_mut() {
             let gaps = &mut committing.gaps;
             self.wedges

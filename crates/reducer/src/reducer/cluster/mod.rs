@@ -1,18 +1,21 @@
 //! What only a source that several nodes share needs. Whoever works on metering alone can leave this folder unread: with
 //! one node nothing here ever acts, and the rest of the reducer asks it by the few methods below.
 //!
-//! `follower.rs` is what a follower keeps, `follow.rs` how it comes about, `life.rs` whether two nodes speak of one life of an allocation, `takeover.rs`
-//! what the old leader did not commit, `bring_in.rs` how that is brought in, `stale.rs` what still waits in a queue from
-//! before, of which `behind.rs` keeps what there is to know.
+//! `follower.rs` is what a follower keeps, `follow.rs` how it comes about, `compare.rs` how it is compared with what is
+//! committed, `life.rs` whether two nodes speak of one life of an allocation, `takeover.rs` what the old leader did not
+//! commit, `bring_in.rs` how that is brought in, `stale.rs` what still waits in a queue from before, of which `behind.rs`
+//! keeps what there is to know.
 
 mod behind;
 mod bring_in;
+mod compare;
 mod follow;
 mod follower;
 mod life;
 mod stale;
 mod takeover;
 
+pub use compare::Comparison;
 use hashbrown::HashMap;
 
 use crate::{relayed::Carried, time::Timestamp};

@@ -304,3 +304,43 @@ fn totals_of_a_next_life_that_only_the_follower_heard_belong_together() {
     let peer = bytes(MB / 1000, MB);
     assert_eq!(legs, Legs { client, peer }, "{:#?}", c.told());
 }
+
+/// Between the parts of a comparison a follower hears on. What it hears then is left to the next one.
+#[test]
+fn what_ends_while_a_follower_compares_is_kept() {
+    let mut c = Cluster::new();
+    c.at(1.0).open(BOTH, 1).traffic(BOTH, 1, MB).commit();
+    let mut comparison = c.nodes[1].compare(c.clock);
+    for ((table, key), row) in &c.rows {
+        c.nodes[1]
+            .compare_row(&mut comparison, *table, *key, row)
+            .unwrap();
+    }
+    c.close(BOTH, 1, MB);
+    while c.nodes[1].compare_rest(&mut comparison, 1) {
+        c.at(2.0);
+    }
+    assert_eq!(c.nodes[1].kept_ends(), 1);
+    c.at(25.0).takes_over(1);
+    c.is_one_session(MB, true);
+}
+
+#[test]
+fn what_is_committed_no_more_is_forgotten_in_parts() {
+    let mut c = Cluster::new();
+    for id in 1..=100 {
+        c.at(1.0).open(BOTH, id);
+    }
+    c.commit().confirm(1);
+    let follower = &mut c.nodes[1];
+    let mut comparison = follower.compare(c.clock);
+    loop {
+        let before = follower.open_allocations();
+        let more = follower.compare_rest(&mut comparison, 1);
+        assert!(before - follower.open_allocations() <= 8);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(follower.open_allocations(), 0);
+}

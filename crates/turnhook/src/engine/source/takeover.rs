@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
+use tokio::{
+    runtime::Handle,
+    task::{JoinError, spawn_blocking},
+    time::Instant,
+};
 use tracing::{error, info};
 use turnhook_reducer::{Reducer, source::GapReason, time::Timestamp};
 use turnhook_store::Epoch;
@@ -14,9 +18,10 @@ use crate::{
         cluster::Lead,
         committing::Committing,
         fault, lanes,
-        loading::{EndsRead, LoadError, Stage, Taken, TakingOver},
+        loading::{Comparing, EndsRead, LoadError, Stage, Taken, TakingOver},
         recording::Reason,
         role::{AGAIN, CONFIRM, Leading, Role},
+        slices::Slice,
         supervisor::{Ended, words_of_join},
     },
     health,
@@ -98,6 +103,8 @@ impl SourceTask {
         self.wedges.begin_anew();
         if let Role::Follower(following) = &mut self.role {
             following.confirming = None;
+            let given_up = following.comparing.take();
+            spawn_blocking(move || drop(given_up));
             following.heard_until = committed.unheard_since().or(clock);
         }
         if self.sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
@@ -166,29 +173,55 @@ impl SourceTask {
         let Role::Follower(following) = &mut self.role else {
             return;
         };
-        let is_reading = following.confirming.is_some() || following.taking_over.is_some();
-        if is_reading || Instant::now() < following.confirm_at {
+        let is_at_it = following.confirming.is_some() || following.comparing.is_some();
+        if is_at_it || following.taking_over.is_some() || Instant::now() < following.confirm_at {
             return;
         }
         following.confirm_at = Instant::now() + CONFIRM;
-        let loader = Arc::clone(&self.loader);
-        following.confirming = Some(Box::pin(async move { loader.rows(&Reducer::CONFIRMING).await }));
+        let (loader, runtime) = (Arc::clone(&self.loader), Handle::current());
+        // On a thread of its own: a million rows are read without a pause.
+        let reading = spawn_blocking(move || runtime.block_on(loader.rows(&Reducer::CONFIRMING)));
+        following.confirming = Some(reading);
     }
 
-    pub(crate) fn ends_read(&mut self, read: EndsRead) {
+    /// Begins to compare. Fails with what keeps the source from going on.
+    pub(crate) fn ends_read(&mut self, read: Result<EndsRead, JoinError>) -> Ended {
         let Role::Follower(following) = &mut self.role else {
-            return;
+            return Ok(());
         };
         following.confirming = None;
-        match read {
+        match read.map_err(|error| format!("a look at what is committed: {}", words_of_join(error)))? {
             Ok((rows, clock)) => {
-                if let Err(error) = self.reducer.confirm(clock.unwrap_or_default(), rows.iter()) {
-                    error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
-                }
+                let clock = clock.unwrap_or_default();
+                following.comparing = Some(Comparing::new(&self.reducer, rows, clock));
             }
             Err(error) => self
                 .store_health
                 .failed("what is committed cannot be read now", &error),
         }
+        Ok(())
+    }
+
+    /// Goes on comparing, until the slice is over; a part of it at least.
+    pub(super) fn compare(&mut self, slice: &Slice) {
+        let Role::Follower(following) = &mut self.role else {
+            return;
+        };
+        let Some(comparing) = &mut following.comparing else {
+            return;
+        };
+        loop {
+            match comparing.go_on(&mut self.reducer) {
+                Ok(true) if slice.is_over() => return,
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
+                }
+            }
+            break;
+        }
+        let compared = following.comparing.take();
+        spawn_blocking(move || drop(compared));
     }
 }
