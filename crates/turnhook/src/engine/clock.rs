@@ -103,7 +103,9 @@ pub(crate) struct Watch {
     clock: Arc<Clock>,
     computed: Computed,
     last: Timestamp,
-    /// How long the thread had computed when the work began.
+    /// When the work began.
+    began: Instant,
+    /// How long the thread had computed by then.
     computed_before: Duration,
     stepped: u64,
 }
@@ -127,9 +129,20 @@ impl Watch {
             clock,
             computed,
             last,
+            began: Instant::now(),
             computed_before,
             stepped,
         }
+    }
+
+    /// The task has its turn for the first time.
+    pub(crate) fn begin(&mut self) {
+        self.began = Instant::now();
+    }
+
+    /// How long the work has lasted that is under way.
+    pub(crate) fn worked(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The time, unwatched.
@@ -144,6 +157,7 @@ impl Watch {
 
     /// A wait is over, and work begins: the time, and a gap if the wait was too long.
     pub(crate) fn look(&mut self) -> (Timestamp, Option<Gap>) {
+        self.began = Instant::now();
         self.computed_before = (self.computed)();
         self.passed(Duration::ZERO)
     }

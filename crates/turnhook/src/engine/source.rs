@@ -9,7 +9,7 @@ mod leading;
 mod recording;
 mod takeover;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, warn};
@@ -138,6 +138,7 @@ impl SourceTask {
     pub(crate) async fn run(mut self, stop: Stop) -> Ended {
         let mut turn = Turn::new(self.last_commit.unwrap_or_default());
         let mut open = true;
+        self.watch.begin();
         // What this node may do may be known before it is first waited for.
         self.change_role(&mut turn).await;
         while !stop.has_begun() {
@@ -146,9 +147,7 @@ impl SourceTask {
             self.leave_if_done(&mut turn).await;
             self.start_commit(&mut turn, everything).await;
             self.look_for_ends();
-            if let Some(gap) = self.watch.rest() {
-                self.unwatched(&mut turn, gap);
-            }
+            self.rest(&mut turn);
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
@@ -181,7 +180,7 @@ impl SourceTask {
                 }
                 () = at(listen_again_at) => {
                     self.look(&mut turn);
-                    self.listen().await;
+                    self.listen(&mut turn).await;
                     continue;
                 }
                 // A server that is being ended is so in no row.
@@ -237,6 +236,22 @@ impl SourceTask {
         if let (_, Some(gap)) = self.watch.look() {
             self.unwatched(turn, gap);
         }
+    }
+
+    /// Work is over, and a wait begins.
+    fn rest(&mut self, turn: &mut Turn) {
+        self.telemetry.slice(self.watch.worked());
+        if let Some(gap) = self.watch.rest() {
+            self.unwatched(turn, gap);
+        }
+    }
+
+    /// Waits in the midst of work.
+    pub(super) async fn wait<T>(&mut self, turn: &mut Turn, what: impl Future<Output = T>) -> T {
+        self.rest(turn);
+        let come = what.await;
+        self.look(turn);
+        come
     }
 
     pub(super) fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
@@ -301,7 +316,6 @@ impl SourceTask {
         self.hand_over();
         self.telemetry.levels(&self.reducer);
         self.telemetry.stats(&self.reducer.stats());
-        self.telemetry.slice(slice.took());
         self.telemetry.waiting(self.signals.backlog());
         more
     }

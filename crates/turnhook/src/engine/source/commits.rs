@@ -61,20 +61,8 @@ impl SourceTask {
 
     /// Makes rows of what has changed, in slices: others get their turn between them, and nothing is handed in.
     async fn collect_rows(&mut self, turn: &mut Turn, everything: bool) {
-        let mut unwatched = Vec::new();
-        loop {
-            let slice = Slice::begin();
-            let more = self.reducer.collect(everything, ROWS);
-            self.telemetry.slice(slice.took());
-            if !more {
-                break;
-            }
-            unwatched.extend(self.watch.rest());
-            tokio::task::yield_now().await;
-            unwatched.extend(self.watch.look().1);
-        }
-        for gap in unwatched {
-            self.unwatched(turn, gap);
+        while self.reducer.collect(everything, ROWS) {
+            self.wait(turn, tokio::task::yield_now()).await;
         }
     }
 
@@ -185,7 +173,9 @@ impl SourceTask {
     pub(super) async fn finish(mut self, mut turn: Turn, deadline: Deadline) -> Ended {
         self.telemetry.stopped();
         loop {
+            let slice = Slice::begin();
             let more = self.work(&mut turn, None);
+            self.telemetry.slice(slice.took());
             if more && !self.is_held_back() {
                 tokio::task::yield_now().await;
                 continue;

@@ -73,7 +73,7 @@ impl SourceTask {
     }
 
     /// Opens the listener of a `direct` source.
-    pub(crate) async fn listen(&mut self) {
+    pub(crate) async fn listen(&mut self, turn: &mut Turn) {
         let Role::Leader(leading) = &mut self.role else {
             return;
         };
@@ -82,12 +82,19 @@ impl SourceTask {
             return;
         };
         let (clock, signals) = (Arc::clone(&listening.clock), listening.signals.clone());
-        match listening.config.clone().start(clock, signals).await {
-            Ok(handle) => listening.handle = Some(handle),
+        let starting = listening.config.clone().start(clock, signals);
+        match self.wait(turn, starting).await {
+            Ok(handle) => {
+                if let Some(listening) = self.sharing.as_mut().and_then(|s| s.listening.as_mut()) {
+                    listening.handle = Some(handle);
+                }
+            }
             Err(error) => {
                 error!(source = %self.telemetry.name(), %error, "leads the source and cannot listen; tried again");
                 self.telemetry.deaf(self.watch.now(), error.to_string());
-                leading.listen_again_at = Some(Instant::now() + AGAIN * 2);
+                if let Role::Leader(leading) = &mut self.role {
+                    leading.listen_again_at = Some(Instant::now() + AGAIN * 2);
+                }
             }
         }
     }
@@ -105,7 +112,7 @@ impl SourceTask {
         }
         let listening = self.sharing.as_mut().and_then(|s| s.listening.as_mut());
         if let Some(handle) = listening.and_then(|l| l.handle.take()) {
-            handle.stop().await;
+            self.wait(turn, handle.stop()).await;
         }
         if let Some(control) = &self.control {
             control.take_snapshots(false);

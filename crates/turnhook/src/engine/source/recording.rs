@@ -36,7 +36,7 @@ impl SourceTask {
                     Some(None) if !slice.is_over() => continue,
                     Some(chunk) => chunk,
                 };
-                self.telemetry.slice(slice.took());
+                self.telemetry.slice(self.watch.worked());
                 unwatched.extend(self.watch.rest());
                 // Commits and leases are looked after meanwhile.
                 let sending = async {

@@ -165,7 +165,7 @@ impl SourceTask {
         }
         // What the last leader did not come to end is this one's.
         self.take_blocks();
-        self.listen().await;
+        self.listen(turn).await;
     }
 
     /// Has the committed ends read from time to time, for a follower that keeps some.
