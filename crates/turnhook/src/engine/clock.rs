@@ -317,6 +317,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_waited_is_not_worked() {
+        let (_, clock) = by_hand(0);
+        let mut watch = Watch::new(clock);
+        while watch.worked() < Duration::from_millis(20) {}
+        let over = Instant::now();
+        watch.look();
+        assert!(watch.worked() <= over.elapsed());
+    }
+
+    #[test]
     fn it_never_starts_before_the_last_commit() {
         let (hands, clock) = by_hand(5_000_000);
         assert_eq!(clock.now(), Timestamp(5_000_000));

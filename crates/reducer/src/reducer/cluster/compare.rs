@@ -174,7 +174,7 @@ impl Reducer {
             comparison.present.insert((slot, id));
             // One that is later than what is committed was not heard of there.
             if newer_from > kept_len {
-                follower.unseen.remove(&slot);
+                follower.seen.insert(slot);
             }
         }
         let Some(kept_key) = kept_key.filter(|_| kept_len > 0 || open.is_some()) else {
@@ -248,7 +248,7 @@ impl Reducer {
                 continue;
             };
             let opened_at = a.opened_at.get();
-            let unheard = sure && follower.unseen.contains(&slot) && young(opened_at);
+            let unheard = sure && !follower.seen.contains(&slot) && young(opened_at);
             if !present.contains(&(slot, a.id)) && !unheard && opened_at <= began {
                 over.push(slot);
             }

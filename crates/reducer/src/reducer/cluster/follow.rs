@@ -29,12 +29,10 @@ impl Reducer {
         if self.is_following() {
             return;
         }
-        // Which of these are committed shows when they are first compared with what is: until the clock has
-        // moved on too far, none can be missing there because it was told and forgotten.
-        let unseen = self.allocations.iter().map(|(slot, _)| slot as u32);
+        // Which of those that are open are committed shows when they are first compared with what is: until the clock
+        // has moved on too far, none can be missing there because it was told and forgotten.
         self.cluster.follower = Some(Box::new(Follower {
             clock: committed,
-            unseen: unseen.collect(),
             ..Follower::default()
         }));
         self.hearing.end_snapshot();
@@ -83,7 +81,7 @@ impl Reducer {
         let Some(follower) = self.cluster.follower.as_mut() else {
             return;
         };
-        let seen = !follower.unseen.remove(&slot);
+        let seen = follower.seen.remove(&slot);
         let Some(a) = self.allocations.get(slot as usize) else {
             return self.broken("no allocation whose end is kept");
         };
@@ -107,7 +105,7 @@ impl Reducer {
         let kept = follower.kept.get(&key).into_iter().flatten();
         let unseen = kept.filter(|l| l.opened_at == opened_at).any(|l| !l.seen);
         if !unseen {
-            follower.unseen.remove(&slot);
+            follower.seen.insert(slot);
         }
     }
 

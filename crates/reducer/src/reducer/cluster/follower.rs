@@ -20,8 +20,9 @@ pub(crate) struct Follower {
     pub(crate) clock: Timestamp,
     /// When that was, by our own clock.
     pub(crate) compared_at: Timestamp,
-    /// Open allocations that were never among the committed ones.
-    pub(crate) unseen: HashSet<u32>,
+    /// Open allocations that were once among the committed ones. There are none to begin with, so that who loses the lease
+    /// follows at once, however many are open.
+    pub(crate) seen: HashSet<u32>,
     /// Ended ones whose end was not read as committed, in the order in which they opened.
     pub(crate) kept: BTreeMap<LifeKey, Vec<Life>>,
     /// In the order in which they ended; entries of forgotten ones are passed over.

@@ -44,7 +44,7 @@ impl Cluster {
     /// An allocation has opened: a follower has yet to see it among the committed ones.
     pub(super) fn opened(&mut self, slot: u32) {
         if let Some(follower) = self.follower.as_mut() {
-            follower.unseen.insert(slot);
+            follower.seen.remove(&slot);
         }
     }
 

@@ -124,7 +124,7 @@ impl TakeOver<'_> {
 
     fn our_life(&self, slot: u32) -> Option<Life> {
         let a = self.ours.allocations.get(slot as usize)?;
-        let seen = !self.follower.unseen.contains(&slot);
+        let seen = self.follower.seen.contains(&slot);
         Some(Life::of(a, self.ours.cluster.counted.get(&slot).copied(), seen))
     }
 

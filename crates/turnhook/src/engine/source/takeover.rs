@@ -210,18 +210,19 @@ impl SourceTask {
         let Some(comparing) = &mut following.comparing else {
             return;
         };
-        loop {
+        let more = loop {
             match comparing.go_on(&mut self.reducer) {
-                Ok(true) if slice.is_over() => return,
-                Ok(true) => continue,
-                Ok(false) => {}
+                Ok(true) if !slice.is_over() => {}
+                Ok(more) => break more,
                 Err(error) => {
                     error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
+                    break false;
                 }
             }
-            break;
+        };
+        if !more {
+            let compared = following.comparing.take();
+            spawn_blocking(move || drop(compared));
         }
-        let compared = following.comparing.take();
-        spawn_blocking(move || drop(compared));
     }
 }
