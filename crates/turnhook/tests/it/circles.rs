@@ -1,4 +1,5 @@
-//! No file imports in a circle with another: whoever reads one need not have read those that use it.
+//! No crate imports another but where ARCHITECTURE.md says so, and no file imports in a circle with another: whoever reads
+//! one need not have read those that use it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -225,5 +226,28 @@ fn no_files_import_in_a_circle() {
         circles.is_empty(),
         "files import in circles:\n{}",
         circles.join("\n")
+    );
+}
+
+#[test]
+fn crates_import_each_other_as_the_map_says() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut imports = BTreeSet::new();
+    for folder in fs::read_dir(&crates).unwrap() {
+        let folder = folder.unwrap();
+        let name = folder.file_name().into_string().unwrap();
+        let manifest: toml::Table = fs::read_to_string(folder.path().join("Cargo.toml"))
+            .unwrap()
+            .parse()
+            .unwrap();
+        let dependencies = manifest["dependencies"].as_table().unwrap().keys();
+        let ours = dependencies.filter_map(|of| of.strip_prefix("turnhook-"));
+        imports.extend(ours.map(|of| format!("{name} {of}")));
+    }
+    // The program sees all, and all stand on the reducer.
+    imports.retain(|import| !import.starts_with("turnhook ") && !import.ends_with(" reducer"));
+    assert_eq!(
+        imports.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["admin store", "control subscriber"]
     );
 }
