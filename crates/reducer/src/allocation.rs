@@ -28,7 +28,9 @@ pub(crate) enum Address {
 
 impl Address {
     pub(crate) fn new(text: Option<&[u8]>) -> Address {
-        let Some(text) = text else { return Address::None };
+        let Some(text) = text else {
+            return Address::None; // a status that names none
+        };
         match std::str::from_utf8(text)
             .ok()
             .and_then(|t| t.parse::<SocketAddrV4>().ok())

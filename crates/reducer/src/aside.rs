@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use crate::{
     allocation::Address,
     event::{CloseReason, SessionId},
+    internal::InternalErrors,
     message::AllocationId,
     relayed::Carried,
     slots::Slots,
@@ -157,8 +158,8 @@ impl<T> Aside<T> {
         self.slots.get_mut(slot as usize).map(|(_, value)| value)
     }
 
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
-        let (_, value) = self.slots.try_remove(slot as usize)?;
+    pub(crate) fn remove(&mut self, slot: u32, errors: &InternalErrors) -> Option<T> {
+        let (_, value) = self.slots.try_remove(slot as usize, errors)?;
         let bound = 2 * self.slots.len() + 64;
         for order in &mut self.orders {
             if order.len() > bound {
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_stale_entries_do_not_pile_up() {
-        let mut aside = Aside::default();
+        let (mut aside, errors) = (Aside::default(), InternalErrors::default());
         let a = aside.insert('a', 1, Timestamp(100));
         let b = aside.insert('b', 0, Timestamp(2));
         assert_eq!(aside.oldest(), Some(a));
@@ -231,11 +232,11 @@ mod tests {
             (aside.expired(Timestamp(2)), aside.expired(Timestamp(3))),
             (None, Some(b))
         );
-        aside.remove(a);
+        aside.remove(a, &errors);
         assert_eq!(aside.oldest(), Some(b));
         for _ in 0..10_000 {
             let slot = aside.insert('c', 0, Timestamp(3));
-            aside.remove(slot);
+            aside.remove(slot, &errors);
         }
         assert!(aside.orders[0].len() < 200);
         assert_eq!((aside.len(), aside.oldest()), (1, Some(b)));

@@ -90,7 +90,7 @@ impl Groups {
         if g.refs > 0 {
             return None;
         }
-        let (realm, user) = self.slots.try_remove(group as usize)?.name?;
+        let (realm, user) = self.slots.try_remove(group as usize, errors)?.name?;
         if !self.table.remove(hash(&self.hasher, realm, &user), group) {
             errors.broken("a group that is not in its table");
         }

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 
-use crate::{index::Index, realms::Realms, slots::Slots};
+use crate::{index::Index, internal::InternalErrors, realms::Realms, slots::Slots};
 
 /// No slot, no label.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -34,7 +34,9 @@ impl Names {
     /// The slot of a name, made if need be; the caller now holds one reference to it.
     pub(crate) fn hold(&mut self, realm: &[u8], username: &[u8]) -> u32 {
         if let Some(slot) = self.find(realm, username) {
-            self.hold_again(slot);
+            if let Some(name) = self.slots.get_mut(slot as usize) {
+                name.refs += 1;
+            }
             return slot;
         }
         let hash = self.hasher.hash_one((realm, username));
@@ -61,26 +63,31 @@ impl Names {
     }
 
     /// One more reference to a name that is held.
-    pub(crate) fn hold_again(&mut self, slot: u32) {
-        if let Some(name) = self.slots.get_mut(slot as usize) {
-            name.refs += 1;
+    pub(crate) fn hold_again(&mut self, slot: u32, errors: &InternalErrors) {
+        match self.slots.get_mut(slot as usize) {
+            Some(name) => name.refs += 1,
+            None => errors.broken("a name that is gone is held"),
         }
     }
 
     /// Gives a reference back. With the last one the name goes, and its group is returned.
-    pub(crate) fn release(&mut self, slot: u32) -> Option<u32> {
-        let name = self.slots.get_mut(slot as usize)?;
-        name.refs -= 1;
+    pub(crate) fn release(&mut self, slot: u32, errors: &InternalErrors) -> Option<u32> {
+        let Some(name) = self.slots.get_mut(slot as usize) else {
+            errors.broken("a name that is gone is released");
+            return None;
+        };
+        errors.take(&mut name.refs, 1, "a name is released more often than held");
         if name.refs > 0 {
             return None;
         }
-        let name = self.slots.try_remove(slot as usize)?;
+        let name = self.slots.try_remove(slot as usize, errors)?;
         let hash = self
             .hasher
             .hash_one((self.realms.get(name.realm), &*name.username));
-        let known = self.table.remove(hash, slot);
-        debug_assert!(known, "a name that is not in its table");
-        self.realms.release(name.realm);
+        if !self.table.remove(hash, slot) {
+            errors.broken("a name that is not in its table");
+        }
+        self.realms.release(name.realm, errors);
         (name.group != NONE).then_some(name.group)
     }
 
@@ -112,15 +119,19 @@ mod tests {
 
     #[test]
     fn a_name_lives_as_long_as_somebody_holds_it() {
-        let mut names = Names::default();
+        let (mut names, errors) = (Names::default(), InternalErrors::default());
         let a = names.hold(b"r", b"alice");
         let b = names.hold(b"ra", b"lice");
         assert_ne!(a, b, "the border between realm and username counts");
         assert_eq!(names.hold(b"r", b"alice"), a);
-        names.release(a);
-        assert_eq!(names.username(a), b"alice");
-        names.release(a);
+        names.hold_again(a, &errors);
+        for _ in 0..2 {
+            names.release(a, &errors);
+            assert_eq!(names.username(a), b"alice");
+        }
+        names.release(a, &errors);
         assert_eq!(names.len(), 1);
         assert_ne!(names.hold(b"r", b"alice"), b);
+        assert_eq!(errors.count(), 0);
     }
 }

@@ -73,6 +73,7 @@ pub mod user_event;
 mod wall;
 
 pub use identity::Identity;
+pub use internal::Broken;
 pub use reducer::{
     Comparison, HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook,
     SilentThread, Stats, TOGETHER,

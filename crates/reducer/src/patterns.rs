@@ -87,7 +87,7 @@ impl UserPattern {
             return Vec::new(); // only the whole match and `user`
         }
         let Some(captures) = self.0.captures(username) else {
-            return Vec::new();
+            return Vec::new(); // it does not match: it has no labels
         };
         self.0
             .capture_names()

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::slots::Slots;
+use crate::{internal::InternalErrors, slots::Slots};
 
 #[derive(Debug)]
 struct Realm {
@@ -26,7 +26,9 @@ impl Realms {
         let hash = self.hasher.hash_one(text);
         let found = self.table.find(hash, |slot| self.get(*slot) == text).copied();
         if let Some(slot) = found {
-            self.hold_again(slot);
+            if let Some(realm) = self.slots.get_mut(slot as usize) {
+                realm.refs += 1;
+            }
             return slot;
         }
         let realm = Realm {
@@ -44,27 +46,27 @@ impl Realms {
     }
 
     /// One more reference to a realm that is held.
-    pub(crate) fn hold_again(&mut self, slot: u32) {
-        if let Some(realm) = self.slots.get_mut(slot as usize) {
-            realm.refs += 1;
+    pub(crate) fn hold_again(&mut self, slot: u32, errors: &InternalErrors) {
+        match self.slots.get_mut(slot as usize) {
+            Some(realm) => realm.refs += 1,
+            None => errors.broken("a realm that is gone is held"),
         }
     }
 
     /// Gives a reference back. With the last one the realm goes.
-    pub(crate) fn release(&mut self, slot: u32) {
+    pub(crate) fn release(&mut self, slot: u32, errors: &InternalErrors) {
         let Some(realm) = self.slots.get_mut(slot as usize) else {
-            return;
+            return errors.broken("a realm that is gone is released");
         };
-        realm.refs -= 1;
+        errors.take(&mut realm.refs, 1, "a realm is released more often than held");
         if realm.refs > 0 {
             return;
         }
-        let Some(realm) = self.slots.try_remove(slot as usize) else {
-            return;
-        };
         let hash = self.hasher.hash_one(&*realm.text);
-        if let Ok(entry) = self.table.find_entry(hash, |s| *s == slot) {
-            entry.remove();
+        self.slots.try_remove(slot as usize, errors);
+        match self.table.find_entry(hash, |s| *s == slot) {
+            Ok(entry) => drop(entry.remove()),
+            Err(_) => errors.broken("a realm that is not in its table"),
         }
     }
 
@@ -79,17 +81,21 @@ mod tests {
 
     #[test]
     fn a_realm_lives_as_long_as_somebody_holds_it() {
-        let mut realms = Realms::default();
+        let (mut realms, errors) = (Realms::default(), InternalErrors::default());
         let a = realms.hold(b"a");
         let b = realms.hold(b"");
         assert_eq!(
             (realms.hold(b"a"), realms.get(a), realms.get(b)),
             (a, &b"a"[..], &b""[..])
         );
-        realms.release(a);
-        assert_eq!(realms.get(a), b"a");
-        realms.release(a);
-        realms.release(b);
+        realms.hold_again(a, &errors);
+        for _ in 0..2 {
+            realms.release(a, &errors);
+            assert_eq!(realms.get(a), b"a");
+        }
+        realms.release(a, &errors);
+        realms.release(b, &errors);
         assert!(realms.slots.is_empty() && realms.table.is_empty());
+        assert_eq!(errors.count(), 0);
     }
 }

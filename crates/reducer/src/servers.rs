@@ -5,7 +5,9 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
-use crate::{allocation::Allocation, event::CloseReason, intern::NONE, time::Timestamp};
+use crate::{
+    allocation::Allocation, event::CloseReason, intern::NONE, internal::InternalErrors, time::Timestamp,
+};
 
 #[derive(Debug)]
 struct Server {
@@ -116,7 +118,7 @@ impl Servers {
     pub(crate) fn kin(&self, slot: u32) -> Vec<u32> {
         let of = |name: &[u8]| name.iter().position(|b| *b == b'/').map(|i| name[i..].to_vec());
         let Some(own) = self.get(slot).and_then(of) else {
-            return Vec::new();
+            return Vec::new(); // of a `redis` source, whose servers have no names
         };
         let mut others: Vec<u32> = self
             .kin
@@ -166,9 +168,12 @@ impl Servers {
         *self.count(slot) += 1;
     }
 
-    pub(crate) fn closed(&mut self, slot: u32) {
-        let count = self.count(slot);
-        *count = count.saturating_sub(1);
+    pub(crate) fn closed(&mut self, slot: u32, errors: &InternalErrors) {
+        errors.take(
+            self.count(slot),
+            1,
+            "more allocations of a server close than were open",
+        );
     }
 
     fn count(&mut self, slot: u32) -> &mut usize {
@@ -207,7 +212,7 @@ mod tests {
         servers.opened(7);
         servers.opened(NONE);
         servers.opened(NONE);
-        servers.closed(NONE);
+        servers.closed(NONE, &InternalErrors::default());
         assert_eq!((servers.open(7), servers.open(8), servers.open(NONE)), (1, 0, 1));
         assert_eq!(servers.find(&7u32.to_be_bytes()), Some(7));
         assert_eq!(servers.optional(None), NONE);

@@ -3,6 +3,8 @@
 
 use std::mem;
 
+use crate::internal::InternalErrors;
+
 /// Values in a piece: some megabytes of them, which are touched as they are filled, so that large pages of memory can
 /// be used. In tests few, so that there are many pieces.
 const PIECE: usize = if cfg!(test) { 64 } else { 16 * 1024 };
@@ -105,13 +107,13 @@ impl<T> Slots<T> {
     }
 
     /// Takes a value out; its place is free.
-    pub(crate) fn try_remove(&mut self, place: usize) -> Option<T> {
+    pub(crate) fn try_remove(&mut self, place: usize, errors: &InternalErrors) -> Option<T> {
         let next = self.next;
         let slot = self.slot_mut(place)?;
         match mem::replace(slot, Slot::Free(next)) {
             Slot::Taken(value) => {
                 self.next = place;
-                self.len -= 1;
+                errors.take(&mut self.len, 1, "more places become free than were taken");
                 Some(value)
             }
             free @ Slot::Free(_) => {
@@ -167,12 +169,12 @@ mod tests {
         /// The same places in the same order as in a slab of one array: rows keep their numbers over a restart.
         #[test]
         fn it_numbers_places_as_a_slab_does(steps in proptest::collection::vec((any::<bool>(), 0usize..5000), 1..6000)) {
-            let (mut slots, mut slab) = (Slots::new(), Slab::new());
+            let (mut slots, mut slab, errors) = (Slots::new(), Slab::new(), InternalErrors::default());
             for (step, (inserts, place)) in steps.into_iter().enumerate() {
                 if inserts {
                     prop_assert_eq!(slots.insert(step), slab.insert(step));
                 } else {
-                    prop_assert_eq!(slots.try_remove(place % 64), slab.try_remove(place % 64));
+                    prop_assert_eq!(slots.try_remove(place % 64, &errors), slab.try_remove(place % 64));
                 }
                 prop_assert_eq!(slots.get(place), slab.get(place));
                 prop_assert_eq!(slots.contains(place), slab.contains(place));
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_there_never_moves() {
-        let mut slots = Slots::new();
+        let (mut slots, errors) = (Slots::new(), InternalErrors::default());
         slots.insert(0);
         let first = slots.get(0).map(std::ptr::from_ref);
         for value in 1..100_000 {
@@ -209,8 +211,8 @@ mod tests {
         if let Some(value) = slots.get_mut(99_999) {
             *value = 7;
         }
-        assert_eq!(slots.try_remove(99_999), Some(7));
-        assert_eq!(slots.try_remove(99_999), None);
+        assert_eq!(slots.try_remove(99_999, &errors), Some(7));
+        assert_eq!(slots.try_remove(99_999, &errors), None);
         assert_eq!(slots.insert(8), 99_999);
     }
 }

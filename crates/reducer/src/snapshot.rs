@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{message::AllocationId, time::Timestamp};
+use crate::{internal::InternalErrors, message::AllocationId, time::Timestamp};
 
 /// How many are remembered; past that the oldest is forgotten first.
 const MOST: usize = 100_000;
@@ -40,10 +40,17 @@ impl Refused {
         self.keys.iter().map(|(key, refused)| (key, *refused))
     }
 
-    pub(crate) fn insert(&mut self, key: RefusedKey, touched_at: Timestamp, read_at: Timestamp) {
+    pub(crate) fn insert(
+        &mut self,
+        key: RefusedKey,
+        touched_at: Timestamp,
+        read_at: Timestamp,
+        errors: &InternalErrors,
+    ) {
         self.remove(&key);
         while self.keys.len() >= MOST {
             let Some((row, oldest)) = self.order.pop_front() else {
+                errors.broken("refused keys without an oldest");
                 break;
             };
             if self.keys.get(&oldest).is_some_and(|r| r.row == row) {

@@ -160,6 +160,13 @@ impl Usage {
     pub fn is_zero(&self) -> bool {
         self.legs.is_zero() && self.billable_bytes == 0
     }
+
+    /// Whether any counter, or what is billed, is above that of `other`.
+    pub(crate) fn exceeds(&self, other: &Usage) -> bool {
+        self.legs.client.exceeds(&other.legs.client)
+            || self.legs.peer.exceeds(&other.legs.peer)
+            || self.billable_bytes > other.billable_bytes
+    }
 }
 
 /// Which bytes are billed. Monotone in every counter, so that a bill never shrinks.

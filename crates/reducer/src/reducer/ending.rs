@@ -153,7 +153,7 @@ impl Reducer {
             self.groups.session_ended(group, ended_at, &self.internal_errors);
         }
         self.mark_session(session);
-        let Some(mut s) = self.sessions.try_remove(session as usize) else {
+        let Some(mut s) = self.sessions.try_remove(session as usize, &self.internal_errors) else {
             return self.broken("no session to take away");
         };
         self.joins_no_more(group, session);

@@ -61,7 +61,7 @@ impl Reducer {
             let slot = look.next;
             look.next = if (slot as usize) + 1 < places { slot + 1 } else { 0 };
             let Some((name, session)) = self.allocation(slot).map(|a| (a.name, a.session)) else {
-                continue;
+                continue; // a place that none has
             };
             if !look.sessions.is_empty()
                 && let Some(id) = self.sessions.get(session as usize).map(|s| s.id)
@@ -114,6 +114,7 @@ impl Reducer {
             reason: Arc::clone(&to_end.reason),
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
+            self.broken("an open allocation that is gone is ended");
             return false;
         };
         a.rare().cut = Some(Box::new(cut));
@@ -172,7 +173,7 @@ impl Reducer {
         }
         let name = self.allocation(slot).map(|a| a.name);
         let Some(reason) = name.and_then(|name| self.blocked(name)) else {
-            return false;
+            return false; // nobody blocks its user
         };
         self.name_to_end(slot, Order::Block, reason);
         true
@@ -206,7 +207,7 @@ impl Reducer {
 
     fn name_to_end(&mut self, slot: u32, order: Order, reason: Arc<str>) {
         let (Some(allocation), Some(a)) = (self.to_be_ended(slot), self.allocation(slot)) else {
-            return;
+            return; // its client, or the end of its server, ends it already
         };
         let to_end = ToEnd {
             allocation,

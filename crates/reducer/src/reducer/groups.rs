@@ -18,11 +18,11 @@ impl Reducer {
             GroupBy::Allocation => None,
         };
         let Some(user) = user else {
-            return self.groups.unnamed();
+            return self.groups.unnamed(); // nobody knows whose it is
         };
         let (group, is_new) = self.groups.named(realm, user);
         if is_new {
-            self.names.realms.hold_again(realm);
+            self.names.realms.hold_again(realm, &self.internal_errors);
         }
         // One more for the name, which keeps it at hand.
         self.hold_group(group);
@@ -49,15 +49,12 @@ impl Reducer {
 
     pub(crate) fn release_group(&mut self, group: u32) {
         if let Some(realm) = self.groups.release(group, &self.internal_errors) {
-            self.names.realms.release(realm);
+            self.names.realms.release(realm, &self.internal_errors);
         }
     }
 
     pub(crate) fn release_name(&mut self, name: u32) {
-        if self.names.get(name).is_none() {
-            return self.broken("a name that is gone is released");
-        }
-        if let Some(group) = self.names.release(name) {
+        if let Some(group) = self.names.release(name, &self.internal_errors) {
             self.release_group(group);
         }
     }

@@ -1,8 +1,8 @@
 //! Slabs that are filled with rows in the order in which these come.
 
 use crate::{
-    allocation::Allocation, event::SessionId, intern::NONE, message::AllocationId, session::Session,
-    slots::Slots, time::Timestamp,
+    allocation::Allocation, event::SessionId, intern::NONE, internal::InternalErrors, message::AllocationId,
+    session::Session, slots::Slots, time::Timestamp,
 };
 
 /// A slab is filled as the rows come, in any order: to collect them first would take its memory twice.
@@ -46,11 +46,11 @@ pub(super) fn fill<T: Hole>(slab: &mut Slots<T>, slot: u32, value: T) {
 }
 
 /// The first of them is the first to be filled again.
-pub(super) fn free_holes<T: Hole>(slab: &mut Slots<T>) {
+pub(super) fn free_holes<T: Hole>(slab: &mut Slots<T>, errors: &InternalErrors) {
     let holes = slab.iter().filter(|(_, value)| value.is_hole());
     let holes: Vec<u32> = holes.map(|(slot, _)| slot as u32).collect();
     for slot in holes.into_iter().rev() {
-        slab.try_remove(slot as usize);
+        slab.try_remove(slot as usize, errors);
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
         for slot in [3, 0, 5, 1] {
             fill(&mut slab, slot, allocation(u64::from(slot)));
         }
-        free_holes(&mut slab);
+        free_holes(&mut slab, &InternalErrors::default());
         let filled: Vec<_> = slab.iter().map(|(slot, a)| (slot, a.id.0)).collect();
         assert_eq!(filled, [(0, 0), (1, 1), (3, 3), (5, 5)]);
         let next = [0; 3].map(|id| slab.insert(allocation(id)));

@@ -103,7 +103,7 @@ impl Reducer {
             self.internal_errors
                 .broken("an allocation that is not in its table");
         }
-        self.servers.closed(old_server);
+        self.servers.closed(old_server, &self.internal_errors);
         self.servers.opened(key.server);
         self.index_allocation(slot, key.hash);
         // What was heard under the new address before is its own.

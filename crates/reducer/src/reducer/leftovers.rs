@@ -87,8 +87,8 @@ impl Reducer {
         if found == NONE {
             found = self.new_leftover(group, name, close);
         }
-        self.names.hold_again(name);
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
+        self.names.hold_again(name, &self.internal_errors);
         let Some(l) = self.leftovers.get_mut(found) else {
             return self.broken("a leftover that was just made");
         };
@@ -126,7 +126,7 @@ impl Reducer {
             self.record_leftover(oldest);
         }
         self.hold_group(group);
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
         let leftover = Leftover {
             group,
             name,
@@ -224,8 +224,8 @@ impl Reducer {
         self.leftovers_told += 1;
         self.outgoing.source();
         self.hold_group(group);
-        self.names.hold_again(name);
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
+        self.names.hold_again(name, &self.internal_errors);
         let mut new = Session::new(id, group, name, started_at);
         new.phase = Phase::Open;
         new.usernames.push(name);
@@ -316,7 +316,7 @@ impl Reducer {
     }
 
     fn take_leftover(&mut self, slot: u32) -> Option<Leftover> {
-        let l = self.leftovers.remove(slot)?;
+        let l = self.leftovers.remove(slot, &self.internal_errors)?;
         self.outgoing.leftover(slot);
         self.groups.leftover_gone(l.group, slot);
         Some(l)

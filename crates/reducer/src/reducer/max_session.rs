@@ -93,7 +93,7 @@ impl Reducer {
         else {
             return self.broken("a session with nothing open has come to its limit");
         };
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
         self.hold_group(group);
         let mut new = Session::new(crate::event::SessionId([0; 16]), group, name, now);
         new.former_mut().continues = Some(continued);

@@ -61,7 +61,7 @@ use crate::{
     identity::Identity,
     index::Index,
     intern::{NONE, Names},
-    internal::InternalErrors,
+    internal::{Broken, InternalErrors},
     key::Key,
     labels::Labels,
     leftover::Leftover,
@@ -230,6 +230,12 @@ impl Reducer {
             internal_errors: self.internal_errors.count(),
             ..self.outgoing.stats()
         }
+    }
+
+    /// Invariants that did not hold, since the last time that they were taken.
+    #[must_use]
+    pub fn take_broken(&self) -> Broken {
+        self.internal_errors.take_broken()
     }
 
     /// An invariant does not hold: see [`InternalErrors::broken`].

@@ -92,7 +92,9 @@ impl Reducer {
             let shorter = self.key(key.server, key.id, key.realm, username);
             found.extend(self.same_number(&shorter));
         }
-        let [slot] = found[..] else { return None };
+        let [slot] = found[..] else {
+            return None; // none, or nobody knows which
+        };
         let a = self.allocation(slot)?;
         if let Kind::Refreshed(status) = kind
             && !self.rules.direct

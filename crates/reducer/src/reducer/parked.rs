@@ -222,7 +222,7 @@ impl Reducer {
             self.internal_errors
                 .broken("a tombstone that is not in its table");
         }
-        let t = self.tombstones.remove(slot)?;
+        let t = self.tombstones.remove(slot, &self.internal_errors)?;
         self.stale_ended(slot, None);
         self.outgoing.tombstone(slot);
         self.release_name(t.name);
@@ -236,7 +236,7 @@ impl Reducer {
             return self.broken("no tombstone to record");
         };
         let Some(untold) = t.rest.more.untold.take() else {
-            return;
+            return; // it was told whole
         };
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("no tombstone to record");

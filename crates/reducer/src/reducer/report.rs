@@ -96,7 +96,7 @@ impl Reducer {
             peer_leg: self.peer_leg(),
             billable: self.rules.billable,
             usage: s.usage(),
-            usage_delta: s.usage().minus(s.told()),
+            usage_delta: self.untold(s),
             allocations_omitted: (s.allocations() - allocations.len()) as u32,
             allocations,
         }

@@ -144,8 +144,8 @@ impl Restoring {
             current,
         } = self;
         reducer.now = clock;
-        free_holes(&mut reducer.sessions);
-        free_holes(&mut reducer.allocations);
+        free_holes(&mut reducer.sessions, &reducer.internal_errors);
+        free_holes(&mut reducer.allocations, &reducer.internal_errors);
         reducer.restore_tombstones(tombstones);
         reducer.restore_leftovers(leftovers);
         reducer.link(current);
@@ -462,11 +462,10 @@ impl Reducer {
             self.arm_usage(slot);
             self.review(slot);
         }
-        debug_assert!(
-            self.sessions
-                .iter()
-                .all(|(_, s)| s.phase != Phase::Waiting || s.sequence == 0)
-        );
+        let told_too_early = |s: &Session| s.phase == Phase::Waiting && s.sequence != 0;
+        if self.sessions.iter().any(|(_, s)| told_too_early(s)) {
+            self.broken("a session that was told and waits for its start");
+        }
     }
 }
 

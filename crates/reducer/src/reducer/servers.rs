@@ -103,6 +103,7 @@ impl Reducer {
             let looked_at = found.unwrap_or(until) - next;
             *steps = steps.saturating_sub(looked_at as usize / LOOKED_AT);
             let Some(slot) = found else {
+                // None of it is left there.
                 if until == last {
                     self.ending.pop_front();
                 } else if let Some(job) = self.ending.front_mut() {
@@ -144,7 +145,7 @@ impl Reducer {
     /// merely not heard.
     pub(crate) fn had_not_stopped(&mut self, server: u32) {
         let Some(from) = self.servers.returned(server) else {
-            return;
+            return; // it was not taken to have stopped
         };
         self.server_returned(ServerRef(server));
         let now = self.now;

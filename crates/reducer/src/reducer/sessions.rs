@@ -48,7 +48,7 @@ impl Reducer {
             a.opened_at.get()
         };
         let previous_end = self.groups.ended_at(group);
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
         self.hold_group(group);
         let mut new = Session::new(SessionId([0; 16]), group, name, opened_at.max(previous_end));
         if continues.is_some() {
@@ -79,7 +79,7 @@ impl Reducer {
         s.relayed = s.relayed.saturating_add(relayed);
         if s.usernames.len() < LISTED && !s.usernames.contains(&a.name) {
             s.usernames.push(a.name);
-            self.names.hold_again(a.name);
+            self.names.hold_again(a.name, &self.internal_errors);
         }
         self.mark(slot, Dirty::Hard);
         self.mark_session(session);
@@ -146,7 +146,7 @@ impl Reducer {
         let told_in = a.rare.as_ref().and_then(|r| r.continues);
         let before = s.former().continues.or(told_in);
         let id = self.identity.session(&identity, before, started_at);
-        self.names.hold_again(name);
+        self.names.hold_again(name, &self.internal_errors);
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to start");
         };
@@ -253,7 +253,10 @@ impl Reducer {
         self.mark(slot, Dirty::Hard);
         if let Some(s) = self.sessions.get_mut(session as usize) {
             let told = s.told();
-            s.set_usage(s.usage().minus(before).plus(after).max(told));
+            let others =
+                self.internal_errors
+                    .beyond(s.usage(), before, "an allocation is more than its session");
+            s.set_usage(others.plus(after).max(told));
             s.relayed = s.relayed.saturating_sub(relayed_before).saturating_add(relayed);
             self.mark_session(session);
         }
@@ -360,7 +363,7 @@ impl Reducer {
         if counted {
             let former = s.former_mut();
             if former.past.len() < LISTED {
-                self.names.hold_again(a.name);
+                self.names.hold_again(a.name, &self.internal_errors);
                 former.past.push(Past {
                     id: a.id,
                     server: a.server,
@@ -380,7 +383,11 @@ impl Reducer {
             a.rebase(peer_leg);
             a.rare().continues = Some(id);
         } else {
-            s.set_usage(s.usage().minus(part));
+            s.set_usage(self.internal_errors.beyond(
+                s.usage(),
+                part,
+                "an allocation is more than its session",
+            ));
             s.relayed = s.relayed.saturating_sub(relayed);
             a.rebase(peer_leg);
         }
@@ -395,7 +402,14 @@ impl Reducer {
         self.mark_session(session);
     }
 
-    /// What of the allocation is told in no earlier session.
+    /// What of a session's usage is told in no event yet.
+    pub(crate) fn untold(&self, s: &Session) -> Usage {
+        self.internal_errors
+            .beyond(s.usage(), s.told(), "more of a session was told than it carried")
+    }
+
+    /// What of the allocation is told in no earlier session. Nothing, where what was told is of the life before, and more than
+    /// this one has carried so far.
     pub(crate) fn part(&self, slot: u32) -> Usage {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {

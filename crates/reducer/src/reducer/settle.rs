@@ -303,7 +303,7 @@ impl Reducer {
         let base = a.base_carried();
         // What was told stands.
         let spare = match self.sessions.get(session as usize) {
-            Some(s) => s.usage().minus(s.told()),
+            Some(s) => self.untold(s),
             None => Usage {
                 legs: old.legs.minus(base.legs),
                 billable_bytes: u64::MAX,
@@ -371,11 +371,13 @@ impl Reducer {
         }
         // An entry in a list of changes finds the slot empty, and removes the row.
         self.mark(slot, Dirty::Hard);
-        let a = self.allocations.try_remove(slot as usize)?;
+        let a = self
+            .allocations
+            .try_remove(slot as usize, &self.internal_errors)?;
         self.forget_counted(slot);
         self.halves.forget(slot);
         self.switched_realms.remove(&slot);
-        self.servers.closed(a.server);
+        self.servers.closed(a.server, &self.internal_errors);
         self.release_group(a.group);
         Some(a)
     }

@@ -97,7 +97,7 @@ impl Reducer {
         for slot in look.next..end.min(open) {
             look.looks();
             let Some(a) = self.allocations.get(slot) else {
-                continue;
+                continue; // a free place
             };
             let key = (self.labels.set(a.labels).local, a.id.relay_thread());
             // Neighbours are often of one thread.

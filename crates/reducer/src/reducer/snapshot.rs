@@ -22,7 +22,7 @@ impl Reducer {
     #[must_use]
     pub fn snapshot_wants(&self, realm: &[u8], username: &[u8], id: AllocationId) -> bool {
         let Some(since) = self.hearing.snapshot_since() else {
-            return false;
+            return false; // nobody takes one
         };
         let key = self.key(ServerRef::UNKNOWN.0, id, realm, username);
         let ended = |slot| self.tombstones.get(slot).is_some_and(|t| t.heard_at >= since);
@@ -44,7 +44,7 @@ impl Reducer {
     ) -> bool {
         self.begin(at);
         let Some(idle) = idle_seconds.filter(|_| self.snapshot_wants(realm, username, id)) else {
-            return false;
+            return false; // how old it is nobody says, or its messages came meanwhile
         };
         let name = (realm.into(), username.into(), id);
         let mut touched_at = Timestamp(self.now.0.saturating_sub(idle.saturating_mul(1000)));
@@ -55,7 +55,8 @@ impl Reducer {
         }
         let patience = (u64::from(status.lifetime) * 1000).saturating_add(self.rules.expiry_grace);
         if status.lifetime == 0 || touched_at.plus(patience) < self.now {
-            self.refused.insert(name, touched_at, self.now);
+            self.refused
+                .insert(name, touched_at, self.now, &self.internal_errors);
             return false;
         }
         self.refused.remove(&name);

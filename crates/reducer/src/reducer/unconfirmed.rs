@@ -110,9 +110,13 @@ impl Reducer {
             self.internal_errors
                 .broken("an unconfirmed id that is not in its table");
         }
-        let entry = self.unconfirmed.remove(slot)?;
+        let entry = self.unconfirmed.remove(slot, &self.internal_errors)?;
         let length = self.names.realm(entry.name).len() + self.names.username(entry.name).len();
-        self.unconfirmed_bytes = self.unconfirmed_bytes.saturating_sub(length);
+        self.internal_errors.take(
+            &mut self.unconfirmed_bytes,
+            length,
+            "more bytes of unconfirmed names go than came",
+        );
         self.release_name(entry.name);
         Some(entry)
     }

@@ -7,6 +7,7 @@ mod cluster;
 mod heal;
 mod histories;
 mod lives;
+mod loud;
 mod max_session;
 mod model;
 mod names;

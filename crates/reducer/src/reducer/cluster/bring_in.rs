@@ -131,7 +131,7 @@ impl Reducer {
     /// What the follower heard of its end.
     pub(crate) fn close_life(&mut self, key: &Key<'_>, life: &Life, brought: bool) {
         let Some((slot, (closed_at, reason))) = self.find_allocation(key).zip(life.closed) else {
-            return self.late_totals(key, life);
+            return self.late_totals(key, life); // it had ended before, or goes on
         };
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to close");
@@ -175,7 +175,7 @@ impl Reducer {
     /// Totals that only the follower heard, of an allocation that was told without them.
     pub(crate) fn late_totals(&mut self, key: &Key<'_>, life: &Life) {
         let Some(slot) = self.find_tombstone(key) else {
-            return;
+            return; // it goes on, or was forgotten
         };
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("a tombstone that was just found");

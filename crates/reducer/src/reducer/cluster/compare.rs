@@ -160,7 +160,7 @@ impl Reducer {
         let open = self.find_allocation(&key);
         let name = self.names.find(realm, username);
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return;
+            return; // it has come to lead since the comparison began
         };
         let kept_key = name.map(|name| (server, id, name));
         let kept = kept_key.and_then(|key| follower.kept.get(&key));
@@ -178,7 +178,7 @@ impl Reducer {
             }
         }
         let Some(kept_key) = kept_key.filter(|_| kept_len > 0 || open.is_some()) else {
-            return;
+            return; // nothing of it is known here
         };
         comparison.judged.insert(kept_key);
         self.forget_kept(kept_key, |lives| {
@@ -213,7 +213,7 @@ impl Reducer {
         } = comparison;
         let (clock, began) = (*clock, *began);
         let Some(follower) = self.cluster.follower.as_ref() else {
-            return false;
+            return false; // it has come to lead since the comparison began
         };
         let rest = rest.get_or_insert_with(|| Rest {
             sure: follower.is_sure(clock, *evicted_until),
@@ -245,7 +245,7 @@ impl Reducer {
         let mut over = Vec::new();
         for slot in rest.open..until {
             let (Some(a), Some(follower)) = (self.allocation(slot), self.cluster.follower.as_ref()) else {
-                continue;
+                continue; // a place that none has
             };
             let opened_at = a.opened_at.get();
             let unheard = sure && !follower.seen.contains(&slot) && young(opened_at);

@@ -53,7 +53,7 @@ impl Reducer {
         }
         ended.sort_by_key(|(at, (server, id, name), _)| (*at, *id, *server, *name));
         for (_, key, life) in ended {
-            self.names.hold_again(key.2);
+            self.names.hold_again(key.2, &self.internal_errors);
             self.keep(key, life);
         }
         let aside: Vec<u32> = self.unconfirmed.iter().map(|(slot, _)| slot).collect();
@@ -79,7 +79,7 @@ impl Reducer {
     /// An allocation is about to be settled.
     pub(crate) fn keep_end(&mut self, slot: u32) {
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return;
+            return; // it tells the end itself
         };
         let seen = follower.seen.remove(&slot);
         let Some(a) = self.allocations.get(slot as usize) else {
@@ -93,14 +93,14 @@ impl Reducer {
             ..Life::of(a, self.cluster.counted.get(&slot).copied(), seen)
         };
         let key = (a.server, a.id, a.name);
-        self.names.hold_again(a.name);
+        self.names.hold_again(a.name, &self.internal_errors);
         self.keep(key, life);
     }
 
     /// One that had ended lives on: whether it was ever committed is known from before.
     pub(crate) fn keep_revived(&mut self, slot: u32, key: LifeKey, opened_at: Timestamp) {
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return;
+            return; // what it tells is committed by itself
         };
         let kept = follower.kept.get(&key).into_iter().flatten();
         let unseen = kept.filter(|l| l.opened_at == opened_at).any(|l| !l.seen);
@@ -112,7 +112,7 @@ impl Reducer {
     fn keep(&mut self, key: LifeKey, life: Life) {
         let limit = self.rules.tombstone_limit;
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return;
+            return self.broken("an end is kept by one that does not follow");
         };
         let lives = follower.kept.entry(key).or_default();
         // One that had ended, and lived on, has ended anew.
@@ -122,7 +122,11 @@ impl Reducer {
         lives.push(life);
         lives.sort_by_key(|l| (l.opened_at, l.twin));
         follower.count += 1;
-        follower.count -= again;
+        self.internal_errors.take(
+            &mut follower.count,
+            again,
+            "more kept lives are replaced than were kept",
+        );
         follower.order.push_back(key);
         for _ in 0..again {
             self.release_name(key.2);
@@ -150,10 +154,10 @@ impl Reducer {
     /// Lets `forget` take lives of a key out of those that are kept.
     pub(super) fn forget_kept(&mut self, key: LifeKey, forget: impl FnOnce(&mut Vec<Life>)) {
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return;
+            return self.broken("a kept end is forgotten by one that does not follow");
         };
         let Some(lives) = follower.kept.get_mut(&key) else {
-            return;
+            return; // none is kept, or not any more
         };
         let before = lives.len();
         forget(lives);
@@ -161,7 +165,8 @@ impl Reducer {
         if lives.is_empty() {
             follower.kept.remove(&key);
         }
-        follower.count -= gone;
+        self.internal_errors
+            .take(&mut follower.count, gone, "more kept lives go than were kept");
         for _ in 0..gone {
             self.release_name(key.2);
         }

@@ -100,6 +100,7 @@ impl Reducer {
         take_over.look_up();
         take_over.mark_unmet();
         take_over.bring_in();
+        committed.internal_errors.inherit(&self.internal_errors);
         committed.begin(at);
         committed
     }
