@@ -25,6 +25,9 @@ use crate::{
 /// The target of a broken invariant of our own: see `turnhook_reducer::internal_error`.
 pub(crate) const INTERNAL_ERROR: &str = "turnhook::internal_error";
 
+/// That of the reducer's, which are counted by whoever takes them of it: one line may tell of many.
+pub(crate) const REDUCER_ERROR: &str = "turnhook::internal_error::reducer";
+
 /// The target of the pool of connections to PostgreSQL.
 const POOL: &str = "deadpool";
 
@@ -136,24 +139,24 @@ where
 }
 
 impl<S: Subscriber> Layer<S> for Count {
-    fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
-        self.0.inc();
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == INTERNAL_ERROR {
+            self.0.inc();
+        }
     }
 }
 
+/// For tests: what is logged by `doing`, and counted by the way, as people see it.
 #[cfg(test)]
-mod tests {
-    use tracing_subscriber::filter::LevelFilter;
+pub(crate) fn lines_of(internal_errors: Counter, doing: impl FnOnce()) -> String {
+    use std::sync::{Arc, Mutex, PoisonError};
 
-    use super::*;
-
-    /// A place to write to that can be looked at.
     #[derive(Clone, Default)]
-    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    struct Kept(Arc<Mutex<Vec<u8>>>);
 
     impl io::Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -163,24 +166,32 @@ mod tests {
         }
     }
 
+    let kept = Kept::default();
+    let writer = kept.clone();
+    let lines = fmt::layer()
+        .with_ansi(false)
+        .fmt_fields(fields())
+        .with_writer(move || writer.clone());
+    let log = tracing_subscriber::registry()
+        .with(count(internal_errors))
+        .with(lines);
+    tracing::subscriber::with_default(log, doing);
+    let text = kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
+    use super::*;
+
     #[test]
     fn text_from_outside_writes_no_lines_of_its_own() {
-        let kept = Kept::default();
-        let writer = kept.clone();
-        let lines = fmt::layer()
-            .with_ansi(false)
-            .fmt_fields(fields())
-            .with_writer(move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+        let text = lines_of(Counter::default(), || {
             let user = "x\r\n1970 ERROR forged\u{1b}[2J\u{9b}\u{202e}";
             tracing::warn!(shown = %user, quoted = user, count = 3, "of {user}");
         });
-        let text = kept
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(!text.trim_end().contains(char::is_control), "{text:?}");
         assert!(!text.contains('\u{202e}') && text.contains("count=3"), "{text}");

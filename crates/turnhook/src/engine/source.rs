@@ -316,6 +316,7 @@ impl SourceTask {
         self.hand_over();
         self.telemetry.levels(&self.reducer);
         self.telemetry.stats(&self.reducer.stats());
+        self.telemetry.broken(now, self.reducer.take_broken());
         self.telemetry.waiting(self.signals.backlog());
         more
     }

@@ -1,5 +1,6 @@
 //! What a source's task says of itself: metrics, and its entry in `/status`.
 
+mod broken;
 mod came_and_went;
 mod decided;
 mod servers;
@@ -10,7 +11,7 @@ use std::{
 };
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use turnhook_reducer::{Reducer, Stats, message::Kind, source::Gap, time::Timestamp};
+use turnhook_reducer::{Broken, Reducer, Stats, message::Kind, source::Gap, time::Timestamp};
 
 pub(crate) use self::decided::Decided;
 use crate::{
@@ -36,6 +37,7 @@ pub(crate) struct SourceTelemetry {
     stats: Stats,
     servers: servers::Servers,
     decided: Decided,
+    broken: broken::BrokenInvariants,
 }
 
 /// Messages of a batch by kind: counters are shared, and touched once for all of it.
@@ -81,6 +83,7 @@ impl SourceTelemetry {
             stats: Stats::default(),
             servers: servers::Servers::new(&name, direct, &metrics),
             decided: Decided::new(&name, &metrics),
+            broken: broken::BrokenInvariants::new(&metrics),
             name,
             direct,
             metrics,
@@ -264,9 +267,6 @@ impl SourceTelemetry {
                 family.get_or_create(&labels).inc_by(more);
             }
         }
-        self.metrics
-            .internal_errors
-            .inc_by(more(now.internal_errors, last.internal_errors));
         for (reason, more) in [
             ("realm", more(now.refused_realms, last.refused_realms)),
             (
@@ -278,6 +278,11 @@ impl SourceTelemetry {
                 self.ignored(reason, more);
             }
         }
+    }
+
+    /// Invariants of the reducer that did not hold, if any.
+    pub(crate) fn broken(&mut self, at: Timestamp, broken: Broken) {
+        self.broken.found(at, &self.name, broken);
     }
 
     pub(crate) fn wall_ahead(&self, millis: i64) {

@@ -101,6 +101,8 @@ impl SourceTask {
         }
         // One that slices work on is none that can be looked at to the end.
         self.wedges.begin_anew();
+        self.telemetry
+            .broken(self.watch.now(), self.reducer.take_broken());
         if let Role::Follower(following) = &mut self.role {
             following.confirming = None;
             let given_up = following.comparing.take();
