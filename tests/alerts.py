@@ -119,6 +119,13 @@ class Coturn:
             self.publish(user, number, kind, counters)
 
 
+def publish(world, number, kind, payload):
+    """What coturn says to a `redis` source."""
+    channel = f"turn/realm/example.org/user/user-{number // 10**15}/allocation/{number:018}/{kind}"
+    command = ("redis-cli", "-p", str(world.redis), "PUBLISH", channel, payload)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 class World:
     def __init__(self, directory, session="", endpoint=""):
         self.directory, self.processes = directory, {}
@@ -316,6 +323,11 @@ def run(world):
         coturn = world.coturn()
         world.call(coturn)
 
+    # Nobody has said anything to its Redis so far.
+    with warns("TurnhookSourceNeverHeard"):
+        publish(world, 1, "status", "refreshed lifetime=0")
+        publish(world, 1, "status", "deleted")
+
     world.stop("redis", signal.SIGKILL)
     with warns("TurnhookSourceDeaf"):
         world.redis_server()
@@ -410,9 +422,7 @@ def wedged(world):
     until("the subscription", lambda: world.status()["sources"]["us-1"]["state"] == "connected")
 
     def say(thread, number, kind, payload):
-        channel = f"turn/realm/example.org/user/user-{thread}/allocation/{thread:03}{number:015}/{kind}"
-        command = ("redis-cli", "-p", str(world.redis), "PUBLISH", channel, payload)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        publish(world, thread * 10**15 + number, kind, payload)
 
     for thread in (0, 1):
         for number in (1, 2, 3):

@@ -178,6 +178,7 @@ mod tests {
             "turnhook_wedged_threads_total{source=\"us-1\",reason=\"silent\"} 0",
             "turnhook_source_servers{source=\"eu-1\"} 0",
             "turnhook_source_last_message_timestamp_seconds{source=\"eu-1\"} 0",
+            "turnhook_source_last_message_timestamp_seconds{source=\"us-1\"} 0",
             "turnhook_last_gap_timestamp_seconds{source=\"eu-1\"} 0",
             "turnhook_logins_refused_total{source=\"eu-1\",reason=\"wrong_password\"} 0",
             "turnhook_deliveries_total{endpoint=\"billing\",outcome=\"delivered\"} 0",

@@ -40,6 +40,14 @@ fn a_killed_server_is_known_by_expiry_and_by_its_next_life() {
     let mut program = program_on(&billing, &url(&redis));
     program.start();
     connected(&program);
+    // An alert goes by it: 0 is never.
+    let last = || {
+        counted(
+            &program,
+            &["turnhook_source_last_message_timestamp_seconds{source=\"eu-1\"}"],
+        )
+    };
+    assert_eq!(last(), 0);
     let more = ["--relay-threads=1", "--max-allocate-lifetime=12"];
     let mut coturn = Coturn::start(directory.path(), &redis.statsdb(), &more);
     // The first id is the one that comes back.
@@ -51,6 +59,7 @@ fn a_killed_server_is_known_by_expiry_and_by_its_next_life() {
     for user in ["again", "gone"] {
         billing.told(user, relayed(&sum(logged_of(&coturn, user))));
     }
+    assert!(last() > 0);
     coturn.process.signal("KILL");
     coturn.start_again();
     let mut again = TurnClient::udp(&coturn, "again").call(&coturn);
