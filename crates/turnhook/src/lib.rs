@@ -2,8 +2,12 @@
 //!
 //! The program's parts, for `main.rs` and for tests: command line, configuration, wiring, health.
 //!
-//! ```no_run
-//! let status: std::process::ExitCode = turnhook::cli::main();
+//! ```
+//! use std::process::ExitCode;
+//!
+//! // What webhooks look like, by name: as on the command line.
+//! let status = turnhook::cli::main_with(["turnhook", "schema", "--list"]);
+//! assert_eq!(status, ExitCode::SUCCESS);
 //! ```
 
 // What is `pub` in these is so for the others of them: nobody else sees any of it, and so the compiler finds what is dead.

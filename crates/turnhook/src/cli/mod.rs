@@ -1,6 +1,8 @@
 //! The command line.
 
 use std::{
+    env,
+    ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -107,7 +109,13 @@ enum Command {
 /// Reads the command line and does what it says; 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    main_with(env::args_os())
+}
+
+/// The same by other words, of which the first is the program's name. Ends the process where they are no command.
+#[must_use]
+pub fn main_with<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> ExitCode {
+    let result = match Cli::parse_from(words).command {
         Command::Run(command) => command.run(),
         Command::Check(command) => block_on(command.run()),
         Command::Doctor(command) => block_on(command.run()),
