@@ -35,7 +35,7 @@ pub struct Commit {
     pub unattributed: Vec<Unattributed>,
     /// Times of which something may have been missed.
     pub gaps: Vec<Gap>,
-    /// Somebody waits for this very commit: it does not wait for its turn.
+    /// Somebody waits for this very commit: it is begun at once.
     pub at_once: bool,
 }
 

@@ -41,12 +41,12 @@ impl State {
         on!(self, db => db.load(source, to, each).await)
     }
 
-    /// When a commit would be begun: one that is handed over before only waits in line, and what happens meanwhile
+    /// When a commit would be begun: one that is handed over before only waits, and what happens meanwhile
     /// must wait for the next.
     #[must_use]
-    pub fn next_turn(&self) -> Option<Instant> {
+    pub fn next_commit_at(&self) -> Option<Instant> {
         match &self.0 {
-            Backend::Sqlite(db) => Some(db.next_turn()),
+            Backend::Sqlite(db) => Some(db.next_commit_at()),
             Backend::Postgres(_) => None,
         }
     }

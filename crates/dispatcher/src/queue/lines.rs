@@ -14,10 +14,10 @@ const KEEP_BODY: u64 = 5_000;
 pub(super) struct Lines {
     lines: HashMap<SessionId, Line>,
     known: HashMap<DeliveryId, SessionId>,
-    /// Lines whose head is due, in their turn: those of the backlog, and those read from its newest end.
+    /// Lines whose head is due, in order: those of the backlog, and those read from its newest end.
     ready: [VecDeque<SessionId>; 2],
     /// Which of the two is served next, where both have work.
-    turn: usize,
+    next_end: usize,
     waiting: BTreeSet<(Timestamp, SessionId)>,
     /// Heads that are due and whose rows have to be read.
     due_rows: VecDeque<DeliveryId>,
@@ -141,18 +141,18 @@ impl Lines {
     /// Makes the line that waits for the shortest time ready.
     pub(super) fn hasten_one(&mut self, now: Timestamp) {
         if let Some(&(_, session)) = self.waiting.first() {
-            self.hasten_lane(session, now);
+            self.hasten_line(session, now);
         }
     }
 
     /// Makes all that wait ready.
     pub(super) fn hasten_all(&mut self, now: Timestamp) {
         while let Some(&(_, session)) = self.waiting.first() {
-            self.hasten_lane(session, now);
+            self.hasten_line(session, now);
         }
     }
 
-    fn hasten_lane(&mut self, session: SessionId, now: Timestamp) {
+    fn hasten_line(&mut self, session: SessionId, now: Timestamp) {
         if let Some(head) = self
             .lines
             .get_mut(&session)
@@ -173,13 +173,13 @@ impl Lines {
         self.waiting.first().map(|&(due, _)| due)
     }
 
-    /// Takes the next head whose turn it is; its line is busy until it comes back.
+    /// Takes the head that is next; its line is busy until it comes back.
     pub(super) fn claim(&mut self) -> Option<Queued> {
         loop {
-            let queue = if self.ready[self.turn].is_empty() {
-                1 - self.turn
+            let queue = if self.ready[self.next_end].is_empty() {
+                1 - self.next_end
             } else {
-                self.turn
+                self.next_end
             };
             let session = self.ready[queue].pop_front()?;
             // Entries may be stale: lines move on without looking for theirs.
@@ -198,7 +198,7 @@ impl Lines {
             head.content = Content::Out(delivery.body.len());
             line.place = Place::Busy;
             line.out += 1;
-            self.turn = 1 - queue;
+            self.next_end = 1 - queue;
             return Some(*delivery);
         }
     }

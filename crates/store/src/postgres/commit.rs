@@ -89,8 +89,8 @@ impl Postgres {
                 .collect(),
         };
         // In the order of the calls, whichever connection is free first.
-        let turn = self.turn(commit.source);
-        let _turn = turn.lock().await;
+        let one_at_a_time = self.commit_lock(commit.source);
+        let _locked = one_at_a_time.lock().await;
         let rows = commit.changes.len() + 4 * commit.events.len();
         attempt!(&self.db, client for rows => {
             let client = &*client;

@@ -71,7 +71,7 @@ pub(crate) struct Postgres {
     trim: pass::Trim,
     refused: AtomicU64,
     horizon: Horizon,
-    turns: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
+    commit_locks: Mutex<HashMap<SourceId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while outcomes are written: of two such transactions, one would wait for the counts that the other has locked,
     /// until that is on the disk.
     outcomes: tokio::sync::Mutex<()>,
@@ -105,7 +105,7 @@ impl Postgres {
             trim: pass::Trim::default(),
             refused: AtomicU64::new(0),
             horizon: Horizon::new(horizon.map(nat)),
-            turns: Mutex::default(),
+            commit_locks: Mutex::default(),
             outcomes: tokio::sync::Mutex::default(),
         };
         Ok(store)
@@ -165,9 +165,9 @@ impl Postgres {
     }
 
     /// Held by the commit of a source that is being written.
-    fn turn(&self, source: SourceId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(source).or_default())
+    fn commit_lock(&self, source: SourceId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.commit_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(source).or_default())
     }
 
     /// Waits until all that was asked for is done.

@@ -125,8 +125,8 @@ impl Sqlite {
         .await
     }
 
-    pub(crate) fn next_turn(&self) -> Instant {
-        self.writer.next_turn()
+    pub(crate) fn next_commit_at(&self) -> Instant {
+        self.writer.next_commit_at()
     }
 
     /// Resolves when one of its threads has panicked.

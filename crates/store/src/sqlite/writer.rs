@@ -67,7 +67,7 @@ pub(super) trait Job: Send {
     fn weight(&self) -> usize {
         1
     }
-    /// Whether it does not wait for its turn either.
+    /// Whether it does not wait for the time when the next transaction may begin, either.
     fn at_once(&self) -> bool {
         false
     }
@@ -110,7 +110,7 @@ where
 /// The way to the thread.
 pub(super) struct Handle {
     jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
-    next_turn: Arc<Mutex<Instant>>,
+    next_commit_at: Arc<Mutex<Instant>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     threads: Threads,
 }
@@ -133,8 +133,8 @@ impl Handle {
     }
 
     /// When the next transaction may begin.
-    pub(super) fn next_turn(&self) -> Instant {
-        *self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn next_commit_at(&self) -> Instant {
+        *self.next_commit_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when the thread, or the one that helps it, has panicked.
@@ -159,7 +159,7 @@ struct Writer {
     helper: Option<Helper>,
     rest_until: Option<Instant>,
     /// When the next transaction may begin.
-    next_turn: Arc<Mutex<Instant>>,
+    next_commit_at: Arc<Mutex<Instant>>,
     /// What a transaction takes, of late.
     takes: Duration,
     // Dropped last: the file is free only when the connection is closed.
@@ -187,14 +187,14 @@ pub(super) fn start(
         Mode::Shared => None,
     };
     let (jobs, queue) = mpsc::channel();
-    let next_turn = Arc::new(Mutex::new(Instant::now()));
+    let next_commit_at = Arc::new(Mutex::new(Instant::now()));
     let mut writer = Writer {
         conn,
         path: path.clone(),
         mem,
         helper,
         rest_until: None,
-        next_turn: Arc::clone(&next_turn),
+        next_commit_at: Arc::clone(&next_commit_at),
         takes: PACE,
         _lock: lock,
     };
@@ -206,7 +206,7 @@ pub(super) fn start(
         })?;
     Ok(Handle {
         jobs: Mutex::new(Some(jobs)),
-        next_turn,
+        next_commit_at,
         thread: Mutex::new(Some(thread)),
         threads,
     })
@@ -241,8 +241,8 @@ impl Writer {
                             spaced = true;
                         }
                         if job.patience() == 0 && !std::mem::replace(&mut spaced, true) {
-                            let turn = *self.next_turn();
-                            std::thread::sleep(turn.saturating_duration_since(Instant::now()));
+                            let begins = *self.next_commit_at();
+                            std::thread::sleep(begins.saturating_duration_since(Instant::now()));
                         }
                         weight += job.weight();
                         if job.patience() == 0 {
@@ -287,8 +287,8 @@ impl Writer {
         }
     }
 
-    fn next_turn(&self) -> MutexGuard<'_, Instant> {
-        self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_commit_at(&self) -> MutexGuard<'_, Instant> {
+        self.next_commit_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does all jobs in one transaction; if that fails, each in one of its own.
@@ -317,7 +317,7 @@ impl Writer {
         threads::fault(NAME);
         let rows: usize = batch.iter().map(|job| job.weight()).sum();
         let began = Instant::now();
-        *self.next_turn() = began + spacing(self.takes, rows);
+        *self.next_commit_at() = began + spacing(self.takes, rows);
         self.mem.begin();
         let result = (|| {
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;

@@ -199,8 +199,8 @@ where
             };
             if service.session.is_login(&args) {
                 // Whoever guesses has to wait for his turn before his next guess is looked at.
-                let mut turn = shared.door().guard.wait(block(peer), shared.now());
-                while let Some(millis) = turn {
+                let mut wait = shared.door().guard.wait(block(peer), shared.now());
+                while let Some(millis) = wait {
                     let until = Instant::now() + std::time::Duration::from_millis(millis);
                     tokio::select! {
                         () = sleep_until(until) => {}
@@ -210,7 +210,7 @@ where
                         // Its command has been read: it cannot be handed over.
                         () = &mut suspended => return Served::Ended(service.dismiss(TurnAwayReason::NoPlace, heard)),
                     }
-                    turn = shared.door().guard.wait(block(peer), shared.now());
+                    wait = shared.door().guard.wait(block(peer), shared.now());
                 }
             }
             let effect = service.session.handle(&args, &mut service.replies);

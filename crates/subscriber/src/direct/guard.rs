@@ -64,13 +64,13 @@ impl Guard {
         if now < record.next {
             return Some(record.next.since(now));
         }
-        let turn = if record.trusted {
+        let wait = if record.trusted {
             SHORT
         } else {
             let doublings = (record.wrong - FREE).min(16);
             (FIRST << doublings).min(LONGEST)
         };
-        record.next = now.plus(turn);
+        record.next = now.plus(wait);
         None
     }
 

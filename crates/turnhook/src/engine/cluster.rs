@@ -136,7 +136,7 @@ pub(crate) struct Member {
     /// Takings and releases under way. A beat never waits for them: whatever hangs, leases are renewed.
     work: JoinSet<Answer>,
     /// One at a time, so that a connection is left for the beats.
-    turn: Arc<Semaphore>,
+    one_at_a_time: Arc<Semaphore>,
     /// Leases that are being taken or released: what a view says of them is not the last word.
     asked: BTreeSet<LeaseName>,
     /// Those of them that are being released: they are not renewed, so that they expire should that hang.
@@ -167,7 +167,7 @@ impl Member {
             valid_until: None,
             validity: Validity::new(),
             work: JoinSet::new(),
-            turn: Arc::new(Semaphore::new(1)),
+            one_at_a_time: Arc::new(Semaphore::new(1)),
             asked: BTreeSet::new(),
             given_up: BTreeSet::new(),
             settled: BTreeMap::new(),
@@ -296,9 +296,9 @@ impl Member {
 
     fn take(&mut self, leases: Vec<LeaseName>) {
         self.asked.extend(&leases);
-        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        let (store, one_at_a_time) = (self.store.clone(), Arc::clone(&self.one_at_a_time));
         self.work.spawn(async move {
-            let _turn = turn.acquire().await;
+            let _permit = one_at_a_time.acquire().await;
             fault::step("taking leases");
             let taken = match store.cluster() {
                 Some(cluster) => cluster.take_all(&leases).await,
@@ -311,9 +311,9 @@ impl Member {
     fn release(&mut self, lease: LeaseName, epoch: Epoch) {
         self.asked.insert(lease);
         self.given_up.insert(lease);
-        let (store, turn) = (self.store.clone(), Arc::clone(&self.turn));
+        let (store, one_at_a_time) = (self.store.clone(), Arc::clone(&self.one_at_a_time));
         self.work.spawn(async move {
-            let _turn = turn.acquire().await;
+            let _permit = one_at_a_time.acquire().await;
             fault::step("releasing a lease");
             let released = match store.cluster() {
                 Some(cluster) => cluster.release(lease, epoch).await,

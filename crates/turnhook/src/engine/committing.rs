@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
 use turnhook_reducer::{Output, source::Gap, time::Timestamp};
 use turnhook_store::{Commit, Committed, Error, State};
 
-use super::{fault, outlet::Outlet, supervisor::words_of_join, telemetry::Decided};
+use super::{fan_out::FanOut, fault, supervisor::words_of_join, telemetry::Decided};
 
 /// How often counters that merely moved are saved: their loss would be healed by totals.
 const SAVE_PROGRESS: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(crate) struct Committing {
     pub(super) under_way: Option<Pin<Box<dyn Future<Output = Made> + Send>>>,
     pub(super) again_at: Option<Instant>,
     /// When the next commit can be begun.
-    pub(super) turn_at: Option<Instant>,
+    pub(super) commit_at: Option<Instant>,
     /// When everything was saved last; none if it never was.
     pub(super) saved_at: Option<Instant>,
     /// Inputs are given up since then, because the store takes nothing.
@@ -96,7 +96,7 @@ impl Step {
         events.saturating_add(changes) > MANY
     }
 
-    fn pack(self, outlet: &Outlet, counts: &Decided) -> Arc<Commit> {
+    fn pack(self, fan_out: &FanOut, counts: &Decided) -> Arc<Commit> {
         match self {
             Step::Again(commit) => commit,
             Step::New(mut commit, output) => {
@@ -106,7 +106,7 @@ impl Step {
                 commit.events = output
                     .events
                     .into_iter()
-                    .map(|event| outlet.new_event(event))
+                    .map(|event| fan_out.new_event(event))
                     .collect();
                 Arc::new(*commit)
             }
@@ -115,7 +115,7 @@ impl Step {
 }
 
 /// Packs, commits, and hands the deliveries on: in this order, and before the next commit is begun.
-pub(super) async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, step: Step) -> Made {
+pub(super) async fn make(state: State, fan_out: Arc<FanOut>, counts: Decided, step: Step) -> Made {
     let own = |commit, error| Made {
         commit,
         result: Err(Failure::Own(error)),
@@ -123,10 +123,10 @@ pub(super) async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, ste
     };
     let large = step.is_large();
     let packing = {
-        let outlet = Arc::clone(&outlet);
+        let fan_out = Arc::clone(&fan_out);
         move || {
             fault::step_of_many(large, "packing");
-            step.pack(&outlet, &counts)
+            step.pack(&fan_out, &counts)
         }
     };
     let packed = if large {
@@ -156,14 +156,14 @@ pub(super) async fn make(state: State, outlet: Arc<Outlet>, counts: Decided, ste
     };
     let took = start.elapsed();
     if committed.is_ok() {
-        outlet.committed(&commit);
+        fan_out.committed(&commit);
     }
     let result = match committed {
         Ok(committed) => {
             let many = committed.deliveries.len() > MANY;
             let handing_on = move || {
                 fault::step_of_many(many, "handing on");
-                outlet.deliver(committed.deliveries);
+                fan_out.deliver(committed.deliveries);
             };
             if !many {
                 handing_on();

@@ -16,7 +16,7 @@ use turnhook_store::{DeliveryId, EndpointId, Pause, Store};
 
 use super::{
     clock::{Clock, age_seconds},
-    outlet::Outlet,
+    fan_out::FanOut,
     store_health::StoreHealth,
     trimmer::Trimmer,
 };
@@ -38,7 +38,7 @@ const DAY: u64 = 86_400_000;
 
 pub(crate) struct Housekeeper {
     store: Store,
-    outlet: Arc<Outlet>,
+    fan_out: Arc<FanOut>,
     clock: Arc<Clock>,
     retention: Duration,
     sources: Vec<String>,
@@ -54,7 +54,7 @@ impl Housekeeper {
     pub(crate) fn new(
         config: &Config,
         store: &Store,
-        outlet: &Arc<Outlet>,
+        fan_out: &Arc<FanOut>,
         clock: &Arc<Clock>,
         metrics: Arc<Metrics>,
         health: Arc<Health>,
@@ -62,7 +62,7 @@ impl Housekeeper {
     ) -> Housekeeper {
         Housekeeper {
             store: store.clone(),
-            outlet: Arc::clone(outlet),
+            fan_out: Arc::clone(fan_out),
             clock: Arc::clone(clock),
             retention: config.store.retention,
             sources: config.sources.iter().map(|source| source.name.clone()).collect(),
@@ -131,7 +131,7 @@ impl Housekeeper {
         let now = self.clock.now();
         let backlog = self.store.outbox().backlog().await?;
         let mut names: HashMap<EndpointId, String> = self
-            .outlet
+            .fan_out
             .endpoints()
             .into_iter()
             .map(|(id, name)| (id, name.to_string()))
@@ -174,7 +174,7 @@ impl Housekeeper {
                 e.dead_letters = of.dead;
             });
         }
-        for status in self.outlet.dispatcher().status() {
+        for status in self.fan_out.dispatcher().status() {
             self.show_standstill(&status);
             self.health.update_endpoint(&status.name, |e| {
                 e.breaker = match status.breaker.as_str() {
@@ -284,7 +284,7 @@ impl Housekeeper {
         if !self.store.outbox().changed_by_others().await? {
             return Ok(());
         }
-        let dispatcher = self.outlet.dispatcher();
+        let dispatcher = self.fan_out.dispatcher();
         let paused: HashMap<String, bool> = dispatcher
             .status()
             .into_iter()

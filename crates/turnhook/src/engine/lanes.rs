@@ -9,7 +9,7 @@ use turnhook_store::{DeliveryId, Lanes, Outbox};
 use super::{
     cluster::{GivenBack, Holdings, Validity},
     deadline::Stop,
-    outlet::Outlet,
+    fan_out::FanOut,
     store_health::StoreHealth,
     supervisor::Ended,
 };
@@ -25,16 +25,16 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// Has the dispatcher read the outbox anew. What is handed to it from now on waits until that is done, and so goes after
 /// what was committed before.
-pub(crate) fn read_again(outlet: &Outlet) {
-    for (_, name) in outlet.endpoints() {
-        outlet.dispatcher().read_again(&name);
+pub(crate) fn read_again(fan_out: &FanOut) {
+    for (_, name) in fan_out.endpoints() {
+        fan_out.dispatcher().read_again(&name);
     }
 }
 
 pub(crate) struct LaneKeeper {
     pub(crate) outbox: Outbox,
     pub(crate) store_health: Arc<StoreHealth>,
-    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) fan_out: Arc<FanOut>,
     pub(crate) holdings: watch::Receiver<Holdings>,
     pub(crate) give_back: GivenBack,
     pub(crate) validity: Validity,
@@ -63,20 +63,20 @@ impl LaneKeeper {
                     let holdings = self.holdings.borrow_and_update().clone();
                     if holdings.nodes != nodes {
                         nodes = holdings.nodes;
-                        self.outlet.dispatcher().share(nodes);
+                        self.fan_out.dispatcher().share(nodes);
                     }
                     let gained = holdings.lanes.0 & !mine.0 != 0;
                     let lost = Lanes(mine.0 & !holdings.lanes.0);
                     let kept = Lanes(mine.0 & holdings.lanes.0);
                     mine = holdings.lanes;
-                    self.outlet.set_lanes(kept);
+                    self.fan_out.set_lanes(kept);
                     self.outbox.set_lanes(mine);
                     if gained {
                         // What waits in these lanes goes before whatever is committed from now on. Once more at the end for
                         // what was committed in between.
-                        read_again(&self.outlet);
-                        self.outlet.set_lanes(mine);
-                        read_again(&self.outlet);
+                        read_again(&self.fan_out);
+                        self.fan_out.set_lanes(mine);
+                        read_again(&self.fan_out);
                     }
                     if mine == Lanes::NONE {
                         self.give_up();
@@ -127,10 +127,10 @@ impl LaneKeeper {
     /// Delivers nothing more, whether or not the database can be asked: what is under way alone goes on. What was withdrawn
     /// is read from the outbox by whoever gets the lanes next.
     fn give_up(&self) {
-        self.outlet.set_lanes(Lanes::NONE);
+        self.fan_out.set_lanes(Lanes::NONE);
         self.outbox.set_lanes(Lanes::NONE);
-        let dispatcher = self.outlet.dispatcher();
-        for (_, name) in self.outlet.endpoints() {
+        let dispatcher = self.fan_out.dispatcher();
+        for (_, name) in self.fan_out.endpoints() {
             dispatcher.withdraw(&name, &dispatcher.known(&name));
         }
     }
@@ -138,7 +138,7 @@ impl LaneKeeper {
     /// Has the dispatcher read the outbox anew; news are what comes after.
     async fn read_all(&self) -> turnhook_store::Result<DeliveryId> {
         let upto = self.outbox.newest_delivery().await?;
-        read_again(&self.outlet);
+        read_again(&self.fan_out);
         Ok(upto)
     }
 
@@ -148,9 +148,9 @@ impl LaneKeeper {
             let more = pending.len() >= MOST;
             upto = pending.last().copied().unwrap_or(upto);
             // Most of it is what this node committed itself, and is not read once more.
-            let news = self.outlet.not_handed(pending);
+            let news = self.fan_out.not_handed(pending);
             if !news.is_empty() {
-                self.outlet.deliver(self.outbox.pending_rows(news).await?);
+                self.fan_out.deliver(self.outbox.pending_rows(news).await?);
             }
             if !more {
                 return Ok(upto);
@@ -161,14 +161,14 @@ impl LaneKeeper {
     /// Takes back from the dispatcher what is in lanes that are no longer this node's.
     async fn withdraw(&self) {
         let mut waiting = Vec::new();
-        for (_, name) in self.outlet.endpoints() {
-            let known = self.outlet.dispatcher().known(&name);
+        for (_, name) in self.fan_out.endpoints() {
+            let known = self.fan_out.dispatcher().known(&name);
             // Those in the lanes that are left, and pending.
             match self.outbox.still_pending(known.clone()).await {
                 Ok(kept) => {
                     let kept: HashSet<DeliveryId> = kept.into_iter().collect();
                     let gone: Vec<DeliveryId> = known.into_iter().filter(|id| !kept.contains(id)).collect();
-                    self.outlet.dispatcher().withdraw(&name, &gone);
+                    self.fan_out.dispatcher().withdraw(&name, &gone);
                     waiting.push((
                         Arc::clone(&name),
                         gone.into_iter().collect::<HashSet<DeliveryId>>(),
@@ -184,7 +184,7 @@ impl LaneKeeper {
         let until = Instant::now() + UNDER_WAY;
         let under_way = || {
             waiting.iter().any(|(name, gone)| {
-                self.outlet
+                self.fan_out
                     .dispatcher()
                     .known(name)
                     .iter()

@@ -8,7 +8,7 @@
 //! Sources are put together in `wiring.rs`. A source task owns its reducer and never waits for the disk (`source.rs`): it
 //! hears, commits, and where several nodes share the store it leads or follows
 //! (`source/{hearing,commits,leading,takeover}.rs`, over what `committing.rs`, `role.rs` and `loading.rs` keep). Deliveries
-//! are handed on from memory once they are committed (`outlet.rs`); what came of them is recorded, and what has to be sent
+//! are handed on from memory once they are committed (`fan_out.rs`); what came of them is recorded, and what has to be sent
 //! later is read, through the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, and notices what others
 //! did to the store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of these are parts under one
 //! supervisor (`supervisor.rs`): the first that ends before
@@ -21,6 +21,7 @@ mod committing;
 mod deadline;
 mod enforce;
 mod error;
+mod fan_out;
 pub(crate) mod fault;
 mod handed;
 mod heal;
@@ -30,7 +31,6 @@ mod lanes;
 mod loading;
 mod notices;
 mod outbox;
-mod outlet;
 pub mod player;
 pub mod recorder;
 mod recording;
@@ -61,19 +61,19 @@ use turnhook_dispatcher::{clock::Clocks, config::EndpointConfig, dispatcher::Dis
 use turnhook_store::{Lanes, Mode, Store};
 use turnhook_subscriber::source::SourceConfig;
 
-pub(crate) use self::outlet::sent_body;
+pub(crate) use self::fan_out::sent_body;
 use self::{
     admin::Page,
     clock::Clock,
     cluster::Member,
     deadline::Deadline,
     enforce::{BlockKeeper, Obey, QuotaKeeper, Teller},
+    fan_out::{FanOut, Routes},
     heal::HealKeeper,
     housekeeper::Housekeeper,
     keep::Keeper,
     lanes::LaneKeeper,
     outbox::Outbox,
-    outlet::{Outlet, Routes},
     recorder::{Recorder, Recordings},
     reload::{Reload, Reloader},
     stopping::{Parted, Stops},
@@ -150,7 +150,7 @@ pub async fn run(
     let included = Arc::new(
         store
             .outbox()
-            .set_included(outlet::parts_of(&config.endpoints, &ids))
+            .set_included(fan_out::parts_of(&config.endpoints, &ids))
             .await?,
     );
     let keeper = BlockKeeper::new(store.admin(), &store_health, &clocks).await?;
@@ -188,12 +188,12 @@ pub async fn run(
         let written = writer.run().await;
         written.map_err(|error| format!("a record: {}", words_of_join(error)))
     });
-    let outlet = Arc::new(Outlet::new(routes, Arc::clone(&dispatcher), shared).counting(tap));
+    let fan_out = Arc::new(FanOut::new(routes, Arc::clone(&dispatcher), shared).counting(tap));
 
     let teller = Teller {
         store: store.clone(),
         store_health: Arc::clone(&store_health),
-        outlet: Arc::clone(&outlet),
+        fan_out: Arc::clone(&fan_out),
         active: active.clone(),
     };
     parts.start(Part::Teller, teller.run(stops.parts.clone()));
@@ -211,7 +211,7 @@ pub async fn run(
         let keeper = LaneKeeper {
             outbox: store.outbox().clone(),
             store_health: Arc::clone(&store_health),
-            outlet: Arc::clone(&outlet),
+            fan_out: Arc::clone(&fan_out),
             holdings: holdings.clone(),
             give_back,
             validity,
@@ -232,7 +232,7 @@ pub async fn run(
             clock: &clock,
             store: &store,
             store_health: &store_health,
-            outlet: &outlet,
+            fan_out: &fan_out,
             metrics: &metrics,
             health: &health,
             active: &active,
@@ -271,7 +271,7 @@ pub async fn run(
             pattern,
             active.clone(),
             known,
-            outlet.clocks().clone(),
+            fan_out.clocks().clone(),
             &metrics,
         );
         let part = part.await.map_err(|error| RunError::Listen {
@@ -285,7 +285,7 @@ pub async fn run(
     let housekeeper = Housekeeper::new(
         &config,
         &store,
-        &outlet,
+        &fan_out,
         &clock,
         Arc::clone(&metrics),
         Arc::clone(&health),
@@ -304,7 +304,7 @@ pub async fn run(
         limits,
         quotas,
         outbox: store.outbox().clone(),
-        outlet: Arc::clone(&outlet),
+        fan_out: Arc::clone(&fan_out),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         started: config.clone(),
@@ -333,7 +333,7 @@ pub async fn run(
     });
     if let Some(admin) = &config.admin {
         let seen = (Arc::clone(&metrics), Arc::clone(&health));
-        let recorded = recording_api::routes(recordings, &store, outlet.clocks());
+        let recorded = recording_api::routes(recordings, &store, fan_out.clocks());
         let routes = enforce::routes(&store, blocker.clone()).and(recorded);
         let page = Page::new(&config, admin, seen, endpoints_now, routes, &certificate).await?;
         parts.start(Part::Admin, page.run(stops.last.clone()));
@@ -358,7 +358,7 @@ pub async fn run(
         store,
         holdings: shared.then_some(holdings),
         dispatcher,
-        outlet,
+        fan_out,
         keeper,
     };
     let well = parted.stop(parts, stops, deadline).await;

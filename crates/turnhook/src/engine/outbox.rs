@@ -16,7 +16,7 @@ use turnhook_store::Result;
 use super::{
     clock::age_seconds,
     enforce::Obey,
-    outlet::{Routes, sent_body},
+    fan_out::{Routes, sent_body},
     store_health::StoreHealth,
 };
 use crate::metrics::{EndpointLabels, Metrics, OutcomeLabels};

@@ -21,9 +21,8 @@ use turnhook_subscriber::{
 use super::{
     clock::Clock,
     deadline::Stop,
-    outbox,
-    outlet::{Outlet, parts_of},
-    settings,
+    fan_out::{FanOut, parts_of},
+    outbox, settings,
     supervisor::Ended,
     systemd,
     trying::Configured,
@@ -62,7 +61,7 @@ pub(crate) struct Reloader {
     pub(crate) limits: watch::Sender<Limits>,
     pub(crate) quotas: watch::Sender<Arc<[Quota]>>,
     pub(crate) outbox: turnhook_store::Outbox,
-    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) fan_out: Arc<FanOut>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -185,8 +184,8 @@ impl Reloader {
         // From here on events are for those that are configured now; what is for one that has yet to begin waits.
         let parts = parts_of(&config.endpoints, &ids);
         let included = Arc::new(self.outbox.set_included(parts).await?);
-        self.outlet.reroute(&config.endpoints, &ids, included);
-        let dispatcher = self.outlet.dispatcher();
+        self.fan_out.reroute(&config.endpoints, &ids, included);
+        let dispatcher = self.fan_out.dispatcher();
         let retiring = changed.iter().map(|e| &e.name).chain(&removed);
         join_all(retiring.map(|name| dispatcher.retire(name))).await;
         for name in &removed {

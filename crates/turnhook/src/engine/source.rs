@@ -1,5 +1,5 @@
 //! One task for each source: it owns the source's reducer, applies whatever has arrived, and never waits
-//! for the disk. While a commit is under way, or waits for the store's turn, everything goes on; what has piled up by
+//! for the disk. While a commit is under way, or waits until the store begins one, everything goes on; what has piled up by
 //! then is the next one. So latency is low when it is quiet and commits are large when it is busy.
 
 mod commits;
@@ -27,12 +27,12 @@ use super::{
     committing::Committing,
     deadline::Stop,
     enforce::Enforcing,
+    fan_out::FanOut,
     fault,
     heal::Healing,
     keep::Keeper,
     loading::Loader,
     notices,
-    outlet::Outlet,
     recording::Reason,
     role::{self, Change, Progress, Role, Sharing},
     slices::{self, Slice, Unwatched},
@@ -66,7 +66,7 @@ pub(crate) struct SourceTask {
     pub(crate) watch: Watch,
     pub(crate) state: State,
     pub(crate) store_health: Arc<StoreHealth>,
-    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) fan_out: Arc<FanOut>,
     pub(crate) telemetry: SourceTelemetry,
     pub(crate) taps: TapRequests,
     /// They can be changed while the program runs.
@@ -88,8 +88,8 @@ pub(crate) struct SourceTask {
     pub(crate) keeper: Keeper,
 }
 
-/// The part of the task that changes from turn to turn.
-pub(crate) struct Turn {
+/// What the task keeps from one pass of its loop to the next.
+pub(crate) struct LoopState {
     /// The signal that is next, while what is due before it has yet to be done.
     held: Option<Signal>,
     unwatched: Unwatched,
@@ -113,9 +113,9 @@ pub(crate) struct Turn {
     pub(crate) behind_since: Option<Timestamp>,
 }
 
-impl Turn {
-    fn new(committed: Timestamp) -> Turn {
-        Turn {
+impl LoopState {
+    fn new(committed: Timestamp) -> LoopState {
+        LoopState {
             held: None,
             unwatched: Unwatched::default(),
             busy: false,
@@ -136,82 +136,82 @@ impl Turn {
 impl SourceTask {
     /// Runs until `stop`, then commits what was heard. Fails with what keeps it from going on, or from that last commit.
     pub(crate) async fn run(mut self, stop: Stop) -> Ended {
-        let mut turn = Turn::new(self.last_commit.unwrap_or_default());
+        let mut current = LoopState::new(self.last_commit.unwrap_or_default());
         let mut open = true;
         self.watch.begin();
         // What this node may do may be known before it is first waited for.
-        self.change_role(&mut turn).await;
+        self.change_role(&mut current).await;
         while !stop.has_begun() {
-            self.follow_if_over(&mut turn).await;
+            self.follow_if_over(&mut current).await;
             let everything = self.role.is_leaving() || self.role.committing().is_none_or(Committing::is_due);
-            self.leave_if_done(&mut turn).await;
-            self.start_commit(&mut turn, everything).await;
+            self.leave_if_done(&mut current).await;
+            self.start_commit(&mut current, everything).await;
             self.look_for_ends();
-            self.rest(&mut turn);
+            self.rest(&mut current);
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
             let aside = self.reducer.is_looking() || self.role.is_comparing();
-            let busy = hears && (turn.busy || aside || !turn.unwatched.is_empty());
-            let turn_at = self.role.committing().and_then(|committing| committing.turn_at);
+            let busy = hears && (current.busy || aside || !current.unwatched.is_empty());
+            let commit_at = self.role.committing().and_then(|committing| committing.commit_at);
             let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
                 biased;
                 progress = self.role.progress() => {
-                    self.look(&mut turn);
-                    self.progressed(&mut turn, progress).await?;
+                    self.look(&mut current);
+                    self.progressed(&mut current, progress).await?;
                     continue;
                 }
                 () = stop.begun() => break,
                 change = role::changed(&mut self.sharing) => match change {
                     Change::Role => {
-                        self.look(&mut turn);
-                        self.change_role(&mut turn).await;
+                        self.look(&mut current);
+                        self.change_role(&mut current).await;
                         continue;
                     }
                     Change::Listener(how) => return Err(format!("its listener has ended: {how}")),
                 },
-                () = at(turn_at) => None,
-                () = at(turn.role_again_at) => {
-                    self.look(&mut turn);
-                    turn.role_again_at = None;
-                    self.change_role(&mut turn).await;
+                () = at(commit_at) => None,
+                () = at(current.role_again_at) => {
+                    self.look(&mut current);
+                    current.role_again_at = None;
+                    self.change_role(&mut current).await;
                     continue;
                 }
                 () = at(listen_again_at) => {
-                    self.look(&mut turn);
-                    self.listen(&mut turn).await;
+                    self.look(&mut current);
+                    self.listen(&mut current).await;
                     continue;
                 }
                 // A server that is being ended is so in no row.
                 Some((sink, mut history)) = self.taps.recv(), if hears && !self.reducer.is_ending() => {
-                    self.look(&mut turn);
-                    self.follow_limits(&mut turn);
+                    self.look(&mut current);
+                    self.follow_limits(&mut current);
                     history.limits = *self.limits.borrow();
-                    self.record(&mut turn, sink, history, &stop).await?;
+                    self.record(&mut current, sink, history, &stop).await?;
                     continue;
                 }
                 heard = self.enforcing.next(), if hears => {
-                    self.look(&mut turn);
+                    self.look(&mut current);
                     self.enforce(heard);
                     continue;
                 }
                 () = tokio::task::yield_now(), if busy => None,
-                signal = self.signals.recv(), if open && hears && !busy && turn.held.is_none() => {
+                signal = self.signals.recv(), if open && hears && !busy && current.held.is_none() => {
                     // Its subscriber is a part of its own: whoever watches that one stops this one.
                     open = signal.is_some();
                     signal
                 }
                 () = tokio::time::sleep(nap), if !busy => None,
             };
-            self.look(&mut turn);
+            self.look(&mut current);
             if hears {
                 let now = self.watch.now();
                 self.healing.heal(self.id, &self.role, now, &mut self.reducer);
-                turn.busy = self.work(&mut turn, signal);
+                current.busy = self.work(&mut current, signal);
             }
         }
-        self.finish(turn, stop.deadline()).await
+        self.finish(current, stop.deadline()).await
     }
 
     /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
@@ -223,85 +223,85 @@ impl SourceTask {
     }
 
     /// Something of the role's own has come to its end. Fails with what cannot be got over.
-    async fn progressed(&mut self, turn: &mut Turn, progress: Progress) -> Ended {
+    async fn progressed(&mut self, current: &mut LoopState, progress: Progress) -> Ended {
         match progress {
-            Progress::Committed(made) => self.committed(turn, made).await,
+            Progress::Committed(made) => self.committed(current, made).await,
             Progress::EndsRead(read) => self.ends_read(read),
-            Progress::TakenOver(epoch, taken) => self.taken_over(turn, epoch, *taken).await,
+            Progress::TakenOver(epoch, taken) => self.taken_over(current, epoch, *taken).await,
         }
     }
 
     /// A wait is over.
-    fn look(&mut self, turn: &mut Turn) {
+    fn look(&mut self, current: &mut LoopState) {
         if let (_, Some(gap)) = self.watch.look() {
-            self.unwatched(turn, gap);
+            self.unwatched(current, gap);
         }
     }
 
     /// Work is over, and a wait begins.
-    fn rest(&mut self, turn: &mut Turn) {
+    fn rest(&mut self, current: &mut LoopState) {
         self.telemetry.slice(self.watch.worked());
         if let Some(gap) = self.watch.rest() {
-            self.unwatched(turn, gap);
+            self.unwatched(current, gap);
         }
     }
 
     /// Waits in the midst of work.
-    pub(super) async fn wait<T>(&mut self, turn: &mut Turn, what: impl Future<Output = T>) -> T {
-        self.rest(turn);
+    pub(super) async fn wait<T>(&mut self, current: &mut LoopState, what: impl Future<Output = T>) -> T {
+        self.rest(current);
         let come = what.await;
-        self.look(turn);
+        self.look(current);
         come
     }
 
-    pub(super) fn unwatched(&mut self, turn: &mut Turn, gap: Gap) {
-        turn.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
+    pub(super) fn unwatched(&mut self, current: &mut LoopState, gap: Gap) {
+        current.behind_since = Some(gap.to).filter(|_| self.sharing.is_some());
         warn!(source = %self.telemetry.name(), reason = gap.reason.as_str(), from = gap.from.0, to = gap.to.0,
             "time passed unwatched: messages may have been missed");
-        turn.unwatched.push(gap);
+        current.unwatched.push(gap);
     }
 
     /// Tells the reducer of time that went by unwatched. Whether there is more to be done before that.
-    fn tell_unwatched(&mut self, turn: &mut Turn, slice: &Slice) -> bool {
-        while let Some(gap) = turn.unwatched.next(&mut self.reducer, slice) {
-            self.gap(turn, gap);
+    fn tell_unwatched(&mut self, current: &mut LoopState, slice: &Slice) -> bool {
+        while let Some(gap) = current.unwatched.next(&mut self.reducer, slice) {
+            self.gap(current, gap);
         }
-        !turn.unwatched.is_empty()
+        !current.unwatched.is_empty()
     }
 
     /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all. Whether
     /// there is more to do at once.
-    pub(super) fn work(&mut self, turn: &mut Turn, first: Option<Signal>) -> bool {
+    pub(super) fn work(&mut self, current: &mut LoopState, first: Option<Signal>) -> bool {
         let slice = Slice::begin();
         let now = self.watch.now();
-        let waits = self.tell_unwatched(turn, &slice);
+        let waits = self.tell_unwatched(current, &slice);
         // What was decided before is told by the clock of before.
         if !waits && !self.reducer.is_ending() {
-            self.follow_wall_clock(turn, now);
+            self.follow_wall_clock(current, now);
         }
-        self.follow_limits(turn);
-        let mut next = turn.held.take().or(first);
+        self.follow_limits(current);
+        let mut next = current.held.take().or(first);
         let mut left = RUN;
         let more = loop {
             if waits {
-                turn.held = next;
+                current.held = next;
                 break true;
             }
             let Some(signal) = next.take().or_else(|| self.signals.try_recv()) else {
                 let passes = !self.is_deafened() && self.resumed.is_none();
-                break passes && self.pass(turn, now, &slice);
+                break passes && self.pass(current, now, &slice);
             };
             let at = slices::time_of(&signal).unwrap_or(self.reducer.now());
             let due = slices::pass(&mut self.reducer, at, &slice);
             if due || self.is_held_back() {
-                turn.held = Some(signal);
+                current.held = Some(signal);
                 break true;
             }
             left = left.saturating_sub(match &signal {
                 Signal::Messages(batch) => batch.len(),
                 _ => 1,
             });
-            self.apply(turn, signal);
+            self.apply(current, signal);
             if left == 0 || slice.is_over() {
                 break true;
             }
@@ -322,7 +322,7 @@ impl SourceTask {
     }
 
     /// A reducer that was made anew, too, keeps to the limits of now.
-    fn follow_limits(&mut self, turn: &mut Turn) {
+    fn follow_limits(&mut self, current: &mut LoopState) {
         let (allocations, unconfirmed, tombstones) = {
             let limits = self.limits.borrow();
             (limits.allocations, limits.unconfirmed, limits.tombstones)
@@ -330,49 +330,49 @@ impl SourceTask {
         let changed =
             self.reducer
                 .set_limits(allocations as usize, unconfirmed as usize, tombstones as usize);
-        if changed && let Some(tap) = turn.tap.take() {
+        if changed && let Some(tap) = current.tap.take() {
             tap.sink().end(Reason::LimitsChanged);
         }
     }
 
     /// Times are told by the wall clock, however far it was put back; within a session that was told later ones, they
     /// stand still meanwhile.
-    fn follow_wall_clock(&mut self, turn: &mut Turn, now: Timestamp) {
+    fn follow_wall_clock(&mut self, current: &mut LoopState, now: Timestamp) {
         let ahead = self.watch.wall_ahead();
-        if turn.wall_ahead.is_some_and(|told| told.abs_diff(ahead) < 1000) {
+        if current.wall_ahead.is_some_and(|told| told.abs_diff(ahead) < 1000) {
             return;
         }
-        if ahead != 0 || turn.wall_ahead.is_some() {
+        if ahead != 0 || current.wall_ahead.is_some() {
             error!(source = %self.telemetry.name(), seconds = ahead / 1000,
                 "the wall clock has been put back, or was ahead before: times are told by it from now on; within sessions \
                  that were told later times, they stand still");
         }
-        turn.wall_ahead = Some(ahead);
+        current.wall_ahead = Some(ahead);
         self.telemetry.wall_ahead(ahead);
         let at = now.min(self.reducer.now());
-        if turn.tap.as_mut().is_some_and(|tap| !tap.wall_clock(at, ahead)) {
-            turn.tap = None;
+        if current.tap.as_mut().is_some_and(|tap| !tap.wall_clock(at, ahead)) {
+            current.tap = None;
         }
         self.reducer.wall_clock(at, ahead);
     }
 
     /// Time passes up to now, as far as the slice goes.
-    fn pass(&mut self, turn: &mut Turn, now: Timestamp, slice: &Slice) -> bool {
+    fn pass(&mut self, current: &mut LoopState, now: Timestamp, slice: &Slice) -> bool {
         if slices::pass(&mut self.reducer, now, slice) {
             return true;
         }
-        if turn.tap.as_mut().is_some_and(|tap| !tap.time(now)) {
-            turn.tap = None;
+        if current.tap.as_mut().is_some_and(|tap| !tap.time(now)) {
+            current.tap = None;
         }
         false
     }
 
     /// A gap goes to the reducer as of its start, so that nothing expires for a time that was not heard.
-    pub(super) fn gap(&mut self, turn: &mut Turn, gap: Gap) {
-        if let Some(tap) = &mut turn.tap
+    pub(super) fn gap(&mut self, current: &mut LoopState, gap: Gap) {
+        if let Some(tap) = &mut current.tap
             && !tap.gap(&gap)
         {
-            turn.tap = None;
+            current.tap = None;
         }
         self.reducer.gap(gap.from, &gap);
         self.record_gap(gap);
@@ -387,7 +387,7 @@ impl SourceTask {
     }
 
     /// Whether messages are to be given up because the store takes nothing.
-    pub(super) fn give_up(&mut self, turn: &mut Turn, at: Timestamp) -> bool {
+    pub(super) fn give_up(&mut self, current: &mut LoopState, at: Timestamp) -> bool {
         let Some(committing) = self.role.committing_mut() else {
             return false;
         };
@@ -409,7 +409,7 @@ impl SourceTask {
                     reason: GapReason::StoreFull,
                     server: None,
                 };
-                self.gap(turn, gap);
+                self.gap(current, gap);
                 false
             }
             (false, None) => false,
@@ -436,11 +436,11 @@ impl SourceTask {
         deadline.min(again).min(PULSE)
     }
 
-    pub(super) fn notice(&mut self, turn: &Turn, notice: &Notice) {
+    pub(super) fn notice(&mut self, current: &LoopState, notice: &Notice) {
         if let Notice::HadNotStopped { server, from, to } = notice {
             let is_known =
                 |(name, since): &(Box<[u8]>, Timestamp)| Some(name) == server.as_ref() && since == from;
-            if turn.returned.iter().any(is_known) {
+            if current.returned.iter().any(is_known) {
                 // The listener has noticed, and it is said and on record.
                 return;
             }

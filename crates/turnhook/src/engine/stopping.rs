@@ -11,8 +11,8 @@ use turnhook_store::{LeaseName, SourceId, Store};
 use super::{
     cluster::{Holdings, Lead},
     deadline::{Deadline, Stop},
+    fan_out::FanOut,
     keep::Keeper,
-    outlet::Outlet,
     supervisor::{Part, Supervisor},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Parted {
     /// Where several nodes share the store.
     pub(super) holdings: Option<watch::Receiver<Holdings>>,
     pub(super) dispatcher: Arc<Dispatcher>,
-    pub(super) outlet: Arc<Outlet>,
+    pub(super) fan_out: Arc<FanOut>,
     pub(super) keeper: Keeper,
 }
 
@@ -48,7 +48,7 @@ impl Parted {
             store,
             holdings,
             dispatcher,
-            outlet,
+            fan_out,
             keeper,
         } = self;
         stops.taking.cancel();
@@ -75,7 +75,7 @@ impl Parted {
         let (mut well, ()) = tokio::join!(sources, dispatcher.shutdown(deadline.for_requests()));
         stops.leave.cancel();
         // It ends when nobody holds it, and the writer of outcomes after it.
-        drop((dispatcher, outlet));
+        drop((dispatcher, fan_out));
         let is_left =
             |part: &Part| !matches!(part, Part::Http | Part::Admin | Part::Dispatcher | Part::Store);
         well &= parts.wait_for(is_left, deadline).await;

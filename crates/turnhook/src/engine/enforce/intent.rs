@@ -44,7 +44,7 @@ impl Recording {
         });
     }
 
-    /// Whether there are some that no commit has yet: the next need not wait for the store's turn.
+    /// Whether there are some that no commit has yet: the next need not wait for the time when the store begins one.
     pub(crate) fn waits_for_a_commit(&self) -> bool {
         self.waiting.iter().any(|waiting| !waiting.in_commit)
     }

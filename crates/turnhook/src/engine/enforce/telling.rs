@@ -23,7 +23,7 @@ use turnhook_store::{
 use super::{
     super::{
         deadline::Stop,
-        outlet::{OfUsers, Outlet},
+        fan_out::{FanOut, OfUsers},
         store_health::StoreHealth,
         supervisor::Ended,
     },
@@ -42,7 +42,7 @@ const SEEN: usize = 100;
 pub(crate) struct Teller {
     pub(crate) store: Store,
     pub(crate) store_health: Arc<StoreHealth>,
-    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) fan_out: Arc<FanOut>,
     /// Changes whenever there may be something to tell.
     pub(crate) active: watch::Receiver<Active>,
 }
@@ -77,7 +77,7 @@ impl Teller {
             }
             let mut page = Page {
                 store: &self.store,
-                routes: self.outlet.of_users(),
+                routes: self.fan_out.of_users(),
                 telling: Telling {
                     from: untold.from,
                     upto: untold.upto,
@@ -90,7 +90,7 @@ impl Teller {
             }
             // Where another node was faster, it has told these.
             if let Some(deliveries) = self.store.outbox().tell(page.telling).await? {
-                self.outlet.deliver(deliveries);
+                self.fan_out.deliver(deliveries);
             }
         }
     }

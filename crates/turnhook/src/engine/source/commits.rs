@@ -10,7 +10,7 @@ use turnhook_reducer::{
 };
 use turnhook_store::{Commit, Error};
 
-use super::{SourceTask, Turn};
+use super::{LoopState, SourceTask};
 use crate::engine::{
     committing::{Failure, Made, Step, make, ready},
     deadline::Deadline,
@@ -30,48 +30,48 @@ const TELL_TIME: u64 = 60_000;
 const ROWS: usize = 8192;
 
 impl SourceTask {
-    pub(super) async fn start_commit(&mut self, turn: &mut Turn, everything: bool) {
+    pub(super) async fn start_commit(&mut self, current: &mut LoopState, everything: bool) {
         let Some(committing) = self.role.committing_mut() else {
             // Whatever it decided is not told.
             drop(self.reducer.drain(everything));
             return;
         };
-        let turn_at = committing.turn_at.take();
+        let commit_at = committing.commit_at.take();
         if committing.under_way.is_some() || committing.again_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
         committing.again_at = None;
         if committing.commit.is_none() {
-            // What happens until the store's turn comes is part of this commit, and need not wait for one more. It waits
-            // for one turn, whatever others make of the next.
+            // What happens until the store begins its next commit is part of this one, and need not wait for one more.
+            // That time is asked for once, however often others move it on.
             let waits = (self.reducer.is_pending() || !committing.gaps.is_empty())
                 && !self.enforcing.recording.waits_for_a_commit();
-            committing.turn_at = turn_at
-                .or_else(|| self.state.next_turn().map(Instant::from_std))
+            committing.commit_at = commit_at
+                .or_else(|| self.state.next_commit_at().map(Instant::from_std))
                 .filter(|at| waits && *at > Instant::now());
-            if committing.turn_at.is_some() {
+            if committing.commit_at.is_some() {
                 return;
             }
             if everything || self.reducer.is_pending() {
-                self.collect_rows(turn, everything).await;
+                self.collect_rows(current, everything).await;
             }
         }
-        self.commit_now(turn, everything);
+        self.commit_now(current, everything);
     }
 
     /// Makes rows of what has changed, in slices: others get their turn between them, and nothing is handed in.
-    async fn collect_rows(&mut self, turn: &mut Turn, everything: bool) {
+    async fn collect_rows(&mut self, current: &mut LoopState, everything: bool) {
         while self.reducer.collect(everything, ROWS) {
-            self.wait(turn, tokio::task::yield_now()).await;
+            self.wait(current, tokio::task::yield_now()).await;
         }
     }
 
     /// Begins a commit if there is something to commit, and none is under way.
-    fn commit_now(&mut self, turn: &mut Turn, everything: bool) {
+    fn commit_now(&mut self, current: &mut LoopState, everything: bool) {
         let step = match self.role.committing_mut().and_then(|c| c.commit.take()) {
             Some(commit) => Some(Step::Again(commit)),
             None => {
-                let step = self.next_commit(turn, everything);
+                let step = self.next_commit(current, everything);
                 if let Role::Leader(leading) = &mut self.role {
                     leading.saved_last = leading.leaving;
                 }
@@ -79,20 +79,20 @@ impl SourceTask {
             }
         };
         if let (Some(step), Some(committing)) = (step, self.role.committing_mut()) {
-            let (state, outlet) = (self.state.clone(), Arc::clone(&self.outlet));
-            committing.under_way = Some(Box::pin(make(state, outlet, self.telemetry.counts(), step)));
+            let (state, fan_out) = (self.state.clone(), Arc::clone(&self.fan_out));
+            committing.under_way = Some(Box::pin(make(state, fan_out, self.telemetry.counts(), step)));
         }
     }
 
-    fn next_commit(&mut self, turn: &mut Turn, everything: bool) -> Option<Step> {
+    fn next_commit(&mut self, current: &mut LoopState, everything: bool) -> Option<Step> {
         let has_gaps = !self.role.committing()?.gaps.is_empty();
         if !everything && !self.reducer.is_pending() && !has_gaps {
             return None;
         }
         // Once: time goes on while this is committed.
-        let last_word = turn.ending && !std::mem::replace(&mut turn.told_end, true);
-        if turn.ending && (last_word || self.reducer.is_pending()) {
-            self.deaf_until(turn, self.reducer.now());
+        let last_word = current.ending && !std::mem::replace(&mut current.told_end, true);
+        if current.ending && (last_word || self.reducer.is_pending()) {
+            self.deaf_until(current, self.reducer.now());
         }
         let output = self.reducer.drain(everything);
         let at_once = self.enforcing.recording.commit_begins();
@@ -100,7 +100,7 @@ impl SourceTask {
             self.role.committing_mut()?.saved_at = Some(Instant::now());
         }
         for notice in &output.notices {
-            self.notice(turn, notice);
+            self.notice(current, notice);
         }
         if output.notices_omitted > 0 {
             warn!(source = %self.telemetry.name(), omitted = output.notices_omitted, "more notices than are shown one by one");
@@ -121,28 +121,28 @@ impl SourceTask {
         // Whoever goes on from here, another node or the next start, should know that all is well up to now, though
         // nothing happened: what it cannot know of is a gap. While nothing is heard all is not well.
         let tell_time = everything
-            && commit.clock > turn.committed
+            && commit.clock > current.committed
             && match &self.role {
                 Role::Alone(_) => {
                     last_word
-                        || (commit.clock.since(turn.committed) >= TELL_TIME
+                        || (commit.clock.since(current.committed) >= TELL_TIME
                             && self.reducer.hears_since().is_some())
                 }
                 // Once at the end: there is always more time to tell of, by as much as the commit took.
-                Role::Leader(_) | Role::Follower(_) => !turn.ending || last_word,
+                Role::Leader(_) | Role::Follower(_) => !current.ending || last_word,
             };
         (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
     }
 
     /// Takes note of what came of a commit. Fails with what cannot be got over.
-    pub(super) async fn committed(&mut self, turn: &mut Turn, made: Made) -> Ended {
+    pub(super) async fn committed(&mut self, current: &mut LoopState, made: Made) -> Ended {
         let Some(committing) = self.role.committing_mut() else {
             return Ok(());
         };
         match made.result {
             Ok(()) => {
                 if let Some(commit) = made.commit {
-                    turn.committed = commit.clock;
+                    current.committed = commit.clock;
                 }
                 committing.in_commit.clear();
                 self.telemetry.committed(made.took);
@@ -152,10 +152,10 @@ impl SourceTask {
             Err(Failure::Store(error @ Error::LeaseLost { .. })) => {
                 self.store_health
                     .failed("a commit was refused: another node leads the source", &error);
-                self.follow(turn).await;
+                self.follow(current).await;
             }
             // It was not closed from here: what wrote to it has gone. Before a stop the supervisor knows, and says how.
-            Err(Failure::Store(Error::Closed)) if turn.ending => {
+            Err(Failure::Store(Error::Closed)) if current.ending => {
                 return Err("the store has closed by itself".to_owned());
             }
             Err(Failure::Store(error)) => {
@@ -170,11 +170,11 @@ impl SourceTask {
     }
 
     /// Applies what the source said last, and commits everything.
-    pub(super) async fn finish(mut self, mut turn: Turn, deadline: Deadline) -> Ended {
+    pub(super) async fn finish(mut self, mut current: LoopState, deadline: Deadline) -> Ended {
         self.telemetry.stopped();
         loop {
             let slice = Slice::begin();
-            let more = self.work(&mut turn, None);
+            let more = self.work(&mut current, None);
             self.telemetry.slice(slice.took());
             if more && !self.is_held_back() {
                 tokio::task::yield_now().await;
@@ -183,19 +183,19 @@ impl SourceTask {
             let Some(committing) = self.role.committing_mut() else {
                 return Ok(());
             };
-            turn.ending = !more;
+            current.ending = !more;
             if let Some(at) = committing.again_at.take() {
                 tokio::time::sleep_until(at.min(deadline.for_parts())).await;
             }
             if committing.under_way.is_none() {
-                self.commit_now(&mut turn, true);
+                self.commit_now(&mut current, true);
             }
             let Some(committing) = self.role.committing_mut().filter(|c| c.under_way.is_some()) else {
-                self.leave(&turn);
+                self.leave(&current);
                 return Ok(());
             };
             match timeout_at(deadline.for_parts(), ready(committing)).await {
-                Ok(made) => self.committed(&mut turn, made).await?,
+                Ok(made) => self.committed(&mut current, made).await?,
                 Err(_) => {
                     error!(source = %self.telemetry.name(),
                         "stopped before the last commit: what was heard since the one before counts as missed");
@@ -208,7 +208,7 @@ impl SourceTask {
 
 impl SourceTask {
     /// What was missed by now goes on record, before the time of a last commit says that all is well up to it.
-    fn deaf_until(&mut self, turn: &mut Turn, now: Timestamp) {
+    fn deaf_until(&mut self, current: &mut LoopState, now: Timestamp) {
         let Some(from) = self.reducer.unheard_since() else {
             return;
         };
@@ -226,17 +226,17 @@ impl SourceTask {
                 reason,
                 server: None,
             };
-            self.gap(turn, gap);
+            self.gap(current, gap);
         }
     }
 
     /// All is committed: another program may go on from here, if nothing was given up.
-    fn leave(&self, turn: &Turn) {
+    fn leave(&self, current: &LoopState) {
         if !self.is_deafened()
             && let Some(hears_since) = self.reducer.hears_since()
         {
             self.keeper
-                .committed(self.telemetry.name(), turn.committed, hears_since);
+                .committed(self.telemetry.name(), current.committed, hears_since);
         }
     }
 }

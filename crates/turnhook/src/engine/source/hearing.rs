@@ -14,28 +14,28 @@ use turnhook_subscriber::{
     signal::{Batch, Signal, SnapshotEntry},
 };
 
-use super::{SourceTask, Turn};
+use super::{LoopState, SourceTask};
 use crate::engine::telemetry::MessageCounts;
 
 /// Servers that had not stopped of which it is remembered that their gap is on record.
 const RETURNED: usize = 64;
 
 impl SourceTask {
-    pub(super) fn apply(&mut self, turn: &mut Turn, signal: Signal) {
+    pub(super) fn apply(&mut self, current: &mut LoopState, signal: Signal) {
         if let Signal::Messages(batch) = &signal
-            && self.give_up(turn, batch.at)
+            && self.give_up(current, batch.at)
         {
             return;
         }
-        if let Some(tap) = &mut turn.tap
+        if let Some(tap) = &mut current.tap
             && !matches!(signal, Signal::Gap(_))
             && !tap.signal(&signal, self.reducer.now())
         {
-            turn.tap = None;
+            current.tap = None;
         }
-        turn.heard.signal(&signal);
+        current.heard.signal(&signal);
         match signal {
-            Signal::Messages(batch) => self.messages(turn, &batch),
+            Signal::Messages(batch) => self.messages(current, &batch),
             Signal::Refused { reason, count } => self.telemetry.ignored(reason.as_str(), count),
             Signal::Hearing { at, detail } => {
                 info!(source = %self.telemetry.name(), detail, "hearing");
@@ -56,7 +56,7 @@ impl SourceTask {
                         reason,
                         server: None,
                     };
-                    self.gap(turn, gap);
+                    self.gap(current, gap);
                 }
             }
             Signal::Resumed { at, detail } => {
@@ -75,12 +75,12 @@ impl SourceTask {
                 self.reducer.heard_until(heard);
                 self.telemetry.deaf(at, error);
             }
-            Signal::Gap(gap) => self.gap(turn, gap),
+            Signal::Gap(gap) => self.gap(current, gap),
             Signal::Answered { asked } => {
-                if turn.behind_since.is_some_and(|since| asked > since) {
-                    turn.behind_since = None;
-                    if turn.tap.as_mut().is_some_and(|tap| !tap.caught_up()) {
-                        turn.tap = None;
+                if current.behind_since.is_some_and(|since| asked > since) {
+                    current.behind_since = None;
+                    if current.tap.as_mut().is_some_and(|tap| !tap.caught_up()) {
+                        current.tap = None;
                     }
                     self.reducer.caught_up();
                 }
@@ -93,16 +93,16 @@ impl SourceTask {
                 stopped_at,
             } => {
                 self.telemetry.server_returned(at, &server, stopped_at);
-                turn.server = None;
+                current.server = None;
                 let number = self.reducer.server(&server);
                 self.reducer.server_returned(number);
-                turn.returned.push_back(((*server).into(), stopped_at));
-                if turn.returned.len() > RETURNED {
-                    turn.returned.pop_front();
+                current.returned.push_back(((*server).into(), stopped_at));
+                if current.returned.len() > RETURNED {
+                    current.returned.pop_front();
                 }
             }
             Signal::ThreadConnected { at, server, thread } => {
-                turn.server = None; // where there are many servers, numbers change
+                current.server = None; // where there are many servers, numbers change
                 let server = self.reducer.server(&server);
                 self.reducer.thread_connected(at, server, thread);
             }
@@ -146,13 +146,13 @@ impl SourceTask {
         }
     }
 
-    fn messages(&mut self, turn: &mut Turn, batch: &Batch) {
-        let server = match (&batch.server, &turn.server) {
+    fn messages(&mut self, current: &mut LoopState, batch: &Batch) {
+        let server = match (&batch.server, &current.server) {
             (None, _) => ServerRef::UNKNOWN,
             (Some(name), Some((known, server))) if Arc::ptr_eq(name, known) => *server,
             (Some(name), _) => {
                 let server = self.reducer.server(name);
-                turn.server = Some((Arc::clone(name), server));
+                current.server = Some((Arc::clone(name), server));
                 server
             }
         };

@@ -9,7 +9,7 @@ use tracing::{error, info};
 use turnhook_reducer::state::Table;
 use turnhook_store::{Epoch, LeaseName};
 
-use super::{SourceTask, Turn};
+use super::{LoopState, SourceTask};
 use crate::{
     engine::{
         recording::Reason,
@@ -20,7 +20,7 @@ use crate::{
 
 impl SourceTask {
     /// What this node may do has changed, perhaps.
-    pub(crate) async fn change_role(&mut self, turn: &mut Turn) {
+    pub(crate) async fn change_role(&mut self, current: &mut LoopState) {
         let anew = self.sharing.as_mut().is_some_and(|s| std::mem::take(&mut s.anew));
         if anew && self.last_commit.is_none() {
             self.compare_with_nothing();
@@ -36,7 +36,7 @@ impl SourceTask {
             .copied();
         if lead.is_some() && self.role.follows() && sharing.validity.is_over() {
             // Not known yet whether it is lost or will be renewed.
-            turn.role_again_at = Some(Instant::now() + AGAIN);
+            current.role_again_at = Some(Instant::now() + AGAIN);
             return;
         }
         let wanted_back = lead.is_some_and(|lead| lead.wanted_back);
@@ -54,10 +54,10 @@ impl SourceTask {
                 self.give_back(lead.epoch);
             }
             (Role::Follower(_), Some(lead)) => self.read_committed(lead.epoch),
-            (Role::Leader(_), None) => self.follow(turn).await,
+            (Role::Leader(_), None) => self.follow(current).await,
             (Role::Leader(_), Some(lead)) => {
                 // It was lost and taken again before this was noticed: others may have written.
-                self.follow(turn).await;
+                self.follow(current).await;
                 self.read_committed(lead.epoch);
             }
         }
@@ -73,7 +73,7 @@ impl SourceTask {
     }
 
     /// Opens the listener of a `direct` source.
-    pub(crate) async fn listen(&mut self, turn: &mut Turn) {
+    pub(crate) async fn listen(&mut self, current: &mut LoopState) {
         let Role::Leader(leading) = &mut self.role else {
             return;
         };
@@ -83,7 +83,7 @@ impl SourceTask {
         };
         let (clock, signals) = (Arc::clone(&listening.clock), listening.signals.clone());
         let starting = listening.config.clone().start(clock, signals);
-        match self.wait(turn, starting).await {
+        match self.wait(current, starting).await {
             Ok(handle) => {
                 if let Some(listening) = self.sharing.as_mut().and_then(|s| s.listening.as_mut()) {
                     listening.handle = Some(handle);
@@ -100,37 +100,37 @@ impl SourceTask {
     }
 
     /// Another node leads, or may: what was not committed is not this node's to tell any more.
-    pub(crate) async fn follow(&mut self, turn: &mut Turn) {
+    pub(crate) async fn follow(&mut self, current: &mut LoopState) {
         let Some(committing) = self.role.committing_mut() else {
             return;
         };
         let mut following = Following::new();
         following.gaps = committing.take_gaps();
         self.role = Role::Follower(following);
-        if let Some(tap) = turn.tap.take() {
+        if let Some(tap) = current.tap.take() {
             tap.sink().end(Reason::RoleChanged);
         }
         let listening = self.sharing.as_mut().and_then(|s| s.listening.as_mut());
         if let Some(handle) = listening.and_then(|l| l.handle.take()) {
-            self.wait(turn, handle.stop()).await;
+            self.wait(current, handle.stop()).await;
         }
         if let Some(control) = &self.control {
             control.take_snapshots(false);
         }
-        self.reducer.follow(turn.committed);
+        self.reducer.follow(current.committed);
         self.telemetry.role(health::Role::Follower);
         info!(source = %self.telemetry.name(), "follows the source");
     }
 
     /// A process that was stopped past its lease finds out before it does anything else: what others have done meanwhile
     /// it does not know.
-    pub(crate) async fn follow_if_over(&mut self, turn: &mut Turn) {
+    pub(crate) async fn follow_if_over(&mut self, current: &mut LoopState) {
         let Some(over) = self.sharing.as_ref().map(|s| s.validity.is_over()) else {
             return;
         };
         if over && matches!(&self.role, Role::Leader(_)) {
-            self.follow(turn).await;
-            turn.role_again_at = Some(Instant::now() + AGAIN);
+            self.follow(current).await;
+            current.role_again_at = Some(Instant::now() + AGAIN);
         }
         let said = self
             .sharing
@@ -146,13 +146,13 @@ impl SourceTask {
     }
 
     /// Whether the lease may go: nothing is left to commit.
-    pub(crate) async fn leave_if_done(&mut self, turn: &mut Turn) {
+    pub(crate) async fn leave_if_done(&mut self, current: &mut LoopState) {
         let Role::Leader(leading) = &self.role else { return };
         if !leading.leaving || !leading.saved_last || leading.committing.has_a_commit() {
             return;
         }
         let epoch = leading.epoch;
-        self.follow(turn).await;
+        self.follow(current).await;
         self.give_back(epoch);
     }
 

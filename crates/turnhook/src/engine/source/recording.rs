@@ -1,6 +1,6 @@
 //! Beginning a recording of what the source hears.
 
-use super::{SourceTask, Turn};
+use super::{LoopState, SourceTask};
 use crate::engine::{
     committing::{Made, ready},
     deadline::Stop,
@@ -16,7 +16,7 @@ impl SourceTask {
     /// Begins a recording: with the state, during which nothing is applied, so that it is that of one moment.
     pub(super) async fn record(
         &mut self,
-        turn: &mut Turn,
+        current: &mut LoopState,
         sink: Sink,
         history: History,
         stop: &Stop,
@@ -25,7 +25,7 @@ impl SourceTask {
         let (mut made, mut complete) = (None, false);
         let mut unwatched = Vec::new();
         {
-            let mut rows = Tap::rows(history, &self.reducer, &turn.heard);
+            let mut rows = Tap::rows(history, &self.reducer, &current.heard);
             let mut slice = Slice::begin();
             loop {
                 let chunk = match rows.step() {
@@ -67,13 +67,13 @@ impl SourceTask {
             }
         }
         if complete {
-            turn.tap = Some(tap);
+            current.tap = Some(tap);
         }
         for gap in unwatched {
-            self.unwatched(turn, gap);
+            self.unwatched(current, gap);
         }
         match made {
-            Some(made) => self.committed(turn, made).await,
+            Some(made) => self.committed(current, made).await,
             None => Ok(()),
         }
     }

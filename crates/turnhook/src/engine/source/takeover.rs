@@ -12,7 +12,7 @@ use tracing::{error, info};
 use turnhook_reducer::{Reducer, source::GapReason, time::Timestamp};
 use turnhook_store::Epoch;
 
-use super::{SourceTask, Turn};
+use super::{LoopState, SourceTask};
 use crate::{
     engine::{
         cluster::Lead,
@@ -43,36 +43,36 @@ impl SourceTask {
     }
 
     /// A stage of the takeover is done. Fails with what keeps the source from going on.
-    pub(crate) async fn taken_over(&mut self, turn: &mut Turn, epoch: Epoch, taken: Taken) -> Ended {
+    pub(crate) async fn taken_over(&mut self, current: &mut LoopState, epoch: Epoch, taken: Taken) -> Ended {
         if let Role::Follower(following) = &mut self.role {
             following.taking_over = None;
         }
         let panicked = |error| format!("a takeover: {}", words_of_join(error));
         match taken {
             Taken::Read(read) => match read.map_err(panicked)? {
-                Ok((committed, clock)) => self.join(turn, epoch, committed, clock).await,
+                Ok((committed, clock)) => self.join(current, epoch, committed, clock).await,
                 Err(LoadError::Store(error)) => {
                     self.store_health
                         .failed("the source cannot be taken over yet; tried again", &error);
-                    turn.role_again_at = Some(Instant::now() + AGAIN);
+                    current.role_again_at = Some(Instant::now() + AGAIN);
                 }
                 Err(LoadError::State(error)) => {
                     error!(source = %self.telemetry.name(), %error, "the source cannot be taken over: its state cannot be read");
-                    turn.role_again_at = Some(Instant::now() + AGAIN * 20);
+                    current.role_again_at = Some(Instant::now() + AGAIN * 20);
                 }
             },
             Taken::Joined(joined, clock) => {
                 self.reducer = joined.map_err(panicked)?;
-                turn.wall_ahead = None;
+                current.wall_ahead = None;
                 if self.may_lead(epoch) {
-                    turn.behind_since = Some(self.watch.now());
-                    self.lead(turn, epoch, clock).await;
+                    current.behind_since = Some(self.watch.now());
+                    self.lead(current, epoch, clock).await;
                 } else {
                     // The lease was lost meanwhile: what this node would have told, another one does.
-                    turn.committed = clock.unwrap_or_default();
-                    self.reducer.follow(turn.committed);
+                    current.committed = clock.unwrap_or_default();
+                    self.reducer.follow(current.committed);
                 }
-                self.change_role(turn).await;
+                self.change_role(current).await;
             }
         }
         Ok(())
@@ -93,10 +93,16 @@ impl SourceTask {
     }
 
     /// What is committed was read: it and what was heard here become one.
-    async fn join(&mut self, turn: &mut Turn, epoch: Epoch, committed: Reducer, clock: Option<Timestamp>) {
+    async fn join(
+        &mut self,
+        current: &mut LoopState,
+        epoch: Epoch,
+        committed: Reducer,
+        clock: Option<Timestamp>,
+    ) {
         if !self.may_lead(epoch) {
             spawn_blocking(move || drop(committed));
-            turn.role_again_at = Some(Instant::now());
+            current.role_again_at = Some(Instant::now());
             return;
         }
         // One that slices work on is none that can be looked at to the end.
@@ -114,7 +120,7 @@ impl SourceTask {
             let follower = std::mem::replace(&mut self.reducer, committed);
             spawn_blocking(move || drop(follower));
             self.last_commit = clock;
-            self.lead(turn, epoch, clock).await;
+            self.lead(current, epoch, clock).await;
             return;
         }
         let identity = self.loader.identity.clone();
@@ -132,9 +138,9 @@ impl SourceTask {
     }
 
     /// From now on this node tells of the source.
-    async fn lead(&mut self, turn: &mut Turn, epoch: Epoch, clock: Option<Timestamp>) {
+    async fn lead(&mut self, current: &mut LoopState, epoch: Epoch, clock: Option<Timestamp>) {
         // What other leaders committed, and this node has yet to read, goes before what this one will commit.
-        lanes::read_again(&self.outlet);
+        lanes::read_again(&self.fan_out);
         let leading = Leading {
             epoch,
             committing: Committing::default(),
@@ -146,20 +152,20 @@ impl SourceTask {
             Role::Follower(following) => (following.gaps, following.heard_until),
             Role::Alone(_) | Role::Leader(_) => (Vec::new(), None),
         };
-        turn.server = None;
-        if let Some(tap) = turn.tap.take() {
+        current.server = None;
+        if let Some(tap) = current.tap.take() {
             tap.sink().end(Reason::RoleChanged);
         }
-        turn.committed = clock.unwrap_or_default();
+        current.committed = clock.unwrap_or_default();
         self.telemetry.role(health::Role::Leader);
         let (allocations, sessions) = (self.reducer.open_allocations(), self.reducer.open_sessions());
         info!(source = %self.telemetry.name(), epoch = epoch.0, allocations, sessions, "leads the source");
         // What this node missed matters where nobody else heard that time and committed it.
-        let heard_until = heard_until.map_or(turn.committed, |at| at.min(turn.committed));
+        let heard_until = heard_until.map_or(current.committed, |at| at.min(current.committed));
         for mut gap in gaps.into_iter().filter(|gap| gap.to > heard_until) {
             gap.from = gap.from.max(heard_until);
             if gap.reason == GapReason::Restart || gap.from < gap.to {
-                self.gap(turn, gap);
+                self.gap(current, gap);
             }
         }
         if let Some(control) = &self.control {
@@ -167,7 +173,7 @@ impl SourceTask {
         }
         // What the last leader did not come to end is this one's.
         self.take_blocks();
-        self.listen(turn).await;
+        self.listen(current).await;
     }
 
     /// Has the committed ends read from time to time, for a follower that keeps some.

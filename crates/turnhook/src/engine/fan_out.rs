@@ -159,7 +159,7 @@ impl Routes {
     }
 }
 
-pub(crate) struct Outlet {
+pub(crate) struct FanOut {
     routes: Routes,
     dispatcher: Arc<Dispatcher>,
     /// Where several nodes share the outbox: whose deliveries this one makes, and what it was handed.
@@ -169,10 +169,10 @@ pub(crate) struct Outlet {
     counted: Option<QuotaTap>,
 }
 
-impl Outlet {
+impl FanOut {
     /// Where the outbox is `shared`, other nodes have parts in it.
-    pub(crate) fn new(routes: Routes, dispatcher: Arc<Dispatcher>, shared: bool) -> Outlet {
-        Outlet {
+    pub(crate) fn new(routes: Routes, dispatcher: Arc<Dispatcher>, shared: bool) -> FanOut {
+        FanOut {
             routes,
             dispatcher,
             lanes: AtomicU64::new(if shared { Lanes::NONE } else { Lanes::ALL }.0),
@@ -182,7 +182,7 @@ impl Outlet {
     }
 
     /// What is committed is counted, too.
-    pub(crate) fn counting(mut self, by: QuotaTap) -> Outlet {
+    pub(crate) fn counting(mut self, by: QuotaTap) -> FanOut {
         self.counted = Some(by);
         self
     }
