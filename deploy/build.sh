@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-# The code of SQLite, jemalloc and ring is in C; its compiler is told the same.
+# The code of SQLite, jemalloc and ring is in C; its compiler gets the same.
 RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$PWD=/turnhook ${RUSTFLAGS:-}"
 CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$PWD=/turnhook ${CFLAGS:-}"
 export RUSTFLAGS CFLAGS

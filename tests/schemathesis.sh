@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The JSON API against its own OpenAPI document, by Schemathesis: requests that the document allows, and such that it does
-# not, and whether each answer is one that it tells of.
+# not, and whether each answer is one that it documents.
 #
 #   ./tests/schemathesis.sh                  # half a minute and more
 #   EXAMPLES=500 ./tests/schemathesis.sh     # of each operation

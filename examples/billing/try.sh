@@ -168,7 +168,7 @@ for product in ("stripe", "lago", "openmeter"):
 print(f"{'user':10}{'ledger':>14}" + "".join(f"{name:>14}" for name in products))
 for user in sorted(ledger):
     print(f"{user:10}{ledger[user]:14,}" + "".join(f"{sums.get(user, 0):14,}" for sums in products.values()))
-# All three are there, since what coturn tells while turnhook is down is lost but for the totals at the end of a call.
+# All three are there, since what coturn says while turnhook is down is lost but for the totals at the end of a call.
 equal = len(ledger) == 3 and all(ledger.values())
 equal = equal and all({user: sums.get(user, 0) for user in ledger} == ledger for sums in products.values())
 for product in products:

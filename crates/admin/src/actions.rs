@@ -202,8 +202,8 @@ pub(crate) async fn unblock(
         .iter()
         .any(|row| matches!(&row.change, BlockChange::Block { realm: of, .. } if of.as_deref() == realm));
     if !is_there {
-        let told = format!("{} is not blocked there; /blocks says who is", text::shown(user));
-        return Err(Refused::missing(told));
+        let message = format!("{} is not blocked there; /blocks says who is", text::shown(user));
+        return Err(Refused::missing(message));
     }
     let change = BlockChange::Unblock {
         realm: realm.map(Into::into),

@@ -51,13 +51,13 @@ impl From<turnhook_store::Error> for Refused {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct Body<'a> {
     error: &'a str,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, Json(Told { error: &self.message })).into_response()
+        (self.status, Json(Body { error: &self.message })).into_response()
     }
 }
 

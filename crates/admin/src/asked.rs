@@ -275,8 +275,8 @@ mod tests {
             ("since=soon", "since"),
             ("tz=Nowhere/At_all", "tz"),
         ] {
-            let told = Asked::parse(text).sessions().unwrap_err().message;
-            assert!(told.contains(word), "{told}");
+            let message = Asked::parse(text).sessions().unwrap_err().message;
+            assert!(message.contains(word), "{message}");
         }
         assert!(Asked::parse("state=odd").deliveries().is_err());
         for limit in ["x", "-1", "0", "1001", "99999999999999999999"] {

@@ -109,9 +109,9 @@ pub(crate) fn gap(gap: &Gap) -> Value {
 }
 
 pub(crate) fn gap_row(row: &GapRow) -> Value {
-    let mut told = gap(&row.gap);
-    told["source"] = row.source.clone().into();
-    told
+    let mut object = gap(&row.gap);
+    object["source"] = row.source.clone().into();
+    object
 }
 
 pub(crate) fn unattributed(row: &UnattributedRow) -> Value {
@@ -162,9 +162,9 @@ pub(crate) fn detail(detail: &DeliveryDetail) -> Value {
             })
         })
         .collect();
-    let mut told = delivery(&detail.row);
-    told["attempt_list"] = attempts.into();
-    told
+    let mut object = delivery(&detail.row);
+    object["attempt_list"] = attempts.into();
+    object
 }
 
 pub(crate) fn audit(entry: &AuditEntry) -> Value {

@@ -7,7 +7,7 @@ use turnhook_store::{Ledger, QUARTER_MS, Result, SummedBy, Sums, Unit, UsageDay,
 
 use crate::zone::Period;
 
-/// What rows are told apart by.
+/// What rows are grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
     /// A month of the zone.
@@ -58,8 +58,8 @@ pub struct Report {
 
 const PAGE: usize = 5000;
 
-/// Sums up what was told with timestamps in the period. Whole days of UTC come from the days' sums, all else from those of
-/// quarters of an hour.
+/// Sums up what was emitted with timestamps in the period. Whole days of UTC come from the days' sums, all else from
+/// those of quarters of an hour.
 ///
 /// # Errors
 /// The store's.
@@ -144,8 +144,8 @@ fn day_number(day: u64) -> u32 {
     u32::try_from(day).unwrap_or(u32::MAX)
 }
 
-/// Days where they are those of the zone and nothing finer is asked for, else quarters of an hour; from the first of them to
-/// the first after them.
+/// Days where they are those of the zone and nothing finer is asked for, else quarters of an hour; from the first of
+/// them to the first after them.
 fn units(period: &Period, by_hour: bool) -> (Unit, (u64, u64)) {
     if period.zone.is_utc() && !by_hour {
         let (from, to) = period.times();
@@ -199,7 +199,7 @@ impl Sum<'_> {
 }
 
 impl Report {
-    /// The same by one of what rows are told apart by, counted from 0.
+    /// The same by one of what rows are grouped by, counted from 0.
     #[must_use]
     pub fn by_one(&self, which: usize) -> Vec<Row> {
         let mut rows: BTreeMap<Option<Vec<u8>>, Sums> = BTreeMap::new();

@@ -151,8 +151,8 @@ async fn at_least(State(role): State<Role>, request: Request, next: Next) -> Res
 pub(crate) fn document(operations: &[Operation]) -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for operation in operations {
-        let told = paths.entry(format!("/api/v1{}", operation.path)).or_default();
-        told.insert(operation.method.to_owned(), described(operation));
+        let entry = paths.entry(format!("/api/v1{}", operation.path)).or_default();
+        entry.insert(operation.method.to_owned(), described(operation));
     }
     json!({
         "openapi": "3.1.0",
@@ -220,7 +220,7 @@ fn described(operation: &Operation) -> Value {
         let schema = json!({ "$ref": "#/components/schemas/Error" });
         json!({ "description": what, "content": { "application/json": { "schema": schema } } })
     };
-    let mut told = json!({
+    let mut entry = json!({
         "summary": operation.summary,
         "parameters": parameters,
         "responses": {
@@ -234,7 +234,7 @@ fn described(operation: &Operation) -> Value {
         },
     });
     if operation.lines {
-        told["responses"]["409"] = error("Somebody else is reading.");
+        entry["responses"]["409"] = error("Somebody else is reading.");
     }
     if is_form {
         let fields: Map<String, Value> = operation
@@ -248,8 +248,8 @@ fn described(operation: &Operation) -> Value {
             })
             .collect();
         let schema = json!({ "type": "object", "properties": fields });
-        told["requestBody"] =
+        entry["requestBody"] =
             json!({ "content": { "application/x-www-form-urlencoded": { "schema": schema } } });
     }
-    told
+    entry
 }

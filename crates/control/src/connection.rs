@@ -1,5 +1,5 @@
-//! One connection to coturn's CLI, logged in. coturn takes each segment that it is sent for one command, so there is one
-//! write for each, and the next only after the prompt.
+//! One connection to coturn's CLI, logged in. coturn takes each segment that it is sent for one command, so there is
+//! one write for each, and the next only after the prompt.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -137,7 +137,7 @@ impl Connection {
         })
     }
 
-    /// Ends it. coturn's answer is the same whatever came of it: the stream tells that.
+    /// Ends it. coturn's answer is the same whatever came of it: the stream says that.
     ///
     /// # Errors
     /// The connection's: then it is of no more use, and whether the command arrived is not known.

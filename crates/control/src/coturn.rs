@@ -65,7 +65,7 @@ pub(crate) fn lines(answer: &[u8]) -> impl Iterator<Item = &[u8]> {
     answer.split(|b| *b == b'\n').map(<[u8]>::trim_ascii)
 }
 
-/// A coturn, as its CLI tells of it.
+/// A coturn, as its CLI describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coturn {
     /// By the banner; `None` where that names none.
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_banner_tells_the_version() {
+    fn the_banner_says_the_version() {
         let banner = b"TURN Server\r\nCoturn-4.6.1 'Gorst'\r\n\r\nType '?' for help\r\n";
         assert_eq!(version(banner), Some("4.6.1".parse().unwrap()));
         assert_eq!(version(b"Coturn-4.17.1 'Gorst'").unwrap().to_string(), "4.17.1");

@@ -4,8 +4,8 @@
 //!
 //! Whom to end, and why, is decided elsewhere. What is certain here is that nothing else can happen: the three commands
 //! that [`Connection`] can say are the only ones that there are (`ps NAME`, `cs ID`, `pc`), and an allocation can be
-//! ended only after the CLI itself has shown that its number, its username, its realm and its client's address are those
-//! of the allocation that was meant, and that the server that answers is the one that has it.
+//! ended only after the CLI itself has shown that its number, its username, its realm and its client's address are
+//! those of the allocation that was meant, and that the server that answers is the one that has it.
 //!
 //! ```text
 //! Connection::open   banner (the version), password, `pc` (which server this is)
@@ -15,7 +15,7 @@
 //!      └── end(Found)     `cs ID`    ──▶ said; the stream's `deleted` confirms it, and not the CLI, which never does
 //! ```
 //!
-//! Which coturn answers is told by its banner; 4.13 is the first that no stranger can crash by a name:
+//! Which coturn answers is known by its banner; 4.13 is the first that no stranger can crash by a name:
 //!
 //! ```
 //! use turnhook_control::Version;

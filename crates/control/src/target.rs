@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use turnhook_reducer::message::AllocationId;
 
-/// An allocation, as the stream told of it. Its number alone names nobody: numbers begin anew when coturn does.
+/// An allocation, as the stream named it. Its number alone names nobody: numbers begin anew when coturn does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// coturn's number.

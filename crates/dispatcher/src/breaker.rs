@@ -181,7 +181,7 @@ impl Breaker {
 
     fn probe_failed(&mut self, delivery: DeliveryId, now: Timestamp) {
         if let Some(open) = &mut self.open
-            // Requests that began before it opened tell nothing new.
+            // Requests that began before it opened say nothing new.
             && matches!(open.probe, Probe::UnderWay(probe) if probe == delivery)
         {
             open.wait = (open.wait * 2).min(LAST_PROBE);

@@ -129,7 +129,10 @@ impl Client {
             http = http.proxy(reqwest::Proxy::all(url).map_err(|_| wrong())?);
         }
         let http = http.build().map_err(|error| {
-            config.error("url", told(&error.without_url(), config.url.scheme() == "https"))
+            config.error(
+                "url",
+                describe(&error.without_url(), config.url.scheme() == "https"),
+            )
         })?;
         Ok(Client {
             http,
@@ -173,7 +176,7 @@ impl Client {
         let deadline = start + self.timeout;
         let response = match timeout_at(deadline, self.http.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(self.told(error), start),
+            Ok(Err(error)) => return failed(self.describe(error), start),
             Err(_) => return failed(format!("no answer within {:?}", self.timeout), start),
         };
         let latency = start.elapsed();
@@ -203,8 +206,8 @@ impl Client {
 
 impl Client {
     /// What went wrong, for people.
-    fn told(&self, error: reqwest::Error) -> String {
-        told(&error.without_url(), self.url.scheme() == "https")
+    fn describe(&self, error: reqwest::Error) -> String {
+        describe(&error.without_url(), self.url.scheme() == "https")
     }
 
     /// Makes a billing product's request. Its answer is read as far as 64 KiB, since it speaks of items.
@@ -227,7 +230,7 @@ impl Client {
             Ok(Err(error)) => {
                 // What could not connect has written nothing.
                 let perhaps = !(error.is_connect() || error.is_builder());
-                let error = self.told(error);
+                let error = self.describe(error);
                 return (Heard::Nothing { error, perhaps }, start.elapsed());
             }
             Err(_) => {
@@ -365,7 +368,7 @@ fn explain(status: StatusCode) -> String {
 }
 
 /// What went wrong, for people. The error carries no URL: a query may hold a secret.
-fn told(error: &reqwest::Error, spoke_tls: bool) -> String {
+fn describe(error: &reqwest::Error, spoke_tls: bool) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -35,7 +35,7 @@ impl Clocks {
     }
 
     /// With another horizon: how far time has certainly come, by whatever the caller trusts over a restart. The ages of
-    /// what was written down are told by it.
+    /// what was written down are given by it.
     #[must_use]
     pub fn with_horizon(mut self, horizon: impl Fn() -> Timestamp + Send + Sync + 'static) -> Clocks {
         self.horizon = Arc::new(horizon);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_told_by_the_horizon_whatever_the_others_say() {
+    fn ages_are_given_by_the_horizon_whatever_the_others_say() {
         let day = 86_400_000;
         // The process was started while the wall clock was a year ahead.
         let ahead = Timestamp(400 * day);

@@ -25,7 +25,7 @@ pub struct EndpointConfig {
     pub url: Url,
     /// All of them sign.
     pub secrets: Vec<Secret>,
-    /// Which events it is told. Applied where deliveries are written down, not by the dispatcher.
+    /// Which events it gets. Applied where deliveries are written down, not by the dispatcher.
     pub events: Vec<EventType>,
     /// Which of these events. Applied in the same place.
     pub filter: Filter,

@@ -6,7 +6,7 @@
 //!
 //! Endpoints of billing products are spoken to by [`provider`].
 //!
-//! [`dispatcher::Dispatcher`] drives all of it. It neither knows the store nor decides what is told to
+//! [`dispatcher::Dispatcher`] drives all of it. It neither knows the store nor decides what is sent to
 //! whom: it is offered deliveries, and reads and records them through a port ([`outbox::Outbox`]).
 //!
 //! What an attempt is signed with, and how a receiver checks it:

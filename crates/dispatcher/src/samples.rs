@@ -50,8 +50,8 @@ const MORE: u32 = 950;
 /// How long the sample's session has lasted at each of its events.
 const LASTED: u64 = 18_351;
 
-/// The payload of a sample of any type, told at `now`, marked as one that nobody is billed for. Of a user's event no case
-/// is special.
+/// The payload of a sample of any type, emitted at `now`, marked as one that nobody is billed for. Of a user's event no
+/// case is special.
 #[must_use]
 pub fn payload(event_type: EventType, case: Case, now: Timestamp) -> Bytes {
     if event_type.is_of_session() {
@@ -96,7 +96,7 @@ pub fn user_event(event_type: EventType, now: Timestamp) -> UserEvent {
     }
 }
 
-/// A sample whose session began some seconds before `now`, told at `now`. What is of no session is made an end.
+/// A sample whose session began some seconds before `now`, emitted at `now`. What is of no session is made an end.
 #[must_use]
 pub fn event(event_type: EventType, case: Case, now: Timestamp) -> SessionEvent {
     let event_type = if event_type.is_of_session() {

@@ -74,9 +74,9 @@ impl Default for Details {
 /// What few allocations need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rare {
-    /// The counters told (or recorded) before the present session.
+    /// The counters billed (or recorded) before the present session.
     pub(crate) base: Legs,
-    /// The session in which it was last told, if it is in none now.
+    /// The session in which it was last billed, if it is in none now.
     pub(crate) continues: Option<SessionId>,
     /// When and why it closed.
     pub(crate) closed: Option<(Timestamp, CloseReason)>,
@@ -86,7 +86,7 @@ pub(crate) struct Rare {
     pub(crate) client_total: Option<Counters>,
     /// The peer leg's total, as reported: modulo 2^32.
     pub(crate) peer_total: Option<Counters>,
-    /// Tells apart two incarnations of one key in the same millisecond.
+    /// Distinguishes two incarnations of one key in the same millisecond.
     pub(crate) twin: u16,
     /// Up to when the statuses are known to be complete, because a snapshot dated the key.
     pub(crate) dated_at: Timestamp,
@@ -102,7 +102,7 @@ pub(crate) struct Rare {
     pub(crate) base_sent_on: u64,
     #[serde(skip)]
     pub(crate) base_relayed: u64,
-    /// How many bytes of that time wait to be told by themselves until it is known whether there is a peer leg.
+    /// How many bytes of that time wait to be billed by themselves until it is known whether there is a peer leg.
     #[serde(skip)]
     pub(crate) withheld: u64,
     /// After its deletion was asked for: when it last reported traffic, at most [`LAST_WORDS`] later.
@@ -111,7 +111,7 @@ pub(crate) struct Rare {
     /// Its `new` came twice, so that what followed may have, too.
     #[serde(skip)]
     pub(crate) copied: bool,
-    /// Another server may have it: what its totals say beyond the deltas may have been told there.
+    /// Another server may have it: what its totals say beyond the deltas may have been billed there.
     #[serde(skip)]
     pub(crate) kin: bool,
     /// What the totals of an earlier life of its key said that had ended shortly before (`redis` sources): where they
@@ -264,7 +264,7 @@ impl Allocation {
         }
     }
 
-    /// What was told (or recorded) of it before the present session, and how much of that was relayed.
+    /// What was billed (or recorded) of it before the present session, and how much of that was relayed.
     pub(crate) fn base_carried(&self) -> Carried {
         self.rare.as_ref().map_or_else(Carried::default, |r| Carried {
             legs: r.base,
@@ -277,7 +277,7 @@ impl Allocation {
         rare.map_or(0, |r| r.base_relayed.saturating_add(r.withheld))
     }
 
-    /// All that it carried so far is told, or on record: what follows is counted from here.
+    /// All that it carried so far is billed, or on record: what follows is counted from here.
     pub(crate) fn rebase(&mut self, peer_leg: bool) {
         let carried = self.carried();
         // Until it has relayed, what an earlier life did stands.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SETTLED_TTL: u64 = 60_000;
 pub(crate) const UNSETTLED_TTL: u64 = 24 * 3_600_000;
 
-/// Traffic under an id that has not been confirmed: perhaps forged, never told unless confirmed.
+/// Traffic under an id that has not been confirmed: perhaps forged, never billed unless confirmed.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {
     pub(crate) id: AllocationId,
@@ -32,7 +32,7 @@ pub(crate) struct Unconfirmed {
     pub(crate) wrapped: bool,
 }
 
-/// An allocation that was told to have ended.
+/// An allocation that has ended, and whose end was taken in.
 #[derive(Debug)]
 pub(crate) struct Tombstone {
     pub(crate) id: AllocationId,
@@ -49,14 +49,14 @@ pub(crate) struct TombstoneRest {
     pub(crate) opened_seen: bool,
     pub(crate) twin: u16,
     pub(crate) remote: Address,
-    /// What was told of it, or recorded.
-    pub(crate) told: Legs,
+    /// What was billed of it, or recorded.
+    pub(crate) billed: Legs,
     pub(crate) continues: Option<SessionId>,
     pub(crate) totals_seen: bool,
-    /// What was told holds deltas of another allocation of this key too.
+    /// What was billed holds deltas of another allocation of this key too.
     pub(crate) mixed: bool,
     pub(crate) expires_at: Timestamp,
-    /// Kept in a row's second part: how many bytes of `told` went on to the client, how many were relayed in all,
+    /// Kept in a row's second part: how many bytes of `billed` went on to the client, how many were relayed in all,
     /// and why it closed.
     #[serde(skip)]
     pub(crate) more: TombstoneMore,
@@ -74,18 +74,18 @@ pub(crate) struct TombstoneMore {
     pub(crate) kin: bool,
     /// The client leg's total, if it was heard.
     pub(crate) client_total: Option<Counters>,
-    /// How many bytes wait to be told until it is known whether there is a peer leg.
+    /// How many bytes wait to be billed until it is known whether there is a peer leg.
     pub(crate) withheld: u64,
-    /// What it carried besides and nobody was told: perhaps one half of a report, of which the other was lost.
-    pub(crate) untold: Option<Carried>,
+    /// What it carried besides and nobody was billed for: perhaps one half of a report, of which the other was lost.
+    pub(crate) unbilled: Option<Carried>,
     /// coturn's counters may have wrapped in a report of it.
     pub(crate) wrapped: bool,
     /// What the totals of the life before said, where this one has none: see [`crate::allocation::Rare`].
     pub(crate) before: Option<Legs>,
     /// Its client went to another address: a refresh or a `new` from where it was before may be a copy.
     pub(crate) moved: bool,
-    /// When its server was taken to have stopped, where that ended it: were the server heard of again, it would be a gap from
-    /// then on.
+    /// When its server was taken to have stopped, where that ended it: were the server heard of again, it would be a
+    /// gap from then on.
     pub(crate) stopped_at: Option<Timestamp>,
 }
 
@@ -96,10 +96,10 @@ pub(crate) fn over(closed: Option<(Timestamp, CloseReason)>) -> (Option<CloseRea
 }
 
 impl TombstoneRest {
-    /// What was told of it, or recorded.
+    /// What was billed of it, or recorded.
     pub(crate) fn carried(&self) -> Carried {
         Carried {
-            legs: self.told,
+            legs: self.billed,
             sent_on: self.more.sent_on,
         }
     }

@@ -1,4 +1,4 @@
-//! What is told about a session: plain data, ready to be written down and sent.
+//! The events of a session: plain data, ready to be written down and sent.
 
 use std::sync::Arc;
 
@@ -116,7 +116,7 @@ impl CloseReason {
     }
 }
 
-/// Whether what is told is the truth to the byte.
+/// Whether the usage is the truth to the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accuracy {
     /// coturn's own totals were seen for every counted allocation.
@@ -197,7 +197,7 @@ pub struct SessionEnd {
     pub accuracy: Accuracy,
 }
 
-/// An allocation as a session tells of it.
+/// An allocation as it stands in a session's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocationReport {
     /// coturn's number.
@@ -228,7 +228,7 @@ pub struct AllocationReport {
     pub usage: Legs,
 }
 
-/// Bytes that were heard of and are told in no session: the ledger keeps them, so that the books balance.
+/// Bytes that were heard of and are billed in no session: the ledger keeps them, so that the books balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unattributed {
     /// When that was decided.
@@ -243,13 +243,13 @@ pub struct Unattributed {
     pub allocation: AllocationId,
     /// Its incarnation: when it opened.
     pub opened_at: Timestamp,
-    /// Why it is not told.
+    /// Why it is not billed.
     pub reason: UnattributedReason,
-    /// The counters that are told nowhere else.
+    /// The counters that are billed nowhere else.
     pub usage: Usage,
 }
 
-/// Why bytes are told in no session.
+/// Why bytes are billed in no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnattributedReason {
@@ -257,7 +257,7 @@ pub enum UnattributedReason {
     Residue,
     /// The allocation never relayed, and `start_on = "relay"`.
     NeverRelayed,
-    /// After tombstones were evicted early: what the totals say beyond the deltas may have been told before.
+    /// After tombstones were evicted early: what the totals say beyond the deltas may have been billed before.
     Evicted,
 }
 

@@ -19,14 +19,14 @@ bitflags! {
         const RELAYED = 1 << 4;
         /// `deleted` or a total was heard.
         const CLOSING = 1 << 5;
-        /// It was ended, and lives on: whatever it still relays is told, however little.
+        /// It was ended, and lives on: whatever it still relays is billed, however little.
         const REVIVED = 1 << 6;
         /// Two servers share its key (`redis` sources): deltas only.
         const SHARED = 1 << 7;
         /// First heard of without `new` soon after tombstones were evicted: deltas only.
         const DELTAS_ONLY = 1 << 8;
         /// Its client deltas exceeded its client total, or it opened in doubt of whether some of what it
-        /// carried was told of an earlier life.
+        /// carried was billed of an earlier life.
         const OVERCOUNTED = 1 << 9;
         /// Some of its counters have an upper half, in [`Rare`].
         const LARGE = 1 << 10;

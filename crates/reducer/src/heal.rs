@@ -1,5 +1,5 @@
-//! What coturn's own log shows of an allocation beyond all that is on record of it: to be told in a session that
-//! continues the last one. Whoever makes one has seen that the stream cannot tell it any more.
+//! What coturn's own log shows of an allocation beyond all that is on record of it: to be billed in a session that
+//! continues the last one. Whoever makes one has seen that the stream cannot say it any more.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ pub struct Heal {
     pub at: Timestamp,
     /// The last session that counted it.
     pub continues: SessionId,
-    /// Its realm, as it was told.
+    /// Its realm, as it was emitted.
     pub realm: Box<[u8]>,
     /// Its whole username.
     pub username: Box<[u8]>,
     /// coturn's number.
     pub allocation: AllocationId,
-    /// When it opened, as it was told.
+    /// When it opened, as it was emitted.
     pub opened_at: Timestamp,
-    /// When it closed, as it was told, and why.
+    /// When it closed, as it was emitted, and why.
     pub closed: (Timestamp, CloseReason),
-    /// As they were told.
+    /// As they were emitted.
     pub server: Option<String>,
     /// `type=`.
     pub transport: Option<String>,
@@ -47,8 +47,8 @@ pub struct Heal {
 }
 
 impl Heal {
-    /// The session that tells it: the same whoever asks, and whenever, as long as nothing more is told of the allocation.
-    /// So it is told once.
+    /// The session that bills it: the same whoever asks, and whenever, as long as nothing more is billed of the
+    /// allocation. So it is billed once.
     #[must_use]
     pub fn session(&self, identity: &Identity) -> SessionId {
         let server = self.server.as_deref().unwrap_or_default();
@@ -83,7 +83,7 @@ impl Heal {
         }
     }
 
-    /// Its start and its end. It lasts no time, since the session that it continues has told how long that was.
+    /// Its start and its end. It lasts no time, since the session that it continues has said how long that was.
     pub(crate) fn events(&self, identity: &Identity, rules: &Rules) -> [SessionEvent; 2] {
         let session_id = self.session(identity);
         let usage = self.usage(rules);

@@ -38,8 +38,8 @@ impl Identity {
         self.named(b"session", allocation, continues, started_at)
     }
 
-    /// The session that tells what was left over, `allocation`'s part last. It may begin at one instant with others that
-    /// continue the same one: `number`, which no two have, tells it from them.
+    /// The session that bills what was left over, `allocation`'s part last. It may begin at one instant with others
+    /// that continue the same one: `number`, which no two have, distinguishes it from them.
     pub(crate) fn leftover(
         &self,
         number: u64,
@@ -52,7 +52,7 @@ impl Identity {
         self.named(&kind, allocation, continues, started_at)
     }
 
-    /// The session that tells what a log has more than was told of an allocation.
+    /// The session that bills what a log has more than was billed of an allocation.
     pub(crate) fn healed(
         &self,
         allocation: &AllocationIdentity<'_>,

@@ -1,6 +1,6 @@
-//! A hash table of numbered places that never takes long to grow: it is many small tables, of which one grows at a time,
-//! and it keeps the hashes, so that growing looks at none of the places. One large table would look at a million of them at
-//! once, each a miss of the cache, for longer than the sockets can wait.
+//! A hash table of numbered places that never takes long to grow: it is many small tables, of which one grows at a
+//! time, and it keeps the hashes, so that growing looks at none of the places. One large table would look at a million
+//! of them at once, each a miss of the cache, for longer than the sockets can wait.
 
 use std::array;
 
@@ -16,7 +16,7 @@ pub(crate) struct Index(Box<[HashTable<Entry>; SHARDS]>);
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     place: u32,
-    /// The lower half: enough to tell millions apart, in half the memory.
+    /// The lower half: enough to distinguish millions, in half the memory.
     hash: u32,
 }
 
@@ -26,7 +26,8 @@ impl Default for Index {
     }
 }
 
-/// Which of the tables it is: by the half of the hash that is not kept, so that the entries of one differ in all they keep.
+/// Which of the tables it is: by the half of the hash that is not kept, so that the entries of one differ in all they
+/// keep.
 fn shard(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }

@@ -35,7 +35,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A realm in one byte: most messages are told to be their allocation's without a look at its name.
+/// A realm in one byte: by it most messages are found to be their allocation's without a look at the name.
 pub(crate) fn realm_tag(realm: &[u8]) -> u8 {
     let [first, middle, last] = [0, realm.len() / 2, realm.len().saturating_sub(1)]
         .map(|i| realm.get(i).copied().unwrap_or_default());

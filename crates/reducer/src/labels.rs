@@ -8,7 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use crate::intern::NONE;
 
 /// Texts of which there are few: servers' addresses, transports, TLS versions and ciphers.
-/// They are kept for good, so their number is bounded; past the bound a text is not told.
+/// They are kept for good, so their number is bounded; past the bound a text is left out.
 #[derive(Debug, Default)]
 pub(crate) struct Labels {
     texts: Vec<Box<[u8]>>,
@@ -106,7 +106,7 @@ impl Labels {
         self.get(slot).map(Into::into)
     }
 
-    /// The number of a set; like a text, it is kept for good, and is not told if there are too many.
+    /// The number of a set; like a text, it is kept for good, and is left out if there are too many.
     fn number(&mut self, set: LabelSet) -> u16 {
         if set == LabelSet::NONE {
             return NO_LABELS;
@@ -170,8 +170,8 @@ mod tests {
         assert_eq!(labels.set(65_534), set(65_534, 1));
     }
 
-    /// Whoever has the source's password can make up as many ciphers as he likes. Each is at most as long as a value of a
-    /// message may be (`decode` of the subscriber), so that all of them together have a bound in bytes.
+    /// Whoever has the source's password can make up as many ciphers as he likes. Each is at most as long as a value of
+    /// a message may be (`decode` of the subscriber), so that all of them together have a bound in bytes.
     #[test]
     fn texts_are_kept_until_there_are_too_many() {
         const LONGEST: usize = 255;

@@ -1,4 +1,4 @@
-//! What a group's parked allocations carried and no session has told yet: too little for a session of its own.
+//! What a group's parked allocations carried and no session has billed yet: too little for a session of its own.
 
 use crate::{
     event::{CloseReason, SessionId},
@@ -9,11 +9,11 @@ use crate::{
     usage::Usage,
 };
 
-/// One for a group, until it is told.
+/// One for a group, until it is billed.
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) group: u32,
-    /// Of the last allocation that left something: who it is when it is told alone.
+    /// Of the last allocation that left something: who it is when it is billed alone.
     pub(crate) name: u32,
     pub(crate) server: u32,
     pub(crate) id: AllocationId,

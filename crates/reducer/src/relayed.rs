@@ -1,9 +1,9 @@
 //! What of an allocation's counters was relayed: one rule for billing, liveness, `residue` and `start_on`.
 //!
 //! coturn counts what strangers send to a relay address before it looks for a permission, so what came from peers is
-//! an upper bound of what went on to the client; and what the client was sent holds framing and answers. Neither counter
-//! alone is the truth. This file says how much of them is certain. The figures are measured on coturn 4.6.1 and 4.17.1
-//! over UDP, TCP and TLS (RELAYED.md).
+//! an upper bound of what went on to the client; and what the client was sent holds framing and answers. Neither
+//! counter alone is the truth. This file says how much of them is certain. The figures are measured on coturn 4.6.1 and
+//! 4.17.1 over UDP, TCP and TLS (RELAYED.md).
 
 use serde::{Deserialize, Serialize};
 
@@ -113,8 +113,8 @@ pub(crate) fn sent_on(legs: &Legs, framing: u64, in_flight: u64) -> u64 {
 }
 
 /// What an allocation carried, as far as is known: its counters, and how many bytes from peers went on to the client.
-/// That is reckoned report by report: counters may be of two lives of one number, and the sum of what is certain of each
-/// report is certain, whosever they are.
+/// That is reckoned report by report: counters may be of two lives of one number, and the sum of what is certain of
+/// each report is certain, whosever they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Carried {
     pub(crate) legs: Legs,
@@ -210,7 +210,7 @@ mod tests {
         );
         assert!(has_relayed(&udp));
         assert_eq!(sent_on(&udp, FRAMING_IPV4, 0), 8_000_000);
-        // With as much junk sent upwards: only the bytes tell.
+        // With as much junk sent upwards: only the bytes show it.
         let junk = legs(
             counters(9_000, 36_000, 8_004, 8_288_400),
             counters(8_000, 8_000_000, 0, 0),
@@ -230,8 +230,8 @@ mod tests {
         // Nothing but that, over and over.
         let only = legs(counters(8, 876, 88, 328_216), Counters::ZERO);
         assert!(has_relayed(&only));
-        let told = sent_on(&only, FRAMING_IPV4, 0);
-        assert!((310_000..=327_680).contains(&told), "{told}");
+        let counted = sent_on(&only, FRAMING_IPV4, 0);
+        assert!((310_000..=327_680).contains(&counted), "{counted}");
     }
 
     #[test]
@@ -259,9 +259,12 @@ mod tests {
                 counters(805, 800 * 254 + 500, 805, truth + 800 * framing + 5 * 100),
                 counters(5_800, truth + 5_000_000, 800, truth),
             );
-            let told = sent_on(&flooded, FRAMING_IPV4, 0);
-            assert!(told <= truth, "{told}");
-            assert!(told + 800 * FRAMING_IPV4 + 6 * LARGEST_ANSWER >= truth, "{told}");
+            let counted = sent_on(&flooded, FRAMING_IPV4, 0);
+            assert!(counted <= truth, "{counted}");
+            assert!(
+                counted + 800 * FRAMING_IPV4 + 6 * LARGEST_ANSWER >= truth,
+                "{counted}"
+            );
         }
     }
 
@@ -271,8 +274,8 @@ mod tests {
             counters(1_000_000, 1_000_000_000, 1_000_000, 1_004_000_000),
             counters(1_000_003, 1_000_003_000, 1_000_000, 1_000_000_000),
         );
-        let told = sent_on(&dropped, FRAMING_IPV4, 0);
-        assert!(told <= 1_000_000_000 && told > 999_000_000, "{told}");
+        let counted = sent_on(&dropped, FRAMING_IPV4, 0);
+        assert!(counted <= 1_000_000_000 && counted > 999_000_000, "{counted}");
     }
 
     #[test]

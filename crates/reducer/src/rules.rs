@@ -17,7 +17,7 @@ pub enum GroupBy {
     Allocation,
 }
 
-/// When a session is told to have begun.
+/// When a session begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartOn {
     /// At its first allocation.
@@ -40,7 +40,7 @@ pub enum AliveWhile {
 /// Whether a source's coturn reports the peer leg (4.5.2 and later do).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerLeg {
-    /// What is heard tells: yes from the first peer message on; no once three allocations have closed with the client
+    /// What is heard decides: yes from the first peer message on; no once three allocations have closed with the client
     /// leg's totals and no peer message was ever heard.
     #[default]
     Auto,
@@ -67,7 +67,7 @@ pub struct Rules {
     pub group_by: GroupBy,
     /// Who the user in a username is.
     pub user_pattern: UserPattern,
-    /// When a session is told to have begun.
+    /// When a session begins.
     pub start_on: StartOn,
     /// What keeps it alive.
     pub alive_while: AliveWhile,
@@ -79,11 +79,11 @@ pub struct Rules {
     pub report_grace: u64,
     /// How long past its lifetime an allocation is given.
     pub expiry_grace: u64,
-    /// How often usage is told; 0 for never.
+    /// How often usage is emitted; 0 for never.
     pub usage_interval: u64,
     /// A session that lasts longer ends and continues in another one; 0 for never.
     pub max_session: u64,
-    /// Relayed bytes below which an untold rest waits before it is told, and below which a session has seen only
+    /// Relayed bytes below which an unbilled rest waits before it is billed, and below which a session has seen only
     /// connectivity checks.
     pub residue: u64,
     /// Which bytes are billed.

@@ -1,5 +1,5 @@
-//! Servers by number: their names, and how many allocations each has open. In a table of their own, so that nothing else
-//! that a stranger can make up uses its numbers up.
+//! Servers by number: their names, and how many allocations each has open. In a table of their own, so that nothing
+//! else that a stranger can make up uses its numbers up.
 
 use std::hash::BuildHasher;
 
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_told_apart_however_many_there_are() {
+    fn servers_are_distinguished_however_many_there_are() {
         let mut servers = Servers::default();
         for n in 0..100_000u32 {
             assert_eq!(servers.slot(&n.to_be_bytes()), n);

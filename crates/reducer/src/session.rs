@@ -22,9 +22,9 @@ pub(crate) const LISTED: usize = 50;
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
-    /// `start_on = "relay"`, and nothing was relayed: not told.
+    /// `start_on = "relay"`, and nothing was relayed: nothing is emitted.
     Waiting,
-    /// Told, and open for further allocations of its group.
+    /// Its start was emitted, and it is open for further allocations of its group.
     Open,
     /// Nothing joins any more; closing allocations are waited for.
     Ending,
@@ -62,7 +62,7 @@ pub(crate) struct Former {
     /// Why one of its allocations was cut off, in the words of whoever blocked its user.
     pub(crate) block_reason: Option<Arc<str>>,
     usage_high: Half<9>,
-    told_high: Half<9>,
+    billed_high: Half<9>,
 }
 
 /// Of a session that has no past.
@@ -80,7 +80,7 @@ impl Former {
         last_counting_close: Timestamp(0),
         block_reason: None,
         usage_high: [0; 9],
-        told_high: [0; 9],
+        billed_high: [0; 9],
     };
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Session {
     pub(crate) relayed: u64,
     /// What all of its allocations carried: the lower halves.
     usage: Half<9>,
-    /// When usage is to be told; never if there is none to tell.
+    /// When usage is to be emitted; never if there is none.
     pub(crate) usage_at: Moment,
     pub(crate) phase: Phase,
     pub(crate) dirty: bool,
@@ -110,7 +110,7 @@ pub(crate) struct Session {
     /// How many are closing.
     closing: u32,
     /// The usage in its previous event: the lower halves.
-    told: Half<9>,
+    billed: Half<9>,
     pub(crate) started_at: Moment,
     pub(crate) last_event_at: Moment,
     /// When it stops waiting for allocations; never while one keeps it alive.
@@ -138,7 +138,7 @@ impl Session {
 
     /// A little of each line of the cache that a report touches, so that it is there when that comes.
     pub(crate) fn met(&self) -> u64 {
-        self.relayed.wrapping_add(u64::from(self.told[0]))
+        self.relayed.wrapping_add(u64::from(self.billed[0]))
     }
 
     /// How many allocations are open.
@@ -274,7 +274,7 @@ impl Session {
             relaying: 0,
             unreported: 0,
             closing: 0,
-            told: [0; 9],
+            billed: [0; 9],
             started_at: started_at.into(),
             last_event_at: Timestamp(0).into(),
             end_at: Moment::NEVER,
@@ -314,16 +314,16 @@ impl Session {
     }
 
     /// The usage in its previous event.
-    pub(crate) fn told(&self) -> Usage {
+    pub(crate) fn billed(&self) -> Usage {
         let former = self.former.as_ref().filter(|_| self.large);
-        packed::join(&self.told, former.map(|f| &f.told_high)).into()
+        packed::join(&self.billed, former.map(|f| &f.billed_high)).into()
     }
 
-    pub(crate) fn set_told(&mut self, told: Usage) {
-        let wide = told.into();
-        if packed::put_low(&mut self.told, &wide) || self.large {
+    pub(crate) fn set_billed(&mut self, billed: Usage) {
+        let wide = billed.into();
+        if packed::put_low(&mut self.billed, &wide) || self.large {
             self.large = true;
-            packed::put_high(&mut self.former_mut().told_high, &wide);
+            packed::put_high(&mut self.former_mut().billed_high, &wide);
         }
     }
 
@@ -385,12 +385,12 @@ mod tests {
         let mut s = Session::new(SessionId([0; 16]), 0, 0, Timestamp(0));
         let usage = |n: u64| Usage::from([n, 1, 2, 3, 4, 5, 6, 7, n]);
         s.set_usage(usage(u64::from(u32::MAX)));
-        s.set_told(usage(7));
+        s.set_billed(usage(7));
         assert!(s.former.is_none());
-        for (carried, told) in [(1 << 32, 7), (u64::MAX, 1 << 32), (u64::MAX, u64::MAX), (8, 7)] {
+        for (carried, billed) in [(1 << 32, 7), (u64::MAX, 1 << 32), (u64::MAX, u64::MAX), (8, 7)] {
             s.set_usage(usage(carried));
-            s.set_told(usage(told));
-            assert_eq!((s.usage(), s.told()), (usage(carried), usage(told)));
+            s.set_billed(usage(billed));
+            assert_eq!((s.usage(), s.billed()), (usage(carried), usage(billed)));
         }
         let mut sum = s.usage();
         for more in [1, (1 << 32) - 9, 1, 1 << 40, 7, u64::MAX, 1] {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// How many changes are remembered: times before them are told as of the first.
+/// How many changes are remembered: times before them are given as of the first.
 const MOST: usize = 16;
 
 /// By how much the wall clock is ahead (or, negative, behind), and since when.
@@ -16,7 +16,7 @@ struct Since {
     ahead: i64,
 }
 
-/// How times are told: as the wall clock has it, but within a session never going back.
+/// How times are given in events: as the wall clock has it, but within a session never going back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Wall {
     changes: VecDeque<Since>,
@@ -73,7 +73,7 @@ mod tests {
         assert!(wall.set(Timestamp(2 * DAY), -(DAY as i64)));
         assert_eq!(wall.at(Timestamp(2 * DAY - 1)), Timestamp(2 * DAY - 1));
         assert_eq!(wall.at(Timestamp(2 * DAY)), Timestamp(DAY));
-        // In a session that was told of before, nothing goes back.
+        // In a session that has emitted events, nothing goes back.
         let before = Timestamp(2 * DAY - 10);
         assert_eq!(
             wall.not_back(before, Timestamp(2 * DAY + 5)),

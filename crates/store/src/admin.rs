@@ -1,5 +1,5 @@
-//! What people do: endpoints paused, deliveries sent again or given up, sources renamed; and that it is on record who did
-//! it. Blocks are in `block.rs`, the upkeep in `upkeep.rs`.
+//! What people do: endpoints paused, deliveries sent again or given up, sources renamed; and that it is on record who
+//! did it. Blocks are in `block.rs`, the upkeep in `upkeep.rs`.
 
 use turnhook_reducer::time::Timestamp;
 
@@ -49,8 +49,8 @@ impl Admin {
         on!(self, db => db.discard(ids, at).await)
     }
 
-    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and what
-    /// was told: open sessions go on under the new name, with the ids that they have.
+    /// Gives a source another name, while nobody runs on the store. Its state is its number's, and so are its gaps and
+    /// what was billed: open sessions go on under the new name, with the ids that they have.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Running`], [`Error::UnknownSource`], [`Error::SourceExists`], or the disk's.

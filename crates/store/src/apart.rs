@@ -1,5 +1,5 @@
-//! A commit that can never succeed, taken apart: what the database will not take is found by halves and put on record, and all
-//! else is committed, in one transaction, as ever. Nobody waits for what will never come.
+//! A commit that can never succeed, taken apart: what the database will not take is found by halves and put on record,
+//! and all else is committed, in one transaction, as ever. Nobody waits for what will never come.
 
 use std::{
     ops::Range,
@@ -22,8 +22,8 @@ impl State {
     /// Writes all of it in one transaction, and answers when it is on the disk. Commits asked for while one is
     /// being written share the next transaction. The order of a source's commits is that of the calls.
     ///
-    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken out, put
-    /// on record in the table `refused`, logged, and counted by [`State::refused`].
+    /// What the database will never take (a value that breaks one of its rules) does not keep the rest: it is taken
+    /// out, put on record in the table `refused`, logged, and counted by [`State::refused`].
     ///
     /// # Errors
     /// The disk's; then nothing of it was written, and it may be repeated as it is.
@@ -90,7 +90,7 @@ async fn take_apart(to: &State, whole: &Commit) -> Result<(Committed, Vec<Refuse
     Ok((done, refused))
 }
 
-/// Its parts, in order: events, bytes that no session tells of, gaps, rows of the state.
+/// Its parts, in order: events, bytes that no session bills, gaps, rows of the state.
 fn count(commit: &Commit) -> usize {
     commit.events.len() + commit.unattributed.len() + commit.gaps.len() + commit.changes.len()
 }

@@ -6,9 +6,9 @@ use crate::cluster::{LeaseName, NodeId, NodeRow, View};
 
 /// The node that should hold each lease; a lease that no live node can hold is missing.
 ///
-/// Sources and lanes are each spread evenly over the live nodes, a source only over those that have it configured: no node
-/// could give one to another, be it by way of third ones, without the other having as many as it had. Who holds a lease
-/// keeps it unless it has too many of its kind.
+/// Sources and lanes are each spread evenly over the live nodes, a source only over those that have it configured: no
+/// node could give one to another, be it by way of third ones, without the other having as many as it had. Who holds a
+/// lease keeps it unless it has too many of its kind.
 #[must_use]
 pub fn assign(view: &View) -> BTreeMap<LeaseName, NodeId> {
     let live: Vec<&NodeRow> = view.nodes.iter().filter(|node| node.live).collect();
@@ -87,8 +87,8 @@ impl Spread {
         self.held.entry(to).or_default().insert(lease);
     }
 
-    /// Has a node that holds too many give one away, by the fewest hands, to one with at least two less. Those who hold most
-    /// are asked first.
+    /// Has a node that holds too many give one away, by the fewest hands, to one with at least two less. Those who hold
+    /// most are asked first.
     fn relieve(&mut self) -> bool {
         let mut nodes: Vec<NodeId> = self.held.keys().copied().collect();
         nodes.sort_by_key(|node| (std::cmp::Reverse(self.load(*node)), *node));
@@ -350,7 +350,7 @@ mod tests {
             }
         }
 
-        /// Every node computes the same, in whatever order it was told; and once it is so, it stays so.
+        /// Every node computes the same, in whatever order they are given; and once it is so, it stays so.
         #[test]
         fn it_is_the_same_everywhere_and_stays(view in views()) {
             let wanted = assign(&view);

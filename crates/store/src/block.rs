@@ -1,5 +1,5 @@
-//! Who is blocked: changes in order, the last one of a user and realm holds. Times are those of the wall clock, as people
-//! mean them.
+//! Who is blocked: changes in order, the last one of a user and realm holds. Times are those of the wall clock, as
+//! people mean them.
 
 use turnhook_reducer::{event::SessionId, time::Timestamp, user_event::QuotaReached};
 
@@ -37,7 +37,7 @@ pub enum BlockChange {
     },
     /// The allocations that a session has now are to be ended.
     EndSession(SessionId),
-    /// The time of a block is over: put on record by [`Admin::expire_blocks`], for whoever is told.
+    /// The time of a block is over: put on record by [`Admin::expire_blocks`], for whoever is notified.
     Expired {
         /// As it was blocked.
         realm: Option<Box<[u8]>>,
@@ -106,8 +106,8 @@ pub(crate) fn to_columns(change: &BlockChange) -> ChangeColumns {
     }
 }
 
-/// Of the block that a rule is about to make: was it made before (realm, user, who, until), or does one hold that lasts as
-/// long (realm, user, until)?
+/// Of the block that a rule is about to make: was it made before (realm, user, who, until), or does one hold that lasts
+/// as long (realm, user, until)?
 pub(crate) fn made_before(dialect: &Dialect) -> String {
     let Dialect { user, is, .. } = dialect;
     dialect.say(&format!(
@@ -243,9 +243,9 @@ impl Admin {
         on!(self, db => db.change_block(row).await)
     }
 
-    /// Blocks the user of a quota in its realm until a time, by the rule that `who` stands for, and only once: not where the
-    /// same was put on record before, whatever came of it since (somebody may have unblocked him, and meant it), and not
-    /// where a block holds that lasts as long. Whether it was done.
+    /// Blocks the user of a quota in its realm until a time, by the rule that `who` stands for, and only once: not
+    /// where the same was put on record before, whatever came of it since (somebody may have unblocked him, and meant
+    /// it), and not where a block holds that lasts as long. Whether it was done.
     ///
     /// # Errors
     /// [`Error::NoUser`], or the disk's.

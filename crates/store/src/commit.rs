@@ -21,8 +21,8 @@ use crate::{
 pub struct Commit {
     /// The source that this commit belongs to.
     pub source: SourceId,
-    /// That of the source's lease, as it was taken: on PostgreSQL the commit is refused if it is not held any more. `None`
-    /// where nobody else can write: on SQLite, and while a store is copied.
+    /// That of the source's lease, as it was taken: on PostgreSQL the commit is refused if it is not held any more.
+    /// `None` where nobody else can write: on SQLite, and while a store is copied.
     pub epoch: Option<Epoch>,
     /// The source's time: what was received up to it is in this commit or an earlier one. [`crate::State::load`]
     /// gives the last one back.
@@ -31,7 +31,7 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// The session events that this made, in order.
     pub events: Vec<NewEvent>,
-    /// Bytes told in no session.
+    /// Bytes billed in no session.
     pub unattributed: Vec<Unattributed>,
     /// Times of which something may have been missed.
     pub gaps: Vec<Gap>,
@@ -56,7 +56,7 @@ impl Commit {
     }
 }
 
-/// An event to be told.
+/// An event to be sent.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// What happened.
@@ -67,7 +67,8 @@ pub struct NewEvent {
     pub endpoints: Arc<[EndpointId]>,
 }
 
-/// A part of a commit that the database would not take by itself, whatever else there was: it is on record in its place.
+/// A part of a commit that the database would not take by itself, whatever else there was: it is on record in its
+/// place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// `event`, `state`, `unattributed` or `gap`.
@@ -102,9 +103,10 @@ impl<'a> How<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
     /// Its deliveries, to be handed on from memory: in the order of the events, those of an event in the
-    /// order of its endpoints. Those of all lanes: where other nodes make some of them, [`crate::Lanes::of`] tells which.
+    /// order of its endpoints. Those of all lanes: where other nodes make some of them, [`crate::Lanes::of`] says
+    /// which.
     pub deliveries: Vec<Delivery>,
-    /// Events that were there already (a commit repeated, by the caller or after a lost connection): nothing was written
-    /// for these. Those of their deliveries that are still pending are among `deliveries`.
+    /// Events that were there already (a commit repeated, by the caller or after a lost connection): nothing was
+    /// written for these. Those of their deliveries that are still pending are among `deliveries`.
     pub repeated: usize,
 }

@@ -41,10 +41,10 @@ pub struct Copied {
 const PARTS: usize = 4;
 
 /// Copies a store that nobody runs on from SQLite into PostgreSQL, where there must be an empty one: all of it, with
-/// the same ids and bytes, pending deliveries pending. It is one transaction: if it fails, or is interrupted, nothing is
-/// there, and it can be begun again. `progress` is called after each part. The copy has the id of the original, which
-/// [`Store::store_id`] of `to` tells when it is opened again; the original is left as it is, and a file beside it keeps it
-/// from being run on ([`Error::Copied`]).
+/// the same ids and bytes, pending deliveries pending. It is one transaction: if it fails, or is interrupted, nothing
+/// is there, and it can be begun again. `progress` is called after each part. The copy has the id of the original,
+/// which [`Store::store_id`] of `to` returns when it is opened again; the original is left as it is, and a file beside
+/// it keeps it from being run on ([`Error::Copied`]).
 ///
 /// # Errors
 /// [`Error::InUse`] where a turnhook runs on the original, [`Error::NotEmpty`], [`Error::AlreadyCopied`],

@@ -1,5 +1,6 @@
-//! Allocations that are to be set right by coturn's log. Whoever asks for it may be another process, or another machine,
-//! than the one that leads the source and so numbers what it tells. So they wait here until that one has told them.
+//! Allocations that are to be set right by coturn's log. Whoever asks for it may be another process, or another
+//! machine, than the one that leads the source and so numbers its events. So they wait here until that one has emitted
+//! them.
 
 use turnhook_reducer::event::SessionId;
 
@@ -12,11 +13,11 @@ use crate::{
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealRow {
-    /// The session that will tell it.
+    /// The session that will bill it.
     pub session: SessionId,
     /// The source that heard the allocation.
     pub source: SourceId,
-    /// What is to be told; the store does not look into it.
+    /// What is to be billed; the store does not look into it.
     pub data: Vec<u8>,
 }
 
@@ -45,7 +46,7 @@ impl Admin {
         self.0.ask(sql, values![limit.max(1) as u64]).await
     }
 
-    /// It is told, or cannot be.
+    /// It is billed, or cannot be.
     ///
     /// # Errors
     /// The disk's.

@@ -1,9 +1,9 @@
-//! How far time has certainly come: what is removed or given up for its age follows this, and no clock that may have been put
-//! ahead.
+//! How far time has certainly come: what is removed or given up for its age follows this, and no clock that may have
+//! been put ahead.
 //!
-//! A wall clock that is wrong (one bad answer of a time server, a machine restored from an image) would make everything old at
-//! once, and what is removed does not come back. So the horizon follows the wall clock, but no faster than [`CATCH_UP`] times
-//! the monotonic clock, and it is kept in the store: a restart goes on where it was.
+//! A wall clock that is wrong (one bad answer of a time server, a machine restored from an image) would make everything
+//! old at once, and what is removed does not come back. So the horizon follows the wall clock, but no faster than
+//! [`CATCH_UP`] times the monotonic clock, and it is kept in the store: a restart goes on where it was.
 //!
 //! * A clock that is ahead, by however much, for a time `d`: nothing is removed more than `d` early.
 //! * A machine that was off for a week: what it holds stays for up to a week longer, and within a week all is as it was.
@@ -57,10 +57,11 @@ impl Horizon {
 
     /// As it was when it was moved last.
     pub(crate) fn get(&self) -> Timestamp {
-        self.state().told()
+        self.state().bounded()
     }
 
-    /// Moves it by the time that has passed; where it is time to write it down: what to write, and whether it went back.
+    /// Moves it by the time that has passed; where it is time to write it down: what to write, and whether it went
+    /// back.
     pub(crate) fn advance(&self, wall: Timestamp) -> (Timestamp, Option<(u64, bool)>) {
         let mut state = self.state();
         let now = Instant::now();
@@ -77,7 +78,7 @@ impl Horizon {
         }
         let back = |at: u64| before.is_some_and(|before| at < before);
         let write = state.at.filter(|_| due).map(|at| (at, back(at)));
-        (state.told(), write)
+        (state.bounded(), write)
     }
 
     /// It is written down, as this: other nodes may have been further.
@@ -97,7 +98,7 @@ impl State {
     }
 
     /// Never ahead of the wall clock either.
-    fn told(&self) -> Timestamp {
+    fn bounded(&self) -> Timestamp {
         Timestamp(self.at.map_or(0, |at| at.min(self.wall)))
     }
 }
@@ -130,9 +131,9 @@ mod tests {
     fn it_goes_with_a_clock_that_is_right() {
         let mut s = state(None);
         s.pass(0, T);
-        assert_eq!(s.told(), Timestamp(T));
+        assert_eq!(s.bounded(), Timestamp(T));
         seconds(&mut s, 1000, |passed| T + passed);
-        assert_eq!(s.told(), Timestamp(T + 1000 * SECOND));
+        assert_eq!(s.bounded(), Timestamp(T + 1000 * SECOND));
     }
 
     #[test]
@@ -141,13 +142,13 @@ mod tests {
             let mut s = state(Some(T));
             seconds(&mut s, 4, |passed| T + passed + ahead);
             assert_eq!(
-                s.told(),
+                s.bounded(),
                 Timestamp(T + 8 * SECOND),
                 "four of them early, and no more"
             );
             // Put back, it is never ahead of the clock, and soon with it.
             s.pass(SECOND, T + 5 * SECOND);
-            assert_eq!(s.told(), Timestamp(T + 5 * SECOND));
+            assert_eq!(s.bounded(), Timestamp(T + 5 * SECOND));
         }
     }
 
@@ -155,9 +156,9 @@ mod tests {
     fn a_restart_under_a_clock_that_is_ahead_goes_on_where_it_was() {
         let mut s = state(Some(T));
         s.pass(0, T + 3650 * DAY);
-        assert_eq!(s.told(), Timestamp(T));
+        assert_eq!(s.bounded(), Timestamp(T));
         seconds(&mut s, 60, |passed| T + 3650 * DAY + passed);
-        assert_eq!(s.told(), Timestamp(T + 120 * SECOND));
+        assert_eq!(s.bounded(), Timestamp(T + 120 * SECOND));
     }
 
     #[test]
@@ -165,10 +166,10 @@ mod tests {
         let mut s = state(Some(T));
         for day in 0..6 {
             s.pass(DAY, T + 7 * DAY + (day + 1) * DAY);
-            assert_eq!(s.told(), Timestamp(T + 2 * (day + 1) * DAY));
+            assert_eq!(s.bounded(), Timestamp(T + 2 * (day + 1) * DAY));
         }
         s.pass(DAY, T + 14 * DAY);
-        assert_eq!(s.told(), Timestamp(T + 14 * DAY));
+        assert_eq!(s.bounded(), Timestamp(T + 14 * DAY));
     }
 
     #[test]
@@ -178,25 +179,25 @@ mod tests {
         for day in 1..=62 {
             s.pass(DAY, T + day * DAY);
             assert_eq!(
-                s.told(),
+                s.bounded(),
                 Timestamp(T + day * DAY),
                 "the clock itself is the bound meanwhile"
             );
         }
         // And it guards again.
         s.pass(SECOND, T + 9999 * DAY);
-        assert_eq!(s.told(), Timestamp(T + 62 * DAY + 2 * SECOND));
+        assert_eq!(s.bounded(), Timestamp(T + 62 * DAY + 2 * SECOND));
     }
 
     #[test]
     fn a_clock_at_nought_for_an_hour_costs_hours_and_not_decades() {
         let mut s = state(Some(T));
         seconds(&mut s, 3600, |_| 0);
-        assert_eq!(s.told(), Timestamp(0), "nothing is old by such a clock");
+        assert_eq!(s.bounded(), Timestamp(0), "nothing is old by such a clock");
         let hour = 3600 * SECOND;
         for passed in 1..=62 {
             s.pass(hour, T + hour + passed * hour);
         }
-        assert_eq!(s.told(), Timestamp(T + 63 * hour));
+        assert_eq!(s.bounded(), Timestamp(T + 63 * hour));
     }
 }

@@ -65,7 +65,7 @@ impl Ledger {
     }
 
     /// What each user used on each UTC day from `from` to `to` (days since 1970-01-01, both included), in order;
-    /// the next page is `after` the last row of this. The sum of its `usage` is the sum of all `usage_delta` told.
+    /// the next page is `after` the last row of this. The sum of its `usage` is the sum of all `usage_delta` emitted.
     ///
     /// # Errors
     /// The store cannot be read or written.
@@ -175,8 +175,8 @@ impl Ledger {
         Ok(self.sources().await?.get(name).map_or(-1, |id| i64::from(id.0)))
     }
 
-    /// Whether there are only a few deliveries in these states: pending or dead ones are looked up and sorted then; among
-    /// more, the newest are found sooner by walking back from the newest event.
+    /// Whether there are only a few deliveries in these states: pending or dead ones are looked up and sorted then;
+    /// among more, the newest are found sooner by walking back from the newest event.
     async fn are_few(&self, states: &[DeliveryState]) -> Result<bool> {
         const FEW: i64 = 10_000;
         let dialect = self.0.dialect();

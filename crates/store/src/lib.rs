@@ -12,7 +12,7 @@
 //!
 //! * **Durable.** Whatever returns `Ok` is on the disk and survives `kill -9` and a power cut.
 //! * **All or nothing.** A [`Commit`] is written as a whole or not at all; an `Err` means that nothing was
-//!   (but for [`Error::Unavailable`]: an answer may be lost on the way). [`Error::is_transient`] tells whether the same request may succeed later (a full disk, say).
+//!   (but for [`Error::Unavailable`]: an answer may be lost on the way). [`Error::is_transient`] says whether the same request may succeed later (a full disk, say).
 //! * **Harmless to repeat.** A commit may be repeated as it was: events that are there are not written again.
 //! * **Order.** Ids rise with every commit, and within one in the order of its events: of two deliveries of a session
 //!   to an endpoint, the one with the lower id comes first. Delivered, dead and discarded ones no longer count.
@@ -53,10 +53,10 @@
 //! # More than one machine
 //!
 //! On PostgreSQL ([`Store::connect`]) any number of processes run on one store. What each of them may do is settled by
-//! leases ([`Cluster`]): a source is led, and the deliveries of a lane are made, by one node at a time. A [`Commit`] names
-//! the epoch of its source's lease, and is refused with [`Error::LeaseLost`] once another node has taken it. An `Err`
-//! that [is transient](Error::is_transient) may hide a commit that went through: it is repeated as it is, all the same.
-//! The functions say nothing of the database: the same contract holds on both.
+//! leases ([`Cluster`]): a source is led, and the deliveries of a lane are made, by one node at a time. A [`Commit`]
+//! names the epoch of its source's lease, and is refused with [`Error::LeaseLost`] once another node has taken it. An
+//! `Err` that [is transient](Error::is_transient) may hide a commit that went through: it is repeated as it is, all the
+//! same. The functions say nothing of the database: the same contract holds on both.
 
 mod admin;
 mod apart;
@@ -116,18 +116,18 @@ pub use included::{Included, Part};
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};
-pub use reads::{NumberedGap, RecordFilter, RefusedRow, ToldEvent, UnattributedRow};
+pub use reads::{EmittedEvent, NumberedGap, RecordFilter, RefusedRow, UnattributedRow};
 pub use session::{GapRow, SessionDetail, SessionEventRow, SessionFilter, SessionRow, UsageDay};
 use sqlite::Sqlite;
 pub use summed::{Summed, SummedBy, Unit};
 pub use usage::{AuditEntry, Sums, UsageFilter, UsageQuarter};
-pub use user_events::{Earlier, NewUserEvent, Telling, Untold, UntoldChange};
+pub use user_events::{Earlier, NewUserEvent, PendingChange, PendingChanges, UserEventBatch};
 
 /// A store. Clones are the same store. When the last is dropped, what was asked for is still done, and the
 /// file is given free; [`Store::close`] waits for that.
 ///
-/// What can be asked of it has four handles, which are clones of the store, too: whoever needs one of them is given that
-/// one, and cannot ask for the rest.
+/// What can be asked of it has four handles, which are clones of the store, too: whoever needs one of them is given
+/// that one, and cannot ask for the rest.
 #[derive(Clone)]
 pub struct Store {
     state: State,
@@ -223,8 +223,8 @@ impl Store {
             .map(|s| Store::of(Backend::Sqlite(Arc::new(s))))
     }
 
-    /// Connects to a store in PostgreSQL. [`Mode::Run`] makes or migrates the schema if there is need, and if the role may;
-    /// any number of processes may run on it.
+    /// Connects to a store in PostgreSQL. [`Mode::Run`] makes or migrates the schema if there is need, and if the role
+    /// may; any number of processes may run on it.
     ///
     /// # Errors
     /// [`Error::BadUrl`], [`Error::Refused`], [`Error::Unmigrated`], [`Error::Newer`], or [`Error::Unavailable`]

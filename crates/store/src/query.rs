@@ -144,7 +144,7 @@ pub(crate) struct Deliveries<'a> {
 }
 
 impl<'a> Deliveries<'a> {
-    /// Walks from where there is least to look at; `few` tells that there are only a few in the state asked for.
+    /// Walks from where there is least to look at; `few` says that there are only a few in the state asked for.
     pub(crate) fn new(dialect: &'a Dialect, filter: &DeliveryFilter, few: bool) -> Deliveries<'a> {
         let walk = if !filter.ids.is_empty() {
             Walk::Keys

@@ -1,5 +1,5 @@
-//! The ledger as lists for people: what was told, as it was told; sessions by their end; what is on record of gaps, of bytes
-//! that no session tells, and of what the database would not take.
+//! The ledger as lists for people: events, as they were emitted; sessions by their end; what is on record of gaps, of
+//! bytes that no session bills, and of what the database would not take.
 
 use turnhook_reducer::{
     event::{EventId, EventType, SessionEnd, SessionId},
@@ -31,7 +31,7 @@ pub struct RecordFilter {
 
 /// An event as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToldEvent {
+pub struct EmittedEvent {
     /// Rises with every event of the store.
     pub number: i64,
     /// The `webhook-id`.
@@ -62,7 +62,7 @@ pub struct ToldEvent {
     pub usage_delta: Usage,
 }
 
-/// Bytes that were heard of and are told in no session.
+/// Bytes that were heard of and are billed in no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnattributedRow {
     /// Rises with every one.
@@ -81,9 +81,9 @@ pub struct UnattributedRow {
     pub allocation: AllocationId,
     /// When it opened.
     pub opened_at: Timestamp,
-    /// Why it is not told, as in the reducer's reasons.
+    /// Why it is not billed, as in the reducer's reasons.
     pub reason: String,
-    /// What is told nowhere else.
+    /// What is billed nowhere else.
     pub usage: Usage,
 }
 
@@ -131,17 +131,17 @@ impl Ledger {
         Ok(found.first().map_or(0, |(newest,)| *newest))
     }
 
-    /// Events of sessions with numbers above `after`, in the order in which they were committed. Retention trims those that were
-    /// delivered.
+    /// Events of sessions with numbers above `after`, in the order in which they were committed. Retention trims those
+    /// that were delivered.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn told_events(
+    pub async fn emitted_events(
         &self,
         filter: &RecordFilter,
         after: i64,
         limit: usize,
-    ) -> Result<Vec<ToldEvent>> {
+    ) -> Result<Vec<EmittedEvent>> {
         let columns = "t.id, t.event_id, t.session_id, c.name, t.type, t.sequence, t.at, t.data";
         let mut asked = Asked::new(self.0.dialect(), columns, "event t", "t");
         asked.and(&format!("t.type < {FIRST_OF_USERS} AND t.id > ?"), after);
@@ -149,8 +149,8 @@ impl Ledger {
         self.0.list(asked.ordered("t.id", limit)).await
     }
 
-    /// Sessions that ended from `from` on and before `to`, by when they ended; the next page is `after` the last of this. Of
-    /// the filter, the source, the realm and the user count.
+    /// Sessions that ended from `from` on and before `to`, by when they ended; the next page is `after` the last of
+    /// this. Of the filter, the source, the realm and the user count.
     ///
     /// # Errors
     /// The disk's.
@@ -187,7 +187,7 @@ impl Ledger {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// What no session tells, with numbers below `before`, newest first.
+    /// What no session bills, with numbers below `before`, newest first.
     ///
     /// # Errors
     /// The disk's.
@@ -333,10 +333,10 @@ pub(crate) fn ended(
     asked.ordered("s.ended_at, s.id", limit)
 }
 
-impl Record for ToldEvent {
-    fn read<R: Columns>(row: &R) -> Result<ToldEvent, R::Error> {
+impl Record for EmittedEvent {
+    fn read<R: Columns>(row: &R) -> Result<EmittedEvent, R::Error> {
         let facts = facts::unpack_facts(row.value(7)?).ok_or_else(|| R::damaged("event"))?;
-        Ok(ToldEvent {
+        Ok(EmittedEvent {
             number: row.value(0)?,
             id: row.value(1)?,
             session: row.value(2)?,

@@ -1,4 +1,4 @@
-//! The ledger as it is read: sessions, usage by user and day, gaps, and bytes told in no session.
+//! The ledger as it is read: sessions, usage by user and day, gaps, and bytes billed in no session.
 
 use std::collections::HashMap;
 
@@ -107,9 +107,9 @@ pub struct UsageDay {
     pub realm: Vec<u8>,
     /// `None` where `user_pattern` gave nothing.
     pub user: Option<Vec<u8>>,
-    /// Sessions whose start was told on that day.
+    /// Sessions that started on that day, by their events.
     pub started: u64,
-    /// Sessions whose end was told on that day.
+    /// Sessions that ended on that day, by their events.
     pub ended: u64,
     /// How many of those ended are `lower_bound`.
     pub lower_bound: u64,

@@ -1,5 +1,5 @@
-//! Usage by quarters of an hour, of which the days of every zone are made; what sessions told at their end; and what people
-//! did. Read the same way on every database.
+//! Usage by quarters of an hour, of which the days of every zone are made; what sessions came to at their end; and what
+//! people did. Read the same way on every database.
 
 use turnhook_reducer::{
     event::{Accuracy, SessionId},
@@ -30,9 +30,9 @@ pub struct UsageFilter {
 /// Sums of some part of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Sessions whose start was told then.
+    /// Sessions that started then, by their events.
     pub started: u64,
-    /// Sessions whose end was told then.
+    /// Sessions that ended then, by their events.
     pub ended: u64,
     /// How many of those ended are `lower_bound`.
     pub lower_bound: u64,
@@ -116,8 +116,8 @@ impl AuditEntry {
 }
 
 impl Ledger {
-    /// What was used in quarters of an hour from `from` on and before `to`: of a user by time, else by time and user; the
-    /// next page is `after` the last row of this.
+    /// What was used in quarters of an hour from `from` on and before `to`: of a user by time, else by time and user;
+    /// the next page is `after` the last row of this.
     ///
     /// # Errors
     /// The disk's.
@@ -160,8 +160,8 @@ impl Ledger {
         }
     }
 
-    /// What a user's sessions told at their end, of those that ended from `from` on and before `to`: how many, how many of
-    /// these are a lower bound, their durations, and the sum of `usage` of their last events.
+    /// What a user's sessions came to at their end, of those that ended from `from` on and before `to`: how many, how
+    /// many of these are a lower bound, their durations, and the sum of `usage` of their last events.
     ///
     /// # Errors
     /// The disk's.

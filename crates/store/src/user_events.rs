@@ -1,5 +1,6 @@
-//! Events of users: made of the changes of the blocks, in their order, whichever process made these. How far they have been
-//! told is kept in the store, and moves in the transaction that writes the events down: so each is made exactly once.
+//! Events of users: made of the changes of the blocks, in their order, whichever process made these. How far they have
+//! been sent is kept in the store, and moves in the transaction that writes the events down: so each is made exactly
+//! once.
 
 use std::sync::Arc;
 
@@ -22,20 +23,20 @@ use crate::{
     record::{Columns, Record},
 };
 
-/// Changes that nobody has been told of.
+/// Changes of which nobody has been notified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Untold {
-    /// Up to which all have been told.
+pub struct PendingChanges {
+    /// The last change of which everybody has been notified.
     pub from: u64,
     /// Up to which these are.
     pub upto: u64,
     /// In order.
-    pub changes: Vec<UntoldChange>,
+    pub changes: Vec<PendingChange>,
 }
 
-/// A change that nobody has been told of, and what came before it.
+/// A change of which nobody has been notified, and what came before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UntoldChange {
+pub struct PendingChange {
     /// The change.
     pub row: BlockRow,
     /// What a quota said that made it.
@@ -51,24 +52,24 @@ pub struct UntoldChange {
 pub struct Earlier {
     /// Until when it was to hold.
     pub until: Option<Timestamp>,
-    /// Who was told of it, as far as that was decided when this was read.
-    pub told: Vec<EndpointId>,
+    /// Who was notified of it, as far as that was decided when this was read.
+    pub notified: Vec<EndpointId>,
 }
 
-/// What is told of changes, in one transaction.
+/// The events of changes, written down in one transaction.
 #[derive(Clone, Debug, Default)]
-pub struct Telling {
-    /// As in [`Untold`].
+pub struct UserEventBatch {
+    /// As in [`PendingChanges`].
     pub from: u64,
-    /// As in [`Untold`].
+    /// As in [`PendingChanges`].
     pub upto: u64,
     /// In order.
     pub events: Vec<NewUserEvent>,
-    /// Who is told of a block, by the number of its change.
-    pub told: Vec<(u64, Vec<EndpointId>)>,
+    /// Who is notified of a block, by the number of its change.
+    pub notified: Vec<(u64, Vec<EndpointId>)>,
 }
 
-/// A user's event to be told.
+/// A user's event to be sent.
 #[derive(Clone, Debug)]
 pub struct NewUserEvent {
     /// What happened.
@@ -111,36 +112,36 @@ impl NewUserEvent {
 }
 
 impl Outbox {
-    /// Changes of the blocks that nobody has been told of, in order.
+    /// Changes of the blocks of which nobody has been notified, in order.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn untold_changes(&self, limit: usize) -> Result<Untold> {
-        let told = self.0.ask("SELECT told_change FROM store", values![]).await?;
-        let from = told.first().map_or(0, |(told,)| *told);
-        let sql = untold(self.0.dialect());
+    pub async fn pending_changes(&self, limit: usize) -> Result<PendingChanges> {
+        let upto = self.0.ask("SELECT told_change FROM store", values![]).await?;
+        let from = upto.first().map_or(0, |(upto,)| *upto);
+        let sql = select_pending(self.0.dialect());
         let found: Vec<Change> = self.0.ask(&sql, values![from, limit.max(1) as u64]).await?;
-        Ok(Untold {
+        Ok(PendingChanges {
             from,
             upto: found.last().map_or(from, |Change(id, _)| *id),
             changes: found.into_iter().filter_map(|Change(_, change)| change).collect(),
         })
     }
 
-    /// Writes down what is told of changes, and that they have been told. `None` if another node has done so meanwhile:
+    /// Writes down the events of changes, and how far that has come. `None` if another node has done so meanwhile:
     /// nothing is written then. Else the deliveries, to be handed on from memory.
     ///
     /// # Errors
     /// The disk's. An answer may be lost on the way: asked again, it says `None` then.
-    pub async fn tell(&self, telling: Telling) -> Result<Option<Vec<Delivery>>> {
-        on!(self, db => db.tell(Arc::new(telling)).await)
+    pub async fn record_user_events(&self, batch: UserEventBatch) -> Result<Option<Vec<Delivery>>> {
+        on!(self, db => db.record_user_events(Arc::new(batch)).await)
     }
 }
 
 impl Admin {
-    /// Puts on record that the time of blocks is over: of those among these (realm and user) that are the last change there,
-    /// and over at `now`. On PostgreSQL they must be over by the database's clock as well, since a node's may be ahead. How
-    /// many that are.
+    /// Puts on record that the time of blocks is over: of those among these (realm and user) that are the last change
+    /// there, and over at `now`. On PostgreSQL they must be over by the database's clock as well, since a node's may be
+    /// ahead. How many that are.
     ///
     /// # Errors
     /// The disk's.
@@ -150,7 +151,7 @@ impl Admin {
 }
 
 /// The changes, and of each the last one before it in its place.
-fn untold(dialect: &Dialect) -> String {
+fn select_pending(dialect: &Dialect) -> String {
     let (columns, Dialect { user, is, .. }) = (block::columns(dialect), dialect);
     format!(
         "SELECT {columns}, b.quota, p.kind, p.until_at, p.told, EXISTS (SELECT 1 FROM block_change s \
@@ -162,19 +163,19 @@ fn untold(dialect: &Dialect) -> String {
 }
 
 /// The number of a change, and the change, if this version knows what it is.
-struct Change(u64, Option<UntoldChange>);
+struct Change(u64, Option<PendingChange>);
 
 impl Record for Change {
     fn read<R: Columns>(row: &R) -> Result<Change, R::Error> {
         let before = match row.maybe::<i64>(10)? {
             Some(0) => Some(Earlier {
                 until: row.maybe(11)?,
-                told: unpack_told(row.maybe(12)?),
+                notified: unpack_endpoints(row.maybe(12)?),
             }),
             _ => None,
         };
         let (quota, again) = (row.maybe(9)?.and_then(unpack_quota), row.value(13)?);
-        let change = Option::<BlockRow>::read(row)?.map(|row| UntoldChange {
+        let change = Option::<BlockRow>::read(row)?.map(|row| PendingChange {
             row,
             quota,
             before,
@@ -185,12 +186,12 @@ impl Record for Change {
 }
 
 /// Endpoints, two bytes each.
-pub(crate) fn pack_told(endpoints: &[EndpointId]) -> Vec<u8> {
+pub(crate) fn pack_endpoints(endpoints: &[EndpointId]) -> Vec<u8> {
     endpoints.iter().flat_map(|id| id.0.to_be_bytes()).collect()
 }
 
-fn unpack_told(told: Option<&[u8]>) -> Vec<EndpointId> {
-    let (pairs, _) = told.unwrap_or_default().as_chunks::<2>();
+fn unpack_endpoints(packed: Option<&[u8]>) -> Vec<EndpointId> {
+    let (pairs, _) = packed.unwrap_or_default().as_chunks::<2>();
     pairs
         .iter()
         .map(|id| EndpointId(u16::from_be_bytes(*id)))
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn endpoints_are_read_as_they_were_written() {
         let ids = [EndpointId(1), EndpointId(65_535)];
-        assert_eq!(unpack_told(Some(&pack_told(&ids))), ids);
-        assert_eq!(unpack_told(None), []);
+        assert_eq!(unpack_endpoints(Some(&pack_endpoints(&ids))), ids);
+        assert_eq!(unpack_endpoints(None), []);
     }
 }

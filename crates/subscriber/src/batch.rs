@@ -1,8 +1,8 @@
 //! Messages of one connection on their way to the engine: decoded once, by who has just read them, and small.
 //!
-//! All are kept in one block, so that handing over a thousand of them costs as much as handing over one. Counters, which
-//! nearly all of them are, are kept as numbers: in a third of the room of channel and payload, from which both can be told
-//! again to the byte. Everything else is kept as it came.
+//! All are kept in one block, so that handing over a thousand of them costs as much as handing over one. Counters,
+//! which nearly all of them are, are kept as numbers: in a third of the room of channel and payload, from which both
+//! can be written again to the byte. Everything else is kept as it came.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -92,7 +92,7 @@ impl Batch {
         self.count += 1;
     }
 
-    /// False where it is something else, or its text could not be told again to the byte.
+    /// False where it is something else, or its text could not be written again to the byte.
     #[inline]
     fn push_counters(&mut self, message: &Message<'_>, payload: &[u8]) -> bool {
         let (kind, leg, counters) = match &message.kind {

@@ -1,8 +1,8 @@
 //! From channel and payload to a [`Message`]: pure, over bytes, without allocation.
 //!
 //! A channel is read from the right, because realm and username are raw and may hold anything, even
-//! `/allocation/`: first the kind, then the 18 digits, then the rest is names. Where the realm ends is
-//! told by the FIRST `/user/`: a realm is an operator's choice and in practice a domain name, a username is
+//! `/allocation/`: first the kind, then the 18 digits, then the rest is names. The realm ends
+//! at the FIRST `/user/`: a realm is an operator's choice and in practice a domain name, a username is
 //! the client's and may hold `/user/` as often as it likes.
 
 use turnhook_reducer::{
@@ -167,8 +167,8 @@ fn decode_channel(channel: &[u8]) -> Result<(ChannelKind, Names<'_>), Refusal> {
     Ok((kind, Names { realm, username, id }))
 }
 
-/// The relay thread of coturn whose message this is, also where the message cannot be decoded: the first three digits of
-/// the allocation's id.
+/// The relay thread of coturn whose message this is, also where the message cannot be decoded: the first three digits
+/// of the allocation's id.
 #[must_use]
 pub fn relay_thread(channel: &[u8]) -> Option<u16> {
     let rest = channel.strip_suffix(b"/peer").unwrap_or(channel);

@@ -1,7 +1,7 @@
 //! The way from a source to the engine: in order, bounded, and never in the way of reading a socket.
 //!
 //! Where the engine falls so far behind that the bound is reached, messages are given up (and nothing else
-//! is), and a [`Gap`] tells from when to when as soon as there is room again: a gap that is known costs
+//! is), and a [`Gap`] says from when to when as soon as there is room again: a gap that is known costs
 //! accuracy, a socket that is not read costs the connection and everything in it (TRAPS.md, trap 16).
 
 use std::{
@@ -311,8 +311,8 @@ mod tests {
         );
     }
 
-    /// Two million messages as coturn sends them, in the pieces in which a connection is read, and nobody who takes any: on
-    /// a scale of 1 to 16.
+    /// Two million messages as coturn sends them, in the pieces in which a connection is read, and nobody who takes
+    /// any: on a scale of 1 to 16.
     #[test]
     fn a_burst_of_two_million_messages_overflows_nothing() {
         const SCALE: usize = 16;

@@ -191,7 +191,7 @@ impl Reader {
         self.buf.resize((len * 2).min(self.most).max(len + HEADER), 0);
     }
 
-    /// Tells that the first `n` bytes of [`Reader::space`] were filled.
+    /// Takes note that the first `n` bytes of [`Reader::space`] were filled.
     pub fn filled(&mut self, n: usize) {
         let full = self.end + n >= self.buf.len();
         self.end = (self.end + n).min(self.buf.len());

@@ -1,4 +1,4 @@
-//! What a source tells the engine, in the order in which it happened.
+//! What a source says to the engine, in the order in which it happened.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -107,7 +107,8 @@ pub enum Signal {
         /// The name of the server.
         server: Arc<[u8]>,
     },
-    /// A server that was told as stopped is connected again and has not said that it was started: it had not stopped.
+    /// A server that was reported as stopped is connected again and has not said that it was started: it had not
+    /// stopped.
     ServerReturned {
         /// When it connected.
         at: Timestamp,
@@ -154,7 +155,7 @@ pub enum Signal {
 pub struct TurnedAway {
     /// The reason why they were turned away.
     pub reason: TurnAwayReason,
-    /// How many, since this was last told.
+    /// How many, since this was last reported.
     pub count: u64,
     /// The time of the first of them.
     pub from: Timestamp,

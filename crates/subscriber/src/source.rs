@@ -117,7 +117,7 @@ impl SourceHandle {
         self.task.abort_handle()
     }
 
-    /// Stops reading, and closes all connections. What was read is in the queue; nothing is told about the stop,
+    /// Stops reading, and closes all connections. What was read is in the queue; nothing is said about the stop,
     /// since whoever stops a source knows.
     pub async fn stop(mut self) {
         self.task.abort();
@@ -128,8 +128,8 @@ impl SourceHandle {
 }
 
 impl SourceHandle {
-    /// Stops reading, and closes nothing: what was read is in the queue, and the rest is for another program. `None` where
-    /// the source has no connections to leave.
+    /// Stops reading, and closes nothing: what was read is in the queue, and the rest is for another program. `None`
+    /// where the source has no connections to leave.
     pub async fn suspend(mut self) -> Option<Suspended> {
         let (answer, suspended) = oneshot::channel();
         let asked = self.suspend.take().is_some_and(|asks| asks.send(answer).is_ok());

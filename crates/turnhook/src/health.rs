@@ -68,7 +68,7 @@ pub struct ControlStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It tells of the source. On SQLite, always.
+    /// It leads the source. On SQLite, always.
     Leader,
     /// It listens along, to take over.
     Follower,
@@ -106,7 +106,7 @@ impl SourceState {
 pub struct SourceStatus {
     /// `direct` or `redis`.
     pub r#type: &'static str,
-    /// Whether this node tells of it.
+    /// Whether this node leads it.
     pub role: Role,
     /// Whether it hears.
     pub state: SourceState,

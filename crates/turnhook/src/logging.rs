@@ -130,7 +130,7 @@ fn fields() -> impl for<'w> fmt::FormatFields<'w> + 'static {
 /// Counts lines.
 struct Count(Counter);
 
-/// Counts the lines that tell of broken invariants.
+/// Counts the lines that speak of broken invariants.
 fn count<S>(internal_errors: Counter) -> impl Layer<S>
 where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,

@@ -150,7 +150,7 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    /// The names are part of the contract, and all that can be told before is there from the start: a counter that
+    /// The names are part of the contract, and all that can be known before is there from the start: a counter that
     /// comes to be by its first increment has not risen.
     #[test]
     fn every_series_is_there_from_the_start() {

@@ -161,6 +161,6 @@ type Quota struct {
 	// bytes, seconds; more may come.
 	Unit string `json:"unit"`
 	// How much was on record as used when it acted: a little more than the limit, since usage
-	// is told at intervals.
+	// is sent at intervals.
 	Used int64 `json:"used"`
 }

@@ -490,7 +490,7 @@ export interface Quota {
    */
   unit: string;
   /**
-   * How much was on record as used when it acted: a little more than the limit, since usage is told at intervals.
+   * How much was on record as used when it acted: a little more than the limit, since usage is sent at intervals.
    */
   used: number;
 }

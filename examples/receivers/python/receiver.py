@@ -72,7 +72,7 @@ def account_of(data: SessionEndData) -> str:
     """Who is billed: a user of a realm, since `alice` of two realms is two customers.
 
     `user` is null where the username does not match turnhook's user_pattern: a null, and no word that somebody could
-    be called. Names that are not UTF-8 look alike as text; `user_base64` tells them apart.
+    be called. Names that are not UTF-8 look alike as text; `user_base64` distinguishes them.
     """
     if "user" not in data or "realm" not in data:
         raise KeyError("user or realm")

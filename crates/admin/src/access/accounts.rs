@@ -1,5 +1,5 @@
-//! The files of names: `name:role:hash`, one a line. A person's password is hashed by Argon2id, since people choose them.
-//! A token has 256 random bits, which nobody guesses whatever the hash: it is looked up by its SHA-256.
+//! The files of names: `name:role:hash`, one a line. A person's password is hashed by Argon2id, since people choose
+//! them. A token has 256 random bits, which nobody guesses whatever the hash: it is looked up by its SHA-256.
 
 use std::{
     collections::HashMap,
@@ -196,7 +196,7 @@ impl Accounts {
         let tried = Arc::clone(&accounts);
         let trying = tokio::task::spawn_blocking(move || {
             let account = tried.iter().find(|account| account.name == name);
-            // As long for a name that there is not: how long it takes does not tell.
+            // As long for a name that there is not: how long it takes gives nothing away.
             let hash = account.or(tried.first())?.hash.as_str();
             let hash = PasswordHash::new(hash).ok()?;
             let matches = Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash);

@@ -50,7 +50,7 @@ impl fmt::Debug for Access {
     }
 }
 
-/// So many may wait for their password to be tried; more are told to come again.
+/// So many may wait for their password to be tried; more are asked to come again.
 const WAITING: usize = 16;
 
 impl Access {
@@ -136,7 +136,7 @@ enum Denied {
 
 impl Denied {
     fn answer(&self, uri: &Uri, by_password: bool) -> Response {
-        let (status, told) = match self {
+        let (status, message) = match self {
             Denied::Unknown => (
                 StatusCode::UNAUTHORIZED,
                 "who are you? Give a name and a password, or a token".to_owned(),
@@ -150,7 +150,7 @@ impl Denied {
                 format!("too many wrong passwords; try again in {wait} seconds"),
             ),
         };
-        let mut response = refusal(uri, status, told);
+        let mut response = refusal(uri, status, message);
         let headers = response.headers_mut();
         if let Denied::TooMany(wait) = self {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*wait));
@@ -167,12 +167,12 @@ impl Denied {
 }
 
 /// A program gets JSON, a person a line.
-fn refusal(uri: &Uri, status: StatusCode, told: String) -> Response {
+fn refusal(uri: &Uri, status: StatusCode, message: String) -> Response {
     if answer::is_of_the_api(uri) {
-        return Refused::new(status, told).into_response();
+        return Refused::new(status, message).into_response();
     }
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    (status, plain, told + "\n").into_response()
+    (status, plain, message + "\n").into_response()
 }
 
 /// What the request says of who it is from.
@@ -197,9 +197,9 @@ fn given(headers: &HeaderMap) -> Option<Given> {
 pub(crate) async fn enter(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let is_safe = request.method().is_safe();
     if !is_safe && !origin::is_ours(request.headers()) {
-        let told =
+        let message =
             "this was sent by another site: what changes something is taken from turnhook's own pages alone";
-        return refusal(request.uri(), StatusCode::FORBIDDEN, told.to_owned());
+        return refusal(request.uri(), StatusCode::FORBIDDEN, message.to_owned());
     }
     let Some(given) = given(request.headers()) else {
         return Denied::Unknown.answer(request.uri(), access.users.is_some());
@@ -209,14 +209,14 @@ pub(crate) async fn enter(State(access): State<Arc<Access>>, mut request: Reques
         Err(denied) => return denied.answer(request.uri(), access.users.is_some()),
     };
     if !is_safe && who.role < Role::Operator {
-        let told = "this is for operators; you are a viewer";
-        return refusal(request.uri(), StatusCode::FORBIDDEN, told.to_owned());
+        let message = "this is for operators; you are a viewer";
+        return refusal(request.uri(), StatusCode::FORBIDDEN, message.to_owned());
     }
     request.extensions_mut().insert(who);
     next.run(request).await
 }
 
-/// Nothing but what the page brings itself runs, is loaded or is told; nothing of it is kept.
+/// Nothing but what the page brings itself runs, is loaded or sent; nothing of it is kept.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 

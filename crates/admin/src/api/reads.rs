@@ -52,7 +52,7 @@ const SOURCE: Parameter = Parameter::text("source", "Only of this source");
 const REALM: Parameter = Parameter::text("realm", "Only in this realm");
 const BY: Parameter = Parameter::new(
     "by",
-    "What rows are told apart by: some of month, day, hour, source, realm, user",
+    "What rows are grouped by: some of month, day, hour, source, realm, user",
     Of::Like("(month|day|hour|source|realm|user)(,(month|day|hour|source|realm|user)){0,5}"),
 );
 const TOP: Parameter = Parameter::new(
@@ -191,7 +191,7 @@ pub(super) fn add(admin: &Admin, routes: Routes) -> Routes {
         .route(
             reads(
                 "/unattributed",
-                "Bytes that were heard of and are told in no session, newest first",
+                "Bytes that were heard of and are billed in no session, newest first",
                 ON_RECORD,
                 true,
             ),
@@ -245,13 +245,13 @@ async fn session(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
         .and_then(|body| serde_json::from_slice(body).ok())
         .unwrap_or_default();
     let continued = admin.ledger.continued_by(id).await?;
-    let mut told = json::session(&detail.row);
-    told["continued_by"] = continued.iter().map(|id| Value::from(id.to_string())).collect();
-    told["billable"] = body["data"]["billable"].clone();
-    told["events"] = detail.events.iter().map(json::event).collect();
-    told["allocation_list"] = body["data"]["allocations"].clone();
-    told["gaps"] = detail.gaps.iter().map(json::gap).collect();
-    Ok(Json(told).into_response())
+    let mut answer = json::session(&detail.row);
+    answer["continued_by"] = continued.iter().map(|id| Value::from(id.to_string())).collect();
+    answer["billable"] = body["data"]["billable"].clone();
+    answer["events"] = detail.events.iter().map(json::event).collect();
+    answer["allocation_list"] = body["data"]["allocations"].clone();
+    answer["gaps"] = detail.gaps.iter().map(json::gap).collect();
+    Ok(Json(answer).into_response())
 }
 
 /// The days asked for; the month so far, if none are.

@@ -150,7 +150,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
     blocks.push(days(view, &period, Vec::new()));
     let (class, words) = compared(&report.total, &ended);
     blocks.push(Block::Say(class, words));
-    blocks.extend(untold(admin, view, user, (from, to)).await?);
+    blocks.extend(not_received(admin, view, user, (from, to)).await?);
     if report.whole_days {
         let words = "Some of these days were summed up in UTC, by an older version; each counts on the day of its noon.";
         blocks.push(Block::Say("", words.to_owned()));
@@ -186,7 +186,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
     ]));
     blocks.push(Block::Plot(by_day("Billable bytes by day", &period, &days_of)));
     blocks.push(Block::Table(Table {
-        caption: "By day, as told".into(),
+        caption: "By day, as sent".into(),
         columns: vec![
             ("Day", false),
             ("Started", true),
@@ -200,7 +200,7 @@ async fn one_user(admin: &Admin, user: &[u8], view: &View) -> Shown {
             ("Billable bytes", true),
         ],
         rows: days_of.iter().map(|(key, sums)| day_row(key, sums)).collect(),
-        none: "Nothing was told of in these days.",
+        none: "Nothing was sent in these days.",
         next: None,
     }));
     let path = format!("/users/{}/usage", encoded(user));
@@ -232,8 +232,8 @@ const MOST_OPEN: usize = 100;
 /// Of each source.
 const MOST_GAPS: usize = 100;
 
-/// What billing was not told of that user in that time, and whether it still will be.
-async fn untold(
+/// What billing did not get of that user in that time, and whether it still will be.
+async fn not_received(
     admin: &Admin,
     view: &View,
     user: &[u8],
@@ -244,7 +244,7 @@ async fn untold(
         (
             DeliveryState::Dead,
             "bad",
-            "deliveries of that time are dead letters: billing was not told, and will not be until a person replays them.",
+            "deliveries of that time are dead letters: billing did not get them, and will not until a person replays them.",
         ),
         (
             DeliveryState::Pending,
@@ -313,7 +313,7 @@ fn compared(deltas: &Sums, ended: &Sums) -> (&'static str, String) {
         std::cmp::Ordering::Greater => (
             "",
             format!(
-                "{bytes} billable bytes by deltas; {} less by ends: sessions that ended later, or are open, were told of \
+                "{bytes} billable bytes by deltas; {} less by ends: sessions that ended later, or are open, were billed \
                  here in parts.",
                 text::grouped(by_deltas - by_ends)
             ),
@@ -322,7 +322,7 @@ fn compared(deltas: &Sums, ended: &Sums) -> (&'static str, String) {
             "",
             format!(
                 "{bytes} billable bytes by deltas; {} more by ends: sessions that ended here had begun before, and a part \
-                 of them was told of then.",
+                 of them was billed then.",
                 text::grouped(by_ends - by_deltas)
             ),
         ),
@@ -402,7 +402,7 @@ async fn all_usage(admin: &Admin, view: &View) -> Shown {
                 ("Billable bytes", true),
             ],
             rows: rows.collect(),
-            none: "Nothing was told of in these days.",
+            none: "Nothing was sent in these days.",
             next: None,
         }));
     }

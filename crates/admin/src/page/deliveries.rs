@@ -159,7 +159,7 @@ async fn asked_again(admin: &Admin, action: &str, view: &View) -> Shown {
             format!("{count} deliveries match ({which}). They are queued again, with the same ids and bytes.")
         }
         Bulk::Discard => {
-            format!("{count} deliveries match ({which}). They are given up, and nobody is told of them.")
+            format!("{count} deliveries match ({which}). They are given up, and nobody receives them.")
         }
     };
     let mut fields = vec![Field::new("Why, for the record", "reason", "text", &view.asked)];

@@ -264,7 +264,7 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
                 ]
             })
             .collect(),
-        none: "None has connected, or the source is a Redis, where servers are not told apart.",
+        none: "None has connected, or the source is a Redis, where servers are not distinguished.",
         next: None,
     }));
     blocks.push(Block::Table(counted(source)));
@@ -290,8 +290,8 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
     };
     let gaps_of = admin.ledger.gaps_on_record(&only, None, 200).await?;
     blocks.push(Block::Table(gaps(view, gaps_of.iter().map(|(_, row)| row))));
-    let untold = admin.ledger.unattributed(&only, None, 200).await?;
-    let untold = untold.iter().map(|row| {
+    let unbilled = admin.ledger.unattributed(&only, None, 200).await?;
+    let unbilled = unbilled.iter().map(|row| {
         vec![
             Cell::time(row.at, zone),
             Cell::name(&row.username),
@@ -300,14 +300,14 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         ]
     });
     blocks.push(Block::Table(Table {
-        caption: "Bytes that were heard of and are told in no session".into(),
+        caption: "Bytes that were heard of and are billed in no session".into(),
         columns: vec![
             ("When", false),
             ("TURN username", false),
             ("Why", false),
             ("Billable bytes", true),
         ],
-        rows: untold.collect(),
+        rows: unbilled.collect(),
         none: "There are none on record.",
         next: None,
     }));
@@ -319,7 +319,7 @@ async fn one_source(admin: &Admin, name: &str, view: &View) -> Shown {
         ),
         (
             format!("/api/v1/unattributed{query}&format=csv"),
-            "Bytes told in no session as CSV".to_owned(),
+            "Bytes billed in no session as CSV".to_owned(),
         ),
     ];
     if view.who.role == Role::Operator {

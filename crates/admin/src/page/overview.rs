@@ -139,7 +139,7 @@ pub(super) fn by_day(title: &str, period: &Period, rows: &[report::Row]) -> plot
 
 pub(super) fn endpoints(view: &View, endpoints: &[EndpointNow]) -> Table {
     Table {
-        caption: "Whether billing is told".into(),
+        caption: "Whether billing gets its events".into(),
         columns: vec![
             ("Endpoint", false),
             ("State", false),
@@ -166,7 +166,7 @@ pub(super) fn endpoints(view: &View, endpoints: &[EndpointNow]) -> Table {
                 ]
             })
             .collect(),
-        none: "No endpoint is configured: nobody is told.",
+        none: "No endpoint is configured: nothing is sent.",
         next: None,
     }
 }
@@ -218,12 +218,12 @@ pub(super) fn stands(status: &StatusNow, zone: &Zone) -> Vec<Block> {
         said.extend(behind(endpoint, zone));
     }
     if said.is_empty() {
-        let told = if status.endpoints.is_empty() {
-            "Coturn is heard, and nobody is told: no endpoint is configured."
+        let text = if status.endpoints.is_empty() {
+            "Coturn is heard, and nothing is sent: no endpoint is configured."
         } else {
-            "Billing is told everything: every source is heard, and nothing waits for long."
+            "Billing gets everything: every source is heard, and nothing waits for long."
         };
-        said.push(("good", told.to_owned()));
+        said.push(("good", text.to_owned()));
     }
     said.into_iter()
         .map(|(class, text)| Block::Say(class, text))
@@ -283,7 +283,7 @@ fn behind(endpoint: &EndpointNow, zone: &Zone) -> Vec<(&'static str, String)> {
     }
     if endpoint.dead_letters > 0 {
         let text = format!(
-            "{name} was not told of {} events: they are dead letters, and wait for a person.",
+            "{name} did not get {} events: they are dead letters, and wait for a person.",
             endpoint.dead_letters
         );
         said.push(("warn", text));

@@ -42,17 +42,17 @@ async fn search(State(admin): State<Admin>, view: View) -> Response {
                 none: "Nothing was found.",
                 next: None,
             };
-            let told = format!("Looked at the {SESSIONS} newest sessions of the last seven days.");
+            let text = format!("Looked at the {SESSIONS} newest sessions of the last seven days.");
             view.show(Ok((
                 "Found".to_owned(),
-                vec![Block::Say("", told), Block::Table(table)],
+                vec![Block::Say("", text), Block::Table(table)],
             )))
         }
         Ok(Found::Nothing) => {
-            let told = "There is no such user, session or event. What was delivered is kept for `retention`.";
+            let text = "There is no such user, session or event. What was delivered is kept for `retention`.";
             view.show(Ok((
                 "Nothing was found".to_owned(),
-                vec![Block::Say("warn", told.to_owned())],
+                vec![Block::Say("warn", text.to_owned())],
             )))
         }
         Err(refused) => view.refuse(refused),

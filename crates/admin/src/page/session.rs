@@ -36,7 +36,7 @@ fn rule(name: &str) -> String {
         "client" => "the client's leg: what coturn received from the client, plus what it sent to it",
         "egress" => "what coturn sent: to the client, plus to peers",
         "ingress" => "what coturn received: from the client, plus from peers",
-        _ => return "the rule that held when it was told, which this event does not name".to_owned(),
+        _ => return "the rule that held when it was billed, which this event does not name".to_owned(),
     };
     format!("{words} (billable = \"{name}\")")
 }
@@ -47,7 +47,7 @@ fn accuracy(detail: &SessionDetail, view: &View) -> (&'static str, String) {
     match row.end {
         None => (
             "",
-            "It is open: what stands here is what was told so far.".to_owned(),
+            "It is open: what stands here is what was sent so far.".to_owned(),
         ),
         Some((.., Accuracy::Exact)) => {
             let words = "Exact, to the byte: coturn's own totals were seen for every allocation.";
@@ -104,7 +104,7 @@ async fn one_session(admin: &Admin, id: &str, view: &View) -> Shown {
     let mut blocks = vec![Block::Say(class, words)];
     let ended = match row.end {
         Some((at, reason, _)) => format!("{}: {}", zone.show(at), reason.as_str().replace('_', " ")),
-        None => format!("not yet; last told at {}", zone.show(row.updated_at)),
+        None => format!("not yet; last sent at {}", zone.show(row.updated_at)),
     };
     let mut facts = vec![
         ("User", view.user_cell(row.user.as_deref())),
@@ -195,7 +195,7 @@ async fn one_session(admin: &Admin, id: &str, view: &View) -> Shown {
             .events
             .iter()
             .map(|event| {
-                let told = event
+                let shown = event
                     .deliveries
                     .iter()
                     .map(|(name, state)| format!("{name}: {}", state.as_str()));
@@ -212,7 +212,7 @@ async fn one_session(admin: &Admin, id: &str, view: &View) -> Shown {
                     Cell::text(event.event_type.as_str()),
                     Cell::number(event.sequence.into()),
                     Cell::time(event.timestamp, zone),
-                    Cell::State(state, told.collect::<Vec<_>>().join(", ")),
+                    Cell::State(state, shown.collect::<Vec<_>>().join(", ")),
                 ]
             })
             .collect(),
@@ -319,8 +319,8 @@ fn allocations(body: &Value, view: &View) -> Table {
     let bytes = |of: &Value| Cell::number(of.as_u64().unwrap_or_default());
     Table {
         caption: match omitted {
-            0 => "Allocations, as told last".to_owned(),
-            more => format!("Allocations, as told last; {more} more are not listed"),
+            0 => "Allocations, as last sent".to_owned(),
+            more => format!("Allocations, as last sent; {more} more are not listed"),
         },
         columns: vec![
             ("Allocation", false),
@@ -353,7 +353,7 @@ fn allocations(body: &Value, view: &View) -> Table {
                 ]
             })
             .collect(),
-        none: "None is told of.",
+        none: "None is listed.",
         next: None,
     }
 }

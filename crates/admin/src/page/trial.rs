@@ -51,14 +51,14 @@ pub(super) async fn tried(
     match trial::run(&admin, &view.who, &name, &asked).await {
         Ok(trial) => view.show(Ok((
             format!("Test of endpoint {name}"),
-            told(&view, &name, &trial),
+            outcome(&view, &name, &trial),
         ))),
         Err(refused) => view.refuse(refused),
     }
 }
 
 /// What came of it, in words.
-fn told(view: &View, name: &str, trial: &Trial) -> Vec<Block> {
+fn outcome(view: &View, name: &str, trial: &Trial) -> Vec<Block> {
     let shown = text::shown(name.as_bytes());
     let sentence = match (&trial.error, trial.sent.is_empty()) {
         (Some(error), _) => Block::Say(

@@ -170,10 +170,7 @@ async fn a_bill_is_explained_in_words() {
         "{page}"
     );
     let overview = f.get("/").await.body;
-    assert!(
-        overview.contains("billing was not told of 3 events"),
-        "{overview}"
-    );
+    assert!(overview.contains("billing did not get 3 events"), "{overview}");
     // The same as JSON, by day of a zone, and by hour.
     let json: Value = serde_json::from_str(
         &f.get(&format!("/api/v1/users/{user}/usage?{period}&tz=Asia/Kolkata"))

@@ -1,5 +1,5 @@
-//! Who is at the gate. A stranger must be able neither to take the places of coturns, which fail closed without an answer,
-//! nor the process's descriptors: whoever has not logged in has one of a few places, and leaves for a newcomer.
+//! Who is at the gate. A stranger must be able neither to take the places of coturns, which fail closed without an
+//! answer, nor the process's descriptors: whoever has not logged in has one of a few places, and leaves for a newcomer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,8 +22,8 @@ const KNOWN: usize = 1024;
 /// coturn logs in with the first thing that it says: no more are needed of those who have not.
 const STRANGERS: usize = 64;
 
-/// Guesses are as many as somebody makes: they are told this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Guesses are as many as somebody makes: they are reported this often.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Door {
@@ -42,7 +42,7 @@ struct Stranger {
 
 #[derive(Debug, Default)]
 struct Guesses {
-    told_at: Option<Instant>,
+    reported_at: Option<Instant>,
     since: u64,
 }
 
@@ -91,17 +91,17 @@ impl Door {
         }
     }
 
-    /// Somebody gave a wrong password: how many did since it was last told, if it is time to tell it.
+    /// Somebody gave a wrong password: how many did since it was last reported, if it is time to report it.
     pub(super) fn guessed(&self, now: Instant) -> Option<u64> {
         let mut guesses = lock(&self.guesses);
         guesses.since += 1;
         if guesses
-            .told_at
-            .is_some_and(|at| now.duration_since(at) < TELL_EVERY)
+            .reported_at
+            .is_some_and(|at| now.duration_since(at) < REPORT_EVERY)
         {
             return None;
         }
-        guesses.told_at = Some(now);
+        guesses.reported_at = Some(now);
         Some(std::mem::take(&mut guesses.since))
     }
 }
@@ -192,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn guesses_are_told_once_a_minute_with_their_number() {
+    fn guesses_are_reported_once_a_minute_with_their_number() {
         let door = Door::new();
         let now = Instant::now();
         assert_eq!(door.guessed(now), Some(1));
         assert_eq!(door.guessed(now), None);
-        assert_eq!(door.guessed(now + TELL_EVERY / 2), None);
-        assert_eq!(door.guessed(now + TELL_EVERY), Some(3));
+        assert_eq!(door.guessed(now + REPORT_EVERY / 2), None);
+        assert_eq!(door.guessed(now + REPORT_EVERY), Some(3));
     }
 }

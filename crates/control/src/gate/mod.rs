@@ -1,10 +1,10 @@
 //! **While no gate answers, coturn refuses every new allocation.** That is the price of being asked: it fails closed.
 //! What runs goes on, and so do its refreshes.
 //!
-//! coturn with `lt-cred-mech` and `redis-userdb="ip=… port=…"` asks for the key of each user who allocates. The gate knows
-//! the secrets of the TURN REST API and answers with the key that coturn would have made itself, unless the credential
-//! is over or its user is blocked. Clients, and whoever issues their credentials, change nothing. It answers from memory:
-//! whatever the store does, an answer takes microseconds.
+//! coturn with `lt-cred-mech` and `redis-userdb="ip=… port=…"` asks for the key of each user who allocates. The gate
+//! knows the secrets of the TURN REST API and answers with the key that coturn would have made itself, unless the
+//! credential is over or its user is blocked. Clients, and whoever issues their credentials, change nothing. It answers
+//! from memory: whatever the store does, an answer takes microseconds.
 
 mod answer;
 mod door;
@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits { frame: 4096, args: 8 };
 const LOGIN: Duration = Duration::from_secs(5);
 const WRONG: Duration = Duration::from_millis(500);
 
-/// What a gate asks about, and tells.
+/// Whom a gate asks, and to whom it reports.
 pub trait Doorkeeper: Send + Sync + 'static {
     /// Whether it may answer at all: a coturn that is known to be too old could be crashed by a name.
     fn is_open(&self) -> bool;
@@ -48,7 +48,7 @@ pub trait Doorkeeper: Send + Sync + 'static {
     /// Seconds since the epoch, by the wall clock, as in credentials.
     fn now(&self) -> u64;
     /// What became of a question for a key.
-    fn told(&self, answer: Answer);
+    fn answered(&self, answer: Answer);
 }
 
 /// A gate.
@@ -61,7 +61,7 @@ pub struct Config {
     pub secrets: Vec<RestSecret>,
     /// What coturn must log in with, if anything.
     pub password: Option<SecretString>,
-    /// What else coturn is told of the realm.
+    /// What else coturn is answered about the realm.
     pub options: RealmOptions,
 }
 
@@ -284,7 +284,7 @@ impl Shared {
         } else {
             (Answer::Closed, None)
         };
-        keeper.told(answer);
+        keeper.answered(answer);
         key
     }
 }

@@ -27,7 +27,7 @@ impl Doorkeeper for Open {
         0
     }
 
-    fn told(&self, _answer: Answer) {}
+    fn answered(&self, _answer: Answer) {}
 }
 
 async fn start() -> u16 {

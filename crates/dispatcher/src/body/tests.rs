@@ -163,7 +163,7 @@ fn nulls_are_there_where_nothing_was_heard() {
 }
 
 #[test]
-fn tls_labels_and_omissions_are_told() {
+fn tls_labels_and_omissions_are_in_the_body() {
     let mut event = end();
     event.continues = Some(SessionId([255; 16]));
     event.labels = vec![

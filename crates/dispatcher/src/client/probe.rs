@@ -29,7 +29,7 @@ impl Client {
         let response = timeout_at(deadline, self.http.execute(request))
             .await
             .map_err(|_| format!("no answer within {:?}", self.timeout))?
-            .map_err(|error| self.told(error))?;
+            .map_err(|error| self.describe(error))?;
         let date = response
             .headers()
             .get(header::DATE)

@@ -1,4 +1,5 @@
-//! An endpoint that speaks to a billing product: what is about to be sent is written down, sent, and told apart.
+//! An endpoint that speaks to a billing product: what is about to be sent is written down, sent, and taken apart by the
+//! answer.
 
 use std::{sync::Arc, time::Duration};
 

@@ -154,8 +154,8 @@ enum Billed {
 }
 
 impl Account {
-    /// Whether an event certainly comes to nothing here, whatever is metered of traffic: no delivery is made of it. Others
-    /// that come to nothing are found out when they are about to be sent, by the meters of that time.
+    /// Whether an event certainly comes to nothing here, whatever is metered of traffic: no delivery is made of it.
+    /// Others that come to nothing are found out when they are about to be sent, by the meters of that time.
     #[must_use]
     pub fn never_bills(&self, event: &SessionEvent) -> bool {
         let meters = &self.settings.meters;
@@ -236,7 +236,7 @@ impl Account {
         }
         let customer = match self.billed(&event) {
             Billed::To(customer) => customer,
-            // Whoever is sent whole events is told of those as well.
+            // Whoever is sent whole events gets those as well.
             Billed::Nobody | Billed::Dead(Dead::Anonymous) if whole => String::new(),
             Billed::Nobody => return Prepared::Nothing,
             Billed::Dead(why) => return Prepared::Dead(why),

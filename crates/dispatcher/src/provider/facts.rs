@@ -1,4 +1,4 @@
-//! What of an event a product may be told, read from the payload that was written down with it.
+//! What of an event a product may be sent, read from the payload that was written down with it.
 
 use std::{collections::BTreeMap, str::FromStr};
 

@@ -43,7 +43,7 @@ pub use self::{
 pub struct Kind {
     /// `type = "…"`.
     pub name: &'static str,
-    /// What is told of an event beside the amounts, unless the endpoint says.
+    /// What is sent of an event beside the amounts, unless the endpoint says.
     pub properties: &'static [&'static str],
     /// Whether its operator says for how long it knows an item again, so that this may be longer than is known here.
     pub own_window: bool,

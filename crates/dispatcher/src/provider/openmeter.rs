@@ -68,7 +68,7 @@ pub fn make(settings: &Settings) -> Result<Arc<dyn Product>, Wrong> {
             customers: Customers::AttributedLater,
             time_in_key: false,
             accepted: Some(
-                "an event that matches no meter or no customer is taken as well: its `validationError` in the list of events tells",
+                "an event that matches no meter or no customer is taken as well: its `validationError` in the list of events says so",
             ),
         },
     }))

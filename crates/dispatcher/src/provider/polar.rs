@@ -143,7 +143,7 @@ struct Taken {
     duplicates: usize,
 }
 
-/// How many were known is said, and not which: only where all were can it be told of each.
+/// How many were known is said, and not which: only where all were is it known of each.
 fn taken(answer: &Answer<'_>, sent: usize) -> ItemVerdict {
     match serde_json::from_slice::<Taken>(answer.body) {
         Ok(taken) if taken.duplicates == sent => ItemVerdict::Duplicate,

@@ -125,7 +125,7 @@ pub struct Record<'a> {
     pub at: Timestamp,
     /// What each of the endpoint's meters comes to, in the order of the configuration, those at 0 too.
     pub amounts: Vec<(&'a Meter, u64)>,
-    /// What else may be told of the event, by name: the endpoint's allow-list. Never empty values.
+    /// What else may be sent of the event, by name: the endpoint's allow-list. Never empty values.
     pub properties: Vec<(String, serde_json::Value)>,
 }
 
@@ -147,9 +147,9 @@ impl Record<'_> {
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (meter, amount) in &self.amounts {
-            let told = (meter.property.clone(), *amount);
+            let property = (meter.property.clone(), *amount);
             if let Some(group) = groups.iter_mut().find(|group| group.event == meter.event) {
-                group.amounts.push(told);
+                group.amounts.push(property);
                 continue;
             }
             let id = if groups.is_empty() {
@@ -160,7 +160,7 @@ impl Record<'_> {
             groups.push(Group {
                 id,
                 event: &meter.event,
-                amounts: vec![told],
+                amounts: vec![property],
             });
         }
         groups.retain(|group| group.amounts.iter().any(|(_, amount)| *amount > 0));
@@ -296,8 +296,8 @@ pub enum ItemVerdict {
     Retry(Option<Duration>),
     /// Nobody knows whether it was taken; again as above, but not after [`Terms::window`].
     Uncertain(Option<Duration>),
-    /// For certain it was not taken, since another call for its customer is under way (another node's, say); again by the
-    /// schedule. It says nothing of how the endpoint is.
+    /// For certain it was not taken, since another call for its customer is under way (another node's, say); again by
+    /// the schedule. It says nothing of how the endpoint is.
     Busy,
     /// Its time has not come yet by their clock; again in a moment.
     TooEarly,
@@ -315,7 +315,7 @@ pub struct Settings {
     pub meters: Vec<Meter>,
     /// Which usage is counted.
     pub count: Count,
-    /// What else may be told of an event.
+    /// What else may be sent of an event.
     pub properties: Vec<String>,
     /// `options = { … }`: what only this type knows. Its maker refuses what it does not know.
     pub options: serde_json::Map<String, serde_json::Value>,

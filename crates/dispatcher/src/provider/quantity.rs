@@ -58,7 +58,7 @@ pub enum Value {
     Ingress,
     /// 1 for each session that corrects no other.
     Sessions,
-    /// How long the session lasted, told with its end, in whole seconds, rounded up.
+    /// How long the session lasted, given with its end, in whole seconds, rounded up.
     Seconds,
 }
 
@@ -128,11 +128,11 @@ impl Value {
             Value::Egress => totals.client.sent_bytes.saturating_add(peer.sent_bytes),
             Value::Ingress => totals.client.received_bytes.saturating_add(peer.received_bytes),
             Value::Sessions => {
-                let told_with = match count {
+                let counted_with = match count {
                     Count::Delta => EventType::Start,
                     Count::End => EventType::End,
                 };
-                u64::from(event.event_type == told_with && event.continues.is_none())
+                u64::from(event.event_type == counted_with && event.continues.is_none())
             }
             Value::Seconds if event.event_type == EventType::End => {
                 event.duration_ms.unwrap_or_default().div_ceil(1000)
@@ -153,7 +153,7 @@ impl Counter {
     }
 }
 
-/// The properties that may be told of an event, beside `label.NAME`.
+/// The properties that may be sent of an event, beside `label.NAME`.
 pub const PROPERTIES: [&str; 9] = [
     "session_id",
     "sequence",
@@ -166,10 +166,10 @@ pub const PROPERTIES: [&str; 9] = [
     "accuracy",
 ];
 
-/// Those told by default.
+/// Those sent by default.
 pub const USUAL: [&str; 4] = ["session_id", "sequence", "source", "realm"];
 
-/// One of an event's properties by its configured name: the name that it is told under, and what is told. `None` where
+/// One of an event's properties by its configured name: the name that it is sent under, and its value. `None` where
 /// the event has none.
 #[must_use]
 pub fn property(event: &Facts, name: &str) -> Option<(String, Json)> {

@@ -1,11 +1,12 @@
 //! Stripe's Billing Meters (`type = "stripe"`): one meter event in a request, as Stripe takes no more.
 //!
-//! Stripe answers before it has looked at the customer and the value: what it finds later it tells by events of its own.
-//! The meter must sum the raw values; one with an `event_time_window` keeps only the newest of a window.
+//! Stripe answers before it has looked at the customer and the value: what it finds later it reports by events of its
+//! own. The meter must sum the raw values; one with an `event_time_window` keeps only the newest of a window.
 //!
-//! Options: `api = "v1"` (a form; the default) | `"v2"` (JSON, whose refusals have codes) | `"stream"` (batches, of which
-//! nothing is refused at once: only for more than 1000 events a second) · `customer_key`, `value_key` (the meter's keys in
-//! the payload, `stripe_customer_id` and `value`) · `version` (`Stripe-Version`; v2 needs one) · `stream_url`.
+//! Options: `api = "v1"` (a form; the default) | `"v2"` (JSON, whose refusals have codes) | `"stream"` (batches, of
+//! which nothing is refused at once: only for more than 1000 events a second) · `customer_key`, `value_key` (the
+//! meter's keys in the payload, `stripe_customer_id` and `value`) · `version` (`Stripe-Version`; v2 needs one) ·
+//! `stream_url`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -106,7 +107,8 @@ pub fn make(settings: &Settings) -> Result<Arc<dyn Product>, Wrong> {
         oldest: Some(Duration::from_secs(35 * DAY)),
         future: Some(Duration::from_secs(300)),
         all_or_nothing: true,
-        // One call at a time for each customer and meter, whichever session it is of; of the stream no such limit is stated.
+        // One call at a time for each customer and meter, whichever session it is of; of the stream no such limit is
+        // stated.
         order: if stream { Order::Session } else { Order::Customer },
         customers: Customers::Known,
         time_in_key: false,

@@ -93,11 +93,11 @@ fn an_event_of_openmeter_carries_the_meters_that_share_its_type() {
 fn p12_nothing_to_bill_is_no_item_and_moves_no_id() {
     let settings = settings(&[("bytes", "billable_bytes"), ("sessions", "sessions")]);
     let start = facts(EventType::Start, Case::Exact);
-    let (_, told) = items("openmeter", &settings, &start);
-    let ids: Vec<_> = told.iter().map(|item| item.id.as_str()).collect();
+    let (_, sent) = items("openmeter", &settings, &start);
+    let ids: Vec<_> = sent.iter().map(|item| item.id.as_str()).collect();
     assert_eq!(ids, [format!("{EVT}.sessions")]);
-    let (_, told) = items("openmeter", &settings, &facts(EventType::Start, Case::Continues));
-    assert_eq!(told, [], "a session that corrects another costs no fee");
+    let (_, sent) = items("openmeter", &settings, &facts(EventType::Start, Case::Continues));
+    assert_eq!(sent, [], "a session that corrects another costs no fee");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn what_counts_by_delta_and_by_end() {
 }
 
 #[test]
-fn p13_only_what_is_allowed_is_told() {
+fn p13_only_what_is_allowed_is_sent() {
     let event = facts(EventType::End, Case::Many);
     let (_, items) = items("openmeter", &settings(&[("m", "sessions")]), &event);
     assert!(items.is_empty());
@@ -138,8 +138,8 @@ fn p13_only_what_is_allowed_is_told() {
         assert!(!items[0].text.contains(secret), "{}", items[0].text);
     }
     for name in PROPERTIES {
-        let told = property(&facts(EventType::End, Case::Continues), name);
-        assert_eq!(told.map(|(name, _)| name).as_deref(), Some(name));
+        let found = property(&facts(EventType::End, Case::Continues), name);
+        assert_eq!(found.map(|(name, _)| name).as_deref(), Some(name));
     }
     assert_eq!(
         property(&facts(EventType::End, Case::NoUser), "realm"),

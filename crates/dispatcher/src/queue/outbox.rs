@@ -135,7 +135,7 @@ impl Fresh {
     }
 }
 
-/// A read under way, and what happened meanwhile: the page may tell of it or not.
+/// A read under way, and what happened meanwhile: the page may have it or not.
 #[derive(Debug)]
 struct Reading {
     wanted: Wanted,
@@ -195,8 +195,8 @@ impl Outbox {
         None
     }
 
-    /// Outcomes are on record: those of `next_of`, which were read from the newest end, let the next of their sessions be
-    /// read; `read_from` is to be read once more.
+    /// Outcomes are on record: those of `next_of`, which were read from the newest end, let the next of their sessions
+    /// be read; `read_from` is to be read once more.
     pub(super) fn recorded(&mut self, read_from: Option<DeliveryId>, next_of: Option<SessionId>) {
         if let Some(session) = next_of {
             self.fresh.finished(session);

@@ -53,8 +53,8 @@ impl Reducer {
         };
         if s.usage_at.get() <= now {
             s.usage_at = Moment::NEVER;
-            if s.phase == Phase::Open && s.usage() != s.told() {
-                self.tell(session, EventType::Usage);
+            if s.phase == Phase::Open && s.usage() != s.billed() {
+                self.emit(session, EventType::Usage);
             }
         }
         self.review_until(session, now);
@@ -107,8 +107,8 @@ impl Reducer {
         let Some(s) = self.sessions.get_mut(session as usize) else {
             return self.broken("no session to stop joining");
         };
-        let told = s.phase == Phase::Open;
-        if told {
+        let started = s.phase == Phase::Open;
+        if started {
             s.phase = Phase::Ending;
         }
         let group = s.group;
@@ -124,9 +124,9 @@ impl Reducer {
         };
         let idle: Vec<u32> = s.members().iter().copied().filter(is_open).collect();
         for slot in idle {
-            self.leave(session, slot, false, told);
+            self.leave(session, slot, false, started);
         }
-        if told {
+        if started {
             return;
         }
         if let Some(s) = self.sessions.get_mut(session as usize) {
@@ -146,10 +146,10 @@ impl Reducer {
         let Some(s) = self.sessions.get(session as usize) else {
             return self.broken("no session to finish");
         };
-        let (group, told) = (s.group, s.sequence > 0);
+        let (group, started) = (s.group, s.sequence > 0);
         let (ended_at, _) = s.end(now);
-        if told {
-            self.tell(session, EventType::End);
+        if started {
+            self.emit(session, EventType::End);
             self.groups.session_ended(group, ended_at, &self.internal_errors);
         }
         self.mark_session(session);

@@ -1,6 +1,6 @@
-//! Blocked users: which allocations are to be ended, and which ends were asked for. Who is blocked is handed in anew after a
-//! start, and so is what follows from it. State that is kept is alone that an end was asked for, and why: coturn's stream
-//! does not say who ended an allocation, and whoever asked may not live to hear of it.
+//! Blocked users: which allocations are to be ended, and which ends were asked for. Who is blocked is handed in anew
+//! after a start, and so is what follows from it. State that is kept is alone that an end was asked for, and why:
+//! coturn's stream does not say who ended an allocation, and whoever asked may not live to hear of it.
 
 use std::sync::Arc;
 
@@ -100,8 +100,8 @@ impl Reducer {
         std::mem::take(&mut self.enforcing.ended)
     }
 
-    /// Somebody is about to end an allocation, once that is on record or cannot wait for it any longer: its row says so from
-    /// now on. False if it must not be ended any more: it has closed, or its user is blocked no longer.
+    /// Somebody is about to end an allocation, once that is on record or cannot wait for it any longer: its row says so
+    /// from now on. False if it must not be ended any more: it has closed, or its user is blocked no longer.
     pub fn ending(&mut self, at: Timestamp, to_end: &ToEnd, confirm: u64) -> bool {
         self.begin_beside(at);
         if !self.may_end(to_end) {
@@ -232,8 +232,8 @@ impl Reducer {
         }
     }
 
-    /// When an allocation was cut off that is found to be over by `closed_at`, and of which nothing was heard after its end
-    /// had been asked for: whoever asked was killed before it heard of that end. `None` if it lasted longer.
+    /// When an allocation was cut off that is found to be over by `closed_at`, and of which nothing was heard after its
+    /// end had been asked for: whoever asked was killed before it heard of that end. `None` if it lasted longer.
     pub(crate) fn cut_unheard(
         &mut self,
         slot: u32,
@@ -245,9 +245,13 @@ impl Reducer {
             return None;
         }
         let session = self.allocation(slot)?.session;
-        // What was told of its session stands: it lasted as long.
-        let told = self.sessions.get(session as usize).map(|s| s.last_event_at.get());
-        let over = cut.at.max(heard_at).max(told.unwrap_or_default()).min(closed_at);
+        // Events of its session stand: it lasted as long.
+        let last_event_at = self.sessions.get(session as usize).map(|s| s.last_event_at.get());
+        let over = cut
+            .at
+            .max(heard_at)
+            .max(last_event_at.unwrap_or_default())
+            .min(closed_at);
         Some((over, self.cut_off(slot, &cut)))
     }
 
@@ -263,7 +267,7 @@ impl Reducer {
         if let Some(session) = session
             && let Some(s) = self.sessions.get_mut(session as usize)
         {
-            // Whoever blocked him may unblock him before the session is told, by this program or by the next.
+            // Whoever blocked him may unblock him before the session's end is emitted, by this program or by the next.
             s.former_mut().block_reason = Some(Arc::clone(&cut.reason));
             self.mark_session(session);
         }

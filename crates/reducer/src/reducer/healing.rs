@@ -4,8 +4,8 @@ use super::Reducer;
 use crate::{heal::Heal, time::Timestamp};
 
 impl Reducer {
-    /// Tells what a log has more than was told. False, and nothing is told, where the stream may yet tell it: while the
-    /// allocation is kept here, open or ended.
+    /// Emits what a log has more than was billed. False, and nothing is emitted, where the stream may yet say it: while
+    /// the allocation is kept here, open or ended.
     pub fn heal(&mut self, now: Timestamp, heal: &Heal) -> bool {
         if self.may_be_heard_of(now, heal) {
             return false;

@@ -1,4 +1,4 @@
-//! Leftovers: what parked allocations carried below `residue`. One row a group; told in the group's next session, or
+//! Leftovers: what parked allocations carried below `residue`. One row a group; billed in the group's next session, or
 //! alone once it reaches `residue`, or after a day.
 
 use super::Reducer;
@@ -26,19 +26,19 @@ struct Left {
 }
 
 impl Reducer {
-    /// A parked allocation is over, and what it relayed since it was last told is too little for a session.
+    /// A parked allocation is over, and what it relayed since it was last billed is too little for a session.
     pub(crate) fn leave_over(&mut self, slot: u32, totals_seen: bool, exact: bool) {
         let left = Left {
             usage: self.part(slot),
-            relayed: self.untold_relayed(slot),
+            relayed: self.unbilled_relayed(slot),
             inexact: !exact,
             withheld: false,
         };
         self.add_leftover(slot, left, totals_seen);
     }
 
-    /// An allocation is over before it was known whether there is a peer leg: its counters are told, or on record, and
-    /// what is to be billed for them waits. Returns how many bytes that is if there is none.
+    /// An allocation is over before it was known whether there is a peer leg: its counters are billed, or on record,
+    /// and what is to be billed for them waits. Returns how many bytes that is if there is none.
     pub(crate) fn withhold(&mut self, slot: u32, totals_seen: bool, part: Usage) -> u64 {
         let client = part.legs.client;
         let bytes = client.received_bytes.saturating_add(client.sent_bytes);
@@ -78,7 +78,7 @@ impl Reducer {
         if self.leftovers.get(found).is_some_and(other_kind) {
             // Only while nobody knows what legs there are, something may be withheld and something left over.
             if left.withheld {
-                self.tell_leftover(found);
+                self.bill_leftover(found);
             } else {
                 self.record_leftover(found);
             }
@@ -100,7 +100,7 @@ impl Reducer {
         l.inexact |= left.inexact;
         l.withheld = left.withheld;
         l.last_close = later(Some(l.last_close), close).unwrap_or(close);
-        // What is withheld is listed where its counters were told.
+        // What is withheld is listed where its counters were billed.
         l.past_count += u32::from(!left.withheld);
         let listed = !left.withheld && l.past.len() < LISTED;
         if listed {
@@ -113,7 +113,7 @@ impl Reducer {
         }
         self.outgoing.leftover(found);
         if ripe {
-            self.tell_leftover(found);
+            self.bill_leftover(found);
         }
     }
 
@@ -152,7 +152,7 @@ impl Reducer {
     /// A leftover's day is over. What is withheld waits on.
     pub(crate) fn settle_leftover(&mut self, slot: u32) {
         if self.leftovers.get(slot).is_none_or(|l| !l.withheld) {
-            return self.tell_leftover(slot);
+            return self.bill_leftover(slot);
         }
         let Some(mut l) = self.take_leftover(slot) else {
             return self.broken("a leftover that is gone");
@@ -164,8 +164,9 @@ impl Reducer {
         self.outgoing.leftover(slot);
     }
 
-    /// It is known whether there is a peer leg. If there is none, what was withheld is told; else all was told before.
-    pub(crate) fn tell_withheld(&mut self, peer_leg: bool) {
+    /// It is known whether there is a peer leg. If there is none, what was withheld is billed; else all was billed
+    /// before.
+    pub(crate) fn bill_withheld(&mut self, peer_leg: bool) {
         let withheld = self.leftovers.iter().filter(|(_, l)| l.withheld);
         let mut slots: Vec<u32> = withheld.map(|(slot, _)| slot).collect();
         // By what they are, not by their numbers: those hang on places in memory, and on when there was a restart.
@@ -194,12 +195,12 @@ impl Reducer {
             if let Some(l) = self.leftovers.get_mut(slot) {
                 l.withheld = false;
             }
-            self.tell_leftover(slot);
+            self.bill_leftover(slot);
         }
     }
 
     /// In the group's session, if there is one, else in a session of its own.
-    pub(crate) fn tell_leftover(&mut self, slot: u32) {
+    pub(crate) fn bill_leftover(&mut self, slot: u32) {
         let Some(l) = self.leftovers.get(slot) else {
             return self.broken("a leftover that is gone");
         };
@@ -220,8 +221,8 @@ impl Reducer {
         );
         let id = self
             .identity
-            .leftover(self.leftovers_told, &identity, continues, started_at);
-        self.leftovers_told += 1;
+            .leftover(self.leftovers_billed, &identity, continues, started_at);
+        self.leftovers_billed += 1;
         self.outgoing.source();
         self.hold_group(group);
         self.names.hold_again(name, &self.internal_errors);
@@ -235,7 +236,7 @@ impl Reducer {
         former.last_relayed_close = Some(last_close);
         let session = self.sessions.insert(new) as u32;
         self.mark_session(session);
-        self.tell(session, EventType::Start);
+        self.emit(session, EventType::Start);
         self.absorb(session, slot);
         if let Some(s) = self.sessions.get_mut(session as usize) {
             s.phase = Phase::Ending;
@@ -244,7 +245,7 @@ impl Reducer {
             self.broken("a leftover's own session that is gone");
         }
         self.finish(session);
-        // One that waits to be told begins after it.
+        // One that waits for its start begins after it.
         let ended_at = self.groups.ended_at(group);
         if let Some(s) = self.sessions.get_mut(current as usize)
             && s.phase == Phase::Waiting
@@ -254,7 +255,7 @@ impl Reducer {
         }
     }
 
-    /// A session of the group has started: what was left over is told in it.
+    /// A session of the group has started: what was left over is billed in it.
     pub(crate) fn absorb_leftover(&mut self, session: u32) {
         let group = self.sessions.get(session as usize).map_or(NONE, |s| s.group);
         let slot = self.groups.leftover(group);
@@ -288,7 +289,7 @@ impl Reducer {
         self.mark_session(session);
     }
 
-    /// On record, told nowhere.
+    /// On record, billed nowhere.
     fn record_leftover(&mut self, slot: u32) {
         let Some(l) = self.take_leftover(slot) else {
             return self.broken("a leftover that is gone");

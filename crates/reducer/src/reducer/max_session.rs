@@ -1,7 +1,7 @@
-//! A session that lasts too long: whoever refreshes for ever is told, and billed, in parts.
+//! A session that lasts too long: whoever refreshes for ever is billed in parts.
 //!
-//! It ends at the limit, as it is, and what it still holds goes on at once in a session that continues it. Nothing waits for
-//! anything, so it is the same for a session of a million bytes and one of none, before and after a restart.
+//! It ends at the limit, as it is, and what it still holds goes on at once in a session that continues it. Nothing
+//! waits for anything, so it is the same for a session of a million bytes and one of none, before and after a restart.
 
 use super::Reducer;
 use crate::{
@@ -64,7 +64,7 @@ impl Reducer {
             s.phase = Phase::Ending;
             let former = s.former_mut();
             former.last_relayed_close = Some((now, CloseReason::MaxSession));
-            // What it still waits for is told in the next one, and so is that it closed.
+            // What it still waits for is billed in the next one, and so is that it closed.
             for past in former.past.iter_mut().filter(|p| !p.totals_seen) {
                 let parted = members.iter().any(|slot| {
                     self.allocations.get(*slot as usize).is_some_and(|a| {

@@ -161,7 +161,7 @@ impl Reducer {
         news
     }
 
-    /// Two servers say that an allocation of this key is theirs, and nothing tells their messages apart.
+    /// Two servers say that an allocation of this key is theirs, and nothing distinguishes their messages.
     fn share(&mut self, slot: u32, details: &Details, status: Status<'_>) -> bool {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             self.broken("no allocation to share");
@@ -212,7 +212,7 @@ impl Reducer {
             Kind::Deleted | Kind::Traffic(..) => false,
             Kind::Refreshed(status) if status.lifetime == 0 => false,
             Kind::New(status) | Kind::Refreshed(status) => {
-                // The totals will not come any more: coturn tells of one allocation in order.
+                // The totals will not come any more: coturn speaks of one allocation in order.
                 let seen = matches!(kind, Kind::New(_));
                 let details = self.details(&status);
                 let same_client = self
@@ -246,7 +246,7 @@ impl Reducer {
         let opening = Opening {
             seen,
             twin,
-            told: before.map_or_else(Carried::default, |t| t.rest.carried()),
+            billed: before.map_or_else(Carried::default, |t| t.rest.carried()),
             ..Opening::default()
         };
         let slot = self.open(key, Some(status), opening);
@@ -342,7 +342,7 @@ impl Reducer {
                 carried = carried.plus_peer(counters, client, framing);
             }
         }
-        carried = self.not_below_told(slot, carried);
+        carried = self.not_below_billed(slot, carried);
         self.count(slot, &carried, leg == self.last_leg());
         if wraps {
             // Totals would heal the loss of the counters, and not that of this.

@@ -101,8 +101,8 @@ pub struct Reducer {
     /// Open allocations of which the operator knows that their realm was switched.
     pub(crate) switched_realms: HashSet<u32>,
     pub(crate) leftovers: Aside<Leftover>,
-    /// How many were told in sessions of their own: part of those sessions' ids.
-    pub(crate) leftovers_told: u64,
+    /// How many were billed in sessions of their own: part of those sessions' ids.
+    pub(crate) leftovers_billed: u64,
     /// Whether the peer leg is reported, as far as is known.
     pub(crate) peer_leg: Known,
     pub(crate) wall: Wall,
@@ -157,7 +157,7 @@ impl Reducer {
             halves: halves::Halves::default(),
             switched_realms: HashSet::new(),
             leftovers: Aside::default(),
-            leftovers_told: 0,
+            leftovers_billed: 0,
             peer_leg: Known::default(),
             wall: Wall::default(),
             ending: VecDeque::new(),
@@ -374,8 +374,8 @@ impl Reducer {
         }
     }
 
-    /// Since when nothing was heard, as far as no gap is on record for it: since before a restart, perhaps. `None` while the
-    /// source hears, and before it ever did.
+    /// Since when nothing was heard, as far as no gap is on record for it: since before a restart, perhaps. `None`
+    /// while the source hears, and before it ever did.
     #[must_use]
     pub fn unheard_since(&self) -> Option<Timestamp> {
         self.hearing.unheard_since()
@@ -407,7 +407,7 @@ impl Reducer {
         })
     }
 
-    /// Where a recording that began in the midst is told again: since when nothing had been missed. After
+    /// Where a recording that began in the midst is replayed: since when nothing had been missed. After
     /// [`Reducer::hearing`].
     pub fn heard_since(&mut self, heard: &HearsSince) {
         self.hearing.heard_since(heard.all.min(self.now));
@@ -422,8 +422,8 @@ impl Reducer {
     }
 
     /// From now on the wall clock is `ahead` milliseconds ahead of the time of the inputs (negative: behind). That
-    /// time never goes back; what is told follows the wall clock at once, but for sessions of which a later time was told
-    /// already.
+    /// time never goes back; times in events follow the wall clock at once, but for sessions of which a later time was
+    /// emitted already.
     pub fn wall_clock(&mut self, at: Timestamp, ahead: i64) {
         self.begin(at);
         if self.wall.set(self.now, ahead) {

@@ -191,15 +191,15 @@ impl Reducer {
     }
 
     /// Whether a `new` may repeat that of an allocation which opened then. Where each server has connections of its own
-    /// nothing comes twice; elsewhere it may, and a client that returns within a minute, from the same address (or from any,
-    /// where the first had moved) and under the same number, looks the same: what follows is told as far as it is beyond
-    /// what was told, since else all of it might be told twice.
+    /// nothing comes twice; elsewhere it may, and a client that returns within a minute, from the same address (or from
+    /// any, where the first had moved) and under the same number, looks the same: what follows is billed as far as it
+    /// is beyond what was billed, since else all of it might be billed twice.
     fn may_come_twice(&self, opened_at: Timestamp) -> bool {
         !self.rules.direct && self.now.since(opened_at) <= COPY_WITHIN
     }
 
-    /// Whether a total may be the copy of one of the life before, of which this key's allocation is the next: it is told
-    /// already. Its own is what its reports say.
+    /// Whether a total may be the copy of one of the life before, of which this key's allocation is the next: it is
+    /// billed already. Its own is what its reports say.
     pub(crate) fn is_total_of_before(&self, slot: u32, leg: Leg, total: Counters) -> bool {
         let a = self.allocation(slot);
         a.and_then(|a| Some((a, a.rare.as_ref()?.before.as_deref()?)))
@@ -211,7 +211,7 @@ impl Reducer {
         let ended = self.tombstones.get(tombstone);
         ended
             .and_then(|t| Some((t, t.rest.more.before.as_ref()?)))
-            .is_some_and(|(t, before)| self.is_one_of(before, t.opened_at, &t.rest.told, leg, total))
+            .is_some_and(|(t, before)| self.is_one_of(before, t.opened_at, &t.rest.billed, leg, total))
     }
 
     /// Whether a total is one of those of the life before one that opened then and carried `own`.

@@ -19,8 +19,8 @@ pub(crate) struct Opening {
     pub(crate) from_snapshot: bool,
     /// What was heard of it while it was unconfirmed.
     pub(crate) carried: Carried,
-    /// What was told of an earlier life of its key, and may hold deltas of this one: counted from there on.
-    pub(crate) told: Carried,
+    /// What was billed of an earlier life of its key, and may hold deltas of this one: counted from there on.
+    pub(crate) billed: Carried,
     pub(crate) reported: bool,
     /// coturn's counters may have wrapped in a report of that.
     pub(crate) wrapped: bool,
@@ -47,7 +47,7 @@ impl Reducer {
         status: Option<Status<'_>>,
         opening: Opening,
     ) -> u32 {
-        // A new incarnation: what was told of the old one cannot be added to any more.
+        // A new incarnation: nothing can be added any more to what was billed of the old one.
         let mut before = None;
         if let Some(tombstone) = self.find_tombstone(key) {
             let ended = self.forget_tombstone(tombstone).map(|t| t.rest);
@@ -55,17 +55,17 @@ impl Reducer {
             before = ended.and_then(|rest| {
                 // As coturn said it, where what was counted is of more than one life.
                 let said = Legs {
-                    client: rest.more.client_total.unwrap_or(rest.told.client),
-                    peer: rest.told.peer,
+                    client: rest.more.client_total.unwrap_or(rest.billed.client),
+                    peer: rest.billed.peer,
                 };
-                let told = Some(said).filter(|told| !told.is_zero());
-                told.or(rest.more.before)
+                let billed = Some(said).filter(|billed| !billed.is_zero());
+                billed.or(rest.more.before)
             });
         }
         let name = self.names.hold(key.realm, key.username);
         let group = self.group_of(name);
         let details = status.map_or_else(Details::default, |s| self.details(&s));
-        let doubted = !opening.told.is_zero();
+        let doubted = !opening.billed.is_zero();
         let mut flags = Flags::empty();
         flags.set(Flags::OPENED_SEEN, opening.seen);
         flags.set(Flags::FROM_SNAPSHOT, opening.from_snapshot);
@@ -89,7 +89,7 @@ impl Reducer {
         allocation.remote = details.remote;
         allocation.realm = key.realm_tag;
         allocation.set_labels(details.labels, &self.labels);
-        allocation.set_carried(&opening.told.plus(opening.carried));
+        allocation.set_carried(&opening.billed.plus(opening.carried));
         let twin = opening.twin.max(self.least_twin());
         if twin > 0 {
             allocation.rare().twin = twin;
@@ -102,12 +102,12 @@ impl Reducer {
         }
         if doubted {
             let rare = allocation.rare();
-            rare.base = opening.told.legs;
-            rare.base_sent_on = opening.told.sent_on;
-            let by_legs = opening.told.relayed(self.peer_leg());
-            // What waits until it is known which legs there are is told by itself.
+            rare.base = opening.billed.legs;
+            rare.base_sent_on = opening.billed.sent_on;
+            let by_legs = opening.billed.relayed(self.peer_leg());
+            // What waits until it is known which legs there are is billed by itself.
             let withheld = match self.reports_peer_leg() {
-                None => opening.told.relayed(false),
+                None => opening.billed.relayed(false),
                 Some(_) => 0,
             };
             rare.base_relayed = by_legs;

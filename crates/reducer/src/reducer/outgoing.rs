@@ -103,7 +103,7 @@ impl Outgoing {
         }
     }
 
-    /// For the operator. Bounded: who has not listened so long knows already, and is told how many more there were.
+    /// For the operator. Bounded: who has not listened so long knows already, and gets the number of the rest.
     pub(super) fn notice(&mut self, notice: Notice) {
         if self.muted {
             return;

@@ -14,7 +14,7 @@ pub struct Output {
     pub events: Vec<SessionEvent>,
     /// The rows of state that changed; at most one change for a row.
     pub changes: Vec<Change>,
-    /// What is told in no session.
+    /// What is billed in no session.
     pub unattributed: Vec<Unattributed>,
     /// What the operator should hear of.
     pub notices: Vec<Notice>,
@@ -91,7 +91,7 @@ pub struct Stats {
     pub unconfirmed_evicted: u64,
     /// Unconfirmed ids that nobody confirmed in time.
     pub unconfirmed_expired: u64,
-    /// Messages that repeated what had been told, or came after the end of what they speak of.
+    /// Messages that repeated what was known, or came after the end of what they speak of.
     pub repeats: u64,
     /// Bytes on record as unattributed.
     pub unattributed_bytes: u64,

@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Reducer {
-    /// Relayed bytes that no session has told.
-    pub(crate) fn untold_relayed(&self, slot: u32) -> u64 {
+    /// Relayed bytes that no session has billed.
+    pub(crate) fn unbilled_relayed(&self, slot: u32) -> u64 {
         let peer_leg = self.peer_leg();
         let Some(a) = self.allocation(slot) else {
             self.broken("no allocation that may have relayed");
@@ -27,14 +27,14 @@ impl Reducer {
     }
 
     /// A parked allocation that has relayed joins its group's session. Where there is none, it opens one
-    /// that continues the old, once what it relayed is worth telling: connectivity checks that are first
+    /// that continues the old, once what it relayed is worth a session: connectivity checks that are first
     /// reported when an idle allocation closes must not make a session of their own.
     pub(crate) fn join_if_relayed(&mut self, slot: u32) {
-        let untold = self.untold_relayed(slot);
+        let unbilled = self.unbilled_relayed(slot);
         let Some(a) = self.allocations.get(slot as usize) else {
             return self.broken("no allocation to join");
         };
-        if a.session != NONE || untold == 0 {
+        if a.session != NONE || unbilled == 0 {
             return;
         }
         let current = self.groups.current(a.group);
@@ -42,7 +42,7 @@ impl Reducer {
             self.join(slot, current);
             self.start_if_relayed(current);
             self.review(current);
-        } else if a.flags.contains(Flags::REVIVED) || untold >= self.rules.residue {
+        } else if a.flags.contains(Flags::REVIVED) || unbilled >= self.rules.residue {
             let continues = a.rare.as_ref().and_then(|r| r.continues);
             self.open_session(slot, continues);
             let session = self.allocations.get(slot as usize).map_or(NONE, |a| a.session);
@@ -50,13 +50,13 @@ impl Reducer {
         }
     }
 
-    /// On record what an allocation carried and no session tells.
-    pub(crate) fn record_untold(&mut self, slot: u32, reason: UnattributedReason) {
+    /// On record what an allocation carried and no session bills.
+    pub(crate) fn record_unbilled(&mut self, slot: u32, reason: UnattributedReason) {
         let part = self.part(slot);
         self.record_unattributed(slot, part, reason);
     }
 
-    /// On record what its totals say beyond what is told of it.
+    /// On record what its totals say beyond what is billed of it.
     pub(crate) fn record_beyond(&mut self, slot: u32, all: &Carried) {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {
@@ -100,15 +100,15 @@ impl Reducer {
     pub(crate) fn bury(
         &mut self,
         slot: u32,
-        told: Carried,
-        untold: Option<Carried>,
+        billed: Carried,
+        unbilled: Option<Carried>,
         withheld: u64,
         totals_seen: bool,
     ) {
         let stale = self.stale_of(slot);
         let peer_leg = self.peer_leg();
-        let known_relayed = if self.has_relayed(&told.legs, true) {
-            told.relayed(peer_leg)
+        let known_relayed = if self.has_relayed(&billed.legs, true) {
+            billed.relayed(peer_leg)
         } else {
             0
         };
@@ -145,20 +145,20 @@ impl Reducer {
         let rest = TombstoneRest {
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
             twin,
-            told: told.legs,
+            billed: billed.legs,
             continues: a.rare.as_ref().and_then(|r| r.continues),
             totals_seen,
             mixed,
             expires_at,
             more: TombstoneMore {
-                sent_on: told.sent_on,
+                sent_on: billed.sent_on,
                 relayed,
                 reason,
                 copied: a.rare.as_ref().is_some_and(|r| r.copied),
                 kin: a.rare.as_ref().is_some_and(|r| r.kin),
                 client_total: a.totals().0,
                 withheld: withheld.saturating_add(waited),
-                untold,
+                unbilled,
                 wrapped: a.flags.contains(Flags::WRAPPED),
                 before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
                 moved: a.flags.contains(Flags::MOVED),
@@ -183,7 +183,7 @@ impl Reducer {
         self.stale_ended(slot, stale);
     }
 
-    /// What is heard of for the first time from now on may have been told before.
+    /// What is heard of for the first time from now on may have been billed before.
     fn tombstone_evicted(&mut self) {
         if self.now >= self.evicted_until {
             self.outgoing.notice(super::Notice::TombstonesEvicted);
@@ -200,7 +200,7 @@ impl Reducer {
         self.outgoing.source();
     }
 
-    /// Tells apart the incarnations that open now from those that opened and were forgotten at this very
+    /// Distinguishes the incarnations that open now from those that opened and were forgotten at this very
     /// instant: their tombstones would have done it.
     pub(crate) fn least_twin(&self) -> u16 {
         let now = self.evicted_until == self.now.plus(UNSETTLED_TTL);
@@ -229,21 +229,21 @@ impl Reducer {
         Some(t)
     }
 
-    /// What an ended allocation carried and nobody was told is on record once nothing more can be heard of it.
+    /// What an ended allocation carried and nobody was billed for is on record once nothing more can be heard of it.
     fn record_forgotten(&mut self, slot: u32) {
         let rule = self.rules.billable;
         let Some(t) = self.tombstones.get_mut(slot) else {
             return self.broken("no tombstone to record");
         };
-        let Some(untold) = t.rest.more.untold.take() else {
-            return; // it was told whole
+        let Some(unbilled) = t.rest.more.unbilled.take() else {
+            return; // it was billed whole
         };
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("no tombstone to record");
         };
         let usage = Usage {
-            legs: untold.legs,
-            billable_bytes: rule.bytes(&untold.legs, 0),
+            legs: unbilled.legs,
+            billable_bytes: rule.bytes(&unbilled.legs, 0),
         };
         self.outgoing.unattributed(Unattributed {
             // Whenever that is looked for.
@@ -266,7 +266,7 @@ impl Reducer {
             return false;
         };
         t.heard_at = now;
-        let told = t.rest.told;
+        let billed = t.rest.billed;
         let (copied, moved) = (t.rest.more.copied, t.rest.more.moved);
         let (totals_seen, mixed) = (t.rest.totals_seen, t.rest.mixed);
         let twin = if t.opened_at == now {
@@ -331,14 +331,14 @@ impl Reducer {
                 }
                 true
             }
-            // The deltas of which it is the total may have been told already.
-            Kind::TotalTraffic(Leg::Client, total) if mixed && told.client.exceeds(&total) => false,
+            // The deltas of which it is the total may have been billed already.
+            Kind::TotalTraffic(Leg::Client, total) if mixed && billed.client.exceeds(&total) => false,
             Kind::TotalTraffic(leg, total) if self.is_total_before_ended(slot, leg, total) => false,
-            Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &told, twin),
+            Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &billed, twin),
         }
     }
 
-    /// What waits to be told by itself as long as nobody knows that there is a peer leg.
+    /// What waits to be billed by itself as long as nobody knows that there is a peer leg.
     pub(crate) fn waits_still(&self, withheld: u64) -> u64 {
         if self.reports_peer_leg() == Some(true) {
             0
@@ -353,21 +353,21 @@ impl Reducer {
         key: &Key<'_>,
         leg: Leg,
         total: Counters,
-        told: &Legs,
+        billed: &Legs,
         twin: u16,
     ) -> bool {
-        let (told, lives_on) = match leg {
-            Leg::Client => (told.client, !told.client.exceeds(&total)),
-            // Smaller than what was told, it may be a wrap: where the client's leg says so, and not else.
+        let (billed, lives_on) = match leg {
+            Leg::Client => (billed.client, !billed.client.exceeds(&total)),
+            // Smaller than what was billed, it may be a wrap: where the client's leg says so, and not else.
             // A wrong guess would bill 4 GiB that never were.
             Leg::Peer => (
-                told.peer,
-                unwrap_peer(told.peer, total, most_of_peer(told.client)).1,
+                billed.peer,
+                unwrap_peer(billed.peer, total, most_of_peer(billed.client)).1,
             ),
         };
         let wrapped = |c: Counters| c.zip(Counters::default(), |n, _| n & 0xffff_ffff);
-        if total == told || (leg == Leg::Peer && wrapped(total) == wrapped(told)) {
-            // Told already. With the other leg's total it may be more.
+        if total == billed || (leg == Leg::Peer && wrapped(total) == wrapped(billed)) {
+            // Billed already. With the other leg's total it may be more.
             if leg == Leg::Client
                 && let Some(t) = self.tombstones.get_mut(slot)
                 && !t.rest.totals_seen
@@ -394,24 +394,24 @@ impl Reducer {
         true
     }
 
-    /// Whether both totals of an allocation that has ended, which say no more than was told, show that more of it went on
-    /// to the client than was certain by the reports: one half of one was lost.
+    /// Whether both totals of an allocation that has ended, which say no more than was billed, show that more of it
+    /// went on to the client than was certain by the reports: one half of one was lost.
     fn more_went_on(&self, slot: u32) -> bool {
         let heard = self.tombstones.get(slot).map(|t| &t.rest);
         heard.is_some_and(|rest| {
             !rest.totals_seen
                 && !rest.mixed
-                && rest.more.client_total == Some(rest.told.client)
-                && sent_on(&rest.told, largest_framing(false, true), 0) > rest.more.sent_on
+                && rest.more.client_total == Some(rest.billed.client)
+                && sent_on(&rest.billed, largest_framing(false, true), 0) > rest.more.sent_on
         })
     }
 
     /// A next life of which the `new` was not heard. Where the totals of the one that ended were not seen,
-    /// deltas of the next may have been taken for its own and told: only what goes beyond is told.
+    /// deltas of the next may have been taken for its own and billed: only what goes beyond is billed.
     pub(crate) fn after_ended(&mut self, tombstone: u32, key: &Key<'_>) -> Opening {
         let ended = self.tombstones.get(tombstone).filter(|t| !t.rest.totals_seen);
         Opening {
-            told: ended.map_or_else(Carried::default, |t| t.rest.carried()),
+            billed: ended.map_or_else(Carried::default, |t| t.rest.carried()),
             ..self.take_aside(key)
         }
     }
@@ -423,7 +423,7 @@ impl Reducer {
         ended.is_some_and(|t| !t.rest.mixed && t.rest.remote.differs(&details.remote))
     }
 
-    /// It lives on, parked, counted from what was told.
+    /// It lives on, parked, counted from what was billed.
     pub(crate) fn revive(
         &mut self,
         tombstone: u32,
@@ -437,8 +437,8 @@ impl Reducer {
             return None;
         };
         let (opened_at, mut rest) = (t.opened_at, t.rest.clone());
-        let carried = rest.carried().plus(rest.more.untold.take().unwrap_or_default());
-        t.rest.more.untold = None;
+        let carried = rest.carried().plus(rest.more.unbilled.take().unwrap_or_default());
+        t.rest.more.unbilled = None;
         let opening = Opening {
             seen: rest.opened_seen,
             twin: rest.twin,
@@ -480,7 +480,7 @@ impl Reducer {
             .more
             .client_total
             .filter(|_| !rest.totals_seen && status.is_none());
-        rare.base = rest.told;
+        rare.base = rest.billed;
         rare.base_sent_on = rest.more.sent_on;
         rare.base_relayed = rest.more.relayed;
         rare.withheld = withheld;

@@ -1,4 +1,5 @@
-//! Whether a source's coturn reports the peer leg: from 4.5.2 on it does. With `peer_leg = "auto"` what is heard tells.
+//! Whether a source's coturn reports the peer leg: from 4.5.2 on it does. With `peer_leg = "auto"` what is heard
+//! decides.
 
 use super::{Notice, Reducer};
 use crate::{
@@ -74,21 +75,21 @@ impl Reducer {
             self.arm_limits();
         }
         if (before, reported) == (None, true) {
-            self.tell_withheld(true);
+            self.bill_withheld(true);
             return self.nothing_waits();
         }
         let mut slots: Vec<u32> = self.allocations.iter().map(|(slot, _)| slot as u32).collect();
         self.sort_allocations(&mut slots);
         match (before, reported) {
             (None, false) => {
-                // Before anything of it is told: a session tells all its allocations at once.
+                // Before anything of it is billed: a session's event covers all its allocations at once.
                 for slot in &slots {
                     self.set_right_early(*slot);
                 }
                 for slot in slots {
                     self.count_by_client_leg(slot);
                 }
-                self.tell_withheld(false);
+                self.bill_withheld(false);
             }
             // What the client leg was billed for stands; the rest is counted by both legs.
             (Some(false), true) => {
@@ -100,7 +101,7 @@ impl Reducer {
         }
     }
 
-    /// What waited to be told by its client leg is counted by both.
+    /// What waited to be billed by its client leg is counted by both.
     fn nothing_waits(&mut self) {
         let waits = |a: &Allocation| a.rare.as_ref().is_some_and(|r| r.withheld > 0);
         let slots = self.allocations.iter().filter(|(_, a)| waits(a));

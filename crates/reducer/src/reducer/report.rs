@@ -1,4 +1,4 @@
-//! What is told: events, made when they are decided.
+//! The events of sessions, made when they are decided.
 
 use super::Reducer;
 use crate::{
@@ -12,30 +12,30 @@ use crate::{
 };
 
 impl Reducer {
-    /// Tells an event of a session: it goes into the next commit, together with the counters it rests on.
-    pub(crate) fn tell(&mut self, session: u32, event_type: EventType) {
+    /// Emits an event of a session: it goes into the next commit, together with the counters it rests on.
+    pub(crate) fn emit(&mut self, session: u32, event_type: EventType) {
         let Some(s) = self.sessions.get(session as usize) else {
-            return self.broken("no session to tell");
+            return self.broken("no session to emit an event of");
         };
         if self.outgoing.is_muted() {
             let (now, usage) = (self.now, s.usage());
             let Some(s) = self.sessions.get_mut(session as usize) else {
-                return self.broken("no session to tell");
+                return self.broken("no session to emit an event of");
             };
             s.sequence += 1;
             s.last_event_at = Moment::from(now.max(s.last_event_at.get()));
-            s.set_told(usage);
+            s.set_billed(usage);
             return;
         }
         let last_event_at = self.now.max(s.last_event_at.get());
         let event = self.event(s, event_type, last_event_at);
         let members = s.members().clone();
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return self.broken("no session to tell");
+            return self.broken("no session to emit an event of");
         };
         s.sequence += 1;
         s.last_event_at = Moment::from(last_event_at);
-        s.set_told(s.usage());
+        s.set_billed(s.usage());
         for slot in members {
             if self
                 .allocations
@@ -96,7 +96,7 @@ impl Reducer {
             peer_leg: self.peer_leg(),
             billable: self.rules.billable,
             usage: s.usage(),
-            usage_delta: self.untold(s),
+            usage_delta: self.unbilled(s),
             allocations_omitted: (s.allocations() - allocations.len()) as u32,
             allocations,
         }
@@ -150,7 +150,7 @@ impl Reducer {
             username: self.names.username(p.name).into(),
             opened_at: self.wall.at(p.opened_at),
             opened_seen: p.opened_seen,
-            closed: self.told_close(p.opened_at, p.closed),
+            closed: self.emitted_close(p.opened_at, p.closed),
             totals_seen: p.totals_seen,
             ..self.described(p.server, &p.details, p.part)
         };
@@ -165,13 +165,13 @@ impl Reducer {
             username: self.names.username(a.name).into(),
             opened_at: self.wall.at(a.opened_at.get()),
             opened_seen: a.flags.contains(Flags::OPENED_SEEN),
-            closed: self.told_close(a.opened_at.get(), a.rare.as_ref().and_then(|r| r.closed)),
+            closed: self.emitted_close(a.opened_at.get(), a.rare.as_ref().and_then(|r| r.closed)),
             totals_seen: client.is_some() && (peer.is_some() || !self.peer_leg()),
             ..self.described(a.server, &a.details(), a.legs().minus(a.base()))
         })
     }
 
-    fn told_close(
+    fn emitted_close(
         &self,
         opened_at: Timestamp,
         closed: Option<(Timestamp, CloseReason)>,

@@ -121,7 +121,7 @@ impl Restoring {
                 SourceMore {
                     peer_leg: reducer.peer_leg,
                     wall: reducer.wall,
-                    leftovers_told: reducer.leftovers_told,
+                    leftovers_billed: reducer.leftovers_billed,
                     unheard_since,
                 } = more.unwrap_or_default();
                 reducer.hearing.unheard(unheard_since);
@@ -343,7 +343,7 @@ impl Reducer {
             former.last_counting_close = row.last_counting_close;
         }
         session.set_usage(row.past_usage);
-        session.set_told(row.told);
+        session.set_billed(row.billed);
         session
     }
 
@@ -362,13 +362,17 @@ impl Reducer {
     }
 
     fn read_tombstone(&mut self, row: TombstoneRow<'_>, more: Option<TombstoneMore>) -> Tombstone {
-        let told = row.rest.told;
+        let billed = row.rest.billed;
         let more = more.unwrap_or_else(|| {
-            let sent_on = told.peer.received_bytes.min(told.client.sent_bytes);
-            let relayed = Carried { legs: told, sent_on }.relayed(self.peer_leg());
+            let sent_on = billed.peer.received_bytes.min(billed.client.sent_bytes);
+            let relayed = Carried {
+                legs: billed,
+                sent_on,
+            }
+            .relayed(self.peer_leg());
             TombstoneMore {
                 sent_on,
-                relayed: if told.peer.sent_packets > 0 || !self.peer_leg() {
+                relayed: if billed.peer.sent_packets > 0 || !self.peer_leg() {
                     relayed
                 } else {
                     0
@@ -455,9 +459,9 @@ impl Reducer {
         self.outgoing.unmute();
         let sessions: Vec<u32> = self.sessions.iter().map(|(slot, _)| slot as u32).collect();
         for slot in sessions {
-            // The rules may have changed since: what was told stands.
+            // The rules may have changed since: what was billed stands.
             if let Some(s) = self.sessions.get_mut(slot as usize) {
-                s.set_usage(s.usage().max(s.told()));
+                s.set_usage(s.usage().max(s.billed()));
             }
             self.arm_usage(slot);
             self.review(slot);

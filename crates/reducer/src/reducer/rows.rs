@@ -104,7 +104,7 @@ pub(crate) struct LeftoverRow<'a> {
 pub(crate) struct SourceMore {
     pub(crate) peer_leg: Known,
     pub(crate) wall: Wall,
-    pub(crate) leftovers_told: u64,
+    pub(crate) leftovers_billed: u64,
     /// Whoever is killed while it hears nothing leaves this to the next: what was committed meanwhile is later.
     pub(crate) unheard_since: Option<Timestamp>,
 }
@@ -141,7 +141,7 @@ pub(crate) struct SessionRow<'a> {
     pub(crate) past_count: u32,
     pub(crate) past_usage: Usage,
     pub(crate) past_relayed: u64,
-    pub(crate) told: Usage,
+    pub(crate) billed: Usage,
     pub(crate) inexact: bool,
     pub(crate) last_close: Option<(Timestamp, CloseReason)>,
     pub(crate) last_relayed_close: Option<(Timestamp, CloseReason)>,
@@ -182,8 +182,8 @@ pub(crate) struct RefusedRow {
 }
 
 impl Reducer {
-    /// A row's bytes. Writing to memory cannot fail; a row that could not be written is an empty one, which is refused on
-    /// reading.
+    /// A row's bytes. Writing to memory cannot fail; a row that could not be written is an empty one, which is refused
+    /// on reading.
     fn encode<T: Serialize>(&self, row: &T) -> Vec<u8> {
         let mut start = Vec::with_capacity(160);
         start.push(FORMAT);
@@ -302,7 +302,7 @@ impl Reducer {
         let more = SourceMore {
             peer_leg: self.peer_leg,
             wall: self.wall.clone(),
-            leftovers_told: self.leftovers_told,
+            leftovers_billed: self.leftovers_billed,
             unheard_since: self.hearing.unheard_since(),
         };
         self.encode_with(&row, &more)
@@ -425,7 +425,7 @@ impl Reducer {
             past_count: s.former().past_count,
             past_usage: s.former().past_usage,
             past_relayed: s.former().past_relayed,
-            told: s.told(),
+            billed: s.billed(),
             inexact: s.inexact,
             last_close: s.former().last_close,
             last_relayed_close: s.former().last_relayed_close,

@@ -1,4 +1,4 @@
-//! Sessions: who belongs to one, what keeps it alive, when it is told.
+//! Sessions: who belongs to one, what keeps it alive, when its events are emitted.
 
 use super::Reducer;
 use crate::{
@@ -36,7 +36,7 @@ impl Reducer {
     }
 
     /// Opens a session with this allocation. One that continues another starts now, and so does one with an
-    /// allocation that was ended before and never told.
+    /// allocation that was ended before and never billed.
     pub(crate) fn open_session(&mut self, slot: u32, continues: Option<SessionId>) {
         let Some(a) = self.allocations.get(slot as usize) else {
             return self.broken("no allocation to open a session with");
@@ -63,10 +63,10 @@ impl Reducer {
         self.review(session);
     }
 
-    /// The session counts the allocation from now on, with what was told nowhere else.
+    /// The session counts the allocation from now on, with what was billed nowhere else.
     pub(crate) fn join(&mut self, slot: u32, session: u32) {
         let part = self.part(slot);
-        let relayed = self.untold_relayed(slot);
+        let relayed = self.unbilled_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to join a session");
         };
@@ -99,7 +99,7 @@ impl Reducer {
         }
     }
 
-    /// The session is told to have begun.
+    /// The session has begun: its start is emitted.
     pub(crate) fn start(&mut self, session: u32) {
         let Some(s) = self.sessions.get(session as usize) else {
             return self.broken("no session to start");
@@ -142,9 +142,9 @@ impl Reducer {
             opened_at: a.opened_at.get(),
             twin: a.twin(),
         };
-        // One that was told to have ended, and lives on in another session, names another one.
-        let told_in = a.rare.as_ref().and_then(|r| r.continues);
-        let before = s.former().continues.or(told_in);
+        // One whose end was emitted, and that lives on in another session, names another one.
+        let billed_in = a.rare.as_ref().and_then(|r| r.continues);
+        let before = s.former().continues.or(billed_in);
         let id = self.identity.session(&identity, before, started_at);
         self.names.hold_again(name, &self.internal_errors);
         let Some(s) = self.sessions.get_mut(session as usize) else {
@@ -155,7 +155,7 @@ impl Reducer {
         s.started_at = Moment::from(started_at);
         s.phase = Phase::Open;
         self.release_name(old_name);
-        self.tell(session, EventType::Start);
+        self.emit(session, EventType::Start);
         self.absorb_leftover(session);
         self.arm_limit(session);
     }
@@ -234,16 +234,16 @@ impl Reducer {
         }
     }
 
-    /// What an allocation carried is less than was counted: `carried`, of which all that was told is a part.
+    /// What an allocation carried is less than was counted: `carried`, of which all that was billed is a part.
     pub(crate) fn recount(&mut self, slot: u32, carried: &Carried) {
         self.count_anew(slot, |a| a.set_carried(carried));
     }
 
-    /// What is known of an allocation changes, and its part in its session with that; what was told stands.
+    /// What is known of an allocation changes, and its part in its session with that; what was billed stands.
     pub(crate) fn count_anew(&mut self, slot: u32, change: impl FnOnce(&mut Allocation)) {
         let peer_leg = self.peer_leg();
         let before = self.part(slot);
-        let relayed_before = self.untold_relayed(slot);
+        let relayed_before = self.unbilled_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to count anew");
         };
@@ -252,11 +252,11 @@ impl Reducer {
         let after = self.part(slot);
         self.mark(slot, Dirty::Hard);
         if let Some(s) = self.sessions.get_mut(session as usize) {
-            let told = s.told();
+            let billed = s.billed();
             let others =
                 self.internal_errors
                     .beyond(s.usage(), before, "an allocation is more than its session");
-            s.set_usage(others.plus(after).max(told));
+            s.set_usage(others.plus(after).max(billed));
             s.relayed = s.relayed.saturating_sub(relayed_before).saturating_add(relayed);
             self.mark_session(session);
         }
@@ -316,8 +316,8 @@ impl Reducer {
         };
         let waiting = s.phase == Phase::Waiting;
         if waiting {
-            // It never relayed, so nothing of it is told; a session that starts later does without it.
-            self.record_untold(slot, UnattributedReason::NeverRelayed);
+            // It never relayed, so nothing of it is billed; a session that starts later does without it.
+            self.record_unbilled(slot, UnattributedReason::NeverRelayed);
         }
         let closed = self
             .allocations
@@ -350,7 +350,7 @@ impl Reducer {
     pub(crate) fn leave(&mut self, session: u32, slot: u32, totals_seen: bool, counted: bool) {
         let peer_leg = self.peer_leg();
         let part = self.part(slot);
-        let relayed = self.untold_relayed(slot);
+        let relayed = self.unbilled_relayed(slot);
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to leave its session");
         };
@@ -402,13 +402,13 @@ impl Reducer {
         self.mark_session(session);
     }
 
-    /// What of a session's usage is told in no event yet.
-    pub(crate) fn untold(&self, s: &Session) -> Usage {
+    /// What of a session's usage is billed in no event yet.
+    pub(crate) fn unbilled(&self, s: &Session) -> Usage {
         self.internal_errors
-            .beyond(s.usage(), s.told(), "more of a session was told than it carried")
+            .beyond(s.usage(), s.billed(), "more of a session was billed than it carried")
     }
 
-    /// What of the allocation is told in no earlier session. Nothing, where what was told is of the life before, and more than
+    /// What of the allocation is billed in no earlier session. Nothing, where what was billed is of the life before, and more than
     /// this one has carried so far.
     pub(crate) fn part(&self, slot: u32) -> Usage {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
@@ -425,27 +425,27 @@ impl Reducer {
         }
     }
 
-    /// Usage is told at the next multiple of the interval, once there is some: the same one, whether this
+    /// Usage is emitted at the next multiple of the interval, once there is some: the same one, whether this
     /// is asked when the traffic comes or after a restart.
     pub(crate) fn arm_usage(&mut self, session: u32) {
         let interval = self.rules.usage_interval;
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session as usize) else {
-            return self.broken("no session to tell the usage of");
+            return self.broken("no session to emit the usage of");
         };
         if interval == 0
             || s.phase != Phase::Open
             || s.usage_at.get() != Timestamp::MAX
-            || s.usage() == s.told()
+            || s.usage() == s.billed()
         {
             return;
         }
         let not_before = now.since(s.started_at.get()).div_ceil(interval);
-        let told = s.last_event_at.get().since(s.started_at.get()) / interval;
+        let passed = s.last_event_at.get().since(s.started_at.get()) / interval;
         let at = s
             .started_at
             .get()
-            .plus(interval.saturating_mul(not_before.max(told + 1)));
+            .plus(interval.saturating_mul(not_before.max(passed + 1)));
         s.usage_at = Moment::from(at);
         self.wake_session(session, at);
     }

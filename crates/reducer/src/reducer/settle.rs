@@ -148,7 +148,7 @@ impl Reducer {
         twin
     }
 
-    /// The allocation is over: counters become final, its session is told, a tombstone stays.
+    /// The allocation is over: counters become final, its session emits events, a tombstone stays.
     /// Returns the twin number for an incarnation that opens now.
     pub(crate) fn settle(&mut self, slot: u32) -> u16 {
         self.forget_asked(slot);
@@ -194,14 +194,14 @@ impl Reducer {
                 ..counted
             }
         };
-        let told = if deltas_only { counted } else { all };
+        let billed = if deltas_only { counted } else { all };
         let exact = settled.exact
             && !deltas_only
             && !doubted
             && !self.may_have_wrapped(slot, &settled.legs)
-            && !self.may_have_dropped(&told);
+            && !self.may_have_dropped(&billed);
         let whole = totals_seen && one_life && !deltas_only && !settled.overcounted;
-        self.count_as(slot, &told, true, whole && !settled.peer_overcounted);
+        self.count_as(slot, &billed, true, whole && !settled.peer_overcounted);
         if settled.overcounted
             && let Some(a) = self.allocations.get_mut(slot as usize)
         {
@@ -216,25 +216,25 @@ impl Reducer {
             self.record_beyond(slot, &all);
         }
         let session = self.allocation(slot).map_or(NONE, |a| a.session);
-        let mut known = if deltas_only { all } else { told };
-        let (mut untold, mut withheld_bytes) = (None, 0);
+        let mut known = if deltas_only { all } else { billed };
+        let (mut unbilled, mut withheld_bytes) = (None, 0);
         let unknown = self.reports_peer_leg().is_none();
         if session == NONE {
             let part = self.part(slot);
-            if self.untold_relayed(slot) > 0 {
+            if self.unbilled_relayed(slot) > 0 {
                 self.leave_over(slot, totals_seen, exact);
             } else if unknown && self.bills_by_legs(&part) {
-                self.record_untold(slot, UnattributedReason::Residue);
+                self.record_unbilled(slot, UnattributedReason::Residue);
                 withheld_bytes = self.withhold(slot, totals_seen, part);
             } else if totals_seen || deltas_only {
-                self.record_untold(slot, UnattributedReason::Residue);
+                self.record_unbilled(slot, UnattributedReason::Residue);
             } else {
-                // Perhaps only one half of what it carried was heard: what its totals say is told with both legs.
+                // Perhaps only one half of what it carried was heard: what its totals say is billed with both legs.
                 let base = self
                     .allocation(slot)
                     .map(|a| a.base_carried())
                     .unwrap_or_default();
-                untold = Some(known.minus(base)).filter(|untold| !untold.is_zero());
+                unbilled = Some(known.minus(base)).filter(|unbilled| !unbilled.is_zero());
                 known = base;
             }
         } else {
@@ -245,15 +245,15 @@ impl Reducer {
                 withheld_bytes = self.withhold(slot, totals_seen, part);
             }
         }
-        self.bury(slot, known, untold, withheld_bytes, totals_seen);
+        self.bury(slot, known, unbilled, withheld_bytes, totals_seen);
         if session != NONE {
             self.review(session);
         }
         twin
     }
 
-    /// More was counted than the totals say. Where these are of one life for certain, what was counted and not told yet
-    /// is set right: messages that came twice. What it is then, if that is possible.
+    /// More was counted than the totals say. Where these are of one life for certain, what was counted and not billed
+    /// yet is set right: messages that came twice. What it is then, if that is possible.
     pub(crate) fn set_right(
         &mut self,
         slot: u32,
@@ -301,9 +301,9 @@ impl Reducer {
             }
         };
         let base = a.base_carried();
-        // What was told stands.
+        // What was billed stands.
         let spare = match self.sessions.get(session as usize) {
-            Some(s) => self.untold(s),
+            Some(s) => self.unbilled(s),
             None => Usage {
                 legs: old.legs.minus(base.legs),
                 billable_bytes: u64::MAX,
@@ -337,7 +337,8 @@ impl Reducer {
         self.hearing.is_deaf() || self.hearing.since(server) > opened_at
     }
 
-    /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (TRAPS.md, trap 29).
+    /// Whether coturn's 32-bit counters may have wrapped in a report, or in what was never reported (TRAPS.md, trap
+    /// 29).
     fn may_have_wrapped(&self, slot: u32, settled: &Legs) -> bool {
         let Some(a) = self.allocation(slot) else {
             self.broken("counters of no allocation may have wrapped");
@@ -353,10 +354,10 @@ impl Reducer {
     }
 
     /// Whether more than `residue` may have gone on to the client than is certain.
-    fn may_have_dropped(&self, told: &Carried) -> bool {
-        let Legs { client, peer } = told.legs;
+    fn may_have_dropped(&self, billed: &Carried) -> bool {
+        let Legs { client, peer } = billed.legs;
         let most = peer.received_bytes.min(client.sent_bytes);
-        self.peer_leg() && most.saturating_sub(told.sent_on) > self.rules.residue
+        self.peer_leg() && most.saturating_sub(billed.sent_on) > self.rules.residue
     }
 
     /// Takes the allocation's record away.

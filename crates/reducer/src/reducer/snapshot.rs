@@ -7,7 +7,7 @@ use crate::{
     time::{Moment, Timestamp},
 };
 
-/// coturn may have touched a key this long after we read it and the server still not tell the two apart:
+/// coturn may have touched a key this long after we read it and the server still not distinguish the two:
 /// idle times are given in whole seconds, and Redis's clock for them ticks slowly.
 const TOUCH_PRECISION: u64 = 2_000;
 
@@ -18,7 +18,7 @@ impl Reducer {
         self.hearing.begin_snapshot(self.now);
     }
 
-    /// Whether the value of this key would tell anything.
+    /// Whether the value of this key would say anything.
     #[must_use]
     pub fn snapshot_wants(&self, realm: &[u8], username: &[u8], id: AllocationId) -> bool {
         let Some(since) = self.hearing.snapshot_since() else {

@@ -1,4 +1,4 @@
-//! Traffic under ids that nobody has confirmed: kept aside until a status or totals come, and told only then.
+//! Traffic under ids that nobody has confirmed: kept aside until a status or totals come, and billed only then.
 
 use super::{
     Reducer,
@@ -23,7 +23,7 @@ const UNCONFIRMED_NAME: usize = 128;
 
 impl Reducer {
     /// Traffic of an id that nobody has confirmed: kept aside, in a bounded table, for a bounded time. Not by
-    /// a follower: the leader may know the id, and tell what is said of it.
+    /// a follower: the leader may know the id, and bill what is said of it.
     pub(crate) fn set_aside(&mut self, key: &Key<'_>, leg: Leg, counters: Counters) -> bool {
         if self.is_following() {
             return true;

@@ -188,7 +188,7 @@ fn twin(w: &World) -> Reducer {
 }
 
 /// What a twin answers to a message about allocation 1.
-fn tell(w: &World, twin: &mut Reducer, kind: Kind<'_>) -> bool {
+fn hear(w: &World, twin: &mut Reducer, kind: Kind<'_>) -> bool {
     let message = Message {
         realm: b"example.org",
         username: b"bob",
@@ -208,7 +208,7 @@ fn observed(w: &World) -> &'static str {
     let (tombstones, unconfirmed) = w.reducer.kept_aside();
     let mut probe = twin(w);
     // Of the other allocation of the parked one's world nothing is left by then but its tombstone.
-    let known = tell(w, &mut probe, Kind::Deleted);
+    let known = hear(w, &mut probe, Kind::Deleted);
     if w.reducer.open_allocations() == 0 {
         return match (unconfirmed, probe.open_allocations(), known) {
             (1, ..) if tombstones > 0 => "as it was, traffic unconfirmed",
@@ -222,8 +222,8 @@ fn observed(w: &World) -> &'static str {
         return "closing";
     }
     let total = bytes(1000, 100 * MB);
-    tell(w, &mut probe, Kind::TotalTraffic(Leg::Client, total));
-    tell(w, &mut probe, Kind::TotalTraffic(Leg::Peer, total));
+    hear(w, &mut probe, Kind::TotalTraffic(Leg::Client, total));
+    hear(w, &mut probe, Kind::TotalTraffic(Leg::Peer, total));
     if probe.open_allocations() > 0 {
         return "shared by two servers";
     }
@@ -236,17 +236,17 @@ fn observed(w: &World) -> &'static str {
     }
 }
 
-/// What would be told of allocation 1 if nothing more were heard: bytes, and in how many lives.
+/// What would be billed of allocation 1 if nothing more were heard: bytes, and in how many lives.
 fn worth(w: &World) -> (u64, usize) {
     let mut twin = twin(w);
     twin.advance(twin.now().plus(10_000_000));
     let output = twin.drain(true);
     let of_both = |legs: &Legs| legs.client.sent_bytes + legs.peer.sent_bytes;
-    let told = w.events.iter().chain(&output.events);
+    let events = w.events.iter().chain(&output.events);
     let records = w.unattributed.iter().chain(&output.unattributed);
-    let bytes = told.clone().map(|e| of_both(&e.usage_delta.legs)).sum::<u64>()
+    let bytes = events.clone().map(|e| of_both(&e.usage_delta.legs)).sum::<u64>()
         + records.map(|u| of_both(&u.usage.legs)).sum::<u64>();
-    let lives = told.filter(|e| e.end.is_some()).flat_map(|e| &e.allocations);
+    let lives = events.filter(|e| e.end.is_some()).flat_map(|e| &e.allocations);
     let lives: BTreeSet<_> = lives
         .filter(|a| a.id == AllocationId(1))
         .map(|a| (a.opened_at, a.closed.map(|(_, reason)| reason.as_str())))
@@ -295,7 +295,7 @@ fn give(w: &mut World, input: Input) -> Option<bool> {
     Some(w.reducer.stats().repeats == before)
 }
 
-fn told(e: &SessionEvent) -> String {
+fn described(e: &SessionEvent) -> String {
     let mut text = match (e.event_type, e.end) {
         (EventType::Start, _) => "start".to_owned(),
         (EventType::Usage, _) => "usage".to_owned(),
@@ -352,7 +352,7 @@ fn cell(state: State, input: Input) -> Option<(String, String)> {
             effects.push("what was unconfirmed is dropped".to_owned());
         }
     }
-    effects.extend(w.events.iter().map(|e| format!("told: {}", told(e))));
+    effects.extend(w.events.iter().map(|e| format!("emitted: {}", described(e))));
     effects.extend(
         w.unattributed
             .iter()
@@ -360,7 +360,7 @@ fn cell(state: State, input: Input) -> Option<(String, String)> {
     );
     let shared = |n: &Notice| matches!(n, Notice::SharedKey { .. });
     if w.notices.iter().any(shared) && state != State::Shared {
-        effects.push("the operator is told".to_owned());
+        effects.push("the operator gets a notice".to_owned());
     }
     let next = if now == was {
         "the same".to_owned()
@@ -377,7 +377,7 @@ fn cell(state: State, input: Input) -> Option<(String, String)> {
 
 fn table() -> String {
     let mut text = String::from(
-        "| state | input | next state | effect (—: nothing is told or counted) |\n|---|---|---|---|\n",
+        "| state | input | next state | effect (—: nothing is emitted or counted) |\n|---|---|---|---|\n",
     );
     for (state, state_name) in State::ALL {
         for (input, input_name) in Input::ALL {

@@ -120,7 +120,7 @@ pub(crate) const TABLES: &[Table] = &[
     table("heal", "session, source, data", "session"),
 ];
 
-/// What the reading side tells the writing side.
+/// What the reading side sends to the writing side.
 pub(crate) enum Part {
     /// First of all: how many rows there are, at least, and the numbers given so far.
     Begin {

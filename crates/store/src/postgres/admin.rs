@@ -1,4 +1,4 @@
-//! Sources, endpoints and their pauses, and what tells other processes that people changed something.
+//! Sources, endpoints and their pauses, and how other processes learn that people changed something.
 
 use std::sync::atomic::Ordering;
 

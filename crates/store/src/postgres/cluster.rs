@@ -75,7 +75,7 @@ impl Cluster {
     }
 
     /// Says that this node lives and which sources it has configured, renews the leases that it holds (those that have
-    /// expired have to be taken again), and tells how all stand. Whatever it says, a lease is held no longer than
+    /// expired have to be taken again), and says how all stand. Whatever it says, a lease is held no longer than
     /// [`Cluster::lease`] from when the last beat that succeeded was sent.
     ///
     /// # Errors
@@ -108,7 +108,8 @@ impl Cluster {
                      ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, sources = excluded.sources"
                 ))
                 .await?;
-            // One that is being given back may be locked for as long as that takes: the others are renewed all the same.
+            // One that is being given back may be locked for as long as that takes: the others are renewed all the
+            // same.
             let renew = client
                 .prepare_cached(&format!(
                     "UPDATE lease SET expires_at = {NOW} + $2 WHERE holder = $1 AND expires_at > {NOW} \

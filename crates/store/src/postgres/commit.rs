@@ -153,7 +153,7 @@ impl Ready<'_> {
         let mut done = Committed::default();
         for new_event in &self.commit.events {
             let event = &new_event.event;
-            match places.insert(event.id, Place::Told) {
+            match places.insert(event.id, Place::Answered) {
                 Some(Place::New(place)) => {
                     let n = last - int(new.len() as u64) + place;
                     let to = new_event.endpoints.iter();
@@ -173,7 +173,7 @@ impl Ready<'_> {
                     }
                 }
                 // Twice in one commit.
-                Some(Place::Told) | None => done.repeated += 1,
+                Some(Place::Answered) | None => done.repeated += 1,
             }
         }
         Ok(done)
@@ -344,7 +344,7 @@ enum Place {
     /// The number that it has had before.
     Known(i64),
     /// Its deliveries are among the answer's already.
-    Told,
+    Answered,
 }
 
 fn delivery(

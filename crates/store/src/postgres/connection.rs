@@ -189,7 +189,7 @@ impl Db {
                         wait.failed(&message);
                         Error::Unavailable { store, message }
                     }
-                    // What waiting does not mend is told as it is.
+                    // What waiting does not mend is returned as it is.
                     error => error,
                 }
                 .into()),

@@ -92,7 +92,7 @@ impl Fault {
         };
         let Some(db) = e.as_db_error() else {
             let message = chain(&e);
-            // The driver tells that by nothing but its words. Were they others, it would be tried again in vain.
+            // The driver says that by nothing but its words. Were they others, it would be tried again in vain.
             if message.contains("does not support TLS") {
                 return Error::NoTls { store };
             }
@@ -114,7 +114,8 @@ impl Fault {
             "42501" | "28000" | "28P01" | "3D000" => Error::Refused { store, message },
             // Prepared before another node changed the schema. Messages are in the server's language, routines are not.
             "0A000" if db.routine() == Some("RevalidateCachedQuery") => Error::Unavailable { store, message },
-            // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or stopping.
+            // Cancelled by its time limit, deadlock, conflict, a lock, idle in a transaction, a standby, starting or
+            // stopping.
             "57014" | "40001" | "40P01" | "40003" | "55P03" | "25P03" | "25006" | "25P04" => {
                 Error::Unavailable { store, message }
             }
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_apart_by_what_they_are() {
+    fn errors_are_distinguished_by_what_they_are() {
         let certificate = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
         let lost = || io::Error::from(io::ErrorKind::ConnectionReset);
         assert_eq!(kind(&Wrapped(certificate().into())), Kind::Certificate);

@@ -144,7 +144,7 @@ struct Sum {
 
 /// Adds what follows from new events (with their places among these), of which there are `count`.
 pub(super) fn add<'a>(source: i32, count: i64, events: &[(i64, &'a NewEvent, &[u8])], to: &mut Pipeline<'a>) {
-    // Each session as its last event tells it.
+    // Each session as its last event has it.
     let mut last: HashMap<SessionId, (i64, &NewEvent)> = HashMap::new();
     let mut days: BTreeMap<(i32, &[u8], &[u8]), Sum> = BTreeMap::new();
     // In the order of the table.

@@ -12,7 +12,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Each brings the schema from the version before it to its own; the first makes it. Never change one that was released.
+/// Each brings the schema from the version before it to its own; the first makes it. Never change one that was
+/// released.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
@@ -75,7 +76,7 @@ pub(super) async fn migrate(db: &Db) -> Result<Migrated> {
             }
             Err(fault) => Err(fault),
         };
-        // `IF NOT EXISTS` does not keep two that come at once from making the same table: the later one is told so in
+        // `IF NOT EXISTS` does not keep two that come at once from making the same table: the later one gets that answer in
         // one of these ways, and finds it made when it looks again.
         let raced = |fault: &Fault| {
             [

@@ -19,8 +19,8 @@ use crate::{
     trim::{TRIM_AUDIT, TRIM_SMALL},
 };
 
-/// Of the time that a step takes on the way there and back, and on a server that does other things as well, this part at
-/// most is what others could feel.
+/// Of the time that a step takes on the way there and back, and on a server that does other things as well, this part
+/// at most is what others could feel.
 const SHARE: u32 = 4;
 
 impl Postgres {
@@ -167,9 +167,10 @@ async fn sessions(
     Ok((removed, through))
 }
 
-/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
-/// the last of all, as in a file, where its number must not be given again; and what was meant to last until later, since
-/// whoever made it may look for it; and what nobody has been told of yet, or is needed to tell of what came after it.
+/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so
+/// does the last of all, as in a file, where its number must not be given again; and what was meant to last until
+/// later, since whoever made it may look for it; and that of which nobody has been notified yet, or which is needed for
+/// the event of what came after it.
 async fn blocks(client: &Client, done: &mut i64, before: Timestamp, limit: usize) -> Result<bool, Fault> {
     let found = client
         .query(
@@ -214,8 +215,8 @@ async fn rest(client: &Client, before: Timestamp, limit: usize) -> Result<bool, 
     Ok(more)
 }
 
-/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with its
-/// sums over all users, so that they are those of what is there.
+/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with
+/// its sums over all users, so that they are those of what is there.
 async fn usage(client: &Client, day: i64, limit: usize) -> Result<bool, Fault> {
     let days = client
         .execute(

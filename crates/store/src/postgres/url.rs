@@ -118,8 +118,8 @@ pub(super) fn config(options: &PostgresOptions) -> Result<(Config, Option<PathBu
     };
     let mut config = Config::from_str(&url).map_err(|_| bad(shape))?;
     // The driver ends user and password at the first `@`: a further one was a character of the password.
-    let told = describe(&config);
-    if config.get_hosts().is_empty() || told.contains('@') {
+    let text = describe(&config);
+    if config.get_hosts().is_empty() || text.contains('@') {
         return Err(bad(shape));
     }
     let near = config.get_hosts().iter().all(is_near);
@@ -184,7 +184,7 @@ pub(super) fn tls(ca: Option<&Path>, store: &str) -> Result<ClientConfig> {
             return Err(wrong(&"there is no PEM certificate in it"));
         }
     } else {
-        // None at all is told by the handshake, where one is made.
+        // That there is none at all, the handshake says where one is made.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     Ok(
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_url_says_where_and_how() {
-        for (url, mode, told) in [
+        for (url, mode, shown) in [
             (
                 "postgres://u:pw@127.0.0.1:5433/db",
                 SslMode::Disable,
@@ -242,7 +242,7 @@ mod tests {
             let (config, _) = parse(url).unwrap();
             assert_eq!(
                 (config.get_ssl_mode(), describe(&config).as_str()),
-                (mode, told),
+                (mode, shown),
                 "{url}"
             );
         }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_never_told() {
+    fn a_password_is_never_shown() {
         for url in [
             "postgres://u:open?sesame@host/db",
             "postgres://u:open?sesame=1@host/db",
@@ -263,11 +263,11 @@ mod tests {
             "postgres://u:sesame@host/db?sslmode=sesame",
             "host=h password=sesame",
         ] {
-            let told = match parse(url) {
+            let shown = match parse(url) {
                 Ok((config, _)) => describe(&config),
                 Err(error) => format!("{error} {error:?}"),
             };
-            let text = format!("{told} {:?}", PostgresOptions::new(url));
+            let text = format!("{shown} {:?}", PostgresOptions::new(url));
             assert!(!text.contains("sesame"), "{text}");
         }
     }

@@ -11,42 +11,42 @@ use crate::{
     codes::{PENDING, int, session_key, type_code},
     error::Result,
     ids::DeliveryId,
-    user_events::{NewUserEvent, Telling, pack_told},
+    user_events::{NewUserEvent, UserEventBatch, pack_endpoints},
 };
 
 impl Postgres {
-    pub(crate) async fn tell(&self, telling: Arc<Telling>) -> Result<Option<Vec<Delivery>>> {
+    pub(crate) async fn record_user_events(
+        &self,
+        batch: Arc<UserEventBatch>,
+    ) -> Result<Option<Vec<Delivery>>> {
         attempt!(&self.db, client => {
             let tx = client.transaction().await?;
-            let told = tell(&tx, &telling).await?;
+            let written = record(&tx, &batch).await?;
             tx.commit().await?;
-            Ok(told)
+            Ok(written)
         })
     }
 }
 
-async fn tell(tx: &Transaction<'_>, telling: &Telling) -> Result<Option<Vec<Delivery>>, Fault> {
+async fn record(tx: &Transaction<'_>, batch: &UserEventBatch) -> Result<Option<Vec<Delivery>>, Fault> {
     // Of two nodes the second one waits here, and finds that there is nothing left for it.
     let moved = "UPDATE store SET told_change = $2 WHERE id = 1 AND told_change = $1";
-    if tx
-        .execute(moved, &[&int(telling.from), &int(telling.upto)])
-        .await?
-        == 0
-    {
+    if tx.execute(moved, &[&int(batch.from), &int(batch.upto)]).await? == 0 {
         return Ok(None);
     }
-    for (change, endpoints) in &telling.told {
+    for (change, endpoints) in &batch.notified {
         let sql = "UPDATE block_change SET told = $2 WHERE id = $1";
-        tx.execute(sql, &[&int(*change), &pack_told(endpoints)]).await?;
+        tx.execute(sql, &[&int(*change), &pack_endpoints(endpoints)])
+            .await?;
     }
     let mut deliveries = Vec::new();
-    if telling.events.is_empty() {
+    if batch.events.is_empty() {
         return Ok(Some(deliveries));
     }
     let mut moves = Moves::default();
-    let count = int(telling.events.len() as u64);
+    let count = int(batch.events.len() as u64);
     let last: i64 = one(tx, NUMBER, &[&count]).await?.read(0)?;
-    for (n, new) in (last - count + 1..).zip(&telling.events) {
+    for (n, new) in (last - count + 1..).zip(&batch.events) {
         insert(tx, n, new).await?;
         let session = session_key(new.event.order_key());
         for endpoint in new.endpoints.iter() {

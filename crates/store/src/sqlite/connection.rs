@@ -14,10 +14,11 @@ use crate::{
     error::{Error, Result},
 };
 
-/// `turn` in the file's header, so that `file` and we can tell it from another program's.
+/// `turn` in the file's header, so that `file` and we can distinguish it from another program's.
 const APPLICATION_ID: i32 = 0x7475_726e;
 
-/// Each brings the schema from the version before it to its own; the first makes it. Never change one that was released.
+/// Each brings the schema from the version before it to its own; the first makes it. Never change one that was
+/// released.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),

@@ -111,7 +111,7 @@ impl Fold {
             conn.query_row("SELECT ledger_event, usage_event FROM store", [], |r| {
                 Ok((r.get(0)?, r.get(1)?))
             })?;
-        // A batch that has begun to add to usage_day keeps its end, so that it can be told what is added already.
+        // A batch that has begun to add to usage_day keeps its end, so that it is known what is added already.
         let mut stmt = conn.prepare_cached(
             "SELECT id, event_id, session_id, source, type, sequence, at, data FROM event \
              WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
@@ -263,8 +263,8 @@ impl Fold {
     }
 }
 
-/// Keys of quarters come after those of days, whose first byte is 0: where another version left off among the days is the
-/// same place.
+/// Keys of quarters come after those of days, whose first byte is 0: where another version left off among the days is
+/// the same place.
 const AFTER_DAYS: u8 = 1;
 
 fn add_to_sums_of(

@@ -2,7 +2,7 @@
 //!
 //! Deliveries are read along their ids, from the lowest that is pending, which is known at any time; so no index
 //! of the pending ones by id has to be written with every commit. The one there is, by endpoint and
-//! session, tells whether something of a session comes first.
+//! session, says whether something of a session comes first.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -158,9 +158,10 @@ fn sessions(
     Ok(through)
 }
 
-/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so does
-/// the last of all, since its number must not be given again; and what was meant to last until later, since whoever made it
-/// may look for it; and what nobody has been told of yet, or is needed to tell of what came after it.
+/// True when the pass is through with the changes of blocks. Of a user and realm the last one stays, since it holds; so
+/// does the last of all, since its number must not be given again; and what was meant to last until later, since
+/// whoever made it may look for it; and that of which nobody has been notified yet, or which is needed for the event of
+/// what came after it.
 fn blocks(conn: &Connection, trim: &mut Trim, before: Timestamp, limit: usize) -> rusqlite::Result<bool> {
     let mut stmt =
         conn.prepare_cached("SELECT id, at FROM block_change WHERE id > ?1 ORDER BY id LIMIT ?2")?;
@@ -199,8 +200,8 @@ fn rest(conn: &Connection, before: Timestamp, limit: usize) -> rusqlite::Result<
     Ok(more)
 }
 
-/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with its
-/// sums over all users, so that they are those of what is there.
+/// Usage before that day, at most about so many rows of it; true if there may be more. A quarter goes as a whole, with
+/// its sums over all users, so that they are those of what is there.
 fn usage(conn: &Connection, day: i64, limit: usize) -> rusqlite::Result<bool> {
     let days = conn
         .prepare_cached(

@@ -123,7 +123,7 @@ async fn what_was_over_before_an_upgrade_is_no_news() {
     assert!(
         store
             .outbox()
-            .untold_changes(10)
+            .pending_changes(10)
             .await
             .unwrap()
             .changes
@@ -134,7 +134,7 @@ async fn what_was_over_before_an_upgrade_is_no_news() {
     // What holds is told once it is over.
     let whom = vec![(Some(Box::from(*b"r")), Box::from(*b"bob"))];
     assert_eq!(store.admin().expire_blocks(whom, holds).await.unwrap(), 1);
-    let untold = store.outbox().untold_changes(10).await.unwrap().changes;
+    let untold = store.outbox().pending_changes(10).await.unwrap().changes;
     assert_eq!(untold.len(), 1);
     assert_eq!(
         untold[0].before.as_ref().and_then(|before| before.until),

@@ -226,7 +226,7 @@ async fn everything(store: &Store) -> Vec<(String, String)> {
             .unwrap(),
     );
     add("gaps", &store.ledger().gaps(None, 10_000).await.unwrap());
-    add("untold", &store.outbox().untold_changes(100).await.unwrap());
+    add("untold", &store.outbox().pending_changes(100).await.unwrap());
     add("blocks", &store.admin().block_changes(0, 100).await.unwrap());
     let of_user = DeliveryFilter {
         user: Some(b"\xff".to_vec()),

@@ -31,7 +31,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
     let all = f
         .store
         .ledger()
-        .told_events(&RecordFilter::default(), 0, 100)
+        .emitted_events(&RecordFilter::default(), 0, 100)
         .await
         .unwrap();
     assert_eq!(all.len(), 6);
@@ -58,7 +58,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
     let page = f
         .store
         .ledger()
-        .told_events(&RecordFilter::default(), all[1].number, 2)
+        .emitted_events(&RecordFilter::default(), all[1].number, 2)
         .await
         .unwrap();
     assert_eq!(page, all[2..4]);
@@ -67,7 +67,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
         until: Some(at(1_003)),
         source: Some("eu-1".to_owned()),
     };
-    let ends = f.store.ledger().told_events(&filter, 0, 100).await.unwrap();
+    let ends = f.store.ledger().emitted_events(&filter, 0, 100).await.unwrap();
     assert_eq!(
         ends.iter().map(|one| one.timestamp).collect::<Vec<_>>(),
         [at(1_001), at(1_002)]
@@ -76,7 +76,7 @@ async fn events_are_read_as_they_were_committed(on: &Backend) {
         source: Some("us-1".to_owned()),
         ..RecordFilter::default()
     };
-    assert_eq!(f.store.ledger().told_events(&other, 0, 100).await.unwrap(), []);
+    assert_eq!(f.store.ledger().emitted_events(&other, 0, 100).await.unwrap(), []);
 }
 
 async fn sessions_are_found_by_their_end(on: &Backend) {

@@ -9,8 +9,8 @@ use turnhook_reducer::{
     user_event::{QuotaPeriod, QuotaReached, QuotaUnit, UserEvent},
 };
 use turnhook_store::{
-    BlockChange, Delivery, DeliveryFilter, DeliveryId, DeliveryState, EndpointId, NewUserEvent, RecordFilter,
-    ReplayRequest, SessionFilter, Store, Telling, Untold,
+    BlockChange, Delivery, DeliveryFilter, DeliveryId, DeliveryState, EndpointId, NewUserEvent,
+    PendingChanges, RecordFilter, ReplayRequest, SessionFilter, Store, UserEventBatch,
 };
 
 use crate::support::{Backend, Fixture, at, delivered, event, on_both};
@@ -40,13 +40,13 @@ pub(crate) fn quota_of(realm: &[u8], user: &[u8]) -> QuotaReached {
 
 /// As if no endpoint wanted to hear of any change.
 pub(crate) async fn tell_nobody(store: &Store) {
-    let untold = store.outbox().untold_changes(1000).await.unwrap();
-    let telling = Telling {
-        from: untold.from,
-        upto: untold.upto,
-        ..Telling::default()
+    let pending = store.outbox().pending_changes(1000).await.unwrap();
+    let batch = UserEventBatch {
+        from: pending.from,
+        upto: pending.upto,
+        ..UserEventBatch::default()
     };
-    store.outbox().tell(telling).await.unwrap().unwrap();
+    store.outbox().record_user_events(batch).await.unwrap().unwrap();
 }
 
 type Realm<'a> = Option<&'a [u8]>;
@@ -75,13 +75,13 @@ async fn change(store: &Store, ms: u64, change: BlockChange) -> u64 {
 }
 
 /// Of each change of a user one event, to everybody.
-fn telling(store: &Store, untold: &Untold, endpoints: &[EndpointId]) -> Telling {
-    let mut telling = Telling {
-        from: untold.from,
-        upto: untold.upto,
-        ..Telling::default()
+fn batch(store: &Store, pending: &PendingChanges, endpoints: &[EndpointId]) -> UserEventBatch {
+    let mut batch = UserEventBatch {
+        from: pending.from,
+        upto: pending.upto,
+        ..UserEventBatch::default()
     };
-    for change in &untold.changes {
+    for change in &pending.changes {
         let row = &change.row;
         let Some((realm, user)) = row.change.whom() else {
             continue;
@@ -101,42 +101,42 @@ fn telling(store: &Store, untold: &Untold, endpoints: &[EndpointId]) -> Telling 
             by: None,
             quota: None,
         };
-        telling.told.push((row.id, endpoints.to_vec()));
-        telling.events.push(NewUserEvent {
+        batch.notified.push((row.id, endpoints.to_vec()));
+        batch.events.push(NewUserEvent {
             body: Bytes::from(format!("{} {}", event_type.as_str(), row.id)),
             event,
             change: row.id,
             endpoints: endpoints.into(),
         });
     }
-    telling
+    batch
 }
 
 pub(crate) async fn tell(f: &Fixture) -> Vec<Delivery> {
-    let untold = f.store.outbox().untold_changes(1000).await.unwrap();
-    let telling = telling(&f.store, &untold, &f.endpoints);
-    f.store.outbox().tell(telling).await.unwrap().unwrap()
+    let pending = f.store.outbox().pending_changes(1000).await.unwrap();
+    let batch = batch(&f.store, &pending, &f.endpoints);
+    f.store.outbox().record_user_events(batch).await.unwrap().unwrap()
 }
 
 async fn changes_are_told_once_and_in_order(on: &Backend) {
     let f = Fixture::new(on, &["billing", "audit"]).await;
     assert_eq!(
-        f.store.outbox().untold_changes(10).await.unwrap(),
-        Untold::default()
+        f.store.outbox().pending_changes(10).await.unwrap(),
+        PendingChanges::default()
     );
     let long = vec![0xfe; 512];
     change(&f.store, 10, block(Some(b"r"), b"ann", None)).await;
     change(&f.store, 10, unblock(Some(b"r"), b"ann")).await;
     change(&f.store, 5, block(Some(b"r"), b"ann", None)).await;
     change(&f.store, 20, block(None, &long, None)).await;
-    let some = f.store.outbox().untold_changes(2).await.unwrap();
+    let some = f.store.outbox().pending_changes(2).await.unwrap();
     assert_eq!((some.from, some.changes.len()), (0, 2));
     assert_eq!(some.upto, some.changes[1].row.id);
 
     let first = f
         .store
         .outbox()
-        .tell(telling(&f.store, &some, &f.endpoints))
+        .record_user_events(batch(&f.store, &some, &f.endpoints))
         .await
         .unwrap();
     assert_eq!(first.unwrap().len(), 4);
@@ -145,7 +145,7 @@ async fn changes_are_told_once_and_in_order(on: &Backend) {
     assert!(
         f.store
             .outbox()
-            .untold_changes(10)
+            .pending_changes(10)
             .await
             .unwrap()
             .changes
@@ -154,7 +154,7 @@ async fn changes_are_told_once_and_in_order(on: &Backend) {
     assert!(
         f.store
             .outbox()
-            .tell(telling(&f.store, &some, &f.endpoints))
+            .record_user_events(batch(&f.store, &some, &f.endpoints))
             .await
             .unwrap()
             .is_none()
@@ -197,12 +197,15 @@ async fn of_two_that_come_to_it_one_tells(on: &Backend) {
     for n in 0..20 {
         change(&f.store, n, block(None, &[b'a', u8::try_from(n).unwrap()], None)).await;
     }
-    let untold = f.store.outbox().untold_changes(1000).await.unwrap();
-    assert_eq!(other.outbox().untold_changes(1000).await.unwrap(), untold);
-    let made = || telling(&f.store, &untold, &f.endpoints);
+    let pending = f.store.outbox().pending_changes(1000).await.unwrap();
+    assert_eq!(other.outbox().pending_changes(1000).await.unwrap(), pending);
+    let made = || batch(&f.store, &pending, &f.endpoints);
     // On SQLite another process tells nothing while one runs: there this is the same process twice.
     let second = if f.is_sqlite() { &f.store } else { &other };
-    let (one, two) = tokio::join!(f.store.outbox().tell(made()), second.outbox().tell(made()));
+    let (one, two) = tokio::join!(
+        f.store.outbox().record_user_events(made()),
+        second.outbox().record_user_events(made())
+    );
     let told = [one.unwrap(), two.unwrap()];
     assert_eq!(told.iter().flatten().count(), 1);
     assert_eq!(f.count("event"), 20);
@@ -235,14 +238,14 @@ async fn what_came_before_a_change_is_known(on: &Backend) {
     assert!(made.await.unwrap());
 
     let f = f.reopen().await;
-    let untold = f.store.outbox().untold_changes(100).await.unwrap().changes;
-    let before: Vec<_> = untold
+    let pending = f.store.outbox().pending_changes(100).await.unwrap().changes;
+    let before: Vec<_> = pending
         .iter()
         .map(|change| {
             change
                 .before
                 .as_ref()
-                .map(|before| (before.until, before.told.len()))
+                .map(|before| (before.until, before.notified.len()))
         })
         .collect();
     assert_eq!(
@@ -257,13 +260,13 @@ async fn what_came_before_a_change_is_known(on: &Backend) {
             None
         ]
     );
-    let again: Vec<bool> = untold.iter().map(|change| change.again).collect();
+    let again: Vec<bool> = pending.iter().map(|change| change.again).collect();
     assert_eq!(again, [false, false, false, false, true, true, false]);
-    let quotas: Vec<_> = untold.iter().map(|change| change.quota.as_ref()).collect();
+    let quotas: Vec<_> = pending.iter().map(|change| change.quota.as_ref()).collect();
     let some = Some(&quota);
     assert_eq!(quotas, [None, None, None, some, some, None, some]);
     assert_eq!(
-        untold[6].row.change,
+        pending[6].row.change,
         block(Some(b"r"), b"\xff ann", Some(at(700)))
     );
 }
@@ -405,7 +408,7 @@ async fn the_ledger_knows_nothing_of_them(on: &Backend) {
     let told = f
         .store
         .ledger()
-        .told_events(&RecordFilter::default(), 0, 10)
+        .emitted_events(&RecordFilter::default(), 0, 10)
         .await
         .unwrap();
     assert_eq!(told.len(), 2);

@@ -100,7 +100,7 @@ impl Replies {
         self.buf.get(self.written..).unwrap_or_default()
     }
 
-    /// Tells that `n` more bytes were written.
+    /// Takes note that `n` more bytes were written.
     pub fn written(&mut self, n: usize) {
         self.written = (self.written + n).min(self.buf.len());
         if self.written == self.buf.len() {
@@ -294,7 +294,7 @@ impl Session {
     }
 
     /// A command from somebody who has yet to log in. A coturn that has no password goes on with its own commands, and
-    /// is told apart by them at once; others, until they have given too many.
+    /// is known by them at once; others, until they have given too many.
     fn too_early<'a>(&mut self, command: &[u8]) -> Effect<'a> {
         let before = self.early;
         self.early = before.saturating_add(1);

@@ -40,7 +40,7 @@ pub(super) struct End {
     pub(super) heard: Timestamp,
     /// For the log, where there is something to be said.
     pub(super) reason: Option<String>,
-    /// It was turned away, which has not been told yet.
+    /// It was turned away, which has not been reported yet.
     pub(super) away: Option<TurnAwayReason>,
 }
 
@@ -106,7 +106,7 @@ struct Service<'s> {
     replies: Replies,
     /// It has a place of its own, and is not sent away for others.
     seated: bool,
-    /// That it was turned away has been told.
+    /// That it was turned away has been reported.
     refused: bool,
     published: bool,
     /// The relay threads whose messages it carries: with coturn, one.
@@ -115,8 +115,8 @@ struct Service<'s> {
 }
 
 /// Serves one connection until it ends, or until the listener is suspended. `deadline`: by when the client must have
-/// authenticated. `paused`: what was known of it, where another program has served it before; `waiting`: what has waited
-/// in it since then.
+/// authenticated. `paused`: what was known of it, where another program has served it before; `waiting`: what has
+/// waited in it since then.
 pub(super) async fn serve<S>(
     stream: &mut S,
     mut visitor: Visitor,
@@ -321,7 +321,7 @@ impl Service<'_> {
         }
     }
 
-    /// A message is about to be handed over: whose it is, and which relay thread's, is told before. False where there
+    /// A message is about to be handed over: whose it is, and which relay thread's, is said before. False where there
     /// are too many servers.
     fn message(&mut self, thread: Option<u16>, at: Timestamp) -> bool {
         if !self.published {

@@ -1,4 +1,5 @@
-//! A listener that stops reading, and one that goes on where it stopped: on its sockets, which somebody keeps meanwhile.
+//! A listener that stops reading, and one that goes on where it stopped: on its sockets, which somebody keeps
+//! meanwhile.
 //!
 //! What coturn sends meanwhile waits in the kernel. Whoever goes on reads it first, as of the time at which the other
 //! stopped, before time goes on and before anybody else is let in: so nothing that was heard in time is late, and a
@@ -194,7 +195,7 @@ pub(super) async fn suspend(
         streams.push(stream);
     }
     let tracker = shared.track(|t| {
-        t.tell_all();
+        t.emit_all();
         t.keep()
     });
     Ok(Suspended {

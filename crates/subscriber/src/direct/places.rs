@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// What somebody is told who finds no place.
+/// The answer to somebody who finds no place.
 pub(super) const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// How many may be there.

@@ -25,10 +25,11 @@ pub(super) const GATHER: u64 = 1_000;
 pub(super) const SETTLED: u64 = 1_000;
 /// For so long, in milliseconds, a connection that came from nowhere may be one of a start: its `KEYS` comes by then.
 pub(super) const MOVED: u64 = 1_000;
-/// For so long, in milliseconds, it is remembered that a server was told as stopped, and that an address was turned away.
+/// For so long, in milliseconds, it is remembered that a server was reported as stopped, and that an address was turned
+/// away.
 pub(super) const KEPT: u64 = 3_600_000;
 
-/// What is skipped follows from the connections, or is told before a server is handed over.
+/// What is skipped follows from the connections, or is emitted before a server is handed over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Server {
     pub(super) peer: IpAddr,
@@ -50,16 +51,16 @@ pub(super) struct Server {
     pub(super) stop_due: Option<Timestamp>,
     /// Connections that closed and are not back: until when each was surely heard.
     pub(super) away: VecDeque<Timestamp>,
-    /// Some came back: the gap to tell, and when.
+    /// Some came back: the gap to emit, and when.
     #[serde(skip)]
     pub(super) back: Option<(Gap, Timestamp)>,
-    /// It was told as stopped.
+    /// It was reported as stopped.
     pub(super) stopped: Option<Stopped>,
     /// Connections that are neither of a start nor come back here, by when they were accepted: perhaps of a server
     /// whose address has changed.
     pub(super) strays: VecDeque<Timestamp>,
-    /// Its address's refusals up to then have been told as a gap.
-    pub(super) refusals_told: Timestamp,
+    /// Its address's refusals up to then have been emitted as a gap.
+    pub(super) refusals_reported: Timestamp,
     /// Connections of it found no place, though they had the password.
     #[serde(skip)]
     pub(super) unheard: Option<(Timestamp, Timestamp)>,
@@ -75,16 +76,16 @@ pub(super) struct Closing {
     pub(super) original: bool,
 }
 
-/// Whether people were told that it is there.
+/// Whether it was logged that it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Presence {
     Absent,
-    /// To be told then, if it is still there: some tools look like a server for a moment.
+    /// To be logged then, if it is still there: some tools look like a server for a moment.
     Coming {
         due: Timestamp,
     },
     Present,
-    /// To be told as gone then, if it is not back.
+    /// To be logged as gone then, if it is not back.
     Leaving {
         due: Timestamp,
     },
@@ -114,7 +115,7 @@ impl Server {
             back: None,
             stopped: None,
             strays: VecDeque::new(),
-            refusals_told: Timestamp(0),
+            refusals_reported: Timestamp(0),
             unheard: None,
             left: at,
         }
@@ -150,7 +151,7 @@ impl Server {
         };
     }
 
-    /// What is left of it once it was told as stopped.
+    /// What is left of it once it was reported as stopped.
     pub(super) fn stop(&mut self, at: Timestamp) {
         (self.keys, self.closing, self.emptied) = (None, None, None);
         self.away.clear();
@@ -183,7 +184,7 @@ impl Server {
         }
     }
 
-    /// People are told that it is there, if they were not.
+    /// That it is there is logged, if it was not.
     pub(super) fn show(&mut self, server: &Arc<[u8]>, at: Timestamp, out: &mut VecDeque<Signal>) {
         if matches!(self.presence, Presence::Absent | Presence::Coming { .. }) {
             self.presence = Presence::Present;
@@ -192,7 +193,7 @@ impl Server {
         }
     }
 
-    /// It is back after it was told as stopped, without a `KEYS`: it had not stopped.
+    /// It is back after it was reported as stopped, without a `KEYS`: it had not stopped.
     pub(super) fn returned(&mut self, server: &Arc<[u8]>, out: &mut VecDeque<Signal>) {
         let Some(Stopped {
             at: stopped_at,
@@ -215,8 +216,8 @@ impl Server {
         }));
     }
 
-    /// Tells what is due but for a stop, which others have a say in.
-    pub(super) fn tell(&mut self, server: &Arc<[u8]>, now: Timestamp, out: &mut VecDeque<Signal>) {
+    /// Emits what is due but for a stop, which others have a say in.
+    pub(super) fn emit(&mut self, server: &Arc<[u8]>, now: Timestamp, out: &mut VecDeque<Signal>) {
         match self.presence {
             Presence::Coming { due } if due <= now => self.show(server, self.generation, out),
             Presence::Leaving { due } if due <= now => {
@@ -234,20 +235,20 @@ impl Server {
             }
         }
         if self.back.as_ref().is_some_and(|(_, due)| *due <= now) {
-            self.tell_back(out);
+            self.emit_back(out);
         }
         if self.unheard.is_some_and(|(from, _)| from.plus(PIECE) <= now) {
-            self.tell_unheard(server, out);
+            self.emit_unheard(server, out);
         }
     }
 
-    /// Tells the gap of those that came back.
-    pub(super) fn tell_back(&mut self, out: &mut VecDeque<Signal>) {
+    /// Emits the gap of those that came back.
+    pub(super) fn emit_back(&mut self, out: &mut VecDeque<Signal>) {
         out.extend(self.back.take().map(|(gap, _)| Signal::Gap(gap)));
     }
 
-    /// Tells the time for which connections of it found no place.
-    pub(super) fn tell_unheard(&mut self, server: &Arc<[u8]>, out: &mut VecDeque<Signal>) {
+    /// Emits the gap of the time for which connections of it found no place.
+    pub(super) fn emit_unheard(&mut self, server: &Arc<[u8]>, out: &mut VecDeque<Signal>) {
         out.extend(self.unheard.take().map(|(from, to)| {
             Signal::Gap(Gap {
                 from,

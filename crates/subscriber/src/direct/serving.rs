@@ -112,7 +112,7 @@ pub(super) async fn look_after(
         }
     });
     debug!(%peer, ?by, reason, "connection closed");
-    // Only now is its end told.
+    // Only now is its end emitted.
     drop(waiting);
     None
 }

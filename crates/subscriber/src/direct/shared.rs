@@ -1,5 +1,5 @@
-//! What all connections of a listener share: who is let in, what is known of the servers, and how far what had waited for
-//! this program has been read.
+//! What all connections of a listener share: who is let in, what is known of the servers, and how far what had waited
+//! for this program has been read.
 
 use std::{
     net::IpAddr,
@@ -70,19 +70,19 @@ impl Shared {
         places.enter(id, block(peer), |block| guard.trusts(block))
     }
 
-    /// Tells the tracker something, and the engine what the tracker makes of it. Under one lock, so that
+    /// Gives the tracker an input, and the engine what the tracker makes of it. Under one lock, so that
     /// the engine hears it in order.
-    pub(super) fn track<T>(&self, tell: impl FnOnce(&mut ServerTracker) -> T) -> T {
+    pub(super) fn track<T>(&self, input: impl FnOnce(&mut ServerTracker) -> T) -> T {
         let mut tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
         let before = tracker.deadline();
-        let told = tell(&mut tracker);
+        let answer = input(&mut tracker);
         for signal in tracker.signals() {
             self.signals.signal(signal);
         }
         if tracker.deadline() != before {
             self.tracked.notify_one();
         }
-        told
+        answer
     }
 
     pub(super) fn turned_away(&self, reason: TurnAwayReason, peer: IpAddr) {

@@ -95,7 +95,7 @@ impl ServerTracker {
     /// A connection, or one that was never accepted, was turned away.
     pub fn turned_away(&mut self, reason: TurnAwayReason, peer: IpAddr, at: Timestamp) {
         self.refusals.note(reason, peer, at);
-        self.refusals.tell(at, &mut self.out);
+        self.refusals.emit(at, &mut self.out);
         if reason == TurnAwayReason::NotRedis {
             return;
         }
@@ -161,17 +161,17 @@ impl ServerTracker {
                 entry.strays.push_back(accepted);
             }
             if let Some((first, last)) = refused
-                && *last > entry.refusals_told
+                && *last > entry.refusals_reported
             {
                 self.out.push_back(Signal::Gap(Gap {
-                    from: (*first).max(entry.refusals_told),
+                    from: (*first).max(entry.refusals_reported),
                     to: at,
                     reason: GapReason::TurnedAway,
                     server: Some(Box::from(&server[..])),
                 }));
             }
         }
-        entry.refusals_told = at;
+        entry.refusals_reported = at;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.original = original;
             connection.server = Some(Arc::clone(server));
@@ -243,8 +243,8 @@ impl ServerTracker {
         }
     }
 
-    /// A connection sent `KEYS`: its server has just been started. It is a short one, and no relay thread's. False where
-    /// there are too many servers.
+    /// A connection sent `KEYS`: its server has just been started. It is a short one, and no relay thread's. False
+    /// where there are too many servers.
     pub fn keys(&mut self, id: u64, server: &Arc<[u8]>, at: Timestamp) -> bool {
         self.tool(id, at);
         let Some(peer) = self.connections.get(&id).map(|c| c.peer) else {
@@ -358,7 +358,7 @@ impl ServerTracker {
 
     /// Time has come to `now`.
     pub fn tick(&mut self, now: Timestamp) {
-        self.refusals.tell(now, &mut self.out);
+        self.refusals.emit(now, &mut self.out);
         if self.earliest().is_none_or(|due| due > now) {
             return;
         }
@@ -379,7 +379,7 @@ impl ServerTracker {
             let Some(entry) = self.servers.get_mut(&name) else {
                 continue;
             };
-            entry.tell(&name, now, &mut self.out);
+            entry.emit(&name, now, &mut self.out);
             if entry.stop_due.is_none_or(|due| due > now) {
                 continue;
             }
@@ -425,7 +425,7 @@ impl ServerTracker {
             .min()
     }
 
-    /// What there is to tell, in order.
+    /// What there is to emit, in order.
     pub fn signals(&mut self) -> impl Iterator<Item = Signal> {
         self.out.drain(..)
     }

@@ -9,15 +9,15 @@ mod moves;
 #[path = "tracker_tests/strangers.rs"]
 mod strangers;
 
-/// A fleet on one listener, and all that the tracker has told.
+/// A fleet on one listener, and all that the tracker has emitted.
 struct World {
     tracker: ServerTracker,
     now: u64,
     next: u64,
     /// The server that each connection named.
     names: HashMap<u64, Arc<[u8]>>,
-    told: Vec<String>,
-    /// Whether who is there is told, too.
+    emitted: Vec<String>,
+    /// Whether who is there is emitted, too.
     all: bool,
 }
 
@@ -36,7 +36,7 @@ impl World {
             now: 1_000_000,
             next: 0,
             names: HashMap::new(),
-            told: Vec::new(),
+            emitted: Vec::new(),
             all: false,
         }
     }
@@ -48,7 +48,7 @@ impl World {
     fn drain(&mut self) {
         let text = |s: &[u8]| String::from_utf8_lossy(s).into_owned();
         for signal in self.tracker.signals() {
-            self.told.push(match signal {
+            self.emitted.push(match signal {
                 // Who is there is looked at by tests of its own.
                 Signal::ServerConnected { .. } | Signal::ServerGone { .. } if !self.all => continue,
                 Signal::ServerConnected { server, at } => format!("connected {} {}", text(&server), at.0),
@@ -150,52 +150,52 @@ impl World {
         }
     }
 
-    fn told(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.told)
+    fn emitted(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.emitted)
     }
 }
 
 #[test]
-fn who_is_there_is_told_once_and_who_is_gone_since_when() {
+fn who_is_there_is_logged_once_and_who_is_gone_since_when() {
     let mut w = World::new();
     w.all = true;
     let ids = w.start("a", 3);
     let at = w.now - 6;
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     w.publish(ids[0]);
     w.publish(ids[1]);
-    assert_eq!(w.told(), [format!("connected a {}", w.now)]);
+    assert_eq!(w.emitted(), [format!("connected a {}", w.now)]);
     // One that publishes nothing, but stays.
     w.start("b", 1);
     w.pass(1_000);
-    assert_eq!(w.told(), [format!("connected b {}", at + 6)]);
+    assert_eq!(w.emitted(), [format!("connected b {}", at + 6)]);
     // Gone for a moment is not gone.
     w.close_all(&ids, ClosedBy::Network);
     w.pass(4_000);
     let id = w.open("a");
     w.pass(60_000);
-    assert!(w.told().iter().all(|t| t.starts_with("gap")));
+    assert!(w.emitted().iter().all(|t| t.starts_with("gap")));
     w.close(id, ClosedBy::Network);
     let at = w.now;
     w.pass(4_999);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     w.pass(1);
-    assert_eq!(w.told(), [format!("gone a {at}")]);
+    assert_eq!(w.emitted(), [format!("gone a {at}")]);
     let id = w.open("a");
     w.publish(id);
-    assert!(w.told().contains(&format!("connected a {}", w.now)));
+    assert!(w.emitted().contains(&format!("connected a {}", w.now)));
 }
 
 /// `redis-cli -n 3 PING` names a server, too.
 #[test]
-fn who_is_there_for_a_moment_and_says_nothing_is_not_told() {
+fn who_is_there_for_a_moment_and_says_nothing_is_not_logged() {
     let mut w = World::new();
     w.all = true;
     let id = w.open("a");
     w.pass(500);
     w.close(id, ClosedBy::Server);
     w.pass(60_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
 }
 
 #[test]
@@ -206,13 +206,13 @@ fn stopped_when_all_originals_close_at_once_and_stay_away() {
     w.close_all(&ids, ClosedBy::Server);
     let at = w.now;
     w.pass(4_999);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     w.pass(1);
-    assert_eq!(w.told(), [format!("stopped a {at}")]);
+    assert_eq!(w.emitted(), [format!("stopped a {at}")]);
     // Started again: nothing is left to be ended.
     w.start("a", 4);
     w.pass(100_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
 }
 
 #[test]
@@ -222,10 +222,10 @@ fn only_that_server_stops() {
     let b = w.start("b", 2);
     w.close_all(&a, ClosedBy::Server);
     w.pass(10_000);
-    assert_eq!(w.told().len(), 1);
+    assert_eq!(w.emitted().len(), 1);
     w.close_all(&b, ClosedBy::Server);
     w.pass(10_000);
-    assert_eq!(w.told().len(), 1);
+    assert_eq!(w.emitted().len(), 1);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn not_stopped_when_one_comes_back() {
     w.pass(120);
     w.open("a");
     w.pass(3_600_000);
-    assert_eq!(w.told(), [format!("gap a {lost}-{}", lost + 120)]);
+    assert_eq!(w.emitted(), [format!("gap a {lost}-{}", lost + 120)]);
 }
 
 #[test]
@@ -250,16 +250,16 @@ fn the_second_cut_of_a_live_server_proves_nothing() {
     w.pass(10);
     let again: Vec<u64> = (0..3).map(|_| w.open("a")).collect();
     w.pass(60_000);
-    w.told();
+    w.emitted();
     // Re-opened before: idle ones do not come back by themselves.
     w.close_all(&again, ClosedBy::Server);
     let lost = w.now;
     w.pass(113_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     let id = w.open("a");
     w.publish(id);
     w.pass(1_000);
-    assert_eq!(w.told(), [format!("gap a {lost}-{}", lost + 113_000)]);
+    assert_eq!(w.emitted(), [format!("gap a {lost}-{}", lost + 113_000)]);
 }
 
 #[test]
@@ -272,10 +272,10 @@ fn cut_right_after_its_start_a_live_server_is_not_taken_for_stopped_at_the_next_
     // Within the time of its KEYS, but a reconnect.
     let again: Vec<u64> = (0..3).map(|_| w.open("a")).collect();
     w.pass(60_000);
-    w.told();
+    w.emitted();
     w.close_all(&again, ClosedBy::Server);
     w.pass(60_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
 }
 
 #[test]
@@ -288,10 +288,10 @@ fn closed_by_us_or_lost_in_the_network_proves_nothing() {
         w.close(ids[1], by);
         w.close(ids[2], ClosedBy::Server);
         w.pass(3_600_000);
-        assert!(w.told().is_empty(), "{by:?}");
+        assert!(w.emitted().is_empty(), "{by:?}");
         w.start("a", 3);
         w.pass(1_000);
-        assert!(w.told().iter().all(|t| t.starts_with("gap")), "{by:?}");
+        assert!(w.emitted().iter().all(|t| t.starts_with("gap")), "{by:?}");
     }
 }
 
@@ -305,7 +305,7 @@ fn connections_that_close_one_by_one_prove_nothing() {
         w.pass(1_500);
     }
     w.pass(60_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn after_our_own_restart_nothing_is_known_of_originals() {
     w.pass(60_000);
     w.close_all(&ids, ClosedBy::Server);
     w.pass(60_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
 }
 
 #[test]
@@ -329,11 +329,11 @@ fn restarted_within_the_time_of_coming_back() {
     w.pass(800);
     let ids = w.start("a", 3);
     w.pass(60_000);
-    assert_eq!(w.told(), [format!("restarted a {at}")]);
+    assert_eq!(w.emitted(), [format!("restarted a {at}")]);
     // The new life has originals of its own.
     w.close_all(&ids, ClosedBy::Server);
     w.pass(5_000);
-    assert_eq!(w.told(), [format!("stopped a {}", w.now - 5_000)]);
+    assert_eq!(w.emitted(), [format!("stopped a {}", w.now - 5_000)]);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn restarted_though_its_connections_were_no_originals() {
     w.pass(1);
     w.open("a");
     w.pass(10_000);
-    assert_eq!(w.told(), [format!("restarted a {at}")]);
+    assert_eq!(w.emitted(), [format!("restarted a {at}")]);
 }
 
 #[test]
@@ -359,11 +359,11 @@ fn keys_end_nothing_while_a_connection_is_open() {
     w.pass(10);
     let _again = w.open("a");
     w.pass(60_000);
-    w.told();
+    w.emitted();
     // Another process behind the same name.
     w.start("a", 3);
     w.pass(60_000);
-    assert!(w.told().iter().all(|t| t.starts_with("gap")));
+    assert!(w.emitted().iter().all(|t| t.starts_with("gap")));
 }
 
 #[test]
@@ -376,10 +376,10 @@ fn one_that_has_not_said_whose_it_is_may_be_the_servers_for_a_while() {
     w.pass(4_000);
     let silent = w.silent();
     w.pass(1_500);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     assert!(w.tracker.identified(silent, &name("a"), w.at()));
     w.pass(60_000);
-    assert_eq!(w.told(), [format!("gap a {at}-{}", at + 5_500)]);
+    assert_eq!(w.emitted(), [format!("gap a {at}-{}", at + 5_500)]);
 }
 
 /// A health check is open whenever one looks: now an old one, now a new one.
@@ -393,7 +393,7 @@ fn a_death_is_noticed_whoever_is_silent_beside_it() {
     w.close_all(&ids, ClosedBy::Server);
     let at = w.now;
     w.pass(5_000);
-    assert_eq!(w.told(), [format!("stopped a {at}")]);
+    assert_eq!(w.emitted(), [format!("stopped a {at}")]);
 
     // Since then, and for ever: no coturn takes so long to say whose it is.
     let mut w = World::new();
@@ -404,9 +404,9 @@ fn a_death_is_noticed_whoever_is_silent_beside_it() {
     w.pass(4_900);
     w.silent();
     w.pass(4_999);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     w.pass(1);
-    assert_eq!(w.told(), [format!("stopped a {at}")]);
+    assert_eq!(w.emitted(), [format!("stopped a {at}")]);
 
     // A new one every second, each for two.
     let mut w = World::new();
@@ -422,7 +422,7 @@ fn a_death_is_noticed_whoever_is_silent_beside_it() {
         w.close(silent, ClosedBy::Server);
         w.close(other, ClosedBy::Server);
     }
-    assert_eq!(w.told(), [format!("stopped a {at}")]);
+    assert_eq!(w.emitted(), [format!("stopped a {at}")]);
 
     // It turns out to be another's, or a tool: that is looked at at once.
     for tool in [true, false] {
@@ -440,7 +440,7 @@ fn a_death_is_noticed_whoever_is_silent_beside_it() {
             assert!(w.tracker.identified(silent, &name("b"), w.at()));
         }
         w.pass(1);
-        assert_eq!(w.told(), [format!("stopped a {at}")], "{tool}");
+        assert_eq!(w.emitted(), [format!("stopped a {at}")], "{tool}");
     }
 }
 
@@ -459,5 +459,5 @@ fn gaps_of_connections_that_come_back_together_are_one() {
     w.open("a");
     let to = w.now;
     w.pass(60_000);
-    assert_eq!(w.told(), [format!("gap a {from}-{to}")]);
+    assert_eq!(w.emitted(), [format!("gap a {from}-{to}")]);
 }

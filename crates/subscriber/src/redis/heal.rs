@@ -1,8 +1,8 @@
 //! Closing the connection of a relay thread that has fallen silent (TRAPS.md, trap 11): nothing else revives it.
 //!
-//! Nothing in Redis says which connection is which thread's. It is told by two things, both measured on a thread wedged
-//! by a Redis that stood still: the connection has been idle since the thread was last heard, and half a command is
-//! stuck in Redis's buffer for it (`qbuf`), which no connection in good order leaves there for seconds.
+//! Nothing in Redis says which connection is which thread's. It is known by two things, both measured on a thread
+//! wedged by a Redis that stood still: the connection has been idle since the thread was last heard, and half a command
+//! is stuck in Redis's buffer for it (`qbuf`), which no connection in good order leaves there for seconds.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_command_tells_more_than_the_time() {
+    fn half_a_command_says_more_than_the_time() {
         let mut stuck = coturn(2, "10.0.0.1:2", 590);
         stuck.unfinished = 53;
         let list = [

@@ -48,13 +48,13 @@ pub struct RedisControl {
 
 impl RedisControl {
     /// Whether snapshots are taken: after subscribing, after each gap, and at once when this changes to true.
-    /// They are unless told otherwise.
+    /// They are unless set otherwise.
     pub fn take_snapshots(&self, on: bool) {
         self.snapshots
             .send_if_modified(|now| std::mem::replace(now, on) != on);
     }
 
-    /// Closes coturn's connection of a relay thread that has fallen silent (TRAPS.md, trap 11), if it can be told
+    /// Closes coturn's connection of a relay thread that has fallen silent (TRAPS.md, trap 11), if it can be found
     /// which one that is. See [`SilentThread`] for how.
     pub async fn close_relay_connection(&self, thread: SilentThread) -> Healing {
         let (answer, answered) = oneshot::channel();
@@ -113,21 +113,21 @@ impl Redis {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(self.patience.backoff);
         let mut lost: Option<(ServerState, Loss, Timestamp)> = None;
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             let (node, mut subscription) = match self.open().await {
                 Ok(open) => open,
                 Err(error) => {
-                    if error != told {
+                    if error != logged {
                         warn!("not connected to Redis: {error}");
                         self.deaf((self.clock)(), &error);
-                        told = error;
+                        logged = error;
                     }
                     self.wait(backoff.next()).await;
                     continue;
                 }
             };
-            told.clear();
+            logged.clear();
             let at = subscription.heard;
             info!("subscribed on {node}");
             self.signals.signal(Signal::Hearing {
@@ -177,12 +177,12 @@ impl Redis {
     async fn attend(&mut self, node: &Node) -> Infallible {
         let mut backoff = Backoff::new(Duration::from_secs(60));
         let mut due = *self.snapshots.borrow_and_update();
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             let Err(failed) = self.command(node, &mut due, &mut backoff).await;
-            if failed != told {
+            if failed != logged {
                 warn!("{node}: no snapshot of the status keys, or no commands: {failed}");
-                told = failed;
+                logged = failed;
             }
             sleep(backoff.next()).await;
         }

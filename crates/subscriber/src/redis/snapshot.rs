@@ -1,4 +1,4 @@
-//! Which allocations the status keys tell of: a walk through the keys that Redis hardly notices.
+//! Which allocations the status keys name: a walk through the keys that Redis hardly notices.
 //!
 //! SCAN in small pages with pauses, never KEYS. Only the values that the engine wants are read, and the idle time of
 //! a key is asked before its value, since reading sets it back (TRAPS.md, trap 21).

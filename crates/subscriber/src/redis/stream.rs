@@ -40,7 +40,7 @@ pub(super) async fn connect(
     };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let shaken = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
-    // A Redis without TLS waits for the rest of a command: half of the time, so that it is this that is told.
+    // A Redis without TLS waits for the rest of a command: half of the time, so that it is this error that is given.
     match timeout(patience / 2, shaken).await {
         Ok(shaken) => Ok(Box::new(shaken?)),
         Err(_) => Err(io::Error::new(

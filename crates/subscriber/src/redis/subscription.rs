@@ -42,7 +42,7 @@ const READ: usize = 256 * 1024;
 /// Received while a PING was not answered for several times as long as is usual: a backlog.
 const BACKLOG: usize = 128 * 1024;
 
-/// What is known of the server that was subscribed to: tells what has become of it when it is found again.
+/// What is known of the server that was subscribed to: shows what has become of it when it is found again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerState {
     /// Changes whenever Redis starts.
@@ -76,7 +76,7 @@ pub(super) struct Subscription {
     refused: u64,
 }
 
-/// Why a gap came about: told by what the server says of itself, before and after.
+/// Why a gap came about: known by what the server says of itself, before and after.
 ///
 /// Redis closes a subscriber whose output buffer is full without a word. Where it counts such clients
 /// (`client_output_buffer_limit_disconnections`), that decides. Where it does not, the subscription was thrown

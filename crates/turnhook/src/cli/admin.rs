@@ -83,9 +83,13 @@ impl Admin {
             AdminCommand::Token(token) => {
                 let (secret, line) = make_token(&token.name, token.role.into()).map_err(CliError::failed)?;
                 print(&(line + "\n"))?;
-                let mut told = io::stderr();
-                writeln!(told, "token (it is not shown again): {}", secret.expose_secret())
-                    .map_err(|error| CliError::failed(format!("cannot show the token: {error}")))
+                let mut stderr = io::stderr();
+                writeln!(
+                    stderr,
+                    "token (it is not shown again): {}",
+                    secret.expose_secret()
+                )
+                .map_err(|error| CliError::failed(format!("cannot show the token: {error}")))
             }
         }
     }

@@ -53,14 +53,15 @@ impl Check {
     }
 }
 
-/// Sources that the store knows and the configuration does not. One that cannot be opened now says nothing: `doctor` tries it.
+/// Sources that the store knows and the configuration does not. One that cannot be opened now says nothing: `doctor`
+/// tries it.
 async fn unconfigured(config: &Config) -> Vec<String> {
     let look = async {
         let store = store::open(&config.store.kind, Mode::Shared).await?;
         unconfigured::find(config, &store).await
     };
     match tokio::time::timeout(PATIENCE, look).await {
-        Ok(Ok(found)) => found.iter().map(Unconfigured::told).collect(),
+        Ok(Ok(found)) => found.iter().map(Unconfigured::warning).collect(),
         _ => Vec::new(),
     }
 }

@@ -66,7 +66,7 @@ impl Doctor {
         if config.endpoints.is_empty() {
             report.warn(
                 "endpoints",
-                "none is configured: nobody is told",
+                "none is configured: nothing is sent",
                 "add an [[endpoint]]",
             )?;
         }
@@ -91,7 +91,7 @@ impl Doctor {
         for endpoint in &config.endpoints {
             endpoints::look(endpoint, &mut clocks, &mut report).await?;
         }
-        clocks.tell(&mut report)?;
+        clocks.report(&mut report)?;
         if self.format == Format::Text {
             print(&format!(
                 "\n{} failed, {} warnings\n",
@@ -99,7 +99,7 @@ impl Doctor {
             ))?;
         }
         if report.failed > 0 {
-            Err(CliError::Told)
+            Err(CliError::Reported)
         } else {
             Ok(())
         }

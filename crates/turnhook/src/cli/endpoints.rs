@@ -121,7 +121,7 @@ impl List {
                 }))?,
                 Format::Text => table.push([
                     endpoint.name.clone(),
-                    standing.told(&self.zone),
+                    standing.describe(&self.zone),
                     left.pending.to_string(),
                     oldest.map(|at| duration(now.since(at))).unwrap_or_default(),
                     left.dead.to_string(),

@@ -19,8 +19,8 @@ pub(super) enum CliError {
     Usage(String),
     /// Status 1, and all has been said.
     #[error("")]
-    Told,
-    /// The reader of stdout has gone (`| head`): nobody to tell, and nothing wrong.
+    Reported,
+    /// The reader of stdout has gone (`| head`): nobody to say it to, and nothing wrong.
     #[error("nobody reads the output")]
     Unread,
 }

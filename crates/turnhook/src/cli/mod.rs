@@ -148,10 +148,10 @@ pub fn main_with<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) 
     };
     match result {
         Ok(()) | Err(CliError::Unread) => ExitCode::SUCCESS,
-        Err(CliError::Told) => ExitCode::FAILURE,
+        Err(CliError::Reported) => ExitCode::FAILURE,
         Err(error) => {
             for line in error.to_string().lines() {
-                // Where stderr is closed too there is nobody left to tell.
+                // Where stderr is closed too there is nobody left to say it to.
                 let _ = writeln!(io::stderr(), "error: {}", Untrusted::from(line));
             }
             match error {

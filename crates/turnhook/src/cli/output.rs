@@ -27,7 +27,7 @@ pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
     }
 }
 
-/// Says something on stderr, for people. Where that is closed there is nobody left to tell.
+/// Says something on stderr, for people. Where that is closed there is nobody left to say it to.
 pub(super) fn warn(what: impl std::fmt::Display) {
     let what = what.to_string();
     let _ = writeln!(io::stderr(), "warning: {}", Untrusted::from(what.as_str()));

@@ -25,7 +25,7 @@ mod healing;
 
 use healing::Healing;
 
-/// Compare coturn's own log with what was told, allocation by allocation, to the byte
+/// Compare coturn's own log with what was billed, allocation by allocation, to the byte
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -35,8 +35,8 @@ Example:
 
   The log is one coturn's, made with `verbose`, `simple-log` and a `log-file`; before 4.17 also with
   `new-log-timestamp`, without which lines have no dates. Rotated files are put in order by their dates; where they have none,
-  name the oldest first. Without --heal nothing is changed. With it, what the log has more of is told by a running turnhook in a
-  session that `continues` the one that was told too low, where the narrow rule in OPERATING.md allows it: above all, the log is
+  name the oldest first. Without --heal nothing is changed. With it, what the log has more of is billed by a running turnhook in a
+  session that `continues` the one that was billed too low, where the narrow rule in OPERATING.md allows it: above all, the log is
   coturn 4.17's, since in older ones whoever reaches coturn can write lines, and the session ended a day ago. The status is 0 if
   nothing differs or all that does is set right, and else 1. OPERATING.md says what each verdict means. Days and times are UTC, or
   those of --tz.")]
@@ -57,7 +57,7 @@ pub(super) struct Reconcile {
     to: Option<When>,
     #[command(flatten)]
     zone: ZoneArgs,
-    /// Have a running turnhook tell what was missed, where that is certain
+    /// Have a running turnhook bill what was missed, where that is certain
     #[arg(long)]
     heal: bool,
     /// Believe a log of a coturn before 4.17: no stranger reaches this coturn
@@ -121,7 +121,7 @@ impl Reconcile {
             .iter()
             .filter(|finding| finding.verdict.is_wrong());
         if wrong.count() > healing.asked {
-            return Err(CliError::Told);
+            return Err(CliError::Reported);
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Reconcile {
                 "username_base64": base64(&f.username),
                 "since": f.since.map(rfc3339),
                 "log": f.log.as_ref().map(legs),
-                "told": f.told.as_ref().map(legs),
+                "told": f.billed.as_ref().map(legs),
                 "sessions": f.sessions,
                 "accuracy": (!f.sessions.is_empty()).then_some(if f.lower_bound { "lower_bound" } else { "exact" }),
                 "lives": f.lives,
@@ -173,7 +173,7 @@ impl Reconcile {
                 "to": summary.dates.map(|(_, to)| rfc3339(to)),
                 "verdicts": verdicts,
                 "log": legs(&compared.log),
-                "told": legs(&compared.told),
+                "told": legs(&compared.billed),
                 "of_other_servers": compared.of_other_servers,
                 "sessions_trimmed": summary.trimmed,
                 "allocations_unlisted": summary.unlisted,
@@ -199,8 +199,11 @@ impl Reconcile {
         .narrow(&["SESSION", "SINCE (UTC)"], &["USERNAME"])
         .of_zone(&self.zone);
         for f in compared.findings.iter().filter(|f| self.wanted(f)) {
-            let (log, told) = (f.log.unwrap_or_default(), f.told.unwrap_or_default());
-            for (leg, log, told) in [("client", log.client, told.client), ("peer", log.peer, told.peer)] {
+            let (log, billed) = (f.log.unwrap_or_default(), f.billed.unwrap_or_default());
+            for (leg, log, billed) in [
+                ("client", log.client, billed.client),
+                ("peer", log.peer, billed.peer),
+            ] {
                 let cell = |known: bool, n: u64| if known { n.to_string() } else { "-".to_owned() };
                 table.push([
                     f.verdict.as_str().replace('_', " "),
@@ -209,9 +212,9 @@ impl Reconcile {
                     f.since.map_or_else(|| "-".to_owned(), |at| self.zone.show(at)),
                     leg.to_owned(),
                     cell(f.log.is_some(), log.received_bytes),
-                    cell(f.told.is_some(), told.received_bytes),
+                    cell(f.billed.is_some(), billed.received_bytes),
                     cell(f.log.is_some(), log.sent_bytes),
-                    cell(f.told.is_some(), told.sent_bytes),
+                    cell(f.billed.is_some(), billed.sent_bytes),
                     f.sessions.first().cloned().unwrap_or_else(|| "-".to_owned()),
                 ]);
             }
@@ -235,9 +238,9 @@ impl Reconcile {
             bytes(all.into_iter().fold(0, u64::saturating_add))
         };
         text += &format!(
-            "{} in the log, {} told (all that was received and sent on both legs)\n",
+            "{} in the log, {} billed (all that was received and sent on both legs)\n",
             carried(&compared.log),
-            carried(&compared.told)
+            carried(&compared.billed)
         );
         text += &healing.text(compared, self.heal);
         for note in summary.notes(compared.of_other_servers) {
@@ -307,7 +310,7 @@ impl Summary {
             ),
             (
                 self.unlisted,
-                "allocations were counted in sessions that had more than are listed: their bytes are told",
+                "allocations were counted in sessions that had more than are listed: their bytes are billed",
             ),
             (
                 of_other_servers,

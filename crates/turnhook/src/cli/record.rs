@@ -1,4 +1,4 @@
-//! `turnhook record`: what a running source tells its reducer, line by line.
+//! `turnhook record`: what a running source feeds its reducer, line by line.
 
 mod page;
 
@@ -46,7 +46,8 @@ pub(super) struct Record {
     /// Where to write to; made readable for its owner alone [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The running turnhook's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for temporary files]
+    /// The running turnhook's socket [default: the store's path with `.sock`; for PostgreSQL, in the folder for
+    /// temporary files]
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     socket: Option<PathBuf>,
     /// Ask the page of a turnhook on any machine instead, at `[admin] listen` or the proxy before it
@@ -158,7 +159,7 @@ fn until_the_end(lines: &[u8]) -> (&[u8], Option<String>) {
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |newline| newline + 1);
     let last = &without_newline[start..];
-    // Cheap to tell from all lines of a history.
+    // Cheap to distinguish from all lines of a history.
     if !last.starts_with(b"{\"ended\"") {
         return (lines, None);
     }

@@ -167,7 +167,7 @@ impl Replay {
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} eta {eta}") {
             bar.set_style(style);
         }
-        let mut told = BTreeMap::new();
+        let mut shown = BTreeMap::new();
         let deadline = self.timeout.and_then(|most| Instant::now().checked_add(most));
         for look in 0u32.. {
             let pending = store
@@ -185,7 +185,7 @@ impl Replay {
                 if look == 0 {
                     running.say_if_unanswered();
                 }
-                let lines = self.what_waits(&running, store, &mut told).await?;
+                let lines = self.what_waits(&running, store, &mut shown).await?;
                 // The bar is drawn again below them.
                 bar.suspend(|| lines.iter().for_each(|line| eprintln!("{line}")));
             }
@@ -215,7 +215,7 @@ impl Replay {
         &self,
         running: &Running,
         store: &Store,
-        told: &mut BTreeMap<String, String>,
+        shown: &mut BTreeMap<String, String>,
     ) -> Result<Vec<String>, CliError> {
         let mut lines = Vec::new();
         let backlog = store.outbox().backlog().await?;
@@ -224,14 +224,14 @@ impl Replay {
             let waits = backlog.get(&endpoint.id).is_some_and(|left| left.pending > 0);
             let standing = running.of(&endpoint.name);
             if !(asked && waits && standing.is_still()) {
-                told.remove(&endpoint.name);
+                shown.remove(&endpoint.name);
                 continue;
             }
-            if told.insert(endpoint.name.clone(), standing.state.clone()) != Some(standing.state.clone()) {
+            if shown.insert(endpoint.name.clone(), standing.state.clone()) != Some(standing.state.clone()) {
                 let name = &endpoint.name;
                 lines.push(format!(
                     "waiting: {name} is {}; `turnhook endpoints resume {name}` lets go of that",
-                    standing.told(self.filter.zone())
+                    standing.describe(self.filter.zone())
                 ));
             }
         }

@@ -15,7 +15,7 @@ use crate::{
     shutdown,
 };
 
-/// Listen to coturn, tell billing
+/// Listen to coturn, send billing its webhooks
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -1,5 +1,5 @@
 //! What the running program says of its endpoints. Pauses are in the store; who is held back by a `Retry-After` or by
-//! a circuit breaker is known to the process that holds it back, and told by its `/status`.
+//! a circuit breaker is known to the process that holds it back, and shown by its `/status`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -57,7 +57,7 @@ impl Running {
                 endpoints.insert(endpoint.name, standing);
             } else if endpoints
                 .get(&endpoint.name)
-                .is_some_and(|told| told.state == "paused")
+                .is_some_and(|standing| standing.state == "paused")
             {
                 // Resumed a moment ago, and not noticed yet.
                 endpoints.remove(&endpoint.name);
@@ -114,7 +114,7 @@ impl Standing {
     }
 
     /// `held until 2026-11-26 18:00:00: it answered 503 …`.
-    pub(super) fn told(&self, zone: &Zone) -> String {
+    pub(super) fn describe(&self, zone: &Zone) -> String {
         let mut text = self.state.replace('_', " ");
         if let Some(until) = self.until.as_deref().and_then(timestamp) {
             let word = if self.state == "held" {
@@ -206,17 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_is_told_with_until_when_and_why() {
+    fn what_stands_still_is_described_with_until_when_and_why() {
         assert_eq!(
-            running("held", Some(60_000)).of("billing").told(&Zone::utc()),
+            running("held", Some(60_000)).of("billing").describe(&Zone::utc()),
             "held until 1970-01-01 00:01:00: it answered 503"
         );
         assert_eq!(
             running("breaker_open", Some(60_000))
                 .of("billing")
-                .told(&Zone::utc()),
+                .describe(&Zone::utc()),
             "breaker open, tried again 1970-01-01 00:01:00: it answered 503"
         );
-        assert_eq!(Running::default().of("billing").told(&Zone::utc()), "active");
+        assert_eq!(Running::default().of("billing").describe(&Zone::utc()), "active");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     engine::{player::Player, settings::History},
 };
 
-/// Tell a recorded history to the reducer, and print the events that it makes
+/// Replay a recorded history through the reducer, and print the events that it makes
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -24,7 +24,7 @@ impl Sources {
     }
 }
 
-/// Tell the store that a source has another name now, so that its open sessions go on
+/// Record in the store that a source has another name now, so that its open sessions go on
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -33,8 +33,8 @@ Example:
   $ turnhook sources rename eu-1 eu-west
   $ systemctl start turnhook
 
-  Without it the source of the new name knows nothing of the calls that go on: it would tell their
-  totals once more, and the sessions of the old name would never end. What was told keeps the old name.")]
+  Without it the source of the new name knows nothing of the calls that go on: it would bill their
+  totals once more, and the sessions of the old name would never end. What was billed keeps the old name.")]
 struct Rename {
     #[command(flatten)]
     config: ConfigArgs,

@@ -16,7 +16,7 @@ use super::{
     units::bytes,
 };
 
-/// Look at bytes that are told in no session
+/// Look at bytes that are billed in no session
 #[derive(Debug, Args)]
 pub(super) struct Unattributed {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ impl Unattributed {
     }
 }
 
-/// List what was heard of and is told in no session, newest first, and what the database would not take
+/// List what was heard of and is billed in no session, newest first, and what the database would not take
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -46,7 +46,7 @@ Example:
   Reasons:
     residue        too little to be worth a session, and nobody came for it within a day
     never_relayed  an allocation that never relayed, with start_on = \"relay\"
-    evicted        [limits] tombstones was too low: this may have been told before
+    evicted        [limits] tombstones was too low: this may have been billed before
   What the database would not take (a value beyond its bounds) is listed below, or in json as an object
   with `refused` in it. Everything else of that moment was committed. Times are UTC, or
   those of --tz; 1 kB is 1000 bytes.")]
@@ -110,7 +110,7 @@ impl List {
                 .iter()
                 .try_for_each(|row| print_json(&refused_json(row)))?,
             Format::Text => {
-                table.print("nothing: all that was heard of is told in a session")?;
+                table.print("nothing: all that was heard of is billed in a session")?;
                 if sum > 0 {
                     print(&format!("\nsum: {sum} B ({}) billable\n", bytes(sum)))?;
                 }

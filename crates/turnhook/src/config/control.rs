@@ -44,7 +44,7 @@ pub struct Gate {
     pub sound: bool,
     /// What coturn logs in with.
     pub password: Option<SecretString>,
-    /// What it is told of the realm.
+    /// What it is answered about the realm.
     pub options: RealmOptions,
 }
 
@@ -94,7 +94,7 @@ pub(super) mod file {
         pub secrets_file: Option<PathBuf>,
         /// Whose coturns ask.
         pub source: String,
-        /// Their version, where no banner tells it.
+        /// Their version, where no banner says it.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub coturn: Option<String>,
         /// Whether they may be older than 4.13.

@@ -21,8 +21,8 @@ impl EnvValue {
 
 /// The variables that set something, by the path of what they set; and a warning for each that looks as if it should.
 ///
-/// Other programs have variables that begin with `TURNHOOK_`, too (a receiver's `TURNHOOK_SECRET`): what names no table and
-/// no key of the top is not ours. Two underscores make it ours, so that a mistake in a table's name is told.
+/// Other programs have variables that begin with `TURNHOOK_`, too (a receiver's `TURNHOOK_SECRET`): what names no table
+/// and no key of the top is not ours. Two underscores make it ours, so that a mistake in a table's name is found.
 pub(super) fn variables(env: &[(String, String)]) -> (BTreeMap<String, EnvValue>, Vec<Problem>) {
     let (mut found, mut warnings) = (BTreeMap::new(), Vec::new());
     for (variable, raw) in env {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_ours_and_what_only_looks_so() {
-        let told = |name: &str| {
+        let read = |name: &str| {
             let (found, warnings) = variables(&[(name.to_owned(), "x".to_owned())]);
             (
                 found.into_keys().next(),
@@ -112,19 +112,19 @@ mod tests {
             )
         };
         assert_eq!(
-            told("TURNHOOK_STORE__PATH"),
+            read("TURNHOOK_STORE__PATH"),
             (Some("store.path".to_owned()), None)
         );
         assert_eq!(
-            told("TURNHOOK_SHUTDOWN_GRACE").0.as_deref(),
+            read("TURNHOOK_SHUTDOWN_GRACE").0.as_deref(),
             Some("shutdown_grace")
         );
         assert_eq!(
-            told("TURNHOOK_SOURCE__0__NAME").0.as_deref(),
+            read("TURNHOOK_SOURCE__0__NAME").0.as_deref(),
             Some("source[0].name")
         );
         assert_eq!(
-            told("TURNHOOK_SESION__LINGER").0.as_deref(),
+            read("TURNHOOK_SESION__LINGER").0.as_deref(),
             Some("sesion.linger")
         );
         for other in [
@@ -134,14 +134,14 @@ mod tests {
             "TURNHOOK_CONFIG",
             "PATH",
         ] {
-            assert_eq!(told(other), (None, None), "{other}");
+            assert_eq!(read(other), (None, None), "{other}");
         }
         for (wrong, right) in [
             ("TURNHOOK_STORE_PATH", "TURNHOOK_STORE__PATH"),
             ("TURNHOOK_SOURCE_PASSWORD", "TURNHOOK_SOURCE__0__PASSWORD"),
             ("TURNHOOK_SHUTDOWN_GRASE", "TURNHOOK_SHUTDOWN_GRACE"),
         ] {
-            let (found, warning) = told(wrong);
+            let (found, warning) = read(wrong);
             assert_eq!(found, None);
             let expected = format!(
                 "environment: {wrong}: is no key of the configuration, and does nothing; did you mean {right}?"

@@ -42,7 +42,7 @@ pub struct File {
     /// Page and JSON API; absent: they are not served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
-    /// Whom to tell.
+    /// Whom to send events to.
     #[serde(default)]
     pub endpoint: Vec<Endpoint>,
     /// By what allocations are ended.
@@ -82,12 +82,12 @@ pub struct Session {
     pub report_grace: Span,
     /// How long past a lifetime that was not renewed.
     pub expiry_grace: Span,
-    /// How often usage is told; 0: never.
+    /// How often usage is sent; 0: never.
     pub usage_interval: Span,
     /// A session that lasts longer ends and continues in another one; 0: never.
     #[serde(default = "never")]
     pub max_session: Span,
-    /// Less than this, left over from a parked allocation, waits before it is told.
+    /// Less than this, left over from a parked allocation, waits before it is billed.
     pub residue: Size,
     /// Which bytes are billed.
     pub billable: Billable,
@@ -301,7 +301,7 @@ pub struct Endpoint {
     /// Which usage is counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<Count>,
-    /// What else may be told.
+    /// What else may be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub properties: Option<Vec<String>>,
     /// What only its type knows.

@@ -1,7 +1,7 @@
 //! For commands that only look into the store: what stands in files for sources and endpoints is not read.
 //!
-//! Such a command connects to no coturn and tells no endpoint. Often it is run by somebody who may not read their secrets, or
-//! while the service manager that hands them out does not.
+//! Such a command connects to no coturn and sends to no endpoint. Often it is run by somebody who may not read their
+//! secrets, or while the service manager that hands them out does not.
 
 use serde_json::{Map, Value};
 
@@ -12,8 +12,9 @@ const SIGNING: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// In the place of a password; with a colon, as `basic` wants it.
 const PASSWORD: &str = "not:read";
 
-/// Takes each key that names a file out of sources and endpoints, and puts something harmless in the place of what the file
-/// would have held. Another table that names one (users of the page, say) goes as a whole: nobody asks for it here.
+/// Takes each key that names a file out of sources and endpoints, and puts something harmless in the place of what the
+/// file would have held. Another table that names one (users of the page, say) goes as a whole: nobody asks for it
+/// here.
 pub(super) fn withhold(root: &mut Value) {
     let known = locate::known_keys();
     let Value::Object(root) = root else { return };

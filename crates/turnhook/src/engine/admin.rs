@@ -1,4 +1,4 @@
-//! What page and JSON API are told of the running program, and how they are served.
+//! What page and JSON API know of the running program, and how they are served.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! This node among those that share the store: it beats, takes and gives back leases, and tells its other parts
+//! This node among those that share the store: it beats, takes and gives back leases, and lets its other parts know
 //! what they may do.
 //!
 //! ```text

@@ -59,8 +59,8 @@ impl Deadline {
         timeout_at(self.at, stage).await.ok()
     }
 
-    /// Ends the process should it be there long after the deadline: on a thread of its own, since what stands still may be
-    /// the runtime. All that was committed is on the disk.
+    /// Ends the process should it be there long after the deadline: on a thread of its own, since what stands still may
+    /// be the runtime. All that was committed is on the disk.
     pub(crate) fn enforce(self) {
         let left = (self.at + OVERDUE).saturating_duration_since(Instant::now());
         let overdue = move || {
@@ -74,7 +74,7 @@ impl Deadline {
     }
 }
 
-/// Tells parts to stop, and until when they may take.
+/// Asks parts to stop, and until when they may take.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
     token: CancellationToken,

@@ -30,7 +30,7 @@ use super::{enforce::QuotaTap, handed::Handed};
 /// What stands in the place of a payload that could not be written.
 const UNWRITTEN: &[u8] = br#"{"error":"the payload could not be written: see the log"}"#;
 
-/// Who is told what, and by which clocks. The table is changed as a whole.
+/// Who is sent what, and by which clocks. The table is changed as a whole.
 #[derive(Clone)]
 pub(crate) struct Routes {
     table: Arc<RwLock<Arc<Table>>>,
@@ -194,7 +194,7 @@ impl FanOut {
         }
     }
 
-    /// From now on these are told, and no others.
+    /// From now on these are sent events, and no others.
     pub(crate) fn reroute(&self, endpoints: &[EndpointConfig], ids: &[EndpointId], included: Arc<Included>) {
         let table = Arc::new(Table::new(endpoints, ids, included));
         *self.routes.table.write().unwrap_or_else(PoisonError::into_inner) = table;
@@ -210,7 +210,7 @@ impl FanOut {
         let endpoints = routes.wanting(event.event_type);
         let body = body::body(&event);
         let (body, endpoints) = if body.is_empty() {
-            // It is in the ledger, and nobody is told of it by something that is signed and says nothing.
+            // It is in the ledger, and nobody is sent something that is signed and says nothing.
             tracing::error!(session = %event.session_id, sequence = event.sequence,
                 "an event whose payload could not be written is delivered to nobody");
             (Bytes::from_static(UNWRITTEN), Arc::from([]))

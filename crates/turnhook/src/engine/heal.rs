@@ -1,7 +1,8 @@
-//! Sessions that set others right by coturn's log (`turnhook reconcile --heal`). Whoever asks for them writes them down;
-//! the keeper reads that, and the task of their source tells them like anything else that it decides: it alone numbers
-//! what the source tells, and on several nodes only the one that leads it can commit. What is told has ids that do not
-//! hang on who tells it and when, so a crash or a takeover between telling and crossing out tells nothing twice.
+//! Sessions that set others right by coturn's log (`turnhook reconcile --heal`). Whoever asks for them writes them
+//! down; the keeper reads that, and the task of their source emits them like anything else that it decides: it alone
+//! numbers the source's events, and on several nodes only the one that leads it can commit. What is emitted has ids
+//! that do not hang on who emits it and when, so a crash or a takeover between emitting and crossing out bills nothing
+//! twice.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,13 +16,13 @@ use super::{deadline::Stop, role::Role, store_health::StoreHealth, supervisor::E
 
 /// How often it is looked for: people wait for it, and no call does.
 const LOOK: Duration = Duration::from_millis(500);
-/// So many are told at once.
+/// So many are emitted at once.
 const PAGE: usize = 100;
 
-/// What is asked for, and not told yet.
+/// What is asked for, and not emitted yet.
 type Asked = Arc<[(SourceId, SessionId, Heal)]>;
 
-/// Reads what is asked for, and crosses out what is told.
+/// Reads what is asked for, and crosses out what is emitted.
 pub(super) struct HealKeeper {
     store: Store,
     store_health: Arc<StoreHealth>,
@@ -80,10 +81,10 @@ impl HealKeeper {
             data,
         } in self.store.admin().to_heal(PAGE).await?
         {
-            // Before anybody tells it: it may have been told by an earlier run, or by another node.
+            // Before anybody emits it: it may have been emitted by an earlier run, or by another node.
             if self.store.ledger().session(session).await?.is_some() {
                 self.store.admin().healed(session).await?;
-                info!(%session, "a session that was told too low is set right by coturn's log");
+                info!(%session, "a session that was billed too low is set right by coturn's log");
                 continue;
             }
             match serde_json::from_slice(&data) {
@@ -123,14 +124,14 @@ impl HealKeeper {
 pub(crate) struct Healing {
     asked: watch::Receiver<Asked>,
     refused: mpsc::Sender<SessionId>,
-    /// What this source has yet to tell.
+    /// What this source has yet to emit.
     waiting: Vec<(SessionId, Heal)>,
-    /// What it has told, and is yet to be crossed out.
+    /// What it has emitted, and is yet to be crossed out.
     done: HashSet<SessionId>,
 }
 
 impl Healing {
-    /// Has the reducer tell what is asked for. Cheap where nothing is.
+    /// Has the reducer emit what is asked for. Cheap where nothing is.
     pub(super) fn heal(&mut self, source: SourceId, role: &Role, now: Timestamp, reducer: &mut Reducer) {
         if self.asked.has_changed().unwrap_or_default() {
             let asked = Arc::clone(&self.asked.borrow_and_update());
@@ -143,7 +144,7 @@ impl Healing {
             return;
         }
         match role {
-            // What it told before may not be committed: that is the next leader's to find out.
+            // What it emitted before may not be committed: that is the next leader's to find out.
             Role::Follower(_) => self.done.clear(),
             Role::Leader(leading) if leading.leaving => {}
             Role::Alone(_) | Role::Leader(_) => {

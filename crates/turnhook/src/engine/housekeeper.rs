@@ -29,7 +29,7 @@ use crate::{
 /// How often backlogs are measured and other processes' changes looked for.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often the gaps of the last day are counted: those of others who tell of a source are among them.
+/// How often the gaps of the last day are counted: those of others who lead a source are among them.
 const COUNT_GAPS: Duration = Duration::from_secs(30);
 
 /// How many of them are counted at most, and the day, in milliseconds.

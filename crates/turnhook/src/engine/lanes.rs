@@ -23,8 +23,8 @@ const MOST: usize = 1000;
 /// How long is waited for requests under way before a lane is given back. Beyond, the next holder repeats them.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
-/// Has the dispatcher read the outbox anew. What is handed to it from now on waits until that is done, and so goes after
-/// what was committed before.
+/// Has the dispatcher read the outbox anew. What is handed to it from now on waits until that is done, and so goes
+/// after what was committed before.
 pub(crate) fn read_again(fan_out: &FanOut) {
     for (_, name) in fan_out.endpoints() {
         fan_out.dispatcher().read_again(&name);
@@ -72,8 +72,8 @@ impl LaneKeeper {
                     self.fan_out.set_lanes(kept);
                     self.outbox.set_lanes(mine);
                     if gained {
-                        // What waits in these lanes goes before whatever is committed from now on. Once more at the end for
-                        // what was committed in between.
+                        // What waits in these lanes goes before whatever is committed from now on. Once more at the end
+                        // for what was committed in between.
                         read_again(&self.fan_out);
                         self.fan_out.set_lanes(mine);
                         read_again(&self.fan_out);
@@ -124,8 +124,8 @@ impl LaneKeeper {
         }
     }
 
-    /// Delivers nothing more, whether or not the database can be asked: what is under way alone goes on. What was withdrawn
-    /// is read from the outbox by whoever gets the lanes next.
+    /// Delivers nothing more, whether or not the database can be asked: what is under way alone goes on. What was
+    /// withdrawn is read from the outbox by whoever gets the lanes next.
     fn give_up(&self) {
         self.fan_out.set_lanes(Lanes::NONE);
         self.outbox.set_lanes(Lanes::NONE);
@@ -176,7 +176,7 @@ impl LaneKeeper {
                 }
                 // They are made once more by the next holder, with the same ids.
                 Err(error) => self.store_health.failed(
-                    "deliveries of lanes that were given up cannot be told from others",
+                    "deliveries of lanes that were given up cannot be distinguished from others",
                     &error,
                 ),
             }

@@ -5,14 +5,14 @@
 //!                                                                store ◀── outbox ◀── outcomes, reads ───┘
 //! ```
 //!
-//! Sources are put together in `wiring.rs`. A source task owns its reducer and never waits for the disk (`source.rs`): it
-//! hears, commits, and where several nodes share the store it leads or follows
-//! (`source/{hearing,commits,leading,takeover}.rs`, over what `committing.rs`, `role.rs` and `loading.rs` keep). Deliveries
-//! are handed on from memory once they are committed (`fan_out.rs`); what came of them is recorded, and what has to be sent
-//! later is read, through the dispatcher's port to the store (`outbox.rs`). The housekeeper measures, and notices what others
-//! did to the store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of these are parts under one
-//! supervisor (`supervisor.rs`): the first that ends before
-//! its time ends the process. A stop has one deadline (`stopping.rs`, `deadline.rs`).
+//! Sources are put together in `wiring.rs`. A source task owns its reducer and never waits for the disk (`source.rs`):
+//! it hears, commits, and where several nodes share the store it leads or follows
+//! (`source/{hearing,commits,leading,takeover}.rs`, over what `committing.rs`, `role.rs` and `loading.rs` keep).
+//! Deliveries are handed on from memory once they are committed (`fan_out.rs`); what came of them is recorded, and what
+//! has to be sent later is read, through the dispatcher's port to the store (`outbox.rs`). The housekeeper measures,
+//! and notices what others did to the store (`housekeeper.rs`); beside it what is old is removed (`trimmer.rs`). All of
+//! these are parts under one supervisor (`supervisor.rs`): the first that ends before its time ends the process. A stop
+//! has one deadline (`stopping.rs`, `deadline.rs`).
 
 mod admin;
 mod clock;
@@ -67,7 +67,7 @@ use self::{
     clock::Clock,
     cluster::Member,
     deadline::Deadline,
-    enforce::{BlockKeeper, Obey, QuotaKeeper, Teller},
+    enforce::{BlockKeeper, Notifier, Obey, QuotaKeeper},
     fan_out::{FanOut, Routes},
     heal::HealKeeper,
     housekeeper::Housekeeper,
@@ -92,8 +92,8 @@ use crate::{
     store,
 };
 
-/// Runs until `shutdown`, or until the first of its parts ends before its time: then stops reading, commits, and finishes
-/// requests under way, all of it within `shutdown_grace`.
+/// Runs until `shutdown`, or until the first of its parts ends before its time: then stops reading, commits, and
+/// finishes requests under way, all of it within `shutdown_grace`.
 ///
 /// # Errors
 /// Whatever keeps it from starting, from going on, or from the last commit.
@@ -112,7 +112,7 @@ pub async fn run(
         store.outbox().set_lanes(Lanes::NONE);
     }
     // Before `load` makes the source of a new name: until then it can still be renamed.
-    unconfigured::tell(&config, &store).await?;
+    unconfigured::warn_of(&config, &store).await?;
     let loaded = load(&config, &store).await?;
     let last_commit = loaded
         .iter()
@@ -190,13 +190,13 @@ pub async fn run(
     });
     let fan_out = Arc::new(FanOut::new(routes, Arc::clone(&dispatcher), shared).counting(tap));
 
-    let teller = Teller {
+    let notifier = Notifier {
         store: store.clone(),
         store_health: Arc::clone(&store_health),
         fan_out: Arc::clone(&fan_out),
         active: active.clone(),
     };
-    parts.start(Part::Teller, teller.run(stops.parts.clone()));
+    parts.start(Part::Notifier, notifier.run(stops.parts.clone()));
 
     let sources = loaded.iter().map(|source| source.id).collect();
     let (member, holdings, give_back, validity) = Member::new(&store, sources, &health, &store_health);

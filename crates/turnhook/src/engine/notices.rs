@@ -22,7 +22,7 @@ pub(super) fn log(source: &str, notice: &Notice) {
         Notice::TombstonesEvicted => warn!(source, "tombstones evicted early: raise [limits] tombstones"),
         Notice::LateReport { allocation } => warn!(source, %allocation,
             "coturn reported more than 4096 packets at once: a TCP relay (set no-tcp-relay in coturn), or a flood by \
-             strangers; where its counters may have wrapped, the session is told as a lower bound"),
+             strangers; where its counters may have wrapped, the session is billed as a lower bound"),
         Notice::RealmSwitched {
             allocation,
             realm,

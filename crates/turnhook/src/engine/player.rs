@@ -1,4 +1,4 @@
-//! Recorded histories (`tap.rs`), told to a reducer again.
+//! Recorded histories (`tap.rs`), replayed through a reducer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use turnhook_reducer::{
@@ -11,7 +11,7 @@ use turnhook_reducer::{
 
 use super::{settings::History, tap::Line};
 
-/// Tells a reducer a recorded history again, and hands each event that comes of it to `each`.
+/// Replays a recorded history through a reducer, and hands each event that comes of it to `each`.
 pub struct Player {
     reducer: Option<Reducer>,
     history: History,
@@ -106,7 +106,7 @@ impl Player {
         };
         let server = text(3).map(str::as_bytes);
         let reducer = self.reducer()?;
-        tell(
+        apply(
             reducer,
             Timestamp((at * 1000.0).round() as u64),
             channel.as_bytes(),
@@ -169,7 +169,7 @@ fn play(reducer: &mut Reducer, line: Line) -> Result<(), PlayError> {
             server,
         } => {
             let server = server.as_deref().map(decode).transpose()?;
-            tell(
+            apply(
                 reducer,
                 Timestamp(at),
                 &decode(&channel)?,
@@ -224,7 +224,7 @@ fn play(reducer: &mut Reducer, line: Line) -> Result<(), PlayError> {
             idle_seconds,
         } => {
             let (key, value) = (decode(&key)?, decode(&value)?);
-            super::source::tell_snapshot_key(reducer, Timestamp(at), &key, &value, idle_seconds);
+            super::source::apply_snapshot_key(reducer, Timestamp(at), &key, &value, idle_seconds);
         }
         Line::SnapshotEnded { at } => reducer.snapshot_ended(Timestamp(at)),
         Line::ThreadConnected { at, server, thread } => {
@@ -242,7 +242,7 @@ fn play(reducer: &mut Reducer, line: Line) -> Result<(), PlayError> {
     Ok(())
 }
 
-fn tell(reducer: &mut Reducer, at: Timestamp, channel: &[u8], payload: &[u8], server: Option<&[u8]>) {
+fn apply(reducer: &mut Reducer, at: Timestamp, channel: &[u8], payload: &[u8], server: Option<&[u8]>) {
     let server = server.map_or(turnhook_reducer::ServerRef::UNKNOWN, |s| reducer.server(s));
     // What turnhook passes over is passed over here too.
     if let Ok(message) = turnhook_subscriber::decode::decode(channel, payload) {
@@ -297,7 +297,7 @@ mod tests {
             let mut live = Reducer::new(identity, history.rules().unwrap());
             let server: &[u8] = b"10.0.0.1/-/0";
             live.hearing(Timestamp(1_000));
-            tell(
+            apply(
                 &mut live,
                 Timestamp(2_000),
                 STATUS.as_bytes(),
@@ -324,11 +324,11 @@ mod tests {
             for line in recording.lines() {
                 player.line(line).unwrap();
             }
-            let told = player.settle().unwrap();
+            let emitted = player.settle().unwrap();
             live.advance(Timestamp(100_000_000));
             let right = live.drain(true).events;
-            assert_eq!(told, right, "{name}: {recording}");
-            assert!(!told.is_empty());
+            assert_eq!(emitted, right, "{name}: {recording}");
+            assert!(!emitted.is_empty());
             // Recordings of before say nothing of it.
             let old = recording.replace("\"hearing_since\":1000,", "");
             let mut player = Player::new(self::history());

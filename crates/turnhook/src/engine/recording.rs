@@ -1,5 +1,5 @@
 //! The way from a source to whoever records it: bounded in bytes, and never in the source's way. Who reads too slowly
-//! ends its own recording, and is told why.
+//! ends its own recording, and is given the reason.
 
 use std::{sync::Arc, time::Duration};
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_does_not_read_is_cut_off_at_the_bound_and_told_why() {
+    async fn who_does_not_read_is_cut_off_at_the_bound_with_the_reason() {
         let (sink, mut stream) = with_room(1000);
         let chunk = || "x".repeat(300);
         for _ in 0..3 {

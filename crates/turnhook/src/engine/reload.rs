@@ -1,7 +1,6 @@
 //! The configuration, read again while the program runs (SIGHUP). What can be changed without closing a socket is:
-//! endpoints, passwords and certificates of `direct` sources, the page's certificate, secrets of gates, limits, quotas, the
-//! log's level. What needs a restart is said, and
-//! left as it was. A wrong configuration changes nothing.
+//! endpoints, passwords and certificates of `direct` sources, the page's certificate, secrets of gates, limits, quotas,
+//! the log's level. What needs a restart is said, and left as it was. A wrong configuration changes nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -192,7 +191,7 @@ impl Reloader {
             dispatcher.forget(name);
         }
         let pauses = outbox::pauses(&self.outbox).await?;
-        let mut told: Vec<String> = removed.iter().map(|name| format!("{name} (removed)")).collect();
+        let mut words: Vec<String> = removed.iter().map(|name| format!("{name} (removed)")).collect();
         for endpoint in changed {
             let paused = pauses.get(&endpoint.name).cloned().unwrap_or_default();
             if let Err(error) = dispatcher.begin(&endpoint, paused) {
@@ -204,10 +203,10 @@ impl Reloader {
             } else {
                 "added"
             };
-            told.push(format!("{} ({what})", endpoint.name));
+            words.push(format!("{} ({what})", endpoint.name));
         }
         self.endpoints.send_replace(Configured::of(config));
-        Ok(told)
+        Ok(words)
     }
 }
 

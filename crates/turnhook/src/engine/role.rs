@@ -32,7 +32,7 @@ const GAPS: usize = 1000;
 pub(crate) enum Role {
     /// There is nobody else.
     Alone(Committing),
-    /// It commits and tells, while its epoch lasts.
+    /// It commits and emits, while its epoch lasts.
     Leader(Leading),
     /// Another node does.
     Follower(Following),

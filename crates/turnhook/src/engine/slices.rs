@@ -48,7 +48,7 @@ pub(super) fn look(reducer: &mut Reducer, slice: &Slice) {
     while reducer.look_on(STEPS) && !slice.is_over() {}
 }
 
-/// Time that went by unwatched, until the reducer is told of it: what was due before comes first, however much that is.
+/// Time that went by unwatched, until it is handed to the reducer: what was due before comes first, however much that is.
 #[derive(Default)]
 pub(super) struct Unwatched(VecDeque<Gap>);
 
@@ -57,7 +57,7 @@ impl Unwatched {
         self.0.push_back(gap);
     }
 
-    /// The next of which it can be told now.
+    /// The next that can be handed in now.
     pub(super) fn next(&mut self, reducer: &mut Reducer, slice: &Slice) -> Option<Gap> {
         if pass(reducer, self.0.front()?.from, slice) {
             return None;
@@ -70,7 +70,7 @@ impl Unwatched {
     }
 }
 
-/// The time as of which a signal takes effect; none if the reducer is not told of it, or as of a time that has passed.
+/// The time as of which a signal takes effect; none if it is not handed to the reducer, or as of a time that has passed.
 pub(super) fn time_of(signal: &Signal) -> Option<Timestamp> {
     match signal {
         Signal::Messages(batch) => Some(batch.at),
@@ -142,13 +142,13 @@ mod tests {
         let mut unwatched = Unwatched::default();
         unwatched.push(gap.clone());
         let over = Slice(Instant::now().checked_sub(2 * SLICE).unwrap());
-        let mut told = None;
-        while told.is_none() {
+        let mut handed = None;
+        while handed.is_none() {
             let before = reducer.open_allocations();
-            told = unwatched.next(&mut reducer, &over);
+            handed = unwatched.next(&mut reducer, &over);
             assert!(before - reducer.open_allocations() <= STEPS);
         }
-        assert_eq!((told, reducer.open_allocations()), (Some(gap), 0));
+        assert_eq!((handed, reducer.open_allocations()), (Some(gap), 0));
         assert!(unwatched.is_empty());
         assert_eq!(unwatched.next(&mut reducer, &over), None);
     }

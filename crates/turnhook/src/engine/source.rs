@@ -1,6 +1,6 @@
 //! One task for each source: it owns the source's reducer, applies whatever has arrived, and never waits
-//! for the disk. While a commit is under way, or waits until the store begins one, everything goes on; what has piled up by
-//! then is the next one. So latency is low when it is quiet and commits are large when it is busy.
+//! for the disk. While a commit is under way, or waits until the store begins one, everything goes on; what has piled
+//! up by then is the next one. So latency is low when it is quiet and commits are large when it is busy.
 
 mod commits;
 mod enforcing;
@@ -21,7 +21,7 @@ use turnhook_reducer::{
 use turnhook_store::{SourceId, State};
 use turnhook_subscriber::{queue::SignalReceiver, redis::RedisControl, signal::Signal};
 
-pub(super) use self::hearing::tell_snapshot_key;
+pub(super) use self::hearing::apply_snapshot_key;
 use super::{
     clock::{PULSE, Watch},
     committing::Committing,
@@ -97,10 +97,10 @@ pub(crate) struct LoopState {
     busy: bool,
     /// What is committed now is the last, and it was said that all is well up to then.
     pub(super) ending: bool,
-    pub(super) told_end: bool,
+    pub(super) said_end: bool,
     pub(crate) tap: Option<Tap>,
     pub(super) heard: Heard,
-    /// By how much the wall clock was ahead when the reducer was last told.
+    /// By how much the wall clock was ahead as the reducer last heard of it.
     pub(super) wall_ahead: Option<i64>,
     /// Servers that had not stopped, and since when that was thought: their gaps are on record.
     pub(super) returned: VecDeque<(Box<[u8]>, Timestamp)>,
@@ -120,7 +120,7 @@ impl LoopState {
             unwatched: Unwatched::default(),
             busy: false,
             ending: false,
-            told_end: false,
+            said_end: false,
             tap: None,
             heard: Heard::default(),
             wall_ahead: None,
@@ -134,7 +134,8 @@ impl LoopState {
 }
 
 impl SourceTask {
-    /// Runs until `stop`, then commits what was heard. Fails with what keeps it from going on, or from that last commit.
+    /// Runs until `stop`, then commits what was heard. Fails with what keeps it from going on, or from that last
+    /// commit.
     pub(crate) async fn run(mut self, stop: Stop) -> Ended {
         let mut current = LoopState::new(self.last_commit.unwrap_or_default());
         let mut open = true;
@@ -214,8 +215,8 @@ impl SourceTask {
         self.finish(current, stop.deadline()).await
     }
 
-    /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in the
-    /// end.
+    /// Whether the store has enough to do. One that fails does not hold anything back: then messages are given up in
+    /// the end.
     pub(super) fn is_held_back(&self) -> bool {
         let committing = self.role.committing();
         committing.is_some_and(|committing| committing.again_at().is_none())
@@ -269,8 +270,8 @@ impl SourceTask {
         !current.unwatched.is_empty()
     }
 
-    /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all. Whether
-    /// there is more to do at once.
+    /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all.
+    /// Whether there is more to do at once.
     pub(super) fn work(&mut self, current: &mut LoopState, first: Option<Signal>) -> bool {
         let slice = Slice::begin();
         let now = self.watch.now();
@@ -335,17 +336,17 @@ impl SourceTask {
         }
     }
 
-    /// Times are told by the wall clock, however far it was put back; within a session that was told later ones, they
+    /// Times in events are the wall clock's, however far it was put back; within a session that has later ones, they
     /// stand still meanwhile.
     fn follow_wall_clock(&mut self, current: &mut LoopState, now: Timestamp) {
         let ahead = self.watch.wall_ahead();
-        if current.wall_ahead.is_some_and(|told| told.abs_diff(ahead) < 1000) {
+        if current.wall_ahead.is_some_and(|last| last.abs_diff(ahead) < 1000) {
             return;
         }
         if ahead != 0 || current.wall_ahead.is_some() {
             error!(source = %self.telemetry.name(), seconds = ahead / 1000,
-                "the wall clock has been put back, or was ahead before: times are told by it from now on; within sessions \
-                 that were told later times, they stand still");
+                "the wall clock has been put back, or was ahead before: times in events follow it from now on; within sessions \
+                 that have later times, they stand still");
         }
         current.wall_ahead = Some(ahead);
         self.telemetry.wall_ahead(ahead);

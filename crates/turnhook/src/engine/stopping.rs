@@ -16,7 +16,7 @@ use super::{
     supervisor::{Part, Supervisor},
 };
 
-/// What tells parts to stop, in this order.
+/// What asks parts to stop, in this order.
 #[derive(Default)]
 pub(super) struct Stops {
     /// Subscribers.

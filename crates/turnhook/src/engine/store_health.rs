@@ -17,7 +17,7 @@ use crate::{health::Health, metrics::Metrics};
 /// How often the same is said again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// In this time a beat tells of a store that is away.
+/// In this time a beat notices a store that is away.
 const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) struct StoreHealth {
@@ -121,14 +121,14 @@ impl StoreHealth {
         );
     }
 
-    /// Some other request failed. While the store is away that is no news; and where nodes share it, the beats tell soon
-    /// enough whether it is.
+    /// Some other request failed. While the store is away that is no news; and where nodes share it, the beats notice
+    /// it soon enough whether it is.
     pub(crate) fn failed(&self, what: &'static str, error: &Error) {
         let mut state = self.state();
         let now = Instant::now();
         let first = *state.failing.entry(what).or_insert(now);
-        let soon_told = self.shared && error.is_transient() && now.duration_since(first) < SOON;
-        if state.away_since.is_none() && !soon_told && state.may_say(what) {
+        let soon_noticed = self.shared && error.is_transient() && now.duration_since(first) < SOON;
+        if state.away_since.is_none() && !soon_noticed && state.may_say(what) {
             warn!(%error, "{what}");
         } else {
             debug!(%error, "{what}");

@@ -29,7 +29,7 @@ pub(crate) enum Part {
     Recorder,
     BlockKeeper,
     QuotaKeeper,
-    Teller,
+    Notifier,
     HealKeeper,
     /// What ends allocations of one coturn.
     Control(Arc<str>),
@@ -64,7 +64,7 @@ impl fmt::Display for Part {
             Part::Recorder => f.write_str("recorder"),
             Part::BlockKeeper => f.write_str("block keeper"),
             Part::QuotaKeeper => f.write_str("quota keeper"),
-            Part::Teller => f.write_str("teller of users' events"),
+            Part::Notifier => f.write_str("notifier of users' events"),
             Part::HealKeeper => f.write_str("heal keeper"),
             Part::Gate => f.write_str("gate"),
             Part::Control(name) => write!(f, "control of {name}"),
@@ -165,7 +165,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until these have ended, as they were told to; who is late is given up. Whether all of them did well.
+    /// Waits until these have ended, as they were asked to; who is late is given up. Whether all of them did well.
     pub(crate) async fn wait_for(&mut self, which: impl Fn(&Part) -> bool, deadline: Deadline) -> bool {
         let mut well = true;
         while self.parts.values().any(|(part, _)| which(part)) {

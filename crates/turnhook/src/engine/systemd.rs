@@ -1,5 +1,5 @@
-//! What a service manager is told, where there is one that listens (`NOTIFY_SOCKET`): that the program is ready, reads its
-//! configuration again, stops, and still moves; and what it is to keep for the next start.
+//! What a service manager is notified of, where there is one that listens (`NOTIFY_SOCKET`): that the program is ready,
+//! reads its configuration again, stops, and still moves; and what it is to keep for the next start.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ pub(crate) fn ready() {
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => say(&[NotifyState::Reloading, now]),
-        Err(error) => debug!(%error, "the service manager is not told of the reload"),
+        Err(error) => debug!(%error, "the service manager is not notified of the reload"),
     }
 }
 
@@ -42,8 +42,8 @@ pub(crate) fn stopping() {
     say(&[NotifyState::Stopping]);
 }
 
-/// Says that the program still moves, as often as is asked for (`WatchdogSec=`): one that is frozen is started anew. That
-/// matters beyond what is not heard meanwhile: a coturn that starts and gets no answer serves nobody.
+/// Says that the program still moves, as often as is asked for (`WatchdogSec=`): one that is frozen is started anew.
+/// That matters beyond what is not heard meanwhile: a coturn that starts and gets no answer serves nobody.
 pub(crate) async fn watchdog(stop: Stop) -> Ended {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         stop.begun().await;
@@ -83,7 +83,7 @@ fn store(name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     sd_notify::notify_with_fds(&state, descriptors)
 }
 
-/// Waits until the service manager has read all that it was told: it closes what comes with the last message then.
+/// Waits until the service manager has read all that it was sent: it closes what comes with the last message then.
 pub(crate) fn wait_until_kept() {
     let barrier = || -> io::Result<()> {
         let (reader, writer) = io::pipe()?;
@@ -107,6 +107,6 @@ pub(crate) fn forget() {
 
 fn say(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        debug!(%error, "the service manager cannot be told");
+        debug!(%error, "the service manager cannot be notified");
     }
 }

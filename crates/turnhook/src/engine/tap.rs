@@ -1,8 +1,9 @@
-//! Recorded histories: what a reducer was told, line by line, so that it can be told again.
+//! Recorded histories: the inputs of a reducer, line by line, so that they can be replayed.
 //!
 //! The first line is the [`History`]: all that the source's reducer was made of. Then its state as rows, what it
-//! knows of its source besides (`Heard`), and its inputs, each with the time at which it took effect: messages as `[seconds, channel, payload]` (and the
-//! server, in `direct` sources), everything else as an object. Names that are not UTF-8 are given in base64.
+//! knows of its source besides (`Heard`), and its inputs, each with the time at which it took effect: messages as
+//! `[seconds, channel, payload]` (and the server, in `direct` sources), everything else as an object. Names that are
+//! not UTF-8 are given in base64.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -202,7 +203,7 @@ pub enum Line {
     },
 }
 
-/// What a reducer was told of its source that is not in its rows. A recording begins with it.
+/// What a reducer knows of its source that is not in its rows. A recording begins with it.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     hears: bool,
@@ -322,7 +323,7 @@ impl Tap {
                 return self.send(entries.iter().map(entry).collect());
             }
             Signal::SnapshotEnded { at, .. } => Line::SnapshotEnded { at: effective(at) },
-            // Gaps are told apart, since not all of them come from the source.
+            // Gaps are recorded by themselves, since not all of them come from the source.
             Signal::Gap(_) => return true,
             Signal::Refused { .. }
             | Signal::ServerConnected { .. }

@@ -69,7 +69,7 @@ async fn tried(endpoint: &EndpointConfig, sample: &Sample) -> Trial {
     let case = case.map_or(Case::Exact, |(_, case)| case);
     let Some(account) = &endpoint.account else {
         let of = sample.event_type.map(|event_type| (event_type, case));
-        return told(trial::webhook(endpoint, &client, of, at).await, Vec::new());
+        return answer(trial::webhook(endpoint, &client, of, at).await, Vec::new());
     };
     let event_type = sample.event_type.unwrap_or(EventType::Usage);
     let what = format!("a sample of {}", event_type.as_str());
@@ -80,7 +80,7 @@ async fn tried(endpoint: &EndpointConfig, sample: &Sample) -> Trial {
             ..Trial::default()
         },
         Ok(requests) => match trial::probe(account, &client).await {
-            Some(tried) => told(tried, requests),
+            Some(tried) => answer(tried, requests),
             None => Trial {
                 requests,
                 ..Trial::default()
@@ -89,7 +89,7 @@ async fn tried(endpoint: &EndpointConfig, sample: &Sample) -> Trial {
     }
 }
 
-fn told(tried: Tried, requests: Vec<String>) -> Trial {
+fn answer(tried: Tried, requests: Vec<String>) -> Trial {
     Trial {
         sent: tried.sent,
         status: tried.status,

@@ -1,5 +1,5 @@
-//! What the store holds of sources that are not configured: said at every start and by `check`, since nothing else would ever
-//! tell of it.
+//! What the store holds of sources that are not configured: said at every start and by `check`, since nothing else
+//! would ever mention it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -21,9 +21,9 @@ impl fmt::Display for Unconfigured {
         write!(
             f,
             "the store holds open sessions of a source that is not configured: they stay open, and nothing more of them is \
-             told. Configure it again until they have ended; if it is to have another name, stop turnhook and run \
-             `turnhook sources rename {name} NEW` before the first start with that name, or the source of the new name tells \
-             of the same calls once more",
+             billed. Configure it again until they have ended; if it is to have another name, stop turnhook and run \
+             `turnhook sources rename {name} NEW` before the first start with that name, or the source of the new name bills \
+             the same calls once more",
             name = self.name
         )
     }
@@ -31,7 +31,7 @@ impl fmt::Display for Unconfigured {
 
 impl Unconfigured {
     /// For people who look at no fields.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn warning(&self) -> String {
         let Unconfigured {
             name,
             allocations,
@@ -73,7 +73,7 @@ pub(crate) async fn find(config: &Config, store: &Store) -> turnhook_store::Resu
 }
 
 /// Says so in the log.
-pub(super) async fn tell(config: &Config, store: &Store) -> turnhook_store::Result<()> {
+pub(super) async fn warn_of(config: &Config, store: &Store) -> turnhook_store::Result<()> {
     for one in find(config, store).await? {
         warn!(
             source = one.name,

@@ -101,7 +101,7 @@ impl Wedges {
             .into_iter()
             .map(|t| ((t.server_address.clone(), t.thread), t))
             .collect();
-        // One that was heard while its allocations were looked at was found wrongly: a second look, at once, tells.
+        // One that was heard while its allocations were looked at was found wrongly: a second look, at once, shows it.
         let suspects: BTreeMap<Key, Timestamp> =
             found.iter().map(|(key, t)| (key.clone(), t.heard_at)).collect();
         let suspected = self.suspected.take();

@@ -50,11 +50,11 @@ pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
         None => next.run(request).await,
         Some(name) => {
             let shown: String = name.chars().take(100).collect();
-            let told = format!(
+            let message = format!(
                 "turnhook does not answer to the name {shown:?}: call it by its address, or add the name to `[{}] hosts`\n",
                 hosts.table
             );
-            (StatusCode::MISDIRECTED_REQUEST, told).into_response()
+            (StatusCode::MISDIRECTED_REQUEST, message).into_response()
         }
     }
 }

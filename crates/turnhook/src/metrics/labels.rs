@@ -1,4 +1,4 @@
-//! By what series are told apart: names from the configuration, and words from fixed lists.
+//! What distinguishes series: names from the configuration, and words from fixed lists.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use turnhook_reducer::message::{Kind, Leg};
@@ -64,7 +64,7 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
-/// The kinds of coturn's messages, as `turnhook_events_total` tells them apart.
+/// The kinds of coturn's messages, as `turnhook_events_total` counts them.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MessageKind {

@@ -1,4 +1,4 @@
-//! `process_*`: what every exporter says of its process. What the system does not tell is left out.
+//! `process_*`: what every exporter says of its process. What the system does not say is left out.
 
 use std::{
     fmt, fs,

@@ -56,22 +56,22 @@ families! {
             "By how much the wall clock is ahead of the time that never goes back (negative: it was ahead before)";
         open_allocations("open_allocations"): Family<SourceLabels, Gauge>, "Allocations that are open or closing";
         open_sessions("open_sessions"): Family<SourceLabels, Gauge>, "Sessions that have not ended";
-        sessions_started("sessions_started"): Family<SourceLabels, Counter>, "Sessions told as begun";
-        sessions_ended("sessions_ended"): Family<EndLabels, Counter>, "Sessions told as ended";
+        sessions_started("sessions_started"): Family<SourceLabels, Counter>, "Sessions that have started";
+        sessions_ended("sessions_ended"): Family<EndLabels, Counter>, "Sessions that have ended";
         session_duration_seconds("session_duration", Seconds): Family<SourceLabels, Histogram, DurationBuckets>
             = Family::new_with_constructor(DurationBuckets),
             "How long sessions lasted, by their end";
         billable_bytes("billable_bytes"): Family<SourceLabels, Counter>,
-            "Bytes to bill, as events tell them: they rise with each event of a session";
+            "Bytes to bill, as events have them: they rise with each event of a session";
         relayed_bytes("relayed_bytes"): Family<DirectionLabels, Counter>,
-            "Bytes relayed, as events tell them, whatever the rule for billing";
+            "Bytes relayed, as events have them, whatever the rule for billing";
         unattributed_bytes("unattributed_bytes"): Family<SourceLabels, Counter>,
-            "Bytes on record that no session tells of";
+            "Bytes on record that no session bills";
         wedged_threads("wedged_threads"): Family<ReasonLabels, Counter>,
             "Relay threads of coturn that fell silent";
         source_up("source_up"): Family<SourceLabels, Gauge>, "Whether the source hears coturn";
         source_leads("source_leads"): Family<SourceLabels, Gauge>,
-            "Whether this node tells of the source, and does not just listen along";
+            "Whether this node leads the source, and does not just listen along";
         source_servers("source_servers"): Family<SourceLabels, Gauge>,
             "Servers that are connected to a direct source";
         source_last_message("source_last_message_timestamp", Seconds): Family<SourceLabels, Gauge>,

@@ -12,7 +12,7 @@ use turnhook_reducer::{
 use super::{
     TOLERANCE,
     heal::{self, Not, Rule},
-    ledger::{Key, Ledger, Told},
+    ledger::{Billed, Key, Ledger},
     log::{Life, Log},
 };
 
@@ -23,13 +23,13 @@ pub enum Verdict {
     Equal,
     /// It goes on, or a session that counts it does: it is compared when that is over.
     Open,
-    /// The log has more, by less than `residue`, of an allocation that was parked or counted in no session: that is told
-    /// later, or on record for its group.
+    /// The log has more, by less than `residue`, of an allocation that was parked or counted in no session: that is
+    /// billed later, or on record for its group.
     Leftover,
     /// The log begins in the midst of it.
     Cut,
-    /// The log has more, and a session of that user and time is not known whole: retention has trimmed what it listed, or it
-    /// had more allocations than are listed.
+    /// The log has more, and a session of that user and time is not known whole: retention has trimmed what it listed,
+    /// or it had more allocations than are listed.
     Unlisted,
     /// The log has more: something was missed.
     StreamLess,
@@ -78,14 +78,14 @@ pub struct Finding {
     /// `None` if the log does not have it.
     pub log: Option<Legs>,
     /// `None` if the ledger does not have it.
-    pub told: Option<Legs>,
+    pub billed: Option<Legs>,
     /// The sessions that counted it.
     pub sessions: Vec<String>,
     /// One of them says that it may lack something.
     pub lower_bound: bool,
-    /// What is to be told where the log has more, or why nothing is.
+    /// What is to be billed where the log has more, or why nothing is.
     pub heal: Option<Result<Box<Heal>, Not>>,
-    /// Lives of one number that cannot be told apart, since the log has no dates: their sum is compared.
+    /// Lives of one number that cannot be distinguished, since the log has no dates: their sum is compared.
     pub lives: usize,
 }
 
@@ -99,10 +99,10 @@ pub struct Compared {
     /// The sum of the log.
     pub log: Legs,
     /// The sum of the ledger, of what is compared.
-    pub told: Legs,
+    pub billed: Legs,
 }
 
-/// Compares what a log says with what is told. `window`: only what began in it, by the log's dates.
+/// Compares what a log says with what is billed. `window`: only what began in it, by the log's dates.
 #[must_use]
 pub fn compare(
     log: Log,
@@ -124,64 +124,64 @@ pub fn compare(
     let mut compared = Compared::default();
     let mut servers = BTreeSet::new();
     for (key, mut lives) in lives {
-        let mut told = ledger.told.remove(&key).unwrap_or_default();
-        let mut pairs: Vec<(Vec<Life>, Vec<Told>)> = Vec::new();
+        let mut billed = ledger.billed.remove(&key).unwrap_or_default();
+        let mut pairs: Vec<(Vec<Life>, Vec<Billed>)> = Vec::new();
         if lives.iter().all(|life| life.since.is_some()) {
             lives.sort_by_key(|life| life.since);
             pairs.extend(lives.into_iter().map(|life| (vec![life], Vec::new())));
             let mut before = Vec::new();
-            for told in told {
-                let began = |(lives, _): &&mut (Vec<Life>, Vec<Told>)| {
+            for billed in billed {
+                let began = |(lives, _): &&mut (Vec<Life>, Vec<Billed>)| {
                     lives[0]
                         .since
-                        .is_some_and(|since| since.0 <= told.opened_at.0.saturating_add(TOLERANCE))
+                        .is_some_and(|since| since.0 <= billed.opened_at.0.saturating_add(TOLERANCE))
                 };
                 match pairs.iter_mut().rev().find(began) {
-                    Some((_, of)) => of.push(told),
-                    None => before.push(told),
+                    Some((_, of)) => of.push(billed),
+                    None => before.push(billed),
                 }
             }
             if !before.is_empty() {
-                ledger.told.insert(key.clone(), before);
+                ledger.billed.insert(key.clone(), before);
             }
-        } else if lives.len() == told.len() {
-            told.sort_by_key(|told| told.opened_at);
+        } else if lives.len() == billed.len() {
+            billed.sort_by_key(|billed| billed.opened_at);
             pairs.extend(
                 lives
                     .into_iter()
-                    .zip(told)
-                    .map(|(life, told)| (vec![life], vec![told])),
+                    .zip(billed)
+                    .map(|(life, billed)| (vec![life], vec![billed])),
             );
         } else {
-            pairs.push((lives, told));
+            pairs.push((lives, billed));
         }
-        for (lives, told) in pairs {
-            servers.extend(told.iter().filter_map(|told| told.server.clone()));
+        for (lives, billed) in pairs {
+            servers.extend(billed.iter().filter_map(|billed| billed.server.clone()));
             if in_window(lives[0].since, window) {
                 let partial = ledger.may_have_counted(&key, lives[0].since);
                 let crowd = ledger.may_be_in_a_crowd(&key, lives[0].since);
-                let mut finding = pair(&key, &lives, &told, residue, partial);
+                let mut finding = pair(&key, &lives, &billed, residue, partial);
                 finding.heal = (finding.verdict == Verdict::StreamLess)
-                    .then(|| heal::heal(rule, worth, &key, &lives, &told, crowd));
+                    .then(|| heal::heal(rule, worth, &key, &lives, &billed, crowd));
                 compared.add(finding);
             }
         }
     }
     // What the log lacks: only where it says from when to when it is.
-    for (key, told) in ledger.told {
-        for told in told {
-            let of_another = told
+    for (key, billed) in ledger.billed {
+        for billed in billed {
+            let of_another = billed
                 .server
                 .as_ref()
                 .is_some_and(|server| !servers.contains(server));
             if of_another && !servers.is_empty() {
                 compared.of_other_servers += 1;
             } else if let Some((from, to)) = dates
-                && told.opened_at.0 >= from.0.saturating_add(TOLERANCE)
-                && told.opened_at.0.saturating_add(TOLERANCE) <= to.0
-                && in_window(Some(told.opened_at), window)
+                && billed.opened_at.0 >= from.0.saturating_add(TOLERANCE)
+                && billed.opened_at.0.saturating_add(TOLERANCE) <= to.0
+                && in_window(Some(billed.opened_at), window)
             {
-                compared.add(pair(&key, &[], &[told], residue, false));
+                compared.add(pair(&key, &[], &[billed], residue, false));
             }
         }
     }
@@ -196,7 +196,7 @@ fn in_window(since: Option<Timestamp>, (from, to): (Option<Timestamp>, Option<Ti
 impl Compared {
     fn add(&mut self, finding: Finding) {
         self.log = self.log.plus(finding.log.unwrap_or_default());
-        self.told = self.told.plus(finding.told.unwrap_or_default());
+        self.billed = self.billed.plus(finding.billed.unwrap_or_default());
         self.findings.push(finding);
     }
 
@@ -210,22 +210,22 @@ impl Compared {
     }
 }
 
-fn pair(key: &Key, lives: &[Life], told: &[Told], residue: u64, partial: bool) -> Finding {
+fn pair(key: &Key, lives: &[Life], billed: &[Billed], residue: u64, partial: bool) -> Finding {
     let sum = |all: &mut dyn Iterator<Item = Legs>| all.reduce(Legs::plus);
     let logged = sum(&mut lives.iter().map(|life| life.usage));
-    let recorded = sum(&mut told.iter().map(Told::all));
-    let (mut log, mut tells) = (logged.unwrap_or_default(), recorded.unwrap_or_default());
-    if told.iter().any(|told| told.no_peer_leg) {
-        (log.peer, tells.peer) = (Counters::default(), Counters::default());
+    let recorded = sum(&mut billed.iter().map(Billed::all));
+    let (mut log, mut billed_legs) = (logged.unwrap_or_default(), recorded.unwrap_or_default());
+    if billed.iter().any(|billed| billed.no_peer_leg) {
+        (log.peer, billed_legs.peer) = (Counters::default(), Counters::default());
     }
     let more = |of: &Legs, than: &Legs| of.client.exceeds(&than.client) || of.peer.exceeds(&than.peer);
-    let is_open = lives.iter().any(|life| !life.deleted) || told.iter().any(|told| told.open);
-    let is_parked = told.iter().all(|told| told.closed.is_none());
-    let verdict = match (more(&log, &tells), more(&tells, &log)) {
+    let is_open = lives.iter().any(|life| !life.deleted) || billed.iter().any(|billed| billed.open);
+    let is_parked = billed.iter().all(|billed| billed.closed.is_none());
+    let verdict = match (more(&log, &billed_legs), more(&billed_legs, &log)) {
         (false, false) => Verdict::Equal,
         _ if is_open => Verdict::Open,
         (_, true) if lives.iter().any(|life| !life.begun) => Verdict::Cut,
-        (true, false) if is_parked && relayed(&log.minus(tells)) < residue => Verdict::Leftover,
+        (true, false) if is_parked && relayed(&log.minus(billed_legs)) < residue => Verdict::Leftover,
         (true, false) if partial => Verdict::Unlisted,
         (true, false) => Verdict::StreamLess,
         (false, true) => Verdict::LogLess,
@@ -236,12 +236,12 @@ fn pair(key: &Key, lives: &[Life], told: &[Told], residue: u64, partial: bool) -
         id: key.id,
         realm: key.realm.clone(),
         username: key.username.clone(),
-        since: since.or_else(|| told.first().map(|told| told.opened_at)),
+        since: since.or_else(|| billed.first().map(|billed| billed.opened_at)),
         verdict,
         log: logged,
-        told: recorded,
-        sessions: told.iter().flat_map(|told| told.sessions.clone()).collect(),
-        lower_bound: told.iter().any(|told| told.lower_bound),
+        billed: recorded,
+        sessions: billed.iter().flat_map(|billed| billed.sessions.clone()).collect(),
+        lower_bound: billed.iter().any(|billed| billed.lower_bound),
         heal: None,
         lives: lives.len().max(1),
     }

@@ -46,13 +46,13 @@ fn log(lives: &[(u64, Option<u64>, u64)]) -> Log {
     log
 }
 
-fn told(id: u64, since: u64, bytes: u64) -> (Key, Told) {
+fn billed(id: u64, since: u64, bytes: u64) -> (Key, Billed) {
     let key = Key {
         realm: b"r".to_vec(),
         username: b"ann".to_vec(),
         id: AllocationId(id),
     };
-    let told = Told {
+    let billed = Billed {
         opened_at: Timestamp((1_800_000_000 + since) * 1_000 + 400),
         sessions: vec!["ses_1".to_owned()],
         server: Some("one".to_owned()),
@@ -61,15 +61,15 @@ fn told(id: u64, since: u64, bytes: u64) -> (Key, Told) {
             Timestamp((1_800_000_000 + since) * 1_000 + 900),
             CloseReason::Closed,
         )),
-        ..Told::default()
+        ..Billed::default()
     };
-    (key, told)
+    (key, billed)
 }
 
-fn ledger(told: impl IntoIterator<Item = (Key, Told)>) -> Ledger {
+fn ledger(billed: impl IntoIterator<Item = (Key, Billed)>) -> Ledger {
     let mut ledger = Ledger::default();
-    for (key, told) in told {
-        ledger.told.entry(key).or_default().push(told);
+    for (key, billed) in billed {
+        ledger.billed.entry(key).or_default().push(billed);
     }
     ledger
 }
@@ -86,25 +86,25 @@ fn more_less_and_equal() {
         (5_001, 5_000, Verdict::StreamLess),
         (5_000, 5_001, Verdict::LogLess),
     ] {
-        let found = verdicts(log(&[(1, Some(0), in_log)]), ledger([told(1, 0, in_ledger)]));
+        let found = verdicts(log(&[(1, Some(0), in_log)]), ledger([billed(1, 0, in_ledger)]));
         assert_eq!(found, [verdict]);
     }
-    let (key, mut mixed) = told(1, 0, 5_000);
+    let (key, mut mixed) = billed(1, 0, 5_000);
     mixed.usage.client.sent_bytes -= 1;
     mixed.usage.peer.sent_bytes += 1;
     assert_eq!(
         verdicts(log(&[(1, Some(0), 5_000)]), ledger([(key, mixed)])),
         [Verdict::Differs]
     );
-    // Told in one session, and the rest on record.
-    let (key, mut parts) = told(1, 0, 4_000);
+    // Billed in one session, and the rest on record.
+    let (key, mut parts) = billed(1, 0, 4_000);
     parts.unattributed = legs(1_000);
     assert_eq!(
         verdicts(log(&[(1, Some(0), 5_000)]), ledger([(key, parts)])),
         [Verdict::Equal]
     );
     // Without a peer leg there is none to compare.
-    let (key, mut one_leg) = told(1, 0, 5_000);
+    let (key, mut one_leg) = billed(1, 0, 5_000);
     (one_leg.usage.peer, one_leg.no_peer_leg) = (Counters::default(), true);
     assert_eq!(
         verdicts(log(&[(1, Some(0), 5_000)]), ledger([(key, one_leg)])),
@@ -112,9 +112,9 @@ fn more_less_and_equal() {
     );
 }
 
-/// What waits to be told is no fault; what is as much as a session is.
+/// What waits to be billed is no fault; what is as much as a session is.
 #[test]
-fn what_is_told_later_is_no_finding() {
+fn what_is_billed_later_is_no_finding() {
     let nothing = || ledger([]);
     assert_eq!(
         verdicts(log(&[(1, Some(0), 400)]), nothing()),
@@ -124,7 +124,7 @@ fn what_is_told_later_is_no_finding() {
         verdicts(log(&[(1, Some(0), 500)]), nothing()),
         [Verdict::StreamLess]
     );
-    let (key, mut parked) = told(1, 0, 5_000);
+    let (key, mut parked) = billed(1, 0, 5_000);
     parked.closed = None;
     let parked = |bytes| {
         verdicts(
@@ -134,7 +134,7 @@ fn what_is_told_later_is_no_finding() {
     };
     assert_eq!(parked(5_400), [Verdict::Leftover]);
     assert_eq!(parked(5_500), [Verdict::StreamLess]);
-    let (key, mut open) = told(1, 0, 5_000);
+    let (key, mut open) = billed(1, 0, 5_000);
     open.open = true;
     assert_eq!(
         verdicts(log(&[(1, Some(0), 9_000)]), ledger([(key, open)])),
@@ -143,38 +143,38 @@ fn what_is_told_later_is_no_finding() {
 }
 
 #[test]
-fn lives_of_a_number_are_told_apart_by_their_dates() {
+fn lives_of_a_number_are_distinguished_by_their_dates() {
     let lives = [(1, Some(0), 5_000), (1, Some(60), 7_000), (1, Some(120), 9_000)];
     // The second was not heard at all.
-    let found = verdicts(log(&lives), ledger([told(1, 0, 5_000), told(1, 120, 9_000)]));
+    let found = verdicts(log(&lives), ledger([billed(1, 0, 5_000), billed(1, 120, 9_000)]));
     assert_eq!(found, [Verdict::Equal, Verdict::StreamLess, Verdict::Equal]);
     // Without dates in their order, where there are as many; else their sum is compared.
     let undated = lives.map(|(id, _, bytes)| (id, None, bytes));
-    let all = [told(1, 0, 5_000), told(1, 60, 7_000), told(1, 120, 9_000)];
+    let all = [billed(1, 0, 5_000), billed(1, 60, 7_000), billed(1, 120, 9_000)];
     assert_eq!(verdicts(log(&undated), ledger(all)), [Verdict::Equal; 3]);
     let compared = compare(
         log(&undated),
-        ledger([told(1, 0, 5_000)]),
+        ledger([billed(1, 0, 5_000)]),
         RESIDUE,
         (None, None),
         &rule(),
     );
     assert_eq!(compared.findings[0].verdict, Verdict::StreamLess);
     assert_eq!(compared.findings[0].lives, 3);
-    assert_eq!((compared.log, compared.told), (legs(21_000), legs(5_000)));
+    assert_eq!((compared.log, compared.billed), (legs(21_000), legs(5_000)));
 }
 
 #[test]
 fn what_the_log_lacks() {
     let lives = [(1, Some(0), 5_000), (3, Some(100), 5_000)];
-    let mut all = vec![told(1, 0, 5_000), told(2, 50, 5_000), told(3, 100, 5_000)];
+    let mut all = vec![billed(1, 0, 5_000), billed(2, 50, 5_000), billed(3, 100, 5_000)];
     assert_eq!(
         verdicts(log(&lives), ledger(all.clone())),
         [Verdict::Equal, Verdict::Equal, Verdict::LogLess]
     );
     // Of another coturn of the source, and after the log's end.
     all[1].1.server = Some("another".to_owned());
-    all.push(told(4, 500, 5_000));
+    all.push(billed(4, 500, 5_000));
     let compared = compare(log(&lives), ledger(all), RESIDUE, (None, None), &rule());
     assert_eq!(compared.count(Verdict::Equal), 2);
     assert_eq!((compared.findings.len(), compared.of_other_servers), (2, 1));
@@ -193,12 +193,12 @@ fn a_window() {
 fn the_log_began_in_its_midst() {
     let mut half = log(&[(1, Some(0), 5_000)]);
     half.lives[0].begun = false;
-    assert_eq!(verdicts(half, ledger([told(1, 0, 9_000)])), [Verdict::Cut]);
+    assert_eq!(verdicts(half, ledger([billed(1, 0, 9_000)])), [Verdict::Cut]);
     let life = &log(&[(1, Some(0), 5_000)]).lives[0];
     assert_eq!(life.username, Arc::from(&b"ann"[..]));
 }
 
-/// Told, and not listed any more: that is no finding.
+/// Billed, and not listed any more: that is no finding.
 #[test]
 fn what_a_session_may_have_counted() {
     let partial = |from: u64, to: u64| {

@@ -1,5 +1,6 @@
-//! Which allocation may be set right by the log, and what is told of it then. The rule is narrow: whatever speaks against
-//! it leaves the finding to people. Nothing is told that the log has alone, and never more in sum than the log has.
+//! Which allocation may be set right by the log, and what is billed of it then. The rule is narrow: whatever speaks
+//! against it leaves the finding to people. Nothing is billed that the log has alone, and never more in sum than the
+//! log has.
 
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use turnhook_reducer::{event::SessionId, heal::Heal, message::AllocationId, time
 
 use super::{
     TOLERANCE,
-    ledger::{Key, Told},
+    ledger::{Billed, Key},
     log::{Life, Worth},
 };
 
-/// So long after the last session that counted it an allocation may be told of by the stream, or by what was left over.
+/// So long after the last session that counted it an allocation may be billed by the stream, or by what was left over.
 /// The hour is for clocks.
 pub const WAITS: u64 = 25 * 3_600_000;
 
@@ -41,8 +42,8 @@ pub enum Not {
     Partial,
     /// It is not certain that both speak of the same life.
     Doubtful,
-    /// Everything that was told of it was called exact, so this is for people.
-    ToldExact,
+    /// Everything that was billed of it was called exact, so this is for people.
+    BilledExact,
     /// coturn may yet say itself what was missed.
     Early,
     /// What counted it may have been trimmed, or is not listed.
@@ -62,7 +63,7 @@ impl Not {
             Not::Unheard => "never_heard_of",
             Not::Partial => "log_not_whole",
             Not::Doubtful => "not_surely_the_same",
-            Not::ToldExact => "told_exact",
+            Not::BilledExact => "told_exact",
             Not::Early => "too_early",
             Not::Unlisted => "ledger_not_whole",
             Not::NoPeerLeg => "no_peer_leg",
@@ -81,7 +82,7 @@ impl Not {
             Not::Unheard => "no session counted it, and none is made from the log alone",
             Not::Partial => "the log has not all of it from its `new` to its `delete`, or no dates",
             Not::Doubtful => "it is not certain that log and ledger mean the same allocation",
-            Not::ToldExact => "it was told as exact, so one of the two is wrong",
+            Not::BilledExact => "it was billed as exact, so one of the two is wrong",
             Not::Early => "coturn may yet say itself what was missed, until a day after the session's end",
             Not::Unlisted => {
                 "sessions that counted it may be trimmed (retention), or had more allocations than are listed"
@@ -91,14 +92,14 @@ impl Not {
     }
 }
 
-/// What is to be told of an allocation of which the log has more; or why nothing is. `partial`: a session that is not
+/// What is to be billed of an allocation of which the log has more; or why nothing is. `partial`: a session that is not
 /// listed whole may have counted it.
 pub(super) fn heal(
     rule: &Rule,
     worth: Worth,
     key: &Key,
     lives: &[Life],
-    told: &[Told],
+    billed: &[Billed],
     partial: bool,
 ) -> Result<Box<Heal>, Not> {
     match worth {
@@ -111,8 +112,8 @@ pub(super) fn heal(
         Worth { suspicious: true, .. } => return Err(Not::Forged),
         Worth { .. } => {}
     }
-    let [told] = told else {
-        return Err(if told.is_empty() {
+    let [billed] = billed else {
+        return Err(if billed.is_empty() {
             Not::Unheard
         } else {
             Not::Doubtful
@@ -121,39 +122,39 @@ pub(super) fn heal(
     let [life] = lives else {
         return Err(Not::Doubtful);
     };
-    if told.counted.is_empty() {
+    if billed.counted.is_empty() {
         return Err(Not::Unheard);
     }
     let Some(since) = life.since.filter(|_| life.begun && life.deleted) else {
         return Err(Not::Partial);
     };
-    let elsewhere = match (&life.remote, &told.client_address) {
+    let elsewhere = match (&life.remote, &billed.client_address) {
         (Some(log), Some(ledger)) => **log != *ledger.as_bytes(),
         _ => false,
     };
-    if since.0.abs_diff(told.opened_at.0) > TOLERANCE || !told.opened_seen || elsewhere {
+    if since.0.abs_diff(billed.opened_at.0) > TOLERANCE || !billed.opened_seen || elsewhere {
         return Err(Not::Doubtful);
     }
-    if told.no_peer_leg {
+    if billed.no_peer_leg {
         return Err(Not::NoPeerLeg);
     }
-    if !told.lower_bound {
-        return Err(Not::ToldExact);
+    if !billed.lower_bound {
+        return Err(Not::BilledExact);
     }
-    let ended = told.counted.iter().map(|counted| counted.ended_at);
+    let ended = billed.counted.iter().map(|counted| counted.ended_at);
     let ended: Option<Vec<Timestamp>> = ended.collect();
     let over = ended.and_then(|ended| ended.into_iter().max());
-    let (Some(closed), Some(over)) = (told.closed, over) else {
+    let (Some(closed), Some(over)) = (billed.closed, over) else {
         return Err(Not::Early);
     };
     if rule.now.since(over) < WAITS {
         return Err(Not::Early);
     }
     let kept = u64::try_from(rule.retention.as_millis()).unwrap_or(u64::MAX);
-    if partial || rule.now.since(told.opened_at) >= kept || !is_whole(told) {
+    if partial || rule.now.since(billed.opened_at) >= kept || !is_whole(billed) {
         return Err(Not::Unlisted);
     }
-    let last = told
+    let last = billed
         .counted
         .iter()
         .max_by_key(|counted| (counted.ended_at, counted.session));
@@ -166,27 +167,27 @@ pub(super) fn heal(
         realm: key.realm.as_slice().into(),
         username: key.username.as_slice().into(),
         allocation: AllocationId(key.id.0),
-        opened_at: told.opened_at,
+        opened_at: billed.opened_at,
         closed,
-        server: told.direct_server.clone(),
-        transport: told.transport.clone(),
-        server_address: told.server_address.clone(),
-        client_address: told.client_address.clone(),
-        tls: told.tls.clone(),
-        missed: missed(life, told),
+        server: billed.direct_server.clone(),
+        transport: billed.transport.clone(),
+        server_address: billed.server_address.clone(),
+        client_address: billed.client_address.clone(),
+        tls: billed.tls.clone(),
+        missed: missed(life, billed),
     }))
 }
 
-fn missed(life: &Life, told: &Told) -> Legs {
-    life.usage.minus(told.all())
+fn missed(life: &Life, billed: &Billed) -> Legs {
+    life.usage.minus(billed.all())
 }
 
 /// The first session that counted it is among those that are known, and so is each that another one continues.
-fn is_whole(told: &Told) -> bool {
-    let known = |id: SessionId| told.counted.iter().any(|counted| counted.session == id);
-    let first = told.counted.iter().map(|counted| counted.started_at).min();
-    first.is_some_and(|first| first <= told.opened_at)
-        && told
+fn is_whole(billed: &Billed) -> bool {
+    let known = |id: SessionId| billed.counted.iter().any(|counted| counted.session == id);
+    let first = billed.counted.iter().map(|counted| counted.started_at).min();
+    first.is_some_and(|first| first <= billed.opened_at)
+        && billed
             .counted
             .iter()
             .filter_map(|counted| counted.continues)

@@ -59,8 +59,8 @@ fn session(n: u8) -> Counting {
     }
 }
 
-fn told(bytes: u64) -> Told {
-    Told {
+fn billed(bytes: u64) -> Billed {
+    Billed {
         opened_at: Timestamp(OPENED + 2),
         sessions: vec!["ses_1".to_owned()],
         usage: legs(bytes),
@@ -69,7 +69,7 @@ fn told(bytes: u64) -> Told {
         counted: vec![session(1)],
         opened_seen: true,
         client_address: Some("10.0.0.9:4000".to_owned()),
-        ..Told::default()
+        ..Billed::default()
     }
 }
 
@@ -82,27 +82,27 @@ fn rule() -> Rule {
 }
 
 /// What is found of the allocation.
-fn find(files: &[&str], told: Vec<Told>, rule: &Rule) -> Vec<Finding> {
+fn find(files: &[&str], billed: Vec<Billed>, rule: &Rule) -> Vec<Finding> {
     let mut log = Log::default();
     for file in files {
         log.read(file.as_bytes()).unwrap();
     }
     log.finish();
     let mut ledger = Ledger::default();
-    if !told.is_empty() {
+    if !billed.is_empty() {
         let key = Key {
             realm: b"r".to_vec(),
             username: b"ann".to_vec(),
             id: AllocationId(7),
         };
-        ledger.told.insert(key, told);
+        ledger.billed.insert(key, billed);
     }
     compare(log, ledger, 1_000, (None, None), rule).findings
 }
 
 #[track_caller]
-fn healed(files: &[&str], told: Vec<Told>, rule: &Rule) -> Result<Box<Heal>, Not> {
-    let mut found = find(files, told, rule);
+fn healed(files: &[&str], billed: Vec<Billed>, rule: &Rule) -> Result<Box<Heal>, Not> {
+    let mut found = find(files, billed, rule);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].verdict, Verdict::StreamLess);
     found.remove(0).heal.unwrap()
@@ -110,18 +110,18 @@ fn healed(files: &[&str], told: Vec<Told>, rule: &Rule) -> Result<Box<Heal>, Not
 
 /// The log's sum, and never more.
 #[test]
-fn what_was_missed_is_told_in_a_session_that_continues() {
-    let heal = healed(&[&life(500_000)], vec![told(200_000)], &rule()).unwrap();
+fn what_was_missed_is_billed_in_a_session_that_continues() {
+    let heal = healed(&[&life(500_000)], vec![billed(200_000)], &rule()).unwrap();
     assert_eq!(heal.missed, legs(300_000));
     assert_eq!(heal.continues, SessionId([1; 16]));
     assert_eq!(heal.closed, (Timestamp(CLOSED + 600_000), CloseReason::Expired));
-    // What is on record as told in no session is not told either.
-    let mut with_records = told(200_000);
+    // What is on record as billed in no session is not billed either.
+    let mut with_records = billed(200_000);
     with_records.unattributed = legs(100_000);
     let heal = healed(&[&life(500_000)], vec![with_records], &rule()).unwrap();
     assert_eq!(heal.missed, legs(200_000));
-    // Once it is told, there is nothing to tell.
-    let mut both = told(500_000);
+    // Once it is billed, there is nothing left to bill.
+    let mut both = billed(500_000);
     both.counted.push(Counting {
         continues: Some(SessionId([1; 16])),
         ..session(2)
@@ -137,23 +137,23 @@ fn what_was_missed_is_told_in_a_session_that_continues() {
 #[test]
 fn each_condition_of_the_rule() {
     let log = life(500_000);
-    let with = |change: fn(&mut Told)| {
-        let mut told = told(200_000);
-        change(&mut told);
-        healed(&[&log], vec![told], &rule()).map(|heal| heal.missed)
+    let with = |change: fn(&mut Billed)| {
+        let mut billed = billed(200_000);
+        change(&mut billed);
+        healed(&[&log], vec![billed], &rule()).map(|heal| heal.missed)
     };
     assert_eq!(with(|_| {}), Ok(legs(300_000)));
-    assert_eq!(with(|t| t.lower_bound = false), Err(Not::ToldExact));
+    assert_eq!(with(|t| t.lower_bound = false), Err(Not::BilledExact));
     assert_eq!(with(|t| t.opened_seen = false), Err(Not::Doubtful));
     assert_eq!(with(|t| t.opened_at.0 += TOLERANCE), Err(Not::Doubtful));
-    let elsewhere = |t: &mut Told| t.client_address = Some("10.0.0.9:4001".to_owned());
+    let elsewhere = |t: &mut Billed| t.client_address = Some("10.0.0.9:4001".to_owned());
     assert_eq!(with(elsewhere), Err(Not::Doubtful));
     assert_eq!(with(|t| t.no_peer_leg = true), Err(Not::NoPeerLeg));
-    // Parked when its session ended: it may have left something over, or be told in another one.
+    // Parked when its session ended: it may have left something over, or be billed in another one.
     assert_eq!(with(|t| t.closed = None), Err(Not::Early));
-    let not_known = |t: &mut Told| t.counted[0].continues = Some(SessionId([9; 16]));
+    let not_known = |t: &mut Billed| t.counted[0].continues = Some(SessionId([9; 16]));
     assert_eq!(with(not_known), Err(Not::Unlisted));
-    let not_the_first = |t: &mut Told| t.counted[0].started_at = Timestamp(OPENED + 30_000);
+    let not_the_first = |t: &mut Billed| t.counted[0].started_at = Timestamp(OPENED + 30_000);
     assert_eq!(with(not_the_first), Err(Not::Unlisted));
     // On record in no session, or nowhere.
     assert_eq!(with(|t| t.counted.clear()), Err(Not::Unheard));
@@ -165,7 +165,7 @@ fn each_condition_of_the_rule() {
         ..rule()
     };
     let ended = CLOSED + 600_000;
-    let by = |rule| healed(&[&log], vec![told(200_000)], &rule).map(|heal| heal.missed);
+    let by = |rule| healed(&[&log], vec![billed(200_000)], &rule).map(|heal| heal.missed);
     assert_eq!(by(at(ended + WAITS - 1, 30)), Err(Not::Early));
     assert_eq!(by(at(ended + WAITS, 30)), Ok(legs(300_000)));
     assert_eq!(by(at(OPENED + 30 * DAY, 30)), Ok(legs(300_000)));
@@ -175,20 +175,20 @@ fn each_condition_of_the_rule() {
     let (new, rest) = log.split_once('\n').unwrap();
     let refreshed = log.replacen(": new, ", ": refreshed, ", 1);
     assert_eq!(
-        healed(&[&refreshed], vec![told(200_000)], &rule()),
+        healed(&[&refreshed], vec![billed(200_000)], &rule()),
         Err(Not::Partial)
     );
     let open = &log[..log.rfind("2026-").unwrap()];
-    let found = find(&[open], vec![told(200_000)], &rule());
+    let found = find(&[open], vec![billed(200_000)], &rule());
     assert_eq!((found[0].verdict, &found[0].heal), (Verdict::Open, &None));
     // In two files, each once; and in two of which the second begins before the first one's end.
     let two = [&format!("{new}\n")[..], rest];
-    assert!(healed(&two, vec![told(200_000)], &rule()).is_ok());
+    assert!(healed(&two, vec![billed(200_000)], &rule()).is_ok());
     let lines: Vec<&str> = log.split_inclusive('\n').collect();
     for (first, second) in [(0..3, 1..5), (0..3, 2..5)] {
         let (first, second) = (lines[first].concat(), lines[second].concat());
         assert_eq!(
-            healed(&[&first, &second], vec![told(200_000)], &rule()),
+            healed(&[&first, &second], vec![billed(200_000)], &rule()),
             Err(Not::Overlapping)
         );
     }
@@ -203,7 +203,7 @@ fn a_log_that_a_client_can_have_written_is_not_believed() {
         trust_log: true,
         ..rule()
     };
-    let missed = |log: &str, rule: &Rule| healed(&[log], vec![told(200_000)], rule).map(|heal| heal.missed);
+    let missed = |log: &str, rule: &Rule| healed(&[log], vec![billed(200_000)], rule).map(|heal| heal.missed);
     assert_eq!(missed(&old, &rule()), Err(Not::Untrusted));
     assert_eq!(missed(&old, &trusting), Ok(legs(300_000)));
     // By a username that was refused.

@@ -1,4 +1,4 @@
-//! What the ledger tells of each allocation, over all sessions that counted it.
+//! What the ledger has of each allocation, over all sessions that counted it.
 
 use std::collections::BTreeMap;
 
@@ -28,18 +28,18 @@ pub struct Key {
     pub id: AllocationId,
 }
 
-/// A life of an allocation, as it was told.
+/// A life of an allocation, as it was billed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Billed {
     /// When it was first heard of.
     pub opened_at: Timestamp,
     /// The sessions that counted it, the newest first.
     pub sessions: Vec<String>,
     /// The coturn that had it: its name on a `direct` source, else the address that it listens on.
     pub server: Option<String>,
-    /// What sessions tell of it.
+    /// What sessions bill of it.
     pub usage: Legs,
-    /// What is on record as told in no session.
+    /// What is on record as billed in no session.
     pub unattributed: Legs,
     /// Nobody knows a peer leg of it.
     pub no_peer_leg: bool,
@@ -53,7 +53,7 @@ pub struct Told {
     pub counted: Vec<Counting>,
     /// Its `new` was heard.
     pub opened_seen: bool,
-    /// As they were told.
+    /// As they were sent.
     pub direct_server: Option<String>,
     /// The same.
     pub transport: Option<String>,
@@ -78,7 +78,7 @@ pub struct Counting {
     pub ended_at: Option<Timestamp>,
 }
 
-impl Told {
+impl Billed {
     /// All that is on record of it.
     #[must_use]
     pub fn all(&self) -> Legs {
@@ -89,12 +89,13 @@ impl Told {
 /// As coturn names them: raw bytes.
 type RealmAndUsername = (Vec<u8>, Vec<u8>);
 
-/// What the ledger tells of a source.
+/// What the ledger has of a source.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Each allocation's lives, in their order.
-    pub told: BTreeMap<Key, Vec<Told>>,
-    /// Sessions of which it is not known any more what allocations they had: what was delivered is trimmed after `retention`.
+    pub billed: BTreeMap<Key, Vec<Billed>>,
+    /// Sessions of which it is not known any more what allocations they had: what was delivered is trimmed after
+    /// `retention`.
     pub trimmed: u64,
     /// From when to when there are such sessions of a realm and username, and such as list only a part.
     pub partial: BTreeMap<RealmAndUsername, Vec<(Timestamp, Timestamp)>>,
@@ -147,7 +148,7 @@ struct Counted {
     peer: Option<Counters>,
 }
 
-/// Reads what is told of a source from `since` on. What is told late is told later, so there is no other end.
+/// Reads what is billed of a source from `since` on. What is billed late is billed later, so there is no other end.
 ///
 /// # Errors
 /// The store's.
@@ -218,10 +219,10 @@ pub async fn read(
                 username: row.username.clone(),
                 id: row.allocation,
             };
-            let told = ledger.life(key, row.opened_at);
-            told.unattributed = told.unattributed.plus(row.usage.legs);
-            if told.server.is_none() {
-                told.server = row
+            let billed = ledger.life(key, row.opened_at);
+            billed.unattributed = billed.unattributed.plus(row.usage.legs);
+            if billed.server.is_none() {
+                billed.server = row
                     .server
                     .as_deref()
                     .map(|name| String::from_utf8_lossy(name).into_owned());
@@ -231,15 +232,15 @@ pub async fn read(
             break;
         }
     }
-    for lives in ledger.told.values_mut() {
-        lives.sort_by_key(|told| told.opened_at);
+    for lives in ledger.billed.values_mut() {
+        lives.sort_by_key(|billed| billed.opened_at);
     }
     Ok(ledger)
 }
 
 impl Ledger {
-    /// Whether a session that is not known whole may have counted what this user had at this time, or ever if there is no
-    /// date.
+    /// Whether a session that is not known whole may have counted what this user had at this time, or ever if there is
+    /// no date.
     pub(super) fn may_have_counted(&self, key: &Key, since: Option<Timestamp>) -> bool {
         let times = self.partial.get(&(key.realm.clone(), key.username.clone()));
         is_within(times, since)
@@ -250,13 +251,13 @@ impl Ledger {
         is_within(self.crowded.get(&key.realm), since)
     }
 
-    fn life(&mut self, key: Key, opened_at: Timestamp) -> &mut Told {
-        let lives = self.told.entry(key).or_default();
-        let place = lives.iter().position(|told| told.opened_at == opened_at);
+    fn life(&mut self, key: Key, opened_at: Timestamp) -> &mut Billed {
+        let lives = self.billed.entry(key).or_default();
+        let place = lives.iter().position(|billed| billed.opened_at == opened_at);
         let place = place.unwrap_or_else(|| {
-            lives.push(Told {
+            lives.push(Billed {
                 opened_at,
-                ..Told::default()
+                ..Billed::default()
             });
             lives.len() - 1
         });
@@ -275,33 +276,33 @@ impl Ledger {
             username: exact.unwrap_or_else(|| a.username.into_bytes()),
             id: AllocationId(id),
         };
-        let told = self.life(key, opened_at);
-        told.sessions.push(counting.session.to_string());
-        told.counted.push(counting.clone());
-        told.usage = told.usage.plus(Legs {
+        let billed = self.life(key, opened_at);
+        billed.sessions.push(counting.session.to_string());
+        billed.counted.push(counting.clone());
+        billed.usage = billed.usage.plus(Legs {
             client: a.usage.client,
             peer: a.usage.peer.unwrap_or_default(),
         });
-        told.no_peer_leg |= a.usage.peer.is_none();
+        billed.no_peer_leg |= a.usage.peer.is_none();
         let reason = CloseReason::ALL
             .iter()
             .find(|r| Some(r.as_str()) == a.close_reason.as_deref());
         let closed = a.closed_at.as_deref().and_then(time).zip(reason.copied());
-        told.closed = told.closed.or(closed);
-        told.opened_seen |= a.opened_seen;
-        told.open |= accuracy.is_none();
-        told.lower_bound |= accuracy == Some(Accuracy::LowerBound);
-        told.server = told
+        billed.closed = billed.closed.or(closed);
+        billed.opened_seen |= a.opened_seen;
+        billed.open |= accuracy.is_none();
+        billed.lower_bound |= accuracy == Some(Accuracy::LowerBound);
+        billed.server = billed
             .server
             .take()
             .or(a.server.clone())
             .or(a.server_address.clone());
-        told.direct_server = told.direct_server.take().or(a.server);
-        told.transport = told.transport.take().or(a.transport);
-        told.server_address = told.server_address.take().or(a.server_address);
-        told.client_address = told.client_address.take().or(a.client_address);
+        billed.direct_server = billed.direct_server.take().or(a.server);
+        billed.transport = billed.transport.take().or(a.transport);
+        billed.server_address = billed.server_address.take().or(a.server_address);
+        billed.client_address = billed.client_address.take().or(a.client_address);
         let tls = a.tls.and_then(|tls| tls.version.zip(tls.cipher));
-        told.tls = told.tls.take().or(tls);
+        billed.tls = billed.tls.take().or(tls);
     }
 }
 

@@ -131,7 +131,7 @@ fn what_keeps_blocks_and_quotas() {
 
 #[test]
 fn what_tells_of_users_and_of_what_was_healed() {
-    for part in ["teller of users' events", "heal keeper"] {
+    for part in ["notifier of users' events", "heal keeper"] {
         ends_the_process(part, &["panic", "return"]);
     }
 }

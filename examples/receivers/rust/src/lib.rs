@@ -86,7 +86,7 @@ pub struct Account {
     pub sessions: u64,
     /// How many bytes.
     pub billable_bytes: u64,
-    /// How many sessions carried perhaps more than what is told.
+    /// How many sessions carried perhaps more than what is billed.
     pub lower_bound_sessions: u64,
 }
 

@@ -48,7 +48,7 @@ async fn a_password_a_token_and_a_file_that_changes() {
 fn lines_that_will_not_do_are_named_without_what_stands_in_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("users");
-    for (text, told) in [
+    for (text, message) in [
         ("", "names nobody"),
         ("anna", "name:role:hash"),
         ("a b:viewer:x", "no name"),
@@ -59,7 +59,7 @@ fn lines_that_will_not_do_are_named_without_what_stands_in_them() {
         fs::write(&path, text).unwrap();
         let error = check_file(&path, Kind::Users).unwrap_err().to_string();
         assert!(
-            error.contains(told) && !error.contains("s3cret"),
+            error.contains(message) && !error.contains("s3cret"),
             "{text}: {error}"
         );
     }

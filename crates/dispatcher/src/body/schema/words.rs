@@ -161,7 +161,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     (
         "Quota",
         "used",
-        "How much was on record as used when it acted: a little more than the limit, since usage is told at intervals.",
+        "How much was on record as used when it acted: a little more than the limit, since usage is sent at intervals.",
     ),
     ("Quota", "unit", "bytes, seconds; more may come."),
     (

@@ -107,7 +107,7 @@ fn each_meter_is_an_item_with_an_id_of_its_own() {
 }
 
 #[test]
-fn p1_a_repeat_is_told_by_its_words_or_its_code() {
+fn p1_a_repeat_is_known_by_its_words_or_its_code() {
     let bench = bench(&json!({}));
     // v1 has no code for it.
     let v1 = r#"{"error":{"message":"An event already exists with identifier evt_01m7zsyfmsq2sxgjxtfsxm0e7b.",

@@ -1,5 +1,5 @@
 //! What a follower heard and the old leader did not commit, brought into the committed state: counters,
-//! openings, closings, and totals of what was told without them. `takeover.rs` finds out what it is.
+//! openings, closings, and totals of what was billed without them. `takeover.rs` finds out what it is.
 
 use super::{
     super::{Reducer, opening::Opening},
@@ -60,8 +60,8 @@ impl Reducer {
         self.arm_allocation(slot);
     }
 
-    /// A life that is not committed; what is known of an earlier one is over with it. `doubted` may have been told of that,
-    /// and be of this one: only what goes beyond is.
+    /// A life that is not committed; what is known of an earlier one is over with it. `doubted` may have been billed of
+    /// that, and be of this one: only what goes beyond is.
     pub(crate) fn open_life(
         &mut self,
         key: &Key<'_>,
@@ -92,7 +92,7 @@ impl Reducer {
                 carried: life.carried.max(*doubted).minus(*doubted),
                 reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
-                told: life.told.plus(*doubted),
+                billed: life.billed.plus(*doubted),
                 wrapped: life.flags.contains(Flags::WRAPPED),
             },
         );
@@ -116,7 +116,7 @@ impl Reducer {
             a.rare().quiet_at = life.quiet_at.min(now);
         }
         if life.counted.legs != life.carried.legs || !doubted.is_zero() {
-            self.cluster.counted.insert(slot, life.told.plus(life.counted));
+            self.cluster.counted.insert(slot, life.billed.plus(life.counted));
         }
         let group = self.allocations.get(slot as usize).map_or(NONE, |a| a.group);
         if self.groups.current(group) == NONE {
@@ -172,7 +172,7 @@ impl Reducer {
         }
     }
 
-    /// Totals that only the follower heard, of an allocation that was told without them.
+    /// Totals that only the follower heard, of an allocation that was billed without them.
     pub(crate) fn late_totals(&mut self, key: &Key<'_>, life: &Life) {
         let Some(slot) = self.find_tombstone(key) else {
             return; // it goes on, or was forgotten
@@ -180,12 +180,12 @@ impl Reducer {
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("a tombstone that was just found");
         };
-        let told = t.rest.told;
-        if t.rest.totals_seen || !life.tells_more_than(&t.rest.carried()) {
+        let billed = t.rest.billed;
+        if t.rest.totals_seen || !life.has_more_than(&t.rest.carried()) {
             return;
         }
         let mut life = Life {
-            peer_total: life.believed_peer_total(&told),
+            peer_total: life.believed_peer_total(&billed),
             ..life.clone()
         };
         if let Some(slot) = self.revive(slot, key, None) {
@@ -196,9 +196,9 @@ impl Reducer {
             }
             self.begin_closing(slot);
             if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
-                // Whether what was told had missed a wrap is not known any more: not called a total.
+                // Whether what was billed had missed a wrap is not known any more: not called a total.
                 let before = self.allocation(slot).map(|a| a.carried()).unwrap_or_default();
-                let legs = told.max(Legs { peer, ..told });
+                let legs = billed.max(Legs { peer, ..billed });
                 self.count(slot, &Carried { legs, ..before }, true);
                 life.peer_total = None;
             }

@@ -39,7 +39,7 @@ pub struct Comparison {
 
 #[derive(Debug)]
 struct Rest {
-    /// Nothing can have been told and forgotten since the last comparison.
+    /// Nothing can have been billed and forgotten since the last comparison.
     sure: bool,
     kept: std::vec::IntoIter<LifeKey>,
     open: u32,
@@ -48,7 +48,7 @@ struct Rest {
 /// What is committed of a key.
 struct Committed {
     sight: Sight,
-    /// What was told of one that has ended, and whether both totals were seen.
+    /// What was billed of one that has ended, and whether both totals were seen.
     ended: Option<(Carried, bool)>,
 }
 
@@ -76,8 +76,8 @@ impl Reducer {
     /// comparison that is given up leaves nothing that is wrong. Ended allocations whose end is committed are
     /// forgotten, and so are those that were committed before and are no more: they were ended, and their
     /// tombstones are gone. To be done every 20 s or so. Where the committed clock has moved by more than 40 s
-    /// since the last time, something may have been told and forgotten in between; then all that is not among the
-    /// rows is taken for that, since telling twice is worse than not telling.
+    /// since the last time, something may have been billed and forgotten in between; then all that is not among the
+    /// rows is taken for that, since billing twice is worse than not billing.
     #[must_use]
     pub fn compare(&self, clock: Timestamp) -> Comparison {
         Comparison {
@@ -118,10 +118,10 @@ impl Reducer {
             }
             Table::Tombstone => {
                 let (row, more): (TombstoneRow<'_>, Option<TombstoneMore>) = read_with(bytes, bad)?;
-                let told = row.rest.told;
-                let before = told.peer.received_bytes.min(told.client.sent_bytes);
-                let told = Carried {
-                    legs: told,
+                let billed = row.rest.billed;
+                let before = billed.peer.received_bytes.min(billed.client.sent_bytes);
+                let billed = Carried {
+                    legs: billed,
                     sent_on: more.map_or(before, |m| m.sent_on),
                 };
                 let committed = Committed {
@@ -133,7 +133,7 @@ impl Reducer {
                         heard_at: row.heard_at,
                         refreshed: row.heard_at > row.opened_at,
                     },
-                    ended: Some((told, row.rest.totals_seen)),
+                    ended: Some((billed, row.rest.totals_seen)),
                 };
                 let name = (row.server, row.realm, row.username);
                 self.compare_key(name, AllocationId(row.id), &committed, comparison);
@@ -192,8 +192,8 @@ impl Reducer {
                 life.seen = true;
                 match committed.ended {
                     None => true,
-                    // Without totals of its own nothing could be added to what was told.
-                    Some((told, totals_seen)) => !totals_seen && life.tells_more_than(&told),
+                    // Without totals of its own nothing could be added to what was billed.
+                    Some((billed, totals_seen)) => !totals_seen && life.has_more_than(&billed),
                 }
             });
         });

@@ -1,4 +1,4 @@
-//! A follower: a reducer that hears the same source as the leader, and tells nothing. It knows what it
+//! A follower: a reducer that hears the same source as the leader, and emits nothing. It knows what it
 //! heard, and of that what the leader committed, so that it can take over (`takeover.rs`).
 
 use hashbrown::HashSet;
@@ -30,7 +30,7 @@ impl Reducer {
             return;
         }
         // Which of those that are open are committed shows when they are first compared with what is: until the clock
-        // has moved on too far, none can be missing there because it was told and forgotten.
+        // has moved on too far, none can be missing there because it was billed and forgotten.
         self.cluster.follower = Some(Box::new(Follower {
             clock: committed,
             ..Follower::default()
@@ -44,7 +44,7 @@ impl Reducer {
                 UNSETTLED_TTL
             };
             let ended_at = Timestamp(t.rest.expires_at.0.saturating_sub(ttl));
-            // What was told of one that shared its key, or may have been told before, is not known well enough.
+            // What was billed of one that shared its key, or may have been billed before, is not known well enough.
             let known = !t.rest.mixed && (t.rest.opened_seen || self.now >= self.evicted_until);
             if ended_at >= committed && known {
                 let life = Life::of_ended(t, ended_at, self.peer_leg());
@@ -64,7 +64,7 @@ impl Reducer {
         self.refused.forget_changes();
     }
 
-    /// Whether this reducer tells nothing.
+    /// Whether this reducer emits nothing.
     #[must_use]
     pub fn is_following(&self) -> bool {
         self.cluster.follower.is_some()
@@ -79,14 +79,14 @@ impl Reducer {
     /// An allocation is about to be settled.
     pub(crate) fn keep_end(&mut self, slot: u32) {
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return; // it tells the end itself
+            return; // it emits the end itself
         };
         let seen = follower.seen.remove(&slot);
         let Some(a) = self.allocations.get(slot as usize) else {
             return self.broken("no allocation whose end is kept");
         };
         if a.flags.intersects(Flags::SHARED | Flags::OVERCOUNTED) {
-            return; // what it carried is not known well enough to be told by another
+            return; // what it carried is not known well enough to be billed by another
         }
         let life = Life {
             ended_at: Some(self.now),
@@ -100,7 +100,7 @@ impl Reducer {
     /// One that had ended lives on: whether it was ever committed is known from before.
     pub(crate) fn keep_revived(&mut self, slot: u32, key: LifeKey, opened_at: Timestamp) {
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return; // what it tells is committed by itself
+            return; // what it bills is committed by itself
         };
         let kept = follower.kept.get(&key).into_iter().flatten();
         let unseen = kept.filter(|l| l.opened_at == opened_at).any(|l| !l.seen);

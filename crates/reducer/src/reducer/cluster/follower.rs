@@ -31,7 +31,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Whether an allocation that opened then, or waited in a queue until then, cannot have been told and
+    /// Whether an allocation that opened then, or waited in a queue until then, cannot have been billed and
     /// forgotten by `clock` before this node first looked for it.
     pub(crate) fn is_young(&self, opened_at: Timestamp, gaps: &[Stall], clock: Timestamp) -> bool {
         let earliest = earliest(opened_at, gaps);

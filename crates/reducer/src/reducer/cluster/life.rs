@@ -31,8 +31,8 @@ pub(crate) struct Life {
     /// What it carried, as far as is known, and what of that was counted from deltas that came here.
     pub(crate) carried: Carried,
     pub(crate) counted: Carried,
-    /// What was told of an earlier life of its key, and may hold some of this one: not in the above.
-    pub(crate) told: Carried,
+    /// What was billed of an earlier life of its key, and may hold some of this one: not in the above.
+    pub(crate) billed: Carried,
     pub(crate) closed: Option<(Timestamp, CloseReason)>,
     pub(crate) quiet_at: Timestamp,
     pub(crate) client_total: Option<Counters>,
@@ -47,7 +47,7 @@ impl Life {
     pub(crate) fn of(a: &Allocation, counted: Option<Carried>, seen: bool) -> Life {
         let (client_total, peer_total) = a.totals();
         let doubted = a.flags.contains(Flags::OVERCOUNTED) && !a.flags.contains(Flags::REVIVED);
-        let told = if doubted {
+        let billed = if doubted {
             a.base_carried()
         } else {
             Carried::default()
@@ -60,9 +60,9 @@ impl Life {
             lifetime: a.lifetime,
             details: a.details(),
             flags: a.flags,
-            carried: a.carried().minus(told),
-            counted: counted.unwrap_or(a.carried()).minus(told),
-            told,
+            carried: a.carried().minus(billed),
+            counted: counted.unwrap_or(a.carried()).minus(billed),
+            billed,
             closed: a.rare.as_ref().and_then(|r| r.closed),
             quiet_at: a.rare.as_ref().map_or(Timestamp(0), |r| r.quiet_at),
             client_total,
@@ -97,21 +97,21 @@ impl Life {
             flags,
             carried,
             counted: carried,
-            told: Carried::default(),
+            billed: Carried::default(),
             closed: Some((t.heard_at.max(t.opened_at).min(ended_at), reason)),
             quiet_at: Timestamp(0),
-            client_total: all.then_some(t.rest.told.client),
-            peer_total: (all && peer_leg).then_some(t.rest.told.peer),
+            client_total: all.then_some(t.rest.billed.client),
+            peer_total: (all && peer_leg).then_some(t.rest.billed.peer),
             ended_at: Some(ended_at),
             seen: false,
         }
     }
 
-    /// The peer leg's total, unwrapped from what was told and what was seen here. A wrap that the client leg
+    /// The peer leg's total, unwrapped from what was billed and what was seen here. A wrap that the client leg
     /// speaks against is not believed.
-    pub(crate) fn believed_peer_total(&self, told: &Legs) -> Option<Counters> {
-        let most = most_of_peer(self.client_total.unwrap_or(told.client));
-        let seen = told.peer.max(self.carried.legs.peer);
+    pub(crate) fn believed_peer_total(&self, billed: &Legs) -> Option<Counters> {
+        let most = most_of_peer(self.client_total.unwrap_or(billed.client));
+        let seen = billed.peer.max(self.carried.legs.peer);
         Some(unwrap_peer(seen, self.peer_total?, most).0)
     }
 
@@ -122,10 +122,10 @@ impl Life {
             .is_none_or(|c| few(c.sent_packets) && few(c.received_packets))
     }
 
-    /// Whether its totals are those of an allocation of which more was carried than told, or more of it is certain to
+    /// Whether its totals are those of an allocation of which more was carried than billed, or more of it is certain to
     /// have gone on to the client.
-    pub(crate) fn tells_more_than(&self, told: &Carried) -> bool {
-        let legs = &told.legs;
+    pub(crate) fn has_more_than(&self, billed: &Carried) -> bool {
+        let legs = &billed.legs;
         if self.client_total.is_some_and(|total| legs.client.exceeds(&total)) {
             return false;
         }
@@ -137,12 +137,12 @@ impl Life {
         let both = self.client_total.is_some() && self.peer_total.is_some();
         client != legs.client
             || peer != legs.peer
-            || (both && sent_on(&Legs { client, peer }, largest_framing(false, true), 0) > told.sent_on)
+            || (both && sent_on(&Legs { client, peer }, largest_framing(false, true), 0) > billed.sent_on)
     }
 
     /// As far as it is sure to be of the committed life that it was matched with. Where that one was first
     /// heard of after ours may have opened, or names another client, ours may be of two lives, of which the leader
-    /// has told and forgotten the earlier.
+    /// has billed and forgotten the earlier.
     pub(crate) fn taken_for(mut self, theirs: &Sight, gaps: &[Stall]) -> Life {
         let refreshed = self.status_at > self.opened_at || theirs.refreshed;
         let moved = self.flags.contains(Flags::OPENED_SEEN) && theirs.opened_seen && refreshed;
@@ -210,7 +210,7 @@ pub(crate) fn earliest(at: Timestamp, gaps: &[Stall]) -> Timestamp {
     earliest
 }
 
-/// What tells lives of one key apart.
+/// What distinguishes lives of one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Sight {
     pub(crate) remote: Address,
@@ -289,7 +289,7 @@ impl Sight {
 /// they are later than it.
 pub(crate) fn place(ours: &[Sight], theirs: &Sight) -> (Option<usize>, usize) {
     let same = || (0..ours.len()).filter(|i| ours[*i].is(theirs));
-    // Of several that are about as near, the last: then nothing is told that may have been.
+    // Of several that are about as near, the last: then nothing is billed that may have been.
     let nearest = same().map(|i| ours[i].apart(theirs)).min().unwrap_or(0);
     match same().rfind(|i| ours[*i].apart(theirs) <= nearest + SKEW) {
         Some(mut i) => {

@@ -1,6 +1,6 @@
 //! After a takeover, two things are not what they seem. What another node counted may hold deltas that
 //! have yet to come here: until as much was counted here, deltas go to a count of their own, and what is
-//! told stands still. And messages may come that the old leader had heard, committed and gone beyond:
+//! billed stands still. And messages may come that the old leader had heard, committed and gone beyond:
 //! they wait in our queue, and must neither reopen what has ended nor count twice.
 
 use hashbrown::HashMap;
@@ -43,13 +43,13 @@ impl Reducer {
         }
     }
 
-    /// What it carried in all after a delta: what was told stands still until as much was counted here.
-    pub(crate) fn not_below_told(&mut self, slot: u32, counted: Carried) -> Carried {
+    /// What it carried in all after a delta: what was billed stands still until as much was counted here.
+    pub(crate) fn not_below_billed(&mut self, slot: u32, counted: Carried) -> Carried {
         if !self.cluster.counted.contains_key(&slot) {
             return counted;
         }
         let Some(a) = self.allocations.get_mut(slot as usize) else {
-            self.broken("no allocation to count what was told of");
+            self.broken("no allocation to count what was billed of");
             return counted;
         };
         let all = a.carried().max(counted);
@@ -192,7 +192,7 @@ impl Reducer {
                 if totals_seen || behind.skip {
                     return Some(false);
                 }
-                // It lives on after all; deltas that were told are not told again.
+                // It lives on after all; deltas that were billed are not billed again.
                 let slot = self.revive(slot, key, Some(status))?;
                 self.cluster.counted.insert(slot, behind.counted);
                 Some(true)

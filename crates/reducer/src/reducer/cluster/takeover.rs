@@ -62,9 +62,9 @@ impl Reducer {
     /// lease was taken, so that nobody else can change them any more; it goes on with what this follower
     /// heard, and has events to be drained. Servers ([`Reducer::server`]) must be numbered anew.
     ///
-    /// Never is anything told above the truth: each counter goes on from the larger of what was committed
+    /// Never is anything billed above the truth: each counter goes on from the larger of what was committed
     /// and what was counted here, and deltas add to the latter alone. What was committed as ended is not
-    /// told again.
+    /// billed again.
     #[must_use]
     pub fn take_over(mut self, mut committed: Reducer, at: Timestamp) -> Reducer {
         let follower = self.cluster.follower.take().unwrap_or_default();
@@ -75,7 +75,7 @@ impl Reducer {
         if committed.peer_leg.reported.is_none() {
             committed.peer_leg = self.peer_leg;
         }
-        // One that has yet to be told may have been overtaken by the next of its group, which has ended.
+        // One of which nothing was emitted yet may have been overtaken by the next of its group, which has ended.
         let errors = &committed.internal_errors;
         for (slot, s) in committed.sessions.iter() {
             if s.phase == Phase::Waiting && committed.groups.current(s.group) != slot as u32 {
@@ -202,7 +202,7 @@ impl TakeOver<'_> {
                 // They may have missed its `new`, and it waited here for longer than they counted it.
                 let here = same
                     .and_then(|i| lives.get(i))
-                    .map(|(_, l)| l.told.plus(l.counted));
+                    .map(|(_, l)| l.billed.plus(l.counted));
                 let there = self.base.allocations.get(slot as usize).map(|a| a.carried());
                 doubted = there.unwrap_or_default().minus(here.unwrap_or_default());
             }
@@ -245,7 +245,7 @@ impl TakeOver<'_> {
             }
             newer_from
         } else {
-            // Nobody committed it, or it was told and forgotten.
+            // Nobody committed it, or it was billed and forgotten.
             let sure = self.follower.is_sure(self.clock, self.evicted_until);
             let young = |life: &Life| {
                 self.follower
@@ -281,7 +281,7 @@ impl TakeOver<'_> {
         }
     }
 
-    /// An open allocation of which our stream has yet to tell.
+    /// An open allocation of which our stream has yet to speak.
     fn behind(&mut self, slot: u32, last: Option<&(Option<usize>, Life)>) {
         let skip = last.is_some_and(|(_, life)| life.ended_at.is_none());
         self.stale.open(

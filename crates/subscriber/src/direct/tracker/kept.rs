@@ -34,20 +34,20 @@ struct KeptConnection {
 }
 
 impl ServerTracker {
-    /// Tells what was to be told later: there is no later here.
-    pub(in super::super) fn tell_all(&mut self) {
+    /// Emits what was to be emitted later: there is no later here.
+    pub(in super::super) fn emit_all(&mut self) {
         self.next = None;
-        self.refusals.tell_all(&mut self.out);
+        self.refusals.emit_all(&mut self.out);
         // The order of a map is no order.
         let mut servers: Vec<_> = self.servers.iter_mut().collect();
         servers.sort_by(|a, b| a.0.cmp(b.0));
         for (name, server) in servers {
-            server.tell_back(&mut self.out);
-            server.tell_unheard(name, &mut self.out);
+            server.emit_back(&mut self.out);
+            server.emit_unheard(name, &mut self.out);
         }
     }
 
-    /// What there is to hand over. After [`ServerTracker::tell_all`].
+    /// What there is to hand over. After [`ServerTracker::emit_all`].
     pub(in super::super) fn keep(&mut self) -> Kept {
         let servers = std::mem::take(&mut self.servers);
         let connections = std::mem::take(&mut self.connections);

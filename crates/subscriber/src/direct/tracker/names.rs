@@ -14,7 +14,8 @@ use super::{
 use crate::signal::Signal;
 
 impl ServerTracker {
-    /// Connections of this server that came from nowhere: where a server of kin lost as many a moment before, they are its own.
+    /// Connections of this server that came from nowhere: where a server of kin lost as many a moment before, they are
+    /// its own.
     pub(super) fn resettle(&mut self, name: &Arc<[u8]>, now: Timestamp) {
         loop {
             let Some(entry) = self.servers.get_mut(name) else {
@@ -34,7 +35,7 @@ impl ServerTracker {
                 continue;
             }
             let lost = self.servers.iter_mut().filter(|(other, s)| {
-                // In time for the stop not to have been told yet.
+                // In time for the stop not to have been emitted yet.
                 let lately = |c: Closing| accepted >= c.first && accepted.plus(MOVED) <= c.last.plus(BACK);
                 !s.away.is_empty()
                     && *other != name

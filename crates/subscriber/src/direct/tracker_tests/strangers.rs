@@ -10,12 +10,12 @@ fn tools_neither_hold_a_server_up_nor_stop_it() {
     w.tool(tool);
     w.close(tool, ClosedBy::Server);
     w.pass(60_000);
-    assert!(w.told().is_empty());
+    assert!(w.emitted().is_empty());
     let tool = w.open("a");
     w.tool(tool);
     w.close_all(&ids, ClosedBy::Server);
     w.pass(60_000);
-    assert_eq!(w.told().len(), 1);
+    assert_eq!(w.emitted().len(), 1);
 }
 
 #[test]

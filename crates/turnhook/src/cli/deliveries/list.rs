@@ -102,7 +102,7 @@ impl List {
         .of_zone(self.filter.zone());
         let (mut after, mut running) = (self.after, None);
         let more = loop {
-            // One more than is shown tells whether there is a next page.
+            // One more than is shown shows whether there is a next page.
             let page = store
                 .ledger()
                 .deliveries(filter.clone(), after, left.saturating_add(1).min(PAGE))

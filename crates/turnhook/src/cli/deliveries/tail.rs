@@ -59,7 +59,7 @@ impl Tail {
         loop {
             let page = store
                 .ledger()
-                .told_events(&RecordFilter::default(), after, PAGE)
+                .emitted_events(&RecordFilter::default(), after, PAGE)
                 .await?;
             after = page.last().map_or(after, |last| last.number);
             let new: Vec<EventId> = page.iter().map(|event| event.id).collect();
@@ -68,7 +68,7 @@ impl Tail {
             for ids in new.chunks(ASKED).chain(open.chunks(ASKED)) {
                 for row in self.of(&store, ids).await? {
                     if is_news(&mut watched, &row) {
-                        self.tell(&row)?;
+                        self.show(&row)?;
                     }
                 }
             }
@@ -100,7 +100,7 @@ impl Tail {
         Ok(rows)
     }
 
-    fn tell(&self, row: &DeliveryRow) -> Result<(), CliError> {
+    fn show(&self, row: &DeliveryRow) -> Result<(), CliError> {
         if self.format == Format::Json {
             return print_json(&to_json(row, &Running::default()));
         }

@@ -16,14 +16,14 @@ const OFF: u64 = 3_000;
 pub(super) struct Clocks(Vec<(String, i128)>);
 
 impl Clocks {
-    /// A clock that was read just now; `coarse` if it tells whole seconds.
+    /// A clock that was read just now; `coarse` if it has whole seconds only.
     pub(super) fn add(&mut self, whose: String, theirs: Timestamp, coarse: bool) {
         let ours = i128::from(wall_clock().0);
         let theirs = i128::from(theirs.0) + if coarse { 500 } else { 0 };
         self.0.push((whose, theirs - ours));
     }
 
-    pub(super) fn tell(&self, report: &mut Report) -> Result<(), CliError> {
+    pub(super) fn report(&self, report: &mut Report) -> Result<(), CliError> {
         for (whose, ahead) in &self.0 {
             let off = u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX);
             let way = if *ahead > 0 { "behind" } else { "ahead of" };

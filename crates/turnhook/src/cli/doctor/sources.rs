@@ -21,9 +21,9 @@ pub(super) async fn look(
     report: &mut Report,
 ) -> Result<(), CliError> {
     let what = format!("source {}", source.name);
-    let told = running.map(|status| &status["sources"][source.name.as_str()]);
+    let status = running.map(|status| &status["sources"][source.name.as_str()]);
     match &source.kind {
-        SourceKind::Direct(direct) => listener(&what, direct, told, report).await?,
+        SourceKind::Direct(direct) => listener(&what, direct, status, report).await?,
         SourceKind::Redis(redis) => {
             let SourceConfig::Redis(config) = settings::source(source) else {
                 return Ok(());
@@ -44,8 +44,8 @@ pub(super) async fn look(
             }
         }
     }
-    if let Some(told) = told {
-        heard(&what, told, report)?;
+    if let Some(status) = status {
+        heard(&what, status, report)?;
     }
     Ok(())
 }
@@ -63,13 +63,13 @@ fn cure(error: &str) -> &'static str {
 async fn listener(
     what: &str,
     direct: &Direct,
-    told: Option<&Value>,
+    status: Option<&Value>,
     report: &mut Report,
 ) -> Result<(), CliError> {
-    let Some(told) = told else {
+    let Some(status) = status else {
         return port(what, direct.listen, report).await;
     };
-    let servers = told["servers"].as_array().cloned().unwrap_or_default();
+    let servers = status["servers"].as_array().cloned().unwrap_or_default();
     let connected = servers
         .iter()
         .filter(|server| server["state"] == "connected")
@@ -104,11 +104,11 @@ async fn listener(
 }
 
 /// What the running program says it hears.
-fn heard(what: &str, told: &Value, report: &mut Report) -> Result<(), CliError> {
-    let state = told["state"]
+fn heard(what: &str, status: &Value, report: &mut Report) -> Result<(), CliError> {
+    let state = status["state"]
         .as_str()
         .unwrap_or("not configured in the program that runs");
-    let error = told["last_error"].as_str();
+    let error = status["last_error"].as_str();
     match state {
         "connected" | "listening" | "following" => report.ok(what, format!("is {state}"))?,
         _ => report.fail(
@@ -117,7 +117,7 @@ fn heard(what: &str, told: &Value, report: &mut Report) -> Result<(), CliError> 
             "",
         )?,
     }
-    match told["last_message_at"].as_str() {
+    match status["last_message_at"].as_str() {
         Some(at) => report.ok(what, format!("last heard of coturn at {at}"))?,
         None => report.warn(
             what,
@@ -125,7 +125,7 @@ fn heard(what: &str, told: &Value, report: &mut Report) -> Result<(), CliError> 
             "make a call; if there is still nothing, coturn publishes elsewhere, or was not restarted",
         )?,
     }
-    if told["wedged_threads"]
+    if status["wedged_threads"]
         .as_array()
         .is_some_and(|threads| !threads.is_empty())
     {

@@ -73,7 +73,7 @@ async fn opened(
     }
     match unconfigured::find(config, store).await {
         Ok(found) => {
-            for source in found.iter().map(Unconfigured::told) {
+            for source in found.iter().map(Unconfigured::warning) {
                 report.warn("store", source, "")?;
             }
         }

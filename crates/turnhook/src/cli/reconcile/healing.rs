@@ -1,4 +1,4 @@
-//! What `--heal` asks a running turnhook to tell.
+//! What `--heal` asks a running turnhook to bill.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{config::Config, engine::settings, reconcile::heal::Not};
 
-/// How long is waited for a running turnhook to have told it. It looks twice a second.
+/// How long is waited for a running turnhook to have billed it. It looks twice a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is told of one, and what of it is billed.
+/// What is missing of one, and what of it is billed.
 struct Planned {
     session: SessionId,
     heal: Heal,
@@ -29,8 +29,8 @@ pub(super) struct Healing {
     planned: Vec<Planned>,
     /// Asked for, now or before.
     pub(super) asked: usize,
-    /// Told while this waited.
-    told: usize,
+    /// Billed while this waited.
+    billed: usize,
     /// The running turnhook would not.
     refused: usize,
     identity: Identity,
@@ -49,7 +49,7 @@ impl Healing {
             source: source.into(),
         };
         let mut planned = Vec::new();
-        // How it is billed is the source's matter; one that is not configured any more has nobody to tell it.
+        // How it is billed is the source's matter; one that is not configured any more has nobody to emit it.
         if let Some(source) = config.sources.iter().find(|s| s.name == source) {
             let rules = settings::rules(&config.session, &config.limits, source)
                 .map_err(|error| CliError::Unusable(error.to_string()))?;
@@ -66,7 +66,7 @@ impl Healing {
         Ok(Healing {
             planned,
             asked: 0,
-            told: 0,
+            billed: 0,
             refused: 0,
             identity,
         })
@@ -100,24 +100,24 @@ impl Healing {
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            self.told = 0;
+            self.billed = 0;
             for planned in &self.planned {
-                self.told += usize::from(store.ledger().session(planned.session).await?.is_some());
+                self.billed += usize::from(store.ledger().session(planned.session).await?.is_some());
             }
             let waiting = store.admin().to_heal(usize::MAX).await?;
             let waits = |planned: &&Planned| waiting.iter().any(|row| row.session == planned.session);
             let over = self.planned.len() - self.planned.iter().filter(waits).count();
-            self.refused = over.saturating_sub(self.told);
+            self.refused = over.saturating_sub(self.billed);
             if over == self.planned.len() || tokio::time::Instant::now() > deadline {
-                // Told and crossed out between the two looks.
+                // Billed and crossed out between the two looks.
                 if self.refused == 0 {
                     return Ok(());
                 }
-                self.told = 0;
+                self.billed = 0;
                 for planned in &self.planned {
-                    self.told += usize::from(store.ledger().session(planned.session).await?.is_some());
+                    self.billed += usize::from(store.ledger().session(planned.session).await?.is_some());
                 }
-                self.refused = over.saturating_sub(self.told);
+                self.refused = over.saturating_sub(self.billed);
                 self.asked -= self.refused;
                 return Ok(());
             }
@@ -130,7 +130,7 @@ impl Healing {
         all.fold(0, u64::saturating_add)
     }
 
-    /// Of one finding: what is told, or why nothing is. Null where the log has no more than the ledger.
+    /// Of one finding: what is billed, or why nothing is. Null where the log has no more than the ledger.
     pub(super) fn json(&self, finding: &Finding) -> Value {
         match &finding.heal {
             None => Value::Null,
@@ -153,7 +153,7 @@ impl Healing {
         json!({
             "possible": self.planned.len(),
             "asked": self.asked,
-            "told": self.told,
+            "told": self.billed,
             "refused": self.refused,
             "billable_bytes": self.billed(),
         })
@@ -176,9 +176,9 @@ impl Healing {
         }
         if self.asked > 0 {
             text += &format!("{} sessions set others right: {billed} to bill; ", self.asked);
-            text += &match (self.told, self.asked.saturating_sub(self.told)) {
-                (_, 0) => "all of them are told\n".to_owned(),
-                (told, waiting) => format!("{told} are told, {waiting} wait for a running turnhook\n"),
+            text += &match (self.billed, self.asked.saturating_sub(self.billed)) {
+                (_, 0) => "all of them are billed\n".to_owned(),
+                (billed, waiting) => format!("{billed} are billed, {waiting} wait for a running turnhook\n"),
             };
         }
         if self.refused > 0 {

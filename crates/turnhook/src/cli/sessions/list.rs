@@ -27,7 +27,7 @@ Example:
   $ turnhook sessions list --user cust_42 --since 2026-11-01
   $ turnhook sessions list --open --format json | jq .usage.billable_bytes
 
-  Times are UTC, or those of --tz; 1 kB is 1000 bytes; - : nothing was told of it yet; ≥ : a lower
+  Times are UTC, or those of --tz; 1 kB is 1000 bytes; - : nothing was sent of it yet; ≥ : a lower
   bound. On a narrow terminal columns are left out: `| cat` shows all.")]
 pub(super) struct List {
     #[command(flatten)]
@@ -85,7 +85,7 @@ impl List {
         let mut table = table(&self.zone);
         let mut after = self.after;
         let more = loop {
-            // One more than is shown tells whether there is a next page.
+            // One more than is shown shows whether there is a next page.
             let page = store
                 .ledger()
                 .sessions(filter.clone(), after, left.saturating_add(1).min(PAGE))
@@ -133,8 +133,8 @@ fn cells(row: &SessionRow, zone: &Zone) -> [String; 9] {
     let last = row.end.map_or(row.updated_at, |(at, ..)| at);
     let client = &row.usage.legs.client;
     // Only its start: what it has used is not known here.
-    let untold = row.end.is_none() && row.sequence == 0;
-    let told = |text: String| if untold { "-".to_owned() } else { text };
+    let silent = row.end.is_none() && row.sequence == 0;
+    let sent = |text: String| if silent { "-".to_owned() } else { text };
     // Whatever is left out on a narrow terminal, this column stays.
     let at_least = match row.end {
         Some((_, _, Accuracy::LowerBound)) => "≥ ",
@@ -143,10 +143,10 @@ fn cells(row: &SessionRow, zone: &Zone) -> [String; 9] {
     [
         zone.show(row.started_at),
         output::user(row.user.as_deref()),
-        told(duration(last.since(row.started_at))),
-        told(bytes(client.received_bytes)),
-        told(bytes(client.sent_bytes)),
-        told(format!("{at_least}{}", bytes(row.usage.billable_bytes))),
+        sent(duration(last.since(row.started_at))),
+        sent(bytes(client.received_bytes)),
+        sent(bytes(client.sent_bytes)),
+        sent(format!("{at_least}{}", bytes(row.usage.billable_bytes))),
         row.end
             .map_or("(open)", |(_, reason, _)| reason.as_str())
             .to_owned(),

@@ -28,7 +28,7 @@ use crate::cli::{
 Example:
   $ turnhook sessions show ses_06epcj2hhm0000000000000001
 
-  Times are UTC, or those of --tz; 1 kB is 1000 bytes. An open session shows what was told of it last.")]
+  Times are UTC, or those of --tz; 1 kB is 1000 bytes. An open session shows what was sent of it last.")]
 pub(super) struct Show {
     #[command(flatten)]
     config: ConfigArgs,
@@ -138,7 +138,7 @@ fn text(detail: &SessionDetail, allocations: &Value, zone: &Zone) -> Result<(), 
         }
         None => facts.push((
             "ended",
-            format!("not yet; last told at {}", zone.show(row.updated_at)),
+            format!("not yet; last sent at {}", zone.show(row.updated_at)),
         )),
     }
     facts.push(("client", leg(&row.usage.legs.client)));

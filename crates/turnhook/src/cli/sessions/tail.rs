@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use turnhook_admin::Zone;
 use turnhook_dispatcher::body::rfc3339;
-use turnhook_store::{RecordFilter, ToldEvent};
+use turnhook_store::{EmittedEvent, RecordFilter};
 
 use super::{
     super::{
@@ -64,7 +64,7 @@ impl Tail {
         let mut after = store.ledger().newest_event().await?;
         eprintln!("waiting for sessions; Ctrl-C ends it");
         loop {
-            let page = store.ledger().told_events(&filter, after, PAGE).await?;
+            let page = store.ledger().emitted_events(&filter, after, PAGE).await?;
             for event in &page {
                 after = event.number;
                 let is = |wanted: &Option<String>, found: &[u8]| {
@@ -89,7 +89,7 @@ impl Tail {
     }
 }
 
-fn line(event: &ToldEvent, zone: &Zone) -> String {
+fn line(event: &EmittedEvent, zone: &Zone) -> String {
     let mut line = format!(
         "{}  {:<13}  {:<12}  {} #{}",
         zone.show(event.timestamp),
@@ -112,7 +112,7 @@ fn line(event: &ToldEvent, zone: &Zone) -> String {
     line
 }
 
-fn json(event: &ToldEvent) -> serde_json::Value {
+fn json(event: &EmittedEvent) -> serde_json::Value {
     json!({
         "webhook_id": event.id.to_string(),
         "type": event.event_type.as_str(),

@@ -277,7 +277,7 @@ impl Check<'_> {
             for label in endpoint.labels.keys().filter(|label| lacks(label)) {
                 self.doubtful(
                     &key_path!["endpoint", index, "labels", label.as_str()],
-                    format!("[session] user_pattern has no group `{label}`, so no session has this label, and nothing is told here"),
+                    format!("[session] user_pattern has no group `{label}`, so no session has this label, and nothing is sent here"),
                 );
             }
             let customer = endpoint

@@ -64,7 +64,7 @@ impl Check<'_> {
             self.wrong::<()>(
                 &key_path!["gate", index, "coturn"],
                 "missing: it must be known that coturn is 4.13 or newer; say which it is (coturn = \"4.17\"), or give its \
-                 source a [[control]], whose banner tells",
+                 source a [[control]], whose banner says it",
             );
         }
         let (listen, password) = (listen?, password?);

@@ -20,7 +20,7 @@ impl Check<'_> {
                 SourceKind::Redis(_) => None,
             })
             .collect();
-        // What is no address has been told already.
+        // What is no address has been reported already.
         all.extend(
             others
                 .into_iter()

@@ -250,7 +250,7 @@ impl Check<'_> {
                 return self.wrong(
                     &[at, &key_path!["properties", index]].concat(),
                     format!(
-                        "`{name}` is not told; choose {}, label.NAME",
+                        "`{name}` is not sent; choose {}, label.NAME",
                         PROPERTIES.join(", ")
                     ),
                 );

@@ -60,7 +60,7 @@ impl Check<'_> {
         }
     }
 
-    /// What only the crate that will use it can tell: whether the URL can be read, and the certificates.
+    /// What only the crate that will use it can say: whether the URL can be read, and the certificates.
     fn as_the_subscriber_sees_it(
         &mut self,
         at: &[Step],

@@ -104,7 +104,8 @@ pub(crate) fn routes(store: &Store, blocker: Blocker) -> Routes {
 struct Said(Vec<(String, String)>);
 
 impl Said {
-    /// A body may also be JSON: taken for a form it would say nothing, and a block of an hour would be one without an end.
+    /// A body may also be JSON: taken for a form it would say nothing, and a block of an hour would be one without an
+    /// end.
     fn new(query: Option<String>, body: &Bytes) -> Result<Said, Refused> {
         let query = query.unwrap_or_default();
         let pairs = |text: &[u8]| -> Vec<(String, String)> {
@@ -256,7 +257,7 @@ impl Blocks {
 
     async fn rows(&self, user: Option<String>) -> Result<Vec<Value>, Refused> {
         let rows = self.admin.blocks(self.blocker.now()).await?;
-        let told = rows.iter().filter_map(|row| {
+        let listed = rows.iter().filter_map(|row| {
             let BlockChange::Block {
                 realm,
                 user: of,
@@ -277,6 +278,6 @@ impl Blocks {
                 })
             })
         });
-        Ok(told.collect())
+        Ok(listed.collect())
     }
 }

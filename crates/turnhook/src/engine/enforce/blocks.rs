@@ -1,5 +1,5 @@
-//! What the store says of blocks, for everybody in this process: read at the start, and again whenever something changed,
-//! here or in another process.
+//! What the store says of blocks, for everybody in this process: read at the start, and again whenever something
+//! changed, here or in another process.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -171,7 +171,7 @@ impl BlockKeeper {
         }
     }
 
-    /// For whoever is told that a user is blocked no more: once, whichever node comes to it.
+    /// For whoever is notified that a user is blocked no more: once, whichever node comes to it.
     async fn put_over_on_record(&self) {
         let over: Vec<Whom> = self.over.iter().take(PAGE).cloned().collect();
         match self.store.expire_blocks(over, self.clocks.wall()).await {
@@ -202,33 +202,33 @@ impl BlockKeeper {
         Ok(self.last > before)
     }
 
-    fn take(&mut self, row: BlockRow, tell: bool) {
+    fn take(&mut self, row: BlockRow, announce: bool) {
         let (reason, who) = (row.reason.clone(), row.who.clone());
         if let Some((realm, user)) = row.change.whom() {
             self.over.remove(&(realm.map(Into::into), user.into()));
         }
         match &row.change {
             BlockChange::Block { realm, user, .. } => {
-                if tell {
+                if announce {
                     // Not by name: whose log this is may not know whose calls these are.
                     info!(reason, who, "a user is blocked");
                 }
                 self.held.insert((realm.clone(), user.clone()), row);
             }
             BlockChange::Unblock { realm, user } => {
-                if tell {
+                if announce {
                     info!(who, "a user is not blocked any more");
                 }
                 self.held.remove(&(realm.clone(), user.clone()));
             }
             BlockChange::Expired { realm, user } => {
-                if tell {
+                if announce {
                     info!("the time of a block is over");
                 }
                 self.held.remove(&(realm.clone(), user.clone()));
             }
             BlockChange::EndSession(session) => {
-                if tell {
+                if announce {
                     info!(%session, reason, who, "a session is to be ended");
                 }
                 self.ends.push_back((row.at, row.id, *session, reason.into()));

@@ -208,7 +208,7 @@ impl ControlTask {
         self.up.set(1);
         self.last_error = None;
         self.connection = Some(connection);
-        self.tell(true, version);
+        self.set_up(true, version);
     }
 
     fn lost(&mut self, error: &Error) {
@@ -220,10 +220,10 @@ impl ControlTask {
             warn!(source = self.config.source, %error, "allocations cannot be ended now; tried again");
             self.last_error = Some(said);
         }
-        self.tell(false, None);
+        self.set_up(false, None);
     }
 
-    fn tell(&self, up: bool, version: Option<String>) {
+    fn set_up(&self, up: bool, version: Option<String>) {
         let status = ControlStatus {
             source: self.config.source.clone(),
             address: self.config.address.to_string(),

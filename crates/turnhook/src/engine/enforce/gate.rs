@@ -77,7 +77,7 @@ impl Doorkeeper for Keeper {
         self.clocks.wall().0 / 1000
     }
 
-    fn told(&self, answer: Answer) {
+    fn answered(&self, answer: Answer) {
         if let Some((_, counter)) = self.counters.iter().find(|(of, _)| *of == answer) {
             counter.inc();
         }

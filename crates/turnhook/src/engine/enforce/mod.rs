@@ -1,13 +1,13 @@
-//! Ending what blocked users have open. Who is blocked stands in the store; the block keeper (`blocks.rs`) tells every
-//! source of it, its reducer names the allocations, and a task for each control (`control.rs`) ends them.
+//! Ending what blocked users have open. Who is blocked stands in the store; the block keeper (`blocks.rs`) informs
+//! every source, its reducer names the allocations, and a task for each control (`control.rs`) ends them.
 //!
 //! ```text
 //! store ── block keeper ──▶ source task: reducer ── to end ──▶ control ── may I? ──▶ source task: leads, open, marked
 //!                                                               control ── ps, cs ──▶ coturn ── deleted ──▶ the stream
 //! ```
 //!
-//! Before a control says its word, that it will is on record (`intent.rs`): coturn does not say who ended an allocation, and
-//! this process may not live to hear of it.
+//! Before a control says its word, that it will is on record (`intent.rs`): coturn does not say who ended an
+//! allocation, and this process may not live to hear of it.
 //!
 //! Metering waits for none of it: a source only answers questions, and what it hands over goes into queues with bounds.
 
@@ -16,22 +16,22 @@ mod blocks;
 mod control;
 mod gate;
 mod intent;
+mod notifying;
 mod obey;
 mod orders;
 mod quota;
 mod source;
-mod telling;
 
 pub(crate) use api::routes;
 pub(crate) use blocks::{Active, BlockKeeper, Blocker};
 pub(crate) use control::ControlTask;
 pub(crate) use gate::{GatePart, Known};
 pub(crate) use intent::Recorded;
+pub(crate) use notifying::Notifier;
 pub(crate) use obey::Obey;
 pub(crate) use orders::Ask;
 pub(crate) use quota::{QuotaKeeper, QuotaTap, counting};
 pub(crate) use source::{Enforcing, Heard};
-pub(crate) use telling::Teller;
 use tokio::sync::{mpsc, watch};
 
 /// Allocations that wait for a control. What finds no place is named again with its next refresh.

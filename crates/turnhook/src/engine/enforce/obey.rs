@@ -1,4 +1,5 @@
-//! An endpoint that was named in `[enforce] obey` may block the user of an event by its answer: prepaid without a way in.
+//! An endpoint that was named in `[enforce] obey` may block the user of an event by its answer: prepaid without a way
+//! in.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -60,7 +61,7 @@ impl Obey {
         outcome: &Outcome,
         store_health: &Arc<StoreHealth>,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
-        // What is answered to the news of a block asks for none: it would be told, and answered, without an end.
+        // What is answered to the news of a block asks for none: it would be sent, and answered, without an end.
         let counts = outcome.next == Next::Done && outcome.event_type.is_of_session();
         if !counts || !self.endpoints.contains(&*outcome.endpoint) {
             return None;
@@ -126,7 +127,7 @@ impl Obey {
     /// brought up to it first.
     async fn whom(&self, outcome: &Outcome) -> turnhook_store::Result<Option<Whom>> {
         let rows = self.outbox.pending_rows(vec![outcome.delivery]).await?;
-        if let Some(whom) = rows.first().and_then(|row| told(&row.body)) {
+        if let Some(whom) = rows.first().and_then(|row| whom_of(&row.body)) {
             return Ok(Some(whom));
         }
         let session = self.ledger.session(outcome.session).await?;
@@ -142,20 +143,20 @@ impl Obey {
 
 /// An event's payload, as far as it says whose it is. Names that are not UTF-8 stand in it in base64, too.
 #[derive(Debug, Deserialize)]
-struct Told {
-    data: ToldData,
+struct Sent {
+    data: SentData,
 }
 
 #[derive(Debug, Deserialize)]
-struct ToldData {
+struct SentData {
     realm: Option<String>,
     realm_base64: Option<String>,
     user: Option<String>,
     user_base64: Option<String>,
 }
 
-fn told(body: &[u8]) -> Option<Whom> {
-    let Told { data } = serde_json::from_slice(body).ok()?;
+fn whom_of(body: &[u8]) -> Option<Whom> {
+    let Sent { data } = serde_json::from_slice(body).ok()?;
     let name = |text: Option<String>, raw: Option<String>| match raw {
         Some(raw) => STANDARD.decode(raw).ok(),
         None => text.map(String::into_bytes),
@@ -201,7 +202,7 @@ mod tests {
                 user: user.into(),
             })
         };
-        let of = |data: &str| told(format!(r#"{{"type":"session.end","data":{data}}}"#).as_bytes());
+        let of = |data: &str| whom_of(format!(r#"{{"type":"session.end","data":{data}}}"#).as_bytes());
         assert_eq!(of(r#"{"realm":"r","user":"ann","more":1}"#), whom(b"r", b"ann"));
         assert_eq!(
             of(r#"{"realm":null,"user":"?","user_base64":"/2E="}"#),

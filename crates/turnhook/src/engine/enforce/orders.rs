@@ -13,7 +13,7 @@ pub(crate) struct Job {
     pub(crate) alone: bool,
 }
 
-/// What a source tells a control.
+/// What a source asks of a control.
 #[derive(Debug)]
 pub(crate) enum Order {
     End(Job),

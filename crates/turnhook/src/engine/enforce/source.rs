@@ -1,4 +1,4 @@
-//! The source's side: what its reducer is told of blocks, and what its controls ask.
+//! The source's side: what its reducer learns of blocks, and what its controls ask.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -119,7 +119,7 @@ impl Enforcing {
         }
     }
 
-    /// Hands what is to be ended to the controls, and tells them what has closed.
+    /// Hands what is to be ended to the controls, and lets them know what has closed.
     pub(crate) fn hand_over(&mut self, reducer: &mut Reducer, now: Timestamp, source: &str) {
         for allocation in reducer.take_ended() {
             for way in &self.ways {

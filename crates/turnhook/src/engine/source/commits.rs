@@ -22,9 +22,9 @@ use crate::engine::{
 /// Between attempts at a commit that failed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long nothing may happen, in milliseconds, before the time is committed alone: after a `kill -9` so much more counts
-/// as a gap.
-const TELL_TIME: u64 = 60_000;
+/// How long nothing may happen, in milliseconds, before the time is committed alone: after a `kill -9` so much more
+/// counts as a gap.
+const SAVE_TIME: u64 = 60_000;
 
 /// Rows that are made in one slice: a few milliseconds.
 const ROWS: usize = 8192;
@@ -32,7 +32,7 @@ const ROWS: usize = 8192;
 impl SourceTask {
     pub(super) async fn start_commit(&mut self, current: &mut LoopState, everything: bool) {
         let Some(committing) = self.role.committing_mut() else {
-            // Whatever it decided is not told.
+            // Whatever it decided is not emitted.
             drop(self.reducer.drain(everything));
             return;
         };
@@ -90,7 +90,7 @@ impl SourceTask {
             return None;
         }
         // Once: time goes on while this is committed.
-        let last_word = current.ending && !std::mem::replace(&mut current.told_end, true);
+        let last_word = current.ending && !std::mem::replace(&mut current.said_end, true);
         if current.ending && (last_word || self.reducer.is_pending()) {
             self.deaf_until(current, self.reducer.now());
         }
@@ -110,7 +110,7 @@ impl SourceTask {
         if let Role::Leader(leading) = &self.role {
             commit.epoch = Some(leading.epoch);
         }
-        // Those that the notices told of are among them.
+        // Those that the notices named are among them.
         let committing = self.role.committing_mut()?;
         commit.gaps = std::mem::take(&mut committing.gaps);
         committing.in_commit.clone_from(&commit.gaps);
@@ -120,18 +120,18 @@ impl SourceTask {
             && output.unattributed.is_empty();
         // Whoever goes on from here, another node or the next start, should know that all is well up to now, though
         // nothing happened: what it cannot know of is a gap. While nothing is heard all is not well.
-        let tell_time = everything
+        let save_time = everything
             && commit.clock > current.committed
             && match &self.role {
                 Role::Alone(_) => {
                     last_word
-                        || (commit.clock.since(current.committed) >= TELL_TIME
+                        || (commit.clock.since(current.committed) >= SAVE_TIME
                             && self.reducer.hears_since().is_some())
                 }
                 // Once at the end: there is always more time to tell of, by as much as the commit took.
                 Role::Leader(_) | Role::Follower(_) => !current.ending || last_word,
             };
-        (!nothing || tell_time).then(|| Step::New(Box::new(commit), output))
+        (!nothing || save_time).then(|| Step::New(Box::new(commit), output))
     }
 
     /// Takes note of what came of a commit. Fails with what cannot be got over.

@@ -1,4 +1,4 @@
-//! What the reducer is told of blocks, and what controls ask of the source.
+//! What the reducer learns of blocks, and what controls ask of the source.
 
 use super::SourceTask;
 use crate::engine::{
@@ -63,7 +63,7 @@ impl SourceTask {
         }
     }
 
-    /// Tells the reducer who is blocked; also after a takeover, since the one that comes out of it knows of nobody.
+    /// Gives the reducer who is blocked; also after a takeover, since the one that comes out of it knows of nobody.
     pub(crate) fn take_blocks(&mut self) {
         let active = self.enforcing.active.borrow_and_update().clone();
         let at = self.reducer.now();

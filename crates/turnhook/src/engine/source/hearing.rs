@@ -178,7 +178,7 @@ impl SourceTask {
 
     fn snapshot(&mut self, at: Timestamp, entries: &[SnapshotEntry]) {
         for entry in entries {
-            if !tell_snapshot_key(
+            if !apply_snapshot_key(
                 &mut self.reducer,
                 at,
                 &entry.key,
@@ -192,7 +192,7 @@ impl SourceTask {
 }
 
 /// Hands a key of a snapshot to the reducer; false if it is not one of coturn's.
-pub(in crate::engine) fn tell_snapshot_key(
+pub(in crate::engine) fn apply_snapshot_key(
     reducer: &mut Reducer,
     at: Timestamp,
     key: &[u8],

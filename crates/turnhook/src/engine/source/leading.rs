@@ -1,5 +1,5 @@
 //! Leading a source, or following it, where several nodes share the store. A follower hears the same messages and runs
-//! the same reducer, and tells nothing; when the lease comes to it, it goes on from what is committed and brings in
+//! the same reducer, and emits nothing; when the lease comes to it, it goes on from what is committed and brings in
 //! what it heard.
 
 use std::sync::Arc;
@@ -63,8 +63,8 @@ impl SourceTask {
         }
     }
 
-    /// Nothing of the source had ever been committed when this node looked. Without a commit's time to go by, the follower
-    /// would take what it hears until it first looks again for told and forgotten.
+    /// Nothing of the source had ever been committed when this node looked. Without a commit's time to go by, the
+    /// follower would take what it hears until it first looks again for billed and forgotten.
     fn compare_with_nothing(&mut self) {
         let nothing: [(Table, u64, &[u8]); 0] = [];
         if let Err(error) = self.reducer.confirm(self.watch.now(), nothing) {
@@ -99,7 +99,7 @@ impl SourceTask {
         }
     }
 
-    /// Another node leads, or may: what was not committed is not this node's to tell any more.
+    /// Another node leads, or may: what was not committed is not this node's to emit any more.
     pub(crate) async fn follow(&mut self, current: &mut LoopState) {
         let Some(committing) = self.role.committing_mut() else {
             return;
@@ -122,8 +122,8 @@ impl SourceTask {
         info!(source = %self.telemetry.name(), "follows the source");
     }
 
-    /// A process that was stopped past its lease finds out before it does anything else: what others have done meanwhile
-    /// it does not know.
+    /// A process that was stopped past its lease finds out before it does anything else: what others have done
+    /// meanwhile it does not know.
     pub(crate) async fn follow_if_over(&mut self, current: &mut LoopState) {
         let Some(over) = self.sharing.as_ref().map(|s| s.validity.is_over()) else {
             return;

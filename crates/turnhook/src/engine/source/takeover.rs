@@ -68,7 +68,7 @@ impl SourceTask {
                     current.behind_since = Some(self.watch.now());
                     self.lead(current, epoch, clock).await;
                 } else {
-                    // The lease was lost meanwhile: what this node would have told, another one does.
+                    // The lease was lost meanwhile: what this node would have emitted, another one does.
                     current.committed = clock.unwrap_or_default();
                     self.reducer.follow(current.committed);
                 }
@@ -137,7 +137,7 @@ impl SourceTask {
         }
     }
 
-    /// From now on this node tells of the source.
+    /// From now on this node leads the source.
     async fn lead(&mut self, current: &mut LoopState, epoch: Epoch, clock: Option<Timestamp>) {
         // What other leaders committed, and this node has yet to read, goes before what this one will commit.
         lanes::read_again(&self.fan_out);

@@ -58,14 +58,14 @@ impl SourceTelemetry {
         }
     }
 
-    pub(crate) fn turned_away(&mut self, told: &TurnedAway) {
+    pub(crate) fn turned_away(&mut self, turned_away: &TurnedAway) {
         let TurnedAway {
             reason,
             count,
             to,
             peer,
             ..
-        } = *told;
+        } = *turned_away;
         if let Some(refused) = self.servers.refused.get(reason as usize) {
             refused.inc_by(count);
         }

@@ -4,8 +4,8 @@
 //! source tasks ── what is committed ──▶ quota keeper: tallies ── near? ──▶ the ledger ── passed? ──▶ block
 //! ```
 //!
-//! Only what is committed counts: sessions of confirmed allocations, and bytes that were relayed. A block is by what the
-//! ledger says, which is the same on every node, and it is made once, whoever comes to it.
+//! Only what is committed counts: sessions of confirmed allocations, and bytes that were relayed. A block is by what
+//! the ledger says, which is the same on every node, and it is made once, whoever comes to it.
 
 mod ledger;
 mod tally;
@@ -218,7 +218,7 @@ impl QuotaKeeper {
 }
 
 impl QuotaKeeper {
-    /// Whose it is, the ledger knows: it is told what was committed.
+    /// Whose it is, the ledger knows: it has what was committed.
     async fn end_session(
         &self,
         quota: &Quota,
@@ -240,7 +240,7 @@ impl QuotaKeeper {
     }
 }
 
-/// What there is to be told of a quota that acts, on bytes or milliseconds that were used.
+/// What there is to be said of a quota that acts, on bytes or milliseconds that were used.
 fn reached(quota: &Quota, used: u64, realm: Box<[u8]>, user: Box<[u8]>) -> QuotaReached {
     let (unit, limit, used) = match quota.most {
         Most::Bytes(most) => (QuotaUnit::Bytes, most, used),

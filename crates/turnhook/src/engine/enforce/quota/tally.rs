@@ -1,5 +1,5 @@
-//! What users have used, as far as it is known in memory: enough to know when the ledger is to be asked. Whoever is blocked
-//! is blocked by what the ledger says, so nothing is counted twice, whatever was restarted or taken over.
+//! What users have used, as far as it is known in memory: enough to know when the ledger is to be asked. Whoever is
+//! blocked is blocked by what the ledger says, so nothing is counted twice, whatever was restarted or taken over.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -57,8 +57,8 @@ impl Period {
         })
     }
 
-    /// Until when a block for it holds that is made at `now`; `None` if it is over. Where sessions are dated by a clock that
-    /// was ahead, no longer than the period is long.
+    /// Until when a block for it holds that is made at `now`; `None` if it is over. Where sessions are dated by a clock
+    /// that was ahead, no longer than the period is long.
     pub(super) fn until(self, now: Timestamp) -> Option<Timestamp> {
         let longest = now.0.saturating_add(self.end - self.start);
         let until = Timestamp(self.end.min(longest));
@@ -108,7 +108,7 @@ struct Tally {
     /// The time of his last event.
     heard: Timestamp,
     read: Option<Read>,
-    /// Bytes told since the ledger was asked.
+    /// Bytes billed since the ledger was asked.
     since: u64,
     /// Sessions begun since then.
     begun: u64,
@@ -211,7 +211,7 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
-    /// `relayed`: that is the rule which bills. `shared`: other nodes tell of the same users.
+    /// `relayed`: that is the rule which bills. `shared`: other nodes meter the same users.
     pub(super) fn new(quotas: Arc<[Quota]>, relayed: bool, shared: bool) -> Tallies {
         Tallies {
             quotas,
@@ -328,8 +328,8 @@ impl Tallies {
         }
     }
 
-    /// The next thing to ask. What is told from now on may or may not be in the answer: it is counted as if it were not, so
-    /// that one asks again too early rather than too late.
+    /// The next thing to ask. What is emitted from now on may or may not be in the answer: it is counted as if it were
+    /// not, so that one asks again too early rather than too late.
     pub(super) fn next_question(&mut self) -> Option<Question> {
         let mut question = self.due.pop_front()?;
         if let Question::User(key, period) = &mut question
@@ -374,7 +374,7 @@ impl Tallies {
                         used: used.sum,
                     });
                 }
-                // What was told meanwhile may be his last event.
+                // What was emitted meanwhile may be his last event.
                 if tally.is_due(quota.most, self.shared) {
                     tally.asked = true;
                     self.due.push_back(question.clone());

@@ -127,7 +127,7 @@ fn the_ledger_is_asked_when_it_matters_and_decides() {
     assert_eq!(ask(&mut tallies, 999), (1, vec![]));
     tallies.take(&usage(b"ann", FEBRUARY + 4, 1));
     assert_eq!(ask(&mut tallies, 1000), (1, vec![block]));
-    // What is told while the ledger is asked may not be in its answer.
+    // What is emitted while the ledger is asked may not be in its answer.
     tallies.take(&usage(b"eve", FEBRUARY, 1));
     let question = tallies.next_question().unwrap();
     tallies.take(&usage(b"eve", FEBRUARY, 1));
@@ -172,26 +172,26 @@ fn an_answer_for_a_day_that_is_over_blocks_nobody() {
 fn where_other_nodes_count_too_what_was_read_does_not_last() {
     let most = 100 * LEAST;
     let mut tallies = tallies(&[quota(Per::Month, Most::Bytes(most))], true);
-    let mut told = |at, bytes| {
+    let mut event = |at, bytes| {
         tallies.take(&event(EventType::Usage, b"ann", FEBRUARY + at, bytes));
         ask(&mut tallies, 0).0
     };
-    assert_eq!([told(0, 0), told(1, most / 4 - 1), told(2, 1)], [1, 0, 1]);
-    assert_eq!([told(3, 0), told(2 + FRESH, 0)], [0, 1]);
+    assert_eq!([event(0, 0), event(1, most / 4 - 1), event(2, 1)], [1, 0, 1]);
+    assert_eq!([event(3, 0), event(2 + FRESH, 0)], [0, 1]);
 }
 
 #[test]
 fn seconds_are_asked_about_when_they_can_have_passed() {
     let mut tallies = tallies(&[quota(Per::Day, Most::Millis(100_000))], false);
-    let told = |tallies: &mut Tallies, kind, at, sum| {
+    let event = |tallies: &mut Tallies, kind, at, sum| {
         tallies.take(&event(kind, b"ann", FEBRUARY + at, 0));
         ask(tallies, sum)
     };
-    assert_eq!(told(&mut tallies, EventType::Start, 0, 20_000).0, 1);
-    assert_eq!(told(&mut tallies, EventType::Usage, 79_999, 0).0, 0);
+    assert_eq!(event(&mut tallies, EventType::Start, 0, 20_000).0, 1);
+    assert_eq!(event(&mut tallies, EventType::Usage, 79_999, 0).0, 0);
     // Two at once use it up in half the time.
-    assert_eq!(told(&mut tallies, EventType::Start, 79_999, 90_000), (1, vec![]));
-    let (asked, acts) = told(&mut tallies, EventType::Usage, 89_999, 100_000);
+    assert_eq!(event(&mut tallies, EventType::Start, 79_999, 90_000), (1, vec![]));
+    let (asked, acts) = event(&mut tallies, EventType::Usage, 89_999, 100_000);
     assert_eq!((asked, acts.len()), (1, 1));
 }
 
@@ -226,7 +226,7 @@ fn realms_are_one_sum_where_that_is_said_and_labels_choose() {
 #[test]
 fn a_session_is_ended_with_what_it_continues() {
     let mut tallies = tallies(&[quota(Per::Session, Most::Bytes(1000))], false);
-    let told = |tallies: &mut Tallies, kind, id, at, bytes, continues| {
+    let event = |tallies: &mut Tallies, kind, id, at, bytes, continues| {
         let mut event = event(kind, b"ann", FEBRUARY + at, 0);
         event.session_id = SessionId([id; 16]);
         event.usage = usage(bytes);
@@ -238,29 +238,29 @@ fn a_session_is_ended_with_what_it_continues() {
         session: SessionId([id; 16]),
         used,
     };
-    assert!(told(&mut tallies, EventType::Usage, 1, 0, 999, None).is_empty());
+    assert!(event(&mut tallies, EventType::Usage, 1, 0, 999, None).is_empty());
     assert_eq!(
-        told(&mut tallies, EventType::Usage, 1, 1, 1000, None),
+        event(&mut tallies, EventType::Usage, 1, 1, 1000, None),
         [end(1, 1000)]
     );
     // It goes on: once more, and not with each event.
-    assert!(told(&mut tallies, EventType::Usage, 1, 2, 1100, None).is_empty());
+    assert!(event(&mut tallies, EventType::Usage, 1, 2, 1100, None).is_empty());
     let again = 1 + END_AGAIN;
     assert_eq!(
-        told(&mut tallies, EventType::Usage, 1, again, 1200, None),
+        event(&mut tallies, EventType::Usage, 1, again, 1200, None),
         [end(1, 1200)]
     );
-    assert!(told(&mut tallies, EventType::End, 1, again, 1200, None).is_empty());
+    assert!(event(&mut tallies, EventType::End, 1, again, 1200, None).is_empty());
 
     let first = Some(SessionId([2; 16]));
-    assert!(told(&mut tallies, EventType::Usage, 3, 0, 300, first).is_empty());
+    assert!(event(&mut tallies, EventType::Usage, 3, 0, 300, first).is_empty());
     assert_eq!(ask(&mut tallies, 600), (1, vec![]));
-    assert!(told(&mut tallies, EventType::Usage, 3, 1, 399, first).is_empty());
+    assert!(event(&mut tallies, EventType::Usage, 3, 1, 399, first).is_empty());
     assert_eq!(
-        told(&mut tallies, EventType::Usage, 3, 2, 400, first),
+        event(&mut tallies, EventType::Usage, 3, 2, 400, first),
         [end(3, 1000)]
     );
-    assert!(told(&mut tallies, EventType::Usage, 4, 0, 300, first).is_empty());
+    assert!(event(&mut tallies, EventType::Usage, 4, 0, 300, first).is_empty());
     assert_eq!(ask(&mut tallies, 700), (1, vec![end(4, 1000)]));
 }
 

@@ -1,5 +1,6 @@
 //! `quota.reached`, `user.blocked` and `user.unblocked`: made of the changes of the blocks as they are on record, whichever
-//! process made these, and by whichever node comes to them first (see [`turnhook_store::Outbox::tell`]).
+//! process made these, and by whichever node comes to them first (see
+//! [`turnhook_store::Outbox::record_user_events`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,8 +17,8 @@ use turnhook_reducer::{
     user_event::{QuotaReached, UserEvent},
 };
 use turnhook_store::{
-    BlockChange, BlockRow, NewUserEvent, Result, SessionFilter, SessionRow, Store, Telling, UntoldChange,
-    Whom,
+    BlockChange, BlockRow, NewUserEvent, PendingChange, Result, SessionFilter, SessionRow, Store,
+    UserEventBatch, Whom,
 };
 
 use super::{
@@ -30,30 +31,32 @@ use super::{
     Active,
 };
 
-/// Changes that are told in one transaction.
+/// Changes whose events are written down in one transaction.
 const PAGE: usize = 100;
 
-/// What could not be told is tried again after this time.
+/// What could not be written down is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// So many of a user's newest sessions say which sources, realms and labels he has.
 const SEEN: usize = 100;
 
-pub(crate) struct Teller {
+pub(crate) struct Notifier {
     pub(crate) store: Store,
     pub(crate) store_health: Arc<StoreHealth>,
     pub(crate) fan_out: Arc<FanOut>,
-    /// Changes whenever there may be something to tell.
+    /// Changes whenever there may be something to send.
     pub(crate) active: watch::Receiver<Active>,
 }
 
-impl Teller {
+impl Notifier {
     pub(crate) async fn run(mut self, stop: Stop) -> Ended {
         loop {
             self.active.mark_unchanged();
-            if let Err(error) = self.tell_all().await {
-                self.store_health
-                    .failed("changes of the blocks cannot be told; tried again", &error);
+            if let Err(error) = self.notify_all().await {
+                self.store_health.failed(
+                    "events of the blocks' changes cannot be written down; tried again",
+                    &error,
+                );
             }
             tokio::select! {
                 () = stop.begun() => return Ok(()),
@@ -69,48 +72,48 @@ impl Teller {
         }
     }
 
-    async fn tell_all(&self) -> Result<()> {
+    async fn notify_all(&self) -> Result<()> {
         loop {
-            let untold = self.store.outbox().untold_changes(PAGE).await?;
-            if untold.upto == untold.from {
+            let pending = self.store.outbox().pending_changes(PAGE).await?;
+            if pending.upto == pending.from {
                 return Ok(());
             }
             let mut page = Page {
                 store: &self.store,
                 routes: self.fan_out.of_users(),
-                telling: Telling {
-                    from: untold.from,
-                    upto: untold.upto,
-                    ..Telling::default()
+                batch: UserEventBatch {
+                    from: pending.from,
+                    upto: pending.upto,
+                    ..UserEventBatch::default()
                 },
-                told: HashMap::new(),
+                notified: HashMap::new(),
             };
-            for change in untold.changes {
+            for change in pending.changes {
                 page.add(change).await?;
             }
-            // Where another node was faster, it has told these.
-            if let Some(deliveries) = self.store.outbox().tell(page.telling).await? {
+            // Where another node was faster, it has sent these.
+            if let Some(deliveries) = self.store.outbox().record_user_events(page.batch).await? {
                 self.fan_out.deliver(deliveries);
             }
         }
     }
 }
 
-/// What is told of some changes.
+/// The events of some changes.
 struct Page<'a> {
     store: &'a Store,
     routes: OfUsers,
-    telling: Telling,
-    /// Who is told of the blocks among them that hold.
-    told: HashMap<Whom, Vec<EndpointId>>,
+    batch: UserEventBatch,
+    /// Who is notified of the blocks among them that hold.
+    notified: HashMap<Whom, Vec<EndpointId>>,
 }
 
 impl Page<'_> {
-    async fn add(&mut self, change: UntoldChange) -> Result<()> {
+    async fn add(&mut self, change: PendingChange) -> Result<()> {
         if self.routes.is_nobody() {
             return Ok(());
         }
-        let UntoldChange {
+        let PendingChange {
             row,
             quota,
             before,
@@ -120,7 +123,7 @@ impl Page<'_> {
         match &row.change {
             BlockChange::Block { realm, user, until } => {
                 let whom: Whom = (realm.clone(), user.clone());
-                let earlier = self.earlier(&whom, before.map(|before| before.told));
+                let earlier = self.earlier(&whom, before.map(|before| before.notified));
                 let blocked = UserEvent {
                     until: *until,
                     quota: quota.clone(),
@@ -131,25 +134,25 @@ impl Page<'_> {
                         event_type: EventType::QuotaReached,
                         ..blocked.clone()
                     };
-                    self.tell(reached, row.id, &[]).await?;
+                    self.add_event(reached, row.id, &[]).await?;
                 }
-                let told = self.tell(blocked, row.id, &earlier).await?;
-                if !told.is_empty() {
-                    self.telling.told.push((row.id, told.clone()));
+                let notified = self.add_event(blocked, row.id, &earlier).await?;
+                if !notified.is_empty() {
+                    self.batch.notified.push((row.id, notified.clone()));
                 }
-                self.told.insert(whom, told);
+                self.notified.insert(whom, notified);
             }
             BlockChange::Unblock { realm, user } | BlockChange::Expired { realm, user } => {
                 let whom: Whom = (realm.clone(), user.clone());
                 // Nobody is unblocked who was not blocked.
                 let Some(before) = before else { return Ok(()) };
-                let earlier = self.earlier(&whom, Some(before.told));
-                self.told.remove(&whom);
+                let earlier = self.earlier(&whom, Some(before.notified));
+                self.notified.remove(&whom);
                 let unblocked = UserEvent {
                     until: before.until,
                     ..event(EventType::UserUnblocked)
                 };
-                self.tell(unblocked, row.id, &earlier).await?;
+                self.add_event(unblocked, row.id, &earlier).await?;
             }
             BlockChange::EndSession(_) => {
                 // A session that goes on all the same is ended again; its quota was reached once.
@@ -157,21 +160,21 @@ impl Page<'_> {
                     return Ok(());
                 };
                 let reached = of_session(event(EventType::QuotaReached), quota);
-                self.tell(reached, row.id, &[]).await?;
+                self.add_event(reached, row.id, &[]).await?;
             }
         }
         Ok(())
     }
 
-    /// Who was told of the block that is ended or replaced.
+    /// Who was notified of the block that is ended or replaced.
     fn earlier(&self, whom: &Whom, on_record: Option<Vec<EndpointId>>) -> Vec<EndpointId> {
-        let here = self.told.get(whom).cloned();
+        let here = self.notified.get(whom).cloned();
         here.or(on_record).unwrap_or_default()
     }
 
-    /// Adds an event for whoever hears of it, and for those who were told of what came before it, if they still want to.
-    /// Who that is.
-    async fn tell(
+    /// Adds an event for whoever hears of it, and for those who were notified of what came before it, if they still
+    /// want to. Who that is.
+    async fn add_event(
         &mut self,
         mut event: UserEvent,
         change: u64,
@@ -207,7 +210,7 @@ impl Page<'_> {
             error!(event = %event.id, "an event whose payload could not be written is delivered to nobody");
             return Ok(Vec::new());
         }
-        self.telling.events.push(NewUserEvent {
+        self.batch.events.push(NewUserEvent {
             event,
             change,
             body,
