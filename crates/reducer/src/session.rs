@@ -45,6 +45,23 @@ pub(crate) struct Past {
     pub(crate) part: Legs,
 }
 
+impl Past {
+    /// An allocation as it is now, with its part in the session.
+    pub(crate) fn of(a: &Allocation, totals_seen: bool, part: Legs) -> Past {
+        Past {
+            id: a.id,
+            server: a.server,
+            name: a.name,
+            opened_at: a.opened_at.get(),
+            opened_seen: a.flags.contains(Flags::OPENED_SEEN),
+            closed: a.rare.as_ref().and_then(|r| r.closed),
+            totals_seen,
+            details: a.details(),
+            part,
+        }
+    }
+}
+
 /// What a session keeps of the allocations that it no longer holds, and of its past, and what of its
 /// counters is above 32 bits. Most sessions have none yet.
 #[derive(Clone, Debug)]

@@ -3,9 +3,7 @@
 
 use super::Reducer;
 use crate::{
-    allocation::Allocation,
     event::{CloseReason, EventType, SessionId, Unattributed, UnattributedReason},
-    flags::Flags,
     intern::NONE,
     leftover::Leftover,
     rules::Billable,
@@ -69,7 +67,7 @@ impl Reducer {
             return self.broken("a leftover of no allocation");
         };
         let (group, name) = (a.group, a.name);
-        let past = past_of(a, totals_seen, left.usage.legs);
+        let past = Past::of(a, totals_seen, left.usage.legs);
         let close = past.closed.unwrap_or((now, CloseReason::Closed));
         let continues: Option<SessionId> = a.rare.as_ref().and_then(|r| r.continues);
         let (server, id, opened_at, twin) = (a.server, a.id, a.opened_at.get(), a.twin());
@@ -321,20 +319,5 @@ impl Reducer {
         self.outgoing.leftover(slot);
         self.groups.leftover_gone(l.group, slot);
         Some(l)
-    }
-}
-
-/// As an event lists it.
-fn past_of(a: &Allocation, totals_seen: bool, part: Legs) -> Past {
-    Past {
-        id: a.id,
-        server: a.server,
-        name: a.name,
-        opened_at: a.opened_at.get(),
-        opened_seen: a.flags.contains(Flags::OPENED_SEEN),
-        closed: a.rare.as_ref().and_then(|r| r.closed),
-        totals_seen,
-        details: a.details(),
-        part,
     }
 }

@@ -364,17 +364,7 @@ impl Reducer {
             let former = s.former_mut();
             if former.past.len() < LISTED {
                 self.names.hold_again(a.name, &self.internal_errors);
-                former.past.push(Past {
-                    id: a.id,
-                    server: a.server,
-                    name: a.name,
-                    opened_at: a.opened_at.get(),
-                    opened_seen: a.flags.contains(Flags::OPENED_SEEN),
-                    closed: a.rare.as_ref().and_then(|r| r.closed),
-                    totals_seen,
-                    details: a.details(),
-                    part: part.legs,
-                });
+                former.past.push(Past::of(a, totals_seen, part.legs));
             }
             former.past_count += 1;
             former.past_usage = former.past_usage.plus(part);
