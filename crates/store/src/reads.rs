@@ -182,8 +182,8 @@ impl Ledger {
     ) -> Result<Vec<NumberedGap>> {
         let columns = "t.id, c.name, t.from_at, t.to_at, t.reason, t.server";
         let times = ["t.to_at", "t.from_at"];
-        let query = on_record(self.0.dialect(), columns, "gap t", filter, before, times, limit);
-        let found: Vec<Option<NumberedGap>> = self.0.list(query).await?;
+        let found: Vec<Option<NumberedGap>> =
+            self.on_record(columns, "gap t", filter, before, times, limit).await?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -200,17 +200,7 @@ impl Ledger {
         let columns = format!(
             "t.id, c.name, t.at, t.server, t.realm, t.username, t.allocation, t.opened_at, t.reason, {USAGE}"
         );
-        let (table, times) = ("unattributed t", ["t.at"; 2]);
-        self.0
-            .list(on_record(
-                self.0.dialect(),
-                &columns,
-                table,
-                filter,
-                before,
-                times,
-                limit,
-            ))
+        self.on_record(&columns, "unattributed t", filter, before, ["t.at"; 2], limit)
             .await
     }
 
@@ -225,18 +215,24 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<RefusedRow>> {
         let columns = "t.id, c.name, t.at, t.kind, t.name, t.error";
-        let (table, times) = ("refused t", ["t.at"; 2]);
-        self.0
-            .list(on_record(
-                self.0.dialect(),
-                columns,
-                table,
-                filter,
-                before,
-                times,
-                limit,
-            ))
+        self.on_record(columns, "refused t", filter, before, ["t.at"; 2], limit)
             .await
+    }
+
+    /// What is on record in a table, latest first: below number `before`, and by the filter.
+    async fn on_record<T: Record + Send + 'static>(
+        &self,
+        columns: &str,
+        table: &str,
+        filter: &RecordFilter,
+        before: Option<i64>,
+        times: [&str; 2],
+        limit: usize,
+    ) -> Result<Vec<T>> {
+        let mut asked = Asked::new(self.0.dialect(), columns, table, "t");
+        asked.and("t.id < ?", before.unwrap_or(i64::MAX));
+        asked.record(filter, times);
+        self.0.list(asked.ordered("t.id DESC", limit)).await
     }
 }
 
@@ -284,22 +280,6 @@ impl<'d> Asked<'d> {
             self.values.values,
         )
     }
-}
-
-/// What is on record in a table, latest first: below number `before`, and by the filter.
-fn on_record(
-    dialect: &Dialect,
-    columns: &str,
-    table: &str,
-    filter: &RecordFilter,
-    before: Option<i64>,
-    times: [&str; 2],
-    limit: usize,
-) -> Query {
-    let mut asked = Asked::new(dialect, columns, table, "t");
-    asked.and("t.id < ?", before.unwrap_or(i64::MAX));
-    asked.record(filter, times);
-    asked.ordered("t.id DESC", limit)
 }
 
 /// Sessions that ended, by their end.
