@@ -108,23 +108,23 @@ pub(super) fn open(path: &Path, mode: Mode, options: &Options) -> Result<Opened>
     })
 }
 
-/// Where a column has a partial index, SQLite would plan a statement anew for each value that is bound to it: that cost
-/// more than to run it.
-fn steady_plans(conn: &Connection) -> rusqlite::Result<()> {
+/// A connection to a file that is there. Not SQLITE_OPEN_READ_ONLY: a reader of a WAL may have to write to its index.
+fn open_file(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(BUSY)?;
+    // Where a column has a partial index, SQLite would plan a statement anew for each value that is bound to it: that
+    // cost more than to run it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(())
+    Ok(conn)
 }
 
 /// A connection that only reads.
 pub(super) fn reader(path: &Path) -> Result<Connection> {
     let connect = || {
-        // Not SQLITE_OPEN_READ_ONLY: a reader of a WAL may have to write to its index.
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        steady_plans(&conn)?;
+        let conn = open_file(path)?;
         conn.pragma_update(None, "query_only", true)?;
         // The queries say how they are to be walked; an index made on the fly would read a table whole.
         conn.pragma_update(None, "automatic_index", false)?;
@@ -137,24 +137,14 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
 
 /// A connection that reads, and copies the WAL into the file.
 pub(super) fn helper(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    conn.busy_timeout(BUSY)?;
-    steady_plans(&conn)?;
+    let conn = open_file(path)?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(conn)
 }
 
 fn connect(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    conn.busy_timeout(BUSY)?;
-    steady_plans(&conn)?;
+    let conn = open_file(path)?;
     // Only an empty file takes its page size.
     conn.pragma_update(None, "page_size", options.page_size)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
