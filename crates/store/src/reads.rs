@@ -182,8 +182,9 @@ impl Ledger {
     ) -> Result<Vec<NumberedGap>> {
         let columns = "t.id, c.name, t.from_at, t.to_at, t.reason, t.server";
         let times = ["t.to_at", "t.from_at"];
-        let found: Vec<Option<NumberedGap>> =
-            self.on_record(columns, "gap t", filter, before, times, limit).await?;
+        let found: Vec<Option<NumberedGap>> = self
+            .on_record(columns, "gap t", filter, before, times, limit)
+            .await?;
         Ok(found.into_iter().flatten().collect())
     }
 

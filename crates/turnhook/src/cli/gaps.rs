@@ -9,6 +9,7 @@ use super::{
     args::{ConfigArgs, Format},
     error::CliError,
     output::{self, Rows, print_json},
+    pages::{Pages, limit},
     store,
     units::duration,
     zone::{When, ZoneArgs},
@@ -74,11 +75,6 @@ pub(super) struct RecordArgs {
     pub(super) after: Option<i64>,
 }
 
-/// Rows read at once: memory does not grow with the ledger.
-pub(super) const PAGE: usize = 1000;
-/// Rows of a table that nobody said the length of.
-pub(super) const SCREEN: u32 = 50;
-
 impl RecordArgs {
     pub(super) fn to_filter(&self) -> RecordFilter {
         RecordFilter {
@@ -86,15 +82,6 @@ impl RecordArgs {
             since: self.since.map(|when| when.of(&self.zone)),
             until: self.until.map(|when| when.of(&self.zone)),
         }
-    }
-}
-
-/// How many rows are wanted at most.
-pub(super) fn limit(given: Option<u32>, format: Format) -> usize {
-    match (given, format) {
-        (Some(limit), _) => limit as usize,
-        (None, Format::Text) => SCREEN as usize,
-        (None, Format::Json) => usize::MAX,
     }
 }
 
@@ -111,17 +98,12 @@ impl List {
         ])
         .narrow(&["LASTED"], &["SERVER", "SOURCE"])
         .of_zone(&self.which.zone);
-        let (filter, mut left) = (self.which.to_filter(), limit(self.which.limit, self.format));
-        let mut after = self.which.after;
-        loop {
-            let page = store
-                .ledger()
-                .gaps_on_record(&filter, after, left.saturating_add(1).min(PAGE))
-                .await?;
-            let more = page.len() > left || page.len() == PAGE;
-            for (number, row) in page.iter().take(left) {
+        let (filter, zone) = (self.which.to_filter(), &self.which.zone);
+        let mut pages = Pages::new(self.which.after, limit(self.which.limit, self.format));
+        while let Some((after, most)) = pages.ask() {
+            let page = store.ledger().gaps_on_record(&filter, after, most).await?;
+            for (number, row) in pages.wanted(&page, |(number, _)| *number) {
                 let gap = &row.gap;
-                after = Some(*number);
                 match self.format {
                     Format::Json => print_json(&json!({
                         "number": number,
@@ -133,8 +115,8 @@ impl List {
                         "server": gap.server.as_deref().map(String::from_utf8_lossy),
                     }))?,
                     Format::Text => table.push([
-                        self.which.zone.show(gap.from),
-                        self.which.zone.show(gap.to),
+                        zone.show(gap.from),
+                        zone.show(gap.to),
                         duration(gap.to.since(gap.from)),
                         output::name(row.source.as_bytes()),
                         gap.reason.as_str().to_owned(),
@@ -144,16 +126,13 @@ impl List {
                     ]),
                 }
             }
-            left = left.saturating_sub(page.len());
-            if !more || left == 0 {
-                if self.format == Format::Text {
-                    table.print("no gaps")?;
-                }
-                if let (true, Some(last)) = (more, after) {
-                    eprintln!("more: --after {last}");
-                }
-                return Ok(());
-            }
         }
+        if self.format == Format::Text {
+            table.print("no gaps")?;
+        }
+        if let Some(last) = pages.more_after() {
+            eprintln!("more: --after {last}");
+        }
+        Ok(())
     }
 }

@@ -31,6 +31,7 @@ mod manual;
 mod migrate;
 mod nodes;
 mod output;
+mod pages;
 mod period;
 mod ready;
 mod reconcile;

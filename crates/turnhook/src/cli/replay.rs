@@ -20,6 +20,7 @@ use super::{
     deliveries::filter::FilterArgs,
     error::CliError,
     output::{self, Rows, print, print_json},
+    pages::PAGE,
     running::Running,
     store,
 };
@@ -240,7 +241,6 @@ impl Replay {
 
     /// How many of the deliveries that it queued were given up, by the receiver or by a person.
     async fn failed(&self, store: &Store, replay: &OnRecord) -> Result<u64, CliError> {
-        const PAGE: usize = 1000;
         let filter = DeliveryFilter {
             states: vec![DeliveryState::Dead, DeliveryState::Discarded],
             ..self.filter.to_filter(&[])

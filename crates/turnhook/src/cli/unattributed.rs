@@ -9,8 +9,9 @@ use turnhook_store::{RefusedRow, UnattributedRow};
 use super::{
     args::{ConfigArgs, Format},
     error::CliError,
-    gaps::{PAGE, RecordArgs, limit},
+    gaps::RecordArgs,
     output::{self, Rows, print, print_json},
+    pages::{PAGE, Pages, limit},
     sessions::row::{base64, usage_json},
     store,
     units::bytes,
@@ -76,26 +77,18 @@ impl List {
         ])
         .narrow(&["ALLOCATION", "SOURCE"], &["REALM", "USERNAME"])
         .of_zone(&self.which.zone);
-        let (mut left, mut after, mut sum) = (wanted, self.which.after, 0u64);
-        let more = loop {
-            let page = store
-                .ledger()
-                .unattributed(&filter, after, left.saturating_add(1).min(PAGE))
-                .await?;
-            let more = page.len() > left || page.len() == PAGE;
-            for row in page.iter().take(left) {
-                after = Some(row.number);
+        let mut sum = 0u64;
+        let mut pages = Pages::new(self.which.after, wanted);
+        while let Some((after, most)) = pages.ask() {
+            let page = store.ledger().unattributed(&filter, after, most).await?;
+            for row in pages.wanted(&page, |row| row.number) {
                 sum = sum.saturating_add(row.usage.billable_bytes);
                 match self.format {
                     Format::Json => print_json(&json(row))?,
                     Format::Text => table.push(cells(row, &self.which.zone)),
                 }
             }
-            left = left.saturating_sub(page.len());
-            if !more || left == 0 {
-                break more;
-            }
-        };
+        }
         // Beside them, since there are few, if any.
         let refused = if self.which.after.is_none() {
             store
@@ -117,7 +110,7 @@ impl List {
                 self::refused(&refused, &self.which.zone)?;
             }
         }
-        if let (true, Some(last)) = (more, after) {
+        if let Some(last) = pages.more_after() {
             eprintln!("more: --after {last}");
         }
         Ok(())

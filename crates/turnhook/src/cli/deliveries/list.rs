@@ -13,8 +13,8 @@ use super::{
     row::{next_attempt, to_json},
 };
 use crate::cli::{
-    gaps::{PAGE, limit},
     output::{self, Rows, print_json},
+    pages::{Pages, limit},
     running::Running,
     store,
 };
@@ -84,7 +84,6 @@ impl List {
         let (config, store) = store::open(&self.config).await?;
         let states: Vec<DeliveryState> = self.state.iter().map(|state| (*state).into()).collect();
         let filter = self.filter.to_filter(&states);
-        let mut left = limit(self.limit, self.format);
         let mut table = Rows::new(&[
             ("AT (UTC)", false),
             ("EVENT", false),
@@ -100,14 +99,10 @@ impl List {
             &["STATE", "ENDPOINT"],
         )
         .of_zone(self.filter.zone());
-        let (mut after, mut running) = (self.after, None);
-        let more = loop {
-            // One more than is shown shows whether there is a next page.
-            let page = store
-                .ledger()
-                .deliveries(filter.clone(), after, left.saturating_add(1).min(PAGE))
-                .await?;
-            let more = page.len() > left || page.len() == PAGE;
+        let mut running = None;
+        let mut pages = Pages::new(self.after, limit(self.limit, self.format));
+        while let Some((after, most)) = pages.ask() {
+            let page = store.ledger().deliveries(filter.clone(), after, most).await?;
             if running.is_none() && page.iter().any(|row| row.next_attempt_at.is_some()) {
                 let asked = Running::ask(&config, &store).await?;
                 asked.say_if_unanswered();
@@ -115,25 +110,21 @@ impl List {
             }
             let unknown = Running::default();
             let running = running.as_ref().unwrap_or(&unknown);
-            for row in page.iter().take(left) {
-                after = Some(DeliveryCursor {
-                    event_id: row.event_id,
-                    id: row.id,
-                });
+            let name = |row: &DeliveryRow| DeliveryCursor {
+                event_id: row.event_id,
+                id: row.id,
+            };
+            for row in pages.wanted(&page, name) {
                 match self.format {
                     Format::Json => print_json(&to_json(row, running))?,
                     Format::Text => table.push(cells(row, running, self.filter.zone())),
                 }
             }
-            left = left.saturating_sub(page.len());
-            if !more || left == 0 {
-                break more;
-            }
-        };
+        }
         if self.format == Format::Text {
             table.print("no deliveries")?;
         }
-        if let (true, Some(last)) = (more, after) {
+        if let Some(last) = pages.more_after() {
             eprintln!("more: --after {}:{}", last.event_id, last.id.0);
         }
         Ok(())

@@ -18,7 +18,7 @@ use super::{
     row::to_json,
 };
 use crate::{
-    cli::{follow, gaps::PAGE, output::print_json, running::Running, store},
+    cli::{follow, output::print_json, pages::PAGE, running::Running, store},
     shutdown,
 };
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cli::{
-        gaps::PAGE,
+        pages::PAGE,
         period::{check_order, date, day_text, number, parse_day},
         store,
         zone::ZoneArgs,

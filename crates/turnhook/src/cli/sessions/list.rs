@@ -13,8 +13,8 @@ use super::{
     row::to_json,
 };
 use crate::cli::{
-    gaps::{PAGE, limit},
     output::{self, Rows, print_json},
+    pages::{Pages, limit},
     store,
     units::{bytes, duration},
     zone::{When, ZoneArgs},
@@ -81,32 +81,21 @@ impl List {
             since: self.since.map(|when| when.of(&self.zone)),
             until: self.until.map(|when| when.of(&self.zone)),
         };
-        let mut left = limit(self.limit, self.format);
         let mut table = table(&self.zone);
-        let mut after = self.after;
-        let more = loop {
-            // One more than is shown shows whether there is a next page.
-            let page = store
-                .ledger()
-                .sessions(filter.clone(), after, left.saturating_add(1).min(PAGE))
-                .await?;
-            let more = page.len() > left || page.len() == PAGE;
-            for row in page.iter().take(left) {
-                after = Some(row.id);
+        let mut pages = Pages::new(self.after, limit(self.limit, self.format));
+        while let Some((after, most)) = pages.ask() {
+            let page = store.ledger().sessions(filter.clone(), after, most).await?;
+            for row in pages.wanted(&page, |row| row.id) {
                 match self.format {
                     Format::Json => print_json(&to_json(row))?,
                     Format::Text => table.push(cells(row, &self.zone)),
                 }
             }
-            left = left.saturating_sub(page.len());
-            if !more || left == 0 {
-                break more;
-            }
-        };
+        }
         if self.format == Format::Text {
             table.print("no sessions")?;
         }
-        if let (true, Some(last)) = (more, after) {
+        if let Some(last) = pages.more_after() {
             eprintln!("more: --after {last}");
         }
         Ok(())

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     cli::{
         follow,
-        gaps::PAGE,
         output::{self, print_json},
+        pages::PAGE,
         store,
         units::{bytes, duration},
         zone::ZoneArgs,
