@@ -1,9 +1,12 @@
 //! `turnhook usage`: who used how much.
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use jiff::civil::Date;
 use serde_json::{Map, Value, json};
-use turnhook_admin::{Period, Row, Zone, report};
+use turnhook_admin::{By, Period, Row, Zone, report};
 use turnhook_dispatcher::clock::wall_clock;
 use turnhook_reducer::time::Timestamp;
 use turnhook_store::{Sums, UsageFilter};
@@ -36,7 +39,7 @@ pub(super) struct Usage {
     #[command(flatten)]
     config: ConfigArgs,
     /// What a row is: one of each of these
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "user")]
+    #[arg(long, value_parser = by(), value_delimiter = ',', default_value = "user")]
     by: Vec<By>,
     /// The first day [default: the first of this month]
     #[arg(long, value_name = "DATE", value_parser = parse_day)]
@@ -63,40 +66,25 @@ pub(super) struct Usage {
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum By {
-    Month,
-    Day,
-    Hour,
-    Source,
-    Realm,
-    User,
+fn by() -> impl TypedValueParser<Value = By> {
+    let names = PossibleValuesParser::new(By::ALL.map(By::as_str));
+    names.try_map(|name| {
+        let named = By::ALL.into_iter().find(|by| by.as_str() == name);
+        named.ok_or("nothing to sum up by")
+    })
 }
 
-impl By {
-    fn heading(self, is_utc: bool) -> &'static str {
-        match (self, is_utc) {
-            (By::Month, true) => "MONTH (UTC)",
-            (By::Month, false) => "MONTH",
-            (By::Day, true) => "DAY (UTC)",
-            (By::Day, false) => "DAY",
-            (By::Hour, true) => "HOUR (UTC)",
-            (By::Hour, false) => "HOUR",
-            (By::Source, _) => "SOURCE",
-            (By::Realm, _) => "REALM",
-            (By::User, _) => "USER",
-        }
-    }
-
-    fn of_report(self) -> turnhook_admin::By {
-        match self {
-            By::Month => turnhook_admin::By::Month,
-            By::Day => turnhook_admin::By::Day,
-            By::Hour => turnhook_admin::By::Hour,
-            By::Source => turnhook_admin::By::Source,
-            By::Realm => turnhook_admin::By::Realm,
-            By::User => turnhook_admin::By::User,
-        }
+fn heading(by: By, is_utc: bool) -> &'static str {
+    match (by, is_utc) {
+        (By::Month, true) => "MONTH (UTC)",
+        (By::Month, false) => "MONTH",
+        (By::Day, true) => "DAY (UTC)",
+        (By::Day, false) => "DAY",
+        (By::Hour, true) => "HOUR (UTC)",
+        (By::Hour, false) => "HOUR",
+        (By::Source, _) => "SOURCE",
+        (By::Realm, _) => "REALM",
+        (By::User, _) => "USER",
     }
 }
 
@@ -123,9 +111,8 @@ impl Usage {
             source: self.source.clone(),
             realm: self.realm.clone().map(String::into_bytes),
         };
-        let by: Vec<_> = self.by.iter().map(|by| by.of_report()).collect();
         // The same sum as on the page.
-        let mut report = report(store.ledger(), &filter, &period, &by).await?;
+        let mut report = report(store.ledger(), &filter, &period, &self.by).await?;
         if let Some(top) = self.top {
             report.keep_top(top);
         }
@@ -141,14 +128,7 @@ impl Usage {
     fn json(&self, key: &Key, sum: &Sums) -> Value {
         let mut object = Map::new();
         for (by, value) in self.by.iter().zip(key) {
-            let name = match by {
-                By::Month => "month",
-                By::Day => "day",
-                By::Hour => "hour",
-                By::Source => "source",
-                By::Realm => "realm",
-                By::User => "user",
-            };
+            let name = by.as_str();
             object.insert(
                 name.to_owned(),
                 json!(value.as_deref().map(String::from_utf8_lossy)),
@@ -172,7 +152,7 @@ impl Usage {
         let mut columns: Vec<output::Column> = self
             .by
             .iter()
-            .map(|by| (by.heading(self.tz.is_utc()), false))
+            .map(|by| (heading(*by, self.tz.is_utc()), false))
             .collect();
         columns.extend([
             ("SESSIONS", true),
