@@ -1,7 +1,11 @@
 //! `turnhook endpoints test`.
 
 use axum::http::StatusCode;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use turnhook_admin::CASES;
 use turnhook_dispatcher::{
     client::Client,
     clock::wall_clock,
@@ -41,35 +45,16 @@ pub(super) struct Test {
     #[arg(long, value_parser = event_type(), value_name = "TYPE")]
     r#type: Option<EventType>,
     /// What is special about the sample
-    #[arg(long, value_enum, default_value_t)]
-    case: CaseArg,
+    #[arg(long, value_parser = case(), default_value = CASES[0].0)]
+    case: Case,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum CaseArg {
-    /// All that coturn said was heard
-    #[default]
-    Exact,
-    /// Something may have been missed
-    LowerBound,
-    /// Its session corrects another
-    Continues,
-    /// No user, no realm
-    NoUser,
-    /// More allocations than are listed
-    Many,
-}
-
-impl From<CaseArg> for Case {
-    fn from(of: CaseArg) -> Case {
-        match of {
-            CaseArg::Exact => Case::Exact,
-            CaseArg::LowerBound => Case::LowerBound,
-            CaseArg::Continues => Case::Continues,
-            CaseArg::NoUser => Case::NoUser,
-            CaseArg::Many => Case::Many,
-        }
-    }
+fn case() -> impl TypedValueParser<Value = Case> {
+    let names = CASES.map(|(name, about)| PossibleValue::new(name).help(about));
+    PossibleValuesParser::new(names).try_map(|name| {
+        let known = Case::ALL.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, case)| case).ok_or("no such sample")
+    })
 }
 
 impl Test {
@@ -90,7 +75,7 @@ impl Test {
         client: &Client,
         at: Timestamp,
     ) -> Result<(), CliError> {
-        let sample = self.r#type.map(|of| (of, self.case.into()));
+        let sample = self.r#type.map(|of| (of, self.case));
         let tried = trial::webhook(endpoint, client, sample, at).await;
         say(&tried)?;
         match tried.error {
@@ -109,7 +94,7 @@ impl Test {
     ) -> Result<(), CliError> {
         let event_type = self.r#type.unwrap_or(EventType::Usage);
         let what = format!("a sample of {}", event_type.as_str());
-        let prepared = trial::prepared(account, endpoint, (event_type, self.case.into()), at);
+        let prepared = trial::prepared(account, endpoint, (event_type, self.case), at);
         show(account, endpoint, client, &what, &prepared)?;
         let Some(tried) = trial::probe(account, client).await else {
             return print(
