@@ -4,12 +4,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
-use turnhook_reducer::event::EventType;
+use turnhook_reducer::{event::EventType, outbox::Include};
 use url::{Host, Url};
 
-use crate::{
-    address, filter::Filter, include::Include, provider::account::Account, schedule::Retry, signature::Secret,
-};
+use crate::{address, filter::Filter, provider::account::Account, schedule::Retry, signature::Secret};
 
 /// Longer ones are slips of the pen, and what is added to a clock must not overflow.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);

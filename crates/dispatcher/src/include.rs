@@ -10,24 +10,7 @@ use serde::{
     ser::SerializeMap,
 };
 use serde_json::value::RawValue;
-
-/// What of an event is included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Include {
-    /// Allocations at most, those that relayed most first.
-    pub allocations: u32,
-    /// Whether clients' addresses are in them.
-    pub addresses: bool,
-}
-
-impl Default for Include {
-    fn default() -> Include {
-        Include {
-            allocations: USUAL,
-            addresses: true,
-        }
-    }
-}
+use turnhook_reducer::outbox::Include;
 
 /// Allocations that are listed by default.
 const USUAL: u32 = 25;

@@ -193,6 +193,24 @@ pub enum Sent {
     Put(Bytes),
 }
 
+/// How much of an event an endpoint is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Include {
+    /// Allocations at most, those that relayed most first.
+    pub allocations: u32,
+    /// Whether clients' addresses are in them.
+    pub addresses: bool,
+}
+
+impl Default for Include {
+    fn default() -> Include {
+        Include {
+            allocations: 25,
+            addresses: true,
+        }
+    }
+}
+
 /// A time in which nothing is sent to an endpoint, and everything is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {

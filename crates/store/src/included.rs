@@ -2,28 +2,21 @@
 
 use std::collections::BTreeMap;
 
+pub use turnhook_reducer::outbox::Include;
+
 use crate::{
     ids::{DeliveryId, EndpointId},
     record::{Columns, Record},
 };
 
-/// How much of an event an endpoint is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Allocations at most.
-    pub allocations: u32,
-    /// Whether clients' addresses are in them.
-    pub addresses: bool,
-}
-
 /// What was configured when: what is sent of an event depends on that, and not on what is configured when it is repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Included(pub(crate) BTreeMap<EndpointId, Vec<(i64, Part)>>);
+pub struct Included(pub(crate) BTreeMap<EndpointId, Vec<(i64, Include)>>);
 
 impl Included {
     /// How much of its event a delivery sends. `None`: all of it, since nothing was configured then.
     #[must_use]
-    pub fn of(&self, delivery: DeliveryId) -> Option<Part> {
+    pub fn of(&self, delivery: DeliveryId) -> Option<Include> {
         let parts = self.0.get(&delivery.endpoint())?;
         let found = parts.iter().rev().find(|(from, _)| *from <= delivery.event());
         found.map(|(_, part)| *part)
@@ -42,8 +35,8 @@ impl Included {
     }
 
     /// Those that differ from what holds now.
-    pub(crate) fn changed(&self, wanted: &[(EndpointId, Part)]) -> Vec<(EndpointId, Part)> {
-        let differs = |(endpoint, part): &&(EndpointId, Part)| {
+    pub(crate) fn changed(&self, wanted: &[(EndpointId, Include)]) -> Vec<(EndpointId, Include)> {
+        let differs = |(endpoint, part): &&(EndpointId, Include)| {
             let last = self.0.get(endpoint).and_then(|parts| parts.last());
             last.map(|(_, part)| part) != Some(part)
         };
@@ -51,11 +44,11 @@ impl Included {
     }
 }
 
-pub(crate) struct IncludedRow(EndpointId, i64, Part);
+pub(crate) struct IncludedRow(EndpointId, i64, Include);
 
 impl Record for IncludedRow {
     fn read<R: Columns>(row: &R) -> Result<IncludedRow, R::Error> {
-        let part = Part {
+        let part = Include {
             allocations: row.value(2)?,
             addresses: row.value(3)?,
         };

@@ -112,7 +112,7 @@ pub use endpoint::{Backlog, Endpoint, Pause};
 pub use error::{Error, Result};
 pub use heal::HealRow;
 pub use ids::{DeliveryId, EndpointId, SourceId};
-pub use included::{Included, Part};
+pub use included::{Include, Included};
 pub use options::{Mode, Options, Trimmed};
 use postgres::Postgres;
 pub use postgres::{Cluster, Migrated, PostgresOptions};

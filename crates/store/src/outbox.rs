@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use turnhook_reducer::time::Timestamp;
 
 use crate::{
-    Backend, Backlog, Delivery, DeliveryId, Endpoint, EndpointId, Included, Lanes, Outbox, Outcome, Part,
+    Backend, Backlog, Delivery, DeliveryId, Endpoint, EndpointId, Include, Included, Lanes, Outbox, Outcome,
     Recorded, Result, endpoint::PausedRow, on, query::values,
 };
 #[cfg(doc)]
@@ -134,7 +134,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
+    pub async fn set_included(&self, wanted: Vec<(EndpointId, Include)>) -> Result<Included> {
         on!(self, db => db.set_included(wanted).await)
     }
 

@@ -7,11 +7,11 @@ use super::{Fault, Postgres, attempt};
 use crate::{
     error::Result,
     ids::EndpointId,
-    included::{Included, Part},
+    included::{Include, Included},
 };
 
 impl Postgres {
-    pub(crate) async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
+    pub(crate) async fn set_included(&self, wanted: Vec<(EndpointId, Include)>) -> Result<Included> {
         attempt!(&self.db, client => {
             let tx = client.transaction().await?;
             // Whoever numbers events waits: those that come next are sent by what is written here.

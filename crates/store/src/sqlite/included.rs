@@ -6,11 +6,11 @@ use super::{Sqlite, rows};
 use crate::{
     error::Result,
     ids::EndpointId,
-    included::{Included, Part},
+    included::{Include, Included},
 };
 
 impl Sqlite {
-    pub(crate) async fn set_included(&self, wanted: Vec<(EndpointId, Part)>) -> Result<Included> {
+    pub(crate) async fn set_included(&self, wanted: Vec<(EndpointId, Include)>) -> Result<Included> {
         self.write(move |conn, _| {
             // Also of events that were trimmed.
             let last: i64 = conn.query_row(

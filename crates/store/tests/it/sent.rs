@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use turnhook_store::{
-    DeliveryFilter, DeliveryId, DeliveryState, EndpointId, Next, Outcome, Part, ReplayRequest, Sent, Store,
+    DeliveryFilter, DeliveryId, DeliveryState, EndpointId, Include, Next, Outcome, ReplayRequest, Sent, Store,
 };
 
 use crate::support::{Backend, Fixture, at, delivered, event, retry};
@@ -138,7 +138,7 @@ async fn what_is_included_is_what_was_configured_when_the_event_came(on: &Backen
         .iter()
         .map(|e| e.id)
         .collect();
-    let part = |allocations| Part {
+    let part = |allocations| Include {
         allocations,
         addresses: allocations > 9,
     };

@@ -10,20 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use turnhook_dispatcher::{
-    body,
-    clock::Clocks,
-    config::EndpointConfig,
-    dispatcher::Dispatcher,
-    filter::Filter,
-    include::{Include, included},
+    body, clock::Clocks, config::EndpointConfig, dispatcher::Dispatcher, filter::Filter, include::included,
     provider::account::Account,
 };
 use turnhook_reducer::{
     event::{EventType, SessionEvent},
-    outbox::{Delivery, DeliveryId, EndpointId},
+    outbox::{Delivery, DeliveryId, EndpointId, Include},
     time::Timestamp,
 };
-use turnhook_store::{Commit, Included, Lanes, NewEvent, Part};
+use turnhook_store::{Commit, Included, Lanes, NewEvent};
 
 use super::{enforce::QuotaTap, handed::Handed};
 
@@ -276,25 +271,12 @@ impl FanOut {
 }
 
 /// How much of an event each endpoint is to be sent, for the store.
-pub(crate) fn parts_of(endpoints: &[EndpointConfig], ids: &[EndpointId]) -> Vec<(EndpointId, Part)> {
-    let part = |endpoint: &EndpointConfig| Part {
-        allocations: endpoint.include.allocations,
-        addresses: endpoint.include.addresses,
-    };
+pub(crate) fn includes(endpoints: &[EndpointConfig], ids: &[EndpointId]) -> Vec<(EndpointId, Include)> {
     let all = endpoints.iter().zip(ids);
-    all.map(|(endpoint, id)| (*id, part(endpoint))).collect()
+    all.map(|(endpoint, id)| (*id, endpoint.include)).collect()
 }
 
 /// As much of an event as the endpoint is sent.
-pub(crate) fn sent_body(body: &Bytes, part: Option<Part>) -> Bytes {
-    match part {
-        None => body.clone(),
-        Some(part) => included(
-            body,
-            Include {
-                allocations: part.allocations,
-                addresses: part.addresses,
-            },
-        ),
-    }
+pub(crate) fn sent_body(body: &Bytes, include: Option<Include>) -> Bytes {
+    include.map_or_else(|| body.clone(), |include| included(body, include))
 }

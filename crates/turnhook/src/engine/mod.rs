@@ -150,7 +150,7 @@ pub async fn run(
     let included = Arc::new(
         store
             .outbox()
-            .set_included(fan_out::parts_of(&config.endpoints, &ids))
+            .set_included(fan_out::includes(&config.endpoints, &ids))
             .await?,
     );
     let keeper = BlockKeeper::new(store.admin(), &store_health, &clocks).await?;

@@ -20,7 +20,7 @@ use turnhook_subscriber::{
 use super::{
     clock::Clock,
     deadline::Stop,
-    fan_out::{FanOut, parts_of},
+    fan_out::{FanOut, includes},
     outbox, settings,
     supervisor::Ended,
     systemd,
@@ -181,8 +181,8 @@ impl Reloader {
         let names: Vec<&str> = config.endpoints.iter().map(|e| e.name.as_str()).collect();
         let ids = self.outbox.set_endpoints(&names, self.clock.now()).await?;
         // From here on events are for those that are configured now; what is for one that has yet to begin waits.
-        let parts = parts_of(&config.endpoints, &ids);
-        let included = Arc::new(self.outbox.set_included(parts).await?);
+        let includes = includes(&config.endpoints, &ids);
+        let included = Arc::new(self.outbox.set_included(includes).await?);
         self.fan_out.reroute(&config.endpoints, &ids, included);
         let dispatcher = self.fan_out.dispatcher();
         let retiring = changed.iter().map(|e| &e.name).chain(&removed);

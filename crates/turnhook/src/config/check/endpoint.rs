@@ -7,11 +7,10 @@ use secrecy::SecretString;
 use turnhook_dispatcher::{
     config::{ClientCertificate, EndpointConfig, RateLimit},
     filter::Pattern,
-    include::Include,
     schedule::Retry,
     signature::Secret as SigningSecret,
 };
-use turnhook_reducer::event::EventType;
+use turnhook_reducer::{event::EventType, outbox::Include};
 use url::{Host, Url};
 
 use super::{Check, key_path, provider::filter};
