@@ -394,8 +394,11 @@ impl Reducer {
 
     /// What of a session's usage is billed in no event yet.
     pub(crate) fn unbilled(&self, s: &Session) -> Usage {
-        self.internal_errors
-            .beyond(s.usage(), s.billed(), "more of a session was billed than it carried")
+        self.internal_errors.beyond(
+            s.usage(),
+            s.billed(),
+            "more of a session was billed than it carried",
+        )
     }
 
     /// What of the allocation is billed in no earlier session. Nothing, where what was billed is of the life before, and more than
