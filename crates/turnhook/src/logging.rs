@@ -25,7 +25,7 @@ use crate::{
 /// The target of a broken invariant of our own: see `turnhook_reducer::internal_error`.
 pub(crate) const INTERNAL_ERROR: &str = "turnhook::internal_error";
 
-/// That of the reducer's, which are counted by whoever takes them of it: one line may tell of many.
+/// That of the reducer's, which are counted by whoever takes them of it: one line may be about many.
 pub(crate) const REDUCER_ERROR: &str = "turnhook::internal_error::reducer";
 
 /// The target of the pool of connections to PostgreSQL.

@@ -103,7 +103,7 @@ impl Metrics {
         ours.register("store_up", "Whether the store can be used", store_up.clone());
         ours.register(
             "store_bytes",
-            "What the store takes on disk: its file and log, or the whole database; 0 where it does not tell",
+            "What the store takes on disk: its file and log, or the whole database; 0 where it does not say",
             store_bytes.clone(),
         );
         ours.register_with_unit(

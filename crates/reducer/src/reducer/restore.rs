@@ -468,7 +468,7 @@ impl Reducer {
         }
         let told_too_early = |s: &Session| s.phase == Phase::Waiting && s.sequence != 0;
         if self.sessions.iter().any(|(_, s)| told_too_early(s)) {
-            self.broken("a session that was told and waits for its start");
+            self.broken("a session whose start was emitted, and that waits for it");
         }
     }
 }

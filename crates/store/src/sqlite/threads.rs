@@ -1,4 +1,4 @@
-//! The store's own threads. What one that panics did stays undone: whoever runs on the store is told.
+//! The store's own threads. What one that panics did stays undone: whoever runs on the store hears of it.
 
 use std::{
     any::Any,

@@ -72,7 +72,7 @@ pub struct Config {
     pub log: Log,
     /// What is right and can still be a mistake: said by `check`, and at each start.
     pub warnings: Vec<Problem>,
-    /// What only somebody who checks as root is told: files that the service's user may not be able to read.
+    /// What is said only to somebody who checks as root: files that the service's user may not be able to read.
     pub kept_from_group: Vec<Problem>,
     /// The same as it would stand in a file, for `check`.
     effective: file::File,

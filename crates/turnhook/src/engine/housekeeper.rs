@@ -194,7 +194,7 @@ impl Housekeeper {
 
     /// How much is kept, and from when on.
     async fn measure_store(&self) -> turnhook_store::Result<()> {
-        // A database that only speaks like PostgreSQL may not tell it, and is no worse for that.
+        // A database that only speaks like PostgreSQL may not say it, and is no worse for that.
         let bytes = self.store.ledger().bytes().await.unwrap_or(0);
         let oldest = self.store.ledger().oldest().await?;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

@@ -262,8 +262,8 @@ impl SourceTask {
         current.unwatched.push(gap);
     }
 
-    /// Tells the reducer of time that went by unwatched. Whether there is more to be done before that.
-    fn tell_unwatched(&mut self, current: &mut LoopState, slice: &Slice) -> bool {
+    /// Hands the time that went by unwatched to the reducer. Whether there is more to be done before that.
+    fn pass_unwatched(&mut self, current: &mut LoopState, slice: &Slice) -> bool {
         while let Some(gap) = current.unwatched.next(&mut self.reducer, slice) {
             self.gap(current, gap);
         }
@@ -275,8 +275,8 @@ impl SourceTask {
     pub(super) fn work(&mut self, current: &mut LoopState, first: Option<Signal>) -> bool {
         let slice = Slice::begin();
         let now = self.watch.now();
-        let waits = self.tell_unwatched(current, &slice);
-        // What was decided before is told by the clock of before.
+        let waits = self.pass_unwatched(current, &slice);
+        // What was decided before is dated by the clock of before.
         if !waits && !self.reducer.is_ending() {
             self.follow_wall_clock(current, now);
         }

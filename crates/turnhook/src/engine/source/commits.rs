@@ -128,7 +128,7 @@ impl SourceTask {
                         || (commit.clock.since(current.committed) >= SAVE_TIME
                             && self.reducer.hears_since().is_some())
                 }
-                // Once at the end: there is always more time to tell of, by as much as the commit took.
+                // Once at the end: there is always more time to hand on, by as much as the commit took.
                 Role::Leader(_) | Role::Follower(_) => !current.ending || last_word,
             };
         (!nothing || save_time).then(|| Step::New(Box::new(commit), output))
