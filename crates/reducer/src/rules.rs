@@ -17,7 +17,7 @@ pub enum GroupBy {
     Allocation,
 }
 
-/// When a session begins.
+/// When the start of a session is emitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartOn {
     /// At its first allocation.
@@ -67,7 +67,7 @@ pub struct Rules {
     pub group_by: GroupBy,
     /// Who the user in a username is.
     pub user_pattern: UserPattern,
-    /// When a session begins.
+    /// When the start of a session is emitted.
     pub start_on: StartOn,
     /// What keeps it alive.
     pub alive_while: AliveWhile,

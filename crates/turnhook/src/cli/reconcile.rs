@@ -191,9 +191,9 @@ impl Reconcile {
             ("SINCE (UTC)", false),
             ("LEG", false),
             ("LOG RECEIVED", true),
-            ("TOLD", true),
+            ("BILLED", true),
             ("LOG SENT", true),
-            ("TOLD", true),
+            ("BILLED", true),
             ("SESSION", false),
         ])
         .narrow(&["SESSION", "SINCE (UTC)"], &["USERNAME"])
