@@ -98,6 +98,8 @@ pub(crate) struct Look {
     pub(crate) next: u32,
     /// How many places are left.
     pub(crate) left: usize,
+    /// How many there were when that was counted: more can come at the end while it goes on.
+    pub(crate) places: usize,
     /// Whether those of blocked users are looked for.
     pub(crate) blocked: bool,
     /// Sessions that somebody wants to end, and why. That of an allocation is known, so none has to be searched.

@@ -31,8 +31,8 @@ impl Reducer {
     /// All open allocations of blocked users are to be named once more, for whoever could not end them.
     pub fn look_for_blocked(&mut self) {
         if !self.enforcing.blocks.is_empty() && !self.is_following() {
-            self.enforcing.look.left = self.allocations.capacity();
             self.enforcing.look.blocked = true;
+            self.look_all_round();
         }
     }
 
@@ -42,7 +42,26 @@ impl Reducer {
         if !self.is_following() {
             let look = &mut self.enforcing.look;
             look.sessions.insert(session, Arc::clone(reason));
-            look.left = self.allocations.capacity();
+            self.look_all_round();
+        }
+    }
+
+    fn look_all_round(&mut self) {
+        let places = self.allocations.capacity();
+        self.enforcing.look.left = places;
+        self.enforcing.look.places = places;
+    }
+
+    /// An open allocation is about to leave its session. Where that one is to be ended, a look would not find it any more.
+    pub(crate) fn end_if_asked(&mut self, session: u32, slot: u32) {
+        if self.enforcing.look.sessions.is_empty() {
+            return;
+        }
+        let id = self.sessions.get(session as usize).map(|s| s.id);
+        if let Some(id) = id
+            && let Some(reason) = self.enforcing.look.sessions.get(&id).cloned()
+        {
+            self.name_to_end(slot, Order::Session(id), reason);
         }
     }
 
@@ -53,6 +72,10 @@ impl Reducer {
         let mut look = std::mem::take(&mut self.enforcing.look);
         if self.is_following() {
             return false;
+        }
+        if look.left > 0 {
+            look.left += places.saturating_sub(look.places);
+            look.places = places;
         }
         // Many allocations have one name, and the pattern takes its time.
         let mut names: HashMap<u32, bool> = HashMap::new();

@@ -236,7 +236,7 @@ impl Reducer {
             return self.broken("no tombstone to record");
         };
         let Some(unbilled) = t.rest.more.unbilled.take() else {
-            return; // it was billed whole
+            return; // nothing of it is left to record
         };
         let Some(t) = self.tombstones.get(slot) else {
             return self.broken("no tombstone to record");

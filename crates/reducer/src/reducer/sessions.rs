@@ -142,7 +142,7 @@ impl Reducer {
             opened_at: a.opened_at.get(),
             twin: a.twin(),
         };
-        // One whose end was emitted, and that lives on in another session, names another one.
+        // One that was billed in a session that has ended, and lives on in another, names another one.
         let billed_in = a.rare.as_ref().and_then(|r| r.continues);
         let before = s.former().continues.or(billed_in);
         let id = self.identity.session(&identity, before, started_at);
@@ -348,6 +348,7 @@ impl Reducer {
 
     /// Takes an allocation out of the members, as it is now: open or closing. If it was counted, what it carried stays.
     pub(crate) fn leave(&mut self, session: u32, slot: u32, totals_seen: bool, counted: bool) {
+        self.end_if_asked(session, slot);
         let peer_leg = self.peer_leg();
         let part = self.part(slot);
         let relayed = self.unbilled_relayed(slot);
@@ -401,8 +402,8 @@ impl Reducer {
         )
     }
 
-    /// What of the allocation is billed in no earlier session. Nothing, where what was billed is of the life before, and more than
-    /// this one has carried so far.
+    /// What of the allocation is billed in no earlier session. Nothing, where what was billed is of the life before, and
+    /// more than this one has carried so far.
     pub(crate) fn part(&self, slot: u32) -> Usage {
         let (rule, peer_leg) = (self.rules.billable, self.peer_leg());
         let Some(a) = self.allocation(slot) else {

@@ -4,6 +4,7 @@ use turnhook_reducer::{
     event::{CloseReason, EventType, SessionEvent},
     message::{Kind, Leg},
     rules::{Rules, StartOn},
+    time::Timestamp,
 };
 
 use crate::world::{World, bytes, exact, seconds};
@@ -94,6 +95,22 @@ fn what_waits_for_its_totals_at_the_limit_is_told_in_the_next() {
 }
 
 /// A restart at any time changes nothing: neither when it ends nor what it is called.
+/// Whoever asked for a session's end gets it, though the session comes to its limit before anybody has looked for it.
+#[test]
+fn an_end_that_was_asked_for_outlives_the_session() {
+    let mut w = World::new(rules());
+    w.lifetime = 7_200;
+    w.at(0.0).open("bob", 1);
+    relay(&mut w, "bob", 1, 0..24, MB);
+    let session = w.events[0].session_id;
+    w.reducer.end_session(Timestamp(w.now), session, &"asked".into());
+    w.at(24.0 * HOUR + 60.0).advance();
+    assert_eq!(w.ends().len(), 1, "{:#?}", w.told());
+    w.reducer.look_on(usize::MAX);
+    let named: Vec<u64> = w.reducer.take_to_end().iter().map(|t| t.id.0).collect();
+    assert_eq!(named, [1]);
+}
+
 #[test]
 fn a_restart_changes_nothing() {
     let play = |restarts: &[f64]| {

@@ -156,6 +156,27 @@ fn those_who_are_to_be_ended_are_looked_for_in_parts() {
     assert!(!w.reducer.is_looking() && !w.reducer.look_on(usize::MAX));
 }
 
+/// Tables grow while somebody looks: what was asked for in the midst is looked for everywhere all the same.
+#[test]
+fn a_look_goes_all_round_though_the_table_grows() {
+    /// More than a table grows by at a time.
+    const MORE: u64 = 20_000;
+    let mut w = with_many_open(Rules::default());
+    let session = w.events[0].session_id;
+    let mut blocks = Blocks::default();
+    blocks.insert(None, b"nobody", "balance".into());
+    let now = Timestamp(w.now);
+    w.reducer.set_blocks(now, Arc::new(blocks));
+    assert!(w.reducer.look_on(10));
+    w.reducer.end_session(now, session, &"asked".into());
+    for id in OPEN + 1..=OPEN + MORE {
+        w.open("later", id);
+    }
+    while w.reducer.look_on(10) {}
+    let named: Vec<u64> = w.reducer.take_to_end().iter().map(|t| t.id.0).collect();
+    assert_eq!(named, [1]);
+}
+
 #[test]
 fn lifetimes_that_run_out_together_end_in_parts() {
     let nothing = |_: &mut World| {};

@@ -138,6 +138,8 @@ impl Watch {
     /// The task has its turn for the first time.
     pub(crate) fn begin(&mut self) {
         self.began = Instant::now();
+        // The thread that made it may have been another one.
+        self.computed_before = (self.computed)();
     }
 
     /// How long the work has lasted that is under way.

@@ -194,11 +194,12 @@ impl Housekeeper {
 
     /// How much is kept, and from when on.
     async fn measure_store(&self) -> turnhook_store::Result<()> {
-        // A database that only speaks like PostgreSQL may not say it, and is no worse for that.
-        let bytes = self.store.ledger().bytes().await.unwrap_or(0);
-        let oldest = self.store.ledger().oldest().await?;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.metrics.store_bytes.set(gauge(bytes));
+        // A database that only speaks like PostgreSQL may not say it, and is no worse for that.
+        if let Ok(bytes) = self.store.ledger().bytes().await {
+            self.metrics.store_bytes.set(gauge(bytes));
+        }
+        let oldest = self.store.ledger().oldest().await?;
         let seconds = oldest.map_or(0, |at| at.0 / 1000);
         self.metrics.ledger_oldest.set(gauge(seconds));
         Ok(())

@@ -65,6 +65,11 @@ impl Unwatched {
         self.0.pop_front()
     }
 
+    /// All of it, to be handed in whatever is due before it.
+    pub(super) fn take(&mut self) -> VecDeque<Gap> {
+        std::mem::take(&mut self.0)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

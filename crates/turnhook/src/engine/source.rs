@@ -270,6 +270,13 @@ impl SourceTask {
         !current.unwatched.is_empty()
     }
 
+    /// What a follower did not watch is put among its gaps, before it leads: of those it drops what others heard.
+    pub(super) fn pass_all_unwatched(&mut self, current: &mut LoopState) {
+        for gap in current.unwatched.take() {
+            self.gap(current, gap);
+        }
+    }
+
     /// One slice of what there is to do: applies what has arrived, and lets time pass up to now if that was all.
     /// Whether there is more to do at once.
     pub(super) fn work(&mut self, current: &mut LoopState, first: Option<Signal>) -> bool {
@@ -308,7 +315,8 @@ impl SourceTask {
             }
         };
         slices::look(&mut self.reducer, &slice);
-        self.compare(&slice);
+        // A slice of its own: where much is heard, that one is over, and a comparison that takes too long is sure of nothing.
+        self.compare(&Slice::begin());
         if let Some(committing) = self.role.committing_mut() {
             let gaps = &mut committing.gaps;
             self.wedges

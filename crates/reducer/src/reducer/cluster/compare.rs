@@ -33,7 +33,7 @@ pub struct Comparison {
     /// The places of open allocations that are committed, or of which an earlier life is.
     present: HashSet<(u32, AllocationId)>,
     judged: HashSet<LifeKey>,
-    /// Once all rows were compared: what is left of those that have ended, and from where on those that are open are.
+    /// Once all rows were compared: what is left of those that have ended, and the place from which on open ones are left.
     rest: Option<Rest>,
 }
 

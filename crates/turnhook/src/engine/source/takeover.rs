@@ -64,6 +64,7 @@ impl SourceTask {
             Taken::Joined(joined, clock) => {
                 self.reducer = joined.map_err(panicked)?;
                 current.wall_ahead = None;
+                self.pass_all_unwatched(current);
                 if self.may_lead(epoch) {
                     current.behind_since = Some(self.watch.now());
                     self.lead(current, epoch, clock).await;
@@ -105,6 +106,7 @@ impl SourceTask {
             current.role_again_at = Some(Instant::now());
             return;
         }
+        self.pass_all_unwatched(current);
         // One that slices work on is none that can be looked at to the end.
         self.wedges.begin_anew();
         self.telemetry
