@@ -3,10 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use turnhook_reducer::{
-    Comparison, Reducer, ServerRef,
+    Reducer, ServerRef,
     message::{AllocationId, Kind, Leg, Message},
     source::{Gap, GapReason},
-    state::Table,
     time::Timestamp,
 };
 
@@ -22,14 +21,6 @@ use crate::model::{
 };
 use crate::world::START;
 
-/// A follower's comparison that is under way.
-pub(crate) struct Comparing {
-    clock: Timestamp,
-    comparison: Comparison,
-    rows: VecDeque<(Table, u64, Vec<u8>)>,
-    parts: usize,
-}
-
 pub(crate) struct Node {
     pub(crate) n: usize,
     pub(crate) skew: u64,
@@ -43,7 +34,6 @@ pub(crate) struct Node {
     pub(crate) lagging_since: Option<u64>,
     pub(crate) dead_since: u64,
     pub(crate) next_confirm: u64,
-    pub(crate) comparing: Option<Comparing>,
     pub(crate) next_beat: u64,
     pub(crate) next_full: u64,
     /// The clock of its last commit that is known to have succeeded, or of what it last compared with.
@@ -76,7 +66,6 @@ impl Node {
             lagging_since: None,
             dead_since: 0,
             next_confirm: 0,
-            comparing: None,
             next_beat: 0,
             next_full: 0,
             committed: Timestamp(0),
@@ -109,7 +98,6 @@ impl Node {
         self.deaf = true;
         self.deaf_since = self.committed.0.min(clock);
         self.next_confirm = clock + 20_000;
-        self.comparing = None;
         self.hear(clock, GapReason::Restart);
     }
 
@@ -238,58 +226,11 @@ impl Node {
         self.committed = self.committed.max(store.clock);
     }
 
-    /// In one go, or in parts between which it goes on to hear.
     pub(crate) fn confirm(&mut self, store: &Store, clock: u64) {
         self.next_confirm = clock + 20_000;
-        let committed = self.committed;
         self.doubt(store);
-        let Some(reducer) = self.reducer.as_mut() else {
-            return;
-        };
-        if clock.is_multiple_of(2) {
-            reducer.confirm(store.clock, store.confirming()).unwrap();
-        } else {
-            // What was compared counts once all is.
-            self.committed = committed;
-            let rows = store
-                .confirming()
-                .map(|(table, key, row)| (table, key, row.clone()));
-            self.comparing = Some(Comparing {
-                clock: store.clock,
-                comparison: reducer.compare(store.clock),
-                rows: rows.collect(),
-                parts: 0,
-            });
-        }
-        self.is_silent();
-    }
-
-    /// A part of a comparison.
-    pub(crate) fn go_on_comparing(&mut self) {
-        let (Some(c), Some(reducer)) = (self.comparing.as_mut(), self.reducer.as_mut()) else {
-            return;
-        };
-        c.parts += 1;
-        let more = match c.rows.pop_front() {
-            Some((table, key, row)) => {
-                reducer.compare_row(&mut c.comparison, table, key, &row).unwrap();
-                true
-            }
-            None => {
-                // Few places are in use, and they are the first.
-                let steps = if c.parts % 4 == 0 { usize::MAX } else { 1 };
-                reducer.compare_rest(&mut c.comparison, steps)
-            }
-        };
-        if !more {
-            self.committed = self.committed.max(c.clock);
-            self.comparing = None;
-        }
-        self.is_silent();
-    }
-
-    fn is_silent(&mut self) {
         if let Some(reducer) = self.reducer.as_mut() {
+            reducer.confirm(store.clock, store.confirming()).unwrap();
             let output = reducer.drain(true);
             assert!(output.events.is_empty() && output.changes.is_empty() && output.unattributed.is_empty());
         }
@@ -304,7 +245,6 @@ impl Node {
         ears: &mut Ears,
         barrier: bool,
     ) {
-        self.comparing = None;
         self.doubt(store);
         let at = self.wall(clock);
         if barrier {

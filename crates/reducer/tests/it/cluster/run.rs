@@ -307,8 +307,6 @@ impl Run<'_> {
             }
             if node.epoch.is_some() {
                 self.lead(n);
-            } else if node.comparing.is_some() {
-                node.go_on_comparing();
             } else if clock >= node.next_confirm && !self.store.down {
                 node.confirm(&self.store, clock);
             }

@@ -21,7 +21,6 @@ use crate::{
         loading::{Comparing, EndsRead, LoadError, Stage, Taken, TakingOver},
         recording::Reason,
         role::{AGAIN, CONFIRM, Leading, Role},
-        slices::Slice,
         supervisor::{Ended, words_of_join},
     },
     health,
@@ -212,27 +211,25 @@ impl SourceTask {
         Ok(())
     }
 
-    /// Goes on comparing, until the slice is over; a part of it at least.
-    pub(super) fn compare(&mut self, slice: &Slice) {
+    /// Compares, in one go: generated histories bill some usage twice where messages are heard between the parts of it.
+    pub(super) fn compare(&mut self) {
         let Role::Follower(following) = &mut self.role else {
             return;
         };
         let Some(comparing) = &mut following.comparing else {
             return;
         };
-        let more = loop {
+        loop {
             match comparing.go_on(&mut self.reducer) {
-                Ok(true) if !slice.is_over() => {}
-                Ok(more) => break more,
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(error) => {
                     error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
-                    break false;
+                    break;
                 }
             }
-        };
-        if !more {
-            let compared = following.comparing.take();
-            spawn_blocking(move || drop(compared));
         }
+        let compared = following.comparing.take();
+        spawn_blocking(move || drop(compared));
     }
 }
