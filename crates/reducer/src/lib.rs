@@ -75,6 +75,6 @@ mod wall;
 pub use identity::Identity;
 pub use internal::Broken;
 pub use reducer::{
-    Comparison, HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook,
-    SilentThread, Stats, TOGETHER,
+    HearsSince, Notice, Output, Reducer, RestoreError, Restoring, ServerRef, SilenceLook, SilentThread,
+    Stats, TOGETHER,
 };

@@ -43,7 +43,6 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashSet};
 
 use cluster::Cluster;
-pub use cluster::Comparison;
 use hearing::Hearing;
 pub use hearing::HearsSince;
 use outgoing::Outgoing;

@@ -3,11 +3,11 @@
 
 use tokio::task::{JoinError, JoinHandle};
 use turnhook_reducer::{
-    Comparison, Identity, Reducer, RestoreError, Restoring, rules::Rules, state::Table, time::Timestamp,
+    Identity, Reducer, RestoreError, Restoring, rules::Rules, state::Table, time::Timestamp,
 };
 use turnhook_store::{Epoch, SourceId, State};
 
-use super::{fault, slices::STEPS};
+use super::fault;
 
 /// A reducer as it was committed, and the time of its last commit.
 pub(crate) type Restored = (Reducer, Option<Timestamp>);
@@ -34,11 +34,13 @@ impl Rows {
         self.index.push((table, key, self.bytes.len()));
     }
 
-    fn get(&self, n: usize) -> Option<(Table, u64, &[u8])> {
-        let (table, key, to) = *self.index.get(n)?;
-        let before = n.checked_sub(1).and_then(|n| self.index.get(n));
-        let from = before.map_or(0, |(.., to)| *to);
-        Some((table, key, self.bytes.get(from..to).unwrap_or_default()))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Table, u64, &[u8])> {
+        let mut from = 0;
+        self.index.iter().map(move |(table, key, to)| {
+            let row = self.bytes.get(from..*to).unwrap_or_default();
+            from = *to;
+            (*table, *key, row)
+        })
     }
 }
 
@@ -87,38 +89,6 @@ pub(crate) type EndsRead = turnhook_store::Result<(Rows, Option<Timestamp>)>;
 
 /// Rows that are being read for a follower.
 pub(crate) type Confirming = JoinHandle<EndsRead>;
-
-/// Rows in a part of a comparison: a few milliseconds.
-const ROWS: usize = 1024;
-
-/// What is committed, as it is being compared with what a follower knows.
-pub(crate) struct Comparing {
-    rows: Rows,
-    next: usize,
-    comparison: Comparison,
-}
-
-impl Comparing {
-    pub(super) fn new(reducer: &Reducer, rows: Rows, clock: Timestamp) -> Comparing {
-        Comparing {
-            rows,
-            next: 0,
-            comparison: reducer.compare(clock),
-        }
-    }
-
-    /// A part of it. Whether there is more.
-    pub(super) fn go_on(&mut self, reducer: &mut Reducer) -> Result<bool, RestoreError> {
-        for _ in 0..ROWS {
-            let Some((table, key, row)) = self.rows.get(self.next) else {
-                return Ok(reducer.compare_rest(&mut self.comparison, STEPS));
-            };
-            reducer.compare_row(&mut self.comparison, table, key, row)?;
-            self.next += 1;
-        }
-        Ok(true)
-    }
-}
 
 /// A takeover that has not come to its end.
 pub(crate) struct TakingOver {

@@ -15,7 +15,7 @@ use super::{
     cluster::{GivenBack, Holdings, Validity},
     committing::{Committing, Made, ready},
     fault,
-    loading::{Comparing, Confirming, EndsRead, Taken, TakingOver, confirmed, taken_over},
+    loading::{Confirming, EndsRead, Taken, TakingOver, confirmed, taken_over},
     supervisor::words_of_join,
 };
 
@@ -59,8 +59,6 @@ pub(crate) struct Following {
     pub(super) heard_until: Option<Timestamp>,
     pub(super) confirm_at: Instant,
     pub(super) confirming: Option<Confirming>,
-    /// What was read of what is committed.
-    pub(super) comparing: Option<Comparing>,
     pub(super) taking_over: Option<TakingOver>,
 }
 
@@ -78,7 +76,6 @@ impl Following {
             heard_until: None,
             confirm_at: Instant::now() + CONFIRM,
             confirming: None,
-            comparing: None,
             taking_over: None,
         }
     }
@@ -141,11 +138,6 @@ impl Role {
     /// Whether the state is another thread's, for a while.
     pub(super) fn is_joining(&self) -> bool {
         matches!(self, Role::Follower(following) if following.is_joining())
-    }
-
-    /// Whether a follower compares what it knows with what is committed.
-    pub(super) fn is_comparing(&self) -> bool {
-        matches!(self, Role::Follower(following) if following.comparing.is_some())
     }
 
     /// What comes to its end next; never, if nothing is under way.

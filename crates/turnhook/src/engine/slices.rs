@@ -30,7 +30,7 @@ impl Slice {
 }
 
 /// Steps of the reducer between two looks at the time: each is some microseconds.
-pub(super) const STEPS: usize = 256;
+const STEPS: usize = 256;
 
 /// Lets time pass towards `to`, and goes on with what earlier inputs left to be done, until the slice is over. Whether
 /// more is left to do.

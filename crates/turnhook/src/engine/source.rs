@@ -152,8 +152,7 @@ impl SourceTask {
             // Nothing is heard while the state is another thread's, or while the store has enough to do.
             let hears = !self.is_held_back() && !self.role.is_joining();
             let nap = if hears { self.nap() } else { PULSE };
-            let aside = self.reducer.is_looking() || self.role.is_comparing();
-            let busy = hears && (current.busy || aside || !current.unwatched.is_empty());
+            let busy = hears && (current.busy || self.reducer.is_looking() || !current.unwatched.is_empty());
             let commit_at = self.role.committing().and_then(|committing| committing.commit_at);
             let listen_again_at = self.role.listen_again_at();
             let signal = tokio::select! {
@@ -315,7 +314,6 @@ impl SourceTask {
             }
         };
         slices::look(&mut self.reducer, &slice);
-        self.compare();
         if let Some(committing) = self.role.committing_mut() {
             let gaps = &mut committing.gaps;
             self.wedges

@@ -1,4 +1,5 @@
-//! What a follower knows, compared with what is committed, in parts: messages and time are handed in between them.
+//! What a follower knows, compared with what is committed. In one go: with messages between its parts some usage was
+//! billed twice in generated histories.
 
 use hashbrown::HashSet;
 
@@ -21,28 +22,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// So many that are open here, or have ended, are looked at in a step.
-const LOOKED_AT: usize = 8;
-
-/// A comparison that is under way: what happens here after it began is left to the next one.
-#[derive(Debug)]
-pub struct Comparison {
-    clock: Timestamp,
-    began: Timestamp,
+/// What was read of what is committed.
+#[derive(Default)]
+struct Comparison {
     evicted_until: Timestamp,
     /// The places of open allocations that are committed, or of which an earlier life is.
-    present: HashSet<(u32, AllocationId)>,
+    present: HashSet<u32>,
     judged: HashSet<LifeKey>,
-    /// Once all rows were compared: what is left of those that have ended, and the place from which on open ones are left.
-    rest: Option<Rest>,
-}
-
-#[derive(Debug)]
-struct Rest {
-    /// Nothing can have been billed and forgotten since the last comparison.
-    sure: bool,
-    kept: std::vec::IntoIter<LifeKey>,
-    open: u32,
 }
 
 /// What is committed of a key.
@@ -53,45 +39,35 @@ struct Committed {
 }
 
 impl Reducer {
-    /// The tables whose rows [`Reducer::compare_row`] needs.
+    /// The tables whose rows [`Reducer::confirm`] needs.
     pub const CONFIRMING: [Table; 3] = [Table::Allocation, Table::Tombstone, Table::Source];
 
-    /// Compares what this follower knows with what is committed as of `clock`, in one go: see [`Reducer::compare`].
+    /// Compares what this follower knows with what is committed as of `clock`: the rows of [`Reducer::CONFIRMING`], all of
+    /// them. Ended allocations whose end is committed are forgotten, and so are those that were committed before and are no
+    /// more: they were ended, and their tombstones are gone. To be called every 20 s or so. Where the committed clock has
+    /// moved by more than 40 s since the last time, something may have been billed and forgotten in between; then all that
+    /// is not among the rows is taken for that, since billing twice is worse than not billing.
+    ///
+    /// # Errors
+    /// A row that cannot be read.
     pub fn confirm<R: AsRef<[u8]>>(
         &mut self,
         clock: Timestamp,
         rows: impl IntoIterator<Item = (Table, u64, R)>,
     ) -> Result<(), RestoreError> {
-        let mut comparison = self.compare(clock);
+        if !self.is_following() {
+            return Ok(());
+        }
+        let mut comparison = Comparison::default();
         for (table, key, row) in rows {
             self.compare_row(&mut comparison, table, key, row.as_ref())?;
         }
-        self.compare_rest(&mut comparison, usize::MAX);
+        self.forget_absent(clock, &comparison);
         Ok(())
     }
 
-    /// Begins to compare what this follower knows with what is committed as of `clock`: the rows of
-    /// [`Reducer::CONFIRMING`], all of them, are handed to [`Reducer::compare_row`], and then
-    /// [`Reducer::compare_rest`] is called as long as there is more. Anything else may be handed in between; a
-    /// comparison that is given up leaves nothing that is wrong. Ended allocations whose end is committed are
-    /// forgotten, and so are those that were committed before and are no more: they were ended, and their
-    /// tombstones are gone. To be done every 20 s or so. Where the committed clock has moved by more than 40 s
-    /// since the last time, something may have been billed and forgotten in between; then all that is not among the
-    /// rows is taken for that, since billing twice is worse than not billing.
-    #[must_use]
-    pub fn compare(&self, clock: Timestamp) -> Comparison {
-        Comparison {
-            clock,
-            began: self.now,
-            evicted_until: Timestamp(0),
-            present: HashSet::with_capacity(self.allocations.len()),
-            judged: HashSet::new(),
-            rest: None,
-        }
-    }
-
     /// Compares with one row. Fails if it cannot be read.
-    pub fn compare_row(
+    fn compare_row(
         &mut self,
         comparison: &mut Comparison,
         table: Table,
@@ -160,7 +136,7 @@ impl Reducer {
         let open = self.find_allocation(&key);
         let name = self.names.find(realm, username);
         let Some(follower) = self.cluster.follower.as_mut() else {
-            return; // it has come to lead since the comparison began
+            return self.broken("one that does not follow compares");
         };
         let kept_key = name.map(|name| (server, id, name));
         let kept = kept_key.and_then(|key| follower.kept.get(&key));
@@ -171,7 +147,7 @@ impl Reducer {
         let (same, newer_from) = place(&sights, &committed.sight);
         let kept_len = kept.len();
         if let Some(slot) = open {
-            comparison.present.insert((slot, id));
+            comparison.present.insert(slot);
             // One that is later than what is committed was not heard of there.
             if newer_from > kept_len {
                 follower.seen.insert(slot);
@@ -199,61 +175,43 @@ impl Reducer {
         });
     }
 
-    /// All rows were compared: forgets what was committed and is no more, as far as about `steps` steps of some
-    /// microseconds each go. Whether there is more to be looked at.
-    pub fn compare_rest(&mut self, comparison: &mut Comparison, steps: usize) -> bool {
-        let (now, most) = (self.now, steps.saturating_mul(LOOKED_AT));
-        let Comparison {
-            clock,
-            began,
-            evicted_until,
-            present,
-            judged,
-            rest,
-        } = comparison;
-        let (clock, began) = (*clock, *began);
+    /// Forgets what was committed and is no more.
+    fn forget_absent(&mut self, clock: Timestamp, comparison: &Comparison) {
+        let now = self.now;
         let Some(follower) = self.cluster.follower.as_ref() else {
-            return false; // it has come to lead since the comparison began
+            return self.broken("a follower that follows no more");
         };
-        let rest = rest.get_or_insert_with(|| Rest {
-            sure: follower.is_sure(clock, *evicted_until),
-            kept: follower.kept.keys().copied().collect::<Vec<_>>().into_iter(),
-            open: 0,
-        });
-        let sure = rest.sure;
+        // Nothing can have been billed and forgotten since the last comparison.
+        let sure = follower.is_sure(clock, comparison.evicted_until);
         let before = Follower {
             compared_at: follower.compared_at,
             ..Follower::default()
         };
         let gaps = self.cluster.gaps.clone();
         let young = |opened_at: Timestamp| before.is_young(opened_at, &gaps, clock);
-        for key in rest.kept.by_ref().take(most) {
-            let judged = judged.contains(&key);
+        let keys: Vec<LifeKey> = follower.kept.keys().copied().collect();
+        for key in keys {
+            let judged = comparison.judged.contains(&key);
             self.forget_kept(key, |lives| {
                 lives.retain(|life| {
                     let old = life.ended_at.is_none_or(|at| at.plus(UNSETTLED_TTL) < now);
-                    let later = life.ended_at.is_some_and(|at| at > began);
-                    !old && (later || judged || (sure && !life.seen && young(life.opened_at)))
+                    !old && (judged || (sure && !life.seen && young(life.opened_at)))
                 });
             });
         }
-        if !rest.kept.as_slice().is_empty() {
-            return true;
-        }
-        let places = self.allocations.capacity();
-        let until = (rest.open as usize).saturating_add(most).min(places) as u32;
+        let Some(follower) = self.cluster.follower.as_mut() else {
+            return self.broken("a follower that follows no more");
+        };
+        follower.clock = follower.clock.max(clock);
+        follower.compared_at = now;
         let mut over = Vec::new();
-        for slot in rest.open..until {
-            let (Some(a), Some(follower)) = (self.allocation(slot), self.cluster.follower.as_ref()) else {
-                continue; // a place that none has
-            };
-            let opened_at = a.opened_at.get();
-            let unheard = sure && !follower.seen.contains(&slot) && young(opened_at);
-            if !present.contains(&(slot, a.id)) && !unheard && opened_at <= began {
+        for (slot, a) in self.allocations.iter() {
+            let slot = slot as u32;
+            let unheard = sure && !follower.seen.contains(&slot) && young(a.opened_at.get());
+            if !comparison.present.contains(&slot) && !unheard {
                 over.push(slot);
             }
         }
-        rest.open = until;
         self.sort_allocations(&mut over);
         for slot in over {
             let key = self
@@ -267,13 +225,5 @@ impl Reducer {
                 });
             }
         }
-        if (until as usize) < places {
-            return true;
-        }
-        if let Some(follower) = self.cluster.follower.as_mut() {
-            follower.clock = follower.clock.max(clock);
-            follower.compared_at = began;
-        }
-        false
     }
 }

@@ -15,7 +15,6 @@ mod life;
 mod stale;
 mod takeover;
 
-pub use compare::Comparison;
 use hashbrown::HashMap;
 
 use crate::{relayed::Carried, time::Timestamp};

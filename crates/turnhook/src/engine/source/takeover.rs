@@ -18,7 +18,7 @@ use crate::{
         cluster::Lead,
         committing::Committing,
         fault, lanes,
-        loading::{Comparing, EndsRead, LoadError, Stage, Taken, TakingOver},
+        loading::{EndsRead, LoadError, Stage, Taken, TakingOver},
         recording::Reason,
         role::{AGAIN, CONFIRM, Leading, Role},
         supervisor::{Ended, words_of_join},
@@ -112,8 +112,6 @@ impl SourceTask {
             .broken(self.watch.now(), self.reducer.take_broken());
         if let Role::Follower(following) = &mut self.role {
             following.confirming = None;
-            let given_up = following.comparing.take();
-            spawn_blocking(move || drop(given_up));
             following.heard_until = committed.unheard_since().or(clock);
         }
         if self.sharing.as_ref().is_some_and(|s| s.listening.is_some()) {
@@ -182,8 +180,10 @@ impl SourceTask {
         let Role::Follower(following) = &mut self.role else {
             return;
         };
-        let is_at_it = following.confirming.is_some() || following.comparing.is_some();
-        if is_at_it || following.taking_over.is_some() || Instant::now() < following.confirm_at {
+        if following.confirming.is_some()
+            || following.taking_over.is_some()
+            || Instant::now() < following.confirm_at
+        {
             return;
         }
         following.confirm_at = Instant::now() + CONFIRM;
@@ -193,7 +193,7 @@ impl SourceTask {
         following.confirming = Some(reading);
     }
 
-    /// Begins to compare. Fails with what keeps the source from going on.
+    /// Compares what this follower knows with what was read. Fails with what keeps the source from going on.
     pub(crate) fn ends_read(&mut self, read: Result<EndsRead, JoinError>) -> Ended {
         let Role::Follower(following) = &mut self.role else {
             return Ok(());
@@ -201,35 +201,16 @@ impl SourceTask {
         following.confirming = None;
         match read.map_err(|error| format!("a look at what is committed: {}", words_of_join(error)))? {
             Ok((rows, clock)) => {
-                let clock = clock.unwrap_or_default();
-                following.comparing = Some(Comparing::new(&self.reducer, rows, clock));
+                let compared = self.reducer.confirm(clock.unwrap_or_default(), rows.iter());
+                if let Err(error) = compared {
+                    error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
+                }
+                spawn_blocking(move || drop(rows));
             }
             Err(error) => self
                 .store_health
                 .failed("what is committed cannot be read now", &error),
         }
         Ok(())
-    }
-
-    /// Compares, in one go: generated histories bill some usage twice where messages are heard between the parts of it.
-    pub(super) fn compare(&mut self) {
-        let Role::Follower(following) = &mut self.role else {
-            return;
-        };
-        let Some(comparing) = &mut following.comparing else {
-            return;
-        };
-        loop {
-            match comparing.go_on(&mut self.reducer) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    error!(source = %self.telemetry.name(), %error, "what is committed cannot be read");
-                    break;
-                }
-            }
-        }
-        let compared = following.comparing.take();
-        spawn_blocking(move || drop(compared));
     }
 }
