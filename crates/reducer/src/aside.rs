@@ -29,7 +29,8 @@ pub(crate) struct Unconfirmed {
     /// The client's half of a report of which the peer's has yet to come, and when it came.
     pub(crate) half: Option<(Timestamp, Counters)>,
     pub(crate) reported: bool,
-    pub(crate) wrapped: bool,
+    /// coturn's counters may have wrapped in a report of it.
+    pub(crate) inexact: bool,
 }
 
 /// An allocation that has ended, and whose end was taken in.
@@ -78,8 +79,8 @@ pub(crate) struct TombstoneMore {
     pub(crate) withheld: u64,
     /// What it carried besides and nobody was billed for: perhaps one half of a report, of which the other was lost.
     pub(crate) unbilled: Option<Carried>,
-    /// coturn's counters may have wrapped in a report of it.
-    pub(crate) wrapped: bool,
+    /// See [`crate::flags::Flags::INEXACT`].
+    pub(crate) inexact: bool,
     /// What the totals of the life before said, where this one has none: see [`crate::allocation::Rare`].
     pub(crate) before: Option<Legs>,
     /// Its client went to another address: a refresh or a `new` from where it was before may be a copy.

@@ -34,8 +34,9 @@ bitflags! {
         const LEAVING = 1 << 11;
         /// A refresh came from another client address than a status before it.
         const MOVED = 1 << 12;
-        /// A report was so late that coturn's 32-bit counters may have wrapped in it.
-        const WRAPPED = 1 << 13;
+        /// Whatever its totals say is not called exact: a report was so late that coturn's 32-bit counters may have
+        /// wrapped in it, or one came after its end, so that the totals after that may be those of another life.
+        const INEXACT = 1 << 13;
         /// Its server's address is an IPv4 address.
         const IPV4 = 1 << 14;
         /// Not all that came from its peers went on to its client, as far as is certain: see [`Rare`].
@@ -47,7 +48,7 @@ impl Flags {
     /// Those that rows of the first format do not have.
     pub(crate) const LATER: Flags = Flags::LEAVING
         .union(Flags::MOVED)
-        .union(Flags::WRAPPED)
+        .union(Flags::INEXACT)
         .union(Flags::IPV4);
     /// It keeps no session alive: what is left is to hear its totals.
     pub(crate) const GONE: Flags = Flags::CLOSING.union(Flags::LEAVING);

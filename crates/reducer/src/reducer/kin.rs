@@ -108,10 +108,10 @@ impl Reducer {
         self.index_allocation(slot, key.hash);
         // What was heard under the new address before is its own.
         let kept = self.take_aside(key);
-        if kept.wrapped
+        if kept.inexact
             && let Some(a) = self.allocations.get_mut(slot as usize)
         {
-            a.flags.insert(Flags::WRAPPED);
+            a.flags.insert(Flags::INEXACT);
         }
         if !kept.carried.is_zero() {
             let carried = self.allocation(slot)?.carried().plus(kept.carried);
@@ -133,7 +133,7 @@ impl Reducer {
                     a.carried(),
                     a.relayed(peer_leg),
                     a.rare.as_ref().map_or(0, |r| r.withheld),
-                    a.flags & (Flags::RELAYED | Flags::OPENED_SEEN | Flags::WRAPPED),
+                    a.flags & (Flags::RELAYED | Flags::OPENED_SEEN | Flags::INEXACT),
                 );
                 let session = a.session;
                 if session != NONE {
@@ -155,7 +155,7 @@ impl Reducer {
                 let mut flags = Flags::empty();
                 flags.set(Flags::RELAYED, rest.more.relayed > 0);
                 flags.set(Flags::OPENED_SEEN, rest.opened_seen);
-                flags.set(Flags::WRAPPED, rest.more.wrapped);
+                flags.set(Flags::INEXACT, rest.more.inexact);
                 self.forget_tombstone(slot);
                 if let Some(server) = stopped {
                     self.had_not_stopped(server);

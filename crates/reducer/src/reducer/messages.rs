@@ -208,8 +208,11 @@ impl Reducer {
     /// `deleted` or a total was heard before.
     fn on_closing(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
         match kind {
-            // A repeat; or traffic that comes after the end, and so is not of this allocation.
-            Kind::Deleted | Kind::Traffic(..) => false,
+            Kind::Deleted => false, // a repeat
+            Kind::Traffic(_, counters) => {
+                self.reported_after_end(slot, counters);
+                false
+            }
             Kind::Refreshed(status) if status.lifetime == 0 => false,
             Kind::New(status) | Kind::Refreshed(status) => {
                 // The totals will not come any more: coturn speaks of one allocation in order.
@@ -228,6 +231,19 @@ impl Reducer {
                 self.on_total(slot, leg, counters);
                 true
             }
+        }
+    }
+
+    /// A report after the end is not of this allocation, and so perhaps none of the totals that follow. Or it is a copy:
+    /// then they are its own, and count as they would.
+    fn reported_after_end(&mut self, slot: u32, counters: Counters) {
+        let stale = self.stale_of(slot).is_some(); // from before a takeover
+        let Some(a) = self.allocations.get_mut(slot as usize) else {
+            return self.broken("a report after the end of no allocation");
+        };
+        if counters != Counters::ZERO && !a.flags.contains(Flags::INEXACT) && !stale {
+            a.flags.insert(Flags::INEXACT);
+            self.mark(slot, Dirty::Hard);
         }
     }
 
@@ -308,9 +324,9 @@ impl Reducer {
             return self.broken("traffic of no allocation");
         };
         let late = lateness(&counters);
-        let wraps = late == Lateness::MayHaveWrapped && !a.flags.contains(Flags::WRAPPED);
+        let wraps = late == Lateness::MayHaveWrapped && !a.flags.contains(Flags::INEXACT);
         a.flags
-            .set(Flags::WRAPPED, wraps || a.flags.contains(Flags::WRAPPED));
+            .set(Flags::INEXACT, wraps || a.flags.contains(Flags::INEXACT));
         if a.flags.contains(Flags::LEAVING) && counters != Counters::ZERO {
             a.rare().quiet_at = now;
         }

@@ -23,7 +23,7 @@ pub(crate) struct Opening {
     pub(crate) billed: Carried,
     pub(crate) reported: bool,
     /// coturn's counters may have wrapped in a report of that.
-    pub(crate) wrapped: bool,
+    pub(crate) inexact: bool,
     pub(crate) twin: u16,
 }
 
@@ -74,7 +74,7 @@ impl Reducer {
         // Between the halves of a report nothing is decided.
         let relays = opening.reported && self.has_relayed(&opening.carried.legs, true);
         flags.set(Flags::RELAYED, relays);
-        flags.set(Flags::WRAPPED, opening.wrapped);
+        flags.set(Flags::INEXACT, opening.inexact);
         flags.set(Flags::LEAVING, status.is_some_and(|s| s.lifetime == 0));
         let kin = !opening.seen && self.has_kin(key);
         flags.set(

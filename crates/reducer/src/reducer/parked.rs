@@ -159,7 +159,7 @@ impl Reducer {
                 client_total: a.totals().0,
                 withheld: withheld.saturating_add(waited),
                 unbilled,
-                wrapped: a.flags.contains(Flags::WRAPPED),
+                inexact: a.flags.contains(Flags::INEXACT),
                 before: a.rare.as_ref().and_then(|r| r.before.as_deref().copied()),
                 moved: a.flags.contains(Flags::MOVED),
                 stopped_at,
@@ -260,7 +260,7 @@ impl Reducer {
 
     /// A message for an allocation that has ended.
     pub(crate) fn on_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
-        let now = self.now;
+        let (now, stale) = (self.now, self.stale_of_ended(slot).is_some());
         let Some(t) = self.tombstones.get_mut(slot) else {
             self.broken("a message for no tombstone");
             return false;
@@ -277,7 +277,15 @@ impl Reducer {
         match kind {
             // Perhaps forged, perhaps of a next life: that will be known once a status or totals come.
             Kind::Traffic(..) if copied => false,
-            Kind::Traffic(leg, counters) => self.set_aside(key, leg, counters),
+            Kind::Traffic(leg, counters) => {
+                // Nothing is reported after a total: the other leg's may be of that life, too.
+                let after_total = t.rest.more.client_total.is_some() && !t.rest.more.inexact && !stale;
+                if after_total && counters != Counters::ZERO {
+                    t.rest.more.inexact = true;
+                    self.outgoing.tombstone(slot);
+                }
+                self.set_aside(key, leg, counters)
+            }
             Kind::New(status) => {
                 let details = self.details(&status);
                 if self.is_copy_of_ended(slot, &details) {
@@ -463,7 +471,7 @@ impl Reducer {
         a.opened_at = Moment::from(opened_at);
         a.flags.insert(Flags::REVIVED);
         a.flags.set(Flags::OVERCOUNTED, rest.mixed);
-        a.flags.set(Flags::WRAPPED, rest.more.wrapped || kept.wrapped);
+        a.flags.set(Flags::INEXACT, rest.more.inexact || kept.inexact);
         a.flags.set(Flags::MOVED, rest.more.moved);
         a.flags.insert(Flags::TOUCHED | Flags::REPORTED);
         a.flags.set(Flags::DELTAS_ONLY, rest.more.kin);

@@ -344,7 +344,7 @@ impl Reducer {
             self.broken("counters of no allocation may have wrapped");
             return true;
         };
-        if a.flags.contains(Flags::WRAPPED) {
+        if a.flags.contains(Flags::INEXACT) {
             return true;
         }
         let many = many_packets(&settled.minus(a.legs()));

@@ -43,7 +43,7 @@ impl Reducer {
                     carried: Carried::default(),
                     half: None,
                     reported: false,
-                    wrapped: false,
+                    inexact: false,
                 };
                 let slot = self.unconfirmed.insert(entry, 0, self.now.plus(UNCONFIRMED_TTL));
                 self.unconfirmed_table.insert(key.hash, slot);
@@ -65,7 +65,7 @@ impl Reducer {
                 }
             }
             entry.reported |= leg == last_leg;
-            entry.wrapped |= lateness(&counters) == Lateness::MayHaveWrapped;
+            entry.inexact |= lateness(&counters) == Lateness::MayHaveWrapped;
         } else {
             self.broken("an unconfirmed id that was just found");
         }
@@ -95,7 +95,7 @@ impl Reducer {
         kept.map_or_else(Opening::default, |u| Opening {
             carried: u.carried,
             reported: u.reported,
-            wrapped: u.wrapped,
+            inexact: u.inexact,
             ..Opening::default()
         })
     }

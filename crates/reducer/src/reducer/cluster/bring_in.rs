@@ -44,7 +44,7 @@ impl Reducer {
         let Some(a) = self.allocations.get_mut(slot as usize) else {
             return self.broken("no allocation to merge a life into");
         };
-        a.flags |= life.flags & (Flags::MOVED | Flags::WRAPPED);
+        a.flags |= life.flags & (Flags::MOVED | Flags::INEXACT);
         if a.flags.contains(Flags::LEAVING) && life.quiet_at > Timestamp(0) {
             // It did not go on longer than to the moment at which that is brought in.
             a.rare().quiet_at = life.quiet_at.min(now);
@@ -93,7 +93,7 @@ impl Reducer {
                 reported: life.flags.contains(Flags::REPORTED),
                 twin: life.twin,
                 billed: life.billed.plus(*doubted),
-                wrapped: life.flags.contains(Flags::WRAPPED),
+                inexact: life.flags.contains(Flags::INEXACT),
             },
         );
         let Some(a) = self.allocations.get_mut(slot as usize) else {
@@ -110,7 +110,7 @@ impl Reducer {
                 | Flags::SHARED
                 | Flags::DELTAS_ONLY
                 | Flags::MOVED
-                | Flags::WRAPPED
+                | Flags::INEXACT
                 | Flags::LEAVING);
         if life.quiet_at > Timestamp(0) {
             a.rare().quiet_at = life.quiet_at.min(now);

@@ -19,6 +19,7 @@ pub(crate) struct Ears {
     /// By life: which nodes heard its `new`, and anything else of it; when.
     pub(super) new: BTreeMap<usize, u8>,
     pub(super) other: BTreeMap<usize, u8>,
+    pub(super) report: BTreeMap<usize, u8>,
     pub(super) client_total: BTreeMap<usize, u8>,
     pub(super) peer_total: BTreeMap<usize, u8>,
     pub(super) at: BTreeMap<usize, Vec<u64>>,
@@ -33,10 +34,13 @@ pub(crate) struct Ears {
 impl Ears {
     pub(crate) fn heard(&mut self, node: usize, life: usize, mark: Mark, at: u64) {
         let bit = 1u8 << node;
-        self.at.entry(life).or_default().push(at);
+        if !matches!(mark, Mark::Report) {
+            self.at.entry(life).or_default().push(at);
+        }
         let map = match mark {
             Mark::New => &mut self.new,
             Mark::Other => &mut self.other,
+            Mark::Report => &mut self.report,
             Mark::ClientTotal => &mut self.client_total,
             Mark::PeerTotal => &mut self.peer_total,
             Mark::Snapshot => return,
@@ -57,7 +61,7 @@ impl Ears {
                 Mark::Other => heard.other = true,
                 Mark::ClientTotal => heard.client_total = true,
                 Mark::PeerTotal => heard.peer_total = true,
-                Mark::Snapshot => {}
+                Mark::Report | Mark::Snapshot => {}
             }
         }
     }
@@ -88,6 +92,7 @@ impl Run<'_> {
         Heard {
             new: by(&self.ears.new),
             other: by(&self.ears.other) || client_total || peer_total,
+            report: by(&self.ears.report),
             client_total,
             peer_total,
             at: Vec::new(),

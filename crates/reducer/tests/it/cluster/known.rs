@@ -49,6 +49,10 @@ fn carry(life: u8, up: Size, down: Size, told: bool) -> Step {
     }
 }
 
+fn close(missed: [u8; 5]) -> Step {
+    Step::Close { life: 0, missed }
+}
+
 /// What the leader counted in the life before, having missed the `new` of the next, waits in a follower's queue.
 #[test]
 fn what_waited_for_a_follower_is_not_told_in_two_lives() {
@@ -116,4 +120,32 @@ fn no_two_sessions_have_one_id() {
         Step::CrashLeader,
     ];
     holds(&three_nodes(StartOn::Relay, false, steps));
+}
+
+/// The next life's `new` was lost, and its totals make a whole with those of the life before: what it reported in
+/// between, after a total of the one before, shows that they are not of one.
+#[test]
+fn totals_of_two_lives_are_not_exact() {
+    let ended = vec![
+        open(false, 1, true, 0),
+        close([0, 0, 0, 0, 7]),
+        Step::Restart,
+        open(false, 1, true, 3),
+        carry(0, Check, Nothing, false),
+        close([0, 0, 3, 7, 0]),
+    ];
+    let closing = vec![
+        open(false, 0, true, 0),
+        close([0, 0, 0, 7, 0]),
+        Step::Restart,
+        open(false, 0, true, 7),
+        carry(0, Nothing, Check, false),
+        close([0, 0, 7, 0, 7]),
+    ];
+    for (steps, totals_grace) in [(ended, 5_000), (closing, 20_000)] {
+        let mut history = three_nodes(StartOn::Allocation, false, steps);
+        history.rules.totals_grace = totals_grace;
+        history.clean_end = false;
+        holds(&history);
+    }
 }

@@ -7,6 +7,7 @@ use turnhook_reducer::{
     message::{AllocationId, Kind, Leg, Message},
     source::{Gap, GapReason},
     time::Timestamp,
+    usage::Counters,
 };
 
 use super::{
@@ -203,6 +204,10 @@ impl Node {
                 .filter(|_| clock > said_at + 4_000 || clock < self.resumed_at + 16_000)
             {
                 ears.late.insert(life);
+            }
+            let report = matches!(&said.word, Word::Traffic(_, c) if *c != Counters::default());
+            if let Some(life) = said.life.filter(|_| report) {
+                ears.heard(self.n, life, Mark::Report, reducer.now().0);
             }
             if let Some((life, mark)) = said.life.zip(mark) {
                 ears.heard(self.n, life, mark, reducer.now().0);

@@ -418,6 +418,9 @@ impl<'a> Judge<'a> {
         if self.lives(key, report.opened_at.0).len() > 1 || lives.iter().any(again) {
             return; // two incarnations of one millisecond, or one that looks like two
         }
+        if lives.iter().any(|i| self.known.makes_a_whole(*i)) {
+            return;
+        }
         let carried = |i: &usize| self.of_source(self.fleet.lives[*i].carried.legs);
         let is_true = |told: Legs| {
             (0..lives.len()).any(|from| {

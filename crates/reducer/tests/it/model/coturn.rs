@@ -68,6 +68,8 @@ pub(crate) struct Heard {
     pub(crate) new: bool,
     /// A status other than `new`, or a total.
     pub(crate) other: bool,
+    /// A report that is not zero.
+    pub(crate) report: bool,
     pub(crate) client_total: bool,
     pub(crate) peer_total: bool,
     /// When anything but traffic was, by turnhook's clock.

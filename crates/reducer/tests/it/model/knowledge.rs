@@ -20,6 +20,8 @@ pub(crate) struct Knowledge {
     hopeless: Vec<bool>,
     /// For no other reason than that two servers share its key, and what was held up may be heard as that of a later one.
     counted_again: Vec<bool>,
+    /// A total of it may make a whole with one of the life before.
+    makes_a_whole: Vec<bool>,
 }
 
 impl Knowledge {
@@ -34,6 +36,7 @@ impl Knowledge {
             counted_again: lives()
                 .map(|life| !is_hopeless(fleet, outcome, life) && is_counted_again(fleet, life))
                 .collect(),
+            makes_a_whole: lives().map(|life| makes_a_whole(fleet, life)).collect(),
         }
     }
 
@@ -48,6 +51,10 @@ impl Knowledge {
     /// Whether its counters have a bound nevertheless: all of it may be told once more.
     pub(crate) fn is_counted_again(&self, life: usize) -> bool {
         self.counted_again[life]
+    }
+
+    pub(crate) fn makes_a_whole(&self, life: usize) -> bool {
+        self.makes_a_whole[life]
     }
 
     pub(crate) fn all_are_clear(&self) -> bool {
@@ -114,6 +121,14 @@ fn is_counted_again(fleet: &Fleet, life: usize) -> bool {
     let shared = of_key().any(|l| l.server != life.server);
     let namesakes = fleet.lives.iter().filter(|l| is_namesake(&l.key, &life.key));
     shared && { namesakes }.any(|l| l.gap)
+}
+
+/// Nothing says that it is not the life before, of which not both totals were heard: neither its `new` nor a report.
+fn makes_a_whole(fleet: &Fleet, life: usize) -> bool {
+    let of_key = |l: &&Life| l.key == fleet.lives[life].key;
+    let heard = &fleet.lives[life].heard;
+    let before = fleet.lives[..life].iter().rfind(of_key).map(|l| &l.heard);
+    !heard.new && !heard.report && before.is_some_and(|b| !(b.client_total && b.peer_total))
 }
 
 fn is_known_throughout(life: &Life) -> bool {

@@ -62,6 +62,8 @@ pub(crate) struct StatusKey {
 pub(crate) enum Mark {
     New,
     Other,
+    /// A report that is not zero.
+    Report,
     ClientTotal,
     PeerTotal,
     Snapshot,

@@ -121,8 +121,11 @@ impl Run<'_> {
         self.committed_at = self.reducer.now();
         for (life, mark, at) in self.uncommitted.drain(..) {
             let heard = &mut self.fleet.lives[life].heard;
-            heard.at.push(at);
+            if !matches!(mark, Mark::Report) {
+                heard.at.push(at);
+            }
             match mark {
+                Mark::Report => heard.report = true,
                 Mark::New => heard.new = true,
                 Mark::Other => heard.other = true,
                 Mark::ClientTotal => (heard.client_total, heard.other) = (true, true),

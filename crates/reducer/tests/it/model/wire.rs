@@ -2,7 +2,7 @@
 
 use turnhook_reducer::{
     message::{AllocationId, Kind, Leg, Message, Status},
-    usage::Legs,
+    usage::{Counters, Legs},
 };
 
 use super::{
@@ -163,7 +163,10 @@ impl Run<'_> {
             Word::New(grant) => (Kind::New(status(grant)), Some(Mark::New)),
             Word::Refreshed(grant) => (Kind::Refreshed(status(grant)), Some(Mark::Other)),
             Word::Deleted => (Kind::Deleted, Some(Mark::Other)),
-            Word::Traffic(leg, counters) => (Kind::Traffic(*leg, *counters), None),
+            Word::Traffic(leg, counters) => (
+                Kind::Traffic(*leg, *counters),
+                (*counters != Counters::default()).then_some(Mark::Report),
+            ),
             Word::Total(leg, counters) => {
                 let mark = match leg {
                     Leg::Client => Some(Mark::ClientTotal),
