@@ -184,10 +184,12 @@ impl Reducer {
         if t.rest.totals_seen || !life.has_more_than(&t.rest.carried()) {
             return;
         }
+        let believed = life.believed_peer_total(&billed);
         let mut life = Life {
-            peer_total: life.believed_peer_total(&billed),
+            peer_total: believed.map(|(total, _)| total),
             ..life.clone()
         };
+        let is_total = life.cannot_have_wrapped() && believed.is_none_or(|(_, is_its)| is_its);
         if let Some(slot) = self.revive(slot, key, None) {
             if life.client_total.is_some()
                 && let Some(a) = self.allocations.get_mut(slot as usize)
@@ -195,11 +197,14 @@ impl Reducer {
                 a.rare().client_total = None; // both totals are of what the follower heard
             }
             self.begin_closing(slot);
-            if let Some(peer) = life.peer_total.filter(|_| !life.cannot_have_wrapped()) {
-                // Whether what was billed had missed a wrap is not known any more: not called a total.
+            if let Some(peer) = life.peer_total.filter(|_| !is_total) {
+                // Whether what was billed had missed a wrap, or was of another life, is not known any more: not called a
+                // total.
                 let before = self.allocation(slot).map(|a| a.carried()).unwrap_or_default();
                 let legs = billed.max(Legs { peer, ..billed });
-                self.count(slot, &Carried { legs, ..before }, true);
+                // As far as it is certain here that it went on to the client.
+                let sent_on = before.sent_on.max(life.carried.sent_on);
+                self.count(slot, &Carried { legs, sent_on }, true);
                 life.peer_total = None;
             }
             self.totals_of_life(slot, &life);

@@ -107,12 +107,12 @@ impl Life {
         }
     }
 
-    /// The peer leg's total, unwrapped from what was billed and what was seen here. A wrap that the client leg
-    /// speaks against is not believed.
-    pub(crate) fn believed_peer_total(&self, billed: &Legs) -> Option<Counters> {
+    /// The peer leg's total, unwrapped from what was billed and what was seen here, and whether it can be its total: a
+    /// wrap that the client leg speaks against is not believed.
+    pub(crate) fn believed_peer_total(&self, billed: &Legs) -> Option<(Counters, bool)> {
         let most = most_of_peer(self.client_total.unwrap_or(billed.client));
         let seen = billed.peer.max(self.carried.legs.peer);
-        Some(unwrap_peer(seen, self.peer_total?, most).0)
+        Some(unwrap_peer(seen, self.peer_total?, most))
     }
 
     /// Whether so few packets were carried between coturn and the peers that they cannot hold 4 GiB.
@@ -132,7 +132,7 @@ impl Life {
         let peer = self.believed_peer_total(legs);
         let (client, peer) = (
             self.client_total.unwrap_or(legs.client),
-            peer.unwrap_or(legs.peer),
+            peer.map_or(legs.peer, |(peer, _)| peer),
         );
         let both = self.client_total.is_some() && self.peer_total.is_some();
         client != legs.client
@@ -150,9 +150,11 @@ impl Life {
         if differs || theirs.opened_at > earliest(self.opened_at, gaps).plus(SKEW) {
             (self.carried, self.counted) = Default::default();
             let (late, since) = if differs { (0, QUEUE) } else { (SKEW, 0) };
+            // One that its client has let go closed before its totals were heard.
+            let over = |(at, _): (Timestamp, CloseReason)| earliest(at.max(self.heard_at), gaps);
             if self
                 .closed
-                .is_some_and(|(at, _)| earliest(at, gaps).plus(late) < theirs.opened_at.plus(since))
+                .is_some_and(|closed| over(closed).plus(late) < theirs.opened_at.plus(since))
             {
                 (self.client_total, self.peer_total) = (None, None);
                 self.closed = None;

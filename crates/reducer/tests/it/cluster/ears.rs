@@ -24,6 +24,8 @@ pub(crate) struct Ears {
     pub(super) peer_total: BTreeMap<usize, u8>,
     pub(super) at: BTreeMap<usize, Vec<u64>>,
     pub(super) promised: BTreeMap<usize, Heard>,
+    /// Which nodes led with the client's total, and with the peers'.
+    pub(super) led_with: BTreeMap<usize, [u8; 2]>,
     pub(super) batches: u64,
     /// Lives of which a node heard so late that its times say little.
     pub(crate) late: BTreeSet<usize>,
@@ -53,8 +55,14 @@ impl Ears {
         self.batches
     }
 
-    pub(crate) fn promise(&mut self, marks: &[(usize, Mark)]) {
+    pub(crate) fn promise(&mut self, node: usize, marks: &[(usize, Mark)]) {
         for (life, mark) in marks {
+            let led_with = self.led_with.entry(*life).or_default();
+            match mark {
+                Mark::ClientTotal => led_with[0] |= 1 << node,
+                Mark::PeerTotal => led_with[1] |= 1 << node,
+                _ => {}
+            }
             let heard = self.promised.entry(*life).or_default();
             match mark {
                 Mark::New => heard.new = true,
@@ -121,8 +129,8 @@ impl Run<'_> {
         let key = &self.fleet.lives[life].key;
         let reused = self.fleet.lives[life + 1..].iter().any(|l| l.key == *key);
         // Totals of which each was heard by another node are not promised to come together.
-        let by = |map: &BTreeMap<usize, u8>| map.get(&life).copied().unwrap_or(0);
-        let halves = by(&self.ears.client_total) & by(&self.ears.peer_total) == 0;
+        let [client, peer] = self.ears.led_with.get(&life).copied().unwrap_or_default();
+        let halves = client & peer == 0;
         if halves && self.history.rules.peer_leg != PeerLeg::Absent {
             return Heard::default();
         }

@@ -149,3 +149,85 @@ fn totals_of_two_lives_are_not_exact() {
         holds(&history);
     }
 }
+
+/// Its leader heard of it when it closed, five seconds after its client had let it go; the totals are those of the same.
+#[test]
+fn totals_that_come_long_after_the_client_let_go_are_its_own() {
+    let steps = vec![
+        Step::DeafLeader,
+        open(true, 0, false, 0),
+        Step::AskDeletion { life: 0, missed: 0 },
+        carry(0, Nothing, Nothing, true),
+        Step::Refresh {
+            life: 0,
+            moves: false,
+            missed: 6,
+        },
+        Step::Hear(2),
+        Step::Wait(5_000),
+        close([0, 0, 0, 5, 0]),
+        Step::HandOver,
+        Step::HandOver,
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    (history.nodes, history.skews) = (2, vec![0; 2]);
+    history.clean_end = false;
+    holds(&history);
+}
+
+/// The peer's total is below what was counted of two lives that nobody could tell apart: it is not the total of all that.
+#[test]
+fn a_total_that_is_not_believed_is_none_after_a_takeover() {
+    let steps = vec![
+        open(false, 2, true, 0),
+        Step::Carry {
+            life: 0,
+            up: Check,
+            down: Nothing,
+            strangers: Nothing,
+            report: Some([6, 0]),
+        },
+        Step::Restart,
+        Step::Crash(0),
+        open(false, 2, true, 6),
+        Step::Wait(15_000),
+        carry(0, Check, Nothing, false),
+        close([0, 2, 0, 2, 0]),
+        Step::Wait(5_000),
+        Step::CrashLeader,
+        Step::Wait(0),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    history.clean_end = false;
+    holds(&history);
+}
+
+/// The leader heard neither its `new` nor its client's total, and coturn's counters may have wrapped: what a follower saw
+/// go on to the client is billed nevertheless.
+#[test]
+fn what_a_follower_saw_go_on_is_billed_without_a_total() {
+    let steps = vec![
+        open(true, 0, false, 2),
+        Step::CrashLeader,
+        Step::Carry {
+            life: 0,
+            up: Nothing,
+            down: Size::Giga,
+            strangers: Size::Many,
+            report: None,
+        },
+        Step::Carry {
+            life: 0,
+            up: Nothing,
+            down: Nothing,
+            strangers: Size::Many,
+            report: None,
+        },
+        close([0, 0, 0, 2, 0]),
+        Step::Wait(10_000),
+        Step::CrashLeader,
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    history.clean_end = false;
+    holds(&history);
+}

@@ -352,11 +352,11 @@ impl Node {
             return self.step_down(outcome, clock);
         }
         if fate == Some(CommitFate::Unheard) {
-            ears.promise(&batch.marks);
+            ears.promise(self.n, &batch.marks);
             return;
         }
         if let Some(batch) = self.batch.take() {
-            ears.promise(&batch.marks);
+            ears.promise(self.n, &batch.marks);
             self.committed = batch.clock;
         }
     }

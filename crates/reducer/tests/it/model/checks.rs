@@ -315,7 +315,7 @@ impl<'a> Judge<'a> {
     /// Whether its totals say what is missing: not where its client moved while it was thought to have ended, nor
     /// where its server came from another address and no status said so.
     pub(super) fn counts_on(&self, life: &Life) -> bool {
-        if life.moved() && self.told_under_many(&life.key) {
+        if life.moved() && (self.several_nodes || self.told_under_many(&life.key)) {
             return false;
         }
         // What comes twice of one life may come in the midst of the next of its key.
