@@ -9,7 +9,7 @@ use crate::{aside::UNSETTLED_TTL, message::AllocationId, time::Timestamp};
 
 /// By how much the committed clock may have moved from one [`crate::Reducer::confirm`] to the next so that nothing
 /// can have ended and been forgotten in between: a tombstone lives for 60 s at least.
-const PATIENCE: u64 = 40_000;
+pub(crate) const PATIENCE: u64 = 40_000;
 /// Server, allocation and name (held), as the follower numbers them.
 pub(crate) type LifeKey = (u32, AllocationId, u32);
 

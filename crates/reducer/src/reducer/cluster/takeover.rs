@@ -10,8 +10,8 @@ use hashbrown::HashSet;
 use super::{
     super::Reducer,
     behind::{Behind, Stale},
-    follower::{Follower, LifeKey},
-    life::{Life, Sight, place},
+    follower::{Follower, LifeKey, PATIENCE},
+    life::{Life, Sight, earliest, place},
 };
 use crate::{flags::Flags, intern::NONE, relayed::Carried, session::Phase, time::Timestamp};
 
@@ -48,6 +48,7 @@ struct TakeOver<'a> {
     follower: &'a Follower,
     base: &'a mut Reducer,
     clock: Timestamp,
+    at: Timestamp,
     /// As committed.
     evicted_until: Timestamp,
     stale: Stale,
@@ -90,6 +91,7 @@ impl Reducer {
             follower: &follower,
             base: &mut committed,
             clock,
+            at,
             evicted_until,
             stale: Stale::new(clock, at),
             met: Vec::new(),
@@ -312,6 +314,8 @@ impl TakeOver<'_> {
         for slot in unmet {
             self.behind(slot, None);
         }
+        // Nothing that was said before still waits here.
+        let waits_since = earliest(self.at, &self.ours.cluster.gaps);
         for (slot, t) in self.base.tombstones.iter() {
             if self.met_tombstones.contains(&slot) {
                 continue;
@@ -322,7 +326,7 @@ impl TakeOver<'_> {
                 // Perhaps only from the rows, of a node that took over before.
                 Some(ended) => self.ours.stale_of_ended(ended),
                 None => Some(Behind {
-                    new: true,
+                    new: t.opened_at.plus(PATIENCE) >= waits_since,
                     ..Behind::default()
                 }),
             };

@@ -116,6 +116,8 @@ impl Run<'_> {
         let earlier = (0..life).filter(|e| self.fleet.lives[*e].key == self.fleet.lives[life].key);
         let earlier: Vec<usize> = earlier.collect();
         heard.new &= earlier.iter().flat_map(|e| at(*e)).all(|at| at + CLOSE < first);
+        // What was heard and not committed is lost with those who heard it.
+        heard.new &= self.ears.promised.get(&life).is_some_and(|promised| promised.new);
         // Neither can those be told apart of which a node heard at a wrong time.
         heard.new &= !earlier.iter().chain([&life]).any(|l| self.ears.late.contains(l));
         heard

@@ -5,6 +5,7 @@ use turnhook_reducer::rules::{PeerLeg, Rules, StartOn};
 use super::{
     history::{History, Step},
     holds,
+    run::play,
 };
 use crate::model::call::Size::{self, Check, Nothing};
 
@@ -230,4 +231,23 @@ fn what_a_follower_saw_go_on_is_billed_without_a_total() {
     let mut history = three_nodes(StartOn::Allocation, false, steps);
     history.clean_end = false;
     holds(&history);
+    let run = play(&history);
+    let events = run.outcome.events.iter();
+    let billed: u64 = events.map(|e| e.usage_delta.billable_bytes).sum();
+    assert!(billed > 3_000_000_000, "billed {billed}");
+}
+
+/// A node that had forgotten the life before, which had ended a minute ago, leads: a `new` is not taken for that one's.
+#[test]
+fn a_new_does_not_wait_for_a_minute() {
+    let steps = vec![
+        open(false, 0, true, 0),
+        close([0, 0, 0, 5, 0]),
+        Step::Wait(50_000),
+        Step::CrashLeader,
+        Step::Restart,
+        open(false, 0, true, 0),
+        carry(0, Nothing, Nothing, false),
+    ];
+    holds(&three_nodes(StartOn::Allocation, false, steps));
 }

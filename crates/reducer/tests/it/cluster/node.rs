@@ -45,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) marks: Vec<(usize, Mark)>,
     /// Lives that it knew when it had not compared for too long: as a follower it keeps none of them.
     doubted: BTreeSet<usize>,
-    known: BTreeSet<usize>,
+    pub(crate) known: BTreeSet<usize>,
     /// Until when what it hears may have waited for as long as it could have been told and forgotten.
     stale_until: u64,
     resumed_at: u64,

@@ -384,6 +384,7 @@ impl Run<'_> {
             key.touched_at = clock;
             if reducer.snapshot_key(at, REALM, username, id, status(&key.grant), Some(idle)) {
                 self.ears.heard(n, key.life, Mark::Snapshot, reducer.now().0);
+                node.known.insert(key.life);
             }
         }
         reducer.snapshot_ended(at);

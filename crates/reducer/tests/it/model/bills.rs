@@ -11,7 +11,7 @@ use turnhook_reducer::{
 
 use super::{
     call::each,
-    checks::{Judge, WRAP},
+    checks::{Judge, WRAP, cannot_have_wrapped},
     coturn::{Key, Life},
 };
 
@@ -129,6 +129,8 @@ impl Judge<'_> {
                 // What is relayed of two lives, each by itself, is less than of one.
                 && !life.opened_again
                 && self.echo(life).is_zero()
+                // After a takeover such a total is none: which of them went on is known from reports alone.
+                && (!self.several_nodes || cannot_have_wrapped(life))
         };
         for user in self.users().into_iter().filter(|u| u.lives.iter().all(heard)) {
             let least: u64 = user

@@ -460,7 +460,7 @@ impl<'a> Judge<'a> {
 }
 
 /// So few packets do not wrap a counter of 32 bits.
-fn cannot_have_wrapped(life: &Life) -> bool {
+pub(super) fn cannot_have_wrapped(life: &Life) -> bool {
     let legs = &life.carried.legs;
     let packets = [
         legs.client.received_packets,
