@@ -151,6 +151,7 @@ impl Reducer {
         if started {
             self.emit(session, EventType::End);
             self.groups.session_ended(group, ended_at, &self.internal_errors);
+            self.begins_not_before(self.groups.current(group), ended_at);
         }
         self.mark_session(session);
         let Some(mut s) = self.sessions.try_remove(session as usize, &self.internal_errors) else {
@@ -167,6 +168,17 @@ impl Reducer {
             self.release_name(name);
         }
         self.release_group(group);
+    }
+
+    /// A group's next session that nothing was emitted of: the one before has ended only then, as a takeover can show.
+    fn begins_not_before(&mut self, session: u32, at: Timestamp) {
+        if let Some(s) = self.sessions.get_mut(session as usize)
+            && s.sequence == 0
+            && s.started_at.get() < at
+        {
+            s.started_at = Moment::from(at);
+            self.mark_session(session);
+        }
     }
 
     /// A group's allocations do not join this session any more.

@@ -14,7 +14,7 @@ use crate::{
     message::Leg,
     relayed::Carried,
     time::{Moment, Timestamp},
-    usage::Legs,
+    usage::{Counters, Legs},
 };
 
 impl Reducer {
@@ -159,6 +159,13 @@ impl Reducer {
     }
 
     fn totals_of_life(&mut self, slot: u32, life: &Life) {
+        let known = self.allocation(slot).map(|a| a.totals()).unwrap_or_default();
+        let differs = |a: Option<Counters>, b: Option<Counters>| a.zip(b).is_some_and(|(a, b)| a != b);
+        if (differs(known.0, life.client_total) || differs(known.1, life.peer_total))
+            && let Some(a) = self.allocations.get_mut(slot as usize)
+        {
+            a.flags.insert(Flags::INEXACT); // what was heard here is of another life, and would make a whole that never was
+        }
         for (leg, total) in [(Leg::Client, life.client_total), (Leg::Peer, life.peer_total)] {
             let known = self.allocations.get(slot as usize).map(|a| a.totals());
             let missing = match (leg, known) {

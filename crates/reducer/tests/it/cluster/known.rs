@@ -251,3 +251,50 @@ fn a_new_does_not_wait_for_a_minute() {
     ];
     holds(&three_nodes(StartOn::Allocation, false, steps));
 }
+
+/// A total that was committed, and the other of a life that a follower took for the same.
+#[test]
+fn totals_of_two_nodes_are_not_exact_where_they_differ() {
+    let steps = vec![
+        open(false, 2, true, 0),
+        close([0, 0, 0, 7, 0]),
+        Step::StoreDown,
+        Step::Restart,
+        open(false, 2, true, 0),
+        carry(0, Nothing, Check, false),
+        close([0; 5]),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    (history.nodes, history.skews) = (2, vec![0; 2]);
+    history.clean_end = false;
+    holds(&history);
+}
+
+/// The session before ended by what only a follower had heard, when the next was waiting to start.
+#[test]
+fn a_session_starts_when_the_one_before_has_ended() {
+    let steps = vec![
+        open(false, 0, false, 0),
+        carry(0, Check, Nothing, false),
+        Step::AskDeletion { life: 0, missed: 0 },
+        open(true, 0, true, 0),
+        Step::Carry {
+            life: 89,
+            up: Nothing,
+            down: Size::Part,
+            strangers: Nothing,
+            report: Some([0, 3]),
+        },
+        Step::DeafLeader,
+        Step::Wait(996),
+        Step::Restart,
+        Step::CrashLeader,
+        Step::Wait(10000),
+        Step::Crash(1),
+    ];
+    let mut history = three_nodes(StartOn::Relay, false, steps);
+    (history.nodes, history.skews) = (2, vec![0; 2]);
+    history.rules.linger = 0;
+    history.clean_end = false;
+    holds(&history);
+}
