@@ -300,7 +300,9 @@ impl Allocation {
     pub(crate) fn left_at(&self) -> Timestamp {
         let asked_at = self.status_at.get();
         let quiet_at = self.rare.as_ref().map_or(Timestamp(0), |r| r.quiet_at);
-        quiet_at.max(asked_at).min(asked_at.plus(LAST_WORDS))
+        let left_at = quiet_at.max(asked_at).min(asked_at.plus(LAST_WORDS));
+        // It may have been asked of a node whose clock is behind that of the one that saw it open.
+        left_at.max(self.opened_at.get())
     }
 
     pub(crate) fn details(&self) -> Details {

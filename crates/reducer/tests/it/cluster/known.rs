@@ -298,3 +298,27 @@ fn a_session_starts_when_the_one_before_has_ended() {
     history.clean_end = false;
     holds(&history);
 }
+
+/// Its client let it go by the clock of one node before it had opened by that of the other.
+#[test]
+fn nothing_closes_before_it_opens() {
+    let steps = vec![
+        Step::Crash(2),
+        Step::Wait(15_000),
+        open(false, 0, false, 2),
+        Step::Wait(1_000),
+        Step::Wait(0),
+        Step::Snapshot,
+        Step::AskDeletion { life: 0, missed: 6 },
+        Step::Forge {
+            user: 0,
+            size: Nothing,
+        },
+        Step::HandOver,
+        Step::AskDeletion { life: 0, missed: 0 },
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    (history.nodes, history.skews) = (2, vec![0, 2]);
+    history.clean_end = false;
+    holds(&history);
+}
