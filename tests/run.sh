@@ -65,7 +65,8 @@ say "Tests of the workspace"
 if ! cargo nextest --version > /dev/null 2>&1; then
     cargo install --quiet --locked cargo-nextest
 fi
-cargo nextest run --locked --workspace --no-fail-fast
+# Most tests wait for something most of the time: coturn, Redis, a clock.
+cargo nextest run --locked --workspace --no-fail-fast --test-threads "$((2 * $(nproc)))"
 
 say "Examples in the documentation"
 # nextest runs none.

@@ -249,9 +249,9 @@ impl Sight {
     }
 
     /// Whether whoever missed its `new` may have counted some of it in the life before: what was heard here may have
-    /// waited since then.
+    /// waited since then, or this node missed it too, and heard of it long after it had opened.
     pub(crate) fn may_be_counted_in(&self, before: &Sight) -> bool {
-        self.earliest <= before.heard_at.plus(QUEUE)
+        !self.opened_seen || self.earliest <= before.heard_at.plus(QUEUE)
     }
 
     /// How long before or after it theirs opened.

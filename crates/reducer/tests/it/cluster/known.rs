@@ -322,3 +322,33 @@ fn nothing_closes_before_it_opens() {
     history.clean_end = false;
     holds(&history);
 }
+
+/// Nobody heard the next life's `new`: what the leader counted in the life before may be of it, whenever another node
+/// first heard of it.
+#[test]
+fn what_was_counted_in_the_life_before_is_not_billed_again() {
+    let steps = vec![
+        Step::CrashLeader,
+        open(false, 0, false, 0),
+        Step::Wait(0),
+        open(false, 2, true, 4),
+        Step::Restart,
+        Step::HandOver,
+        open(false, 0, false, 0),
+        open_from(false, 2, true, false, 7),
+        carry(133, Nothing, Check, true),
+        Step::Wait(0),
+        open(true, 0, false, 0),
+        Step::PauseLeader,
+        Step::Wait(15_000),
+        Step::CrashLeader,
+        Step::Refresh {
+            life: 64,
+            moves: false,
+            missed: 0,
+        },
+        Step::Wait(9_000),
+    ];
+    let history = three_nodes(StartOn::Allocation, true, steps);
+    holds(&history);
+}
