@@ -260,7 +260,7 @@ impl Reducer {
 
     /// A message for an allocation that has ended.
     pub(crate) fn on_tombstone(&mut self, slot: u32, key: &Key<'_>, kind: Kind<'_>) -> bool {
-        let (now, stale) = (self.now, self.stale_of_ended(slot).is_some());
+        let now = self.now;
         let Some(t) = self.tombstones.get_mut(slot) else {
             self.broken("a message for no tombstone");
             return false;
@@ -278,12 +278,7 @@ impl Reducer {
             // Perhaps forged, perhaps of a next life: that will be known once a status or totals come.
             Kind::Traffic(..) if copied => false,
             Kind::Traffic(leg, counters) => {
-                // Nothing is reported after a total: the other leg's may be of that life, too.
-                let after_total = t.rest.more.client_total.is_some() && !t.rest.more.inexact && !stale;
-                if after_total && counters != Counters::ZERO {
-                    t.rest.more.inexact = true;
-                    self.outgoing.tombstone(slot);
-                }
+                self.reported_after_total(slot, counters);
                 self.set_aside(key, leg, counters)
             }
             Kind::New(status) => {
@@ -343,6 +338,18 @@ impl Reducer {
             Kind::TotalTraffic(Leg::Client, total) if mixed && billed.client.exceeds(&total) => false,
             Kind::TotalTraffic(leg, total) if self.is_total_before_ended(slot, leg, total) => false,
             Kind::TotalTraffic(leg, total) => self.on_late_total(slot, key, leg, total, &billed, twin),
+        }
+    }
+
+    /// Nothing is reported after a total: a report after the client's is of another life, and so the peers' total may be.
+    pub(crate) fn reported_after_total(&mut self, tombstone: u32, counters: Counters) {
+        let Some(t) = self.tombstones.get_mut(tombstone) else {
+            return self.broken("a report after the total of no tombstone");
+        };
+        let more = &mut t.rest.more;
+        if counters != Counters::ZERO && more.client_total.is_some() && !more.inexact {
+            more.inexact = true;
+            self.outgoing.tombstone(tombstone);
         }
     }
 

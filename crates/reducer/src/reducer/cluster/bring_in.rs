@@ -160,11 +160,13 @@ impl Reducer {
 
     fn totals_of_life(&mut self, slot: u32, life: &Life) {
         let known = self.allocation(slot).map(|a| a.totals()).unwrap_or_default();
-        let differs = |a: Option<Counters>, b: Option<Counters>| a.zip(b).is_some_and(|(a, b)| a != b);
-        if (differs(known.0, life.client_total) || differs(known.1, life.peer_total))
-            && let Some(a) = self.allocations.get_mut(slot as usize)
-        {
-            a.flags.insert(Flags::INEXACT); // what was heard here is of another life, and would make a whole that never was
+        let agrees = |known: Option<Counters>, heard: Option<Counters>| known.is_none() || known == heard;
+        // One total of each node may be of two lives, and make a whole that never was.
+        let agree = agrees(known.0, life.client_total) && agrees(known.1, life.peer_total);
+        if let Some(a) = self.allocations.get_mut(slot as usize) {
+            a.flags |= life.flags & Flags::INEXACT;
+            a.flags
+                .set(Flags::INEXACT, !agree || a.flags.contains(Flags::INEXACT));
         }
         for (leg, total) in [(Leg::Client, life.client_total), (Leg::Peer, life.peer_total)] {
             let known = self.allocations.get(slot as usize).map(|a| a.totals());

@@ -79,6 +79,7 @@ impl Life {
         let carried = if all { Carried::default() } else { t.rest.carried() };
         let mut flags = Flags::TOUCHED | Flags::REPORTED | Flags::CLOSING;
         flags.set(Flags::OPENED_SEEN, t.rest.opened_seen);
+        flags.set(Flags::INEXACT, t.rest.more.inexact);
         let reason = if all {
             CloseReason::Closed
         } else {

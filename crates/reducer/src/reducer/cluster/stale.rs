@@ -183,6 +183,7 @@ impl Reducer {
                         Leg::Peer => *counted = counted.plus_peer(counters, Counters::ZERO, 0),
                     }
                 }
+                self.reported_after_total(slot, counters);
                 Some(false)
             }
             Kind::Refreshed(status) => {

@@ -103,6 +103,7 @@ impl Run<'_> {
             report: by(&self.ears.report),
             client_total,
             peer_total,
+            apart: self.ears.client_total.get(&life) != self.ears.peer_total.get(&life),
             at: Vec::new(),
         }
     }

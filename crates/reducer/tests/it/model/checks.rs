@@ -389,6 +389,7 @@ impl<'a> Judge<'a> {
                 }
                 let sure = report.totals_seen
                     && life.copies.is_zero()
+                    && !life.heard.apart
                     && !life.new_copied
                     && self.counts_on(life)
                     && cannot_have_wrapped(life)

@@ -72,6 +72,8 @@ pub(crate) struct Heard {
     pub(crate) report: bool,
     pub(crate) client_total: bool,
     pub(crate) peer_total: bool,
+    /// One node heard one of its totals, and not the other.
+    pub(crate) apart: bool,
     /// When anything but traffic was, by turnhook's clock.
     pub(crate) at: Vec<u64>,
 }
