@@ -247,6 +247,18 @@ impl Reducer {
         }
     }
 
+    /// Nothing is reported after a total: a report after the client's is of another life, and so the peers' total may be.
+    pub(crate) fn reported_after_total(&mut self, tombstone: u32, counters: Counters) {
+        let Some(t) = self.tombstones.get_mut(tombstone) else {
+            return self.broken("a report after the total of no tombstone");
+        };
+        let more = &mut t.rest.more;
+        if counters != Counters::ZERO && more.client_total.is_some() && !more.inexact {
+            more.inexact = true;
+            self.outgoing.tombstone(tombstone);
+        }
+    }
+
     /// The next life of a key, whose last one has just ended. Where its `new` may be a copy, only what is beyond that
     /// one's is its own.
     pub(crate) fn open_next(

@@ -341,18 +341,6 @@ impl Reducer {
         }
     }
 
-    /// Nothing is reported after a total: a report after the client's is of another life, and so the peers' total may be.
-    pub(crate) fn reported_after_total(&mut self, tombstone: u32, counters: Counters) {
-        let Some(t) = self.tombstones.get_mut(tombstone) else {
-            return self.broken("a report after the total of no tombstone");
-        };
-        let more = &mut t.rest.more;
-        if counters != Counters::ZERO && more.client_total.is_some() && !more.inexact {
-            more.inexact = true;
-            self.outgoing.tombstone(tombstone);
-        }
-    }
-
     /// What waits to be billed by itself as long as nobody knows that there is a peer leg.
     pub(crate) fn waits_still(&self, withheld: u64) -> u64 {
         if self.reports_peer_leg() == Some(true) {

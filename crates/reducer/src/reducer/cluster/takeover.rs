@@ -245,6 +245,14 @@ impl TakeOver<'_> {
                 }
                 None => {}
             }
+            if sights
+                .get(newer_from)
+                .is_some_and(|next| next.may_be_counted_in(&theirs))
+            {
+                let here = same.and_then(|i| lives.get(i)).map(|(_, l)| l.known());
+                let there = self.base.tombstones.get(slot).map(|t| t.rest.carried());
+                doubted = there.unwrap_or_default().minus(here.unwrap_or_default());
+            }
             newer_from
         } else {
             // Nobody committed it, or it was billed and forgotten.

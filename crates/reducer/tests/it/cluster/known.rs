@@ -410,3 +410,24 @@ fn what_was_counted_in_the_life_before_is_not_billed_again() {
     let history = three_nodes(StartOn::Allocation, true, steps);
     holds(&history);
 }
+
+/// The leader missed the next life's `new`, and counted it to its end in the life before; who took over had heard it, late.
+#[test]
+fn what_ended_in_the_life_before_is_not_billed_again() {
+    let steps = vec![
+        open(false, 1, false, 0),
+        Step::Restart,
+        Step::CrashLeader,
+        Step::Wait(15_000),
+        Step::Lag(0),
+        open_from(false, 1, false, false, 2),
+        carry(0, Nothing, Nothing, false),
+        close([0; 5]),
+        Step::Wait(5_000),
+        Step::CrashLeader,
+        Step::Crash(2),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, true, steps);
+    history.clean_end = false;
+    holds(&history);
+}
