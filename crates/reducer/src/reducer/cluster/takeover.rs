@@ -197,17 +197,9 @@ impl TakeOver<'_> {
                 None if newer_from == lives.len() => self.behind(slot, lives.last()),
                 None => {}
             }
-            if sights
-                .get(newer_from)
-                .is_some_and(|next| next.may_be_counted_in(&theirs))
-            {
-                // They may have missed its `new`, and it waited here for longer than they counted it.
-                let here = same
-                    .and_then(|i| lives.get(i))
-                    .map(|(_, l)| l.billed.plus(l.counted));
-                let there = self.base.allocations.get(slot as usize).map(|a| a.carried());
-                doubted = there.unwrap_or_default().minus(here.unwrap_or_default());
-            }
+            let there = self.base.allocations.get(slot as usize).map(|a| a.carried());
+            let here = same.and_then(|i| lives.get(i)).map(|(_, life)| life);
+            doubted = may_be_of_next(sights.get(newer_from), &theirs, here, there);
             newer_from
         } else if let Some(slot) = self.base.find_tombstone(&base_key) {
             let Some(theirs) = self.base.tombstones.get(slot).map(Sight::of_ended) else {
@@ -245,14 +237,9 @@ impl TakeOver<'_> {
                 }
                 None => {}
             }
-            if sights
-                .get(newer_from)
-                .is_some_and(|next| next.may_be_counted_in(&theirs))
-            {
-                let here = same.and_then(|i| lives.get(i)).map(|(_, l)| l.known());
-                let there = self.base.tombstones.get(slot).map(|t| t.rest.carried());
-                doubted = there.unwrap_or_default().minus(here.unwrap_or_default());
-            }
+            let there = self.base.tombstones.get(slot).map(|t| t.rest.carried());
+            let here = same.and_then(|i| lives.get(i)).map(|(_, life)| life);
+            doubted = may_be_of_next(sights.get(newer_from), &theirs, here, there);
             newer_from
         } else {
             // Nobody committed it, or it was billed and forgotten.
@@ -420,6 +407,21 @@ impl TakeOver<'_> {
         }
         self.base.reviews_wait = false;
     }
+}
+
+/// How much of what was committed of a life may be of the next: they may have missed its `new`, and it waited here for
+/// longer than they counted it.
+fn may_be_of_next(
+    next: Option<&Sight>,
+    theirs: &Sight,
+    here: Option<&Life>,
+    there: Option<Carried>,
+) -> Carried {
+    if !next.is_some_and(|next| next.may_be_counted_in(theirs)) {
+        return Carried::default();
+    }
+    let here = here.map(Life::known).unwrap_or_default();
+    there.unwrap_or_default().minus(here)
 }
 
 /// The follower's tombstone of a life, if it too knows that it has ended.
