@@ -164,19 +164,6 @@ impl Life {
         self
     }
 
-    /// What it carried or was billed of, by deltas or by totals, whichever is more.
-    pub(crate) fn known(&self) -> Carried {
-        let counted = self.billed.plus(self.counted);
-        let totals = Legs {
-            client: self.client_total.unwrap_or_default(),
-            peer: self.peer_total.unwrap_or_default(),
-        };
-        Carried {
-            legs: counted.legs.max(totals),
-            ..counted
-        }
-    }
-
     /// Neither deletion nor a total was heard.
     pub(crate) fn is_open(&self) -> bool {
         self.closed.is_none()

@@ -420,7 +420,10 @@ fn may_be_of_next(
     if !next.is_some_and(|next| next.may_be_counted_in(theirs)) {
         return Carried::default();
     }
-    let here = here.map(Life::known).unwrap_or_default();
+    // Not what its totals say: what was counted here of another life is not in them.
+    let here = here
+        .map(|life| life.billed.plus(life.counted))
+        .unwrap_or_default();
     there.unwrap_or_default().minus(here)
 }
 

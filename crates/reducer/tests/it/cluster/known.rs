@@ -411,6 +411,37 @@ fn what_was_counted_in_the_life_before_is_not_billed_again() {
     holds(&history);
 }
 
+/// What the leader counted of two lives in one, of which the follower had heard the first one's total.
+#[test]
+fn a_total_does_not_say_what_was_counted_here() {
+    let steps = vec![
+        open(false, 1, false, 0),
+        open(true, 0, false, 0),
+        Step::Wait(1_028),
+        Step::Close {
+            life: 5,
+            missed: [0; 5],
+        },
+        Step::AskDeletion { life: 0, missed: 0 },
+        Step::CrashLeader,
+        carry(0, Nothing, Size::Many, false),
+        Step::Wait(1_418),
+        Step::Wait(6_000),
+        Step::Wait(1_544),
+        Step::PauseLeader,
+        Step::Wait(22_000),
+        Step::Restart,
+        Step::CrashLeader,
+        open(false, 1, false, 0),
+        carry(0, Nothing, Check, true),
+        Step::Wait(10_000),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    (history.nodes, history.skews) = (2, vec![0; 2]);
+    history.clean_end = false;
+    holds(&history);
+}
+
 /// The leader missed the next life's `new`, and counted it to its end in the life before; who took over had heard it, late.
 #[test]
 fn what_ended_in_the_life_before_is_not_billed_again() {
