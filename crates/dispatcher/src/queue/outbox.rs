@@ -147,6 +147,8 @@ struct Reading {
     dropped: Option<DeliveryId>,
     /// Finished or withdrawn meanwhile: rows may still call them pending.
     over: HashSet<DeliveryId>,
+    /// Some were withdrawn meanwhile: what was read, or held, of their sessions must not go before them. It is read anew.
+    withdrawn: bool,
 }
 
 impl Outbox {
@@ -227,6 +229,7 @@ impl Outbox {
         if let Some(reading) = &mut self.reading {
             reading.over.extend(ids);
             reading.held.retain(|delivery| !ids.contains(&delivery.id));
+            reading.withdrawn |= !ids.is_empty();
         }
     }
 
@@ -255,6 +258,7 @@ impl Outbox {
             held: Vec::new(),
             dropped: None,
             over: HashSet::new(),
+            withdrawn: false,
         });
         Some(wanted)
     }
@@ -297,8 +301,10 @@ impl Outbox {
         let Some(reading) = self.reading.take() else {
             return;
         };
-        let Some(page) = page else {
-            self.not_before = Some(now.plus(READ_AGAIN));
+        let Some(page) = page.filter(|_| !reading.withdrawn) else {
+            if !reading.withdrawn {
+                self.not_before = Some(now.plus(READ_AGAIN));
+            }
             self.go_back(reading.lowest_left_out());
             match reading.wanted {
                 Wanted::Rows(ids) => lines.ask_again(ids),
@@ -327,10 +333,11 @@ impl Outbox {
             Wanted::Oldest { after, .. } => {
                 insert(page.deliveries, false, &reading.over, lines, now);
                 if page.end {
-                    // Nothing is missing up to what was held; what no longer fits is read later.
+                    // Nothing is missing up to what was held, but for what was left out; what no longer fits is read later.
                     self.cursor = None;
                     for delivery in reading.held {
-                        if !lines.knows(delivery.id)
+                        if reading.dropped.is_none_or(|dropped| delivery.id < dropped)
+                            && !lines.knows(delivery.id)
                             && let Some(delivery) = self.offered(delivery, lines.counts(), bounds)
                         {
                             lines.insert(delivery, false, now);

@@ -14,6 +14,7 @@ use crate::{config::RateLimit, signature::Secret};
 mod model;
 mod moved;
 mod standstill;
+mod withdrawn;
 
 const T0: Timestamp = Timestamp(1_795_327_234_000);
 const OK: Option<StatusCode> = Some(StatusCode::OK);
