@@ -137,13 +137,11 @@ impl<T> Aside<T> {
     /// were filled, class, when it expires, value.
     pub(crate) fn restore(&mut self, mut rows: Vec<(u32, u64, usize, Timestamp, T)>) {
         rows.sort_by_key(|(_, number, ..)| *number);
-        let mut entries = Vec::with_capacity(rows.len());
         for (slot, number, class, expires_at, value) in rows {
-            entries.push((slot as usize, (number, value)));
+            self.slots.put(slot as usize, (number, value));
             self.orders[class & 1].push_back((number, slot, expires_at));
             self.next = self.next.max(number + 1);
         }
-        self.slots = Slots::of(entries);
     }
 
     /// Its place in the order in which they were filled.

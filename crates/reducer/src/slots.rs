@@ -1,7 +1,7 @@
 //! A slab that grows by pieces: what is there never moves. One that is a single array is copied when it is full, and with
 //! a million allocations that takes longer than anything else that is done between two looks at the sockets.
 
-use std::mem;
+use std::collections::BTreeSet;
 
 use crate::internal::InternalErrors;
 
@@ -9,20 +9,14 @@ use crate::internal::InternalErrors;
 /// be used. In tests few, so that there are many pieces.
 const PIECE: usize = if cfg!(test) { 64 } else { 16 * 1024 };
 
-/// Values in numbered places. A place that became free last is filled first, else the next new one is.
+/// Values in numbered places. The lowest free place is filled first: an order in which places became free would be lost
+/// with a restart, and what goes by places in memory would come out otherwise after one.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
-    pieces: Vec<Vec<Slot<T>>>,
-    /// The place to be filled next; a new one if it is the one after the last.
-    next: usize,
+    pieces: Vec<Vec<Option<T>>>,
+    /// Places in the pieces.
+    free: BTreeSet<usize>,
     len: usize,
-}
-
-#[derive(Debug)]
-enum Slot<T> {
-    Taken(T),
-    /// The place to be filled after this one.
-    Free(usize),
 }
 
 impl<T> Default for Slots<T> {
@@ -35,7 +29,7 @@ impl<T> Slots<T> {
     pub(crate) fn new() -> Slots<T> {
         Slots {
             pieces: Vec::new(),
-            next: 0,
+            free: BTreeSet::new(),
             len: 0,
         }
     }
@@ -55,11 +49,14 @@ impl<T> Slots<T> {
         self.pieces.len() * PIECE
     }
 
-    fn slot(&self, place: usize) -> Option<&Slot<T>> {
-        self.pieces.get(place / PIECE)?.get(place % PIECE)
+    /// The place after the last one in the pieces.
+    fn end(&self) -> usize {
+        self.pieces
+            .last()
+            .map_or(0, |last| self.capacity() - PIECE + last.len())
     }
 
-    fn slot_mut(&mut self, place: usize) -> Option<&mut Slot<T>> {
+    fn slot_mut(&mut self, place: usize) -> Option<&mut Option<T>> {
         self.pieces.get_mut(place / PIECE)?.get_mut(place % PIECE)
     }
 
@@ -68,134 +65,105 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn get(&self, place: usize) -> Option<&T> {
-        match self.slot(place)? {
-            Slot::Taken(value) => Some(value),
-            Slot::Free(_) => None,
-        }
+        self.pieces.get(place / PIECE)?.get(place % PIECE)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        match self.slot_mut(place)? {
-            Slot::Taken(value) => Some(value),
-            Slot::Free(_) => None,
-        }
+        self.slot_mut(place)?.as_mut()
     }
 
-    /// Puts a value in the next place. Its number.
+    /// Puts a value in the lowest free place. Its number.
     pub(crate) fn insert(&mut self, value: T) -> usize {
-        let place = self.next;
-        self.len += 1;
-        match self.slot_mut(place) {
-            Some(slot) => {
-                if let Slot::Free(next) = mem::replace(slot, Slot::Taken(value)) {
-                    self.next = next;
-                }
-            }
-            None => {
-                self.next = place + 1;
-                match self.pieces.last_mut() {
-                    Some(last) if last.len() < PIECE => last.push(Slot::Taken(value)),
-                    _ => {
-                        let mut piece = Vec::with_capacity(PIECE);
-                        piece.push(Slot::Taken(value));
-                        self.pieces.push(piece);
-                    }
+        let place = self.free.first().copied().unwrap_or_else(|| self.end());
+        self.put(place, value);
+        place
+    }
+
+    /// Puts a value in this very place, where one may be already; the places before it that are new are free.
+    pub(crate) fn put(&mut self, place: usize, value: T) {
+        while self.end() <= place {
+            self.free.insert(self.end());
+            match self.pieces.last_mut() {
+                Some(last) if last.len() < PIECE => last.push(None),
+                _ => {
+                    let mut piece = Vec::with_capacity(PIECE);
+                    piece.push(None);
+                    self.pieces.push(piece);
                 }
             }
         }
-        place
+        self.len += usize::from(self.free.remove(&place));
+        if let Some(slot) = self.slot_mut(place) {
+            *slot = Some(value);
+        }
     }
 
     /// Takes a value out; its place is free.
     pub(crate) fn try_remove(&mut self, place: usize, errors: &InternalErrors) -> Option<T> {
-        let next = self.next;
-        let slot = self.slot_mut(place)?;
-        match mem::replace(slot, Slot::Free(next)) {
-            Slot::Taken(value) => {
-                self.next = place;
-                errors.take(&mut self.len, 1, "more places become free than were taken");
-                Some(value)
-            }
-            free @ Slot::Free(_) => {
-                *slot = free;
-                None
-            }
-        }
-    }
-
-    /// Values in the places that they had before. Of those left free, the first is filled first.
-    pub(crate) fn of(values: Vec<(usize, T)>) -> Slots<T> {
-        let mut slots = Slots::new();
-        let end = values.iter().map(|(place, _)| place + 1).max().unwrap_or(0);
-        for first in (0..end).step_by(PIECE) {
-            let mut piece = Vec::with_capacity(PIECE);
-            piece.resize_with(PIECE.min(end - first), || Slot::Free(0));
-            slots.pieces.push(piece);
-        }
-        for (place, value) in values {
-            if let Some(slot) = slots.slot_mut(place) {
-                *slot = Slot::Taken(value);
-                slots.len += 1;
-            }
-        }
-        let mut next = end;
-        for place in (0..end).rev() {
-            if let Some(Slot::Free(after)) = slots.slot_mut(place) {
-                *after = mem::replace(&mut next, place);
-            }
-        }
-        slots.next = next;
-        slots
+        let value = self.slot_mut(place)?.take()?;
+        self.free.insert(place);
+        errors.take(&mut self.len, 1, "more places become free than were taken");
+        Some(value)
     }
 
     /// All values, by the numbers of their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         let slots = self.pieces.iter().flatten().enumerate();
-        slots.filter_map(|(place, slot)| match slot {
-            Slot::Taken(value) => Some((place, value)),
-            Slot::Free(_) => None,
-        })
+        slots.filter_map(|(place, slot)| Some((place, slot.as_ref()?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
-    use slab::Slab;
 
     use super::*;
 
     proptest! {
-        /// The same places in the same order as in a slab of one array: rows keep their numbers over a restart.
+        /// Whatever came and went, the lowest free place is next, and those that are made anew of their rows go on alike.
         #[test]
-        fn it_numbers_places_as_a_slab_does(steps in proptest::collection::vec((any::<bool>(), 0usize..5000), 1..6000)) {
-            let (mut slots, mut slab, errors) = (Slots::new(), Slab::new(), InternalErrors::default());
+        fn the_lowest_free_place_is_next(steps in proptest::collection::vec((any::<bool>(), 0usize..5000), 1..6000)) {
+            let (mut slots, mut model, errors) = (Slots::new(), BTreeMap::new(), InternalErrors::default());
             for (step, (inserts, place)) in steps.into_iter().enumerate() {
                 if inserts {
-                    prop_assert_eq!(slots.insert(step), slab.insert(step));
+                    let lowest = (0..64).find(|place| !model.contains_key(place)).unwrap_or(model.len());
+                    model.insert(lowest, step);
+                    prop_assert_eq!(slots.insert(step), lowest);
                 } else {
-                    prop_assert_eq!(slots.try_remove(place % 64, &errors), slab.try_remove(place % 64));
+                    prop_assert_eq!(slots.try_remove(place % 64, &errors), model.remove(&(place % 64)));
                 }
-                prop_assert_eq!(slots.get(place), slab.get(place));
-                prop_assert_eq!(slots.contains(place), slab.contains(place));
-                prop_assert_eq!((slots.len(), slots.is_empty()), (slab.len(), slab.is_empty()));
+                prop_assert_eq!(slots.get(place), model.get(&place));
+                prop_assert_eq!(slots.contains(place), model.contains_key(&place));
+                prop_assert_eq!((slots.len(), slots.is_empty()), (model.len(), model.is_empty()));
                 prop_assert!(slots.capacity() >= slots.len());
             }
-            prop_assert!(slots.iter().eq(slab.iter()));
+            prop_assert!(slots.iter().eq(model.iter().map(|(place, value)| (*place, value))));
+            let mut restored = Slots::new();
+            for (place, value) in model.into_iter().rev() {
+                restored.put(place, value);
+            }
+            prop_assert!(restored.iter().eq(slots.iter()));
+            for _ in 0..100 {
+                prop_assert_eq!(restored.insert(0), slots.insert(0));
+            }
         }
     }
 
     #[test]
     fn values_are_put_back_into_the_places_that_they_had() {
         let last = 2 * PIECE + 3;
-        let mut slots = Slots::of([7, 0, last, 2].map(|place| (place, place)).to_vec());
+        let mut slots = Slots::new();
+        for place in [7, 0, last, 2, 7] {
+            slots.put(place, place);
+        }
         let put: Vec<(usize, usize)> = slots.iter().map(|(place, value)| (place, *value)).collect();
         assert_eq!(put, [0, 2, 7, last].map(|place| (place, place)));
         let filled: Vec<usize> = (0..last - 2).map(|_| slots.insert(0)).collect();
         assert_eq!(filled[..4], [1, 3, 4, 5]);
         assert_eq!(filled[last - 4..], [last - 1, last + 1]);
         assert_eq!(slots.len(), last + 2);
-        assert_eq!(Slots::<u8>::of(Vec::new()).insert(1), 0);
     }
 
     #[test]

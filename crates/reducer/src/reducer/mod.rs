@@ -12,7 +12,6 @@ mod groups;
 mod halves;
 mod healing;
 mod hearing;
-mod holes;
 mod kin;
 mod leftovers;
 mod max_session;

@@ -4,7 +4,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Reducer,
-    holes::{fill, free_holes},
     leftovers::LEFTOVER_WAITS,
     rows::{
         AllocationMore, AllocationRow, DetailsRow, FORMAT, FORMAT_MORE, LeftoverRow, PastRow, RefusedRow,
@@ -87,7 +86,7 @@ impl Restoring {
                 let slot = slot.ok_or(bad)?;
                 let (row, more) = read_with(bytes, bad)?;
                 let allocation = reducer.read_allocation(slot, row, more);
-                fill(&mut reducer.allocations, slot, allocation);
+                reducer.allocations.put(slot as usize, allocation);
             }
             Table::Session => {
                 let slot = slot.ok_or(bad)?;
@@ -99,7 +98,7 @@ impl Restoring {
                 if let Some(reason) = more.and_then(|more| more.block_reason) {
                     session.former_mut().block_reason = Some(reason.into());
                 }
-                fill(&mut reducer.sessions, slot, session);
+                reducer.sessions.put(slot as usize, session);
             }
             Table::Tombstone => {
                 let (row, more): (TombstoneRow<'_>, _) = read_with(bytes, bad)?;
@@ -144,8 +143,6 @@ impl Restoring {
             current,
         } = self;
         reducer.now = clock;
-        free_holes(&mut reducer.sessions, &reducer.internal_errors);
-        free_holes(&mut reducer.allocations, &reducer.internal_errors);
         reducer.restore_tombstones(tombstones);
         reducer.restore_leftovers(leftovers);
         reducer.link(current);
