@@ -62,6 +62,7 @@ mkdir -p "$stage/completions"
 # A package has a user of its own; the unit in deploy/ is for a program that was copied to /usr/local.
 sed -e 's|/usr/local/bin/|/usr/bin/|; s|/usr/local/share/doc/|/usr/share/doc/|' \
     -e '1,/^$/{/^#/d}' deploy/turnhook.service | sed '1{/^$/d}' > "$stage/turnhook.service"
+./deploy/package/doc.py "$stage/doc"
 gzip -9nc CHANGELOG.md > "$stage/CHANGELOG.md.gz"
 for page in NEWS changelog; do gzip -9nc "deploy/package/$page" > "$stage/$page.Debian.gz"; done
 
@@ -84,7 +85,7 @@ cargo generate-rpm -p crates/turnhook --output "$root/target/package/" --source-
 say "The tarball"
 tree=turnhook-$version-$host
 mkdir -p "$root/target/package/$tree"
-cp -r "$stage/turnhook" "$stage/man" "$stage/completions" "$stage/third-party.html.gz" LICENSE README.md CHANGELOG.md \
+cp -r "$stage/turnhook" "$stage/man" "$stage/completions" "$stage/doc" "$stage/third-party.html.gz" LICENSE CHANGELOG.md \
     deploy/turnhook.service deploy/package/turnhook.toml deploy/package/sysusers.d/turnhook.conf "$root/target/package/$tree/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$root/target/package" \
     -cf - "$tree" | gzip -9n > "$root/target/package/$tree.tar.gz"

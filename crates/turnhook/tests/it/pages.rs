@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn root() -> PathBuf {
@@ -28,10 +29,8 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-#[test]
-fn links_lead_somewhere() {
-    let first = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
-    let mut pages = first.map(|page| root().join(page)).to_vec();
+/// All pages that can be read from these on, each of which links to what exists.
+fn read_all(mut pages: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut read = 0;
     while let Some(page) = pages.get(read).cloned() {
         read += 1;
@@ -63,7 +62,54 @@ fn links_lead_somewhere() {
             }
         }
     }
-    assert!(read > 9, "only {read} pages");
+    pages
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let first = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let read = read_all(first.map(|page| root().join(page)).to_vec());
+    assert!(read.len() > 9, "only {read:?}");
+}
+
+/// An operator reads where there are no sources.
+#[test]
+fn what_the_packages_bring_to_read_links_to_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let doc = directory.path().canonicalize().unwrap().join("doc");
+    let laid_out = Command::new(root().join("deploy/package/doc.py"))
+        .arg(&doc)
+        .output()
+        .unwrap();
+    assert!(laid_out.status.success(), "{laid_out:?}");
+    let read = read_all(vec![doc.join("README.md")]);
+    assert!(read.iter().all(|page| page.starts_with(&doc)), "{read:?}");
+    // All of them can be come upon, and the unit and the alerts name some.
+    let mut folders = vec![doc.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                assert!(
+                    read.iter().any(|page| page.canonicalize().unwrap() == path),
+                    "nothing links to {}",
+                    path.display()
+                );
+            }
+        }
+    }
+    for names in ["deploy/turnhook.service", "deploy/prometheus/turnhook.rules.yaml"] {
+        let text = fs::read_to_string(root().join(names)).unwrap();
+        let pages = text
+            .split("share/doc/turnhook/")
+            .skip(1)
+            .map(|rest| &rest[..rest.find(['#', '"', '\n']).unwrap()]);
+        for page in pages {
+            assert!(doc.join(page).is_file(), "{names} names {page}");
+        }
+    }
 }
 
 #[test]
