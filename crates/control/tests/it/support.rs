@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -19,18 +19,18 @@ use turnhook_control::{Config, Target};
 use turnhook_reducer::message::AllocationId;
 
 /// The subscriber's own.
+#[path = "../../../subscriber/tests/it/support/ports.rs"]
+mod ports;
 #[path = "../../../subscriber/tests/it/support/udp.rs"]
 mod udp;
+
+use ports::free_port;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const PASSWORD: &str = "cli-tests-only";
 
 pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind(local(0)).unwrap().local_addr().unwrap().port()
 }
 
 pub fn config(port: u16) -> Config {

@@ -148,8 +148,10 @@ pub async fn open_allocation(ear: &mut Ear, coturn: &Coturn, user: &str) -> crat
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_or_terminated_it_has_stopped_and_no_other_has() {
     let mut ear = start(SourceConfig::Direct(config())).await;
-    let mut first = Coturn::start(&format!("port={} dbname=1", ear.port()), &[]).await;
-    let second = Coturn::start(&format!("port={} dbname=2", ear.port()), &[]).await;
+    // A thread has numbers of its own.
+    let args = ["--relay-threads=1"];
+    let mut first = Coturn::start(&format!("port={} dbname=1", ear.port()), &args).await;
+    let second = Coturn::start(&format!("port={} dbname=2", ear.port()), &args).await;
     let _clients = [
         open_allocation(&mut ear, &first, "one").await,
         open_allocation(&mut ear, &second, "two").await,

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -30,10 +30,12 @@ use turnhook_subscriber::{
 
 mod coturn;
 mod ear;
+mod ports;
 mod udp;
 
 pub use coturn::{Coturn, turnservers};
 pub use ear::{Ear, start, start_on, start_with};
+pub(crate) use ports::free_port;
 
 /// Nothing here takes this long; what does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,14 +57,6 @@ pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut check: F) ->
         assert!(Instant::now() < deadline, "never happened: {what}");
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 pub fn local(port: u16) -> SocketAddr {

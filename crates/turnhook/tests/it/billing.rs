@@ -69,13 +69,6 @@ impl Traffic {
     }
 }
 
-#[track_caller]
-fn nothing_pending(program: &Program) {
-    eventually("the outbox to be empty", || {
-        program.deliveries("pending").is_empty().then_some(())
-    });
-}
-
 /// Lost answers, resets, 5xx before and after the fact, and turnhook killed with all of it under way.
 #[test]
 fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
@@ -127,7 +120,7 @@ fn every_products_sum_is_the_ledgers_whatever_goes_wrong() {
         program.kill();
     }
     program.start();
-    nothing_pending(&program);
+    program.nothing_pending();
     assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     for name in all {
         let bytes = match name {
@@ -188,7 +181,7 @@ fn p5_one_poisoned_customer_takes_no_neighbour_along() {
     program.start();
     let mut traffic = Traffic::new();
     traffic.calls(&program, &["alice", "bob", "mallory", "carol"], 40);
-    nothing_pending(&program);
+    program.nothing_pending();
     traffic.ledger.remove("mallory");
     for name in names {
         assert_eq!(fakes.by_customer(name, "bytes"), traffic.bytes(), "{name}");
@@ -218,7 +211,7 @@ fn p3_a_product_that_knows_no_id_again_is_not_sent_it_again() {
     program.start();
     let mut traffic = Traffic::new();
     traffic.calls(&program, &["alice", "bob"], 20);
-    nothing_pending(&program);
+    program.nothing_pending();
     assert_eq!(fakes.by_customer("sink", "bytes"), traffic.bytes());
     assert!(fakes.state("sink")["duplicates"].as_u64().unwrap() > 0);
     for name in ["sink", "off"] {
@@ -274,7 +267,7 @@ fn p7_a_wrong_key_kills_nothing_and_unknown_customers_wait() {
     fakes.switch("orb", &json!({"refuse": null}));
     program.ask(&["endpoints", "resume", "orb"]);
     fs::write(&customers, "user,customer\nalice,cus_alice\nbob,cus_bob\n").unwrap();
-    nothing_pending(&program);
+    program.nothing_pending();
     assert_eq!(fakes.by_customer("orb", "bytes"), traffic.bytes());
     let stripe = fakes.sums("stripe");
     for user in ["alice", "bob"] {

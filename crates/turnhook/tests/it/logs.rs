@@ -70,9 +70,7 @@ fn each_attempt_is_a_line_at_debug() {
     program.start();
     Feeder::connect(program.source).call("1795413634:cust_42", 1);
     billing.ended("cust_42", 1);
-    program.until("the delivery", |status| {
-        status["endpoints"]["billing"]["pending"] == 0
-    });
+    program.nothing_pending();
     let log = program.stop();
     let attempts: Vec<serde_json::Value> = log
         .iter()

@@ -93,11 +93,6 @@ fn ledger(program: &Program) -> u64 {
     sessions.iter().map(bytes).sum()
 }
 
-fn nothing_pending(status: &Value) -> bool {
-    let endpoint = &status["endpoints"]["openmeter"];
-    endpoint["pending"] == 0
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_answers_are_lost_it_counts_what_the_ledger_has() {
     let status = Arc::new(AtomicU16::new(204));
@@ -122,7 +117,7 @@ async fn killed_while_answers_are_lost_it_counts_what_the_ledger_has() {
         let sessions = program.objects(&["sessions", "list", "--user", "last"]);
         sessions.iter().any(|session| !session["ended_at"].is_null())
     });
-    program.until("nothing pending", nothing_pending);
+    program.nothing_pending();
     assert_eq!(program.deliveries("dead"), Vec::<Value>::new());
     let counted = counted.lock().unwrap();
     assert_eq!(counted.sum(), ledger(&program));
@@ -165,7 +160,7 @@ async fn a_wrong_key_and_an_unknown_customer_wait_and_nothing_dies() {
     assert!(listed.contains("customers_file"), "{listed}");
     assert_eq!(counted.lock().unwrap().events.len(), 1);
     fs::write(&map, "user,customer\nalice,cus_1\nbob,cus_2\n").unwrap();
-    program.until("nothing pending", nothing_pending);
+    program.nothing_pending();
     let counted = counted.lock().unwrap();
     assert_eq!((counted.events.len(), counted.sum()), (2, ledger(&program)));
     let customers: BTreeSet<bool> = counted
@@ -294,11 +289,8 @@ async fn a_tenants_endpoint_hears_of_that_tenant_alone() {
     let mut feeder = Feeder::connect(program.source);
     feeder.call("acme-anna", 1);
     feeder.call("other-ben", 2);
-    program.until("nothing pending", |status| {
-        theirs.received().len() >= 4
-            && status["endpoints"]["ours"]["pending"] == 0
-            && status["endpoints"]["all"]["pending"] == 0
-    });
+    eventually("theirs", || (theirs.received().len() >= 4).then_some(()));
+    program.nothing_pending();
     let users: BTreeSet<String> = ours
         .received()
         .iter()

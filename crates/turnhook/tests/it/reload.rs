@@ -156,9 +156,7 @@ fn what_waits_goes_where_the_endpoint_leads_now() {
         .map(|_| received.recv_timeout(DEADLINE).unwrap().id)
         .collect();
     assert_ne!(ids[0], ids[1]);
-    program.until("all of it", |status| {
-        status["endpoints"]["billing"]["pending"] == 0
-    });
+    program.nothing_pending();
     assert!(received.try_recv().is_err(), "each once");
 }
 

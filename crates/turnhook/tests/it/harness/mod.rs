@@ -10,6 +10,9 @@ pub(crate) mod manager;
 pub(crate) mod nodes;
 pub(crate) mod page;
 pub(crate) mod peer;
+/// The subscriber's own: ports that stay free.
+#[path = "../../../../subscriber/tests/it/support/ports.rs"]
+pub(crate) mod ports;
 /// The store's own: a PostgreSQL for a test.
 #[path = "../../../../store/tests/it/postgres.rs"]
 pub(crate) mod postgres;
@@ -31,50 +34,13 @@ pub(crate) mod udp;
 pub(crate) mod wire;
 pub(crate) mod world;
 
-use std::{
-    io::{Read, Seek, Write},
-    net::{TcpListener, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+pub(crate) use ports::free_port;
 
 /// How long anything may take before a test gives up: generous, since it is only ever waited out by a test
 /// that fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A port that was free a moment ago. It lies below those that Linux gives to connections, so that none takes it while
-/// the program that listens there is started anew, and is counted on over all tests, so that no two get the same.
-pub(crate) fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u16> = 10_000..32_000;
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/last-port");
-    let mut last = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .unwrap();
-    last.lock().unwrap();
-    let mut text = String::new();
-    last.read_to_string(&mut text).unwrap();
-    // Elsewhere the same suite may run from another folder.
-    let mut port = text
-        .trim()
-        .parse()
-        .unwrap_or_else(|_| PORTS.start + (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16);
-    for _ in PORTS {
-        port = if PORTS.contains(&(port + 1)) {
-            port + 1
-        } else {
-            PORTS.start
-        };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            last.rewind().unwrap();
-            write!(last, "{port:05}").unwrap();
-            return port;
-        }
-    }
-    panic!("no port is free in {PORTS:?}");
-}
 
 /// Asks until there is an answer.
 #[track_caller]

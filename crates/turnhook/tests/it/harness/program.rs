@@ -182,6 +182,15 @@ impl Program {
         self.objects(&["deliveries", "list", "--limit", "1000000", "--state", state])
     }
 
+    /// Waits until nothing is on its way, by the store itself: `pending` of `/status` is measured now and then, and may be
+    /// from before there was anything.
+    #[track_caller]
+    pub(crate) fn nothing_pending(&self) {
+        eventually("the outbox to be empty", || {
+            self.deliveries("pending").is_empty().then_some(())
+        });
+    }
+
     /// `GET`: the status and the body.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
