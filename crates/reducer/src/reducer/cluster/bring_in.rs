@@ -49,7 +49,12 @@ impl Reducer {
             // It did not go on longer than to the moment at which that is brought in.
             a.rare().quiet_at = life.quiet_at.min(now);
         }
-        let carried = a.carried().max(life.carried);
+        let before = a.carried();
+        let carried = before.max(life.carried);
+        if carried.legs.peer != before.legs.peer {
+            // What waits here for its other half may have found it there: not to be paired with the next report's.
+            self.halves.forget(slot);
+        }
         if life.counted.legs != carried.legs {
             self.cluster.counted.insert(slot, life.counted);
         }

@@ -462,3 +462,30 @@ fn what_ended_in_the_life_before_is_not_billed_again() {
     history.clean_end = false;
     holds(&history);
 }
+
+/// The leader did not hear what a peer got; the follower did, and took over when the client had gone to another address.
+#[test]
+fn what_one_node_heard_of_a_leg_is_not_billed_beside_the_total() {
+    let steps = vec![
+        open(true, 0, false, 0),
+        Step::Carry {
+            life: 0,
+            up: Nothing,
+            down: Size::Call,
+            strangers: Nothing,
+            report: Some([0, 1]),
+        },
+        Step::Refresh {
+            life: 0,
+            moves: true,
+            missed: 0,
+        },
+        Step::HandOver,
+        Step::HandOver,
+        close([2, 0, 0, 0, 0]),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, true, steps);
+    (history.nodes, history.skews) = (2, vec![0; 2]);
+    history.clean_end = false;
+    holds(&history);
+}
