@@ -5,7 +5,7 @@
 #   ./deploy/release.sh               # everything
 #   ./deploy/release.sh --twice       # builds the program in two folders, and compares: is it reproducible?
 #
-# Needs Rust; installs the cargo tools that it lacks, and says which. `tests/packages.sh` tries the packages.
+# Needs Rust and Python 3; installs the cargo tools that it lacks, and says which. `tests/packages.sh` tries the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -40,7 +40,7 @@ fi
 
 if [ "${1:-}" = --made ]; then
     [ -f target/package/SHA256SUMS ] || fail "nothing is made: ./deploy/release.sh"
-    newer=$(find Cargo.toml Cargo.lock README.md CHANGELOG.md LICENSE crates deploy examples \
+    newer=$(find Cargo.toml Cargo.lock README.md CHANGELOG.md SECURITY.md LICENSE crates deploy examples schema \
         -type f -not -path '*/tests/*' -newer target/package/stage/turnhook -print -quit)
     [ -z "$newer" ] || fail "$newer is newer than what lies in target/package: ./deploy/release.sh"
 else
@@ -74,6 +74,10 @@ fi
 for file in etc/turnhook/turnhook.toml usr/lib/systemd/system/turnhook.service usr/lib/sysusers.d/turnhook.conf \
     usr/share/man/man1/turnhook.1.gz usr/share/man/man5/turnhook.toml.5.gz; do
     cmp "$work/deb/$file" "$work/rpm/$file"
+done
+# What is there to read is laid out once; what else stands beside it is of each kind of package.
+for part in README.md OPERATING.md schema examples; do
+    diff -r "$work/deb/usr/share/doc/turnhook/$part" "$work/rpm/usr/share/doc/turnhook/$part"
 done
 
 say "Manual pages"

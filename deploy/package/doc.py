@@ -7,6 +7,8 @@ The pages lie elsewhere than in the repository, and not all that they link to co
 those to what is not there become the name of a file of turnhook's sources.
 """
 
+from __future__ import annotations
+
 import pathlib
 import posixpath
 import re

@@ -81,20 +81,28 @@ impl<T> Slots<T> {
 
     /// Puts a value in this very place, where one may be already; the places before it that are new are free.
     pub(crate) fn put(&mut self, place: usize, value: T) {
-        while self.end() <= place {
+        while self.end() < place {
             self.free.insert(self.end());
-            match self.pieces.last_mut() {
-                Some(last) if last.len() < PIECE => last.push(None),
-                _ => {
-                    let mut piece = Vec::with_capacity(PIECE);
-                    piece.push(None);
-                    self.pieces.push(piece);
-                }
-            }
+            self.push(None);
         }
-        self.len += usize::from(self.free.remove(&place));
-        if let Some(slot) = self.slot_mut(place) {
+        if self.end() == place {
+            self.push(Some(value));
+            self.len += 1;
+        } else if let Some(slot) = self.slot_mut(place) {
             *slot = Some(value);
+            self.len += usize::from(self.free.remove(&place));
+        }
+    }
+
+    /// One place more.
+    fn push(&mut self, slot: Option<T>) {
+        match self.pieces.last_mut() {
+            Some(last) if last.len() < PIECE => last.push(slot),
+            _ => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(slot);
+                self.pieces.push(piece);
+            }
         }
     }
 

@@ -25,6 +25,16 @@ fn three_nodes(start_on: StartOn, addresses: bool, steps: Vec<Step>) -> History 
     }
 }
 
+/// Of which not all is over when it ends.
+fn two_nodes(start_on: StartOn, addresses: bool, steps: Vec<Step>) -> History {
+    History {
+        nodes: 2,
+        skews: vec![0; 2],
+        clean_end: false,
+        ..three_nodes(start_on, addresses, steps)
+    }
+}
+
 /// On the one or the other server; `missed` says by whom, in bits.
 fn open(second: bool, user: u8, keeps: bool, missed: u8) -> Step {
     open_from(second, user, keeps, true, missed)
@@ -170,10 +180,7 @@ fn totals_that_come_long_after_the_client_let_go_are_its_own() {
         Step::HandOver,
         Step::HandOver,
     ];
-    let mut history = three_nodes(StartOn::Allocation, false, steps);
-    (history.nodes, history.skews) = (2, vec![0; 2]);
-    history.clean_end = false;
-    holds(&history);
+    holds(&two_nodes(StartOn::Allocation, false, steps));
 }
 
 /// The peer's total is below what was counted of two lives that nobody could tell apart: it is not the total of all that.
@@ -350,10 +357,8 @@ fn a_session_starts_when_the_one_before_has_ended() {
         Step::Wait(10000),
         Step::Crash(1),
     ];
-    let mut history = three_nodes(StartOn::Relay, false, steps);
-    (history.nodes, history.skews) = (2, vec![0; 2]);
+    let mut history = two_nodes(StartOn::Relay, false, steps);
     history.rules.linger = 0;
-    history.clean_end = false;
     holds(&history);
 }
 
@@ -375,9 +380,8 @@ fn nothing_closes_before_it_opens() {
         Step::HandOver,
         Step::AskDeletion { life: 0, missed: 0 },
     ];
-    let mut history = three_nodes(StartOn::Allocation, false, steps);
-    (history.nodes, history.skews) = (2, vec![0, 2]);
-    history.clean_end = false;
+    let mut history = two_nodes(StartOn::Allocation, false, steps);
+    history.skews = vec![0, 2];
     holds(&history);
 }
 
@@ -436,10 +440,7 @@ fn a_total_does_not_say_what_was_counted_here() {
         carry(0, Nothing, Check, true),
         Step::Wait(10_000),
     ];
-    let mut history = three_nodes(StartOn::Allocation, false, steps);
-    (history.nodes, history.skews) = (2, vec![0; 2]);
-    history.clean_end = false;
-    holds(&history);
+    holds(&two_nodes(StartOn::Allocation, false, steps));
 }
 
 /// The leader missed the next life's `new`, and counted it to its end in the life before; who took over had heard it, late.
@@ -484,8 +485,5 @@ fn what_one_node_heard_of_a_leg_is_not_billed_beside_the_total() {
         Step::HandOver,
         close([2, 0, 0, 0, 0]),
     ];
-    let mut history = three_nodes(StartOn::Allocation, true, steps);
-    (history.nodes, history.skews) = (2, vec![0; 2]);
-    history.clean_end = false;
-    holds(&history);
+    holds(&two_nodes(StartOn::Allocation, true, steps));
 }
