@@ -146,6 +146,10 @@ fn what_is_deaf_when_it_is_killed_has_a_gap_since_it_was() {
     says("traffic/peer", "rcvp=9, rcvb=900, sentp=9, sentb=900");
     says("status", "deleted");
     billing.started("ann");
+    // Redis answers whoever publishes before it writes to whoever listens.
+    eventually("the last message to be heard", || {
+        (counted(&program, &["turnhook_events_total", "deleted"]) == 1).then_some(())
+    });
     server.process.signal("KILL");
     program.until("deafness", |status| status["sources"]["eu-1"]["state"] == "deaf");
     let deaf = jiff::Timestamp::now().as_millisecond();
