@@ -245,6 +245,13 @@ impl Reducer {
                 withheld_bytes = self.withhold(slot, totals_seen, part);
             }
         }
+        if totals_seen
+            && !exact
+            && let Some(a) = self.allocations.get_mut(slot as usize)
+        {
+            // Its tombstone knows its totals as far as they were believed, and not that they were not.
+            a.flags.insert(Flags::INEXACT);
+        }
         self.bury(slot, known, unbilled, withheld_bytes, totals_seen);
         if session != NONE {
             self.review(session);

@@ -487,3 +487,31 @@ fn what_one_node_heard_of_a_leg_is_not_billed_beside_the_total() {
     ];
     holds(&two_nodes(StartOn::Allocation, true, steps));
 }
+
+/// A total that wrapped, more often than the client's leg speaks for. Whoever settled with it lost its lease before that was
+/// committed, and took over again.
+#[test]
+fn a_total_that_was_not_believed_is_not_exact_after_a_lost_lease() {
+    let strangers = |report| Step::Carry {
+        life: 0,
+        up: Nothing,
+        down: Nothing,
+        strangers: Size::Giga,
+        report: Some(report),
+    };
+    let steps = vec![
+        open(true, 0, false, 0),
+        strangers([0, 1]),
+        Step::Carry {
+            life: 0,
+            up: Nothing,
+            down: Size::Giga,
+            strangers: Nothing,
+            report: None,
+        },
+        Step::AskDeletion { life: 0, missed: 0 },
+        Step::StoreDown,
+        Step::Wait(1_000),
+    ];
+    holds(&two_nodes(StartOn::Allocation, false, steps));
+}

@@ -250,13 +250,13 @@ impl Node {
         ears: &mut Ears,
         barrier: bool,
     ) {
-        self.doubt(store);
         let at = self.wall(clock);
         if barrier {
             // All that was published before the rows were read is heard first.
             self.lagging_since = None;
             self.take_messages(clock, ears);
         }
+        self.doubt(store);
         let Some(follower) = self.reducer.take() else {
             return;
         };

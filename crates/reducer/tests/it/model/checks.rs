@@ -327,7 +327,28 @@ impl<'a> Judge<'a> {
         if life.has_kin && !life.heard.new {
             return false;
         }
+        if life.missed && self.may_be_total_of_before(life) {
+            return false;
+        }
         !life.readdressed || (life.says_addresses() && life.heard.new && !life.missed && !life.unrecognised)
+    }
+
+    /// Whether a total of it is what the life before carried, or was told of that: then it may be a copy of that one's,
+    /// unless every report of its own was heard.
+    fn may_be_total_of_before(&self, life: &Life) -> bool {
+        let of_key = self.lives_of(&life.key);
+        let before = of_key
+            .iter()
+            .rfind(|i| self.fleet.lives[**i].opened_at < life.opened_at);
+        before.is_some_and(|i| {
+            let before = &self.fleet.lives[*i];
+            let same =
+                |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| a % WRAP == b % WRAP);
+            let own = self.truth(life);
+            let legs = [self.truth(before), self.told_of(*i)];
+            legs.iter()
+                .any(|b| same(&b.client, &own.client) || same(&b.peer, &own.peer))
+        })
     }
 
     /// Right after a takeover, the `new` of a key's next life cannot be told from one that waited, by a node
@@ -342,7 +363,9 @@ impl<'a> Judge<'a> {
     fn exact_is_exact(&self) {
         let copies = self.fleet.lives.iter().any(|l| !l.copies.is_zero());
         let claims = self.fleet.lives.iter().any(|l| l.claim.is_some());
-        if self.known.all_are_clear() && !self.may_have_waited() && !copies && !claims {
+        // Whose client moved may look like two lives to a node that did not hear of it.
+        let moved = self.several_nodes && self.fleet.lives.iter().any(Life::moved);
+        if self.known.all_are_clear() && !self.may_have_waited() && !copies && !claims && !moved {
             assert_eq!(self.outcome.overcounted, 0);
         }
         for event in &self.outcome.events {
@@ -351,8 +374,11 @@ impl<'a> Judge<'a> {
             let waited = self.rules.peer_leg == PeerLeg::Auto && !self.fleet.peer_messages;
             // What comes twice looks like more than there was, for the life that it is taken for.
             let mut could_be_exact = !waited && !copies;
+            let mut incarnations = BTreeSet::new();
             for report in &event.allocations {
                 let key = key(event, report);
+                // It was thought to be over, as its client had asked, and went on: something was missed.
+                could_be_exact &= incarnations.insert((key.clone(), report.opened_at));
                 let is_exact = end.accuracy == Accuracy::Exact && report.closed.is_some();
                 if is_exact && !self.is_hopeless(&key) {
                     self.is_the_truth(event, &key, report);
