@@ -6,6 +6,7 @@
 
 mod cluster;
 mod deadlines;
+mod ended;
 mod ending;
 mod enforce;
 mod groups;
@@ -22,6 +23,7 @@ mod outgoing;
 mod output;
 mod parked;
 mod peer_leg;
+mod read_row;
 mod report;
 mod restore;
 mod rows;

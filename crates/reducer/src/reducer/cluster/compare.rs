@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 use super::{
     super::{
         Reducer, RestoreError,
-        restore::{read, read_with},
+        read_row::{read, read_with},
         rows::{AllocationRow, SOURCE_KEY, SourceRow, TombstoneRow},
     },
     follower::{Follower, LifeKey},
