@@ -1,7 +1,7 @@
 //! Generated fleets, played through a lossy world into the reducer, and held against what was true.
 //!
 //! `history` is what a history is made of and `strategy` how proptest makes it, `call` and `coturn` the truth, `run`
-//! and `wire` the way from there to the reducer, `turnhook` what goes wrong on this side. `checks`, `bills` and `shape` say what
+//! and `wire` the way from there to the reducer, `turnhook` what goes wrong on this side. `checks`, `bills`, `exact` and `shape` say what
 //! must hold, and `knowledge` where nobody can know. `TURNHOOK_HISTORIES` sets the number of histories (default 30,000), and
 //! `TURNHOOK_SEED` which ones. What fails is shrunk, and then told in words by `show`. More billed than was relayed is
 //! money, and anything else is not: a failure says first which of the two it is, and stays of that kind while it is shrunk.
@@ -10,6 +10,7 @@ mod bills;
 pub(crate) mod call;
 pub(crate) mod checks;
 pub(crate) mod coturn;
+mod exact;
 pub(crate) mod history;
 mod knowledge;
 mod left_open;
