@@ -246,7 +246,7 @@ impl Reducer {
             }
         }
         if totals_seen
-            && !exact
+            && settled.peer_overcounted
             && let Some(a) = self.allocations.get_mut(slot as usize)
         {
             // Its tombstone knows its totals as far as they were believed, and not that they were not.

@@ -194,7 +194,12 @@ fn the_program_that_is_started_again_knows_who_was_cut_off() {
     program.ask(&["block", "bob", "--reason", "balance"]);
     let go = between.held();
     program.process().signal("STOP");
+    let mut end = server.subscribe("turn/*:bob/*/total_traffic/peer");
     drop(bob);
+    // What coturn says of it is said before anybody listens again.
+    end.line("the end of bob's allocation", |line| {
+        (line == "pmessage").then_some(())
+    });
     program.kill();
     drop(go);
     program.start();

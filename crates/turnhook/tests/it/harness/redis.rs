@@ -72,6 +72,16 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// What is published from now on, and matches, as lines of its standard output.
+    #[track_caller]
+    pub(crate) fn subscribe(&self, pattern: &str) -> Process {
+        let port = self.port.to_string();
+        let mut subscriber =
+            Process::start(Command::new("redis-cli").args(["-p", &port, "psubscribe", pattern]));
+        subscriber.line("its subscription", |line| (line == "psubscribe").then_some(()));
+        subscriber
+    }
+
     /// As coturn wants it.
     pub(crate) fn statsdb(&self) -> String {
         format!("ip=127.0.0.1 port={} dbname=0 connect_timeout=5", self.port)

@@ -193,26 +193,25 @@ fn a_total_does_not_say_what_was_counted_here() {
 /// committed, and took over again.
 #[test]
 fn a_total_that_was_not_believed_is_not_exact_after_a_lost_lease() {
-    let strangers = |report| Step::Carry {
-        life: 0,
-        up: Nothing,
-        down: Nothing,
-        strangers: Size::Giga,
-        report: Some(report),
-    };
     let steps = vec![
+        Step::HandOver,
+        Step::Wait(0),
+        Step::HandOver,
         open(true, 0, false, 0),
-        strangers([0, 1]),
         Step::Carry {
             life: 0,
             up: Nothing,
-            down: Size::Giga,
-            strangers: Nothing,
-            report: None,
+            down: Nothing,
+            strangers: Size::Giga,
+            report: Some([0, 2]),
         },
+        carry(0, Nothing, Size::Giga, false),
         Step::AskDeletion { life: 0, missed: 0 },
         Step::StoreDown,
-        Step::Wait(1_000),
+        Step::Wait(998),
+        Step::Resume(1),
     ];
-    holds(&two_nodes(StartOn::Allocation, false, steps));
+    let mut history = two_nodes(StartOn::Allocation, false, steps);
+    history.rules.linger = 0;
+    holds(&history);
 }
