@@ -181,6 +181,12 @@ impl Dispatcher {
         self.with(endpoint, |endpoint| endpoint.withdraw(deliveries))
     }
 
+    /// Some of what is being read of an endpoint's outbox is somebody else's to send now, and nobody can tell which: what
+    /// the read brings is thrown away, and read once more. Says whether there is such an endpoint.
+    pub fn drop_read(&self, endpoint: &str) -> bool {
+        self.with(endpoint, Endpoint::drop_read)
+    }
+
     /// Someone else has changed an endpoint's outbox (a replay, say): it is read again. Says whether there is
     /// such an endpoint.
     pub fn read_again(&self, endpoint: &str) -> bool {

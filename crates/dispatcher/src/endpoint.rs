@@ -222,6 +222,10 @@ impl Endpoint {
         self.change(|queue, now| queue.withdraw(deliveries, now));
     }
 
+    pub(crate) fn drop_read(self: &Arc<Self>) {
+        self.change(|queue, _| queue.drop_read());
+    }
+
     pub(crate) fn read_again(self: &Arc<Self>) {
         self.change(|queue, _| queue.read_again());
     }

@@ -146,6 +146,11 @@ impl Queue {
         }
     }
 
+    /// What is being read may hold deliveries that are somebody else's now: it is thrown away, and read once more.
+    pub fn drop_read(&mut self) {
+        self.outbox.drop_read();
+    }
+
     /// Someone else has changed the outbox: all of it is read again, but for what is known.
     pub fn read_again(&mut self) {
         self.outbox.read_again();

@@ -147,8 +147,9 @@ struct Reading {
     dropped: Option<DeliveryId>,
     /// Finished or withdrawn meanwhile: rows may still call them pending.
     over: HashSet<DeliveryId>,
-    /// Some were withdrawn meanwhile: what was read, or held, of their sessions must not go before them. It is read anew.
-    withdrawn: bool,
+    /// Some were withdrawn meanwhile: what was read, or held, of their sessions must not go before them. Or some are somebody
+    /// else's now. It is read anew.
+    dropped_whole: bool,
 }
 
 impl Outbox {
@@ -229,7 +230,13 @@ impl Outbox {
         if let Some(reading) = &mut self.reading {
             reading.over.extend(ids);
             reading.held.retain(|delivery| !ids.contains(&delivery.id));
-            reading.withdrawn |= !ids.is_empty();
+            reading.dropped_whole |= !ids.is_empty();
+        }
+    }
+
+    pub(super) fn drop_read(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.dropped_whole = true;
         }
     }
 
@@ -258,7 +265,7 @@ impl Outbox {
             held: Vec::new(),
             dropped: None,
             over: HashSet::new(),
-            withdrawn: false,
+            dropped_whole: false,
         });
         Some(wanted)
     }
@@ -301,8 +308,8 @@ impl Outbox {
         let Some(reading) = self.reading.take() else {
             return;
         };
-        let Some(page) = page.filter(|_| !reading.withdrawn) else {
-            if !reading.withdrawn {
+        let Some(page) = page.filter(|_| !reading.dropped_whole) else {
+            if !reading.dropped_whole {
                 self.not_before = Some(now.plus(READ_AGAIN));
             }
             self.go_back(reading.lowest_left_out());

@@ -48,7 +48,8 @@ use hearing::Hearing;
 pub use hearing::HearsSince;
 use outgoing::Outgoing;
 pub use output::{Notice, Output, Stats};
-pub use restore::{RestoreError, Restoring};
+pub use read_row::RestoreError;
+pub use restore::Restoring;
 pub use silence::{SilenceLook, SilentThread};
 pub use together::TOGETHER;
 

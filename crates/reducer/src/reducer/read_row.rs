@@ -2,10 +2,29 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{
-    restore::RestoreError,
-    rows::{FORMAT, FORMAT_MORE},
-};
+use super::rows::{FORMAT, FORMAT_MORE};
+use crate::state::Table;
+
+/// A row that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The row's table.
+    pub table: Table,
+    /// The row's key.
+    pub key: u64,
+}
+
+impl std::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RestoreError { table, key } = self;
+        write!(
+            f,
+            "row {key} of the {table:?} state cannot be read: it is damaged, or of another version of turnhook"
+        )
+    }
+}
+
+impl std::error::Error for RestoreError {}
 
 /// So many fields may have come to a row's second part since it was written.
 const LEARNT_SINCE: usize = 8;

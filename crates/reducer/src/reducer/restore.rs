@@ -3,7 +3,7 @@
 use super::{
     Reducer,
     leftovers::LEFTOVER_WAITS,
-    read_row::{read, read_with},
+    read_row::{RestoreError, read, read_with},
     rows::{
         AllocationMore, AllocationRow, DetailsRow, LeftoverRow, PastRow, RefusedRow, SOURCE_KEY, SessionMore,
         SessionRow, SourceMore, SourceRow, TombstoneRow,
@@ -26,27 +26,6 @@ use crate::{
     time::Timestamp,
     usage::Legs,
 };
-
-/// A row that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RestoreError {
-    /// The row's table.
-    pub table: Table,
-    /// The row's key.
-    pub key: u64,
-}
-
-impl std::fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let RestoreError { table, key } = self;
-        write!(
-            f,
-            "row {key} of the {table:?} state cannot be read: it is damaged, or of another version of turnhook"
-        )
-    }
-}
-
-impl std::error::Error for RestoreError {}
 
 /// A reducer on its way back from its rows, which are handed over one by one, in any order.
 #[derive(Debug)]

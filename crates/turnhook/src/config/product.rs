@@ -1,6 +1,7 @@
 //! Keys of `[[endpoint]]` that say whom it hears of, how much, and what is billed at a billing product.
 
 use serde::{Deserialize, Serialize};
+use turnhook_reducer::outbox;
 
 use super::units::{Size, Span};
 
@@ -16,9 +17,13 @@ pub struct Include {
 
 impl Default for Include {
     fn default() -> Include {
+        let outbox::Include {
+            allocations,
+            addresses,
+        } = outbox::Include::default();
         Include {
-            allocations: 25,
-            addresses: true,
+            allocations,
+            addresses,
         }
     }
 }

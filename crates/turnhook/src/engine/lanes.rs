@@ -131,6 +131,7 @@ impl LaneKeeper {
         self.outbox.set_lanes(Lanes::NONE);
         let dispatcher = self.fan_out.dispatcher();
         for (_, name) in self.fan_out.endpoints() {
+            dispatcher.drop_read(&name);
             dispatcher.withdraw(&name, &dispatcher.known(&name));
         }
     }
@@ -162,6 +163,8 @@ impl LaneKeeper {
     async fn withdraw(&self) {
         let mut waiting = Vec::new();
         for (_, name) in self.fan_out.endpoints() {
+            // It was asked for with the lanes of before.
+            self.fan_out.dispatcher().drop_read(&name);
             let known = self.fan_out.dispatcher().known(&name);
             // Those in the lanes that are left, and pending.
             match self.outbox.still_pending(known.clone()).await {

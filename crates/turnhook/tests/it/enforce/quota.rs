@@ -124,11 +124,14 @@ fn what_was_relayed_counts_once_and_what_strangers_send_does_not() {
 
     // An operator may let her go on, and is not overruled.
     program.ask(&["unblock", "ann", "--realm", block["realm"].as_str().unwrap()]);
-    eventually("the end of the block", || {
-        // Over UDP, where an allocation that was ended is answered for.
-        let mut ann = TurnClient::udp(&coturn, "ann");
-        ann.allocate().unwrap();
-        (program.objects(&["blocks", "list"]).is_empty() && ann.refresh(600) == 0).then_some(())
+    assert_eq!(program.ask(&["blocks", "list", "--format", "json"]), "");
+    // Changes are followed in their order: once the next one is, this one was. Over UDP, where an allocation that was ended
+    // is answered for.
+    let mut zoe = TurnClient::udp(&coturn, "zoe");
+    zoe.allocate().unwrap();
+    program.ask(&["block", "zoe"]);
+    eventually("the next change to be followed", || {
+        (zoe.refresh(600) != 0).then_some(())
     });
     let mut ann = TurnClient::tcp(&coturn, "ann").call(&coturn);
     let used = || -> u64 { billing.sessions_of("ann").iter().map(Session::billable).sum() };
