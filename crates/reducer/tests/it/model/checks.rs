@@ -11,7 +11,7 @@ use turnhook_reducer::{
 use super::{
     call::{each, within},
     coturn::{Fleet, Key, Life},
-    knowledge::{Knowledge, is_namesake},
+    knowledge::{COPY, Knowledge, is_namesake},
     run::Outcome,
     shape::sessions_have_their_shape,
     wire::key_of,
@@ -331,22 +331,29 @@ impl<'a> Judge<'a> {
         !life.readdressed || (life.says_addresses() && life.heard.new && !life.missed && !life.unrecognised)
     }
 
-    /// Whether a total of it is what the life before carried, or was told of that: then it may be a copy of that one's,
-    /// unless every report of its own was heard.
+    /// Whether a total of it, within a minute, is what the life before carried, or what one of the nodes heard of that: then it
+    /// may be a copy of that one's, unless every report of its own was heard.
     fn may_be_total_of_before(&self, life: &Life) -> bool {
+        let at = &life.heard.at;
+        let soon = at.iter().max() <= at.iter().min().map(|at| at + COPY).as_ref();
         let of_key = self.lives_of(&life.key);
         let before = of_key
             .iter()
             .rfind(|i| self.fleet.lives[**i].opened_at < life.opened_at);
-        before.is_some_and(|i| {
-            let before = &self.fleet.lives[*i];
-            let same =
-                |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| a % WRAP == b % WRAP);
-            let own = self.truth(life);
-            let legs = [self.truth(before), self.told_of(*i)];
-            legs.iter()
-                .any(|b| same(&b.client, &own.client) || same(&b.peer, &own.peer))
-        })
+        let Some(before) = before.filter(|_| soon) else {
+            return false;
+        };
+        let known = self.truth(&self.fleet.lives[*before]);
+        let own = self.truth(life);
+        let part = |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| *a <= b);
+        if self.several_nodes && (part(&own.client, &known.client) || part(&own.peer, &known.peer)) {
+            return true;
+        }
+        let same =
+            |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| a % WRAP == b % WRAP);
+        let legs = [known, self.told_of(*before)];
+        legs.iter()
+            .any(|b| same(&b.client, &own.client) || same(&b.peer, &own.peer))
     }
 
     /// A record is no way around telling: of what is on record nothing was relayed.

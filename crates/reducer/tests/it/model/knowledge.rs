@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A copy of a message comes within a minute.
-const COPY: u64 = 60_000;
+pub(super) const COPY: u64 = 60_000;
 
 /// What is known of each life of a fleet, by its place.
 #[derive(Debug)]
