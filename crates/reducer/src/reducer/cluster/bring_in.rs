@@ -213,7 +213,10 @@ impl Reducer {
             self.begin_closing(slot);
             if let Some(peer) = life.peer_total.filter(|_| !is_total) {
                 // Whether what was billed had missed a wrap, or was of another life, is not known any more: not called a
-                // total.
+                // total, by whoever takes over next either.
+                if let Some(a) = self.allocations.get_mut(slot as usize) {
+                    a.flags.insert(Flags::INEXACT);
+                }
                 let before = self.allocation(slot).map(|a| a.carried()).unwrap_or_default();
                 let legs = billed.max(Legs { peer, ..billed });
                 // As far as it is certain here that it went on to the client.

@@ -215,3 +215,34 @@ fn a_total_that_was_not_believed_is_not_exact_after_a_lost_lease() {
     history.rules.linger = 0;
     holds(&history);
 }
+
+/// A total that wrapped, and that the first of two who took over did not call one: the second does not either.
+#[test]
+fn a_total_that_may_have_wrapped_is_none_after_two_takeovers() {
+    let missed = |down, strangers| Step::Carry {
+        life: 0,
+        up: Nothing,
+        down,
+        strangers,
+        report: Some([0, 7]),
+    };
+    let steps = vec![
+        open(false, 0, false, 0),
+        Step::HandOver,
+        open(true, 0, true, 0),
+        Step::HandOver,
+        close([0; 5]),
+        missed(Size::Giga, Nothing),
+        missed(Nothing, Size::Giga),
+        close([0, 0, 0, 0, 4]),
+        Step::DeafLeader,
+        Step::Wait(20_000),
+        Step::HandOver,
+        Step::CrashLeader,
+        Step::Wait(0),
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    history.clean_end = false;
+    history.rules.totals_grace = 20_000;
+    holds(&history);
+}
