@@ -331,6 +331,11 @@ impl Reducer {
         };
         let whole = kept == right && relayed <= right.relayed(peer_leg);
         self.recount(slot, &kept);
+        // What was not billed yet may be the other members': it goes on record with that, or would be billed beside it.
+        let members = self.sessions.get(session as usize).map(|s| s.members().clone());
+        for member in members.into_iter().flatten() {
+            self.mark(member, Dirty::Hard);
+        }
         Some(Settled {
             legs: kept.legs,
             exact: whole && peer_total.is_some() && !may_wrap,

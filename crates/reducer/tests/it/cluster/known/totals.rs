@@ -246,3 +246,47 @@ fn a_total_that_may_have_wrapped_is_none_after_two_takeovers() {
     history.rules.totals_grace = 20_000;
     holds(&history);
 }
+
+/// A leader that took two lives for one sets it right by their totals with what it had not billed yet, some of it another
+/// allocation's: that goes on record with it, and not beside it in the next leader's session.
+#[test]
+fn what_sets_one_right_goes_on_record_with_it() {
+    let missed = |life, down, report| Step::Carry {
+        life,
+        up: Nothing,
+        down,
+        strangers: Nothing,
+        report,
+    };
+    let strangers = |life, down, strangers| Step::Carry {
+        life,
+        up: Nothing,
+        down,
+        strangers,
+        report: None,
+    };
+    let steps = vec![
+        open(false, 2, false, 0),
+        missed(0, Size::Many, None),
+        missed(0, Size::Part, Some([0, 0])),
+        open(false, 0, false, 0),
+        open(false, 0, false, 0),
+        open(true, 2, false, 1),
+        open(false, 0, false, 0),
+        missed(128, Size::Many, Some([1, 0])),
+        Step::Restart,
+        strangers(0, Nothing, Size::Call),
+        open(true, 2, false, 0),
+        strangers(1, Size::Call, Size::Many),
+        Step::Close {
+            life: 84,
+            missed: [0; 5],
+        },
+        Step::HandOver,
+    ];
+    let mut history = three_nodes(StartOn::Allocation, false, steps);
+    history.clean_end = false;
+    history.rules.usage_interval = 7_000;
+    history.rules.max_session = 300_000;
+    holds(&history);
+}
