@@ -344,16 +344,17 @@ impl<'a> Judge<'a> {
             return false;
         };
         let known = self.truth(&self.fleet.lives[*before]);
-        let own = self.truth(life);
-        let part = |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| *a <= b);
-        if self.several_nodes && (part(&own.client, &known.client) || part(&own.peer, &known.peer)) {
-            return true;
-        }
-        let same =
-            |a: &Counters, b: &Counters| each(a).iter().zip(each(b)).all(|(a, b)| a % WRAP == b % WRAP);
-        let legs = [known, self.told_of(*before)];
-        legs.iter()
-            .any(|b| same(&b.client, &own.client) || same(&b.peer, &own.peer))
+        let (own, told) = (self.truth(life), self.told_of(*before));
+        // Of several nodes each may know another part of what that one carried. A total of nothing is never taken for a copy.
+        let may_be = |own: &Counters, known: &Counters, told: &Counters| {
+            let all = |of: &Counters, is: fn(u64, u64) -> bool| {
+                each(own).iter().zip(each(of)).all(|(a, b)| is(*a, b))
+            };
+            let same: fn(u64, u64) -> bool = |a, b| a % WRAP == b % WRAP;
+            let part = self.several_nodes && all(known, |a, b| a <= b);
+            !own.is_zero() && (part || all(known, same) || all(told, same))
+        };
+        may_be(&own.client, &known.client, &told.client) || may_be(&own.peer, &known.peer, &told.peer)
     }
 
     /// A record is no way around telling: of what is on record nothing was relayed.
